@@ -1,0 +1,296 @@
+//! What a client asks of the engine and what it gets: requests, responses, views.
+//! Framing and sockets are the engine's (`engine::protocol`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::board::{Board, Comparison, StrataView};
+use super::event::Event;
+use super::row::{Part, Quarantined};
+use super::run::{RunAction, RunKind, RunRecord};
+
+/// Version of the protocol; client and engine must agree.
+pub const PROTOCOL: u32 = 1;
+
+/// A window on the rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RowQuery {
+    /// Only rows of this stratum (its id).
+    pub stratum: Option<String>,
+    pub part: Option<Part>,
+    /// Words that must stand in the row's text, any case. `mark:NAME` asks for a mark.
+    pub text: String,
+    /// `outliers` or `near-duplicates`, as flagged by the strata run.
+    pub flag: Option<String>,
+    /// Only these rows, in this order (rows of a step, flips).
+    pub ids: Option<Vec<String>>,
+    /// `id`, `length`, `wrong-first`; empty: file order.
+    pub sort: String,
+    pub offset: usize,
+    pub count: usize,
+}
+
+/// A row in a list.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowSummary {
+    pub id: String,
+    pub text: String,
+    pub gold: Option<String>,
+    /// Answers of the baseline and of the best candidate: text and whether it is right.
+    pub base: Option<(String, Option<bool>)>,
+    pub best: Option<(String, Option<bool>)>,
+    /// Characters of the input.
+    pub length: usize,
+    pub part: Option<Part>,
+    pub stratum: Option<String>,
+    pub marks: Vec<String>,
+    pub has_note: bool,
+}
+
+/// A window of rows, with the size of the whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowPage {
+    pub total: usize,
+    pub offset: usize,
+    pub rows: Vec<RowSummary>,
+}
+
+/// Everything about one row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowDetail {
+    pub id: String,
+    pub input: String,
+    pub gold: Option<String>,
+    /// The gold as it stands in the file, where a person changed it.
+    pub gold_in_file: Option<String>,
+    pub fields: BTreeMap<String, String>,
+    pub part: Option<Part>,
+    pub stratum: Option<String>,
+    pub marks: Vec<String>,
+    pub note: Option<String>,
+    pub source: String,
+    pub line: u64,
+    pub flags: Vec<String>,
+    /// Candidate, answer, right or wrong.
+    pub answers: Vec<(String, String, Option<bool>)>,
+}
+
+/// What a person decided; each is a journal entry and can be undone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Decision {
+    Mark {
+        row: String,
+        mark: String,
+        on: bool,
+    },
+    /// None takes a person's gold away again.
+    Gold {
+        row: String,
+        gold: Option<String>,
+    },
+    Note {
+        row: String,
+        note: Option<String>,
+    },
+    NameStratum {
+        stratum: String,
+        name: Option<String>,
+    },
+    NameCandidate {
+        candidate: String,
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Request {
+    Status,
+    Import {
+        force: bool,
+    },
+    Strata,
+    Sample {
+        per: usize,
+        part: Option<Part>,
+        seed: u64,
+    },
+    Rows {
+        query: RowQuery,
+    },
+    Row {
+        id: String,
+    },
+    Launch {
+        kind: RunKind,
+        /// `key=value` over paths of workspace.toml, and `candidate`.
+        set: Vec<(String, String)>,
+        /// Values of the environment variables that the workspace's models name. Never written down.
+        #[serde(default)]
+        keys: BTreeMap<String, String>,
+    },
+    Control {
+        run: String,
+        action: RunAction,
+    },
+    Runs,
+    Run {
+        run: String,
+    },
+    /// Events with `seq` above `after`, at most `limit`.
+    Events {
+        run: String,
+        after: u64,
+        limit: usize,
+    },
+    Board,
+    Compare {
+        a: String,
+        b: String,
+        metric: Option<String>,
+    },
+    ImportOutcomes {
+        file: String,
+        candidate: String,
+    },
+    Decide {
+        decision: Decision,
+    },
+    Undo,
+    /// Rebuild the store from the journal and the run folders.
+    Repair,
+    /// Leave when no run is under way and nobody else is attached.
+    Leave,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Response {
+    Done {
+        message: String,
+    },
+    Status {
+        status: EngineStatus,
+    },
+    Import {
+        report: ImportReport,
+    },
+    Strata {
+        view: StrataView,
+    },
+    Sample {
+        rows: Vec<String>,
+    },
+    Rows {
+        page: RowPage,
+    },
+    Row {
+        row: RowDetail,
+    },
+    Launched {
+        run: String,
+    },
+    Runs {
+        runs: Vec<RunRecord>,
+    },
+    Run {
+        run: RunRecord,
+    },
+    Events {
+        run: String,
+        events: Vec<Event>,
+        more: bool,
+    },
+    Board {
+        board: Board,
+    },
+    Compare {
+        comparison: Comparison,
+    },
+    ImportedOutcomes {
+        rows: usize,
+        matched: usize,
+    },
+    Error {
+        error: Failure,
+    },
+}
+
+/// Why a request failed. `code` is the exit code of a command: 1 the work failed, 2 wrong usage or bad input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub code: u8,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    pub version: String,
+    pub pid: u32,
+    pub workspace: String,
+    pub root: String,
+    pub clients: usize,
+    pub started_ms: u64,
+    /// What the runs work on: `CPU, 2 threads` or the GPU's name.
+    pub device: String,
+    /// Told once: what is missing, what was repaired.
+    pub notices: Vec<String>,
+}
+
+/// What `data import` found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImportReport {
+    pub rows: usize,
+    pub bytes: u64,
+    pub seconds: f64,
+    /// Of the process that indexed.
+    pub peak_mib: f64,
+    pub cached: bool,
+    /// The first 1,000.
+    pub quarantined: Vec<Quarantined>,
+    pub quarantined_total: usize,
+    /// `jsonl/records`, `csv/prompt-completion`, ...
+    pub format: String,
+}
+
+/// What a client can follow.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "view", rename_all = "snake_case")]
+pub enum View {
+    Runs,
+    /// The record and every event above `after`.
+    Run {
+        run: String,
+        after: u64,
+    },
+    Board,
+    Strata,
+}
+
+/// What the engine pushes to those who subscribed: a snapshot first, then deltas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "push", rename_all = "snake_case")]
+pub enum Push {
+    /// Replaces all that was known of the runs.
+    Runs {
+        runs: Vec<RunRecord>,
+    },
+    /// One run is new or changed.
+    RunChanged {
+        run: RunRecord,
+    },
+    /// Events of a followed run, in order and without gaps.
+    Events {
+        run: String,
+        events: Vec<Event>,
+    },
+    Board {
+        board: Board,
+    },
+    Strata {
+        view: StrataView,
+    },
+}

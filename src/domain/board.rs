@@ -1,0 +1,134 @@
+//! The board, comparisons and strata, as computed by the engine and shown by clients.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::outcome::Flip;
+
+/// Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p95: f64,
+    pub p99: f64,
+}
+
+/// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GoalResult {
+    pub metric: String,
+    /// `>= 0.9` or `<= 2000`.
+    pub want: String,
+    pub got: Option<f64>,
+    pub state: String,
+}
+
+/// One candidate on the board.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BoardRow {
+    pub candidate: String,
+    pub id: String,
+    pub rung: String,
+    /// The run its outcomes come from.
+    pub run: Option<String>,
+    /// Rows scored.
+    pub n: usize,
+    /// Rows that failed with an error.
+    pub errors: usize,
+    pub metrics: BTreeMap<String, f64>,
+    /// 95% interval of the primary metric (Wilson for shares of right rows, bootstrap else).
+    pub ci95: Option<[f64; 2]>,
+    pub latency_ms: Option<Percentiles>,
+    /// Mean per row.
+    pub tokens_in: f64,
+    pub tokens_out: f64,
+    pub usd_per_1k: Option<f64>,
+    pub goals: Vec<GoalResult>,
+}
+
+/// Every candidate, on the eval part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Board {
+    pub primary: String,
+    pub metrics: Vec<String>,
+    /// Rows of the eval part.
+    pub eval_rows: usize,
+    pub rows: Vec<BoardRow>,
+}
+
+/// One stratum's share in a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StratumDelta {
+    pub stratum: String,
+    pub n: usize,
+    pub a: f64,
+    pub b: f64,
+    pub fixed: usize,
+    pub regressed: usize,
+}
+
+/// Two candidates on the same rows at the same content.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Names of A and B.
+    pub candidates: [String; 2],
+    pub metric: String,
+    pub n: usize,
+    /// The metric of A and of B over those rows.
+    pub a: f64,
+    pub b: f64,
+    pub fixed: usize,
+    pub regressed: usize,
+    pub churned: usize,
+    /// b - a
+    pub delta: f64,
+    pub ci95: [f64; 2],
+    pub p_value: f64,
+    /// `mcnemar_exact` or `paired_bootstrap`.
+    pub test: String,
+    /// Further rows fixed (with none regressed) that would bring p below 0.05; 0 when it is.
+    pub needed: usize,
+    pub strata: Vec<StratumDelta>,
+    /// At most [`Comparison::MAX_FLIPS`], regressions first.
+    pub flips: Vec<Flip>,
+}
+
+impl Comparison {
+    pub const MAX_FLIPS: usize = 500;
+}
+
+/// One slice of rows: a value of each metadata dimension x a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stratum {
+    pub id: String,
+    pub name: String,
+    /// Value of each dimension.
+    pub dimensions: BTreeMap<String, String>,
+    pub rows: usize,
+    pub terms: Vec<String>,
+    /// Rows by part: train, dev, eval, reserve.
+    pub parts: [usize; 4],
+    /// Score of the baseline and of the best candidate on this stratum's eval rows, with the number of rows scored.
+    pub base: Option<f64>,
+    pub best: Option<f64>,
+    pub scored: usize,
+}
+
+/// All strata.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StrataView {
+    pub rows: usize,
+    pub quarantined: usize,
+    pub clusters: usize,
+    pub outliers: usize,
+    pub near_duplicates: usize,
+    pub dimensions: Vec<String>,
+    pub strata: Vec<Stratum>,
+    /// Names of the candidates behind `base` and `best`.
+    pub base: Option<String>,
+    pub best: Option<String>,
+    /// Two coordinates per point in -1..1 and the stratum's place in `strata`: a sample of the map.
+    pub map: Vec<(f32, f32, usize)>,
+}

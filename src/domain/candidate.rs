@@ -1,0 +1,152 @@
+//! Candidates: anything that can be evaluated.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a stage's answer is read as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputKind {
+    Label,
+    Json,
+    #[default]
+    Text,
+    Tool,
+}
+
+/// Where answers come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
+pub enum ModelSource {
+    /// A Hugging Face folder, absolute.
+    Local { path: String },
+    /// An OpenAI-compatible endpoint.
+    Endpoint {
+        endpoint: String,
+        model: String,
+        api_key_env: Option<String>,
+    },
+}
+
+/// A model by name, place and content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRef {
+    /// Its name in `workspace.toml`.
+    pub name: String,
+    #[serde(flatten)]
+    pub source: ModelSource,
+    /// Content hash of configuration, tokenizer and weights (endpoint: of address and model name).
+    pub hash: String,
+    /// US dollars per million tokens read and written, or per hour for a local machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_million_input: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_million_output: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_hour: Option<f64>,
+}
+
+/// A LoRA adapter in PEFT's format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterRef {
+    /// Absolute path of the folder.
+    pub path: String,
+    pub hash: String,
+}
+
+/// How answers are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decoding {
+    pub max_tokens: usize,
+    /// 0 is greedy.
+    pub temperature: f32,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f32>,
+    pub seed: u64,
+}
+
+impl Default for Decoding {
+    fn default() -> Self {
+        Self {
+            max_tokens: 64,
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            seed: 0,
+        }
+    }
+}
+
+/// One stage of a pipeline, frozen: everything that decides its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageCandidate {
+    pub name: String,
+    pub model: ModelRef,
+    pub adapter: Option<AdapterRef>,
+    /// The prompt template's text (minijinja). `{{ input }}` is the row's input; the row's fields and the outputs of earlier stages are in scope.
+    pub prompt: String,
+    /// What the prompt is called on the board: file name and short hash, or `bare`.
+    pub prompt_name: String,
+    pub output: OutputKind,
+    /// For labels: the set of valid answers, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    pub decoding: Decoding,
+    /// Run the stage only when this expression holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    #[serde(default)]
+    pub retries: u32,
+    /// Field with the stage's own gold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<String>,
+}
+
+/// Anything that can be evaluated. Its id is the hash of [`Candidate::canonical`]; its name a slug that people may change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub name: String,
+    /// The rung of the ladder: `baseline`, `prompt`, `trajectory`, `lora`, or `imported`.
+    pub rung: String,
+    pub stages: Vec<StageCandidate>,
+}
+
+impl Candidate {
+    /// Canonical JSON: every part by content, no names, no paths, no prices; keys sorted.
+    pub fn canonical(&self) -> String {
+        let stages: Vec<BTreeMap<&str, serde_json::Value>> = self
+            .stages
+            .iter()
+            .map(|s| {
+                BTreeMap::from([
+                    ("name", s.name.clone().into()),
+                    ("model", s.model.hash.clone().into()),
+                    ("adapter", s.adapter.as_ref().map(|a| a.hash.clone()).into()),
+                    ("prompt", s.prompt.clone().into()),
+                    ("output", serde_json::json!(s.output)),
+                    ("labels", s.labels.clone().into()),
+                    ("max_tokens", s.decoding.max_tokens.into()),
+                    ("temperature", s.decoding.temperature.into()),
+                    ("top_k", s.decoding.top_k.into()),
+                    ("top_p", s.decoding.top_p.into()),
+                    ("seed", s.decoding.seed.into()),
+                    ("when", s.when.clone().into()),
+                    ("retries", s.retries.into()),
+                ])
+            })
+            .collect();
+        let mut text = serde_json::json!(stages).to_string();
+        if stages.is_empty() {
+            // An imported candidate has no parts of ours: its name is all that tells it apart.
+            text = format!("imported:{}", self.name);
+        }
+        text
+    }
+
+    /// Hex of the BLAKE3 of the canonical JSON.
+    pub fn id(&self) -> String {
+        blake3::hash(self.canonical().as_bytes())
+            .to_hex()
+            .to_string()
+    }
+}

@@ -1,0 +1,11 @@
+//! Ids and plain types shared by all. No input, no output, no clock.
+
+pub mod api;
+pub mod board;
+pub mod candidate;
+pub mod event;
+pub mod outcome;
+pub mod report;
+pub mod row;
+pub mod run;
+pub mod settings;

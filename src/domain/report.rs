@@ -1,0 +1,53 @@
+//! What a run reports to. `worker` implements it over the run folder; `tuning` and `strata` are handed it.
+
+use std::io;
+use std::path::Path;
+
+use super::event::EventBody;
+use super::outcome::Outcome;
+use super::row::RunRow;
+use super::run::RunSpec;
+
+/// What was asked of the run since the last poll. Pausing happens inside the poll: it returns when the run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    Continue,
+    Checkpoint,
+    /// Finish with a checkpoint and keep the results.
+    Stop,
+    Cancel,
+}
+
+/// A run's way out. Methods fail only when the run folder cannot be written, and then the run must end.
+pub trait Reporter {
+    /// Append one event.
+    fn event(&mut self, body: EventBody) -> io::Result<()>;
+
+    /// Append one outcome.
+    fn outcome(&mut self, outcome: &Outcome) -> io::Result<()>;
+
+    /// Write a checkpoint: `write` fills a fresh folder, which then appears as `checkpoints/step-NNNNNN` at once or not at all.
+    /// Older checkpoints beyond the newest `keep` are removed, the best one (last written with `best`) never is.
+    fn checkpoint(
+        &mut self,
+        step: u64,
+        best: bool,
+        keep: usize,
+        write: &mut dyn FnMut(&Path) -> io::Result<()>,
+    ) -> io::Result<()>;
+
+    /// Look for requests; blocks while the run is paused. `Cancel` and `Stop` are sticky.
+    fn poll_control(&mut self) -> io::Result<Control>;
+}
+
+/// What a run starts from: its folder, its frozen spec, its rows.
+#[derive(Debug)]
+pub struct RunInputs {
+    pub dir: std::path::PathBuf,
+    pub spec: RunSpec,
+    pub rows: Vec<RunRow>,
+    /// The newest complete checkpoint, when the run is resumed.
+    pub resume_from: Option<std::path::PathBuf>,
+    /// Ids of rows that already have an outcome in `outcomes.jsonl` (a resumed evaluation skips them).
+    pub outcomes: Vec<Outcome>,
+}

@@ -1,0 +1,200 @@
+//! Runs: kinds, states, the frozen specification and the record shown on screens.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::candidate::Candidate;
+use super::row::RowRef;
+use super::settings::{EvalSettings, StrataSettings, TrainSettings};
+
+/// Version of the run folder's format.
+pub const RUN_FORMAT: u32 = 1;
+
+/// A piece of work with a life of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunKind {
+    Strata,
+    Eval,
+    Train,
+}
+
+impl RunKind {
+    pub const ALL: [Self; 3] = [Self::Strata, Self::Eval, Self::Train];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strata => "strata",
+            Self::Eval => "eval",
+            Self::Train => "train",
+        }
+    }
+}
+
+impl fmt::Display for RunKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for RunKind {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|k| k.name() == s)
+            .ok_or_else(|| {
+                format!(
+                    "`{s}` is no kind of run; expected one of: {}",
+                    Self::ALL.map(Self::name).join(", ")
+                )
+            })
+    }
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    Queued,
+    Running,
+    Paused,
+    /// Came to its end by itself.
+    Done,
+    /// Ended early on request, with its results kept.
+    Stopped,
+    Cancelled,
+    Failed,
+    /// The worker died; resumes from its last checkpoint.
+    Interrupted,
+}
+
+impl RunState {
+    /// No worker lives, and none will without somebody's asking.
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running | Self::Paused)
+    }
+
+    /// The results of the run can be used.
+    pub const fn has_result(self) -> bool {
+        matches!(self, Self::Done | Self::Stopped)
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a person can ask of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunAction {
+    Pause,
+    Resume,
+    Checkpoint,
+    /// Finish now, with a checkpoint, and keep the results.
+    Stop,
+    Cancel,
+}
+
+/// What the worker is to do, with its resolved settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "lowercase")]
+pub enum Job {
+    Strata(StrataSettings),
+    Eval(EvalSettings),
+    Train {
+        train: TrainSettings,
+        /// How the trained candidate is scored at the end.
+        eval: EvalSettings,
+    },
+}
+
+impl Job {
+    pub const fn kind(&self) -> RunKind {
+        match self {
+            Self::Strata(_) => RunKind::Strata,
+            Self::Eval(_) => RunKind::Eval,
+            Self::Train { .. } => RunKind::Train,
+        }
+    }
+}
+
+/// `spec.json`: frozen at launch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    pub format: u32,
+    pub id: String,
+    pub workspace: String,
+    pub created_ms: u64,
+    pub seed: u64,
+    /// Threads the worker may use.
+    pub threads: usize,
+    pub job: Job,
+    /// What is evaluated, or for training: what the adapter is put on. None for strata.
+    pub candidate: Option<Candidate>,
+    /// What the person set for this run, for the record.
+    pub settings: Vec<(String, String)>,
+    /// In the order of `inputs/rows.jsonl`.
+    pub rows: Vec<RowRef>,
+}
+
+/// How far the current phase of a run is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub phase: String,
+    pub done: u64,
+    pub total: u64,
+    pub eta_ms: Option<u64>,
+}
+
+/// A run as the screens and `runs` show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    pub run: String,
+    pub kind: RunKind,
+    pub state: RunState,
+    pub created_ms: u64,
+    pub started_ms: Option<u64>,
+    pub ended_ms: Option<u64>,
+    pub settings: Vec<(String, String)>,
+    pub progress: Option<Progress>,
+    /// Last figures: `loss`, `eval_loss`, and at the end the metrics.
+    pub metrics: BTreeMap<String, f64>,
+    /// Name of the candidate that the run scored or made.
+    pub candidate: Option<String>,
+    /// Last words: why it failed, or what it waits for.
+    pub message: Option<String>,
+    /// Can be resumed (interrupted, stopped or cancelled with a checkpoint).
+    pub resumable: bool,
+    /// Highest event sequence number known.
+    pub last_seq: u64,
+}
+
+/// What a worker hands back at the end (`artifacts/result.json`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    pub metrics: BTreeMap<String, f64>,
+    /// The candidate whose outcomes stand in `outcomes.jsonl`.
+    pub candidate: Option<Candidate>,
+    /// Asked to stop before its end.
+    pub stopped: bool,
+}

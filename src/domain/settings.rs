@@ -1,0 +1,166 @@
+//! Settings of runs, with their defaults: the tables of `workspace.toml`, resolved.
+
+use serde::{Deserialize, Serialize};
+
+/// `[eval]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalSettings {
+    /// A per-row metric: it says which rows are right, hence flips.
+    pub primary: String,
+    pub metrics: Vec<String>,
+    /// Rows of the latency pass: one at a time, warmed, no cache. At least 30 where there are so many.
+    pub latency_rows: usize,
+}
+
+impl Default for EvalSettings {
+    fn default() -> Self {
+        Self {
+            primary: "accuracy".into(),
+            metrics: [
+                "accuracy",
+                "macro_f1",
+                "format_error_rate",
+                "latency_p95_ms",
+            ]
+            .map(String::from)
+            .to_vec(),
+            latency_rows: 30,
+        }
+    }
+}
+
+/// Settings of a `strata` run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StrataSettings {
+    /// Number of clusters; none: chosen by a criterion.
+    pub k: Option<usize>,
+    /// Metadata dimensions.
+    pub dimensions: Vec<String>,
+    pub seed: u64,
+}
+
+impl Default for StrataSettings {
+    fn default() -> Self {
+        Self {
+            k: None,
+            dimensions: Vec::new(),
+            seed: 7,
+        }
+    }
+}
+
+/// Which linear layers carry an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Targets {
+    /// `"all-linear"`, one layer name, or a pattern with `*` over full names (`model.layers.*.self_attn.q_proj`).
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self::One("all-linear".into())
+    }
+}
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Adapters `W x + (alpha / r) B A x` on frozen weights (Hu et al. 2021, arXiv:2106.09685).
+    #[default]
+    Lora,
+    /// Every parameter.
+    Full,
+}
+
+/// Shape of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    Constant,
+    Linear,
+    #[default]
+    Cosine,
+}
+
+/// `[tuning.train]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// The stage to train; empty: the only one.
+    pub stage: String,
+    /// `bare` (input only), `same` (the stage's prompt), or a file.
+    pub prompt: String,
+    /// `sft` is the only objective yet.
+    pub objective: String,
+    pub method: Method,
+    pub rank: usize,
+    pub alpha: f32,
+    pub targets: Targets,
+    pub learning_rate: f64,
+    pub schedule: Schedule,
+    /// Share of all steps.
+    pub warmup: f64,
+    pub weight_decay: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    /// Gradients are scaled down to this norm; 0 switches clipping off.
+    pub max_grad_norm: f64,
+    pub epochs: f64,
+    /// Ends earlier than `epochs` if set.
+    pub max_steps: Option<u64>,
+    /// Rows of one micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches per optimizer step.
+    pub accumulate: usize,
+    /// Longer rows are refused by the mask gate or cut, in tokens.
+    pub max_length: usize,
+    /// Steps between evaluations; 0: about ten over the run.
+    pub eval_every: u64,
+    /// Evaluations without a better dev loss before the run stops early; 0: never.
+    pub patience: u64,
+    /// Steps between checkpoints; 0: at every evaluation.
+    pub checkpoint_every: u64,
+    pub keep_checkpoints: usize,
+    /// Dev rows that are answered at every evaluation.
+    pub fixed_rows: usize,
+    pub seed: u64,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            stage: String::new(),
+            prompt: "bare".into(),
+            objective: "sft".into(),
+            method: Method::Lora,
+            rank: 16,
+            alpha: 32.0,
+            targets: Targets::default(),
+            learning_rate: 2e-4,
+            schedule: Schedule::Cosine,
+            warmup: 0.03,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            epochs: 4.0,
+            max_steps: None,
+            batch_size: 8,
+            accumulate: 1,
+            max_length: 1024,
+            eval_every: 0,
+            patience: 0,
+            checkpoint_every: 0,
+            keep_checkpoints: 3,
+            fixed_rows: 6,
+            seed: 7,
+        }
+    }
+}
