@@ -169,54 +169,21 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Response {
-    Done {
-        message: String,
-    },
-    Status {
-        status: EngineStatus,
-    },
-    Import {
-        report: ImportReport,
-    },
-    Strata {
-        view: StrataView,
-    },
-    Sample {
-        rows: Vec<String>,
-    },
-    Rows {
-        page: RowPage,
-    },
-    Row {
-        row: RowDetail,
-    },
-    Launched {
-        run: String,
-    },
-    Runs {
-        runs: Vec<RunRecord>,
-    },
-    Run {
-        run: RunRecord,
-    },
-    Events {
-        run: String,
-        events: Vec<Event>,
-        more: bool,
-    },
-    Board {
-        board: Board,
-    },
-    Compare {
-        comparison: Comparison,
-    },
-    ImportedOutcomes {
-        rows: usize,
-        matched: usize,
-    },
-    Error {
-        error: Failure,
-    },
+    Done { message: String },
+    Status { status: EngineStatus },
+    Import { report: ImportReport },
+    Strata { view: StrataView },
+    Sample { rows: Vec<String> },
+    Rows { page: RowPage },
+    Row { row: RowDetail },
+    Launched { run: String },
+    Runs { runs: Vec<RunRecord> },
+    Run { run: RunRecord },
+    Events { run: String, events: Vec<Event>, more: bool },
+    Board { board: Board },
+    Compare { comparison: Comparison },
+    ImportedOutcomes { rows: usize, matched: usize },
+    Error { error: Failure },
 }
 
 /// Why a request failed. `code` is the exit code of a command: 1 the work failed, 2 wrong usage or bad input.
@@ -292,5 +259,40 @@ pub enum Push {
     },
     Strata {
         view: StrataView,
+    },
+}
+
+/// From the screens to whoever holds the connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToEngine {
+    /// Answered by [`FromEngine::Answer`] with the same tag.
+    Ask {
+        tag: u64,
+        request: Request,
+    },
+    Follow {
+        view: View,
+    },
+    Unfollow {
+        view: View,
+    },
+}
+
+/// From whoever holds the connection to the screens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromEngine {
+    Connected {
+        status: EngineStatus,
+    },
+    /// The engine is gone; a reconnect is being tried.
+    Lost {
+        reason: String,
+    },
+    Answer {
+        tag: u64,
+        response: Response,
+    },
+    Push {
+        push: Push,
     },
 }

@@ -21,11 +21,7 @@ pub enum ModelSource {
     /// A Hugging Face folder, absolute.
     Local { path: String },
     /// An OpenAI-compatible endpoint.
-    Endpoint {
-        endpoint: String,
-        model: String,
-        api_key_env: Option<String>,
-    },
+    Endpoint { endpoint: String, model: String, api_key_env: Option<String> },
 }
 
 /// A model by name, place and content.
@@ -67,13 +63,7 @@ pub struct Decoding {
 
 impl Default for Decoding {
     fn default() -> Self {
-        Self {
-            max_tokens: 64,
-            temperature: 0.0,
-            top_k: None,
-            top_p: None,
-            seed: 0,
-        }
+        Self { max_tokens: 64, temperature: 0.0, top_k: None, top_p: None, seed: 0 }
     }
 }
 
@@ -145,8 +135,6 @@ impl Candidate {
 
     /// Hex of the BLAKE3 of the canonical JSON.
     pub fn id(&self) -> String {
-        blake3::hash(self.canonical().as_bytes())
-            .to_hex()
-            .to_string()
+        blake3::hash(self.canonical().as_bytes()).to_hex().to_string()
     }
 }

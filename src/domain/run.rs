@@ -43,15 +43,9 @@ impl fmt::Display for RunKind {
 impl FromStr for RunKind {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|k| k.name() == s)
-            .ok_or_else(|| {
-                format!(
-                    "`{s}` is no kind of run; expected one of: {}",
-                    Self::ALL.map(Self::name).join(", ")
-                )
-            })
+        Self::ALL.into_iter().find(|k| k.name() == s).ok_or_else(|| {
+            format!("`{s}` is no kind of run; expected one of: {}", Self::ALL.map(Self::name).join(", "))
+        })
     }
 }
 

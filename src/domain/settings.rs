@@ -17,14 +17,9 @@ impl Default for EvalSettings {
     fn default() -> Self {
         Self {
             primary: "accuracy".into(),
-            metrics: [
-                "accuracy",
-                "macro_f1",
-                "format_error_rate",
-                "latency_p95_ms",
-            ]
-            .map(String::from)
-            .to_vec(),
+            metrics: ["accuracy", "macro_f1", "format_error_rate", "latency_p95_ms"]
+                .map(String::from)
+                .to_vec(),
             latency_rows: 30,
         }
     }
@@ -43,11 +38,7 @@ pub struct StrataSettings {
 
 impl Default for StrataSettings {
     fn default() -> Self {
-        Self {
-            k: None,
-            dimensions: Vec::new(),
-            seed: 7,
-        }
+        Self { k: None, dimensions: Vec::new(), seed: 7 }
     }
 }
 

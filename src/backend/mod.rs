@@ -1,0 +1,1 @@
+//! Something that answers.

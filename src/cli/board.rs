@@ -1,0 +1,12 @@
+//! `tunebench board`: every candidate on every metric.
+
+use std::path::{Path, PathBuf};
+
+use super::output::{Exit, Output};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
+    Err(Exit::failed("board is not built yet"))
+}

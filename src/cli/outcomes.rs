@@ -1,0 +1,12 @@
+//! `tunebench outcomes import`: results made elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use super::output::{Exit, Output};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
+    Err(Exit::failed("outcomes is not built yet"))
+}

@@ -1,0 +1,1 @@
+//! Formats, row index, import, quarantine.

@@ -1,0 +1,1 @@
+//! The engine: one per workspace, the only process that opens the store.

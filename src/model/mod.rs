@@ -1,0 +1,3 @@
+//! Configurations, weights, decoder, adapters, generation, chat templates.
+
+pub mod config;

@@ -1,0 +1,1 @@
+//! Differentiable operations over buffers, forward and backward by hand.

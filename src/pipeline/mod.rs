@@ -1,0 +1,1 @@
+//! Running a row through the stages of a candidate.

@@ -1,0 +1,1 @@
+//! Metrics, paired statistics, cost, the board.

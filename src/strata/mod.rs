@@ -1,0 +1,1 @@
+//! Strata: clusters, names, outliers, near-duplicates, sampling, splits.

@@ -1,0 +1,1 @@
+//! The terminal interface: state, messages, screens. Names no socket, no store, no model.

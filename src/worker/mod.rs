@@ -1,0 +1,1 @@
+//! The worker: one process per run, started as `tunebench worker RUN_DIR`.

@@ -1,0 +1,1 @@
+//! `workspace.toml`: schema, defaults, validation.

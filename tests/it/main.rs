@@ -1,0 +1,1 @@
+//! Black-box tests: the binary, the socket, the pty. One test binary, so that it links once.
