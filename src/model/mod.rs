@@ -1,3 +1,8 @@
 //! Configurations, weights, decoder, adapters, generation, chat templates.
 
 pub mod config;
+pub mod error;
+pub mod files;
+pub mod weights;
+
+pub use error::ModelError;
