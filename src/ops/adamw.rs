@@ -35,7 +35,16 @@ struct Factors {
 }
 
 /// Updates `w`, `m`, `v` by the gradient `grad_scale * g` in step `t` (from 1).
-pub fn adamw(settings: &AdamW, t: u64, grad_scale: f32, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], par: Par) {
+pub fn adamw(
+    settings: &AdamW,
+    t: u64,
+    grad_scale: f32,
+    w: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    par: Par,
+) {
     assert!(g.len() == w.len() && m.len() == w.len() && v.len() == w.len());
     let power = |beta: f32| 1.0 - f64::from(beta).powf(t as f64);
     let factors = Factors {

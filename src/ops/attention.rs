@@ -91,17 +91,34 @@ fn each<T: Send>(par: Par, tasks: Vec<T>, work: impl Fn(T) + Sync) {
 
 /// Attention of packed rows. `qkv` (tokens x q|k|v) is rotated already; `rows` are the token ranges that see only themselves;
 /// `out` (tokens x heads*dim) and `lse` (heads x tokens, kept for the backward) are written.
-pub fn attention(shape: &AttentionShape, qkv: Mat<'_>, rows: &[Range<usize>], out: MatMut<'_>, lse: &mut [f32], par: Par) {
+pub fn attention(
+    shape: &AttentionShape,
+    qkv: Mat<'_>,
+    rows: &[Range<usize>],
+    out: MatMut<'_>,
+    lse: &mut [f32],
+    par: Par,
+) {
     let tokens = qkv.n_rows();
     assert!(out.n_rows() == tokens && qkv.n_cols() == shape.qkv_cols() && lse.len() >= shape.heads * tokens);
     let (q, k, v) = shape.split(qkv);
-    let tasks: Vec<_> = out.col_blocks(shape.dim).into_iter().zip(lse.chunks_mut(tokens)).enumerate().collect();
+    let tasks: Vec<_> =
+        out.col_blocks(shape.dim).into_iter().zip(lse.chunks_mut(tokens)).enumerate().collect();
     each(par, tasks, |(head, (mut out, lse))| {
         let (q_cols, kv_cols) = head_cols(shape, head);
         for row in rows {
-            let of_row = |m: Mat<'_>, cols: &Range<usize>| m.rows(row.clone()).cols(cols.clone());
-            let (q, k, v) = (of_row(q, &q_cols), of_row(k, &kv_cols), of_row(v, &kv_cols));
-            attend(shape.scale(), |i| shape.sees(i), q, k, v, out.rb().rows(row.clone()), &mut lse[row.clone()]);
+            let q = q.rows(row.clone()).cols(q_cols.clone());
+            let (k, v) =
+                (k.rows(row.clone()).cols(kv_cols.clone()), v.rows(row.clone()).cols(kv_cols.clone()));
+            attend(
+                shape.scale(),
+                |i| shape.sees(i),
+                q,
+                k,
+                v,
+                out.rb().rows(row.clone()),
+                &mut lse[row.clone()],
+            );
         }
     });
 }
@@ -113,7 +130,15 @@ fn head_cols(shape: &AttentionShape, head: usize) -> (Range<usize>, Range<usize>
 
 /// Attention of new tokens over a cache: `q` (new x heads*dim) stand at positions `start..`, `k` and `v` (start+new x
 /// kv_heads*dim) are the cached rows with the new ones at their end; `out` (new x heads*dim) is written.
-pub fn attention_cached(shape: &AttentionShape, start: usize, q: Mat<'_>, k: Mat<'_>, v: Mat<'_>, out: MatMut<'_>, par: Par) {
+pub fn attention_cached(
+    shape: &AttentionShape,
+    start: usize,
+    q: Mat<'_>,
+    k: Mat<'_>,
+    v: Mat<'_>,
+    out: MatMut<'_>,
+    par: Par,
+) {
     let new = q.n_rows();
     assert!(k.n_rows() == start + new && v.n_rows() == k.n_rows() && out.n_rows() == new);
     let tasks: Vec<_> = out.col_blocks(shape.group() * shape.dim).into_iter().enumerate().collect();
@@ -138,7 +163,15 @@ pub fn attention_cached(shape: &AttentionShape, start: usize, q: Mat<'_>, k: Mat
 }
 
 /// One head: query `i` sees the keys of `sees(i)`, whose bounds never decrease with `i`.
-fn attend(scale: f32, sees: impl Fn(usize) -> Range<usize>, q: Mat<'_>, k: Mat<'_>, v: Mat<'_>, mut out: MatMut<'_>, lse: &mut [f32]) {
+fn attend(
+    scale: f32,
+    sees: impl Fn(usize) -> Range<usize>,
+    q: Mat<'_>,
+    k: Mat<'_>,
+    v: Mat<'_>,
+    mut out: MatMut<'_>,
+    lse: &mut [f32],
+) {
     let n = q.n_rows();
     for first in (0..n).step_by(BLOCK) {
         let block = first..(first + BLOCK).min(n);
@@ -230,7 +263,13 @@ struct Head<'a> {
 }
 
 /// Writes `d_q`, adds to `d_k` and `d_v`.
-fn attend_backward(shape: &AttentionShape, head: &Head<'_>, mut d_q: MatMut<'_>, mut d_k: MatMut<'_>, mut d_v: MatMut<'_>) {
+fn attend_backward(
+    shape: &AttentionShape,
+    head: &Head<'_>,
+    mut d_q: MatMut<'_>,
+    mut d_k: MatMut<'_>,
+    mut d_v: MatMut<'_>,
+) {
     let n = head.q.n_rows();
     let scale = shape.scale();
     for first in (0..n).step_by(BLOCK) {
@@ -239,13 +278,21 @@ fn attend_backward(shape: &AttentionShape, head: &Head<'_>, mut d_q: MatMut<'_>,
         let (q, d_out) = (head.q.rows(block.clone()), head.d_out.rows(block.clone()));
         let (k, v) = (head.k.rows(keys.clone()), head.v.rows(keys.clone()));
         with_scores(block.len() * keys.len(), |p, d_s| {
-            let (mut p, mut d_s) = (MatMut::new(p, block.len(), keys.len()), MatMut::new(d_s, block.len(), keys.len()));
+            let (mut p, mut d_s) =
+                (MatMut::new(p, block.len(), keys.len()), MatMut::new(d_s, block.len(), keys.len()));
             matmul(p.rb(), Write::Set, scale, q, k.t(), Par::SERIAL);
             matmul(d_s.rb(), Write::Set, 1.0, d_out, v.t(), Par::SERIAL);
             for i in block.clone() {
                 let (seen, r) = (shape.sees(i), i - first);
                 let seen = seen.start - keys.start..seen.end - keys.start;
-                softmax_backward(p.row_mut(r), d_s.row_mut(r), seen, head.lse[i], head.out.row(i), d_out.row(r));
+                softmax_backward(
+                    p.row_mut(r),
+                    d_s.row_mut(r),
+                    seen,
+                    head.lse[i],
+                    head.out.row(i),
+                    d_out.row(r),
+                );
             }
             matmul(d_q.rb().rows(block), Write::Set, scale, d_s.as_mat(), k, Par::SERIAL);
             matmul(d_k.rb().rows(keys.clone()), Write::Add, scale, d_s.as_mat().t(), q, Par::SERIAL);

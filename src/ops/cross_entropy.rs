@@ -20,7 +20,13 @@ fn chunk_rows(logits: &mut Vec<f32>, rows: usize, vocab: usize) -> usize {
 }
 
 /// Sum of the losses of `hidden` (rows x h) under `head` (vocab x h) against `targets` (rows); `logits` is scratch.
-pub fn linear_cross_entropy(hidden: Mat<'_>, head: Mat<'_>, targets: &[u32], logits: &mut Vec<f32>, par: Par) -> f64 {
+pub fn linear_cross_entropy(
+    hidden: Mat<'_>,
+    head: Mat<'_>,
+    targets: &[u32],
+    logits: &mut Vec<f32>,
+    par: Par,
+) -> f64 {
     let (rows, vocab) = (hidden.n_rows(), head.n_rows());
     let chunk = chunk_rows(logits, rows, vocab);
     let mut loss = 0.0;

@@ -42,7 +42,14 @@ impl LoraGroup {
 }
 
 /// Writes `u` (tokens x rank), adds to `y` (tokens x out of the group).
-pub fn lora_forward(group: &LoraGroup, params: &[f32], x: Mat<'_>, mut u: MatMut<'_>, mut y: MatMut<'_>, par: Par) {
+pub fn lora_forward(
+    group: &LoraGroup,
+    params: &[f32],
+    x: Mat<'_>,
+    mut u: MatMut<'_>,
+    mut y: MatMut<'_>,
+    par: Par,
+) {
     matmul(u.rb(), Write::Set, 1.0, x, group.a(params).t(), par);
     for part in &group.parts {
         let u = u.as_mat().cols(part.ranks.clone());
@@ -51,7 +58,14 @@ pub fn lora_forward(group: &LoraGroup, params: &[f32], x: Mat<'_>, mut u: MatMut
 }
 
 /// Writes `c` (tokens x rank); adds to `dx` (tokens x in) if given.
-pub fn lora_backward_x(group: &LoraGroup, params: &[f32], dy: Mat<'_>, mut c: MatMut<'_>, dx: Option<MatMut<'_>>, par: Par) {
+pub fn lora_backward_x(
+    group: &LoraGroup,
+    params: &[f32],
+    dy: Mat<'_>,
+    mut c: MatMut<'_>,
+    dx: Option<MatMut<'_>>,
+    par: Par,
+) {
     for part in &group.parts {
         let dy = dy.cols(part.out.clone());
         matmul(c.rb().cols(part.ranks.clone()), Write::Set, part.scale, dy, group.b(part, params), par);
@@ -62,7 +76,15 @@ pub fn lora_backward_x(group: &LoraGroup, params: &[f32], dy: Mat<'_>, mut c: Ma
 }
 
 /// Adds to `grad` (as long as the adapter's parameters) the gradients of the group's `A` and `B`.
-pub fn lora_backward_weights(group: &LoraGroup, grad: &mut [f32], dy: Mat<'_>, x: Mat<'_>, u: Mat<'_>, c: Mat<'_>, par: Par) {
+pub fn lora_backward_weights(
+    group: &LoraGroup,
+    grad: &mut [f32],
+    dy: Mat<'_>,
+    x: Mat<'_>,
+    u: Mat<'_>,
+    c: Mat<'_>,
+    par: Par,
+) {
     let d_a = MatMut::new(&mut grad[group.a..], group.rank, group.inputs);
     matmul(d_a, Write::Add, 1.0, c.t(), x, par);
     for part in &group.parts {

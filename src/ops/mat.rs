@@ -42,7 +42,11 @@ fn needed(rows: usize, cols: usize, row_stride: usize) -> usize {
 impl<'a> Mat<'a> {
     /// The first `rows * cols` elements, row by row.
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert!(data.len() >= needed(rows, cols, cols), "{rows} x {cols} matrix over {} elements", data.len());
+        assert!(
+            data.len() >= needed(rows, cols, cols),
+            "{rows} x {cols} matrix over {} elements",
+            data.len()
+        );
         Self { ptr: data.as_ptr(), rows, cols, row_stride: cols, col_stride: 1, life: PhantomData }
     }
 
@@ -55,13 +59,20 @@ impl<'a> Mat<'a> {
     }
 
     pub fn t(self) -> Self {
-        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
     }
 
     pub fn rows(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.rows);
         // SAFETY: an empty range may start one past the end; only then is the offset not of an element, and it is not read.
-        let ptr = if range.is_empty() { self.ptr } else { unsafe { self.ptr.add(range.start * self.row_stride) } };
+        let ptr =
+            if range.is_empty() { self.ptr } else { unsafe { self.ptr.add(range.start * self.row_stride) } };
         Self { ptr, rows: range.len(), ..self }
     }
 
@@ -94,7 +105,11 @@ impl<'a> Mat<'a> {
 impl<'a> MatMut<'a> {
     /// The first `rows * cols` elements, row by row.
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
-        assert!(data.len() >= needed(rows, cols, cols), "{rows} x {cols} matrix over {} elements", data.len());
+        assert!(
+            data.len() >= needed(rows, cols, cols),
+            "{rows} x {cols} matrix over {} elements",
+            data.len()
+        );
         Self { ptr: data.as_mut_ptr(), rows, cols, row_stride: cols, life: PhantomData }
     }
 
@@ -108,11 +123,24 @@ impl<'a> MatMut<'a> {
 
     /// The same view, borrowed for a shorter time.
     pub fn rb(&mut self) -> MatMut<'_> {
-        MatMut { ptr: self.ptr, rows: self.rows, cols: self.cols, row_stride: self.row_stride, life: PhantomData }
+        MatMut {
+            ptr: self.ptr,
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+            life: PhantomData,
+        }
     }
 
     pub fn as_mat(&self) -> Mat<'_> {
-        Mat { ptr: self.ptr, rows: self.rows, cols: self.cols, row_stride: self.row_stride, col_stride: 1, life: PhantomData }
+        Mat {
+            ptr: self.ptr,
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+            col_stride: 1,
+            life: PhantomData,
+        }
     }
 
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
@@ -124,7 +152,8 @@ impl<'a> MatMut<'a> {
     pub fn rows(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.rows);
         // SAFETY: see `Mat::rows`.
-        let ptr = if range.is_empty() { self.ptr } else { unsafe { self.ptr.add(range.start * self.row_stride) } };
+        let ptr =
+            if range.is_empty() { self.ptr } else { unsafe { self.ptr.add(range.start * self.row_stride) } };
         Self { ptr, rows: range.len(), ..self }
     }
 

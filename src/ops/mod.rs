@@ -30,6 +30,9 @@ pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora
 pub use mat::{Mat, MatMut};
 pub use matmul::{Write, add_bias, bias_backward, matmul};
 pub use par::Par;
-pub use rms_norm::{rms_norm, rms_norm_again, rms_norm_backward, rms_norm_heads, rms_norm_heads_backward, rms_norm_weight_backward};
+pub use rms_norm::{
+    rms_norm, rms_norm_again, rms_norm_backward, rms_norm_heads, rms_norm_heads_backward,
+    rms_norm_weight_backward,
+};
 pub use rope::{Rope, RopeTable, rotate};
 pub use swiglu::{swiglu, swiglu_backward};

@@ -47,7 +47,10 @@ pub fn rms_norm_again(x: Mat<'_>, w: &[f32], r: &[f32], y: MatMut<'_>, par: Par)
     if !par.is_serial() && n >= 2 * ROWS_PER_THREAD {
         let (half, (p, q)) = (n / 2, par.halves());
         let ((y0, y1), (r0, r1)) = (y.split_rows(half), r.split_at(half));
-        rayon::join(|| rms_norm_again(x.rows(0..half), w, r0, y0, p), || rms_norm_again(x.rows(half..n), w, r1, y1, q));
+        rayon::join(
+            || rms_norm_again(x.rows(0..half), w, r0, y0, p),
+            || rms_norm_again(x.rows(half..n), w, r1, y1, q),
+        );
     } else {
         again(x, w, r, y);
     }
