@@ -7,6 +7,10 @@ pub mod files;
 mod forward;
 pub mod kv_cache;
 pub mod lora;
+mod lora_peft;
+#[cfg(test)]
+mod oracle;
+pub mod trainable;
 pub mod weights;
 pub mod write;
 
@@ -15,3 +19,4 @@ pub use error::ModelError;
 pub use forward::Feed;
 pub use kv_cache::KvCache;
 pub use lora::Lora;
+pub use trainable::{AdamW, Sequence, StepLoss, Trainable};
