@@ -9,8 +9,12 @@ mod forward;
 pub mod generate;
 pub mod kv_cache;
 pub mod lora;
+mod lora_peft;
+#[cfg(test)]
+mod oracle;
 pub mod sampling;
 pub mod tokenizer;
+pub mod trainable;
 pub mod weights;
 pub mod write;
 
@@ -20,3 +24,4 @@ pub use error::ModelError;
 pub use forward::Feed;
 pub use kv_cache::KvCache;
 pub use lora::Lora;
+pub use trainable::{AdamW, Sequence, StepLoss, Trainable};
