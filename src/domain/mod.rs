@@ -6,6 +6,7 @@ pub mod candidate;
 pub mod event;
 pub mod outcome;
 pub mod report;
+pub mod rng;
 pub mod row;
 pub mod run;
 pub mod settings;
