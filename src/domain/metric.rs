@@ -40,7 +40,12 @@ pub const METRICS: &[Metric] = &[
     share("normalized_match", "the same but for case, punctuation and spaces"),
     share("json_valid", "the answer is JSON"),
     share("json_fields", "share of the gold's JSON fields that the answer has right"),
-    figure("format_error_rate", "share", Direction::Down, "answers that could not be read as the stage's kind of output"),
+    figure(
+        "format_error_rate",
+        "share",
+        Direction::Down,
+        "answers that could not be read as the stage's kind of output",
+    ),
     figure("error_rate", "share", Direction::Down, "rows that failed"),
     figure("latency_p50_ms", "ms", Direction::Down, "what half of the users wait at most"),
     figure("latency_p90_ms", "ms", Direction::Down, "what nine of ten users wait at most"),
