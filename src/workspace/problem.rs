@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(nearest("lerning_rate", keys), Some("learning_rate"));
         assert_eq!(nearest("soruce", keys), Some("source"));
         assert_eq!(nearest("Rank", keys), Some("rank"));
-        assert_eq!(nearest("rate", keys), Some("learning_rate"));
+        assert_eq!(nearest("learn", keys), Some("learning_rate"));
         assert_eq!(nearest("xyzzy", keys), None);
         assert_eq!(nearest(&"a".repeat(1 << 20), keys), None);
     }

@@ -308,8 +308,18 @@ fn is_secret(key: &str) -> bool {
     })
 }
 
-/// Keeps messages to one readable line.
+/// Keeps what people wrote to a few readable words.
 pub(super) fn clip(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(80).collect();
-    if text.chars().nth(80).is_some() { format!("{clean}...") } else { clean }
+    clip_to(text, 80)
+}
+
+/// Keeps a message to a readable line.
+pub(super) fn clip_long(text: &str) -> String {
+    clip_to(text, 500)
+}
+
+fn clip_to(text: &str, limit: usize) -> String {
+    let clean: String =
+        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(limit).collect();
+    if text.chars().nth(limit).is_some() { format!("{clean}...") } else { clean }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use super::config::*;
 use super::problem::nearest;
-use super::reader::{Fields, Sink, clip};
+use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
-use crate::domain::metric;
+use crate::domain::metric::{Metric, MetricError};
 use crate::domain::settings::{EvalSettings, Method, Schedule, StrataSettings, Targets, TrainSettings};
 
 const MANY: u64 = i64::MAX as u64;
@@ -46,15 +46,11 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     Config { name, task, goals, data, models, stages, eval, judge, strata, tuning }
 }
 
-fn known_metric(fields: &Fields<'_>, key: &str, name: &str) -> Option<&'static metric::Metric> {
-    let found = metric::find(name);
-    if found.is_none() {
-        let names = metric::METRICS.iter().map(|m| m.name);
-        let near = nearest(name, names.clone()).map(|n| format!("; did you mean `{n}`?"));
-        let hint = near.unwrap_or_else(|| format!("; known: {}", names.collect::<Vec<_>>().join(", ")));
-        fields.fault(key, &format!("`{}` is no metric{hint}", clip(name)));
+/// A metric's name, looked up; a wrong one is a problem of `key`.
+fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>) {
+    if let Err(e) = found {
+        fields.fault(key, &clip_long(&e.to_string()));
     }
-    found
 }
 
 fn read_goal(mut fields: Fields<'_>) -> Option<Goal> {
@@ -62,7 +58,7 @@ fn read_goal(mut fields: Fields<'_>) -> Option<Goal> {
     let at_least = fields.number("at_least", "a finite number", |_| true);
     let at_most = fields.number("at_most", "a finite number", |_| true);
     match &metric {
-        Some(name) => _ = known_metric(&fields, "metric", name),
+        Some(name) => known_metric(&fields, "metric", Metric::find(name)),
         None if !fields.has("metric") => {
             fields.missing("metric", "name what the goal is about, metric = \"accuracy\"")
         }
@@ -239,7 +235,7 @@ fn read_stage(
     }
     let metric = fields.string("metric");
     if let Some(metric) = &metric {
-        known_metric(&fields, "metric", metric);
+        known_metric(&fields, "metric", Metric::find(metric));
     }
     let stage = Stage {
         name: name.unwrap_or_default(),
@@ -329,7 +325,7 @@ fn read_eval(
         Task::Extraction => {
             ("accuracy", &["accuracy", "json_valid", "json_fields", "format_error_rate", "latency_p95_ms"])
         }
-        Task::Generation => ("normalized_match", &["normalized_match", "exact_match", "latency_p95_ms"]),
+        Task::Generation => ("normalized", &["normalized", "exact", "latency_p95_ms"]),
         Task::Agent => ("accuracy", &["accuracy", "format_error_rate", "latency_p95_ms"]),
     };
     let metrics = if metrics.is_empty() {
@@ -340,19 +336,12 @@ fn read_eval(
     let default = EvalSettings { primary: primary.into(), metrics, ..base.clone() };
 
     let primary = fields.string("primary");
-    if let Some(name) = &primary
-        && let Some(metric) = known_metric(&fields, "primary", name)
-        && !metric.per_row
-    {
-        let per_row: Vec<&str> = metric::METRICS.iter().filter(|m| m.per_row).map(|m| m.name).collect();
-        fields.fault(
-            "primary",
-            &format!("`{name}` has no value for each row; choose one of: {}", per_row.join(", ")),
-        );
+    if let Some(name) = &primary {
+        known_metric(&fields, "primary", Metric::primary(name));
     }
     let metrics = fields.strings("metrics");
     for name in metrics.iter().flatten() {
-        known_metric(&fields, "metrics", name);
+        known_metric(&fields, "metrics", Metric::find(name));
     }
     let judge = fields.string("judge");
     if let Some(judge) = &judge {

@@ -129,9 +129,9 @@ fn a_short_file_gets_defaults() {
 fn unknown_keys_name_their_line_and_the_nearest_valid_key() {
     assert_eq!(
         problems("learning_rate = 2e-4", "lerning_rate = 2e-4"),
-        "workspace.toml:66: unknown key `lerning_rate` in [tuning.train]; did you mean `learning_rate`?"
+        "workspace.toml:64: unknown key `lerning_rate` in [tuning.train]; did you mean `learning_rate`?"
     );
-    assert_eq!(problems("[eval]", "[evel]"), "workspace.toml:43: unknown key `evel`; did you mean `eval`?");
+    assert_eq!(problems("[eval]", "[evel]"), "workspace.toml:42: unknown key `evel`; did you mean `eval`?");
     assert!(problems("gold = \"team\"", "xyzzy = 1").contains("valid keys: source, input, gold"));
 }
 
@@ -141,15 +141,15 @@ fn wrong_types_and_ranges_name_their_line_and_what_is_expected() {
         (
             "rank = 16",
             "rank = \"16\"",
-            "workspace.toml:63: `tuning.train.rank`: expected a whole number, found a string",
+            "workspace.toml:61: `tuning.train.rank`: expected a whole number, found a string",
         ),
         (
             "rank = 16",
             "rank = 0",
-            "workspace.toml:63: `tuning.train.rank` must be a whole number from 1 to 65536",
+            "workspace.toml:61: `tuning.train.rank` must be a whole number from 1 to 65536",
         ),
-        ("rank = 16", "rank = -1", "workspace.toml:63: `tuning.train.rank` must be"),
-        ("rank = 16", "rank = 99999999999999999999", "workspace.toml:63: "),
+        ("rank = 16", "rank = -1", "workspace.toml:61: `tuning.train.rank` must be"),
+        ("rank = 16", "rank = 99999999999999999999", "workspace.toml:61: "),
         ("rank = 16", "rank = 1.5", "expected a whole number, found a number"),
         ("learning_rate = 2e-4", "learning_rate = nan", "`tuning.train.learning_rate` must be above 0"),
         ("epochs = 4\n", "epochs = []\n", "expected a number, found a list"),
@@ -162,29 +162,29 @@ fn wrong_types_and_ranges_name_their_line_and_what_is_expected() {
         (
             "[[stage]]",
             "[stage]",
-            "workspace.toml:36: `stage`: expected a list of tables: write [[stage]], found a table",
+            "workspace.toml:35: `stage`: expected a list of tables: write [[stage]], found a table",
         ),
         (
             "method = \"lora\"",
             "method = \"lra\"",
-            "workspace.toml:62: `tuning.train.method`: `lra` is none of: lora, full",
+            "workspace.toml:60: `tuning.train.method`: `lra` is none of: lora, full",
         ),
         ("method = \"lora\"", "method = \"dora\"", "this version trains with `lora` or `full`"),
         (
             "model = \"base\"",
             "model = \"bose\"",
-            "workspace.toml:38: `stage.0.model`: no model is called `bose`; did you mean `base`?",
+            "workspace.toml:37: `stage.0.model`: no model is called `bose`; did you mean `base`?",
         ),
         (
             "metric = \"accuracy\"",
             "metric = \"acuracy\"",
-            "workspace.toml:6: `goal.0.metric`: `acuracy` is no metric; did you mean `accuracy`?",
+            "workspace.toml:6: `goal.0.metric`: `acuracy` is no metric; the nearest is `accuracy`",
         ),
-        ("primary = \"accuracy\"", "primary = \"macro_f1\"", "has no value for each row"),
+        ("primary = \"accuracy\"", "primary = \"macro_f1\"", "does not say which rows are right"),
         ("at_least = 0.90", "", "workspace.toml:5: `goal.0.at_least` is missing"),
         ("{{ message }}", "{{ message ", "workspace.toml:14: `data.input`: is not a template"),
         ("source = [\"data/tickets.jsonl\"]", "", "workspace.toml:12: `data.source` is missing"),
-        ("name = \"route\"", "name = \"\"", "workspace.toml:37: `stage.0.name` must not be empty"),
+        ("name = \"route\"", "name = \"\"", "workspace.toml:36: `stage.0.name` must not be empty"),
         ("path = \"models/base\"", "path = \"\\u0000\"", "must not contain a NUL character"),
         ("name = \"support-router\"", "name = 1979-05-27", "expected a string, found a date"),
     ] {
@@ -199,7 +199,7 @@ fn several_problems_are_reported_at_once_in_the_order_of_the_file() {
         SAMPLE.replace("gold =", "golt =").replace("rank = 16", "rank = true").replace("shots", "shuts"),
     );
     let found = Workspace::load(dir.path()).unwrap_err();
-    assert_eq!(found.0.iter().map(|p| p.line).collect::<Vec<_>>(), [15, 56, 63], "{found}");
+    assert_eq!(found.0.iter().map(|p| p.line).collect::<Vec<_>>(), [15, 55, 61], "{found}");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn missing_files_name_the_line_and_where_was_looked() {
     assert!(lines[0].starts_with("workspace.toml:13: data file `data/tickets.jsonl` (that is /"), "{found}");
     assert!(lines[0].ends_with("is a folder; name a file"), "{found}");
     assert!(lines[1].starts_with("workspace.toml:27: model `models/base`"), "{found}");
-    assert!(lines[2].starts_with("workspace.toml:39: prompt `prompts/route.md`"), "{found}");
+    assert!(lines[2].starts_with("workspace.toml:38: prompt `prompts/route.md`"), "{found}");
     let (_, missing) = Workspace::open(dir.path()).unwrap();
     assert_eq!(missing.0.len(), 3);
 }
@@ -236,7 +236,7 @@ fn a_broken_prompt_names_its_own_file_and_line() {
     let dir = sample();
     std::fs::write(dir.path().join("prompts/route.md"), "one\n{% if x %}\nthree").unwrap();
     let found = Workspace::load(dir.path()).unwrap_err().to_string();
-    assert!(found.starts_with("prompts/route.md:3: not a valid template"), "{found}");
+    assert!(found.starts_with("prompts/route.md:2: not a valid template"), "{found}");
 }
 
 #[test]
