@@ -1,1 +1,2 @@
 //! Black-box tests: the binary, the socket, the pty. One test binary, so that it links once.
+mod data;
