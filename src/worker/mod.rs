@@ -151,7 +151,16 @@ fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
 pub fn log_tail(folder: &RunFolder, bytes: usize) -> io::Result<String> {
     let log = fs::read(folder.log())?;
     let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(bytes)..]).into_owned();
-    Ok(tail.trim().lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(" | "))
+    Ok(tail
+        .trim()
+        .lines()
+        .rev()
+        .take(3)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect::<Vec<_>>()
+        .join(" | "))
 }
 
 #[cfg(test)]

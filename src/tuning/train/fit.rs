@@ -190,6 +190,10 @@ impl Fit<'_> {
         if self.saved_step.is_none() && self.evaluate()?.is_err() {
             return Ok(self.end(End::Cancelled));
         }
+        if self.saved_step.is_some() && self.saved_step == self.state.best_step {
+            // Killed after this checkpoint appeared, it may not have been marked as the best one, which is kept.
+            self.checkpoint(true, &self.state.clone())?;
+        }
         loop {
             if self.step()?.is_err() {
                 return Ok(self.end(End::Cancelled));

@@ -113,7 +113,11 @@ impl Reporter for Recorder {
         let fresh = self.dir.path().join("fresh");
         fs::create_dir(&fresh)?;
         write(&fresh)?;
-        fs::rename(&fresh, self.dir.path().join(format!("step-{step:06}")))?;
+        let place = self.dir.path().join(format!("step-{step:06}"));
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        fs::rename(&fresh, place)?;
         if best {
             self.best = Some(step);
         }
