@@ -1,3 +1,17 @@
 //! Configurations, weights, decoder, adapters, generation, chat templates.
 
 pub mod config;
+pub mod decoder;
+pub mod error;
+pub mod files;
+mod forward;
+pub mod kv_cache;
+pub mod lora;
+pub mod weights;
+pub mod write;
+
+pub use decoder::Decoder;
+pub use error::ModelError;
+pub use forward::Feed;
+pub use kv_cache::KvCache;
+pub use lora::Lora;
