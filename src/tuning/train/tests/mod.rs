@@ -1,5 +1,6 @@
 //! The loop on small models: requests, selection, checkpoints, exact resume.
 
+mod peft;
 mod recorder;
 
 use std::path::Path;
