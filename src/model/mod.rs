@@ -1,5 +1,6 @@
 //! Configurations, weights, decoder, adapters, generation, chat templates.
 
+pub mod chat;
 pub mod config;
 pub mod decoder;
 pub mod error;
@@ -7,6 +8,7 @@ pub mod files;
 mod forward;
 pub mod kv_cache;
 pub mod lora;
+pub mod tokenizer;
 pub mod weights;
 pub mod write;
 
