@@ -112,7 +112,11 @@ pub fn socket_path(wanted: &Path) -> io::Result<PathBuf> {
     if short.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{} is too long for a socket, and so is {}; set TMPDIR to a short path", wanted.display(), short.display()),
+            format!(
+                "{} is too long for a socket, and so is {}; set TMPDIR to a short path",
+                wanted.display(),
+                short.display()
+            ),
         ));
     }
     Ok(short)

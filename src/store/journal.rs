@@ -67,10 +67,9 @@ impl Decisions {
             Decision::Note { row, .. } => {
                 Decision::Note { row: row.clone(), note: self.notes.get(row).cloned() }
             }
-            Decision::NameStratum { stratum, .. } => Decision::NameStratum {
-                stratum: stratum.clone(),
-                name: self.strata.get(stratum).cloned(),
-            },
+            Decision::NameStratum { stratum, .. } => {
+                Decision::NameStratum { stratum: stratum.clone(), name: self.strata.get(stratum).cloned() }
+            }
             // An empty name gives the candidate its first name back.
             Decision::NameCandidate { candidate, .. } => Decision::NameCandidate {
                 candidate: candidate.clone(),
@@ -143,8 +142,7 @@ impl Journal {
 
     /// Append durably. The sequence number is given here.
     pub fn append(&mut self, t: u64, op: &str, args: Value, inverse: Option<Value>) -> io::Result<Entry> {
-        let entry =
-            Entry { seq: self.last_seq + 1, t, actor: actor(), op: op.to_owned(), args, inverse };
+        let entry = Entry { seq: self.last_seq + 1, t, actor: actor(), op: op.to_owned(), args, inverse };
         self.appender.append(&entry)?;
         self.appender.sync()?;
         self.last_seq = entry.seq;

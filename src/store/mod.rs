@@ -97,8 +97,9 @@ impl Store {
         let (done, wait) = mpsc::channel();
         let job: Job = Box::new(move |inner| {
             // sled panics on some kinds of damage; the thread must outlive that.
-            let result = catch_unwind(AssertUnwindSafe(|| work(inner)))
-                .unwrap_or_else(|_| Err(io::Error::other("the store is damaged; run `tunebench doctor --repair`")));
+            let result = catch_unwind(AssertUnwindSafe(|| work(inner))).unwrap_or_else(|_| {
+                Err(io::Error::other("the store is damaged; run `tunebench doctor --repair`"))
+            });
             let _ = done.send(result);
         });
         self.jobs.send(job).map_err(|_| gone())?;
@@ -224,10 +225,12 @@ impl Inner {
                 inner.rebuild(&mut notices)?;
                 Vec::new()
             }
-            Err(_) => return Err(io::Error::other(format!(
-                "{}: damaged beyond reading; move it aside, it is rebuilt from the journal and the run folders",
-                inner.dir.display()
-            ))),
+            Err(_) => {
+                return Err(io::Error::other(format!(
+                    "{}: damaged beyond reading; move it aside, it is rebuilt from the journal and the run folders",
+                    inner.dir.display()
+                )));
+            }
         };
         let decisions = inner.decisions.clone();
         Ok((inner, Contents { decisions, runs, notices }))
@@ -255,9 +258,7 @@ impl Inner {
                 Kept::Decision(decision) => self.decisions.apply(&decision),
                 Kept::InJournal(seq) => {
                     let (entries, _) = self.journal.entries(seq - 1)?;
-                    if let Some(decision) =
-                        entries.iter().find(|e| e.seq == seq).and_then(Entry::effect)
-                    {
+                    if let Some(decision) = entries.iter().find(|e| e.seq == seq).and_then(Entry::effect) {
                         self.decisions.apply(&decision);
                     }
                 }

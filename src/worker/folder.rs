@@ -111,8 +111,8 @@ impl RunFolder {
     pub fn read_spec(&self) -> anyhow::Result<RunSpec> {
         let path = self.spec();
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let spec: RunSpec =
-            serde_json::from_slice(&bytes).with_context(|| format!("{} is no run's specification", path.display()))?;
+        let spec: RunSpec = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is no run's specification", path.display()))?;
         ensure!(
             spec.format == RUN_FORMAT,
             "{} has format {}, this version reads {RUN_FORMAT}",
@@ -196,8 +196,14 @@ impl RunFolder {
                 spec.rows.len()
             );
         }
-        if let Some(at) = (0..rows.len()).find(|&i| rows[i].id != spec.rows[i].id || rows[i].hash != spec.rows[i].hash) {
-            bail!("inputs/rows.jsonl line {}: row `{}` is not the row that spec.json lists there", at + 1, rows[at].id);
+        if let Some(at) =
+            (0..rows.len()).find(|&i| rows[i].id != spec.rows[i].id || rows[i].hash != spec.rows[i].hash)
+        {
+            bail!(
+                "inputs/rows.jsonl line {}: row `{}` is not the row that spec.json lists there",
+                at + 1,
+                rows[at].id
+            );
         }
         let outcomes = match spec.job {
             Job::Eval(_) => self.read_outcomes()?,

@@ -86,11 +86,8 @@ impl Reporter for FolderReporter {
             }
         }
         let name = format!("step-{step:06}");
-        let (part, place, old) = (
-            parent.join(format!("{name}.part")),
-            parent.join(&name),
-            parent.join(format!("{name}.old")),
-        );
+        let (part, place, old) =
+            (parent.join(format!("{name}.part")), parent.join(&name), parent.join(format!("{name}.old")));
         fs::create_dir(&part)?;
         let written = write(&part).and_then(|()| files::sync_tree(&part));
         if let Err(error) = written {
@@ -157,9 +154,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let mut reporter = reporter(temp.path());
         for step in 1..=5 {
-            reporter
-                .checkpoint(step, step == 2, 2, &mut |dir| fs::write(dir.join("w"), b"x"))
-                .unwrap();
+            reporter.checkpoint(step, step == 2, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
         }
         assert_eq!(names(temp.path()), ["best", "step-000002", "step-000004", "step-000005"]);
     }
