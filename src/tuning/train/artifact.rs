@@ -49,7 +49,7 @@ pub fn write(artifacts: &Path, method: Method, model: &Trainable, base: &Path) -
     match (method, model.adapter()) {
         (Method::Lora, Some(lora)) => {
             let dir = artifacts.join("adapter");
-            replace_folder(&dir, |fresh| Ok(lora.save_peft(fresh, &base.display().to_string())?))?;
+            replace_folder(&dir, |fresh| Ok(lora.save_peft(fresh, base.to_str())?))?;
             Ok(Trained::Adapter(AdapterRef { path: text(&dir)?, hash: hash(&dir)? }))
         }
         _ => {

@@ -162,7 +162,7 @@ pub fn mask_gate(built: &Built, rows: &[RunRow], subject: &Subject<'_>) -> anyho
             "mask gate: row {}, {} tokens, {} trained: {}",
             example.row,
             tokens.len(),
-            example.trained(),
+            example.sequence.targets(),
             render(language, tokens, |i| trained.get(i) == Some(&true))
         ));
     }

@@ -97,7 +97,7 @@ pub fn export(
     artifact::replace_folder(to, |fresh| {
         let written = match (format, &trained.adapter) {
             (Format::Peft, Some(lora)) => {
-                lora.save_peft(fresh, &subject.base.display().to_string())?;
+                lora.save_peft(fresh, subject.base.to_str())?;
                 Model {
                     adapter: Some(Lora::load_peft(fresh, &trained.decoder)?),
                     decoder: trained.decoder.clone(),

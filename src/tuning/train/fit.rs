@@ -29,13 +29,6 @@ pub struct Example {
     pub sequence: Sequence,
 }
 
-impl Example {
-    /// Tokens that the loss is taken over.
-    pub fn trained(&self) -> usize {
-        self.sequence.trained.iter().filter(|&&t| t).count()
-    }
-}
-
 /// What the loop learns from and selects by.
 #[derive(Clone, Copy, Debug)]
 pub struct Data<'a> {
@@ -251,7 +244,7 @@ impl Fit<'_> {
             .map(|rows| rows.iter().filter_map(|&row| train.get(row)).collect())
             .collect();
         let examples = || micro_batches.iter().flatten().copied();
-        let trained: usize = examples().map(Example::trained).sum();
+        let trained: usize = examples().map(|e| e.sequence.targets()).sum();
         let tokens: usize = examples().map(|e| e.sequence.tokens.len()).sum();
         let scale = 1.0 / trained.max(1) as f32;
 
@@ -262,7 +255,7 @@ impl Fit<'_> {
                 return Ok(Err(Cancelled));
             }
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
-            loss_sum += self.model.forward_backward(&rows, scale).loss_sum;
+            loss_sum += self.model.forward_backward(&rows, scale).with_context(|| in_rows(batch))?.loss_sum;
         }
         let loss = loss_sum / trained.max(1) as f64;
         let grad_norm = self.model.grad_norm();
@@ -271,13 +264,13 @@ impl Fit<'_> {
             return Err(self.not_finite(step, loss, grad_norm, lr, &examples().collect::<Vec<_>>()));
         }
         let optimizer = AdamW {
-            lr,
-            beta1: self.settings.beta1,
-            beta2: self.settings.beta2,
-            epsilon: self.settings.epsilon,
-            weight_decay: self.settings.weight_decay,
+            lr: lr as f32,
+            beta1: self.settings.beta1 as f32,
+            beta2: self.settings.beta2 as f32,
+            epsilon: self.settings.epsilon as f32,
+            weight_decay: self.settings.weight_decay as f32,
         };
-        self.model.step(&optimizer, self.settings.max_grad_norm);
+        self.model.step(&optimizer, self.settings.max_grad_norm as f32);
 
         self.state.step = step;
         (self.state.epoch, self.state.epoch_rows) = self.order.position_after(step);
@@ -343,7 +336,7 @@ impl Fit<'_> {
                 break;
             }
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
-            let loss = self.model.loss(&rows);
+            let loss = self.model.loss(&rows).with_context(|| in_rows(batch))?;
             sum += loss.loss_sum;
             trained += loss.trained;
         }
@@ -434,7 +427,7 @@ impl Fit<'_> {
         };
         let mut culprits: Vec<&str> = Vec::new();
         for example in examples {
-            if !self.model.loss(&[&example.sequence]).loss_sum.is_finite() {
+            if self.model.loss(&[&example.sequence]).is_ok_and(|loss| !loss.loss_sum.is_finite()) {
                 culprits.push(&example.row);
             }
         }
@@ -458,6 +451,10 @@ impl Fit<'_> {
             None => format!("start again with a lower learning_rate (now {:e})", self.settings.learning_rate),
         }
     }
+}
+
+fn in_rows(batch: &[&Example]) -> String {
+    format!("among the rows {}", list(&batch.iter().map(|e| e.row.as_str()).collect::<Vec<_>>()))
 }
 
 /// The first ten, and how many more.

@@ -1,11 +1,16 @@
 //! A few dev rows that are answered at every evaluation, so that people see what the loss means.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
 use super::fit::{Example, Sample};
 use super::subject::Subject;
 use crate::domain::candidate::Decoding;
 use crate::domain::row::RunRow;
 use crate::domain::settings::EvalSettings;
+use crate::model::generate::Generator;
 use crate::model::trainable::Trainable;
+use crate::ops::Par;
 use crate::pipeline::output;
 use crate::score::metric::Metric;
 use crate::score::rows::{Answer, score};
@@ -21,6 +26,7 @@ pub struct FixedRows<'a> {
     rows: Vec<FixedRow>,
     subject: &'a Subject<'a>,
     primary: Option<Metric>,
+    threads: usize,
 }
 
 impl<'a> FixedRows<'a> {
@@ -31,8 +37,9 @@ impl<'a> FixedRows<'a> {
         count: usize,
         subject: &'a Subject<'a>,
         eval: &EvalSettings,
+        threads: usize,
     ) -> Self {
-        let by_id: std::collections::HashMap<&str, &RunRow> =
+        let by_id: HashMap<&str, &RunRow> =
             rows.iter().map(|r| (r.id.as_str(), r)).collect();
         let mut known: Vec<(&Example, &RunRow)> =
             dev.iter().filter_map(|e| Some((e, *by_id.get(e.row.as_str())?))).collect();
@@ -46,16 +53,27 @@ impl<'a> FixedRows<'a> {
                 gold: subject.gold(row),
             })
             .collect();
-        Self { rows, subject, primary: Metric::primary(&eval.primary).ok() }
+        Self { rows, subject, primary: Metric::primary(&eval.primary).ok(), threads }
     }
 
     /// The greedy answers of the model as it is now.
     pub fn answer(&self, model: &Trainable) -> anyhow::Result<Vec<Sample>> {
         let decoding = Decoding { temperature: 0.0, ..self.subject.stage.decoding.clone() };
+        let tokenizer = &self.subject.language.tokenizer;
+        let mut generator = Generator::new(model.decoder());
         self.rows
             .iter()
             .map(|row| {
-                let text = generate(model, &self.subject.language.tokenizer, &row.prompt, &decoding)?;
+                let generation = generator.generate(
+                    model.decoder(),
+                    model.adapter(),
+                    tokenizer.eos(),
+                    &row.prompt,
+                    &decoding,
+                    Par::threads(self.threads),
+                    &mut |_| ControlFlow::Continue(()),
+                )?;
+                let text = tokenizer.decode(&generation.tokens)?;
                 let reading = output::read(&text, self.subject.stage.output, &self.subject.stage.labels);
                 let correct = self.primary.as_ref().zip(row.gold.as_deref()).and_then(|(metric, gold)| {
                     let answer = Answer {

@@ -3,6 +3,7 @@
 //! Nothing here has a state: the order is a function of the seed, the epoch and the number of rows, so a step's rows can be
 //! named before, during and after it, and a resumed run takes exactly those that it would have taken.
 
+use crate::domain::rng::SplitMix64;
 use crate::domain::settings::TrainSettings;
 
 /// Products such as 0.1 * 30 = 3.0000000000000004 are not rounded up.
@@ -77,33 +78,11 @@ impl Order {
     }
 }
 
-/// Fisher-Yates over `0..n`.
+/// A permutation of `0..n`.
 fn shuffle(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut random = SplitMix(seed ^ epoch.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03));
     let mut rows: Vec<usize> = (0..n).collect();
-    for i in (1..n).rev() {
-        rows.swap(i, random.below(i + 1));
-    }
+    SplitMix64::new(seed ^ epoch.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03)).shuffle(&mut rows);
     rows
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014). Ours, because a library's generator may change between versions, and a resumed run
-/// must find its order again.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in `0..n` (by the high half of a 128-bit product; its bias is below `n / 2^64`).
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]

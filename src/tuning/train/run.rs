@@ -9,7 +9,7 @@ use anyhow::ensure;
 
 use super::artifact;
 use super::examples;
-use super::fit::{Data, End, Example, Fitted, fit};
+use super::fit::{Data, End, Fitted, fit};
 use super::fixed_rows::FixedRows;
 use super::state::{self, TrainerState};
 use super::subject::Subject;
@@ -59,13 +59,13 @@ pub fn run(
     let message = format!(
         "{} rows ({} trained tokens an epoch), {} dev rows, {} trained parameters",
         train.examples.len(),
-        train.examples.iter().map(Example::trained).sum::<usize>(),
+        train.examples.iter().map(|e| e.sequence.targets()).sum::<usize>(),
         dev.examples.len(),
         model.parameters()
     );
     reporter.event(EventBody::Log { message })?;
 
-    let fixed = FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval);
+    let fixed = FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
     let data = Data { train: &train.examples, dev: &dev.examples };
     let fitted = fit(&mut model, data, settings, from, &mut |model| fixed.answer(model), reporter)?;
     if fitted.end == End::Cancelled {

@@ -79,8 +79,8 @@ impl<'a> Subject<'a> {
                     Lora::init(&decoder, settings.rank, settings.alpha, &settings.targets, settings.seed)?;
                 Trainable::lora(Arc::new(decoder), lora, threads)?
             }
-            (Method::Full, Some(lora)) => Trainable::full(lora.merge(&decoder)?, threads)?,
-            (Method::Full, None) => Trainable::full(decoder, threads)?,
+            (Method::Full, Some(lora)) => Trainable::full(lora.merge(&decoder)?, threads),
+            (Method::Full, None) => Trainable::full(decoder, threads),
         })
     }
 }

@@ -4,6 +4,7 @@ mod peft;
 mod recorder;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use recorder::{Recorder, steps};
@@ -12,14 +13,43 @@ use super::fit::{Data, End, Example, Fitted, Sample, fit, no_samples};
 use super::state;
 use crate::domain::event::EventBody;
 use crate::domain::report::Control;
-use crate::domain::settings::TrainSettings;
+use crate::domain::settings::{Targets, TrainSettings};
+use crate::model::config::{Arch, ModelConfig, RopeScaling};
+use crate::model::{Decoder, Lora};
 use crate::model::trainable::{Sequence, Trainable};
 
 const VOCAB: u32 = 24;
 
+/// A fresh adapter on a small random base, always the same.
 fn model(seed: u64) -> Trainable {
-    let _ = seed;
-    Trainable::stub(VOCAB as usize)
+    let config = ModelConfig {
+        arch: Arch::Llama,
+        hidden: 16,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 4,
+        ffn: 24,
+        vocab: VOCAB as usize,
+        max_positions: 32,
+        rms_eps: 1e-5,
+        rope_theta: 1e4,
+        rope_scaling: RopeScaling::None,
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        tied_embeddings: true,
+        sliding_window: None,
+        bos: None,
+        eos: vec![0],
+        pad: None,
+    };
+    let mut decoder = Decoder::random(config, 5).unwrap();
+    // Larger than models start with, so that there is something to adapt.
+    decoder.values_mut().iter_mut().filter(|w| **w != 1.0).for_each(|w| *w *= 15.0);
+    let lora = Lora::init(&decoder, 4, 8.0, &Targets::default(), seed).unwrap();
+    Trainable::lora(Arc::new(decoder), lora, 2).unwrap()
 }
 
 /// Rows of uneven length whose answer is the last token of the prompt plus one, then the end token 0.
