@@ -193,7 +193,7 @@ impl Fit<'_> {
             }
             let step = self.state.step;
             let last = step >= self.total;
-            let scheduled = last || step % self.eval_every == 0;
+            let scheduled = last || step.is_multiple_of(self.eval_every);
             // A stopped run is evaluated where it stands, for the choice of its best step. Its checkpoint knows nothing of
             // that: resumed, it selects and loses patience as if it had never been stopped.
             let unstopped = (self.stop && !scheduled).then(|| self.state.clone());
@@ -213,7 +213,7 @@ impl Fit<'_> {
             self.state.finished = last || early;
             let due = match self.settings.checkpoint_every {
                 0 => scheduled,
-                every => step % every == 0,
+                every => step.is_multiple_of(every),
             };
             let asked = std::mem::take(&mut self.checkpoint_asked);
             if due || better || asked || end.is_some() {
@@ -286,7 +286,7 @@ impl Fit<'_> {
             grad_norm,
             tokens: tokens as u64,
             trained_tokens: trained as u64,
-            ms: (self.pace.worked() - begun).as_secs_f64() * 1e3,
+            ms: self.pace.worked().saturating_sub(begun).as_secs_f64() * 1e3,
             rows: examples().map(|e| e.row.clone()).collect(),
         })?;
         Ok(Ok(()))
@@ -503,8 +503,9 @@ fn fingerprint(data: Data<'_>, settings: &TrainSettings) -> anyhow::Result<Strin
                 hasher.update(&(length as u64).to_le_bytes());
             }
             hasher.update(row.as_bytes());
-            sequence.tokens.iter().for_each(|t| drop(hasher.update(&t.to_le_bytes())));
-            sequence.trained.iter().for_each(|&t| drop(hasher.update(&[u8::from(t)])));
+            for (token, &trained) in sequence.tokens.iter().zip(&sequence.trained) {
+                hasher.update(&token.to_le_bytes()).update(&[u8::from(trained)]);
+            }
         }
     }
     Ok(hasher.finalize().to_hex().to_string())

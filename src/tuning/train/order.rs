@@ -91,7 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn order(rows: usize, batch_size: usize, accumulate: usize, epochs: f64, seed: u64) -> Order {
-        Order::new(rows, &TrainSettings { batch_size, accumulate, epochs, seed, ..TrainSettings::default() })
+        Order::new(rows, &TrainSettings { epochs, batch_size, accumulate, seed, ..TrainSettings::default() })
     }
 
     proptest! {
