@@ -233,3 +233,6 @@ fn passes(feeds: &[Feed<'_>]) -> Vec<Vec<Part>> {
     passes.retain(|p| !p.is_empty());
     passes
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,10 @@ mod forward;
 pub mod kv_cache;
 pub mod lora;
 pub mod tokenizer;
+mod lora_peft;
+#[cfg(test)]
+mod oracle;
+pub mod trainable;
 pub mod weights;
 pub mod write;
 
@@ -17,3 +21,4 @@ pub use error::ModelError;
 pub use forward::Feed;
 pub use kv_cache::KvCache;
 pub use lora::Lora;
+pub use trainable::{AdamW, Sequence, StepLoss, Trainable};

@@ -108,7 +108,9 @@ mod tests {
                     prop_assert!(micro_batches.len() <= accumulate);
                     for batch_rows in micro_batches {
                         prop_assert!(!batch_rows.is_empty() && batch_rows.len() <= batch);
-                        batch_rows.into_iter().for_each(|row| seen[row] += 1);
+                        for row in batch_rows {
+                            seen[row] += 1;
+                        }
                     }
                 }
                 prop_assert!(seen.iter().all(|&n| n == 1));
