@@ -1,3 +1,4 @@
 //! The rungs of the ladder: evaluate, train.
 
 pub mod train;
+pub mod evaluate;
