@@ -7,6 +7,7 @@ pub mod event;
 pub mod metric;
 pub mod outcome;
 pub mod report;
+pub mod rng;
 pub mod row;
 pub mod run;
 pub mod settings;
