@@ -78,6 +78,11 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
     if run.record.candidate.is_none() {
         read_candidate(&mut run);
     }
+    if let Some(needs) = &run.needs
+        && run.record.state == RunState::Queued
+    {
+        run.record.message = Some(format!("waits for {needs}, which gives every row its part"));
+    }
     settle(&mut run);
     Ok(run)
 }

@@ -13,7 +13,7 @@ use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
 use crate::domain::row::{Part, RowRef, RunRow};
-use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec, RunState};
+use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
 use crate::store::files;
 use crate::worker::folder::{RunFolder, now_ms};
 use crate::workspace::Workspace;
@@ -114,11 +114,7 @@ fn create(
         if launch.needs.is_none() {
             freeze(engine, &id, &folder, &launch)?;
         }
-        let mut run = ingest::load(&id, folder.clone(), None).map_err(|e| failed(format!("{e:#}")))?;
-        if let Some(needs) = &launch.needs {
-            run.record.message = Some(format!("waits for {needs}, which gives every row its part"));
-        }
-        Ok(run)
+        ingest::load(&id, folder.clone(), None).map_err(|e| failed(format!("{e:#}")))
     });
     match made {
         Ok(run) => {
@@ -267,11 +263,4 @@ fn run_rows(
         ));
     }
     Ok(found)
-}
-
-/// A run that is waiting says why, also after a restart.
-pub fn waiting_message(run: &Run) -> Option<String> {
-    let needs = run.needs.as_ref()?;
-    (run.record.state == RunState::Queued)
-        .then(|| format!("waits for {needs}, which gives every row its part"))
 }
