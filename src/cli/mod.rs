@@ -16,6 +16,7 @@ pub mod init;
 pub mod model;
 pub mod outcomes;
 pub mod output;
+pub mod progress;
 pub mod run;
 pub mod runs;
 pub mod strata;

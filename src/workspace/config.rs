@@ -9,9 +9,10 @@ use crate::domain::candidate::OutputKind;
 use crate::domain::settings::{EvalSettings, StrataSettings, TrainSettings};
 
 /// What kind of answer the pipeline gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
+    #[default]
     Classification,
     Extraction,
     Generation,
