@@ -1,1 +1,3 @@
 //! The rungs of the ladder: evaluate, train.
+
+pub mod evaluate;
