@@ -59,7 +59,7 @@ pub fn launch(
         // Wrong wishes are refused now, not when the strata are done.
         let candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
         check_keys(&candidate, &keys)?;
-        if parts::parts(engine, &dataset)?.iter().any(Option::is_none) {
+        if strata::READY && parts::parts(engine, &dataset)?.iter().any(Option::is_none) {
             needs = Some(strata_run(engine)?);
         }
     }

@@ -58,12 +58,31 @@ pub fn sample(
     Ok(Vec::new())
 }
 
+pub const READY: bool = false;
+
 pub fn split(
-    _split: &Split,
-    _dataset: &Dataset,
-    _open: &[usize],
-    _groups: &[Option<String>],
+    split: &Split,
+    dataset: &Dataset,
+    open: &[usize],
+    groups: &[Option<String>],
     _strata: &[Option<u32>],
 ) -> Vec<(usize, Part)> {
-    Vec::new()
+    open.iter()
+        .map(|&i| {
+            let key = groups[i].clone().unwrap_or_else(|| dataset.id(i).to_owned());
+            let hash = blake3::hash(format!("{}\n{key}", split.seed).as_bytes());
+            let bytes = hash.as_bytes();
+            let u = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as f64 / u32::MAX as f64;
+            let part = if u < split.eval {
+                Part::Eval
+            } else if u < split.eval + split.dev {
+                Part::Dev
+            } else if u < split.eval + split.dev + split.reserve {
+                Part::Reserve
+            } else {
+                Part::Train
+            };
+            (i, part)
+        })
+        .collect()
 }

@@ -1,1 +1,3 @@
 //! Black-box tests: the binary, the socket, the pty. One test binary, so that it links once.
+
+mod train;
