@@ -2,3 +2,5 @@
 
 pub mod train;
 pub mod evaluate;
+pub mod evaluate;
+pub mod train;

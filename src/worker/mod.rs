@@ -97,10 +97,9 @@ fn live(folder: &RunFolder, requests: &Requests, reporter: &mut FolderReporter) 
 
 fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result<RunResult> {
     match &inputs.spec.job {
-        _ => {
-            let _ = &reporter;
-            anyhow::bail!("jobs come with the next merge")
-        }
+        Job::Strata(_) => anyhow::bail!("strata come with the next merge"),
+        Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
+        Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What `workspace.toml` says, with its defaults filled in.
 
+pub use crate::domain::board::{Goal, Want};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -9,9 +10,10 @@ use crate::domain::candidate::OutputKind;
 use crate::domain::settings::{EvalSettings, StrataSettings, TrainSettings};
 
 /// What kind of answer the pipeline gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
+    #[default]
     Classification,
     Extraction,
     Generation,
@@ -47,39 +49,6 @@ pub struct Config {
     /// `[strata]`, with `[data] dimensions` and the split's seed where it has none of its own.
     pub strata: StrataSettings,
     pub tuning: Tuning,
-}
-
-/// A threshold on a metric: the shared definition of done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Goal {
-    pub metric: String,
-    pub want: Want,
-}
-
-/// Which side of a threshold is good.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Want {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-impl Want {
-    pub fn holds(self, value: f64) -> bool {
-        match self {
-            Self::AtLeast(limit) => value >= limit,
-            Self::AtMost(limit) => value <= limit,
-        }
-    }
-}
-
-impl std::fmt::Display for Want {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::AtLeast(limit) => write!(f, ">= {limit}"),
-            Self::AtMost(limit) => write!(f, "<= {limit}"),
-        }
-    }
 }
 
 /// `[data]`.

@@ -6,6 +6,7 @@ pub mod config;
 mod files;
 mod problem;
 mod reader;
+pub mod scaffold;
 mod schema;
 mod settings;
 mod tree;
@@ -148,8 +149,8 @@ fn read_text(file: &Path, shown: &str) -> Result<String, Problems> {
     }
     let bytes = std::fs::read(file).map_err(|e| bad(cannot_read(&e)))?;
     let text = String::from_utf8(bytes).map_err(|e| {
-        let line =
-            e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() as u64 + 1;
+        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = String::from_utf8_lossy(valid).matches('\n').count() as u64 + 1;
         let message = "is not valid UTF-8 here; save it as UTF-8".into();
         Problems(vec![Problem { file: shown.into(), line, message }])
     })?;

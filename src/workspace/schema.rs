@@ -60,7 +60,7 @@ fn read_goal(mut fields: Fields<'_>) -> Option<Goal> {
     match &metric {
         Some(name) => known_metric(&fields, "metric", Metric::find(name)),
         None if !fields.has("metric") => {
-            fields.missing("metric", "name what the goal is about, metric = \"accuracy\"")
+            fields.missing("metric", "name what the goal is about, metric = \"accuracy\"");
         }
         None => {}
     }
@@ -204,7 +204,7 @@ fn read_stage(
             fields.fault("name", "must be letters, digits, `_` or `-`, at most 64, and start with a letter");
         }
         Some(name) if taken.contains(name) => {
-            fields.fault("name", &format!("two stages are called `{name}`"))
+            fields.fault("name", &format!("two stages are called `{name}`"));
         }
         None if !fields.has("name") => fields.missing("name", "give the stage a name, name = \"answer\""),
         _ => {}
@@ -429,9 +429,8 @@ fn read_trajectory_tuning(mut fields: Fields<'_>) -> TrajectoryTuning {
 fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
     let default = TrainSettings::default();
     let stage = fields.string("stage");
-    match &stage {
-        Some(stage) => known_stage(&fields, "stage", stage, stages),
-        None => {}
+    if let Some(stage) = &stage {
+        known_stage(&fields, "stage", stage, stages);
     }
     let objective = fields.choice("objective", &[("sft", "sft")]).map(str::to_owned);
     let method = read_method(&mut fields);

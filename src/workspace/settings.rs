@@ -112,7 +112,7 @@ fn insert(table: &mut Table, segments: &[&str], node: Node) -> Result<(), String
             };
             match (&mut items[position].value, &rest[1..]) {
                 (Value::Table(inner), rest) if !rest.is_empty() => insert(inner, rest, node),
-                (_, rest) if rest.is_empty() => Err("names a whole table; name a key in it".into()),
+                (_, []) => Err("names a whole table; name a key in it".into()),
                 _ => Err(format!("`{first}` is no table")),
             }
         }
