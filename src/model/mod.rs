@@ -9,7 +9,6 @@ mod forward;
 pub mod generate;
 pub mod kv_cache;
 pub mod lora;
-pub mod tokenizer;
 mod lora_peft;
 #[cfg(test)]
 mod oracle;

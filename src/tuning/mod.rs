@@ -1,6 +1,4 @@
 //! The rungs of the ladder: evaluate, train.
 
-pub mod train;
-pub mod evaluate;
 pub mod evaluate;
 pub mod train;
