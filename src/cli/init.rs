@@ -33,7 +33,10 @@ pub struct Args {
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let file = args.dir.join(FILE);
     if fs::symlink_metadata(&file).is_ok() {
-        return Err(Exit::usage(format!("{} is there already; edit it, or choose another folder", file.display())));
+        return Err(Exit::usage(format!(
+            "{} is there already; edit it, or choose another folder",
+            file.display()
+        )));
     }
     ModelConfig::load(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
 
@@ -41,19 +44,26 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let mut sample = data::Sample::default();
     for path in &args.data {
         let shown = path.display().to_string();
-        let seen = data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
+        let seen =
+            data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
         rows += seen.rows;
         sample.merge(seen.sample);
         for bad in &seen.bad {
             out.say(&format!("bad row: {}:{}: {}", bad.file, bad.line, data::clean(&bad.reason)));
         }
         if seen.bad_total > 0 {
-            out.say(&format!("{} bad rows seen; `tunebench data import` will set all of them aside", seen.bad_total));
+            out.say(&format!(
+                "{} bad rows seen; `tunebench data import` will set all of them aside",
+                seen.bad_total
+            ));
         }
     }
     if sample.rows.is_empty() {
         let names: Vec<String> = args.data.iter().map(|p| p.display().to_string()).collect();
-        return Err(Exit::usage(format!("{}: no usable row; see `bad row` above, or look into the file", names.join(", "))));
+        return Err(Exit::usage(format!(
+            "{}: no usable row; see `bad row` above, or look into the file",
+            names.join(", ")
+        )));
     }
     check_fields(&args, &sample)?;
     let guess = data::guess(&sample, args.input.as_deref(), args.gold.as_deref());
@@ -77,7 +87,8 @@ fn check_fields(args: &Args, sample: &data::Sample) -> Result<(), Exit> {
     if let Some(input) = &args.input {
         let template = if known.contains(input) { data::template_of(input) } else { input.clone() };
         if template == *input && !input.contains("{{") && !input.contains("{%") {
-            let near = nearest(input, known.iter().map(String::as_str)).map(|n| format!("; did you mean `{n}`?"));
+            let near =
+                nearest(input, known.iter().map(String::as_str)).map(|n| format!("; did you mean `{n}`?"));
             let hint = near.unwrap_or_else(|| format!("; fields: {}", known.join(", ")));
             return Err(Exit::usage(format!("--input {input}: no sampled row has this field{hint}")));
         }
@@ -169,7 +180,11 @@ fn say(args: &Args, out: &Output, rows: u64, guess: &Guess, scaffold: &Scaffold)
         for reason in &guess.why {
             text.push_str(&format!("  {}\n", data::clean_line(reason)));
         }
-        text.push_str(&format!("wrote {}\nwrote {}\n", args.dir.join(FILE).display(), args.dir.join(scaffold.prompt_path()).display()));
+        text.push_str(&format!(
+            "wrote {}\nwrote {}\n",
+            args.dir.join(FILE).display(),
+            args.dir.join(scaffold.prompt_path()).display()
+        ));
         text.push_str(&format!("next: tunebench -C {dir} check, then tunebench -C {dir} data import"));
         text
     });

@@ -118,7 +118,8 @@ fn curve(folder: &RunFolder) -> BTreeMap<u64, (u64, u64)> {
 
 fn run_to_end(folder: &RunFolder) -> RunResult {
     let status = worker(folder).wait().unwrap();
-    let log: Vec<_> = events(folder).into_iter().map(|e| e.body).filter(|b| matches!(b, EventBody::State { .. })).collect();
+    let log: Vec<_> =
+        events(folder).into_iter().map(|e| e.body).filter(|b| matches!(b, EventBody::State { .. })).collect();
     assert!(status.success(), "{log:?}");
     assert_eq!(folder.read_state().unwrap().state, RunState::Done);
     folder.read_result().unwrap()
@@ -211,7 +212,10 @@ fn what_is_exported_answers_as_what_was_trained() {
         let to = root.join(format!("out-{run}-{format}"));
         let (code, json) = export(root, run, &to, format);
         assert_eq!(code, 0, "{run} {format}: {json}");
-        assert!(to.join(file).exists() && json["max_abs_diff"].as_f64().unwrap() < 1e-4, "{run} {format}: {json}");
+        assert!(
+            to.join(file).exists() && json["max_abs_diff"].as_f64().unwrap() < 1e-4,
+            "{run} {format}: {json}"
+        );
     }
     let again = root.join("out-run-1-peft");
     for (run, to, says) in [

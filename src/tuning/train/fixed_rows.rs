@@ -39,8 +39,7 @@ impl<'a> FixedRows<'a> {
         eval: &EvalSettings,
         threads: usize,
     ) -> Self {
-        let by_id: HashMap<&str, &RunRow> =
-            rows.iter().map(|r| (r.id.as_str(), r)).collect();
+        let by_id: HashMap<&str, &RunRow> = rows.iter().map(|r| (r.id.as_str(), r)).collect();
         let mut known: Vec<(&Example, &RunRow)> =
             dev.iter().filter_map(|e| Some((e, *by_id.get(e.row.as_str())?))).collect();
         known.sort_by_key(|(_, row)| row.stratum.as_deref().unwrap_or_default());

@@ -65,7 +65,8 @@ pub fn run(
     );
     reporter.event(EventBody::Log { message })?;
 
-    let fixed = FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
+    let fixed =
+        FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
     let data = Data { train: &train.examples, dev: &dev.examples };
     let fitted = fit(&mut model, data, settings, from, &mut |model| fixed.answer(model), reporter)?;
     if fitted.end == End::Cancelled {

@@ -15,8 +15,8 @@ use crate::domain::event::EventBody;
 use crate::domain::report::Control;
 use crate::domain::settings::{Targets, TrainSettings};
 use crate::model::config::{Arch, ModelConfig, RopeScaling};
-use crate::model::{Decoder, Lora};
 use crate::model::trainable::{Sequence, Trainable};
+use crate::model::{Decoder, Lora};
 
 const VOCAB: u32 = 24;
 

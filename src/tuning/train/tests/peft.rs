@@ -92,7 +92,8 @@ fn twenty_steps_have_the_losses_of_peft_and_torch() {
     let lora = Lora::load_peft(&dir.join("adapter_start"), &decoder).unwrap();
     let mut model = Trainable::lora(Arc::clone(&decoder), lora, 2).unwrap();
     let mut recorder = Recorder::new();
-    fit(&mut model, Data { train: &train, dev: &[] }, &settings, None, &mut no_samples, &mut recorder).unwrap();
+    fit(&mut model, Data { train: &train, dev: &[] }, &settings, None, &mut no_samples, &mut recorder)
+        .unwrap();
 
     let taken: Vec<(f64, f64, f64)> = recorder
         .events
@@ -105,7 +106,12 @@ fn twenty_steps_have_the_losses_of_peft_and_torch() {
     assert_eq!(taken.len(), expected.steps.len());
     for (i, ((loss, grad_norm, lr), want)) in taken.iter().zip(&expected.steps).enumerate() {
         assert!((loss - want.loss).abs() < 1e-4, "step {}: loss {loss}, torch has {}", i + 1, want.loss);
-        assert!((grad_norm - want.grad_norm).abs() < 1e-3, "step {}: norm {grad_norm}, torch has {}", i + 1, want.grad_norm);
+        assert!(
+            (grad_norm - want.grad_norm).abs() < 1e-3,
+            "step {}: norm {grad_norm}, torch has {}",
+            i + 1,
+            want.grad_norm
+        );
         assert!((lr - want.lr).abs() < 1e-9, "step {}: rate {lr}, torch has {}", i + 1, want.lr);
     }
 
