@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub struct Lexicon {
     /// Label of a topic, and what people call it.
     pub topics: BTreeMap<String, Vec<String>>,
+    /// What people add that only goes with that topic.
+    pub hints: BTreeMap<String, Vec<String>>,
     /// Label of a problem, and how people put it; `{x}` is the thing.
     pub problems: BTreeMap<String, Vec<String>>,
     pub talk: Talk,

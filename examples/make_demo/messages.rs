@@ -75,32 +75,39 @@ pub fn message<'a>(
     let talk = &words.talk;
     let (matter, thing_first) = core(r, words, kind);
     let mut parts = vec![if vague { r.word(&talk.vague).to_owned() } else { matter }];
-    if r.chance(0.12) {
+    if r.chance(0.08) {
         let others: Vec<&String> = words.topics.keys().filter(|t| *t != kind.0).collect();
         let other = *r.pick(&others);
         let aside = r.word(&talk.asides).replace("{x}", &thing(r, words, other));
         parts.push(aside);
     }
-    let more = if turns > 1 { 0.12 } else { 0.0 };
-    if r.chance(0.18 + more) {
+    if !vague && r.chance(0.8) {
+        let hint = r.word(&words.hints[kind.0]);
+        let hint = filled(r, words, hint);
+        let at = if r.chance(0.3) { 0 } else { parts.len() };
+        parts.insert(at, hint);
+    }
+    let more = if turns > 1 { 0.1 } else { 0.0 };
+    if r.chance(0.12 + more) {
         parts.insert(0, r.word(&talk.context).to_owned());
     }
-    if r.chance(0.30 + more) {
-        parts.push(detail(r, words));
+    if r.chance(0.20 + more) {
+        let detail = r.word(&talk.details);
+        parts.push(filled(r, words, detail));
     }
-    if r.chance(0.22 + more) {
+    if r.chance(0.14 + more) {
         parts.push(r.word(&talk.tails).to_owned());
     }
-    if turns > 2 && r.chance(0.4) {
+    if turns > 2 && r.chance(0.3) {
         parts.push(r.word(&talk.vague).to_owned());
     }
     let email = channel == Channel::Email;
-    let urgent = r.chance(0.22);
+    let urgent = r.chance(0.15);
     if urgent {
         let at = r.between(1, parts.len() + 1);
         parts.insert(at, r.word(&talk.urgent).to_owned());
     }
-    let polite = r.chance(if email { 0.5 } else { 0.25 });
+    let polite = r.chance(if email { 0.4 } else { 0.2 });
     if polite {
         parts.push(r.word(&talk.polite).to_owned());
     }
@@ -150,11 +157,12 @@ fn letter(r: &mut Random, words: &Lexicon, parts: &[String], greeted: bool) -> S
     text
 }
 
-fn detail(r: &mut Random, words: &Lexicon) -> String {
+/// With a number, a date or an amount where the sentence asks for one.
+fn filled(r: &mut Random, words: &Lexicon, sentence: &str) -> String {
     let date = format!("{} {}", r.between(1, 29), r.word(&words.talk.months));
     let amount = format!("{}.{:02}", r.between(5, 900), r.below(100));
     let number = r.between(10_000, 100_000).to_string();
-    r.word(&words.talk.details).replace("{n}", &number).replace("{d}", &date).replace("{a}", &amount)
+    sentence.replace("{n}", &number).replace("{d}", &date).replace("{a}", &amount)
 }
 
 /// `text` with a typo in this share of its longer words.
