@@ -1,6 +1,5 @@
 //! What `workspace.toml` says, with its defaults filled in.
 
-pub use crate::domain::board::{Goal, Want};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
