@@ -4,6 +4,7 @@ pub mod api;
 pub mod board;
 pub mod candidate;
 pub mod event;
+pub mod metric;
 pub mod outcome;
 pub mod report;
 pub mod rng;
