@@ -42,8 +42,8 @@ pub fn render(board: &Board) -> String {
     for row in &board.rows {
         let mut cells = vec![row.candidate.clone(), row.rung.clone(), row.n.to_string()];
         for metric in &metrics {
-            let per_row_share = Metric::find(metric)
-                .is_ok_and(|m| m.entry.unit == Unit::Share && m.entry.per_row);
+            let per_row_share =
+                Metric::find(metric).is_ok_and(|m| m.entry.unit == Unit::Share && m.entry.per_row);
             cells.push(match row.metrics.get(*metric) {
                 None => "-".into(),
                 Some(value) if per_row_share => share(*value, row.n),

@@ -87,7 +87,12 @@ fn check_data(ws: &Workspace, out: &Output) -> Vec<Problem> {
             Err(e) => problems.push(ws.problem(&source_key(ws, i), e.to_string())),
             Ok(seen) => {
                 for bad in &seen.bad {
-                    out.say(&format!("bad row: {}:{}: {}", bad.file, bad.line, data::clean_line(&bad.reason)));
+                    out.say(&format!(
+                        "bad row: {}:{}: {}",
+                        bad.file,
+                        bad.line,
+                        data::clean_line(&bad.reason)
+                    ));
                 }
                 if seen.sample.rows.is_empty() {
                     let message = format!("{shown} has no usable row ({} bad ones)", seen.bad_total);
@@ -118,15 +123,19 @@ fn check_fields(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
     let mut named: Vec<(String, &str)> = Vec::new();
     named.extend(config.gold.as_deref().map(|f| ("data.gold".to_owned(), f)));
     named.extend(config.split.group.as_deref().map(|f| ("data.split.group".to_owned(), f)));
-    named.extend(config.dimensions.iter().enumerate().map(|(i, f)| (format!("data.dimensions.{i}"), f.as_str())));
+    named.extend(
+        config.dimensions.iter().enumerate().map(|(i, f)| (format!("data.dimensions.{i}"), f.as_str())),
+    );
     for (i, stage) in ws.config.stages.iter().enumerate() {
         named.extend(stage.gold.as_deref().map(|f| (format!("stage.{i}.gold"), f)));
     }
     for (key, name) in named {
         if !sample.rows.iter().any(|row| data::field(row, name).is_some()) {
             let near = crate::workspace::nearest(name, known.iter().map(String::as_str));
-            let hint = near.map_or_else(|| format!("fields: {}", known.join(", ")), |n| format!("did you mean `{n}`?"));
-            let message = format!("`{key}`: none of {} sampled rows has a field `{name}`; {hint}", sample.rows.len());
+            let hint = near
+                .map_or_else(|| format!("fields: {}", known.join(", ")), |n| format!("did you mean `{n}`?"));
+            let message =
+                format!("`{key}`: none of {} sampled rows has a field `{name}`; {hint}", sample.rows.len());
             problems.push(ws.problem(&key, data::clean_line(&message)));
         }
     }

@@ -51,10 +51,7 @@ fn render(c: &Comparison) -> String {
         p_value(c.p_value),
         if binary { "exact McNemar" } else { "paired bootstrap" },
     );
-    text.push_str(&format!(
-        "  fixed {}, regressed {}, churned {}\n",
-        c.fixed, c.regressed, c.churned
-    ));
+    text.push_str(&format!("  fixed {}, regressed {}, churned {}\n", c.fixed, c.regressed, c.churned));
     if c.needed > 0 {
         text.push_str(&format!(
             "  {} further rows fixed, none regressed, would bring p below 0.05\n",

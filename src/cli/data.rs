@@ -47,7 +47,8 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
 /// The report for people.
 pub fn describe(report: &ImportReport) -> String {
     let mib = report.bytes as f64 / (1 << 20) as f64;
-    let how = if report.cached { "unchanged, index kept".to_owned() } else { format!("{:.1} s", report.seconds) };
+    let how =
+        if report.cached { "unchanged, index kept".to_owned() } else { format!("{:.1} s", report.seconds) };
     let mut text = format!("{} rows, {mib:.1} MiB, {} ({how})\n", report.rows, report.format);
     for warning in &report.warnings {
         text.push_str(&format!("warning: {warning}\n"));

@@ -77,7 +77,9 @@ fn gpu() -> Check {
         Ok(nvml) => nvml,
         Err(error) => {
             return Check {
-                remedy: Some("where the machine has an NVIDIA GPU, install its driver (nvidia-smi must work)".into()),
+                remedy: Some(
+                    "where the machine has an NVIDIA GPU, install its driver (nvidia-smi must work)".into(),
+                ),
                 ..Check::good("gpu", format!("no NVIDIA driver ({error}); {cpu}"))
             };
         }
@@ -116,7 +118,11 @@ fn memory() -> Check {
 
 fn disk(root: &Path) -> Check {
     let Ok(stat) = rustix::fs::statvfs(root) else {
-        return Check::bad("disk", format!("{} cannot be looked at", root.display()), "name another folder with -C");
+        return Check::bad(
+            "disk",
+            format!("{} cannot be looked at", root.display()),
+            "name another folder with -C",
+        );
     };
     let free = stat.f_bavail * stat.f_frsize;
     let detail = format!("{} free at {}", size(free), root.display());
@@ -129,7 +135,9 @@ fn disk(root: &Path) -> Check {
 fn temp() -> Check {
     match files::private_temp() {
         Ok(dir) => Check::good("temp", format!("{} is private", dir.display())),
-        Err(error) => Check::bad("temp", error.to_string(), "remove that folder, or set TMPDIR to one of your own"),
+        Err(error) => {
+            Check::bad("temp", error.to_string(), "remove that folder, or set TMPDIR to one of your own")
+        }
     }
 }
 
@@ -175,7 +183,9 @@ async fn engine(root: &Path, repair: bool) -> Result<Vec<Check>, Exit> {
         Check::bad("engine", detail, format!("this is {VERSION}; the engine is replaced when it is idle"))
     });
     if repair {
-        let Response::Done { message } = ask(&client, Request::Repair).await? else { return Err(unexpected()) };
+        let Response::Done { message } = ask(&client, Request::Repair).await? else {
+            return Err(unexpected());
+        };
         checks.push(Check::good("repair", message));
     }
     checks.push(match &status.notices[..] {
@@ -184,9 +194,11 @@ async fn engine(root: &Path, repair: bool) -> Result<Vec<Check>, Exit> {
         notices if repair || !notices.iter().any(|n| n.contains("cannot")) => {
             Check::good("store", notices.join("; "))
         }
-        notices => {
-            Check::bad("store", notices.join("; "), "`tunebench doctor --repair` rebuilds it from journal and runs")
-        }
+        notices => Check::bad(
+            "store",
+            notices.join("; "),
+            "`tunebench doctor --repair` rebuilds it from journal and runs",
+        ),
     });
     let Response::Runs { runs } = ask(&client, Request::Runs).await? else { return Err(unexpected()) };
     checks.push(stale(&runs));

@@ -83,7 +83,9 @@ impl<'a> Show<'a> {
     fn new(out: &'a Output, run: &str) -> Self {
         let bar = out.stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {msg:22} [{wide_bar}] {pos}/{len} {eta}") {
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix} {msg:22} [{wide_bar}] {pos}/{len} {eta}")
+            {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_prefix(run.to_owned());
@@ -152,7 +154,9 @@ impl<'a> Show<'a> {
 
     fn event(&mut self, event: &Event) {
         match &event.body {
-            EventBody::Progress { phase, done, total, eta_ms } => self.progress(phase, *done, *total, *eta_ms),
+            EventBody::Progress { phase, done, total, eta_ms } => {
+                self.progress(phase, *done, *total, *eta_ms)
+            }
             EventBody::Step { step, total, loss, ms, .. } => {
                 self.loss = Some(*loss);
                 let left = (total.saturating_sub(*step)) as f64 * ms;
@@ -160,8 +164,7 @@ impl<'a> Show<'a> {
             }
             EventBody::Eval { step, loss, metrics } => {
                 let loss = loss.map(|l| format!(" loss {}", number(l))).unwrap_or_default();
-                let metrics: String =
-                    metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
+                let metrics: String = metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
                 self.line(&format!("step {step}: dev{loss}{metrics}"));
             }
             EventBody::Log { message } => self.line(message),

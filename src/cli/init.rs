@@ -33,7 +33,10 @@ pub struct Args {
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let file = args.dir.join(FILE);
     if fs::symlink_metadata(&file).is_ok() {
-        return Err(Exit::usage(format!("{} is there already; edit it, or choose another folder", file.display())));
+        return Err(Exit::usage(format!(
+            "{} is there already; edit it, or choose another folder",
+            file.display()
+        )));
     }
     ModelConfig::load(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
 
@@ -41,29 +44,36 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let mut sample = data::Sample::default();
     for path in &args.data {
         let shown = path.display().to_string();
-        let seen = data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
+        let seen =
+            data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
         rows += seen.rows;
         sample.merge(seen.sample);
         for bad in &seen.bad {
             out.say(&format!("bad row: {}:{}: {}", bad.file, bad.line, data::clean(&bad.reason)));
         }
         if seen.bad_total > 0 {
-            out.say(&format!("{} bad rows seen; `tunebench data import` will set all of them aside", seen.bad_total));
+            out.say(&format!(
+                "{} bad rows seen; `tunebench data import` will set all of them aside",
+                seen.bad_total
+            ));
         }
     }
     if sample.rows.is_empty() {
         let names: Vec<String> = args.data.iter().map(|p| p.display().to_string()).collect();
-        return Err(Exit::usage(format!("{}: no usable row; see `bad row` above, or look into the file", names.join(", "))));
+        return Err(Exit::usage(format!(
+            "{}: no usable row; see `bad row` above, or look into the file",
+            names.join(", ")
+        )));
     }
-    check_fields(&args, &sample)?;
-    let guess = data::guess(&sample, args.input.as_deref(), args.gold.as_deref());
+    let input = told_input(&args, &sample)?;
+    let guess = data::guess(&sample, input.as_deref(), args.gold.as_deref());
     let scaffold = write(&args, &guess)?;
     say(&args, out, rows, &guess, &scaffold);
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was named must be there.
-fn check_fields(args: &Args, sample: &data::Sample) -> Result<(), Exit> {
+/// What was named must be there. Hands back the template for the input, where one was named.
+fn told_input(args: &Args, sample: &data::Sample) -> Result<Option<String>, Exit> {
     let mut known: Vec<String> = sample.rows.iter().flat_map(|r| r.keys().cloned()).collect();
     known.sort_unstable();
     known.dedup();
@@ -74,20 +84,21 @@ fn check_fields(args: &Args, sample: &data::Sample) -> Result<(), Exit> {
         let hint = near.unwrap_or_else(|| format!("; fields: {}", known.join(", ")));
         return Err(Exit::usage(format!("--gold {gold}: no sampled row has this field{hint}")));
     }
-    if let Some(input) = &args.input {
-        let template = if known.contains(input) { data::template_of(input) } else { input.clone() };
-        if template == *input && !input.contains("{{") && !input.contains("{%") {
-            let near = nearest(input, known.iter().map(String::as_str)).map(|n| format!("; did you mean `{n}`?"));
-            let hint = near.unwrap_or_else(|| format!("; fields: {}", known.join(", ")));
-            return Err(Exit::usage(format!("--input {input}: no sampled row has this field{hint}")));
-        }
-        data::Resolver::new(Some(&template), None, &Guess::default())
-            .map_err(|e| Exit::usage(format!("--input: {e}")))?;
-        if let Some(message) = data::unknown_fields(&template, &known).into_iter().next() {
-            return Err(Exit::usage(format!("--input: {message}")));
-        }
+    let Some(input) = &args.input else { return Ok(None) };
+    if known.contains(input) {
+        return Ok(Some(data::template_of(input)));
     }
-    Ok(())
+    if !input.contains("{{") && !input.contains("{%") {
+        let near = nearest(input, known.iter().map(String::as_str)).map(|n| format!("; did you mean `{n}`?"));
+        let hint = near.unwrap_or_else(|| format!("; fields: {}", known.join(", ")));
+        return Err(Exit::usage(format!("--input {input}: no sampled row has this field{hint}")));
+    }
+    data::Resolver::new(Some(input), None, &Guess::default())
+        .map_err(|e| Exit::usage(format!("--input: {e}")))?;
+    match data::unknown_fields(input, &known).into_iter().next() {
+        Some(message) => Err(Exit::usage(format!("--input: {message}"))),
+        None => Ok(Some(input.clone())),
+    }
 }
 
 fn write(args: &Args, guess: &Guess) -> Result<Scaffold, Exit> {
@@ -169,7 +180,11 @@ fn say(args: &Args, out: &Output, rows: u64, guess: &Guess, scaffold: &Scaffold)
         for reason in &guess.why {
             text.push_str(&format!("  {}\n", data::clean_line(reason)));
         }
-        text.push_str(&format!("wrote {}\nwrote {}\n", args.dir.join(FILE).display(), args.dir.join(scaffold.prompt_path()).display()));
+        text.push_str(&format!(
+            "wrote {}\nwrote {}\n",
+            args.dir.join(FILE).display(),
+            args.dir.join(scaffold.prompt_path()).display()
+        ));
         text.push_str(&format!("next: tunebench -C {dir} check, then tunebench -C {dir} data import"));
         text
     });

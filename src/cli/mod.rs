@@ -35,7 +35,7 @@ use output::{Exit, Output};
 
 /// A terminal workbench for tuning language models by hand.
 #[derive(Debug, Parser)]
-#[command(name = "tunebench", version, args_conflicts_with_subcommands = true)]
+#[command(name = "tunebench", version)]
 struct Cli {
     /// Workspace to open in the TUI (default: the current folder)
     dir: Option<PathBuf>,
@@ -94,6 +94,12 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = cli.workspace.unwrap_or_else(|| PathBuf::from("."));
     let out = Output::new(cli.json);
+    // clap's own `args_conflicts_with_subcommands` would refuse `-C DIR check`, too.
+    if let (Some(dir), Some(_)) = (&cli.dir, &cli.command) {
+        let message =
+            format!("{0} stands before a subcommand; name the workspace with -C {0}", dir.display());
+        return Exit::usage(message).report(&out);
+    }
     let result = match cli.command {
         None => tui::run(cli.tui, &cli.dir.unwrap_or(root)),
         Some(Command::Demo(args)) => demo::run(args, &out),

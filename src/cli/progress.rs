@@ -24,7 +24,9 @@ impl Bytes {
         let bar = out.stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             // A template of ours that does not parse would only cost the bar its looks.
-            if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} left {eta}") {
+            if let Ok(style) = ProgressStyle::with_template(
+                "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} left {eta}",
+            ) {
                 bar.set_style(style);
             }
             bar.set_message(what);

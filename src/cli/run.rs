@@ -50,9 +50,7 @@ pub fn start(
 fn settings(set: &[String]) -> Result<Vec<(String, String)>, Exit> {
     set.iter()
         .map(|pair| match pair.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => {
-                Ok((key.trim().to_owned(), value.to_owned()))
-            }
+            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
             _ => Err(Exit::usage(format!("--set {pair}: KEY=VALUE is expected, as in --set rank=8"))),
         })
         .collect()

@@ -36,9 +36,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    let needs_run = || {
-        args.run.clone().ok_or_else(|| Exit::usage("which run? `tunebench runs` lists them"))
-    };
+    let needs_run = || args.run.clone().ok_or_else(|| Exit::usage("which run? `tunebench runs` lists them"));
     let action = match args.what {
         What::List => return list(root, out),
         What::Show => return show(root, needs_run()?, out),
@@ -51,7 +49,8 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let run = needs_run()?;
     block_on(async {
         let client = connect(root).await?;
-        let Response::Done { message } = ask(&client, Request::Control { run: run.clone(), action }).await? else {
+        let Response::Done { message } = ask(&client, Request::Control { run: run.clone(), action }).await?
+        else {
             return Err(unexpected());
         };
         let record = super::follow::fresh(&client, &run).await?;
@@ -69,9 +68,8 @@ fn list(root: &Path, out: &Output) -> super::CommandResult {
         }
         let mut table = Table::new(&["run", "state", ">age", ">took", "progress", "candidate", "figures"]);
         for run in &runs {
-            let took = run.started_ms.map(|from| {
-                duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(from))
-            });
+            let took =
+                run.started_ms.map(|from| duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(from)));
             let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
             let progress = progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total));
             let message = run.message.as_ref().filter(|_| !run.state.has_result());
@@ -147,7 +145,10 @@ fn summary(body: &EventBody) -> String {
         EventBody::Progress { phase, done, total, .. } => format!("{phase} {done}/{total}"),
         EventBody::Step { step, total, loss, .. } => format!("step {step}/{total} loss {}", number(*loss)),
         EventBody::Eval { step, loss, .. } => {
-            format!("evaluation at step {step} {}", loss.map(|l| format!("loss {}", number(l))).unwrap_or_default())
+            format!(
+                "evaluation at step {step} {}",
+                loss.map(|l| format!("loss {}", number(l))).unwrap_or_default()
+            )
         }
         EventBody::Sample { row, output, .. } => format!("{row}: {output}"),
         EventBody::Log { message } => message.clone(),

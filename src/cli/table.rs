@@ -52,7 +52,8 @@ impl Table {
 
     pub fn render(&self) -> String {
         let columns = self.right.len();
-        let width = |at: usize| self.rows.iter().filter_map(|r| r.get(at)).map(|c| c.width()).max().unwrap_or(0);
+        let width =
+            |at: usize| self.rows.iter().filter_map(|r| r.get(at)).map(|c| c.width()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut out = String::new();
         for row in &self.rows {

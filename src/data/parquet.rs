@@ -87,8 +87,10 @@ fn refuse_unreadable(reader: &SerializedFileReader<File>, shown: &str) -> Result
     for column in reader.metadata().file_metadata().schema_descr().columns() {
         let unknown = matches!(
             (column.physical_type(), column.converted_type()),
-            (Physical::INT32, C::TIME_MICROS | C::TIMESTAMP_MILLIS | C::TIMESTAMP_MICROS | C::INT_64 | C::UINT_64)
-                | (Physical::INT64, C::DATE | C::TIME_MILLIS | C::INT_8 | C::INT_16 | C::INT_32)
+            (
+                Physical::INT32,
+                C::TIME_MICROS | C::TIMESTAMP_MILLIS | C::TIMESTAMP_MICROS | C::INT_64 | C::UINT_64
+            ) | (Physical::INT64, C::DATE | C::TIME_MILLIS | C::INT_8 | C::INT_16 | C::INT_32)
                 | (Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY, C::INTERVAL)
         );
         if unknown {

@@ -87,6 +87,7 @@ pub fn clean_line(text: &str) -> String {
 }
 
 fn clip(text: &str, limit: usize) -> String {
-    let short: String = text.chars().take(limit).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let short: String =
+        text.chars().take(limit).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(limit).is_some() { format!("{short}...") } else { short }
 }

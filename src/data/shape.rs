@@ -340,6 +340,7 @@ mod tests {
         told(r#"{"messages":"none"}"#, "records", "", "");
         told(r#"{"messages":[]}"#, "records", "", "");
         told(r#"{"messages":[7,{"role":"user"}]}"#, "records", "", "");
-        told(r#"{"messages":[{"role":"assistant","content":"c"}]}"#, "messages", "", "c");
+        let (shape, input, gold) = case(r#"{"messages":[{"role":"assistant","content":"c"}]}"#);
+        assert_eq!((shape, input.as_deref(), gold.as_deref()), ("messages", Some(""), Some("c")));
     }
 }

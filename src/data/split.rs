@@ -133,6 +133,9 @@ impl Items {
     }
 }
 
+const OPEN: &str = "a quote is opened here and never closed";
+const CLOSED_LATER: &str = "a quote is opened here and closed in a later row";
+
 /// Records of a CSV file: RFC 4180, lenient as most readers are (a quote counts at the start of a field only).
 #[derive(Debug)]
 pub(super) struct Records {
@@ -151,8 +154,16 @@ impl Splitter for Records {
             if start_of_field && byte == b'"' {
                 match close_quote(bytes, i + 1, &mut lines) {
                     Some(after) => i = after,
-                    None if last => return Found::Torn { reason: "a quote is opened here and never closed" },
+                    None if last => return Found::Torn { reason: OPEN },
                     None => return Found::More,
+                }
+                // Something else behind the closing quote is let pass, but not when the quote ran over a line break.
+                match bytes.get(i) {
+                    None if !last => return Found::More,
+                    Some(b) if lines > 0 && *b != self.delimiter && !matches!(b, b'\r' | b'\n') => {
+                        return Found::Torn { reason: CLOSED_LATER };
+                    }
+                    _ => {}
                 }
                 start_of_field = false;
                 continue;
@@ -162,7 +173,7 @@ impl Splitter for Records {
             i += 1;
             if byte == b'\n' {
                 if lines > 0 && self.width > 0 && fields != self.width {
-                    return Found::Torn { reason: "a quote is opened here and closed in a later row" };
+                    return Found::Torn { reason: CLOSED_LATER };
                 }
                 return Found::Row { len: i - 1, next: i };
             }
@@ -170,7 +181,7 @@ impl Splitter for Records {
         match last {
             true if bytes.is_empty() => Found::End,
             true if lines > 0 && self.width > 0 && fields != self.width => {
-                Found::Torn { reason: "a quote is opened here and closed in a later row" }
+                Found::Torn { reason: CLOSED_LATER }
             }
             true => Found::Row { len: bytes.len(), next: bytes.len() },
             // A quote that ends the piece may be the first of a doubled one; all is looked at again.

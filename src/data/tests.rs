@@ -262,7 +262,7 @@ fn inputs_and_golds_come_from_the_settings_the_shape_or_a_guess() {
 
 #[test]
 fn threads_read_rows_at_once() {
-    let text: String = (0..2000).map(|i| format!("{{\"i\":{i}}}\n")).collect();
+    let text = (0..2000).map(|i| format!("{{\"i\":{i}}}")).collect::<Vec<_>>().join("\n");
     let (_dir, ws) = workspace(&[("a.jsonl", text.as_bytes())], "");
     import_all(&ws);
     let data = Dataset::open(&ws).unwrap();
@@ -329,7 +329,9 @@ proptest! {
             .quote_style(csv::QuoteStyle::Always)
             .from_writer(Vec::new());
         table.write_record(["v"]).unwrap();
-        b.iter().for_each(|v| table.write_record([v]).unwrap());
+        for v in b {
+            table.write_record([v]).unwrap();
+        }
         let array = serde_json::to_vec_pretty(&b.iter().map(|v| json!({ "v": v })).collect::<Vec<_>>()).unwrap();
         for (name, bytes) in [("b.csv", table.into_inner().unwrap()), ("b.json", array), ("b.jsonl", lines(b).into_bytes())] {
             let r = read(&[("a.jsonl", lines(a).as_bytes()), (name, &bytes)]);

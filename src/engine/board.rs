@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::candidates::{self, Known};
+use super::parts;
 use super::rows::{self, cut};
 use super::state::{Engine, bad_input, failed};
-use super::parts;
 use crate::domain::api::Failure;
 use crate::domain::board::{Board, BoardRow, Comparison, Goal};
 use crate::domain::candidate::Candidate;
@@ -206,14 +206,12 @@ fn text_of(value: &serde_json::Value) -> String {
 /// Put results made elsewhere on the board, under a name. Returns lines read and lines whose row is in the data.
 pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize, usize), Failure> {
     let loaded = rows::loaded(engine)?;
-    let primary =
-        Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
     let name = candidates::slug(name);
     if name.is_empty() {
         return Err(bad_input("the candidate needs a name of letters and digits"));
     }
-    let candidate =
-        Candidate { name: name.clone(), rung: score::board::IMPORTED.into(), stages: Vec::new() };
+    let candidate = Candidate { name: name.clone(), rung: score::board::IMPORTED.into(), stages: Vec::new() };
     if candidates::known(engine)
         .iter()
         .any(|k| k.candidate.name == name && k.candidate.id() != candidate.id())
@@ -231,8 +229,9 @@ pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize
     let mut seen = HashMap::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let at = |message: String| bad_input(format!("{file}:{}: {message}", number + 1));
-        let line: Line = serde_json::from_str(line)
-            .map_err(|e| at(format!("an object with `id`, `output`, and `correct` or `score` is expected: {e}")))?;
+        let line: Line = serde_json::from_str(line).map_err(|e| {
+            at(format!("an object with `id`, `output`, and `correct` or `score` is expected: {e}"))
+        })?;
         rows += 1;
         let id = text_of(&line.id);
         if let Some(before) = seen.insert(id.clone(), number + 1) {
@@ -249,10 +248,7 @@ pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize
             row: id,
             row_hash,
             part: loaded.parts.get(place).copied().flatten(),
-            stratum: loaded
-                .strata
-                .as_ref()
-                .and_then(|s| s.name(s.of_row(loaded.dataset.id(place))?)),
+            stratum: loaded.strata.as_ref().and_then(|s| s.name(s.of_row(loaded.dataset.id(place))?)),
             output: text_of(&line.output),
             gold,
             correct: line.correct,
@@ -280,7 +276,11 @@ pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize
             json!({ "candidate": name, "file": file, "rows": rows, "matched": matched }),
         )
     };
-    { let mut write = write; write() }.map_err(|e| failed(format!("the outcomes could not be kept: {e}")))?;
+    {
+        let mut write = write;
+        write()
+    }
+    .map_err(|e| failed(format!("the outcomes could not be kept: {e}")))?;
     engine.update(|state| state.board_version = state.version);
     Ok((rows, matched))
 }

@@ -143,9 +143,9 @@ pub fn resolve(
         return at_step(engine, run, step);
     }
     match find(engine, wanted) {
-        Ok(known) if known.candidate.stages.is_empty() => Err(bad_input(format!(
-            "`{wanted}` was imported: only its outcomes are known, it cannot be run"
-        ))),
+        Ok(known) if known.candidate.stages.is_empty() => {
+            Err(bad_input(format!("`{wanted}` was imported: only its outcomes are known, it cannot be run")))
+        }
         Ok(known) => Ok(known.candidate),
         Err(_) if wanted == "baseline" => base(),
         Err(failure) => Err(failure),
@@ -161,7 +161,8 @@ fn at_step(engine: &Engine, run: &str, step: &str) -> Result<Candidate, Failure>
     let steps = || checkpoints.iter().map(|(s, _)| s.to_string()).collect::<Vec<_>>().join(", ");
     let found = step.parse::<u64>().ok().and_then(|step| checkpoints.iter().find(|(s, _)| *s == step));
     let Some((step, path)) = found else {
-        let there = if checkpoints.is_empty() { "it has none".into() } else { format!("it has: {}", steps()) };
+        let there =
+            if checkpoints.is_empty() { "it has none".into() } else { format!("it has: {}", steps()) };
         return Err(bad_input(format!("{run} has no checkpoint at step `{step}`; {there}")));
     };
     let spec = folder.read_spec().map_err(|e| failed(format!("{e:#}")))?;
@@ -197,7 +198,9 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let mut labels: Option<Vec<String>> = None;
     for (i, stage) in ws.config.stages.iter().enumerate() {
         let entry = ws.config.models.get(&stage.model).ok_or_else(|| {
-            bad_input(ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string())
+            bad_input(
+                ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
+            )
         })?;
         let (source, hash) = match &entry.place {
             ModelPlace::Local { path } => {
@@ -343,10 +346,8 @@ struct Hashed {
 /// Content hash of a model's configuration, tokenizer and weights. Hashes of large files are kept by size and time in `cache/`.
 pub fn model_hash(engine: &Engine, dir: &Path) -> io::Result<String> {
     let cache_path = engine.state_dir.join("cache/file-hashes.json");
-    let mut cache: BTreeMap<String, Hashed> = fs::read(&cache_path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default();
+    let mut cache: BTreeMap<String, Hashed> =
+        fs::read(&cache_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let before = cache.clone();
     let hash = hash_model_files(dir, &mut cache)?;
     if cache != before {

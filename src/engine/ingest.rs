@@ -151,9 +151,7 @@ fn settle(run: &mut Run) {
     let record = &mut run.record;
     record.resumable = match record.state {
         RunState::Interrupted | RunState::Failed => true,
-        RunState::Stopped | RunState::Cancelled => {
-            run.folder.list_checkpoints().is_ok_and(|c| !c.is_empty())
-        }
+        RunState::Stopped | RunState::Cancelled => run.folder.list_checkpoints().is_ok_and(|c| !c.is_empty()),
         RunState::Queued | RunState::Running | RunState::Paused | RunState::Done => false,
     };
     if record.state.has_result()

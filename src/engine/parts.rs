@@ -49,7 +49,8 @@ pub fn import(engine: &Engine, force: bool) -> Result<ImportReport, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| problems(&p))?;
     let report = data::import(&ws, force, &mut |_, _| {}).map_err(|e| data_error(&e))?;
     if !report.cached {
-        let args = json!({ "rows": report.rows, "format": report.format, "quarantined": report.quarantined_total });
+        let args =
+            json!({ "rows": report.rows, "format": report.format, "quarantined": report.quarantined_total });
         engine
             .store
             .record(now_ms(), "import", args)

@@ -94,7 +94,9 @@ fn find_run(engine: &Engine, name: &str) -> Result<String, Failure> {
         let mut like = state.runs.keys().filter(|id| !name.is_empty() && id.starts_with(name));
         match (like.next(), like.next()) {
             (Some(only), None) => Ok(only.clone()),
-            (Some(_), Some(_)) => Err(bad_input(format!("several runs begin with `{name}`; write more of it"))),
+            (Some(_), Some(_)) => {
+                Err(bad_input(format!("several runs begin with `{name}`; write more of it")))
+            }
             (None, _) => Err(no_run(name)),
         }
     })

@@ -186,8 +186,7 @@ fn found(
     let asked = RowQuery { offset: 0, count: 0, ..query.clone() };
     // Marks and outcomes change what some queries find.
     let version = engine.read(|s| s.board_version.max(s.strata_version));
-    if let Some((at, v, kept, found)) =
-        &engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner).found
+    if let Some((at, v, kept, found)) = &engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner).found
         && at == stamp
         && *v == version
         && *kept == asked

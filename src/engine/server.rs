@@ -39,11 +39,8 @@ pub async fn serve(engine: Arc<Engine>, listener: UnixListener) -> io::Result<()
     let grace = told.map_or(GRACE, Duration::from_secs_f64);
     let leave = Arc::new(Notify::new());
     let mut changes = engine.changes();
-    let (mut terminate, mut interrupt, mut hangup) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::hangup())?,
-    );
+    let (mut terminate, mut interrupt, mut hangup) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut deadline = Some(Instant::now() + grace.max(FIRST_GRACE));
     loop {
         let busy = engine.read(|state| state.clients > 0 || state.is_busy().is_some());
@@ -167,9 +164,10 @@ async fn read_loop(
                 let permit = permits.clone().acquire_owned().await.map_err(|_| closed())?;
                 let (engine, out) = (engine.clone(), out.clone());
                 tokio::spawn(async move {
-                    let response = spawn_blocking(move || requests::answer(&engine, request))
-                        .await
-                        .unwrap_or_else(|e| requests::error(super::state::failed(format!("internal error: {e}"))));
+                    let response =
+                        spawn_blocking(move || requests::answer(&engine, request)).await.unwrap_or_else(
+                            |e| requests::error(super::state::failed(format!("internal error: {e}"))),
+                        );
                     let _ = out.send(Out::Response(id, response, permit)).await;
                 });
             }
@@ -177,7 +175,9 @@ async fn read_loop(
             ToServer::Unfollow { view } => out.send(Out::Unfollow(view)).await.map_err(|_| closed())?,
             ToServer::Leave => {
                 let busy = engine.read(|state| match state.is_busy() {
-                    None if state.clients > 1 => Some(format!("{} other clients are attached", state.clients - 1)),
+                    None if state.clients > 1 => {
+                        Some(format!("{} other clients are attached", state.clients - 1))
+                    }
                     busy => busy,
                 });
                 let leaves = busy.is_none();
@@ -208,7 +208,11 @@ struct Writer {
     pushed: u64,
 }
 
-async fn write_loop(engine: Arc<Engine>, write: OwnedWriteHalf, mut todo: mpsc::Receiver<Out>) -> io::Result<()> {
+async fn write_loop(
+    engine: Arc<Engine>,
+    write: OwnedWriteHalf,
+    mut todo: mpsc::Receiver<Out>,
+) -> io::Result<()> {
     let mut changes = engine.changes();
     let mut writer = Writer { engine, write, follows: Vec::new(), pushed: 0 };
     let mut next_round = Instant::now();
@@ -340,9 +344,8 @@ impl Writer {
         while self.follows[at].seq < last {
             let (from, after) = (self.follows[at].offset, self.follows[at].seq);
             let reading = folder.clone();
-            let read = spawn_blocking(move || {
-                ingest::events_after(&reading, from, after, usize::MAX, PUSH_BYTES)
-            });
+            let read =
+                spawn_blocking(move || ingest::events_after(&reading, from, after, usize::MAX, PUSH_BYTES));
             let (events, offset, _) = read.await.map_err(io::Error::other)??;
             let Some(newest) = events.last().map(|e| e.seq) else { break };
             self.follows[at].offset = offset;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::board::BoardCache;
 use super::ingest;
 use super::rows::RowCache;
-use super::board::BoardCache;
 use crate::domain::api::{EngineStatus, Failure};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::store::journal::Decisions;
@@ -297,11 +297,15 @@ impl Engine {
     }
 
     /// Put a run without a living worker into a state, in its folder and here.
-    pub fn set_run_state(&self, run: &str, state: RunState, message: Option<String>) -> Result<bool, Failure> {
-        let folder = self
-            .read(|s| s.runs.get(run).map(|r| r.folder.clone()))
-            .ok_or_else(|| no_run(run))?;
-        let set = folder.set_state_without_worker(state, message).map_err(|e| failed(format!("{run}: {e}")))?;
+    pub fn set_run_state(
+        &self,
+        run: &str,
+        state: RunState,
+        message: Option<String>,
+    ) -> Result<bool, Failure> {
+        let folder = self.read(|s| s.runs.get(run).map(|r| r.folder.clone())).ok_or_else(|| no_run(run))?;
+        let set =
+            folder.set_state_without_worker(state, message).map_err(|e| failed(format!("{run}: {e}")))?;
         while self.ingest(run) {}
         Ok(set)
     }

@@ -8,7 +8,7 @@ use super::rows;
 use super::state::Engine;
 use crate::data::Dataset;
 use crate::domain::api::Failure;
-use crate::domain::board::{Stratum, StrataView};
+use crate::domain::board::{StrataView, Stratum};
 use crate::domain::row::Part;
 use crate::workspace::config::Split;
 

@@ -103,7 +103,9 @@ fn mark_active(engine: &Engine, run: &str, active: bool) {
 fn bury(engine: &Engine, run: &str, folder: &RunFolder, status: Option<ExitStatus>) {
     let mut words = match status {
         Some(status) => match (status.signal(), status.code()) {
-            (Some(9), _) => "the worker was killed (signal 9; the kernel does that when memory runs out)".into(),
+            (Some(9), _) => {
+                "the worker was killed (signal 9; the kernel does that when memory runs out)".into()
+            }
             (Some(signal), _) => format!("the worker was killed by signal {signal}"),
             (None, code) => format!("the worker ended with code {}", code.unwrap_or(-1)),
         },
@@ -131,15 +133,20 @@ fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
                 .filter(|r| r.record.state == RunState::Queued && !r.active)
                 // What it waits for must have ended, well or not.
                 .filter(|r| {
-                    r.needs.as_ref().and_then(|n| state.runs.get(n)).is_none_or(|n| n.record.state.is_final() && !n.active)
+                    r.needs
+                        .as_ref()
+                        .and_then(|n| state.runs.get(n))
+                        .is_none_or(|n| n.record.state.is_final() && !n.active)
                 })
                 .collect();
             queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
             queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.folder.spec().exists()))
         });
         let (run, folder, frozen) = next?;
-        let started = if frozen { Ok(()) } else { launch::freeze_waiting(engine, &run) }
-            .and_then(|()| spawn(engine, &folder).map_err(|e| super::state::failed(format!("the worker could not be started: {e}"))));
+        let started = if frozen { Ok(()) } else { launch::freeze_waiting(engine, &run) }.and_then(|()| {
+            spawn(engine, &folder)
+                .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
+        });
         match started {
             Ok(child) => {
                 mark_active(engine, &run, true);

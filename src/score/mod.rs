@@ -4,8 +4,9 @@
 pub mod aggregate;
 pub mod board;
 pub mod labels;
-pub mod metric;
 pub mod paired;
 pub mod power;
 pub mod rows;
 pub mod stats;
+
+pub use crate::domain::metric;

@@ -1,11 +1,11 @@
 //! What `workspace.toml` says, with its defaults filled in.
 
-pub use crate::domain::board::{Goal, Want};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
 use crate::domain::settings::{EvalSettings, StrataSettings, TrainSettings};
 

@@ -43,7 +43,9 @@ impl Scaffold {
         match self.task {
             Task::Classification if !self.labels.is_empty() && self.labels.len() <= MAX_LABELS => {
                 let labels: String = self.labels.iter().map(|l| format!("- {}\n", verbatim(l))).collect();
-                format!("{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{labels}")
+                format!(
+                    "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{labels}"
+                )
             }
             Task::Classification => "{{ input }}\n\nAnswer with the label and nothing else.\n".into(),
             Task::Extraction => "{{ input }}\n\nAnswer with the JSON object and nothing else.\n".into(),
@@ -62,7 +64,9 @@ impl Scaffold {
     fn max_tokens(&self) -> usize {
         match self.task {
             // A token is rarely less than two letters of a label.
-            Task::Classification => self.labels.iter().map(|l| l.chars().count() / 2 + 4).max().unwrap_or(16).clamp(8, 64),
+            Task::Classification => {
+                self.labels.iter().map(|l| l.chars().count() / 2 + 4).max().unwrap_or(16).clamp(8, 64)
+            }
             Task::Extraction => 256,
             Task::Generation | Task::Agent => 256,
         }
@@ -73,9 +77,15 @@ impl Scaffold {
         let sources: Vec<String> = self.data.iter().map(|s| quote(s)).collect();
         let dimensions: Vec<String> = self.dimensions.iter().map(|s| quote(s)).collect();
         let (primary, metrics) = match self.task {
-            Task::Classification => ("accuracy", "[\"accuracy\", \"macro_f1\", \"format_error_rate\", \"latency_p95_ms\"]"),
-            Task::Extraction => ("accuracy", "[\"accuracy\", \"json_valid\", \"json_fields\", \"latency_p95_ms\"]"),
-            Task::Generation | Task::Agent => ("normalized", "[\"normalized\", \"exact\", \"latency_p95_ms\"]"),
+            Task::Classification => {
+                ("accuracy", "[\"accuracy\", \"macro_f1\", \"format_error_rate\", \"latency_p95_ms\"]")
+            }
+            Task::Extraction => {
+                ("accuracy", "[\"accuracy\", \"json_valid\", \"json_fields\", \"latency_p95_ms\"]")
+            }
+            Task::Generation | Task::Agent => {
+                ("normalized", "[\"normalized\", \"exact\", \"latency_p95_ms\"]")
+            }
         };
         let note = self.shape_note.as_ref().map_or(String::new(), |note| format!("# {note}\n"));
         let input = match &self.input {
@@ -87,7 +97,8 @@ impl Scaffold {
             None => "# gold = \"field\"              # field with the golden answer".into(),
         };
         let (name, task, model) = (quote(&self.name), self.task.name(), quote(&self.model));
-        let (stage, prompt, output, max_tokens) = (self.stage(), quote(&self.prompt_path()), self.output(), self.max_tokens());
+        let (stage, prompt, output, max_tokens) =
+            (self.stage(), quote(&self.prompt_path()), self.output(), self.max_tokens());
         format!(
             r#"# A tunebench workspace. Paths are relative to this file. Secrets never stand here.
 # `tunebench check` says what is wrong, with the line.
