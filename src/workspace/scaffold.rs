@@ -42,9 +42,10 @@ impl Scaffold {
     pub fn prompt(&self) -> String {
         match self.task {
             Task::Classification if !self.labels.is_empty() && self.labels.len() <= MAX_LABELS => {
-                let labels: String = self.labels.iter().map(|l| format!("- {}\n", verbatim(l))).collect();
+                let labels: Vec<String> = self.labels.iter().map(|l| format!("- {}", verbatim(l))).collect();
                 format!(
-                    "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{labels}"
+                    "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{}\n",
+                    labels.join("\n")
                 )
             }
             Task::Classification => "{{ input }}\n\nAnswer with the label and nothing else.\n".into(),
