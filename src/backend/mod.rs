@@ -1,8 +1,14 @@
 //! Something that answers.
 
+mod local;
+
+use std::path::Path;
+
 use thiserror::Error;
 
-use crate::domain::candidate::{AdapterRef, Decoding, ModelRef};
+use crate::domain::candidate::{AdapterRef, Decoding, ModelRef, ModelSource};
+
+pub use local::LocalModel;
 
 /// One question. A chat model gets `text` as the user's turn; a model without a chat template as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,11 +37,20 @@ pub trait Backend {
     fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>>;
 }
 
-/// Open a model.
+/// Opens a model, with an adapter in PEFT's format. `threads`: how many it may use for a batch.
 pub fn open(
     model: &ModelRef,
-    _adapter: Option<&AdapterRef>,
-    _threads: usize,
+    adapter: Option<&AdapterRef>,
+    threads: usize,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    Err(BackendError(format!("the model `{}` cannot be opened yet", model.name)))
+    match &model.source {
+        ModelSource::Local { path } => match LocalModel::open(Path::new(path), model, adapter, threads) {
+            Ok(local) => Ok(Box::new(local)),
+            Err(e) => Err(BackendError(format!("the model `{}` cannot be opened: {e}", model.name))),
+        },
+        ModelSource::Endpoint { endpoint, .. } => Err(BackendError(format!(
+            "the model `{}` stands behind an endpoint ({endpoint}), and only local models can answer yet; give it a `path`",
+            model.name
+        ))),
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 the work failed or a check found problems; 2 wrong usage or bad input.
 
+mod ask;
 pub mod bench;
 pub mod board;
 pub mod check;
@@ -11,6 +12,7 @@ pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod export;
+mod follow;
 pub mod generate;
 pub mod init;
 pub mod model;
@@ -20,6 +22,7 @@ pub mod progress;
 pub mod run;
 pub mod runs;
 pub mod strata;
+mod table;
 pub mod tui;
 pub mod worker;
 

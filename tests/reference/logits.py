@@ -164,10 +164,10 @@ def reference(name, out):
     folder = out / name
     shutil.rmtree(folder, ignore_errors=True)
     tok.save_pretrained(folder)
-    # What is saved is what is computed with: weights rounded to the saved type, arithmetic in f32.
-    model = model.to(dtype)
-    model.save_pretrained(folder, max_shard_size="30KB" if name == "mistral" else "1GB")
-    model = model.float()
+    # What is saved is what is computed with: weights rounded to the saved type, arithmetic in f32. Loaded again, because
+    # `to(dtype)` also rounds the frequencies of the rotary embedding, which no file holds.
+    model.to(dtype).save_pretrained(folder, max_shard_size="30KB" if name == "mistral" else "1GB")
+    model = type(model).from_pretrained(folder, dtype=torch.float32).eval()
 
     if name == "mistral":  # an older spelling, and a template inside tokenizer_config.json
         config = json.loads((folder / "config.json").read_text())
@@ -207,8 +207,10 @@ def reference(name, out):
                 tokens = tok(text)["input_ids"]
             made = model.generate(torch.tensor([tokens]), do_sample=False, max_new_tokens=24,
                                   attention_mask=torch.ones(1, len(tokens), dtype=torch.long), pad_token_id=0)[0, len(tokens):]
-            answers.append({"text": text, "tokens": tokens, "greedy": made.tolist(),
-                            "decoded": tok.decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)})
+            ends = model.generation_config.eos_token_id
+            ended = made[-1].item() in (ends if isinstance(ends, list) else [ends])
+            answers.append({"text": text, "tokens": tokens, "greedy": made.tolist(),  # with the end token, "decoded" without
+                            "decoded": tok.decode(made[:-1] if ended else made, skip_special_tokens=True, clean_up_tokenization_spaces=False)})
     texts = []
     for t in TEXTS:
         with_special = tok(t)["input_ids"]
