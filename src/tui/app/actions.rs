@@ -1,0 +1,302 @@
+//! An action was asked for, by key or from the palette.
+
+use super::{App, Effect, Mood, Purpose, Screen};
+use crate::domain::api::{Decision, Request};
+use crate::domain::run::{RunAction, RunKind};
+use crate::tui::keymap::{Action, Context};
+use crate::tui::layers::form::{Form, FormPurpose};
+use crate::tui::layers::picker::{Choice, Picker};
+use crate::tui::layers::{Confirmed, Layer, TextPurpose};
+
+impl App {
+    /// Does what a key or the palette asked for, where the focus is.
+    pub fn act(&mut self, action: Action) {
+        // What was merely told has been seen by now.
+        if action != Action::Back {
+            self.notices.retain(|n| n.mood == Mood::Bad);
+        }
+        match action {
+            Action::Interrupt => return self.outbox.push(Effect::Quit),
+            Action::Suspend => return self.outbox.push(Effect::Suspend),
+            Action::Redraw => return self.outbox.push(Effect::Redraw),
+            _ => {}
+        }
+        if self.layers.is_empty() {
+            if !self.act_global(action) {
+                match self.screen {
+                    Screen::Strata => self.act_strata(action),
+                    Screen::Train => self.act_train(action),
+                    Screen::Board => self.act_board(action),
+                    Screen::Runs => self.act_runs(action),
+                }
+            }
+        } else {
+            self.act_layer(action);
+        }
+    }
+
+    fn act_global(&mut self, action: Action) -> bool {
+        match action {
+            Action::Quit => self.outbox.push(Effect::Quit),
+            Action::Help => self.layers.push(Layer::Help { scroll: 0, contexts: self.contexts() }),
+            Action::Palette => self.layers.push(Layer::Picker(Picker::palette(&self.keymap))),
+            Action::Back => {
+                if self.notices.pop().is_none() {
+                    match self.screen {
+                        Screen::Strata => self.strata.back(),
+                        Screen::Train => self.train.back(),
+                        Screen::Board => self.board.back(),
+                        Screen::Runs => self.runs_screen.back(),
+                    }
+                }
+            }
+            Action::NextScreen | Action::PreviousScreen => {
+                let n = Screen::ALL.len();
+                let at = Screen::ALL.iter().position(|(_, _, s)| *s == self.screen).unwrap_or(0);
+                let by = if action == Action::NextScreen { 1 } else { n - 1 };
+                self.screen = Screen::ALL[(at + by) % n].2;
+            }
+            Action::ShowStrata => self.screen = Screen::Strata,
+            Action::ShowTrain => self.screen = Screen::Train,
+            Action::ShowBoard => self.screen = Screen::Board,
+            Action::ShowRuns => self.screen = Screen::Runs,
+            Action::Undo => {
+                self.ask(Purpose::Undo, Request::Undo);
+            }
+            Action::NextTheme => {
+                if !self.themes.is_empty() {
+                    let at = self.themes.iter().position(|t| t.name == self.look.theme.name).map_or(0, |i| i + 1);
+                    self.look.theme = self.themes[at % self.themes.len()].clone();
+                    let name = self.look.theme.name.clone();
+                    self.notice(Mood::Plain, format!("theme {name}; keep it with `theme = \"{name}\"` in tui.toml"));
+                }
+            }
+            Action::ImportData => {
+                self.ask(Purpose::Import, Request::Import { force: true });
+            }
+            Action::BuildStrata => self.launch(RunKind::Strata, Vec::new()),
+            Action::LaunchTrain => {
+                let like = self.shown_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
+                self.layers.push(Layer::Form(Form::train(like.as_deref().unwrap_or_default())));
+            }
+            Action::LaunchEval => {
+                let names = self.candidate_names();
+                self.layers.push(Layer::Form(Form::eval(names)));
+            }
+            Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
+            _ => return false,
+        }
+        true
+    }
+
+    pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>) {
+        // The one who holds the connection adds the values of the variables that the workspace names.
+        self.ask(Purpose::Launch(kind), Request::Launch { kind, set, keys: std::collections::BTreeMap::new() });
+    }
+
+    pub(crate) fn control(&mut self, run: String, action: RunAction) {
+        self.ask(Purpose::Control(run.clone(), action), Request::Control { run, action });
+    }
+
+    /// Actions on one run, the same on every screen.
+    pub(crate) fn act_run(&mut self, run: Option<String>, action: Action) {
+        let Some(record) = run.as_ref().and_then(|id| self.run(id)).cloned() else {
+            self.notice(Mood::Plain, "there is no run here yet; t starts a training, e an evaluation");
+            return;
+        };
+        use crate::domain::run::RunState as S;
+        let (id, state) = (record.run, record.state);
+        match action {
+            Action::Pause if state == S::Paused => self.control(id, RunAction::Resume),
+            Action::Resume if state == S::Paused || record.resumable => self.control(id, RunAction::Resume),
+            Action::Resume => self.notice(Mood::Plain, format!("{id} is {state} and has nothing to resume from")),
+            _ if state.is_final() => self.notice(Mood::Plain, format!("{id} is {state} already")),
+            Action::Pause => self.control(id, RunAction::Pause),
+            Action::Checkpoint => self.control(id, RunAction::Checkpoint),
+            Action::StopAndKeep => self.control(id, RunAction::Stop),
+            Action::CancelRun => {
+                let question = format!("Cancel {id}? What it has learned since its last checkpoint is lost (S would keep it).");
+                self.layers.push(Layer::Confirm { question, then: Confirmed::Cancel(id) });
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn decide(&mut self, words: String, decision: Decision) {
+        self.ask(Purpose::Decide(words), Request::Decide { decision });
+    }
+
+    pub(crate) fn candidate_names(&self) -> Vec<String> {
+        self.board.board.iter().flat_map(|b| b.rows.iter().map(|r| r.candidate.clone())).collect()
+    }
+
+    /// Opens a line to type in.
+    pub(crate) fn type_line(&mut self, title: impl Into<String>, start: impl Into<String>, purpose: TextPurpose) {
+        self.layers.push(Layer::text(title, start, purpose));
+    }
+
+    fn act_layer(&mut self, action: Action) {
+        let height = usize::from(self.size.1.saturating_sub(6).max(1));
+        let flips = self.board.flips().len();
+        let Some(layer) = self.layers.last_mut() else { return };
+        match layer {
+            Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
+                Action::Back => drop(self.layers.pop()),
+                _ => *scroll = moved(*scroll, action, height, 500),
+            },
+            Layer::Flip { scroll } => match action {
+                Action::Back => drop(self.layers.pop()),
+                // The arrows walk through the flips, pages scroll within one.
+                Action::Up => {
+                    *scroll = 0;
+                    self.board.flip = self.board.flip.saturating_sub(1);
+                }
+                Action::Down => {
+                    *scroll = 0;
+                    self.board.flip = (self.board.flip + 1).min(flips.saturating_sub(1));
+                }
+                _ => *scroll = moved(*scroll, action, height, 500),
+            },
+            Layer::Confirm { then, .. } => {
+                let then = then.clone();
+                self.layers.pop();
+                match (action, then) {
+                    (Action::Yes, Confirmed::Cancel(run)) => self.control(run, RunAction::Cancel),
+                    _ => {}
+                }
+            }
+            Layer::Picker(picker) => match action {
+                Action::Back => drop(self.layers.pop()),
+                Action::Accept => {
+                    let choice = picker.chosen();
+                    self.layers.pop();
+                    if let Some(choice) = choice {
+                        self.chosen(choice);
+                    }
+                }
+                _ => picker.go(moved(picker.selected, action, height, usize::MAX)),
+            },
+            Layer::Text { input, purpose, .. } => match action {
+                Action::Accept => {
+                    let (text, purpose) = (input.text().trim().to_owned(), purpose.clone());
+                    self.layers.pop();
+                    self.typed(purpose, text);
+                }
+                Action::Back => {
+                    let purpose = purpose.clone();
+                    self.layers.pop();
+                    self.gave_up(&purpose);
+                }
+                _ => {}
+            },
+            Layer::Form(form) => match action {
+                Action::Back => drop(self.layers.pop()),
+                Action::FieldNext => form.step(1),
+                Action::FieldPrevious => form.step(-1),
+                Action::Accept => {
+                    if let Some(values) = form.submit() {
+                        let purpose = form.purpose.clone();
+                        self.layers.pop();
+                        self.submitted(purpose, values);
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+
+    fn chosen(&mut self, choice: Choice) {
+        match choice {
+            Choice::Action(context, action) => {
+                match context {
+                    Context::Strata => self.screen = Screen::Strata,
+                    Context::Rows => {
+                        self.screen = Screen::Strata;
+                        self.strata.pane = crate::tui::screens::strata::Pane::Rows;
+                    }
+                    Context::Train => self.screen = Screen::Train,
+                    Context::Board | Context::Flips => self.screen = Screen::Board,
+                    Context::Runs => self.screen = Screen::Runs,
+                    _ => {}
+                }
+                self.act(action);
+            }
+            Choice::ShowRun(run) => self.show_training(run),
+            Choice::Overlay(run) => self.train.toggle_overlay(run),
+        }
+    }
+
+    fn submitted(&mut self, purpose: FormPurpose, values: Vec<(String, String)>) {
+        match purpose {
+            FormPurpose::Launch(kind) => self.launch(kind, values),
+            FormPurpose::ImportOutcomes => {
+                let value = |name: &str| values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default();
+                let (file, candidate) = (value("file"), value("candidate"));
+                self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, candidate });
+            }
+        }
+    }
+
+    /// What was typed so far changed: searches follow as one types.
+    pub(super) fn input_changed(&mut self) {
+        match self.layers.last_mut() {
+            Some(Layer::Text { input, purpose: TextPurpose::FilterRuns { .. }, .. }) => {
+                self.runs_screen.filter = input.text().to_owned();
+            }
+            Some(Layer::Picker(picker)) => picker.search(),
+            _ => {}
+        }
+    }
+
+    fn gave_up(&mut self, purpose: &TextPurpose) {
+        if let TextPurpose::FilterRuns { before } = purpose {
+            self.runs_screen.filter.clone_from(before);
+        }
+    }
+
+    fn typed(&mut self, purpose: TextPurpose, text: String) {
+        let some = |text: String| Some(text).filter(|t| !t.is_empty());
+        match purpose {
+            TextPurpose::SearchRows => self.strata.search(text),
+            TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
+            TextPurpose::SamplePer => match text.parse::<usize>() {
+                Ok(per @ 1..=10_000) => {
+                    self.ask(Purpose::Sample, Request::Sample { per, part: None, seed: self.now_ms });
+                }
+                _ => self.notice(Mood::Bad, format!("`{text}` is no number of rows; expected 1 to 10000")),
+            },
+            TextPurpose::Mark { row } => {
+                if let Some(mark) = some(text) {
+                    let on = !self.strata.has_mark(&row, &mark);
+                    self.decide(format!("mark row {row}"), Decision::Mark { row, mark, on });
+                }
+            }
+            TextPurpose::Gold { row } => {
+                self.decide(format!("set the gold of row {row}"), Decision::Gold { row, gold: some(text) });
+            }
+            TextPurpose::Note { row } => {
+                self.decide(format!("write the note of row {row}"), Decision::Note { row, note: some(text) });
+            }
+            TextPurpose::NameStratum { stratum } => {
+                self.decide("name the stratum".into(), Decision::NameStratum { stratum, name: some(text) });
+            }
+            TextPurpose::NameCandidate { candidate } => match some(text) {
+                Some(name) => self.decide(format!("rename {candidate}"), Decision::NameCandidate { candidate, name }),
+                None => self.notice(Mood::Plain, "a candidate needs a name; it keeps its old one"),
+            },
+        }
+    }
+}
+
+/// A place in a list after a moving action.
+pub(crate) fn moved(at: usize, action: Action, page: usize, max: usize) -> usize {
+    match action {
+        Action::Up => at.saturating_sub(1),
+        Action::Down => at.saturating_add(1).min(max),
+        Action::PageUp => at.saturating_sub(page.max(1)),
+        Action::PageDown => at.saturating_add(page.max(1)).min(max),
+        Action::First => 0,
+        Action::Last => max,
+        _ => at,
+    }
+}

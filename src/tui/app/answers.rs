@@ -1,0 +1,105 @@
+//! The engine's answers, each by what it was asked for.
+
+use super::{App, Mood, Purpose, Screen};
+use crate::domain::api::{Request, Response, RowQuery};
+use crate::domain::event::EventBody;
+use crate::domain::run::{RunAction, RunKind};
+use crate::tui::screens::strata::Pane;
+use crate::tui::widgets::number;
+
+impl App {
+    pub(super) fn answer(&mut self, tag: u64, purpose: Purpose, response: Response) {
+        if let Response::Error { error } = response {
+            self.strata.request_failed(tag);
+            if matches!(purpose, Purpose::Compare(..)) {
+                self.board.asked = None;
+            }
+            self.notice(Mood::Bad, format!("could not {}: {}", purpose.words(), error.message));
+            return;
+        }
+        match (purpose, response) {
+            (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
+            (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
+            (Purpose::Sample, Response::Sample { rows }) => {
+                self.show_rows(format!("a sample of {} rows", number::count(rows.len())), rows);
+            }
+            (Purpose::Launch(kind), Response::Launched { run }) => {
+                if kind == RunKind::Train {
+                    self.show_training(run.clone());
+                }
+                let where_ = if kind == RunKind::Train { "" } else { "; 7 shows it" };
+                self.notice(Mood::Good, format!("{run} is on its way{where_}"));
+            }
+            (Purpose::Control(run, action), _) => {
+                let words = match action {
+                    RunAction::Pause => "will pause after this step",
+                    RunAction::Resume => "goes on",
+                    RunAction::Checkpoint => "will write a checkpoint after this step",
+                    RunAction::Stop => "will finish with a checkpoint",
+                    RunAction::Cancel => "will end",
+                };
+                self.notice(Mood::Plain, format!("{run} {words}"));
+            }
+            (Purpose::Compare(a, b), Response::Compare { comparison }) => self.board.comparison_arrived(&a, &b, comparison),
+            (Purpose::StepRows { run, step }, Response::Events { events, .. }) => {
+                let rows = events.into_iter().find_map(|e| match e.body {
+                    EventBody::Step { step: s, rows, .. } if s == step => Some(rows),
+                    _ => None,
+                });
+                match rows {
+                    Some(rows) if !rows.is_empty() => self.show_rows(format!("rows of step {step} of {run}"), rows),
+                    _ => self.notice(Mood::Plain, format!("step {step} of {run} does not say which rows it used")),
+                }
+            }
+            (Purpose::Decide(_), response) => {
+                self.strata.rows_stale = true;
+                if let Response::Done { message } = response {
+                    self.notice(Mood::Good, if message.is_empty() { "done; u takes it back".into() } else { message });
+                }
+            }
+            (Purpose::Undo, response) => {
+                self.strata.rows_stale = true;
+                let text = if let Response::Done { message } = response { message } else { String::new() };
+                self.notice(Mood::Good, if text.is_empty() { "taken back".into() } else { text });
+            }
+            (Purpose::Import, Response::Import { report }) => {
+                self.strata.rows_stale = true;
+                let bad = match (report.quarantined_total, report.quarantined.first()) {
+                    (0, _) => String::new(),
+                    (n, None) => format!(", {} quarantined", number::count(n)),
+                    (n, Some(q)) => format!(", {} quarantined, first {}:{}: {}", number::count(n), q.file, q.line, q.reason),
+                };
+                let mood = if report.quarantined_total > 0 { Mood::Bad } else { Mood::Good };
+                self.notice(mood, format!("{} rows ({}) in {:.1}s{bad}", number::count(report.rows), report.format, report.seconds));
+            }
+            (Purpose::ImportOutcomes(file), Response::ImportedOutcomes { rows, matched }) => {
+                self.notice(Mood::Good, format!("{file}: {} outcomes, {} of rows known here", number::count(rows), number::count(matched)));
+            }
+            (purpose, _) => self.notice(Mood::Bad, format!("could not {}: the engine gave an answer of another kind; are both of one version?", purpose.words())),
+        }
+    }
+
+    /// Some rows by their ids, on the strata screen.
+    pub(crate) fn show_rows(&mut self, title: String, ids: Vec<String>) {
+        self.screen = Screen::Strata;
+        self.layers.clear();
+        self.strata.pane = Pane::Rows;
+        self.strata.show(RowQuery { ids: Some(ids), ..RowQuery::default() }, title);
+    }
+
+    /// Asks for what the strata screen shows and does not have.
+    pub(super) fn fetch_rows(&mut self) {
+        if !self.connected() {
+            return;
+        }
+        let height = crate::tui::screens::strata::rows_height(self.size);
+        if let Some(query) = self.strata.wants_rows(height) {
+            let tag = self.ask(Purpose::Rows(query.clone()), Request::Rows { query });
+            self.strata.rows_tag = tag;
+        }
+        if let Some(id) = self.strata.wants_row() {
+            let tag = self.ask(Purpose::Row(id.clone()), Request::Row { id: id.clone() });
+            self.strata.row_asked(tag, id);
+        }
+    }
+}

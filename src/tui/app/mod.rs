@@ -1,0 +1,309 @@
+//! The state of the screens. [`App::update`] takes a message and returns effects; nothing here reads a clock, a file or a socket.
+
+mod actions;
+mod answers;
+mod update;
+
+pub(crate) use actions::moved;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::config::Settings;
+use super::key::Key;
+use super::keymap::{Context, Keymap};
+use super::layers::Layer;
+use super::screens::board::BoardState;
+use super::screens::runs::RunsState;
+use super::screens::strata::StrataState;
+use super::screens::train::TrainState;
+use super::series::RunSeries;
+use super::signs::Signs;
+use super::theme::{Theme, bundled};
+use super::widgets::Look;
+use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, View};
+use crate::domain::run::{RunAction, RunKind, RunRecord};
+
+/// What happens to the state.
+#[derive(Clone, Debug)]
+pub enum Message {
+    Key(Key),
+    Paste(String),
+    Resize(u16, u16),
+    Engine(FromEngine),
+    /// The user's configuration was read, or read again.
+    Settings(Settings),
+    /// Time passed while something on screen counts it.
+    Tick,
+}
+
+/// What the state asks of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Send(ToEngine),
+    /// Leave; runs go on.
+    Quit,
+    /// Give the terminal back to the shell until it says otherwise.
+    Suspend,
+    /// Draw everything anew.
+    Redraw,
+}
+
+/// The screens that exist, with the numbers of the design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    Strata,
+    Train,
+    Board,
+    Runs,
+}
+
+impl Screen {
+    pub const ALL: [(char, &'static str, Self); 4] =
+        [('1', "Strata", Self::Strata), ('4', "Train", Self::Train), ('5', "Board", Self::Board), ('7', "Runs", Self::Runs)];
+}
+
+/// The connection to the engine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Link {
+    Connecting { since_ms: u64 },
+    Up { status: EngineStatus },
+    Lost { reason: String, since_ms: u64 },
+}
+
+/// How a notice is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    Good,
+    Plain,
+    /// Stays until it is closed.
+    Bad,
+}
+
+/// A line that tells what happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub mood: Mood,
+    pub text: String,
+}
+
+/// What a question to the engine was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Purpose {
+    Rows(RowQuery),
+    Row(String),
+    Sample,
+    Launch(RunKind),
+    Control(String, RunAction),
+    Compare(String, String),
+    StepRows { run: String, step: u64 },
+    /// A decision; the text says which.
+    Decide(String),
+    Undo,
+    Import,
+    ImportOutcomes(String),
+}
+
+impl Purpose {
+    /// What is being waited for, or what could not be done.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Rows(_) => "read the rows".into(),
+            Self::Row(id) => format!("read row {id}"),
+            Self::Sample => "draw a sample".into(),
+            Self::Launch(kind) => format!("start the {kind} run"),
+            Self::Control(run, action) => format!("{} {run}", action_name(*action)),
+            Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
+            Self::Decide(what) => what.clone(),
+            Self::Undo => "undo".into(),
+            Self::Import => "import the data".into(),
+            Self::ImportOutcomes(file) => format!("import outcomes from {file}"),
+        }
+    }
+
+    /// Whether asking again after a lost connection could do something twice.
+    const fn changes_things(&self) -> bool {
+        !matches!(self, Self::Rows(_) | Self::Row(_) | Self::Sample | Self::Compare(..) | Self::StepRows { .. })
+    }
+}
+
+pub const fn action_name(action: RunAction) -> &'static str {
+    match action {
+        RunAction::Pause => "pause",
+        RunAction::Resume => "resume",
+        RunAction::Checkpoint => "checkpoint",
+        RunAction::Stop => "stop",
+        RunAction::Cancel => "cancel",
+    }
+}
+
+/// A question under way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pending {
+    pub purpose: Purpose,
+    pub since_ms: u64,
+}
+
+/// Everything that the screens show.
+#[derive(Debug)]
+pub struct App {
+    pub size: (u16, u16),
+    pub now_ms: u64,
+    pub look: Look,
+    pub themes: Vec<Theme>,
+    pub keymap: Keymap,
+    pub screen: Screen,
+    /// From below; the last one has the keys.
+    pub layers: Vec<Layer>,
+    pub link: Link,
+    pub notices: Vec<Notice>,
+    pub pending: BTreeMap<u64, Pending>,
+    /// Newest first; none until the engine has told.
+    pub runs: Option<Vec<RunRecord>>,
+    pub series: BTreeMap<String, RunSeries>,
+    pub strata: StrataState,
+    pub train: TrainState,
+    pub board: BoardState,
+    pub runs_screen: RunsState,
+    /// Views followed, runs with `after` as it was asked.
+    followed: BTreeMap<View, View>,
+    next_tag: u64,
+    outbox: Vec<Effect>,
+}
+
+impl App {
+    pub fn new(size: (u16, u16), signs: Signs, now_ms: u64) -> Self {
+        Self {
+            size,
+            now_ms,
+            look: Look { theme: bundled("dark"), signs },
+            themes: Vec::new(),
+            keymap: Keymap::default(),
+            screen: Screen::Strata,
+            layers: Vec::new(),
+            link: Link::Connecting { since_ms: now_ms },
+            notices: Vec::new(),
+            pending: BTreeMap::new(),
+            runs: None,
+            series: BTreeMap::new(),
+            strata: StrataState::default(),
+            train: TrainState::default(),
+            board: BoardState::default(),
+            runs_screen: RunsState::default(),
+            followed: BTreeMap::new(),
+            next_tag: 1,
+            outbox: Vec::new(),
+        }
+    }
+
+    /// The contexts in which a key is looked up, innermost first.
+    pub fn contexts(&self) -> Vec<Context> {
+        match self.layers.last() {
+            Some(layer) => layer.contexts(),
+            None => {
+                let pane = match self.screen {
+                    Screen::Strata => self.strata.context(),
+                    Screen::Train => Context::Train,
+                    Screen::Board => self.board.context(),
+                    Screen::Runs => Context::Runs,
+                };
+                vec![pane, Context::Nav, Context::Global, Context::Always]
+            }
+        }
+    }
+
+    pub const fn connected(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    pub fn runs(&self) -> &[RunRecord] {
+        self.runs.as_deref().unwrap_or_default()
+    }
+
+    pub fn run(&self, id: &str) -> Option<&RunRecord> {
+        self.runs().iter().find(|r| r.run == id)
+    }
+
+    /// Runs under way, for the header.
+    pub fn under_way(&self) -> impl Iterator<Item = &RunRecord> {
+        self.runs().iter().filter(|r| !r.state.is_final())
+    }
+
+    /// How often the screen changes by time alone; none: never.
+    pub fn tick_ms(&self) -> Option<u64> {
+        if !self.connected() || !self.pending.is_empty() {
+            Some(1000)
+        } else if self.screen == Screen::Runs && !self.runs().is_empty() {
+            // Ages are shown in minutes.
+            Some(60_000)
+        } else {
+            None
+        }
+    }
+
+    pub fn notice(&mut self, mood: Mood, text: impl Into<String>) {
+        let notice = Notice { mood, text: text.into() };
+        self.notices.retain(|n| n.mood == Mood::Bad && *n != notice);
+        // A hundred failures tell no more than the last few.
+        if self.notices.len() >= 5 {
+            self.notices.remove(0);
+        }
+        self.notices.push(notice);
+    }
+
+    /// Asks the engine; the answer comes back with the purpose. While there is no engine, what changes nothing is left for later.
+    pub(super) fn ask(&mut self, purpose: Purpose, request: Request) -> Option<u64> {
+        if !self.connected() {
+            if purpose.changes_things() {
+                self.notice(Mood::Bad, format!("cannot {} without the engine; wait for the connection and try again", purpose.words()));
+            }
+            return None;
+        }
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.pending.insert(tag, Pending { purpose, since_ms: self.now_ms });
+        self.outbox.push(Effect::Send(ToEngine::Ask { tag, request }));
+        Some(tag)
+    }
+
+    /// Follows what the screens show, and nothing else.
+    fn sync_follows(&mut self) {
+        if !self.connected() {
+            return;
+        }
+        let mut wanted = BTreeSet::from([View::Runs, View::Board, View::Strata]);
+        let mut runs: Vec<String> = Vec::new();
+        if self.screen == Screen::Train {
+            runs.extend(self.shown_run());
+            runs.extend(self.train.overlays.iter().cloned());
+        }
+        if self.screen == Screen::Runs {
+            runs.extend(self.selected_run());
+        }
+        wanted.extend(runs.into_iter().map(|run| View::Run { run, after: 0 }));
+        let gone: Vec<View> = self.followed.keys().filter(|v| !wanted.contains(v)).cloned().collect();
+        for key in gone {
+            if let Some(view) = self.followed.remove(&key) {
+                self.outbox.push(Effect::Send(ToEngine::Unfollow { view }));
+            }
+        }
+        for key in wanted {
+            if !self.followed.contains_key(&key) {
+                let view = match &key {
+                    View::Run { run, .. } => {
+                        View::Run { run: run.clone(), after: self.series.get(run).map_or(0, |s| s.last_seq) }
+                    }
+                    other => other.clone(),
+                };
+                self.outbox.push(Effect::Send(ToEngine::Follow { view: view.clone() }));
+                self.followed.insert(key, view);
+            }
+        }
+    }
+
+    /// The candidate that others are compared with: the board's baseline, else its first row.
+    pub fn baseline(&self) -> Option<String> {
+        let rows = &self.board.board.as_ref()?.rows;
+        rows.iter().find(|r| r.rung == "baseline").or_else(|| rows.first()).map(|r| r.candidate.clone())
+    }
+}

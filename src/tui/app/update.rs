@@ -1,0 +1,166 @@
+//! A message comes in: keys to actions, engine's news to state.
+
+use super::{App, Effect, Link, Message, Mood, Purpose, Screen};
+use crate::domain::api::{FromEngine, Push};
+use crate::domain::run::{RunKind, RunRecord, RunState};
+use crate::tui::config::Settings;
+use crate::tui::key::Key;
+
+impl App {
+    /// The only way the state changes. `now_ms` is the time since the Unix epoch.
+    pub fn update(&mut self, message: Message, now_ms: u64) -> Vec<Effect> {
+        self.now_ms = now_ms;
+        match message {
+            Message::Key(key) => self.key(key),
+            Message::Paste(text) => {
+                if let Some(input) = self.layers.last_mut().and_then(|l| l.input()) {
+                    input.insert(&text);
+                    self.input_changed();
+                }
+            }
+            Message::Resize(width, height) => self.size = (width, height),
+            Message::Engine(news) => self.engine(news),
+            Message::Settings(settings) => self.settings(settings),
+            Message::Tick => {}
+        }
+        self.fetch_rows();
+        self.sync_follows();
+        std::mem::take(&mut self.outbox)
+    }
+
+    fn key(&mut self, key: Key) {
+        let contexts = self.contexts();
+        if let Some(binding) = self.keymap.find(&contexts, key) {
+            self.act(binding.action);
+        } else if let Some(layer) = self.layers.last_mut() {
+            if layer.key(key) {
+                self.input_changed();
+            }
+        }
+    }
+
+    fn settings(&mut self, settings: Settings) {
+        self.keymap = settings.keymap;
+        let name = if self.themes.is_empty() { settings.theme } else { self.look.theme.name.clone() };
+        self.themes = settings.themes;
+        if let Some(theme) = self.themes.iter().find(|t| t.name == name) {
+            self.look.theme = theme.clone();
+        }
+        // What was wrong in an earlier version of the files is not wrong any more.
+        self.notices.retain(|n| !n.text.starts_with(Settings::PROBLEM));
+        for problem in settings.problems {
+            self.notice(Mood::Bad, format!("{}{problem}", Settings::PROBLEM));
+        }
+    }
+
+    fn engine(&mut self, news: FromEngine) {
+        match news {
+            FromEngine::Connected { status } => {
+                if matches!(self.link, Link::Lost { .. }) {
+                    self.notice(Mood::Good, "connected again");
+                }
+                for notice in status.notices.iter().take(3) {
+                    self.notice(Mood::Plain, notice.clone());
+                }
+                self.link = Link::Up { status };
+                self.followed.clear();
+                self.strata.forget_requests();
+                self.board.asked = None;
+                self.refresh_comparison();
+            }
+            FromEngine::Lost { reason } => {
+                let since_ms = match &self.link {
+                    Link::Lost { since_ms, .. } | Link::Connecting { since_ms } => *since_ms,
+                    Link::Up { .. } => self.now_ms,
+                };
+                let lost: Vec<Purpose> = std::mem::take(&mut self.pending).into_values().map(|p| p.purpose).collect();
+                for purpose in lost.into_iter().filter(Purpose::changes_things) {
+                    let text = format!("the connection was lost before the engine could say whether it did: {}", purpose.words());
+                    self.notice(Mood::Bad, text);
+                }
+                self.link = Link::Lost { reason, since_ms };
+                self.strata.forget_requests();
+                self.board.asked = None;
+            }
+            FromEngine::Answer { tag, response } => {
+                if let Some(pending) = self.pending.remove(&tag) {
+                    self.answer(tag, pending.purpose, response);
+                }
+            }
+            FromEngine::Push { push } => self.push(push),
+        }
+    }
+
+    fn push(&mut self, push: Push) {
+        match push {
+            Push::Runs { mut runs } => {
+                runs.sort_by(|a, b| b.created_ms.cmp(&a.created_ms).then_with(|| b.run.cmp(&a.run)));
+                // News that came while the connection was away are news too.
+                if let Some(before) = self.runs.take() {
+                    for run in &runs {
+                        let was = before.iter().find(|r| r.run == run.run).map(|r| r.state);
+                        self.state_changed(run, was);
+                    }
+                }
+                self.runs = Some(runs);
+            }
+            Push::RunChanged { run } => {
+                let was = self.run(&run.run).map(|r| r.state);
+                self.state_changed(&run, was);
+                let runs = self.runs.get_or_insert_default();
+                match runs.iter_mut().find(|r| r.run == run.run) {
+                    Some(known) => *known = run,
+                    None => {
+                        let at = runs.partition_point(|r| r.created_ms > run.created_ms);
+                        runs.insert(at, run);
+                    }
+                }
+            }
+            Push::Events { run, events } => self.series.entry(run).or_default().push(events),
+            Push::Board { board } => {
+                self.board.fill(board);
+                self.refresh_comparison();
+                // The golden answers and outcomes behind the rows may be others now.
+                self.strata.rows_stale = true;
+            }
+            Push::Strata { view } => self.strata.fill(view),
+        }
+    }
+
+    /// Tells of runs that came to their end.
+    fn state_changed(&mut self, run: &RunRecord, was: Option<RunState>) {
+        if !run.state.is_final() || was.is_none_or(RunState::is_final) {
+            return;
+        }
+        let name = &run.run;
+        match run.state {
+            RunState::Done | RunState::Stopped => {
+                let result = self.result_words(run);
+                let next = match (run.kind, &run.candidate) {
+                    (RunKind::Train, Some(candidate)) => {
+                        if self.screen != Screen::Board {
+                            self.compare_with_baseline(candidate);
+                        }
+                        "; 5 shows what it fixed and broke"
+                    }
+                    (RunKind::Eval, _) => "; 5 shows the board",
+                    (RunKind::Strata, _) => "; 1 shows the strata",
+                    _ => "",
+                };
+                self.notice(Mood::Good, format!("{name} is {}{result}{next}", run.state));
+            }
+            RunState::Cancelled => self.notice(Mood::Plain, format!("{name} is cancelled")),
+            _ => {
+                let why = run.message.as_deref().unwrap_or("it left no last words");
+                let next = if run.resumable { "; it can be resumed on screen 7" } else { "; screen 7 has its log" };
+                self.notice(Mood::Bad, format!("{name} {}: {why}{next}", run.state));
+            }
+        }
+    }
+
+    /// `: accuracy .908`
+    fn result_words(&self, run: &RunRecord) -> String {
+        let primary = self.board.board.as_ref().map(|b| b.primary.clone()).unwrap_or_default();
+        run.metrics.get(&primary).map(|v| format!(": {primary} {}", crate::tui::widgets::number::share(*v, 3))).unwrap_or_default()
+    }
+}

@@ -1,0 +1,226 @@
+//! Forms: a few settings with what they must be, checked before anything is sent.
+
+use crate::domain::run::RunKind;
+use crate::tui::key::{Code, Key};
+use crate::tui::widgets::input::TextInput;
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A whole number of at least 1.
+    Count,
+    /// A number above 0.
+    Positive,
+    /// A number between 0 and 1, both out.
+    Rate,
+    Text,
+    /// Must not be empty.
+    Needed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Path of `workspace.toml`, or a name of the request.
+    pub key: &'static str,
+    pub label: &'static str,
+    /// What is meant, with an example.
+    pub hint: &'static str,
+    pub want: Want,
+    pub input: TextInput,
+    /// Values to walk through with left and right at the line's ends.
+    pub choices: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FormPurpose {
+    Launch(RunKind),
+    ImportOutcomes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub title: &'static str,
+    pub purpose: FormPurpose,
+    pub fields: Vec<Field>,
+    pub focus: usize,
+    /// The field that cannot be sent as it is, and why.
+    pub error: Option<(usize, String)>,
+}
+
+fn field(key: &'static str, label: &'static str, hint: &'static str, want: Want) -> Field {
+    Field { key, label, hint, want, input: TextInput::default(), choices: Vec::new() }
+}
+
+impl Form {
+    /// The settings of a training that one mostly changes. Empty ones are taken from `workspace.toml`; `like` is the run to start from.
+    pub fn train(like: &[(String, String)]) -> Self {
+        let choices = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
+        let mut fields = vec![
+            field("tuning.train.rank", "rank", "size of the adapter: 8, 16, 64", Want::Count),
+            field("tuning.train.alpha", "alpha", "scale of the adapter, mostly twice the rank", Want::Positive),
+            field("tuning.train.learning_rate", "learning rate", "2e-4 for LoRA, ten times less for all weights", Want::Rate),
+            field("tuning.train.epochs", "epochs", "times through the train part: 4, 0.5", Want::Positive),
+            field("tuning.train.batch_size", "batch size", "rows of one step: 8, 16", Want::Count),
+            Field {
+                choices: choices(&["all-linear", "q_proj,v_proj"]),
+                ..field("tuning.train.targets", "targets", "layers with an adapter: all-linear, or q_proj,v_proj", Want::Text)
+            },
+            Field {
+                choices: choices(&["bare", "same"]),
+                ..field("tuning.train.prompt", "prompt", "bare (input only), same (the stage's prompt), or a file", Want::Text)
+            },
+        ];
+        for field in &mut fields {
+            let short = field.key.rsplit('.').next().unwrap_or_default();
+            if let Some((_, value)) = like.iter().find(|(k, _)| k == field.key || k == short) {
+                field.input = TextInput::new(value.clone());
+            }
+        }
+        Self { title: "train a LoRA adapter", purpose: FormPurpose::Launch(RunKind::Train), fields, focus: 0, error: None }
+    }
+
+    pub fn eval(candidates: Vec<String>) -> Self {
+        let fields = vec![Field {
+            choices: candidates,
+            ..field("candidate", "candidate", "a candidate's name, RUN or RUN@STEP; empty: the pipeline as it stands", Want::Text)
+        }];
+        Self { title: "evaluate a candidate", purpose: FormPurpose::Launch(RunKind::Eval), fields, focus: 0, error: None }
+    }
+
+    pub fn outcomes() -> Self {
+        let fields = vec![
+            field("file", "file", "jsonl with id, output, and correct or score", Want::Needed),
+            field("candidate", "candidate", "its name on the board", Want::Needed),
+        ];
+        Self { title: "import outcomes", purpose: FormPurpose::ImportOutcomes, fields, focus: 0, error: None }
+    }
+
+    pub fn input(&mut self) -> Option<&mut TextInput> {
+        self.fields.get_mut(self.focus).map(|f| &mut f.input)
+    }
+
+    pub fn step(&mut self, by: isize) {
+        let n = self.fields.len() as isize;
+        self.focus = (self.focus as isize + by).rem_euclid(n.max(1)) as usize;
+    }
+
+    /// Typing; left and right walk through a field's choices where it is empty or holds one of them.
+    pub fn key(&mut self, key: Key) -> bool {
+        self.error = None;
+        let Some(field) = self.fields.get_mut(self.focus) else { return false };
+        let by = match key.code {
+            Code::Right if !key.ctrl => 1,
+            Code::Left if !key.ctrl => -1,
+            _ => return field.input.key(key),
+        };
+        let known = field.choices.iter().position(|c| c == field.input.text());
+        if field.choices.is_empty() || (known.is_none() && !field.input.text().is_empty()) {
+            return field.input.key(key);
+        }
+        // The empty value is one of the choices, before the first.
+        let n = field.choices.len() as isize + 1;
+        let to = (known.map_or(0, |i| i as isize + 1) + by).rem_euclid(n);
+        let text = (to as usize).checked_sub(1).and_then(|i| field.choices.get(i)).cloned().unwrap_or_default();
+        field.input = TextInput::new(text);
+        true
+    }
+
+    /// The filled-in values, when all are what they must be; else the focus goes to the first that is not.
+    pub fn submit(&mut self) -> Option<Vec<(String, String)>> {
+        let mut values = Vec::new();
+        for (i, field) in self.fields.iter().enumerate() {
+            let text = field.input.text().trim();
+            match check(field.want, text) {
+                Ok(()) if text.is_empty() => {}
+                Ok(()) => values.push((field.key.to_owned(), value(field.key, text))),
+                Err(why) => {
+                    self.focus = i;
+                    self.error = Some((i, why));
+                    return None;
+                }
+            }
+        }
+        Some(values)
+    }
+}
+
+/// As `--set` takes it: several targets are a list.
+fn value(key: &str, text: &str) -> String {
+    if key.ends_with(".targets") && text.contains(',') && !text.starts_with('[') {
+        let names: Vec<String> = text.split(',').map(|t| format!("{:?}", t.trim())).collect();
+        return format!("[{}]", names.join(", "));
+    }
+    text.to_owned()
+}
+
+fn check(want: Want, text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return if want == Want::Needed { Err("is needed".into()) } else { Ok(()) };
+    }
+    let number = || text.parse::<f64>().ok().filter(|n| n.is_finite());
+    let (fits, expected) = match want {
+        Want::Count => (text.parse::<u64>().is_ok_and(|n| n > 0), "a whole number of at least 1"),
+        Want::Positive => (number().is_some_and(|n| n > 0.0), "a number above 0"),
+        Want::Rate => (number().is_some_and(|n| n > 0.0 && n < 1.0), "a number between 0 and 1, such as 2e-4"),
+        Want::Text | Want::Needed => (true, ""),
+    };
+    if fits { Ok(()) } else { Err(format!("`{text}` is not {expected}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(form: &mut Form, at: usize, text: &str) {
+        form.fields[at].input = TextInput::new(text);
+    }
+
+    #[test]
+    fn only_what_was_filled_in_is_sent() {
+        let mut form = Form::train(&[]);
+        assert_eq!(form.submit(), Some(vec![]));
+        typed(&mut form, 0, "8");
+        typed(&mut form, 5, "q_proj, v_proj");
+        let sent = form.submit().unwrap();
+        assert_eq!(sent[0], ("tuning.train.rank".to_owned(), "8".to_owned()));
+        assert_eq!(sent[1], ("tuning.train.targets".to_owned(), "[\"q_proj\", \"v_proj\"]".to_owned()));
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_where_it_stands() {
+        for (at, text, why) in [
+            (0, "0", "a whole number"),
+            (0, "1.5", "a whole number"),
+            (1, "-1", "above 0"),
+            (2, "inf", "between 0 and 1"),
+            (2, "2", "between 0 and 1"),
+            (3, "nan", "above 0"),
+        ] {
+            let mut form = Form::train(&[]);
+            typed(&mut form, at, text);
+            assert_eq!(form.submit(), None);
+            assert_eq!(form.focus, at);
+            assert!(form.error.as_ref().is_some_and(|(i, e)| *i == at && e.contains(why)), "{:?}", form.error);
+        }
+        assert_eq!(Form::outcomes().submit(), None);
+    }
+
+    #[test]
+    fn a_new_run_starts_from_the_settings_of_the_last() {
+        let form = Form::train(&[("rank".into(), "4".into()), ("tuning.train.epochs".into(), "2".into())]);
+        assert_eq!((form.fields[0].input.text(), form.fields[3].input.text()), ("4", "2"));
+    }
+
+    #[test]
+    fn left_and_right_walk_through_choices_but_not_over_typed_text() {
+        let mut form = Form::eval(vec!["base".into(), "lora-1".into()]);
+        let right = Key::plain(Code::Right);
+        for want in ["base", "lora-1", "", "base"] {
+            form.key(right);
+            assert_eq!(form.fields[0].input.text(), want);
+        }
+        form.key(Key::char('x'));
+        form.key(right);
+        assert_eq!(form.fields[0].input.text(), "basex");
+    }
+}

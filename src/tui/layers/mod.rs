@@ -1,0 +1,82 @@
+//! What lies over a screen: help, palette, lines and forms being filled in, questions, details. Esc closes the top one.
+
+pub mod form;
+pub mod picker;
+pub mod view;
+
+use super::key::Key;
+use super::keymap::Context;
+use super::widgets::input::TextInput;
+use form::Form;
+use picker::Picker;
+
+/// One layer.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// Keys of the contexts from which help was called.
+    Help { scroll: usize, contexts: Vec<Context> },
+    Picker(Picker),
+    Text { title: String, input: TextInput, purpose: TextPurpose },
+    Form(Form),
+    Confirm { question: String, then: Confirmed },
+    /// The selected flip of the comparison: gold, A, B and their difference.
+    Flip { scroll: usize },
+    /// The settings of two runs.
+    Difference { a: String, b: String, scroll: usize },
+}
+
+/// What a typed line is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextPurpose {
+    SearchRows,
+    /// Follows as one types; giving up brings the filter from before back.
+    FilterRuns { before: String },
+    SamplePer,
+    Mark { row: String },
+    Gold { row: String },
+    Note { row: String },
+    NameStratum { stratum: String },
+    NameCandidate { candidate: String },
+}
+
+/// What happens after a yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    Cancel(String),
+}
+
+impl Layer {
+    pub fn text(title: impl Into<String>, start: impl Into<String>, purpose: TextPurpose) -> Self {
+        Self::Text { title: title.into(), input: TextInput::new(start), purpose }
+    }
+
+    pub fn contexts(&self) -> Vec<Context> {
+        match self {
+            Self::Help { .. } | Self::Flip { .. } | Self::Difference { .. } => {
+                vec![Context::Detail, Context::Nav, Context::Always]
+            }
+            Self::Picker(_) => vec![Context::Picker, Context::Always],
+            Self::Text { .. } => vec![Context::Text, Context::Always],
+            Self::Form(_) => vec![Context::Form, Context::Always],
+            Self::Confirm { .. } => vec![Context::Confirm, Context::Always],
+        }
+    }
+
+    /// The line being typed.
+    pub fn input(&mut self) -> Option<&mut TextInput> {
+        match self {
+            Self::Picker(picker) => Some(&mut picker.input),
+            Self::Text { input, .. } => Some(input),
+            Self::Form(form) => form.input(),
+            _ => None,
+        }
+    }
+
+    /// A key that is no action: typing. True when something changed.
+    pub fn key(&mut self, key: Key) -> bool {
+        if let Self::Form(form) = self {
+            return form.key(key);
+        }
+        self.input().is_some_and(|input| input.key(key))
+    }
+}

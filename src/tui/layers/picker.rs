@@ -1,0 +1,116 @@
+//! A list that narrows while one types: the palette, and choosing a run.
+
+use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Config, Matcher, Utf32Str};
+
+use crate::domain::run::RunRecord;
+use crate::tui::keymap::{Action, BINDINGS, Context, Keymap};
+use crate::tui::widgets::input::TextInput;
+
+/// What was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// An action, and the context in which it has a meaning.
+    Action(Context, Action),
+    ShowRun(String),
+    Overlay(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub label: String,
+    /// Shown at the right: keys, state.
+    pub aside: String,
+    pub choice: Choice,
+}
+
+#[derive(Clone, Debug)]
+pub struct Picker {
+    pub title: String,
+    pub input: TextInput,
+    pub items: Vec<Item>,
+    /// Places in `items` that match, best first.
+    pub shown: Vec<usize>,
+    pub selected: usize,
+}
+
+impl Picker {
+    pub fn new(title: &str, items: Vec<Item>) -> Self {
+        let shown = (0..items.len()).collect();
+        Self { title: title.into(), input: TextInput::default(), items, shown, selected: 0 }
+    }
+
+    /// Every action that makes sense by itself, each once.
+    pub fn palette(keymap: &Keymap) -> Self {
+        let own = |c| !matches!(c, Context::Nav | Context::Detail | Context::Text | Context::Form | Context::Picker | Context::Confirm);
+        let mut items: Vec<Item> = Vec::new();
+        for b in BINDINGS.iter().filter(|b| own(b.context) && !matches!(b.action, Action::Open | Action::Palette | Action::Back)) {
+            // `p` pauses on two screens: one entry each, told apart by the screen where the meaning hangs on it.
+            let everywhere = matches!(b.context, Context::Global | Context::Always)
+                || matches!(b.action, Action::LaunchEval | Action::LaunchTrain | Action::BuildStrata | Action::ImportOutcomes);
+            let label = if everywhere { b.help.to_owned() } else { format!("{}  ({})", b.help, b.context.title()) };
+            if items.iter().any(|i| i.label == label || matches!(i.choice, Choice::Action(_, a) if a == b.action && everywhere)) {
+                continue;
+            }
+            items.push(Item { label, aside: keymap.keys_of(b), choice: Choice::Action(b.context, b.action) });
+        }
+        Self::new("palette: any action", items)
+    }
+
+    /// Training runs, to be shown or drawn too.
+    pub fn runs<'a>(title: &str, runs: impl Iterator<Item = &'a RunRecord>, choice: fn(String) -> Choice) -> Self {
+        let item = |r: &RunRecord| {
+            let settings: Vec<String> = r.settings.iter().map(|(k, v)| format!("{}={v}", crate::tui::screens::short_key(k))).collect();
+            Item { label: format!("{}  {}", r.run, settings.join(" ")), aside: r.state.to_string(), choice: choice(r.run.clone()) }
+        };
+        Self::new(title, runs.map(item).collect())
+    }
+
+    /// Narrows the list to what was typed.
+    pub fn search(&mut self) {
+        let pattern = Pattern::parse(self.input.text(), CaseMatching::Ignore, Normalization::Smart);
+        let mut matcher = Matcher::new(Config::DEFAULT);
+        let mut buffer = Vec::new();
+        let mut scored: Vec<(u32, usize)> = self
+            .items
+            .iter()
+            .enumerate()
+            .filter_map(|(i, item)| pattern.score(Utf32Str::new(&item.label, &mut buffer), &mut matcher).map(|s| (s, i)))
+            .collect();
+        scored.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        self.shown = scored.into_iter().map(|(_, i)| i).collect();
+        self.selected = 0;
+    }
+
+    pub fn go(&mut self, to: usize) {
+        self.selected = to.min(self.shown.len().saturating_sub(1));
+    }
+
+    pub fn chosen(&self) -> Option<Choice> {
+        self.shown.get(self.selected).and_then(|i| self.items.get(*i)).map(|i| i.choice.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_palette_holds_every_action_once_and_finds_by_letters() {
+        let mut palette = Picker::palette(&Keymap::default());
+        for b in BINDINGS.iter().filter(|b| matches!(b.context, Context::Global | Context::Strata | Context::Train)) {
+            let there = palette.items.iter().any(|i| matches!(i.choice, Choice::Action(_, a) if a == b.action));
+            assert!(there || matches!(b.action, Action::Open | Action::Palette | Action::Back), "{}", b.name);
+        }
+        let mut labels: Vec<&str> = palette.items.iter().map(|i| i.label.as_str()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), palette.items.len());
+        palette.input.insert("impda");
+        palette.search();
+        assert_eq!(palette.chosen(), Some(Choice::Action(Context::Global, Action::ImportData)));
+        palette.input.insert("zzzz");
+        palette.search();
+        assert_eq!(palette.chosen(), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Draws the layers, each as a box over the screen.
+
+use ratatui::layout::Rect;
+
+use super::form::Form;
+use super::picker::Picker;
+use super::{Layer, TextPurpose};
+use crate::tui::app::App;
+use crate::tui::screens;
+use crate::tui::theme::Role;
+use crate::tui::widgets::window::scroll;
+use crate::tui::widgets::{Painter, text};
+
+pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
+    for layer in &app.layers {
+        match layer {
+            Layer::Help { scroll, contexts } => help(app, p, body, *scroll, contexts),
+            Layer::Picker(picker) => pick(p, body, picker),
+            Layer::Text { title, input, purpose } => {
+                let hint = hint(purpose);
+                let inner = boxed(p, body, 76, if hint.is_empty() { 3 } else { 4 }, title);
+                input.draw(p, inner, 0, 0, inner.width, true);
+                p.put(inner, 0, 1, inner.width, hint, Role::Dim);
+            }
+            Layer::Form(form) => self::form(p, body, form),
+            Layer::Confirm { question, .. } => {
+                let width = body.width.min(64);
+                let lines = text::wrap(question, usize::from(width.saturating_sub(2)), 6);
+                let inner = boxed(p, body, 64, lines.len() as u16 + 3, "sure?");
+                let y = p.paragraph(inner, 0, question, Role::Text);
+                p.pieces(inner, 0, y, &[("y".into(), Role::Key), (" yes   ".into(), Role::Text), ("n".into(), Role::Key), (" no".into(), Role::Text)]);
+            }
+            Layer::Flip { scroll } => screens::board::detail::draw(app, p, body, *scroll),
+            Layer::Difference { a, b, scroll } => screens::runs::difference::draw(app, p, body, a, b, *scroll),
+        }
+    }
+}
+
+const fn hint(purpose: &TextPurpose) -> &'static str {
+    match purpose {
+        TextPurpose::SearchRows => "words in the row's text, any case; mark:star finds marks; empty: all rows",
+        TextPurpose::FilterRuns { .. } => "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs",
+        TextPurpose::SamplePer => "rows of every stratum",
+        TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
+        TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
+        TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } => "empty: take it away",
+        TextPurpose::NameCandidate { .. } => "",
+    }
+}
+
+/// An emptied box in the middle of `body`; returns its inside.
+pub fn boxed(p: &mut Painter<'_>, body: Rect, width: u16, height: u16, title: &str) -> Rect {
+    let (width, height) = (width.min(body.width), height.min(body.height));
+    let area = Rect::new(body.x + (body.width - width) / 2, body.y + (body.height - height) / 3, width, height);
+    p.clear(area);
+    p.pane(area, title, true)
+}
+
+fn help(app: &App, p: &mut Painter<'_>, body: Rect, from: usize, contexts: &[crate::tui::keymap::Context]) {
+    let inner = boxed(p, body, 90, body.height, "help: the keys here");
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for (context, rows) in app.keymap.help(contexts) {
+        if !rows.is_empty() {
+            lines.push((String::new(), context.title().to_owned()));
+            lines.extend(rows.into_iter().map(|(keys, text)| (keys, text.to_owned())));
+        }
+    }
+    lines.push((String::new(), "signs".to_owned()));
+    let s = &p.look.signs;
+    for (sign, text) in [
+        (s.right, "the answer is right"),
+        (s.wrong, "the answer is wrong"),
+        (s.fixed, "fixed: wrong in A, right in B"),
+        (s.regressed, "regressed: right in A, wrong in B"),
+        (s.churned, "churned: wrong in both, in another way"),
+        (s.star, "marked by a person"),
+    ] {
+        lines.push((sign.to_owned(), text.to_owned()));
+    }
+    let keys_width = lines.iter().map(|(k, _)| text::width(k)).max().unwrap_or(0) as u16 + 2;
+    let height = usize::from(inner.height);
+    let from = from.min(lines.len().saturating_sub(height));
+    for (y, (keys, text)) in lines.iter().skip(from).take(height).enumerate() {
+        if keys.is_empty() {
+            p.put(inner, 0, y as u16, inner.width, text, Role::Title);
+        } else {
+            p.put(inner, 1, y as u16, keys_width, keys, Role::Key);
+            p.put(inner, 1 + keys_width, y as u16, inner.width, text, Role::Text);
+        }
+    }
+    if lines.len() > from + height {
+        p.put_right(inner, inner.width, inner.height - 1, 12, " more: pgdn ", Role::Dim);
+    }
+}
+
+fn pick(p: &mut Painter<'_>, body: Rect, picker: &Picker) {
+    let height = (picker.items.len() as u16).saturating_add(3).min(body.height).max(6);
+    let inner = boxed(p, body, 84, height, &picker.title);
+    picker.input.draw(p, inner, 0, 0, inner.width, true);
+    let rows = usize::from(inner.height.saturating_sub(1));
+    let top = scroll(0, picker.selected, rows);
+    for (y, (i, at)) in picker.shown.iter().enumerate().skip(top).take(rows).enumerate() {
+        let Some(item) = picker.items.get(*at) else { continue };
+        let y = y as u16 + 1;
+        let aside = (text::width(&item.aside) as u16).min(24);
+        if i == picker.selected {
+            p.highlight(inner, y, Role::Selected);
+            let pointer = p.look.signs.pointer;
+            p.put(inner, 0, y, 1, pointer, Role::Selected);
+        }
+        let role = if i == picker.selected { Role::Selected } else { Role::Text };
+        p.put(inner, 2, y, inner.width.saturating_sub(aside + 3), &item.label, role);
+        p.put_right(inner, inner.width, y, aside, &item.aside, if i == picker.selected { Role::Selected } else { Role::Key });
+    }
+    if picker.shown.is_empty() {
+        p.put(inner, 2, 1, inner.width, "nothing matches", Role::Dim);
+    }
+}
+
+fn form(p: &mut Painter<'_>, body: Rect, form: &Form) {
+    let inner = boxed(p, body, 76, form.fields.len() as u16 + 5, form.title);
+    let label = form.fields.iter().map(|f| f.label.len()).max().unwrap_or(0) as u16 + 3;
+    for (i, field) in form.fields.iter().enumerate() {
+        let (y, focused) = (i as u16, i == form.focus);
+        if focused {
+            let pointer = p.look.signs.pointer;
+            p.put(inner, 0, y, 1, pointer, Role::Key);
+        }
+        p.put(inner, 2, y, label, field.label, if focused { Role::Title } else { Role::Text });
+        let width = inner.width.saturating_sub(label + 2).min(34);
+        if field.input.text().is_empty() && !focused {
+            let empty = if matches!(field.want, super::form::Want::Needed) { "needed" } else { "as in workspace.toml" };
+            p.put(inner, label + 2, y, width, empty, Role::Dim);
+        } else {
+            field.input.draw(p, inner, label + 2, y, width, focused);
+        }
+        if !field.choices.is_empty() && focused {
+            p.put(inner, label + 3 + width, y, inner.width, "left/right: choices", Role::Dim);
+        }
+    }
+    let y = form.fields.len() as u16 + 1;
+    match &form.error {
+        Some((i, why)) => {
+            let name = form.fields.get(*i).map_or("", |f| f.label);
+            p.put(inner, 0, y, inner.width, &format!("{} {name}: {why}", p.look.signs.warning), Role::Bad);
+        }
+        None => {
+            let hint = form.fields.get(form.focus).map_or("", |f| f.hint);
+            p.put(inner, 0, y, inner.width, hint, Role::Dim);
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! A made-up workspace: what `tunebench bench frame` draws, and what the tests of the screens look at. No figure here is a measurement.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::app::{App, Effect, Message};
+use super::config::Settings;
+use super::keymap::Keymap;
+use super::signs::Signs;
+use super::theme::{BUNDLED, bundled};
+use crate::domain::api::{
+    EngineStatus, Failure, FromEngine, ImportReport, Push, Request, Response, RowDetail, RowPage, RowQuery, RowSummary, ToEngine, View,
+};
+use crate::domain::board::{Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta};
+use crate::domain::event::{Event, EventBody};
+use crate::domain::outcome::{Flip, FlipKind};
+use crate::domain::row::Part;
+use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
+
+/// The clock of the sample: 2026-01-01T00:00:00Z.
+pub const NOW_MS: u64 = 1_767_225_600_000;
+
+const TOPICS: [(&str, usize, f64, f64); 8] = [
+    ("card arrival", 812, 0.41, 0.93),
+    ("cash withdrawal fee", 640, 0.77, 0.95),
+    ("top-up failed", 502, 0.12, 0.58),
+    ("refund not showing", 488, 0.55, 0.81),
+    ("change of address", 377, 0.83, 0.97),
+    ("lost or stolen card", 301, 0.62, 0.9),
+    ("exchange rate", 180, 0.44, 0.79),
+    ("verify identity", 96, 0.5, 0.75),
+];
+
+const TEAMS: [&str; 5] = ["delivery", "card_lost", "refund", "transfer", "payments"];
+
+/// A deterministic number of 0..1 (Weyl sequence).
+fn noise(i: u64) -> f64 {
+    (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+pub fn status() -> EngineStatus {
+    EngineStatus {
+        version: "0.1.0".into(),
+        pid: 4711,
+        workspace: "support-router".into(),
+        root: "/home/ada/support-router".into(),
+        clients: 1,
+        started_ms: NOW_MS - 60_000,
+        device: "CPU, 2 threads".into(),
+        notices: vec![],
+    }
+}
+
+pub fn strata() -> StrataView {
+    let stratum = |(i, (name, rows, base, best)): (usize, &(&str, usize, f64, f64))| Stratum {
+        id: format!("s{i}"),
+        name: format!("{name} {}", if i % 2 == 0 { "(chat)" } else { "(mail)" }),
+        dimensions: BTreeMap::from([("channel".into(), if i % 2 == 0 { "chat" } else { "mail" }.into())]),
+        rows: *rows,
+        terms: vec!["card".into(), "arrive".into()],
+        parts: [rows * 65 / 100, rows / 10, rows * 15 / 100, rows / 10],
+        base: Some(*base),
+        best: Some(*best),
+        scored: rows * 15 / 100,
+    };
+    let strata: Vec<Stratum> = TOPICS.iter().enumerate().map(stratum).collect();
+    let map = (0..600_u64)
+        .map(|i| {
+            let s = (i % 8) as usize;
+            let angle = s as f64 * 0.785;
+            let spread = |k: u64| (noise(i * 7 + k) - 0.5) * 0.5;
+            ((angle.cos() * 0.65 + spread(1)) as f32, (angle.sin() * 0.65 + spread(2)) as f32, s)
+        })
+        .collect();
+    StrataView {
+        rows: strata.iter().map(|s| s.rows).sum(),
+        quarantined: 3,
+        clusters: 8,
+        outliers: 37,
+        near_duplicates: 61,
+        dimensions: vec!["channel".into()],
+        strata,
+        base: Some("base".into()),
+        best: Some("lora-12".into()),
+        map,
+    }
+}
+
+fn summary(i: usize) -> RowSummary {
+    let gold = TEAMS[i % 5];
+    let base = TEAMS[(i * 3 + i / 7) % 5];
+    let text = format!("I ordered my new card {} days ago and it still has not come, what now?", i % 20 + 2);
+    RowSummary {
+        id: format!("{i:05}"),
+        length: text.len() + i % 50,
+        text,
+        gold: Some(gold.into()),
+        base: Some((base.into(), Some(base == gold))),
+        best: Some((gold.into(), Some(true))),
+        part: Some(Part::ALL[i % 4]),
+        stratum: Some(format!("s{}", i % 8)),
+        marks: if i % 6 == 0 { vec!["star".into()] } else { vec![] },
+        has_note: i % 10 == 3,
+    }
+}
+
+pub fn rows(query: &RowQuery) -> RowPage {
+    let ids: Vec<usize> = match &query.ids {
+        Some(ids) => ids.iter().filter_map(|id| id.parse().ok()).collect(),
+        None => (0..strata().rows).filter(|i| query.stratum.as_ref().is_none_or(|s| *s == format!("s{}", i % 8))).collect(),
+    };
+    let rows = ids.iter().skip(query.offset).take(query.count).map(|i| summary(*i)).collect();
+    RowPage { total: ids.len(), offset: query.offset, rows }
+}
+
+pub fn row(id: &str) -> RowDetail {
+    let s = summary(id.parse().unwrap_or(0));
+    RowDetail {
+        id: id.into(),
+        input: format!("{} I have waited long enough.\nCan you look into it today? My order number is 88-1234.", s.text),
+        gold: s.gold.clone(),
+        gold_in_file: s.gold,
+        fields: BTreeMap::from([("channel".into(), "chat".into()), ("turns".into(), "2".into())]),
+        part: s.part,
+        stratum: s.stratum,
+        marks: s.marks,
+        note: s.has_note.then(|| "the gold is disputed".into()),
+        source: "data/tickets.jsonl".into(),
+        line: 232,
+        flags: vec![],
+        answers: [("base", s.base), ("lora-12", s.best)].into_iter().filter_map(|(c, a)| a.map(|(t, r)| (c.into(), t, r))).collect(),
+    }
+}
+
+pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {
+    RunRecord {
+        run: name.into(),
+        kind,
+        state,
+        created_ms: NOW_MS - 600_000,
+        started_ms: Some(NOW_MS - 590_000),
+        ended_ms: state.is_final().then_some(NOW_MS - 300_000),
+        settings: vec![("tuning.train.rank".into(), "16".into()), ("tuning.train.learning_rate".into(), "2e-4".into())],
+        progress: (!state.is_final()).then(|| Progress { phase: "train".into(), done: 612, total: 1000, eta_ms: Some(192_000) }),
+        metrics: BTreeMap::from([("loss".into(), 0.412), ("eval_loss".into(), 0.52)]),
+        candidate: None,
+        message: None,
+        resumable: false,
+        last_seq: 0,
+    }
+}
+
+pub fn runs() -> Vec<RunRecord> {
+    let mut eval = run("eval-1", RunKind::Eval, RunState::Done);
+    eval.settings = vec![];
+    eval.candidate = Some("base".into());
+    eval.metrics = BTreeMap::from([("accuracy".into(), 0.612), ("macro_f1".into(), 0.58)]);
+    eval.created_ms -= 86_400_000;
+    let mut broken = run("lora-10", RunKind::Train, RunState::Interrupted);
+    broken.message = Some("the worker was killed (signal 9) at step 240".into());
+    broken.resumable = true;
+    broken.created_ms -= 7_200_000;
+    let mut done = run("lora-11", RunKind::Train, RunState::Done);
+    done.settings = vec![("tuning.train.rank".into(), "8".into())];
+    done.candidate = Some("lora-11".into());
+    done.metrics.insert("accuracy".into(), 0.871);
+    done.created_ms -= 3_600_000;
+    vec![run("lora-12", RunKind::Train, RunState::Running), done, broken, eval]
+}
+
+/// Loss at a step: falls, with noise and one spike.
+fn loss(step: u64) -> f64 {
+    let spike = if step == 333 { 1.1 } else { 0.0 };
+    0.35 + 1.9 * (-(step as f64) / 130.0).exp() + (noise(step) - 0.5) * 0.18 + spike
+}
+
+pub fn step(seq: u64, step: u64, total: u64) -> Event {
+    let body = EventBody::Step {
+        step,
+        total,
+        epoch: step as f64 / 250.0,
+        loss: loss(step),
+        lr: 2e-4 * (1.0 - step as f64 / total.max(1) as f64),
+        grad_norm: 0.5 + noise(step + 9) * 0.6,
+        tokens: 3_400,
+        trained_tokens: 48,
+        ms: 155.0 + noise(step + 5) * 20.0,
+        rows: (0..8).map(|i| format!("{:05}", (step * 8 + i) % 3396)).collect(),
+    };
+    Event { seq, t_ms: NOW_MS - 200_000 + step * 150, body }
+}
+
+/// Steps only, numbered by themselves.
+pub fn steps(range: RangeInclusive<u64>, total: u64) -> Vec<Event> {
+    range.map(|i| step(i, i, total)).collect()
+}
+
+/// A training with evaluations, fixed rows, checkpoints and a log.
+pub fn training(until: u64, total: u64) -> Vec<Event> {
+    let mut events: Vec<Event> = Vec::new();
+    let mut push = |t_ms: u64, body: EventBody| {
+        let seq = events.len() as u64 + 1;
+        events.push(Event { seq, t_ms, body });
+    };
+    push(NOW_MS - 210_000, EventBody::State { state: RunState::Running, message: None });
+    push(NOW_MS - 209_000, EventBody::Log { message: "mask gate: 3.2% of tokens are trained, the stop token is among them".into() });
+    for i in 1..=until {
+        let Event { t_ms, body, .. } = step(0, i, total);
+        push(t_ms, body);
+        if i % 100 == 0 {
+            let metrics = BTreeMap::from([("accuracy".into(), 0.6 + 0.3 * (i as f64 / total as f64))]);
+            push(t_ms, EventBody::Eval { step: i, loss: Some(loss(i) + 0.12), metrics });
+            for (k, gold) in TEAMS.iter().enumerate().take(4) {
+                let right = i >= 200 + k as u64 * 100;
+                push(
+                    t_ms,
+                    EventBody::Sample {
+                        step: i,
+                        row: format!("{:05}", 17 + k * 31),
+                        output: if right { (*gold).into() } else { TEAMS[(k + 1) % 5].into() },
+                        gold: Some((*gold).into()),
+                        correct: Some(right),
+                    },
+                );
+            }
+            push(t_ms, EventBody::Checkpoint { step: i, path: format!("checkpoints/step-{i:06}"), best: true });
+        }
+    }
+    push(NOW_MS - 1000, EventBody::Warning { message: "2 rows are longer than max_length and were cut".into() });
+    events
+}
+
+pub fn board() -> Board {
+    let row = |(i, (name, rung, accuracy, p50)): (usize, (&str, &str, f64, f64))| BoardRow {
+        candidate: name.into(),
+        id: format!("{i:064x}"),
+        rung: rung.into(),
+        run: Some(format!("eval-{i}")),
+        n: 412,
+        errors: 0,
+        metrics: BTreeMap::from([
+            ("accuracy".into(), accuracy),
+            ("macro_f1".into(), accuracy - 0.03),
+            ("format_error_rate".into(), 0.02 / (i + 1) as f64),
+        ]),
+        ci95: Some([accuracy - 0.04, accuracy + 0.04]),
+        latency_ms: Some(Percentiles { p50, p90: p50 * 1.4, p95: p50 * 1.6, p99: p50 * 2.2 }),
+        tokens_in: 641.0 / (i + 1) as f64,
+        tokens_out: 4.0,
+        usd_per_1k: Some(0.021 / (i + 1) as f64),
+        goals: [("accuracy", ">= 0.9", accuracy, accuracy >= 0.9), ("latency_p95_ms", "<= 2000", p50 * 1.6, true)]
+            .into_iter()
+            .map(|(metric, want, got, pass)| GoalResult {
+                metric: metric.into(),
+                want: want.into(),
+                got: Some(got),
+                state: if pass { "pass" } else { "fail" }.into(),
+            })
+            .collect(),
+    };
+    let rows = [
+        ("base", "baseline", 0.612, 88.0),
+        ("route v7", "prompt", 0.704, 91.0),
+        ("lora-11", "lora", 0.871, 24.0),
+        ("lora-12", "lora", 0.908, 21.0),
+    ];
+    Board {
+        primary: "accuracy".into(),
+        metrics: ["accuracy", "macro_f1", "format_error_rate", "latency_p95_ms"].map(String::from).to_vec(),
+        eval_rows: 412,
+        rows: rows.into_iter().enumerate().map(row).collect(),
+    }
+}
+
+pub fn comparison(a: &str, b: &str) -> Comparison {
+    let flip = |i: usize| {
+        let s = summary(i * 13 + 5);
+        let gold = s.gold.clone().unwrap_or_default();
+        let other = TEAMS[(i + 2) % 5].to_owned();
+        let (kind, a, b) = match i {
+            0..3 => (FlipKind::Regressed, gold.clone(), other),
+            3..12 => (FlipKind::Fixed, other, gold.clone()),
+            _ => (FlipKind::Churned, other, TEAMS[(i + 4) % 5].to_owned()),
+        };
+        Flip { row: s.id, flip: kind, stratum: s.stratum, input: s.text, gold: s.gold, a, b }
+    };
+    Comparison {
+        candidates: [a.into(), b.into()],
+        metric: "accuracy".into(),
+        n: 412,
+        a: 0.612,
+        b: 0.908,
+        fixed: 131,
+        regressed: 9,
+        churned: 22,
+        delta: 0.296,
+        ci95: [0.25, 0.342],
+        p_value: 1e-12,
+        test: "mcnemar_exact".into(),
+        needed: 0,
+        strata: TOPICS
+            .iter()
+            .map(|(name, rows, base, best)| StratumDelta {
+                stratum: (*name).into(),
+                n: rows * 15 / 100,
+                a: *base,
+                b: *best,
+                fixed: rows / 20,
+                regressed: rows / 300,
+            })
+            .collect(),
+        flips: (0..15).map(flip).collect(),
+    }
+}
+
+/// What an engine would answer, from this page.
+pub fn respond(request: &Request) -> Response {
+    match request {
+        Request::Status => Response::Status { status: status() },
+        Request::Import { .. } => Response::Import { report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() } },
+        Request::Strata => Response::Strata { view: strata() },
+        Request::Sample { per, .. } => Response::Sample { rows: (0..per * 8).map(|i| format!("{i:05}")).collect() },
+        Request::Rows { query } => Response::Rows { page: rows(query) },
+        Request::Row { id } => Response::Row { row: row(id) },
+        Request::Launch { kind, .. } => Response::Launched { run: format!("{kind}-13") },
+        Request::Runs => Response::Runs { runs: runs() },
+        Request::Run { run: id } => match runs().into_iter().find(|r| r.run == *id) {
+            Some(run) => Response::Run { run },
+            None => Response::Error { error: Failure { code: 2, message: format!("no run {id}") } },
+        },
+        Request::Events { run, after, limit } => {
+            let events: Vec<Event> = training(612, 1000).into_iter().filter(|e| e.seq > *after).take(*limit).collect();
+            Response::Events { run: run.clone(), events, more: false }
+        }
+        Request::Board => Response::Board { board: board() },
+        Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
+        Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
+        Request::Control { .. } | Request::Decide { .. } | Request::Undo | Request::Repair | Request::Leave => {
+            Response::Done { message: String::new() }
+        }
+    }
+}
+
+/// What an engine would push at first to one who follows a view.
+pub fn snapshot(view: &View) -> Push {
+    match view {
+        View::Runs => Push::Runs { runs: runs() },
+        View::Board => Push::Board { board: board() },
+        View::Strata => Push::Strata { view: strata() },
+        View::Run { run, after } => Push::Events {
+            run: run.clone(),
+            events: training(612, 1000).into_iter().filter(|e| e.seq > *after).collect(),
+        },
+    }
+}
+
+/// Lets the state and this page talk until nobody has anything to say.
+pub fn settle(app: &mut App, effects: Vec<Effect>) {
+    let mut queue = effects;
+    while let Some(effect) = queue.pop() {
+        let news = match effect {
+            Effect::Send(ToEngine::Ask { tag, request }) => FromEngine::Answer { tag, response: respond(&request) },
+            Effect::Send(ToEngine::Follow { view }) => FromEngine::Push { push: snapshot(&view) },
+            _ => continue,
+        };
+        queue.extend(app.update(Message::Engine(news), NOW_MS));
+    }
+}
+
+/// The settings without any file.
+pub fn settings(theme: &str) -> Settings {
+    Settings {
+        keymap: Keymap::default(),
+        themes: BUNDLED.iter().map(|(name, _)| bundled(name)).collect(),
+        theme: theme.to_owned(),
+        problems: vec![],
+    }
+}
+
+/// The screens, connected, with everything there.
+pub fn app(size: (u16, u16), theme: &str, signs: Signs) -> App {
+    let mut app = App::new(size, signs, NOW_MS);
+    app.update(Message::Settings(settings(theme)), NOW_MS);
+    let effects = app.update(Message::Engine(FromEngine::Connected { status: status() }), NOW_MS);
+    settle(&mut app, effects);
+    app
+}

@@ -1,0 +1,413 @@
+//! Screen 1: strata, their rows, one row, the map.
+
+mod decide;
+pub mod view;
+
+use ratatui::layout::Rect;
+
+use super::{WIDE, body_of};
+use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
+use crate::domain::board::{StrataView, Stratum};
+use crate::domain::row::Part;
+use crate::tui::app::{App, Mood};
+use crate::tui::app::moved;
+use crate::tui::keymap::{Action, Context};
+use crate::tui::layers::TextPurpose;
+use crate::tui::widgets::window::{Window, scroll};
+
+/// Where the focus is. `Map` takes it only where panes share one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pane {
+    #[default]
+    List,
+    Rows,
+    Row,
+    Map,
+}
+
+impl Pane {
+    const ALL: [(&'static str, Self); 4] = [("strata", Self::List), ("rows", Self::Rows), ("row", Self::Row), ("map", Self::Map)];
+}
+
+/// How strata are ordered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    #[default]
+    Size,
+    /// Most rows to gain first.
+    Lag,
+    Name,
+}
+
+impl Order {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Lag => "lag",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// A line of the list.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Entry<'a> {
+    All(usize),
+    /// With its place in the view, which the map's points name.
+    Stratum(usize, &'a Stratum),
+    Outliers(usize),
+    NearDuplicates(usize),
+}
+
+#[derive(Debug, Default)]
+pub struct StrataState {
+    pub view: Option<StrataView>,
+    pub order: Order,
+    pub selected: usize,
+    pub pane: Pane,
+    /// What the rows pane shows, and its title.
+    pub query: RowQuery,
+    pub scope: String,
+    pub window: Window<RowSummary>,
+    /// Rows were fetched at least once for this query.
+    pub loaded: bool,
+    pub rows_stale: bool,
+    /// The one question for rows under way.
+    pub rows_tag: Option<u64>,
+    pub detail: Option<RowDetail>,
+    detail_tag: Option<(u64, String)>,
+    /// The row that could not be read: it is not asked for again until the selection moves.
+    detail_failed: Option<String>,
+    rows_failed: bool,
+    pub detail_scroll: usize,
+}
+
+/// How far a stratum is behind what the best candidate could reach: rows wrong per eval row, times its size.
+pub fn lag(stratum: &Stratum) -> Option<f64> {
+    stratum.best.or(stratum.base).map(|score| (1.0 - score) * stratum.rows as f64)
+}
+
+impl StrataState {
+    pub const fn context(&self) -> Context {
+        match self.pane {
+            Pane::List | Pane::Map => Context::Strata,
+            Pane::Rows | Pane::Row => Context::Rows,
+        }
+    }
+
+    pub fn fill(&mut self, view: StrataView) {
+        let before = self.view.as_ref().map(|v| v.rows);
+        // The selection stays on the stratum that was selected.
+        let id = self.selected_stratum().map(|s| s.id.clone());
+        self.view = Some(view);
+        if let Some(id) = id {
+            let at = self.entries().iter().position(|e| matches!(e, Entry::Stratum(_, s) if s.id == id));
+            self.selected = at.unwrap_or(0);
+        }
+        self.selected = self.selected.min(self.entries().len().saturating_sub(1));
+        if before.is_none() && self.scope.is_empty() {
+            self.show_selected();
+        } else {
+            self.rows_stale = true;
+        }
+    }
+
+    /// The lines of the list, in their order.
+    pub fn entries(&self) -> Vec<Entry<'_>> {
+        let Some(view) = &self.view else { return Vec::new() };
+        let mut strata: Vec<(usize, &Stratum)> = view.strata.iter().enumerate().collect();
+        match self.order {
+            Order::Size => strata.sort_by_key(|(_, s)| std::cmp::Reverse(s.rows)),
+            Order::Lag => strata.sort_by(|a, b| lag(b.1).unwrap_or(-1.0).total_cmp(&lag(a.1).unwrap_or(-1.0))),
+            Order::Name => strata.sort_by(|a, b| a.1.name.cmp(&b.1.name)),
+        }
+        let mut entries = vec![Entry::All(view.rows)];
+        entries.extend(strata.into_iter().map(|(i, s)| Entry::Stratum(i, s)));
+        if view.outliers > 0 {
+            entries.push(Entry::Outliers(view.outliers));
+        }
+        if view.near_duplicates > 0 {
+            entries.push(Entry::NearDuplicates(view.near_duplicates));
+        }
+        entries
+    }
+
+    pub fn selected_stratum(&self) -> Option<&Stratum> {
+        match self.entries().get(self.selected) {
+            Some(Entry::Stratum(_, s)) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// The name of a stratum by its id.
+    pub fn stratum_name<'a>(&'a self, id: &'a str) -> &'a str {
+        let found = self.view.as_ref().and_then(|v| v.strata.iter().find(|s| s.id == id));
+        found.map_or(id, |s| s.name.as_str())
+    }
+
+    /// The rows of the selected line.
+    fn show_selected(&mut self) {
+        let keep = RowQuery { sort: self.query.sort.clone(), part: self.query.part, ..RowQuery::default() };
+        let (query, scope) = match self.entries().get(self.selected) {
+            Some(Entry::Stratum(_, s)) => (RowQuery { stratum: Some(s.id.clone()), ..keep }, s.name.clone()),
+            Some(Entry::Outliers(_)) => (RowQuery { flag: Some("outliers".into()), ..keep }, "outliers".into()),
+            Some(Entry::NearDuplicates(_)) => {
+                (RowQuery { flag: Some("near-duplicates".into()), ..keep }, "near-duplicates".into())
+            }
+            Some(Entry::All(_)) | None => (keep, "all rows".into()),
+        };
+        self.show(query, scope);
+    }
+
+    /// Other rows in the rows pane.
+    pub fn show(&mut self, query: RowQuery, scope: String) {
+        if self.query != query || self.scope != scope {
+            (self.query, self.scope) = (query, scope);
+            self.window = Window::default();
+            self.detail = None;
+            self.loaded = false;
+            self.rows_failed = false;
+        }
+    }
+
+    /// The rows with words in their text, within what is shown.
+    pub fn search(&mut self, text: String) {
+        let query = RowQuery { text, ..self.query.clone() };
+        let scope = self.scope.clone();
+        self.show(query, scope);
+        self.pane = Pane::Rows;
+    }
+
+    pub fn has_mark(&self, row: &str, mark: &str) -> bool {
+        let detail = self.detail.as_ref().filter(|d| d.id == row).map(|d| d.marks.iter().any(|m| m == mark));
+        detail.unwrap_or_else(|| {
+            self.window.rows.iter().find(|r| r.id == row).is_some_and(|r| r.marks.iter().any(|m| m == mark))
+        })
+    }
+
+    /// The rows to ask for now: one question at a time, always for what is shown by then.
+    pub fn wants_rows(&mut self, height: usize) -> Option<RowQuery> {
+        if self.view.is_none() || self.rows_tag.is_some() || self.rows_failed {
+            return None;
+        }
+        let offset = if !self.loaded {
+            0
+        } else if self.rows_stale {
+            self.window.offset
+        } else {
+            self.window.missing(height)?
+        };
+        self.rows_stale = false;
+        Some(RowQuery { offset, count: Window::<RowSummary>::CHUNK, ..self.query.clone() })
+    }
+
+    /// The row to ask for now: the selected one, when it is not here.
+    pub fn wants_row(&self) -> Option<String> {
+        let id = &self.window.current()?.id;
+        let here = self.detail.as_ref().is_some_and(|d| d.id == *id);
+        (!here && self.detail_tag.is_none() && self.detail_failed.as_ref() != Some(id)).then(|| id.clone())
+    }
+
+    pub fn row_asked(&mut self, tag: Option<u64>, id: String) {
+        self.detail_tag = tag.map(|tag| (tag, id));
+    }
+
+    pub fn rows_arrived(&mut self, tag: u64, query: &RowQuery, page: RowPage) {
+        if self.rows_tag == Some(tag) {
+            self.rows_tag = None;
+        }
+        let asked = RowQuery { offset: 0, count: 0, ..query.clone() };
+        if asked == (RowQuery { offset: 0, count: 0, ..self.query.clone() }) {
+            self.window.fill(page.total, page.offset, page.rows);
+            self.loaded = true;
+            // What is known of the row may have changed with the list.
+            self.detail_failed = None;
+            self.refresh_detail();
+        }
+    }
+
+    /// A row's answers and marks may be others now: read it again, showing the old one until then.
+    fn refresh_detail(&mut self) {
+        if let (Some(detail), Some(row)) = (&self.detail, self.window.current())
+            && detail.id == row.id
+            && (detail.marks != row.marks || detail.gold != row.gold || detail.note.is_some() != row.has_note)
+        {
+            self.detail = None;
+        }
+    }
+
+    pub fn row_arrived(&mut self, tag: u64, row: RowDetail) {
+        if self.detail_tag.as_ref().is_some_and(|(t, _)| *t == tag) {
+            self.detail_tag = None;
+        }
+        if self.window.current().is_some_and(|r| r.id == row.id) {
+            if self.detail.as_ref().is_none_or(|d| d.id != row.id) {
+                self.detail_scroll = 0;
+            }
+            self.detail = Some(row);
+        }
+    }
+
+    pub fn request_failed(&mut self, tag: u64) {
+        if self.rows_tag == Some(tag) {
+            self.rows_tag = None;
+            self.rows_failed = true;
+        }
+        if let Some((_, id)) = self.detail_tag.take_if(|(t, _)| *t == tag) {
+            self.detail_failed = Some(id);
+        }
+    }
+
+    /// The connection is gone or new: nothing is under way any more.
+    pub fn forget_requests(&mut self) {
+        (self.rows_tag, self.detail_tag, self.detail_failed) = (None, None, None);
+        self.rows_failed = false;
+        self.rows_stale = true;
+    }
+
+    /// One pane back; from the rows of a step, a sample or a search first to the rows of the stratum.
+    pub fn back(&mut self) {
+        match self.pane {
+            Pane::Row | Pane::Map => self.pane = Pane::Rows,
+            Pane::Rows if self.query.ids.is_some() || !self.query.text.is_empty() => self.show_selected(),
+            Pane::Rows => self.pane = Pane::List,
+            Pane::List => {}
+        }
+    }
+
+    fn select(&mut self, to: usize) {
+        self.selected = to.min(self.entries().len().saturating_sub(1));
+        self.show_selected();
+    }
+}
+
+/// Where the panes stand: list, map, rows, row. Those that share one place have the same area; the map may be absent.
+pub struct Panes {
+    pub list: Rect,
+    pub map: Option<Rect>,
+    pub rows: Rect,
+    pub row: Rect,
+    pub wide: bool,
+}
+
+/// ```text
+/// wide: | list | rows |     narrow: one of list, rows over row, row, map
+///       | map  | row  |
+/// ```
+pub fn layout(body: Rect) -> Panes {
+    if body.width < WIDE {
+        let rows = Rect { height: body.height * 11 / 20, ..body };
+        let row = Rect { y: body.y + rows.height, height: body.height - rows.height, ..body };
+        return Panes { list: body, map: None, rows, row, wide: false };
+    }
+    let left = (body.width * 2 / 5).min(64);
+    let map_height = if body.height >= 24 { (body.height / 3).min(16) } else { 0 };
+    let column = Rect { width: left, ..body };
+    let right = Rect { x: body.x + left, width: body.width - left, ..body };
+    let rows_height = right.height / 2;
+    Panes {
+        list: Rect { height: body.height - map_height, ..column },
+        map: (map_height > 0).then(|| Rect { y: body.bottom() - map_height, height: map_height, ..column }),
+        rows: Rect { height: rows_height, ..right },
+        row: Rect { y: right.y + rows_height, height: right.height - rows_height, ..right },
+        wide: true,
+    }
+}
+
+/// Rows of the list that fit on a terminal of this size: borders and heading taken off.
+pub fn rows_height(size: (u16, u16)) -> usize {
+    usize::from(layout(body_of(size)).rows.height.saturating_sub(3))
+}
+
+/// First line of the strata list to draw.
+pub fn list_top(selected: usize, height: usize) -> usize {
+    scroll(0, selected, height)
+}
+
+impl App {
+    pub(crate) fn act_strata(&mut self, action: Action) {
+        let height = rows_height(self.size);
+        let state = &mut self.strata;
+        match action {
+            Action::NextPane | Action::PreviousPane => {
+                let panes: &[Pane] =
+                    if self.size.0 < WIDE { &[Pane::List, Pane::Rows, Pane::Row, Pane::Map] } else { &[Pane::List, Pane::Rows, Pane::Row] };
+                let at = panes.iter().position(|p| *p == state.pane).unwrap_or(0);
+                let by = if action == Action::NextPane { 1 } else { panes.len() - 1 };
+                state.pane = panes[(at + by) % panes.len()];
+            }
+            Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::First | Action::Last => match state.pane {
+                Pane::List | Pane::Map => {
+                    let to = moved(state.selected, action, usize::from(self.size.1 / 2), usize::MAX - 1);
+                    state.select(to);
+                }
+                Pane::Rows => {
+                    let to = moved(state.window.selected, action, height, usize::MAX - 1);
+                    state.window.go(to, height);
+                }
+                Pane::Row => state.detail_scroll = moved(state.detail_scroll, action, height, 2000),
+            },
+            Action::Open => {
+                state.pane = match state.pane {
+                    Pane::List | Pane::Map => Pane::Rows,
+                    Pane::Rows | Pane::Row => Pane::Row,
+                };
+            }
+            Action::SortStrata => {
+                state.order = match state.order {
+                    Order::Size => Order::Lag,
+                    Order::Lag => Order::Name,
+                    Order::Name => Order::Size,
+                };
+                state.select(0);
+            }
+            Action::SortRows => {
+                let sort = match state.query.sort.as_str() {
+                    "" => "wrong-first",
+                    "wrong-first" => "length",
+                    "length" => "id",
+                    _ => "",
+                };
+                let query = RowQuery { sort: sort.into(), ..state.query.clone() };
+                let scope = state.scope.clone();
+                state.show(query, scope);
+            }
+            Action::FilterPart => {
+                let part = match state.query.part {
+                    None => Some(Part::Train),
+                    Some(Part::Train) => Some(Part::Dev),
+                    Some(Part::Dev) => Some(Part::Eval),
+                    // The reserve is for final claims: nobody browses it by the way.
+                    Some(Part::Eval | Part::Reserve) => None,
+                };
+                let query = RowQuery { part, ..state.query.clone() };
+                let scope = state.scope.clone();
+                state.show(query, scope);
+            }
+            Action::FilterStratum => {
+                let here = state.window.current().and_then(|r| r.stratum.clone());
+                let entries = state.entries();
+                let to = match here {
+                    Some(id) if state.query.stratum.as_ref() != Some(&id) => {
+                        entries.iter().position(|e| matches!(e, Entry::Stratum(_, s) if s.id == id || s.name == id))
+                    }
+                    _ => Some(0),
+                };
+                match to {
+                    Some(to) => state.select(to),
+                    None => self.notice(Mood::Plain, "this row belongs to no stratum; b builds the strata"),
+                }
+            }
+            Action::Search => {
+                let text = state.query.text.clone();
+                self.type_line("search the rows", text, TextPurpose::SearchRows);
+            }
+            Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
+            Action::RenameStratum => match state.selected_stratum().map(|s| (s.id.clone(), s.name.clone())) {
+                Some((stratum, name)) => self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum }),
+                None => self.notice(Mood::Plain, "select a stratum first"),
+            },
+            _ => self.act_row(action),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Draws screen 4.
+
+use ratatui::layout::Rect;
+
+use super::{Pane, SMOOTHING, TrainState, range};
+use crate::domain::run::{RunRecord, RunState};
+use crate::tui::app::App;
+use crate::tui::keymap::{Action, Context};
+use crate::tui::screens::{WIDE, empty, pane_tabs, runs, short_key};
+use crate::tui::series::{RunSeries, Tone};
+use crate::tui::theme::Role;
+use crate::tui::widgets::chart::{Chart, Line, Mark, Scale, smooth};
+use crate::tui::widgets::{Painter, number, text};
+
+/// ```text
+/// wide: | chart          | figures  |      narrow: | chart                     |
+///       | what it says   | findings |              | samples / figures / log   |
+///       |                | log      |
+/// ```
+pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
+    let state = &app.train;
+    let Some(id) = app.shown_run() else {
+        let inner = p.pane(body, "train", true);
+        let key = app.keymap.key_for(&[Context::Train, Context::Global], Action::LaunchTrain);
+        let text = if app.runs.is_none() && !app.connected() {
+            "connecting ...".to_owned()
+        } else {
+            format!("no training run yet: {key} starts one. Its curve grows here, and goes on when you leave.")
+        };
+        return empty(p, inner, &text);
+    };
+    let none = RunSeries::default();
+    let series = app.series.get(&id).unwrap_or(&none);
+    let record = app.run(&id);
+    if body.width < WIDE {
+        let chart_height = (body.height * 3 / 5).max(8);
+        chart(app, p, Rect { height: chart_height, ..body }, &id, record, series);
+        let below = Rect { y: body.y + chart_height, height: body.height - chart_height, ..body };
+        let tabs = |active| pane_tabs(&["what it says", "figures", "log"], active);
+        match state.pane {
+            Pane::Samples => samples(p, below, series, &tabs(0)),
+            Pane::Figures => figures(p, below, state, record, series, &tabs(1)),
+            Pane::Log => log(p, below, state, series, &tabs(2)),
+        }
+        return;
+    }
+    let right_width = (body.width / 3).clamp(34, 60);
+    let left = Rect { width: body.width - right_width, ..body };
+    let right = Rect { x: left.right(), width: right_width, ..body };
+    let samples_height = (series.samples.len() as u16 + 2).clamp(4, body.height / 3);
+    chart(app, p, Rect { height: left.height - samples_height, ..left }, &id, record, series);
+    samples(p, Rect { y: left.bottom() - samples_height, height: samples_height, ..left }, series, "what it says now (fixed rows)");
+    let figures_height = 10.min(right.height / 2);
+    figures(p, Rect { height: figures_height, ..right }, state, record, series, "figures");
+    log(p, Rect { y: right.y + figures_height, height: right.height - figures_height, ..right }, state, series, "log");
+}
+
+fn title(app: &App, p: &Painter<'_>, id: &str, record: Option<&RunRecord>, series: &RunSeries) -> String {
+    let mut title = id.to_owned();
+    if let Some(record) = record {
+        title.push_str(&format!(" {} {}", runs::state_sign(&p.look.signs, record.state), record.state));
+        if record.state == RunState::Running {
+            let step = series.steps.last().map_or(0, |s| s.step);
+            if series.total > 0 {
+                title.push_str(&format!(" {:.0}%", step as f64 / series.total as f64 * 100.0));
+            }
+            if let Some(eta) = series.eta_ms() {
+                title.push_str(&format!(" {} {} left", p.look.signs.dot, number::duration(eta)));
+            }
+        }
+    }
+    let on = [(app.train.smooth, "smoothed"), (app.train.log_scale, "log scale"), (app.train.zoom.is_some(), "zoomed")];
+    for (_, name) in on.into_iter().filter(|(on, _)| *on) {
+        title.push_str(&format!(" {} {name}", p.look.signs.dot));
+    }
+    title
+}
+
+fn chart(app: &App, p: &mut Painter<'_>, area: Rect, id: &str, record: Option<&RunRecord>, series: &RunSeries) {
+    let state = &app.train;
+    let title = title(app, p, id, record, series);
+    let inner = p.pane(area, &title, true);
+    if inner.height < 4 {
+        return;
+    }
+    let none = RunSeries::default();
+    let others: Vec<(&String, &RunSeries)> = state.overlays.iter().map(|run| (run, app.series.get(run).unwrap_or(&none))).collect();
+    if series.steps.is_empty() && series.evals.is_empty() && others.is_empty() {
+        let text = match record {
+            Some(r) if r.state.is_final() => r.message.clone().unwrap_or_else(|| format!("the run is {} and took no step", r.state)),
+            Some(r) => match &r.progress {
+                Some(progress) => {
+                    let left = progress.eta_ms.map_or(String::new(), |ms| format!(", {} left", number::duration(ms)));
+                    format!("{}: {} of {}{left}", progress.phase, progress.done, progress.total)
+                }
+                None => r.message.clone().unwrap_or_else(|| format!("{}: no step yet", r.state)),
+            },
+            None => "reading the run ...".into(),
+        };
+        return empty(p, inner, &text);
+    }
+    legend(p, inner, state, &others);
+    let plot = Rect { y: inner.y + 1, height: inner.height - 1, ..inner };
+    let range = range(state, series, &others.iter().map(|(_, s)| *s).collect::<Vec<_>>());
+    let inside = |x: f64| x >= range.0 && x <= range.1;
+    let mut lines = Vec::new();
+    let mut marks = Vec::new();
+    let mut values = Vec::new();
+    for (i, (_, other)) in others.iter().enumerate() {
+        let role = Role::series(i + 1);
+        let points = other.loss();
+        lines.push(Line { points: if state.smooth { smooth(&points, SMOOTHING) } else { points }, role });
+        let sign = p.look.signs.marks[(i + 1) % p.look.signs.marks.len()];
+        marks.extend(other.evals.iter().filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role })));
+    }
+    let points = series.loss();
+    if state.smooth {
+        lines.push(Line { points: points.clone(), role: Role::CurveRaw });
+        lines.push(Line { points: smooth(&points, SMOOTHING), role: Role::Curve });
+    } else {
+        lines.push(Line { points, role: Role::Curve });
+    }
+    let sign = p.look.signs.marks[0];
+    marks.extend(series.evals.iter().filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role: Role::Eval })));
+    for line in &lines {
+        values.extend(line.points.iter().filter(|(x, _)| inside(*x)).map(|(_, y)| *y));
+    }
+    values.extend(marks.iter().filter(|m| inside(m.x)).map(|m| m.y));
+    let scale = Scale::over(values, state.log_scale);
+    let cursor = state.cursor.map(|c| c as f64);
+    Chart { range, scale, lines, marks, cursor }.draw(p, plot);
+}
+
+fn legend(p: &mut Painter<'_>, inner: Rect, state: &TrainState, others: &[(&String, &RunSeries)]) {
+    let line = if p.look.signs.ascii { "--" } else { "──" };
+    let mut x = p.put(inner, 0, 0, 9, "loss", Role::Dim) + 2;
+    x = p.pieces(inner, x, 0, &[(line.into(), Role::Curve), (" train  ".into(), Role::Text)]);
+    let sign = p.look.signs.marks[0];
+    x = p.pieces(inner, x, 0, &[(sign.into(), Role::Eval), (" eval  ".into(), Role::Text)]);
+    for (i, (run, _)) in others.iter().enumerate() {
+        let sign = p.look.signs.marks[(i + 1) % p.look.signs.marks.len()];
+        x = p.pieces(inner, x, 0, &[(format!("{line}{sign}"), Role::series(i + 1)), (format!(" {run}  "), Role::Text)]);
+    }
+    if let Some(step) = state.cursor {
+        p.put_right(inner, inner.width, 0, 16, &format!("cursor at {step}"), Role::Title);
+    }
+}
+
+fn samples(p: &mut Painter<'_>, area: Rect, series: &RunSeries, title: &str) {
+    let inner = p.pane(area, title, false);
+    if series.samples.is_empty() {
+        p.put(inner, 1, 0, inner.width, "the fixed rows are answered at every evaluation", Role::Dim);
+        return;
+    }
+    let id_width = series.samples.keys().map(|r| text::width(r)).max().unwrap_or(4).clamp(3, 12) as u16;
+    for (y, (row, (gold, said))) in series.samples.iter().take(usize::from(inner.height)).enumerate() {
+        let y = y as u16;
+        p.put(inner, 0, y, id_width, row, Role::Dim);
+        let mut x = id_width + 1;
+        if let Some(gold) = gold {
+            let width = (inner.width / 5).max(8);
+            p.put(inner, x, y, width, &format!("gold {gold}"), Role::Text);
+            x += width + 1;
+        }
+        // The first answer and the last: what the training changed.
+        let (first, last) = (said.first(), said.last());
+        let answers = [first.filter(|f| last.is_some_and(|l| l.step != f.step)), last];
+        let n = answers.iter().flatten().count() as u16;
+        let width = inner.width.saturating_sub(x) / n.max(1);
+        for answer in answers.into_iter().flatten() {
+            let (sign, role) = match answer.correct {
+                Some(true) => (p.look.signs.right, Role::Good),
+                Some(false) => (p.look.signs.wrong, Role::Bad),
+                None => (p.look.signs.open, Role::Text),
+            };
+            let text = format!("{}: {sign} {}", answer.step, text::one_line(&answer.output, " "));
+            p.put(inner, x, y, width.saturating_sub(1), &text, role);
+            x += width;
+        }
+    }
+}
+
+fn figures(p: &mut Painter<'_>, area: Rect, state: &TrainState, record: Option<&RunRecord>, series: &RunSeries, title: &str) {
+    let point = series.at(state.cursor.unwrap_or(u64::MAX));
+    let title = point.map_or_else(|| title.to_owned(), |s| format!("{title} {} step {} of {}", p.look.signs.dot, s.step, series.total));
+    let inner = p.pane(area, &title, false);
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    if let Some(s) = point {
+        pairs.push(("loss".into(), number::short(s.loss)));
+        if let Some(eval) = series.evals.iter().rev().find(|e| e.step <= s.step) {
+            let loss = eval.loss.map_or("-".into(), number::short);
+            pairs.push(("eval loss".into(), format!("{loss} @{}", eval.step)));
+            pairs.extend(eval.metrics.iter().map(|(k, v)| (k.clone(), number::short(*v))));
+        }
+        pairs.push(("lr".into(), number::short(s.lr)));
+        pairs.push(("grad norm".into(), number::short(s.grad_norm)));
+        pairs.push(("tok/s".into(), series.tokens_per_second(s.step).map_or("-".into(), number::short)));
+        pairs.push(("ms/step".into(), number::short(s.ms)));
+        pairs.push(("epoch".into(), format!("{:.2}", s.epoch)));
+        let trained = s.trained_tokens as f64 / (s.tokens.max(1)) as f64 * 100.0;
+        pairs.push(("trained".into(), format!("{trained:.0}% of tokens")));
+    }
+    if let Some((step, _)) = series.checkpoints.last() {
+        pairs.push(("checkpoint".into(), format!("step {step}")));
+    }
+    if let Some(record) = record {
+        pairs.extend(record.settings.iter().map(|(k, v)| (short_key(k).to_owned(), v.clone())));
+    }
+    let columns = if inner.width >= 50 { 3 } else { 2 };
+    let width = inner.width / columns;
+    for (i, (name, value)) in pairs.iter().enumerate() {
+        let (x, y) = ((i as u16 % columns) * width, i as u16 / columns);
+        let used = p.put(inner, x, y, width, name, Role::Dim);
+        p.put(inner, x + used + 1, y, width.saturating_sub(used + 2), value, Role::Text);
+    }
+}
+
+fn log(p: &mut Painter<'_>, area: Rect, state: &TrainState, series: &RunSeries, title: &str) {
+    let inner = p.pane(area, title, false);
+    let findings = series.findings();
+    let mut y = 0;
+    for (tone, text) in findings.iter().take(usize::from(inner.height / 2)) {
+        let (sign, role) = match tone {
+            Tone::Warning => (p.look.signs.warning, Role::Warning),
+            Tone::Plain => (p.look.signs.right, Role::Good),
+        };
+        p.put(inner, 0, y, inner.width, &format!("{sign} {text}"), role);
+        y += 1;
+    }
+    log_lines(p, Rect { y: inner.y + y, height: inner.height.saturating_sub(y), ..inner }, series, state.scroll);
+}
+
+/// The last lines of a run's log; `back` lines further up.
+pub fn log_lines(p: &mut Painter<'_>, area: Rect, series: &RunSeries, back: usize) {
+    let height = usize::from(area.height);
+    let mut lines: Vec<(String, Role)> = Vec::new();
+    for (_, tone, text) in series.log.iter().rev() {
+        let (sign, role) = if *tone == Tone::Warning { (p.look.signs.warning, Role::Warning) } else { (p.look.signs.dot, Role::Text) };
+        let wrapped = text::wrap(text, usize::from(area.width.saturating_sub(2)), 4);
+        // Built from the end: the first line of a message comes last.
+        for (i, line) in wrapped.iter().enumerate().rev() {
+            lines.push((format!("{} {line}", if i == 0 { sign } else { " " }), role));
+        }
+        if lines.len() >= height + back {
+            break;
+        }
+    }
+    let back = back.min(lines.len().saturating_sub(height));
+    let shown: Vec<_> = lines.into_iter().skip(back).take(height).collect();
+    for (y, (line, role)) in shown.iter().rev().enumerate() {
+        p.put(area, 0, y as u16, area.width, line, *role);
+    }
+}
