@@ -193,7 +193,7 @@ impl App {
                 };
                 board.flip = 0;
             }
-            Action::StepRows => {
+            Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
                 let title = format!("flips of {} against {}", board.b.as_deref().unwrap_or("B"), board.a.as_deref().unwrap_or("A"));
                 if ids.is_empty() {
