@@ -1,1 +1,3 @@
 //! The measurements behind `tunebench bench`.
+
+pub mod import;

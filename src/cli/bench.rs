@@ -1,18 +1,43 @@
 //! `tunebench bench NAME`: reproducible measurements.
 
-use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use super::output::{Exit, Output};
+use crate::bench::import;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to measure
-    name: String,
-    /// Flags of the measurement
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Index generated rows: time and memory, beside a plain read
+    Import {
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: usize,
+    },
 }
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
-    Err(Exit::failed("bench is not built yet"))
+    let What::Import { rows } = args.what;
+    if rows == 0 {
+        return Err(Exit::usage("--rows must be at least 1"));
+    }
+    let found = import::run(rows)?;
+    out.result(&found, || {
+        format!(
+            "{} rows, {:.0} MB in {:.2} s: {:.0} MB/s (a plain read: {:.0} MB/s), peak {:.0} MiB; open {:.0} ms, {:.0} us a row",
+            found.rows,
+            found.bytes as f64 / 1e6,
+            found.seconds,
+            found.bytes_per_s / 1e6,
+            found.floor.bytes_per_s / 1e6,
+            found.peak_mib,
+            found.open_ms,
+            found.row_us
+        )
+    });
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,25 @@
 //! `tunebench doctor`: what is wrong here, and the remedy.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::ExitCode;
 
+use serde::Serialize;
+use serde_json::json;
+
+use super::ask::{ask, block_on, unexpected};
 use super::output::{Exit, Output};
+use super::table::clean;
+use crate::domain::api::{Request, Response};
+use crate::domain::run::{RunRecord, RunState};
+use crate::engine::client::Client;
+use crate::engine::protocol::VERSION;
+use crate::store::files;
+use crate::workspace::{FILE, Workspace};
+
+/// Below this much free space a training run's checkpoints may not fit.
+const DISK_LOW: u64 = 2 << 30;
+/// Below this much free memory a small model may not fit.
+const MEMORY_LOW: u64 = 1 << 30;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -11,6 +28,199 @@ pub struct Args {
     repair: bool,
 }
 
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+    remedy: Option<String>,
+}
+
+impl Check {
+    fn good(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, ok: true, detail: detail.into(), remedy: None }
+    }
+
+    fn bad(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, ok: false, detail: detail.into(), remedy: Some(remedy.into()) }
+    }
+}
+
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    Err(Exit::failed("doctor is not built yet"))
+    let mut checks = vec![gpu(), memory(), disk(root), temp()];
+    if root.join(FILE).is_file() {
+        checks.push(workspace(root));
+        checks.extend(block_on(engine(root, args.repair))?);
+    } else if args.repair {
+        return Err(Exit::usage(format!("{} is no workspace: there is nothing to repair", root.display())));
+    }
+    let sound = checks.iter().all(|c| c.ok);
+    out.result(&json!({ "checks": checks }), || {
+        let mut text = String::new();
+        for check in &checks {
+            let mark = if check.ok { "ok  " } else { "FAIL" };
+            text.push_str(&format!("{mark} {:10} {}\n", check.name, clean(&check.detail)));
+            if let Some(remedy) = &check.remedy {
+                text.push_str(&format!("     {:10} -> {}\n", "", clean(remedy)));
+            }
+        }
+        text
+    });
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A machine without a GPU is sound; doctor says what would make one useful.
+fn gpu() -> Check {
+    let cpu = "runs use the CPU";
+    let nvml = match nvml_wrapper::Nvml::init() {
+        Ok(nvml) => nvml,
+        Err(error) => {
+            return Check {
+                remedy: Some(
+                    "where the machine has an NVIDIA GPU, install its driver (nvidia-smi must work)".into(),
+                ),
+                ..Check::good("gpu", format!("no NVIDIA driver ({error}); {cpu}"))
+            };
+        }
+    };
+    let driver = nvml.sys_driver_version().unwrap_or_else(|_| "unknown".into());
+    let count = nvml.device_count().unwrap_or(0);
+    let names: Vec<String> = (0..count)
+        .filter_map(|at| {
+            let device = nvml.device_by_index(at).ok()?;
+            let memory = device.memory_info().ok()?;
+            Some(format!(
+                "{} ({:.0} of {:.0} GiB free)",
+                device.name().ok()?,
+                memory.free as f64 / (1u64 << 30) as f64,
+                memory.total as f64 / (1u64 << 30) as f64
+            ))
+        })
+        .collect();
+    if names.is_empty() {
+        return Check::good("gpu", format!("driver {driver}, no device; {cpu}"));
+    }
+    Check::good("gpu", format!("{}; driver {driver}", names.join(", ")))
+}
+
+fn memory() -> Check {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let (free, total) = (system.available_memory(), system.total_memory());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let detail = format!("{} of {} free, {threads} threads", size(free), size(total));
+    if free < MEMORY_LOW {
+        return Check::bad("memory", detail, "end other programs, or use a smaller model or batch_size");
+    }
+    Check::good("memory", detail)
+}
+
+fn disk(root: &Path) -> Check {
+    let Ok(stat) = rustix::fs::statvfs(root) else {
+        return Check::bad(
+            "disk",
+            format!("{} cannot be looked at", root.display()),
+            "name another folder with -C",
+        );
+    };
+    let free = stat.f_bavail * stat.f_frsize;
+    let detail = format!("{} free at {}", size(free), root.display());
+    if free < DISK_LOW {
+        return Check::bad("disk", detail, "make room: checkpoints and models need it");
+    }
+    Check::good("disk", detail)
+}
+
+fn temp() -> Check {
+    match files::private_temp() {
+        Ok(dir) => Check::good("temp", format!("{} is private", dir.display())),
+        Err(error) => {
+            Check::bad("temp", error.to_string(), "remove that folder, or set TMPDIR to one of your own")
+        }
+    }
+}
+
+fn workspace(root: &Path) -> Check {
+    match Workspace::load(root) {
+        Ok(ws) => Check::good("workspace", format!("{} is sound", ws.config.name)),
+        Err(problems) => {
+            let first = problems.0.first().map(ToString::to_string).unwrap_or_default();
+            let more = match problems.0.len() {
+                0 | 1 => String::new(),
+                n => format!(" (and {} more)", n - 1),
+            };
+            Check::bad("workspace", format!("{first}{more}"), "`tunebench check` lists all problems")
+        }
+    }
+}
+
+/// Engine, store and runs, as the engine tells. Starting it is a check in itself.
+async fn engine(root: &Path, repair: bool) -> Result<Vec<Check>, Exit> {
+    let mut checks = Vec::new();
+    let ran = matches!(Client::connect(root).await, Ok(Some(_)));
+    let client = match Client::connect_or_start(root).await {
+        Ok(client) => client,
+        Err(error) => {
+            checks.push(Check::bad(
+                "engine",
+                format!("{error:#}"),
+                "see .tunebench/engine.log; a store that cannot be opened can be moved away (.tunebench/store), it is rebuilt",
+            ));
+            return Ok(checks);
+        }
+    };
+    let status = client.status().clone();
+    let detail = format!(
+        "version {}, process {}, {}",
+        status.version,
+        status.pid,
+        if ran { "was running" } else { "started for this" }
+    );
+    checks.push(if status.version == VERSION {
+        Check::good("engine", detail)
+    } else {
+        Check::bad("engine", detail, format!("this is {VERSION}; the engine is replaced when it is idle"))
+    });
+    if repair {
+        let Response::Done { message } = ask(&client, Request::Repair).await? else {
+            return Err(unexpected());
+        };
+        checks.push(Check::good("repair", message));
+    }
+    checks.push(match &status.notices[..] {
+        [] => Check::good("store", "sound"),
+        // What was mended by itself is told and is no failure; what was left out is one.
+        notices if repair || !notices.iter().any(|n| n.contains("cannot")) => {
+            Check::good("store", notices.join("; "))
+        }
+        notices => Check::bad(
+            "store",
+            notices.join("; "),
+            "`tunebench doctor --repair` rebuilds it from journal and runs",
+        ),
+    });
+    let Response::Runs { runs } = ask(&client, Request::Runs).await? else { return Err(unexpected()) };
+    checks.push(stale(&runs));
+    Ok(checks)
+}
+
+fn stale(runs: &[RunRecord]) -> Check {
+    let of = |state: RunState| {
+        runs.iter().filter(|r| r.state == state).map(|r| r.run.as_str()).collect::<Vec<_>>()
+    };
+    let interrupted = of(RunState::Interrupted);
+    if interrupted.is_empty() {
+        let under_way = runs.iter().filter(|r| !r.state.is_final()).count();
+        return Check::good("runs", format!("{} in all, {under_way} under way", runs.len()));
+    }
+    Check::bad(
+        "runs",
+        format!("interrupted: {}", interrupted.join(", ")),
+        format!("`tunebench runs resume {}` goes on from its last checkpoint", interrupted[0]),
+    )
+}
+
+fn size(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }

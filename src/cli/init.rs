@@ -1,18 +1,191 @@
 //! `tunebench init DIR`: scaffold a workspace from a data file.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
 
 use super::output::{Exit, Output};
+use crate::data::{self, Guess, Shape};
+use crate::model::config::ModelConfig;
+use crate::workspace::scaffold::Scaffold;
+use crate::workspace::{FILE, Workspace, nearest};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Folder of the new workspace; made if it is not there
     dir: PathBuf,
-    #[arg(long)]
-    data: PathBuf,
-    #[arg(long)]
+    /// Data: jsonl, json, csv, tsv or parquet
+    #[arg(long, required = true, value_name = "FILE", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Model: a Hugging Face folder
+    #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    /// What the pipeline gets: a field, or a template over fields (default: guessed)
+    #[arg(long, value_name = "FIELD")]
+    input: Option<String>,
+    /// Field with the golden answer (default: guessed)
+    #[arg(long, value_name = "FIELD")]
+    gold: Option<String>,
 }
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
-    Err(Exit::failed("init is not built yet"))
+    let file = args.dir.join(FILE);
+    if fs::symlink_metadata(&file).is_ok() {
+        return Err(Exit::usage(format!(
+            "{} is there already; edit it, or choose another folder",
+            file.display()
+        )));
+    }
+    ModelConfig::load(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
+
+    let mut rows = 0;
+    let mut sample = data::Sample::default();
+    for path in &args.data {
+        let shown = path.display().to_string();
+        let seen =
+            data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
+        rows += seen.rows;
+        sample.merge(seen.sample);
+        for bad in &seen.bad {
+            out.say(&format!("bad row: {}:{}: {}", bad.file, bad.line, data::clean(&bad.reason)));
+        }
+        if seen.bad_total > 0 {
+            out.say(&format!(
+                "{} bad rows seen; `tunebench data import` will set all of them aside",
+                seen.bad_total
+            ));
+        }
+    }
+    if sample.rows.is_empty() {
+        let names: Vec<String> = args.data.iter().map(|p| p.display().to_string()).collect();
+        return Err(Exit::usage(format!(
+            "{}: no usable row; see `bad row` above, or look into the file",
+            names.join(", ")
+        )));
+    }
+    let input = told_input(&args, &sample)?;
+    let guess = data::guess(&sample, input.as_deref(), args.gold.as_deref());
+    let scaffold = write(&args, &guess)?;
+    say(&args, out, rows, &guess, &scaffold);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was named must be there. Hands back the template for the input, where one was named.
+fn told_input(args: &Args, sample: &data::Sample) -> Result<Option<String>, Exit> {
+    let mut known: Vec<String> = sample.rows.iter().flat_map(|r| r.keys().cloned()).collect();
+    known.sort_unstable();
+    known.dedup();
+    if let Some(gold) = &args.gold
+        && !sample.rows.iter().any(|row| data::field(row, gold).is_some())
+    {
+        let near = nearest(gold, known.iter().map(String::as_str)).map(|n| format!("; did you mean `{n}`?"));
+        let hint = near.unwrap_or_else(|| format!("; fields: {}", known.join(", ")));
+        return Err(Exit::usage(format!("--gold {gold}: no sampled row has this field{hint}")));
+    }
+    let Some(input) = &args.input else { return Ok(None) };
+    if known.contains(input) {
+        return Ok(Some(data::template_of(input)));
+    }
+    if !input.contains("{{") && !input.contains("{%") {
+        let near = nearest(input, known.iter().map(String::as_str)).map(|n| format!("; did you mean `{n}`?"));
+        let hint = near.unwrap_or_else(|| format!("; fields: {}", known.join(", ")));
+        return Err(Exit::usage(format!("--input {input}: no sampled row has this field{hint}")));
+    }
+    data::Resolver::new(Some(input), None, &Guess::default())
+        .map_err(|e| Exit::usage(format!("--input: {e}")))?;
+    match data::unknown_fields(input, &known).into_iter().next() {
+        Some(message) => Err(Exit::usage(format!("--input: {message}"))),
+        None => Ok(Some(input.clone())),
+    }
+}
+
+fn write(args: &Args, guess: &Guess) -> Result<Scaffold, Exit> {
+    fs::create_dir_all(args.dir.join("prompts"))?;
+    let root = fs::canonicalize(&args.dir)?;
+    let data = args.data.iter().map(|p| relative(&root, p)).collect::<Result<_, _>>()?;
+    let (input, gold) = guess.shape.offers();
+    let name = root.file_name().map_or_else(|| "workspace".into(), |n| n.to_string_lossy().into_owned());
+    let shape_note = (guess.shape != Shape::Records).then(|| {
+        let gold = gold.unwrap_or("none");
+        format!("shape {}: input is {}, gold is {gold}", guess.shape.name(), input.unwrap_or("none"))
+    });
+    let scaffold = Scaffold {
+        name,
+        task: guess.task,
+        data,
+        model: relative(&root, &args.model)?,
+        input: guess.input.clone(),
+        gold: guess.gold.clone(),
+        shape_note,
+        dimensions: guess.dimensions.clone(),
+        labels: guess.labels.clone(),
+    };
+    let prompt = root.join(scaffold.prompt_path());
+    // A prompt that a person has written already stays.
+    if fs::symlink_metadata(&prompt).is_err() {
+        create(&prompt, &scaffold.prompt())?;
+    }
+    create(&root.join(FILE), &scaffold.toml())?;
+    Workspace::load(&root).map_err(|e| Exit::failed(format!("the new workspace does not load:\n{e}")))?;
+    Ok(scaffold)
+}
+
+/// Appears whole or not at all, and never over another file.
+fn create(path: &Path, text: &str) -> Result<(), Exit> {
+    use std::io::Write as _;
+    let temp = path.with_extension("tmp");
+    let mut file = fs::File::create(&temp)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    // A link fails where the name is taken; a rename would replace it.
+    let linked = fs::hard_link(&temp, path);
+    fs::remove_file(&temp)?;
+    linked.map_err(|e| Exit::failed(format!("cannot write {}: {e}", path.display())))
+}
+
+/// The path as it is written into the file: relative where they share a folder below the root, else absolute.
+fn relative(root: &Path, path: &Path) -> Result<String, Exit> {
+    let path = fs::canonicalize(path).map_err(|e| Exit::usage(format!("{}: {e}", path.display())))?;
+    let shared = root.components().zip(path.components()).take_while(|(a, b)| a == b).count();
+    let written: PathBuf = if shared > 1 {
+        let up = root.components().skip(shared).map(|_| Component::ParentDir);
+        up.chain(path.components().skip(shared)).collect()
+    } else {
+        path
+    };
+    let written = if written.as_os_str().is_empty() { PathBuf::from(".") } else { written };
+    written.to_str().map(str::to_owned).ok_or_else(|| {
+        Exit::usage(format!("{}: the path is not valid UTF-8 and cannot stand in {FILE}", written.display()))
+    })
+}
+
+fn say(args: &Args, out: &Output, rows: u64, guess: &Guess, scaffold: &Scaffold) {
+    let (own_input, own_gold) = guess.shape.offers();
+    let input = guess.input.as_deref().or(own_input);
+    let gold = guess.gold.as_deref().or(own_gold);
+    let value = json!({
+        "rows": rows,
+        "task": guess.task.name(),
+        "input": input,
+        "gold": gold,
+        "dimensions": guess.dimensions,
+        "shape": guess.shape.name(),
+        "why": guess.why,
+    });
+    out.result(&value, || {
+        let dir = args.dir.display();
+        let mut text = format!("{rows} rows\n");
+        for reason in &guess.why {
+            text.push_str(&format!("  {}\n", data::clean_line(reason)));
+        }
+        text.push_str(&format!(
+            "wrote {}\nwrote {}\n",
+            args.dir.join(FILE).display(),
+            args.dir.join(scaffold.prompt_path()).display()
+        ));
+        text.push_str(&format!("next: tunebench -C {dir} check, then tunebench -C {dir} data import"));
+        text
+    });
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 the work failed or a check found problems; 2 wrong usage or bad input.
 
+mod ask;
 pub mod bench;
 pub mod board;
 pub mod check;
@@ -11,14 +12,17 @@ pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod export;
+mod follow;
 pub mod generate;
 pub mod init;
 pub mod model;
 pub mod outcomes;
 pub mod output;
+pub mod progress;
 pub mod run;
 pub mod runs;
 pub mod strata;
+mod table;
 pub mod tui;
 pub mod worker;
 
@@ -31,7 +35,7 @@ use output::{Exit, Output};
 
 /// A terminal workbench for tuning language models by hand.
 #[derive(Debug, Parser)]
-#[command(name = "tunebench", version, args_conflicts_with_subcommands = true)]
+#[command(name = "tunebench", version)]
 struct Cli {
     /// Workspace to open in the TUI (default: the current folder)
     dir: Option<PathBuf>,
@@ -90,6 +94,12 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = cli.workspace.unwrap_or_else(|| PathBuf::from("."));
     let out = Output::new(cli.json);
+    // clap's own `args_conflicts_with_subcommands` would refuse `-C DIR check`, too.
+    if let (Some(dir), Some(_)) = (&cli.dir, &cli.command) {
+        let message =
+            format!("{0} stands before a subcommand; name the workspace with -C {0}", dir.display());
+        return Exit::usage(message).report(&out);
+    }
     let result = match cli.command {
         None => tui::run(cli.tui, &cli.dir.unwrap_or(root)),
         Some(Command::Demo(args)) => demo::run(args, &out),

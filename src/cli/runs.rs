@@ -1,12 +1,160 @@
 //! `tunebench runs`: list, show and steer runs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::ExitCode;
 
+use clap::ValueEnum;
+
+use super::ask::{ask, block_on, connect, once, unexpected};
 use super::output::{Exit, Output};
+use super::table::{Table, clean, duration, figures, number};
+use crate::domain::api::{Request, Response};
+use crate::domain::event::{Event, EventBody};
+use crate::domain::run::{RunAction, RunRecord};
+use crate::worker::folder::now_ms;
+
+/// Last events that `show` prints.
+const SHOWN_EVENTS: u64 = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    List,
+    Show,
+    Pause,
+    Resume,
+    Checkpoint,
+    Stop,
+    Cancel,
+}
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[arg(value_enum, default_value = "list")]
+    what: What,
+    /// The run (the start of its name is enough where only one begins so)
+    run: Option<String>,
+}
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    Err(Exit::failed("runs is not built yet"))
+    let needs_run = || args.run.clone().ok_or_else(|| Exit::usage("which run? `tunebench runs` lists them"));
+    let action = match args.what {
+        What::List => return list(root, out),
+        What::Show => return show(root, needs_run()?, out),
+        What::Pause => RunAction::Pause,
+        What::Resume => RunAction::Resume,
+        What::Checkpoint => RunAction::Checkpoint,
+        What::Stop => RunAction::Stop,
+        What::Cancel => RunAction::Cancel,
+    };
+    let run = needs_run()?;
+    block_on(async {
+        let client = connect(root).await?;
+        let Response::Done { message } = ask(&client, Request::Control { run: run.clone(), action }).await?
+        else {
+            return Err(unexpected());
+        };
+        let record = super::follow::fresh(&client, &run).await?;
+        out.result(&record, || clean(&message));
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn list(root: &Path, out: &Output) -> super::CommandResult {
+    let Response::Runs { mut runs } = once(root, Request::Runs)? else { return Err(unexpected()) };
+    runs.reverse();
+    out.result(&serde_json::json!({ "runs": runs }), || {
+        if runs.is_empty() {
+            return "no runs yet; `tunebench run eval` takes a baseline".into();
+        }
+        let mut table = Table::new(&["run", "state", ">age", ">took", "progress", "candidate", "figures"]);
+        for run in &runs {
+            let took =
+                run.started_ms.map(|from| duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(from)));
+            let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
+            let progress = progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total));
+            let message = run.message.as_ref().filter(|_| !run.state.has_result());
+            table.row(vec![
+                run.run.clone(),
+                run.state.to_string(),
+                duration(now_ms().saturating_sub(run.created_ms)),
+                took.unwrap_or_default(),
+                progress.unwrap_or_default(),
+                run.candidate.clone().unwrap_or_default(),
+                match message {
+                    Some(message) => message.chars().take(60).collect(),
+                    None => figures(run, 3),
+                },
+            ]);
+        }
+        table.render()
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(root: &Path, run: String, out: &Output) -> super::CommandResult {
+    let (record, events) = block_on(async {
+        let client = connect(root).await?;
+        let Response::Run { run: record } = ask(&client, Request::Run { run }).await? else {
+            return Err(unexpected());
+        };
+        let request = Request::Events {
+            run: record.run.clone(),
+            after: record.last_seq.saturating_sub(SHOWN_EVENTS),
+            limit: SHOWN_EVENTS as usize,
+        };
+        let Response::Events { events, .. } = ask(&client, request).await? else {
+            return Err(unexpected());
+        };
+        Ok((record, events))
+    })?;
+    out.result(&record, || describe(&record, &events));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(run: &RunRecord, events: &[Event]) -> String {
+    let mut lines = vec![format!("{}  {}  {}", run.run, run.kind, run.state)];
+    let mut say = |name: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|v| !v.is_empty()) {
+            lines.push(format!("  {name:10} {}", clean(&value)));
+        }
+    };
+    say("said", run.message.clone());
+    say("candidate", run.candidate.clone());
+    let set: Vec<String> = run.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    say("settings", Some(set.join(" ")));
+    let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
+    say("progress", progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total)));
+    say("figures", Some(figures(run, 20)));
+    let took = run.started_ms.map(|s| duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(s)));
+    say("took", took);
+    if run.resumable {
+        say("next", Some(format!("`tunebench runs resume {}` goes on with it", run.run)));
+    }
+    if !events.is_empty() {
+        lines.push("last events:".into());
+        lines.extend(events.iter().map(|e| format!("  {:>6}  {}", e.seq, clean(&summary(&e.body)))));
+    }
+    lines.join("\n")
+}
+
+fn summary(body: &EventBody) -> String {
+    match body {
+        EventBody::State { state, message } => {
+            format!("{state} {}", message.as_deref().unwrap_or_default())
+        }
+        EventBody::Progress { phase, done, total, .. } => format!("{phase} {done}/{total}"),
+        EventBody::Step { step, total, loss, .. } => format!("step {step}/{total} loss {}", number(*loss)),
+        EventBody::Eval { step, loss, .. } => {
+            format!(
+                "evaluation at step {step} {}",
+                loss.map(|l| format!("loss {}", number(l))).unwrap_or_default()
+            )
+        }
+        EventBody::Sample { row, output, .. } => format!("{row}: {output}"),
+        EventBody::Log { message } => message.clone(),
+        EventBody::Warning { message } => format!("warning: {message}"),
+        EventBody::Checkpoint { step, best, .. } => {
+            format!("checkpoint at step {step}{}", if *best { " (best)" } else { "" })
+        }
+    }
 }

@@ -1,14 +1,22 @@
 //! The worker role.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-use super::output::{Exit, Output};
+use super::output::Exit;
+use crate::worker::{self, Ending};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The run's folder
     run_dir: PathBuf,
 }
 
 pub fn run(args: Args) -> super::CommandResult {
-    Err(Exit::failed("worker is not built yet"))
+    match worker::run(&args.run_dir) {
+        Ok(Ending::Orderly) => Ok(ExitCode::SUCCESS),
+        Ok(Ending::Failed) => Ok(ExitCode::FAILURE),
+        Ok(Ending::Locked) => Ok(ExitCode::from(worker::EXIT_LOCKED)),
+        Err(error) => Err(Exit::failed(format!("{error:#}"))),
+    }
 }

@@ -221,6 +221,9 @@ pub struct ImportReport {
     pub quarantined_total: usize,
     /// `jsonl/records`, `csv/prompt-completion`, ...
     pub format: String,
+    /// What a person should know, such as ids that are not unique.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What a client can follow.

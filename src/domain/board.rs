@@ -1,6 +1,7 @@
 //! The board, comparisons and strata, as computed by the engine and shown by clients.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,39 @@ pub struct Percentiles {
     pub p90: f64,
     pub p95: f64,
     pub p99: f64,
+}
+
+/// A threshold on a metric: the shared definition of done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    pub metric: String,
+    pub want: Want,
+}
+
+/// Which side of a threshold is good.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Want {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Want {
+    pub fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(limit) => value >= limit,
+            Self::AtMost(limit) => value <= limit,
+        }
+    }
+}
+
+impl fmt::Display for Want {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(limit) => write!(f, ">= {limit}"),
+            Self::AtMost(limit) => write!(f, "<= {limit}"),
+        }
+    }
 }
 
 /// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured.

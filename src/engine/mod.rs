@@ -1,1 +1,111 @@
 //! The engine: one per workspace, the only process that opens the store.
+//!
+//! ```text
+//! server      sockets: a task per client, that pulls what its client follows when the client can take it
+//! requests    one request -> one response, on blocking threads
+//! state       runs and decisions in memory, under one lock held for moments
+//! supervisor  a thread: starts workers, follows their event files, buries the dead
+//! launch      freezes what a run works on into its folder
+//! ```
+
+mod board;
+mod candidates;
+pub mod client;
+mod ingest;
+mod launch;
+mod parts;
+pub mod protocol;
+mod requests;
+mod rows;
+mod server;
+mod state;
+mod strata;
+mod supervisor;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::UnixListener;
+
+use crate::store::files::{self, Lock};
+
+/// Exit code of an engine that found another one's lock.
+pub const EXIT_LOCKED: u8 = 75;
+
+/// How an engine's life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nobody was attached and nothing was under way, or it was asked to leave.
+    Left,
+    /// Another engine serves this workspace.
+    Locked,
+}
+
+/// Where the engine of the workspace at `root` (absolute) listens.
+pub fn socket_path(root: &Path) -> io::Result<PathBuf> {
+    files::socket_path(&root.join(".tunebench/engine.sock"))
+}
+
+/// Be the engine of the workspace at `root`, until nobody needs one.
+pub fn run(root: &Path) -> anyhow::Result<Ending> {
+    // The terminal that the client was started from is not ours.
+    let _ = rustix::process::setsid();
+    let root = root.canonicalize().with_context(|| format!("no folder at {}", root.display()))?;
+    let state_dir = root.join(".tunebench");
+    files::private_dir(&state_dir)?;
+    let note = std::process::id().to_string();
+    let Some(_lock) = Lock::take_within(&state_dir.join("engine.lock"), &note, Duration::from_millis(100))?
+    else {
+        return Ok(Ending::Locked);
+    };
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()?;
+    let path = socket_path(&root)?;
+    // Bound before the store is opened: clients that come meanwhile wait instead of starting another engine.
+    let listener = {
+        let _guard = runtime.enter();
+        bind(&path)?
+    };
+    let served = (|| {
+        let engine = state::Engine::open(&root, program)?;
+        let supervisor = supervisor::start(engine.clone())?;
+        tracing::info!("engine {} serves {}", protocol::VERSION, root.display());
+        let served = runtime.block_on(server::serve(engine.clone(), listener));
+        engine.update(|state| state.leaving = true);
+        let _ = supervisor.join();
+        served.map_err(anyhow::Error::from)
+    })();
+    // Before the lock is given back: whoever has the lock may put a socket there.
+    let _ = fs::remove_file(&path);
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    served.map(|()| Ending::Left)
+}
+
+/// Listen at `path`. What lies there is left of a dead engine, since the lock is ours; but only a socket, and only our own, is replaced.
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => {
+            files::check_owner(path, meta.uid(), files::own_uid())?;
+            anyhow::ensure!(
+                meta.file_type().is_socket(),
+                "{} is in the way: it is no socket; remove it",
+                path.display()
+            );
+            fs::remove_file(path)?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot look at {}", path.display())),
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

@@ -1,3 +1,27 @@
 //! Configurations, weights, decoder, adapters, generation, chat templates.
 
+pub mod chat;
 pub mod config;
+pub mod decoder;
+pub mod error;
+pub mod files;
+mod forward;
+pub mod generate;
+pub mod kv_cache;
+pub mod lora;
+mod lora_peft;
+#[cfg(test)]
+mod oracle;
+pub mod sampling;
+pub mod tokenizer;
+pub mod trainable;
+pub mod weights;
+pub mod write;
+
+pub use config::ModelConfig;
+pub use decoder::Decoder;
+pub use error::ModelError;
+pub use forward::Feed;
+pub use kv_cache::KvCache;
+pub use lora::Lora;
+pub use trainable::{AdamW, Sequence, StepLoss, Trainable};

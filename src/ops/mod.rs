@@ -1,1 +1,38 @@
-//! Differentiable operations over buffers, forward and backward by hand.
+//! Operations over f32 buffers, forward and backward by hand; no autograd, no model.
+//!
+//! One file per operation. Each says its formula and the derivation of its backward, works on views ([`Mat`], [`MatMut`]) of
+//! buffers that the caller owns and reuses, and takes its degree of parallelism ([`Par`]) from the caller: training splits the
+//! batch by sequence over threads and calls every operation serially, which measures faster than threads inside of each.
+//!
+//! This is the seam for a second device: `model/` computes only by calling functions of this module, so that a device brings
+//! buffers of its own and a twin of each function (the kernels in `kernels/`), and no layer above knows of it.
+
+mod adamw;
+mod attention;
+mod cross_entropy;
+mod embedding;
+mod grad_norm;
+mod lora;
+mod mat;
+mod matmul;
+mod par;
+mod rms_norm;
+mod rope;
+pub(crate) mod simd;
+mod swiglu;
+
+pub use adamw::{AdamW, adamw};
+pub use attention::{AttentionShape, attention, attention_backward, attention_cached};
+pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_backward};
+pub use embedding::{embedding, embedding_backward};
+pub use grad_norm::squared_norm;
+pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_forward};
+pub use mat::{Mat, MatMut};
+pub use matmul::{Write, add_bias, bias_backward, matmul};
+pub use par::Par;
+pub use rms_norm::{
+    rms_norm, rms_norm_again, rms_norm_backward, rms_norm_heads, rms_norm_heads_backward,
+    rms_norm_weight_backward,
+};
+pub use rope::{Rope, RopeTable, rotate};
+pub use swiglu::{swiglu, swiglu_backward};

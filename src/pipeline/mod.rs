@@ -1,1 +1,373 @@
-//! Running a row through the stages of a candidate.
+//! Running rows through the stages of a candidate: templates, answers, reading them, retries.
+//!
+//! Rows go through a stage together, so that the backend sees batches. A row that fails is an error on that row; the others go on.
+
+pub mod output;
+pub mod template;
+
+use thiserror::Error;
+
+use crate::backend::{self, Ask, Backend, BackendError};
+use crate::domain::candidate::{Candidate, Decoding, OutputKind, StageCandidate};
+use crate::domain::outcome::StageOutcome;
+use crate::domain::row::RunRow;
+use template::{Prompt, Scope, TemplateError};
+
+/// Why a pipeline cannot be built.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    #[error(
+        "the candidate `{0}` has no stages, so nothing can be asked of it (its outcomes were made elsewhere?)"
+    )]
+    NoStages(String),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error("stage `{stage}`: {source}")]
+    Model { stage: String, source: BackendError },
+}
+
+/// What the pipeline made of a row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answered {
+    /// Output of the last stage that ran.
+    pub output: String,
+    /// Its kind.
+    pub kind: OutputKind,
+    pub stages: Vec<StageOutcome>,
+    pub error: Option<String>,
+}
+
+/// Temperature of a retry where the stage is greedy: asked again in the same way, the model would say the same.
+const RETRY_TEMPERATURE: f32 = 0.7;
+
+struct Stage {
+    spec: StageCandidate,
+    prompt: Prompt,
+    /// Place in `backends`: stages with the same model and adapter share one.
+    backend: usize,
+}
+
+/// A candidate, ready to answer.
+pub struct Pipeline {
+    stages: Vec<Stage>,
+    backends: Vec<Box<dyn Backend>>,
+}
+
+impl Pipeline {
+    /// Compile the templates and open the models.
+    pub fn new(candidate: &Candidate, threads: usize) -> Result<Self, PipelineError> {
+        Self::with_backends(candidate, &mut |stage| {
+            backend::open(&stage.model, stage.adapter.as_ref(), threads)
+        })
+    }
+
+    /// The same over backends of the caller's. `open` is called once for each model and adapter.
+    pub fn with_backends(
+        candidate: &Candidate,
+        open: &mut dyn FnMut(&StageCandidate) -> Result<Box<dyn Backend>, BackendError>,
+    ) -> Result<Self, PipelineError> {
+        if candidate.stages.is_empty() {
+            return Err(PipelineError::NoStages(candidate.name.clone()));
+        }
+        // All templates first: a slip in the last one should not wait for the models.
+        let prompts = candidate.stages.iter().map(Prompt::new).collect::<Result<Vec<_>, _>>()?;
+        let mut opened = Vec::new();
+        let mut backends = Vec::new();
+        let mut stages = Vec::new();
+        for (spec, prompt) in candidate.stages.iter().zip(prompts) {
+            let key = (spec.model.hash.as_str(), spec.adapter.as_ref().map(|a| a.hash.as_str()));
+            let backend = match opened.iter().position(|known| *known == key) {
+                Some(place) => place,
+                None => {
+                    let backend = open(spec)
+                        .map_err(|source| PipelineError::Model { stage: spec.name.clone(), source })?;
+                    opened.push(key);
+                    backends.push(backend);
+                    backends.len() - 1
+                }
+            };
+            stages.push(Stage { spec: spec.clone(), prompt, backend });
+        }
+        Ok(Self { stages, backends })
+    }
+
+    /// Put rows through all stages. One result a row, in their order.
+    pub fn answer(&mut self, rows: &[&RunRow]) -> Vec<Answered> {
+        let mut all = vec![Answered::default(); rows.len()];
+        let mut scopes: Vec<Scope> = rows.iter().map(|row| Scope::new(row)).collect();
+        for stage in &self.stages {
+            let backend = &mut self.backends[stage.backend];
+            stage.run(backend.as_mut(), &mut scopes, &mut all);
+        }
+        all
+    }
+}
+
+impl Stage {
+    fn run(&self, backend: &mut dyn Backend, scopes: &mut [Scope], all: &mut [Answered]) {
+        // Rows to ask, with their prompts.
+        let mut open: Vec<(usize, String)> = Vec::new();
+        for (i, (scope, answered)) in scopes.iter_mut().zip(all.iter_mut()).enumerate() {
+            if answered.error.is_some() {
+                continue;
+            }
+            match self.prepare(scope) {
+                Ok(Some(prompt)) => {
+                    answered
+                        .stages
+                        .push(StageOutcome { stage: self.spec.name.clone(), ..StageOutcome::default() });
+                    open.push((i, prompt));
+                }
+                Ok(None) => {
+                    let skipped = StageOutcome {
+                        stage: self.spec.name.clone(),
+                        format_ok: true,
+                        skipped: true,
+                        ..StageOutcome::default()
+                    };
+                    answered.stages.push(skipped);
+                    scope.skip(&self.spec.name);
+                }
+                Err(error) => answered.error = Some(error.to_string()),
+            }
+        }
+        for attempt in 0..=self.spec.retries {
+            if open.is_empty() {
+                break;
+            }
+            let asks: Vec<Ask> = open
+                .iter()
+                .map(|(_, prompt)| Ask { text: prompt.clone(), decoding: self.decoding(attempt) })
+                .collect();
+            let mut answers = backend.answer(&asks).into_iter();
+            open.retain(|(i, _)| {
+                let answered = &mut all[*i];
+                let Some(outcome) = answered.stages.last_mut() else { return false };
+                let answer = match answers.next() {
+                    Some(Ok(answer)) => answer,
+                    Some(Err(error)) => {
+                        answered.error = Some(format!("stage `{}`: {error}", self.spec.name));
+                        return false;
+                    }
+                    None => {
+                        answered.error =
+                            Some(format!("stage `{}`: the model gave no answer to this row", self.spec.name));
+                        return false;
+                    }
+                };
+                let read = output::read(&answer.text, self.spec.output, &self.spec.labels);
+                // A retry is paid and waited for, too; the first token is the first try's.
+                if attempt == 0 {
+                    outcome.ttft_ms = answer.ttft_ms;
+                }
+                outcome.tokens_in += answer.tokens_in;
+                outcome.tokens_out += answer.tokens_out;
+                outcome.ms += answer.ms;
+                outcome.retries = attempt;
+                outcome.format_ok = read.ok;
+                outcome.output.clone_from(&read.text);
+                answered.output = read.text;
+                answered.kind = self.spec.output;
+                !read.ok
+            });
+        }
+        for (scope, answered) in scopes.iter_mut().zip(all.iter()) {
+            if let Some(outcome) = answered.stages.last().filter(|o| !o.skipped && answered.error.is_none()) {
+                scope.add(&self.spec.name, self.spec.output, &outcome.output);
+            }
+        }
+    }
+
+    /// The row's prompt, or none where `when` does not hold.
+    fn prepare(&self, scope: &Scope) -> Result<Option<String>, TemplateError> {
+        if !self.prompt.holds(scope)? {
+            return Ok(None);
+        }
+        self.prompt.render_in(scope).map(Some)
+    }
+
+    fn decoding(&self, attempt: u32) -> Decoding {
+        let mut decoding = self.spec.decoding.clone();
+        if attempt > 0 {
+            decoding.seed = decoding.seed.wrapping_add(u64::from(attempt));
+            if decoding.temperature == 0.0 {
+                decoding.temperature = RETRY_TEMPERATURE;
+            }
+        }
+        decoding
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    //! A backend that follows a script, for tests of everything above it.
+
+    use super::*;
+    use crate::backend::Answer;
+    use crate::domain::candidate::{ModelRef, ModelSource};
+    use serde_json::json;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    type Script = Box<dyn FnMut(&Ask) -> Result<String, BackendError>>;
+
+    /// Answers by a function of the question; keeps what it was asked, batch by batch.
+    pub struct Scripted {
+        pub script: Script,
+        pub asked: Rc<RefCell<Vec<Vec<Ask>>>>,
+    }
+
+    impl Backend for Scripted {
+        fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
+            self.asked.borrow_mut().push(asks.to_vec());
+            asks.iter()
+                .map(|ask| {
+                    let text = (self.script)(ask)?;
+                    Ok(Answer { text, tokens_in: 10, tokens_out: 2, ttft_ms: 1.0, ms: 5.0 })
+                })
+                .collect()
+        }
+    }
+
+    pub fn stage(name: &str, prompt: &str, output: OutputKind, labels: &[&str]) -> StageCandidate {
+        StageCandidate {
+            name: name.into(),
+            model: ModelRef {
+                name: "base".into(),
+                source: ModelSource::Local { path: "/nowhere".into() },
+                hash: "h".into(),
+                usd_per_million_input: None,
+                usd_per_million_output: None,
+                usd_per_hour: None,
+            },
+            adapter: None,
+            prompt: prompt.into(),
+            prompt_name: format!("prompts/{name}.md"),
+            output,
+            labels: labels.iter().map(|&l| l.to_owned()).collect(),
+            decoding: Decoding::default(),
+            when: None,
+            retries: 0,
+            gold: None,
+        }
+    }
+
+    pub fn candidate(stages: Vec<StageCandidate>) -> Candidate {
+        Candidate { name: "test".into(), rung: "baseline".into(), stages }
+    }
+
+    pub fn row(id: &str, input: &str) -> RunRow {
+        let fields = json!({ "channel": "mail", "input": "a field of that name" });
+        RunRow {
+            id: id.into(),
+            hash: format!("hash-{id}"),
+            part: None,
+            stratum: None,
+            fields: fields.as_object().cloned().unwrap_or_default(),
+            input: input.into(),
+            gold: None,
+        }
+    }
+
+    type Asked = Rc<RefCell<Vec<Vec<Ask>>>>;
+
+    pub fn scripted(
+        candidate: &Candidate,
+        script: impl Fn(&Ask) -> Result<String, BackendError> + Clone + 'static,
+    ) -> (Pipeline, Asked) {
+        let asked = Asked::default();
+        let pipeline = Pipeline::with_backends(candidate, &mut |_| {
+            Ok(Box::new(Scripted { script: Box::new(script.clone()), asked: asked.clone() }))
+        })
+        .unwrap();
+        (pipeline, asked)
+    }
+
+    #[test]
+    fn later_stages_see_earlier_answers_and_may_be_skipped() {
+        let mut second = stage("solve", "{{ channel }}: {{ route }} / {{ input }}", OutputKind::Text, &[]);
+        second.when = Some("route == 'tech'".into());
+        let candidate =
+            candidate(vec![stage("route", "{{ input }}", OutputKind::Label, &["tech", "sales"]), second]);
+        let (mut pipeline, asked) = scripted(&candidate, |ask| {
+            Ok(match ask.text.as_str() {
+                "broken" => "TECH.",
+                "buy" => "sales",
+                _ => "reboot",
+            }
+            .to_owned())
+        });
+        let (a, b) = (row("1", "broken"), row("2", "buy"));
+        let got = pipeline.answer(&[&a, &b]);
+        assert_eq!((got[0].output.as_str(), got[0].kind), ("reboot", OutputKind::Text));
+        assert_eq!((got[1].output.as_str(), got[1].kind), ("sales", OutputKind::Label));
+        assert!(got[1].stages[1].skipped && got[1].stages[1].tokens_in == 0);
+        let asked = asked.borrow();
+        assert_eq!(asked.len(), 2, "rows go through a stage together");
+        assert_eq!(asked[1].iter().map(|a| a.text.as_str()).collect::<Vec<_>>(), ["mail: tech / broken"]);
+    }
+
+    #[test]
+    fn an_unreadable_answer_is_asked_again_and_counted() {
+        let mut s = stage("route", "{{ input }}", OutputKind::Label, &["tech"]);
+        s.retries = 2;
+        let (mut pipeline, asked) = scripted(&candidate(vec![s]), |ask| {
+            Ok(if ask.text == "good" || ask.decoding.seed == 1 { "tech" } else { "hm" }.to_owned())
+        });
+        let rows = [row("1", "bad"), row("2", "good")];
+        let got = pipeline.answer(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(
+            (got[0].stages[0].retries, got[0].stages[0].format_ok, got[0].stages[0].tokens_in),
+            (1, true, 20)
+        );
+        assert_eq!((got[1].stages[0].retries, got[1].stages[0].tokens_in), (0, 10));
+        assert_eq!(asked.borrow().iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        assert!(asked.borrow()[1][0].decoding.temperature > 0.0, "a greedy retry would repeat itself");
+    }
+
+    #[test]
+    fn what_stays_unreadable_keeps_its_text() {
+        let mut s = stage("route", "{{ input }}", OutputKind::Label, &["tech"]);
+        s.retries = 1;
+        let (mut pipeline, _) = scripted(&candidate(vec![s]), |_| Ok(" hm \n".to_owned()));
+        let got = pipeline.answer(&[&row("1", "x")]);
+        assert_eq!(
+            (got[0].output.as_str(), got[0].stages[0].format_ok, got[0].stages[0].retries),
+            ("hm", false, 1)
+        );
+        assert_eq!(got[0].error, None);
+    }
+
+    #[test]
+    fn a_row_that_fails_leaves_the_others_alone() {
+        let first = stage("a", "{{ input }}", OutputKind::Json, &[]);
+        let second = stage("b", "{{ a.city }}", OutputKind::Text, &[]);
+        let (mut pipeline, _) = scripted(&candidate(vec![first, second]), |ask| match ask.text.as_str() {
+            "boom" => Err(BackendError("prompt too long".into())),
+            "full" => Ok("{\"city\": \"Rome\"}".to_owned()),
+            "empty" => Ok("{}".to_owned()),
+            other => Ok(format!("saw {other}")),
+        });
+        let rows = ["boom", "full", "empty"].map(|input| row(input, input));
+        let got = pipeline.answer(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(got[0].error.as_deref(), Some("stage `a`: prompt too long"));
+        assert_eq!((got[1].output.as_str(), got[1].error.as_ref()), ("saw Rome", None));
+        let said = got[2].error.as_deref().unwrap();
+        assert!(said.contains("prompts/b.md") && said.contains("`a.city`"), "{said}");
+    }
+
+    #[test]
+    fn stages_of_one_model_share_it() {
+        let mut other = stage("c", "x", OutputKind::Text, &[]);
+        other.model.hash = "other".into();
+        let stages =
+            vec![stage("a", "x", OutputKind::Text, &[]), stage("b", "x", OutputKind::Text, &[]), other];
+        let mut opened = 0;
+        Pipeline::with_backends(&candidate(stages), &mut |_| {
+            opened += 1;
+            Ok(Box::new(Scripted { script: Box::new(|_| Ok(String::new())), asked: Asked::default() }))
+        })
+        .unwrap();
+        assert_eq!(opened, 2);
+    }
+}

@@ -1,1 +1,12 @@
-//! Metrics, paired statistics, cost, the board.
+//! Numbers about outcomes: the metric registry, scoring a row, aggregates, paired comparison, the board's rows.
+//! Pure: outcomes in, numbers out.
+
+pub mod aggregate;
+pub mod board;
+pub mod labels;
+pub mod paired;
+pub mod power;
+pub mod rows;
+pub mod stats;
+
+pub use crate::domain::metric;

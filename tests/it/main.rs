@@ -1,1 +1,5 @@
 //! Black-box tests: the binary, the socket, the pty. One test binary, so that it links once.
+
+mod data;
+mod engine;
+mod train;

@@ -1,0 +1,89 @@
+//! Makes the demo workspace's data and its base model from nothing: `cargo run --release --example make_demo -- all`.
+//!
+//! Everything follows from `workspaces/demo/recipe/lexicon.toml` and fixed seeds.
+
+mod desk;
+mod lessons;
+mod lexicon;
+mod messages;
+mod random;
+mod tokens;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+
+use lexicon::Lexicon;
+
+/// Texts that the tokenizer is trained on.
+const TOKENIZER_TEXTS: usize = 20_000;
+const TOKENIZER_SEED: u64 = 11;
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let demo = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/workspaces/demo"));
+    let (what, to) = match args.as_slice() {
+        [what] => (what.as_str(), demo),
+        [what, to] => (what.as_str(), PathBuf::from(to)),
+        _ => bail!("usage: make_demo data|tokenizer|model|all|show [DIR]   (default: workspaces/demo)"),
+    };
+    let words = Lexicon::load()?;
+    match what {
+        "data" => data(&words, &to),
+        "tokenizer" => tokenizer(&words, &to),
+        "show" => show(&words),
+        "all" => {
+            data(&words, &to)?;
+            tokenizer(&words, &to)
+        }
+        _ => bail!("`{what}` is none of: data, tokenizer, model, all, show"),
+    }
+}
+
+fn data(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
+    let file = to.join("data/messages.jsonl");
+    let rows = desk::rows(words);
+    write(&file, &desk::jsonl(&rows)?)?;
+    println!("{}: {} rows", file.display(), rows.len());
+    Ok(())
+}
+
+fn tokenizer(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
+    let file = to.join("model/tokenizer.json");
+    let desk: BTreeSet<String> = desk::rows(words).into_iter().map(|row| row.message).collect();
+    let mut teacher = lessons::Teacher::new(words, TOKENIZER_SEED);
+    let mut texts = Vec::with_capacity(TOKENIZER_TEXTS);
+    for _ in 0..TOKENIZER_TEXTS {
+        let lesson = teacher.lesson(1.0);
+        ensure!(lesson.messages.iter().all(|m| !desk.contains(m)), "a message of the demo's data is in the text");
+        texts.push(lesson.text());
+    }
+    std::fs::create_dir_all(to.join("model"))?;
+    tokens::train(texts, &file)?;
+    println!("{}", file.display());
+    Ok(())
+}
+
+/// A few rows and lessons, to read; learned text stands in brackets.
+fn show(words: &Lexicon) -> anyhow::Result<()> {
+    print!("{}", desk::jsonl(&desk::rows(words)[..20])?);
+    let mut teacher = lessons::Teacher::new(words, 1);
+    for way in [0.0, 0.5, 1.0, 1.0, 1.0, 1.0] {
+        let lesson = teacher.lesson(way);
+        let mut text = lesson.text();
+        for answer in lesson.answers().iter().rev() {
+            text.insert(answer.end, ']');
+            text.insert(answer.start, '[');
+        }
+        println!("---- {way}\n{text}");
+    }
+    Ok(())
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}

@@ -1,0 +1,162 @@
+//! An imported data set: rows by offset, ids, inputs and golds. Reading takes `&self` and can go on in several threads.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use super::format::Format;
+use super::index::{Index, Record, Stamp, Unusable};
+use super::resolve::{Resolver, unknown_fields};
+use super::{DataError, canonical, import, parse};
+use crate::domain::api::ImportReport;
+use crate::domain::row::{Quarantined, Row};
+use crate::workspace::Workspace;
+
+/// Rows of the workspace's sources.
+#[derive(Debug)]
+pub struct Dataset {
+    index: Index,
+    files: Vec<File>,
+    resolver: Resolver,
+}
+
+impl Dataset {
+    /// Opens the index. `NotImported`, `Stale` and `Damaged` all mean: import, and open again.
+    pub fn open(ws: &Workspace) -> Result<Self, DataError> {
+        let (index, files) = open_index(ws)?;
+        let data = &ws.config.data;
+        let wrong = |key: &str, message: String| {
+            DataError::input(
+                format!("{}:{}", crate::workspace::FILE, ws.line_of(key)),
+                format!("`{key}`: {message}"),
+            )
+        };
+        if let Some(template) = &data.input
+            && index.len() > 0
+            && let Some(message) = unknown_fields(template, &index.meta.fields).into_iter().next()
+        {
+            return Err(wrong("data.input", message));
+        }
+        let resolver = Resolver::new(data.input.as_deref(), data.gold.as_deref(), &index.meta.guess)
+            .map_err(|message| wrong("data.input", message))?;
+        Ok(Self { index, files, resolver })
+    }
+
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Empty beyond the last row.
+    pub fn id(&self, row: usize) -> &str {
+        self.index.id(row).unwrap_or_default()
+    }
+
+    /// Hex of the content hash; empty beyond the last row.
+    pub fn hash(&self, row: usize) -> String {
+        self.index.record(row).map(|r| hex(&r.hash)).unwrap_or_default()
+    }
+
+    /// Position of a row by its id.
+    pub fn find(&self, id: &str) -> Option<usize> {
+        self.index.find(id)
+    }
+
+    /// Reads a row from its file. The content is held against its hash: a file that changed behind our back is noticed.
+    pub fn row(&self, row: usize) -> Result<Row, DataError> {
+        let record = self.index.record(row).ok_or(DataError::NoRow(row))?;
+        let id = self.id(row).to_owned();
+        let source = self.index.meta.sources.get(record.source as usize);
+        let (Some(source), Some(file)) = (source, self.files.get(record.source as usize)) else {
+            return Err(DataError::NoRow(row));
+        };
+        let stale = || DataError::Stale { file: source.path.clone() };
+        if record.len as usize > super::MAX_ROW {
+            return Err(stale());
+        }
+        let mut bytes = vec![0; record.len as usize];
+        file.read_exact_at(&mut bytes, record.offset).map_err(|_| stale())?;
+        let fields = parse::fields(&source.layout, &bytes).map_err(|_| stale())?;
+        if canonical::hash(&fields) != record.hash {
+            return Err(stale());
+        }
+        Ok(Row { id, hash: hex(&record.hash), fields, source: source.path.clone(), line: record.line })
+    }
+
+    /// Input and gold of a row.
+    pub fn resolve(&self, row: &Row) -> Result<(String, Option<String>), DataError> {
+        self.resolver.resolve(&row.fields).map_err(|message| DataError::Row {
+            row: row.id.clone(),
+            file: row.source.clone(),
+            line: row.line,
+            message,
+        })
+    }
+
+    /// Names of the fields that occur, sorted.
+    pub fn fields(&self) -> &[String] {
+        &self.index.meta.fields
+    }
+
+    /// The first 1,000 bad rows.
+    pub fn quarantined(&self) -> &[Quarantined] {
+        &self.index.meta.quarantined
+    }
+
+    /// What the import found, for those who come later.
+    pub fn report(&self) -> ImportReport {
+        import::report(&self.index.meta, true)
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The index with the files that its rows stand in, when it fits the sources as they are now.
+pub(super) fn open_index(ws: &Workspace) -> Result<(Index, Vec<File>), DataError> {
+    let path = import::index_path(ws);
+    let shown = || path.strip_prefix(&ws.root).unwrap_or(&path).display().to_string();
+    let index = Index::open(&path).map_err(|e| match e {
+        Unusable::Absent => DataError::NotImported,
+        Unusable::Damaged(reason) => DataError::Damaged { file: shown(), reason },
+        Unusable::Io(e) => DataError::io("cannot read", &path)(e),
+    })?;
+    let written: Vec<&str> = index.meta.sources.iter().map(|s| s.path.as_str()).collect();
+    if written != ws.config.data.sources {
+        return Err(DataError::NotImported);
+    }
+    let mut files = Vec::new();
+    for (source, path) in index.meta.sources.iter().zip(ws.sources()) {
+        let file = File::open(&path).map_err(DataError::io("cannot read", &path))?;
+        let stamp = Stamp::of(&file).map_err(DataError::io("cannot read", &path))?;
+        if stamp != source.stamp {
+            return Err(DataError::Stale { file: source.path.clone() });
+        }
+        files.push(match (&source.converted, source.layout.format) {
+            (Some(name), Format::Parquet) => open_converted(ws, name)?,
+            _ => file,
+        });
+    }
+    Ok((index, files))
+}
+
+fn open_converted(ws: &Workspace, name: &str) -> Result<File, DataError> {
+    let path: PathBuf = import::index_dir(ws).join(name);
+    File::open(&path)
+        .map_err(|e| DataError::Damaged { file: path.display().to_string(), reason: e.to_string() })
+}
+
+// Shared between threads as it is: the map is read-only and files are read at positions.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Dataset>();
+    shared::<Record>();
+};

@@ -1,0 +1,224 @@
+//! Streams a file through its splitter: batches of rows with offset and line, in bounded memory.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::format::{Format, Layout};
+use super::split::{Found, Items, Lines, Records, Splitter, newline, newlines};
+use super::{DataError, MAX_ROW, parse};
+
+/// Bytes read before rows are handed over.
+const PIECE: usize = 4 << 20;
+
+/// A row in a [`Batch`].
+#[derive(Clone, Debug)]
+pub(super) struct Span {
+    /// Position in the batch's bytes; empty where the row was too long to keep.
+    pub start: usize,
+    pub end: usize,
+    /// Position in the file.
+    pub offset: u64,
+    /// From 1.
+    pub line: u64,
+    /// Why the row is bad already before it was parsed.
+    pub fault: Option<String>,
+}
+
+/// Rows that were found together.
+pub(super) struct Batch<'a> {
+    pub bytes: &'a [u8],
+    pub rows: &'a [Span],
+    /// Bytes of the file read so far.
+    pub done: u64,
+}
+
+/// Reads the rows of a file in order. Blank lines are no rows.
+pub(super) fn scan(
+    file: &mut File,
+    layout: &Layout,
+    path: &Path,
+    each: &mut dyn FnMut(Batch<'_>) -> ControlFlow<()>,
+) -> Result<(), DataError> {
+    let mut splitter: Box<dyn Splitter> = match layout.format {
+        Format::Json => Box::new(Items::default()),
+        Format::Csv | Format::Tsv => {
+            Box::new(Records { delimiter: layout.delimiter, width: layout.columns.len() })
+        }
+        // Parquet has been converted to lines.
+        Format::Jsonl | Format::Parquet => Box::new(Lines::default()),
+    };
+    file.seek(SeekFrom::Start(layout.start)).map_err(DataError::io("cannot read", path))?;
+    let mut scanner = Scanner { base: layout.start, line: layout.line, ..Scanner::default() };
+    loop {
+        let last = scanner.fill(file).map_err(DataError::io("cannot read", path))?;
+        let ended = scanner.split(splitter.as_mut(), last);
+        let done = scanner.base + scanner.bytes.len() as u64;
+        if !scanner.rows.is_empty() {
+            let batch = Batch { bytes: &scanner.bytes, rows: &scanner.rows, done };
+            if each(batch).is_break() {
+                return Ok(());
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+        scanner.shift();
+    }
+}
+
+#[derive(Default)]
+struct Scanner {
+    bytes: Vec<u8>,
+    /// Offset in the file of `bytes[0]`.
+    base: u64,
+    /// Where the current row begins in `bytes`.
+    at: usize,
+    /// Line at `at`.
+    line: u64,
+    rows: Vec<Span>,
+    /// Offset and line of a row whose beginning has been thrown away because it is too long.
+    dropped: Option<(u64, u64)>,
+}
+
+impl Scanner {
+    /// True: the file has ended.
+    fn fill(&mut self, file: &mut File) -> std::io::Result<bool> {
+        let want = PIECE.saturating_sub(self.bytes.len()).max(PIECE / 2);
+        self.bytes.reserve(want);
+        let got = file.take(want as u64).read_to_end(&mut self.bytes)?;
+        Ok(got < want)
+    }
+
+    /// Finds the rows in `bytes`. True: no more will come.
+    fn split(&mut self, splitter: &mut dyn Splitter, last: bool) -> bool {
+        loop {
+            let tail = self.bytes.get(self.at..).unwrap_or_default();
+            match splitter.find(tail, last) {
+                Found::Row { len, next } => {
+                    self.row(len, None);
+                    self.advance(next);
+                }
+                Found::Skip(n) => self.advance(n),
+                Found::Torn { reason } => {
+                    let len = tail.len();
+                    let line = newline(tail).unwrap_or(len);
+                    self.row(line, Some(reason.to_owned()));
+                    self.advance((line + 1).min(len));
+                }
+                Found::End => return true,
+                Found::More => {
+                    if last || tail.len() <= MAX_ROW {
+                        return last;
+                    }
+                    let drop = tail.len();
+                    if splitter.drop_front(drop) {
+                        self.dropped.get_or_insert((self.base + self.at as u64, self.line));
+                        self.advance(drop);
+                        return false;
+                    }
+                    // A record that is too long because of an open quote: only its first line is lost.
+                    let Some(line) = newline(tail) else {
+                        self.dropped.get_or_insert((self.base + self.at as u64, self.line));
+                        self.advance(drop);
+                        return false;
+                    };
+                    self.row(line, Some(parse::too_long() + "; is a quote left open here?"));
+                    self.advance(line + 1);
+                }
+            }
+        }
+    }
+
+    fn row(&mut self, len: usize, fault: Option<String>) {
+        let (start, end) = (self.at, self.at + len);
+        if let Some((offset, line)) = self.dropped.take() {
+            let fault = Some(parse::too_long());
+            self.rows.push(Span { start, end: start, offset, line, fault });
+            return;
+        }
+        let blank = self.bytes.get(start..end).is_none_or(|row| row.trim_ascii().is_empty());
+        if !blank {
+            self.rows.push(Span { start, end, offset: self.base + start as u64, line: self.line, fault });
+        }
+    }
+
+    fn advance(&mut self, by: usize) {
+        let passed = self.bytes.get(self.at..self.at + by).unwrap_or_default();
+        self.line += newlines(passed);
+        self.at += by;
+    }
+
+    /// Forgets what has been handed over.
+    fn shift(&mut self) {
+        self.bytes.drain(..self.at);
+        self.base += self.at as u64;
+        self.at = 0;
+        self.rows.clear();
+    }
+}
+
+/// An array in a JSON file: behind its bracket.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ArrayStart {
+    pub key: String,
+    pub start: u64,
+    pub line: u64,
+}
+
+/// The array that a JSON file is, or the arrays that stand in its object directly (at most 16).
+pub(super) fn arrays(path: &Path, start: u64) -> Result<Vec<ArrayStart>, DataError> {
+    let mut file = File::open(path).map_err(DataError::io("cannot read", path))?;
+    file.seek(SeekFrom::Start(start)).map_err(DataError::io("cannot read", path))?;
+    let mut piece = vec![0; 1 << 20];
+    let (mut offset, mut line) = (start, 1);
+    let (mut depth, mut in_string, mut escaped) = (0u64, false, false);
+    let mut found = Vec::new();
+    // The last string at depth 1; `is_key` once its colon was seen.
+    let (mut word, mut is_key) = (Vec::new(), false);
+    loop {
+        let n = file.read(&mut piece).map_err(DataError::io("cannot read", path))?;
+        if n == 0 {
+            return Ok(found);
+        }
+        for byte in &piece[..n] {
+            offset += 1;
+            line += u64::from(*byte == b'\n');
+            if in_string {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_string = false,
+                    _ if depth == 1 && !is_key && word.len() < 100 => word.push(*byte),
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => {
+                    in_string = true;
+                    if depth == 1 && !is_key {
+                        word.clear();
+                    }
+                }
+                b':' if depth == 1 => is_key = true,
+                b',' if depth == 1 => is_key = false,
+                b'[' if depth == 0 => {
+                    return Ok(vec![ArrayStart { key: String::new(), start: offset, line }]);
+                }
+                b'[' if depth == 1 && is_key && found.len() < 16 => {
+                    depth += 1;
+                    found.push(ArrayStart {
+                        key: String::from_utf8_lossy(&word).into_owned(),
+                        start: offset,
+                        line,
+                    });
+                }
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The board, comparisons, and outcomes made elsewhere.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::candidates::{self, Known};
+use super::parts;
+use super::rows::{self, cut};
+use super::state::{Engine, bad_input, failed};
+use crate::domain::api::Failure;
+use crate::domain::board::{Board, BoardRow, Comparison, Goal};
+use crate::domain::candidate::Candidate;
+use crate::domain::metric::{Direction, Metric};
+use crate::domain::outcome::Outcome;
+use crate::domain::row::Part;
+use crate::score;
+use crate::store::files;
+use crate::worker::folder::now_ms;
+use crate::workspace::Workspace;
+
+/// Longest file of outcomes, and longest name.
+const OUTCOMES_MAX: u64 = 4 << 30;
+/// Seed of the bootstrap: a comparison looks the same each time.
+const SEED: u64 = 7;
+/// Characters of an answer in a list of flips.
+const FLIP_TEXT: usize = 160;
+
+/// A candidate with its outcomes in memory.
+#[derive(Debug)]
+pub struct Scored {
+    pub candidate: Candidate,
+    pub run: Option<String>,
+    pub outcomes: Arc<Vec<Outcome>>,
+    by_row: HashMap<String, usize>,
+}
+
+impl Scored {
+    pub fn outcome(&self, row: &str) -> Option<&Outcome> {
+        self.by_row.get(row).and_then(|&at| self.outcomes.get(at))
+    }
+}
+
+/// Outcomes by folder, as long as their file stays as it is; and the board of a version.
+#[derive(Debug, Default)]
+pub struct BoardCache {
+    outcomes: HashMap<std::path::PathBuf, ((u64, i64, i64), Arc<Vec<Outcome>>)>,
+    scored: Option<(u64, Arc<Vec<Arc<Scored>>>)>,
+}
+
+fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
+    let path = known.folder.outcomes();
+    let Ok(meta) = fs::metadata(&path) else { return Ok(Arc::default()) };
+    let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
+    let mut cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, kept)) = cache.outcomes.get(&path)
+        && *at == stamp
+    {
+        return Ok(kept.clone());
+    }
+    let read = known.folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    let read = Arc::new(read);
+    cache.outcomes.insert(path, (stamp, read.clone()));
+    Ok(read)
+}
+
+/// Every candidate that has outcomes, oldest first.
+pub fn all_scored(engine: &Engine) -> Result<Arc<Vec<Arc<Scored>>>, Failure> {
+    let version = engine.read(|s| s.board_version);
+    {
+        let cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, kept)) = &cache.scored
+            && *at == version
+        {
+            return Ok(kept.clone());
+        }
+    }
+    let mut all = Vec::new();
+    for known in candidates::known(engine) {
+        let outcomes = outcomes(engine, &known)?;
+        if outcomes.is_empty() {
+            continue;
+        }
+        let by_row = outcomes.iter().enumerate().map(|(i, o)| (o.row.clone(), i)).collect();
+        all.push(Arc::new(Scored { candidate: known.candidate, run: known.run, outcomes, by_row }));
+    }
+    let all = Arc::new(all);
+    engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).scored = Some((version, all.clone()));
+    Ok(all)
+}
+
+fn workspace(engine: &Engine) -> Result<Workspace, Failure> {
+    Workspace::load(&engine.root).map_err(|p| parts::problems(&p))
+}
+
+/// Every candidate on the eval part.
+pub fn board(engine: &Engine) -> Result<Board, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let config = &loaded.ws.config;
+    let scored = all_scored(engine)?;
+    let goals: Vec<Goal> = config.goals.clone();
+    let rows: Vec<BoardRow> = scored
+        .iter()
+        .map(|s| score::board::row(&s.candidate, s.run.clone(), &s.outcomes, &config.eval, &goals))
+        .collect();
+    let mut metrics = vec![config.eval.primary.clone()];
+    for metric in &config.eval.metrics {
+        if !metrics.contains(metric) {
+            metrics.push(metric.clone());
+        }
+    }
+    let eval_rows = loaded.parts.iter().filter(|p| **p == Some(Part::Eval)).count();
+    Ok(Board { primary: config.eval.primary.clone(), metrics, eval_rows, rows })
+}
+
+/// The first baseline, and the candidate that stands best on the board (none when that is the baseline).
+pub fn base_and_best(engine: &Engine) -> Result<(Option<Arc<Scored>>, Option<Arc<Scored>>), Failure> {
+    let scored = all_scored(engine)?;
+    if scored.is_empty() {
+        return Ok((None, None));
+    }
+    let config = workspace(engine)?.config;
+    let primary = Metric::find(&config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let value = |s: &Scored| {
+        let counted = score::board::on_the_board(&s.candidate, &s.outcomes);
+        let value = score::aggregate::value(&primary, &counted, Some(&s.candidate))?;
+        Some(if primary.entry.direction == Direction::Higher { value } else { -value })
+    };
+    let base = scored.iter().find(|s| s.candidate.rung == "baseline").cloned();
+    let best = scored
+        .iter()
+        .filter_map(|s| Some((value(s)?, s)))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, s)| s.clone())
+        .filter(|best| base.as_ref().is_none_or(|base| !Arc::ptr_eq(base, best)));
+    Ok((base, best))
+}
+
+/// Two candidates on every row that both have at the same content.
+pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Result<Comparison, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let primary = &loaded.ws.config.eval.primary;
+    let metric = Metric::comparable(metric.unwrap_or(primary)).map_err(|e| bad_input(e.to_string()))?;
+    let (a, b) = (candidates::find(engine, a)?, candidates::find(engine, b)?);
+    let (outcomes_a, outcomes_b) = (outcomes(engine, &a)?, outcomes(engine, &b)?);
+    let side = |known: &'_ Known| -> Result<(), Failure> {
+        if known.folder.outcomes().exists() {
+            return Ok(());
+        }
+        Err(bad_input(format!("`{}` has no outcomes yet; `tunebench run eval`", known.candidate.name)))
+    };
+    side(&a)?;
+    side(&b)?;
+    let input = |row: &str| {
+        let at = loaded.dataset.find(row);
+        at.map(|at| cut(&loaded.text(at).0, FLIP_TEXT).into_owned()).unwrap_or_default()
+    };
+    let mut comparison = score::paired::compare(
+        score::paired::Side { name: &a.candidate.name, outcomes: &outcomes_a },
+        score::paired::Side { name: &b.candidate.name, outcomes: &outcomes_b },
+        &metric,
+        &input,
+        SEED,
+    );
+    for flip in &mut comparison.flips {
+        for text in [&mut flip.a, &mut flip.b] {
+            *text = cut(text, FLIP_TEXT).into_owned();
+        }
+        flip.gold = flip.gold.take().map(|g| cut(&g, FLIP_TEXT).into_owned());
+    }
+    if comparison.n == 0 {
+        return Err(bad_input(format!(
+            "`{}` and `{}` have no row in common at the same content and with a value of {}",
+            a.candidate.name, b.candidate.name, metric.name
+        )));
+    }
+    Ok(comparison)
+}
+
+/// A line of a file of outcomes made elsewhere.
+#[derive(Debug, Deserialize)]
+struct Line {
+    id: serde_json::Value,
+    #[serde(default)]
+    output: serde_json::Value,
+    #[serde(default)]
+    correct: Option<bool>,
+    #[serde(default)]
+    score: Option<f64>,
+}
+
+fn text_of(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// Put results made elsewhere on the board, under a name. Returns lines read and lines whose row is in the data.
+pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize, usize), Failure> {
+    let loaded = rows::loaded(engine)?;
+    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let name = candidates::slug(name);
+    if name.is_empty() {
+        return Err(bad_input("the candidate needs a name of letters and digits"));
+    }
+    let candidate = Candidate { name: name.clone(), rung: score::board::IMPORTED.into(), stages: Vec::new() };
+    if candidates::known(engine)
+        .iter()
+        .any(|k| k.candidate.name == name && k.candidate.id() != candidate.id())
+    {
+        return Err(bad_input(format!("`{name}` is another candidate's name; take a new one")));
+    }
+    let path = Path::new(file);
+    let meta = fs::metadata(path).map_err(|e| bad_input(format!("{file}: cannot be read: {e}")))?;
+    if !meta.is_file() || meta.len() > OUTCOMES_MAX {
+        return Err(bad_input(format!("{file}: a file of JSON lines is expected, of at most 4 GiB")));
+    }
+    let text = fs::read_to_string(path).map_err(|e| bad_input(format!("{file}: cannot be read: {e}")))?;
+    let gold = engine.read(|s| s.decisions.gold.clone());
+    let (mut bytes, mut rows, mut matched) = (Vec::new(), 0, 0);
+    let mut seen = HashMap::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let at = |message: String| bad_input(format!("{file}:{}: {message}", number + 1));
+        let line: Line = serde_json::from_str(line).map_err(|e| {
+            at(format!("an object with `id`, `output`, and `correct` or `score` is expected: {e}"))
+        })?;
+        rows += 1;
+        let id = text_of(&line.id);
+        if let Some(before) = seen.insert(id.clone(), number + 1) {
+            return Err(at(format!("row `{id}` stands in line {before} already")));
+        }
+        if line.score.is_some_and(|s| !s.is_finite()) {
+            return Err(at("`score` is no finite number".into()));
+        }
+        let Some(place) = loaded.dataset.find(&id) else { continue };
+        matched += 1;
+        let (in_file, hash) = (loaded.text(place).1, loaded.dataset.hash(place));
+        let (gold, row_hash) = rows::with_gold(&id, &hash, in_file, &gold);
+        let mut outcome = Outcome {
+            row: id,
+            row_hash,
+            part: loaded.parts.get(place).copied().flatten(),
+            stratum: loaded.strata.as_ref().and_then(|s| s.name(s.of_row(loaded.dataset.id(place))?)),
+            output: text_of(&line.output),
+            gold,
+            correct: line.correct,
+            ..Outcome::default()
+        };
+        score::rows::fill_imported(&mut outcome, &primary, line.score);
+        serde_json::to_writer(&mut bytes, &outcome).map_err(|e| failed(e.to_string()))?;
+        bytes.push(b'\n');
+    }
+    if rows == 0 {
+        return Err(bad_input(format!("{file}: holds no lines")));
+    }
+    if matched == 0 {
+        return Err(bad_input(format!("{file}: none of its {rows} ids is a row of this workspace")));
+    }
+    let dir = candidates::imported_dir(engine).join(&name);
+    let write = || -> std::io::Result<()> {
+        fs::create_dir_all(&dir)?;
+        files::write_json(&dir.join("candidate.json"), &candidate)?;
+        bytes.flush()?;
+        files::write_atomic(&dir.join("outcomes.jsonl"), &bytes)?;
+        engine.store.record(
+            now_ms(),
+            "import_outcomes",
+            json!({ "candidate": name, "file": file, "rows": rows, "matched": matched }),
+        )
+    };
+    {
+        let mut write = write;
+        write()
+    }
+    .map_err(|e| failed(format!("the outcomes could not be kept: {e}")))?;
+    engine.update(|state| state.board_version = state.version);
+    Ok((rows, matched))
+}

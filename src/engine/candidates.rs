@@ -1,0 +1,443 @@
+//! Candidates by name: the workspace's own, and those that runs scored or made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{Engine, bad_input, failed};
+use crate::data::Dataset;
+use crate::domain::api::Failure;
+use crate::domain::candidate::{
+    AdapterRef, Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate,
+};
+use crate::domain::run::{Job, RunKind};
+use crate::store::files;
+use crate::worker::folder::RunFolder;
+use crate::workspace::Workspace;
+use crate::workspace::config::ModelPlace;
+
+/// More different answers than this are no set of labels.
+const LABELS_MAX: usize = 1000;
+
+/// A candidate, and the run whose outcomes are its.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub candidate: Candidate,
+    /// The newest run with outcomes of it; none where it was only named.
+    pub run: Option<String>,
+    pub folder: RunFolder,
+    pub created_ms: u64,
+}
+
+/// Every candidate that has outcomes, oldest first, under the names people gave.
+pub fn known(engine: &Engine) -> Vec<Known> {
+    let (mut runs, names) = engine.read(|state| {
+        let runs: Vec<_> = state
+            .runs
+            .values()
+            .filter(|r| r.record.state.has_result() && r.record.kind != RunKind::Strata)
+            .map(|r| (r.record.created_ms, r.record.run.clone(), r.folder.clone()))
+            .collect();
+        (runs, state.decisions.candidates.clone())
+    });
+    runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let mut known: Vec<Known> = imported(engine);
+    for (created_ms, run, folder) in runs {
+        let Some(candidate) = folder.read_result().and_then(|r| r.candidate) else { continue };
+        let id = candidate.id();
+        match known.iter_mut().find(|k| k.candidate.id() == id) {
+            Some(before) => {
+                before.run = Some(run);
+                before.folder = folder;
+            }
+            None => known.push(Known { candidate, run: Some(run), folder, created_ms }),
+        }
+    }
+    known.sort_by_key(|k| k.created_ms);
+    // Names are unique: the first keeps it, unless a person said otherwise.
+    let mut taken: BTreeSet<String> = names.values().cloned().collect();
+    for k in &mut known {
+        let id = k.candidate.id();
+        if let Some(name) = names.get(&id) {
+            k.candidate.name.clone_from(name);
+        } else if !taken.insert(k.candidate.name.clone()) {
+            k.candidate.name = format!("{}-{}", k.candidate.name, &id[..6]);
+            taken.insert(k.candidate.name.clone());
+        }
+    }
+    known
+}
+
+/// Folder of candidates whose outcomes were made elsewhere: `imports/outcomes/NAME/`.
+pub fn imported_dir(engine: &Engine) -> PathBuf {
+    engine.state_dir.join("imports/outcomes")
+}
+
+fn imported(engine: &Engine) -> Vec<Known> {
+    let Ok(entries) = fs::read_dir(imported_dir(engine)) else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let folder = RunFolder::new(&path);
+            let candidate: Candidate =
+                serde_json::from_slice(&fs::read(path.join("candidate.json")).ok()?).ok()?;
+            let created_ms = fs::metadata(folder.outcomes())
+                .ok()
+                .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
+                .map_or(0, |d| d.as_millis() as u64);
+            Some(Known { candidate, run: None, folder, created_ms })
+        })
+        .collect()
+}
+
+/// A candidate with outcomes, by name, run (its best), or the start of its id.
+pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
+    let known = known(engine);
+    if let Some(k) = known.iter().find(|k| k.candidate.name == name) {
+        return Ok(k.clone());
+    }
+    if engine.read(|s| s.runs.contains_key(name)) {
+        let of_run = engine
+            .read(|s| s.runs.get(name).map(|r| r.folder.clone()))
+            .and_then(|folder| Some((folder.read_result()?.candidate?, folder)));
+        return match of_run {
+            Some((candidate, folder)) => {
+                let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
+                let candidate = shown.map_or(candidate, |k| k.candidate.clone());
+                Ok(Known { candidate, run: Some(name.to_owned()), folder, created_ms: 0 })
+            }
+            None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
+        };
+    }
+    let like: Vec<&Known> =
+        known.iter().filter(|k| name.len() >= 4 && k.candidate.id().starts_with(name)).collect();
+    match like[..] {
+        [only] => Ok(only.clone()),
+        [] => {
+            let names: Vec<&str> = known.iter().map(|k| k.candidate.name.as_str()).collect();
+            let there = if names.is_empty() {
+                "none has been evaluated yet: `tunebench run eval`".to_owned()
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            Err(bad_input(format!("no candidate `{name}`; {there}")))
+        }
+        _ => Err(bad_input(format!("several candidates' ids begin with `{name}`; write more of it"))),
+    }
+}
+
+/// What `candidate=` means for a launch: a name, a run (its best), `RUN@STEP`, the start of an id; nothing: the workspace as it stands.
+pub fn resolve(
+    engine: &Engine,
+    ws: &Workspace,
+    dataset: &Dataset,
+    wanted: Option<&str>,
+) -> Result<Candidate, Failure> {
+    let base = || baseline(engine, ws, dataset);
+    let Some(wanted) = wanted else { return base() };
+    if let Some((run, step)) = wanted.split_once('@') {
+        return at_step(engine, run, step);
+    }
+    match find(engine, wanted) {
+        Ok(known) if known.candidate.stages.is_empty() => {
+            Err(bad_input(format!("`{wanted}` was imported: only its outcomes are known, it cannot be run")))
+        }
+        Ok(known) => Ok(known.candidate),
+        Err(_) if wanted == "baseline" => base(),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The adapter of a training run as it was at a step.
+fn at_step(engine: &Engine, run: &str, step: &str) -> Result<Candidate, Failure> {
+    let folder = engine
+        .read(|s| s.runs.get(run).map(|r| r.folder.clone()))
+        .ok_or_else(|| super::state::no_run(run))?;
+    let checkpoints = folder.list_checkpoints().map_err(|e| failed(e.to_string()))?;
+    let steps = || checkpoints.iter().map(|(s, _)| s.to_string()).collect::<Vec<_>>().join(", ");
+    let found = step.parse::<u64>().ok().and_then(|step| checkpoints.iter().find(|(s, _)| *s == step));
+    let Some((step, path)) = found else {
+        let there =
+            if checkpoints.is_empty() { "it has none".into() } else { format!("it has: {}", steps()) };
+        return Err(bad_input(format!("{run} has no checkpoint at step `{step}`; {there}")));
+    };
+    let spec = folder.read_spec().map_err(|e| failed(format!("{e:#}")))?;
+    let (Job::Train { train, .. }, Some(mut candidate)) = (spec.job, spec.candidate) else {
+        return Err(bad_input(format!("{run} is no training run")));
+    };
+    let adapter = adapter_dir(path).ok_or_else(|| {
+        bad_input(format!("{} holds no adapter (adapter_model.safetensors)", path.display()))
+    })?;
+    // What the run's result says of its stages (prompt, name) holds for its earlier steps as well.
+    if let Some(best) = folder.read_result().and_then(|r| r.candidate) {
+        candidate = best;
+    }
+    let at = candidate.stages.iter().position(|s| s.name == train.stage).unwrap_or(0);
+    let stage = candidate.stages.get_mut(at).ok_or_else(|| bad_input(format!("{run} has no stage")))?;
+    let hash = hash_folder(&adapter).map_err(|e| failed(e.to_string()))?;
+    stage.adapter = Some(AdapterRef { path: adapter.display().to_string(), hash });
+    candidate.name = format!("{run}@{step}");
+    candidate.rung = "lora".into();
+    Ok(candidate)
+}
+
+/// The folder in PEFT's format in (or right under) a checkpoint.
+fn adapter_dir(checkpoint: &Path) -> Option<PathBuf> {
+    [checkpoint.join("adapter"), checkpoint.to_owned()]
+        .into_iter()
+        .find(|dir| dir.join("adapter_model.safetensors").is_file())
+}
+
+/// The pipeline of `workspace.toml`, frozen.
+pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Candidate, Failure> {
+    let mut stages = Vec::new();
+    let mut labels: Option<Vec<String>> = None;
+    for (i, stage) in ws.config.stages.iter().enumerate() {
+        let entry = ws.config.models.get(&stage.model).ok_or_else(|| {
+            bad_input(
+                ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
+            )
+        })?;
+        let (source, hash) = match &entry.place {
+            ModelPlace::Local { path } => {
+                let path = ws.resolve(path);
+                let hash = model_hash(engine, &path)
+                    .map_err(|e| bad_input(format!("model `{}`: {}: {e}", stage.model, path.display())))?;
+                (ModelSource::Local { path: path.display().to_string() }, hash)
+            }
+            ModelPlace::Endpoint { endpoint, model, api_key_env } => {
+                let hash = blake3::hash(format!("{endpoint}\n{model}").as_bytes()).to_hex().to_string();
+                let source = ModelSource::Endpoint {
+                    endpoint: endpoint.clone(),
+                    model: model.clone(),
+                    api_key_env: api_key_env.clone(),
+                };
+                (source, hash)
+            }
+        };
+        let (prompt, prompt_name) = match &stage.prompt {
+            None => ("{{ input }}".to_owned(), "bare".to_owned()),
+            Some(path) => {
+                let path = ws.resolve(path);
+                let text = fs::read_to_string(&path)
+                    .map_err(|e| bad_input(format!("{}: cannot be read: {e}", path.display())))?;
+                let hash = blake3::hash(text.as_bytes()).to_hex();
+                keep_prompt(engine, hash.as_str(), &text)?;
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                (text, format!("{stem} {}", &hash.as_str()[..6]))
+            }
+        };
+        // The last stage's labels are the task's; another stage's are its own gold's.
+        let labels = match (&stage.gold, stage.output) {
+            (Some(field), OutputKind::Label) => field_values(dataset, field)?,
+            (None, OutputKind::Label) if i + 1 == ws.config.stages.len() => match &labels {
+                Some(labels) => labels.clone(),
+                None => labels.insert(gold_values(engine, dataset)?).clone(),
+            },
+            _ => Vec::new(),
+        };
+        stages.push(StageCandidate {
+            name: stage.name.clone(),
+            model: ModelRef {
+                name: stage.model.clone(),
+                source,
+                hash,
+                usd_per_million_input: entry.usd_per_million_input,
+                usd_per_million_output: entry.usd_per_million_output,
+                usd_per_hour: entry.usd_per_hour,
+            },
+            adapter: None,
+            prompt,
+            prompt_name,
+            output: stage.output,
+            labels,
+            decoding: Decoding {
+                max_tokens: stage.max_tokens,
+                temperature: stage.temperature,
+                top_k: stage.top_k,
+                top_p: stage.top_p,
+                seed: 0,
+            },
+            when: stage.when.clone(),
+            retries: stage.retries,
+            gold: stage.gold.clone(),
+        });
+    }
+    let mut candidate = Candidate { name: "baseline".into(), rung: "baseline".into(), stages };
+    let id = candidate.id();
+    // Another pipeline of the workspace than the first one: told apart by its id.
+    let known = known(engine);
+    match known.iter().find(|k| k.candidate.id() == id) {
+        Some(k) => candidate.name.clone_from(&k.candidate.name),
+        None if known.iter().any(|k| k.candidate.name == candidate.name) => {
+            candidate.name = format!("baseline-{}", &id[..6]);
+        }
+        None => {}
+    }
+    Ok(candidate)
+}
+
+/// The texts of prompts outlive their files: `prompts/<hash>.md`.
+fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
+    let dir = engine.state_dir.join("prompts");
+    let path = dir.join(format!("{hash}.md"));
+    if path.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&dir)
+        .and_then(|()| files::write_atomic(&path, text.as_bytes()))
+        .map_err(|e| failed(format!("{}: {e}", path.display())))
+}
+
+/// Every golden answer that occurs, sorted. Too many for labels: none.
+fn gold_values(engine: &Engine, dataset: &Dataset) -> Result<Vec<String>, Failure> {
+    let mut values: BTreeSet<String> = engine.read(|s| s.decisions.gold.values().cloned().collect());
+    for i in 0..dataset.len() {
+        let row = dataset.row(i).map_err(|e| bad_input(e.to_string()))?;
+        if let (_, Some(gold)) = dataset.resolve(&row).map_err(|e| bad_input(e.to_string()))? {
+            values.insert(gold);
+            if values.len() > LABELS_MAX {
+                return Ok(Vec::new());
+            }
+        }
+    }
+    Ok(values.into_iter().collect())
+}
+
+fn field_values(dataset: &Dataset, field: &str) -> Result<Vec<String>, Failure> {
+    let mut values = BTreeSet::new();
+    for i in 0..dataset.len() {
+        let row = dataset.row(i).map_err(|e| bad_input(e.to_string()))?;
+        if let Some(value) = row.fields.get(field) {
+            values.insert(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            if values.len() > LABELS_MAX {
+                return Ok(Vec::new());
+            }
+        }
+    }
+    Ok(values.into_iter().collect())
+}
+
+/// Letters, digits, `-`, `_`, `.`; the rest becomes `-`.
+pub fn slug(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.trim().chars() {
+        if c.is_alphanumeric() || matches!(c, '_' | '.') {
+            out.push(c);
+        } else if !out.is_empty() && !out.ends_with('-') {
+            out.push('-');
+        }
+    }
+    out.trim_end_matches('-').chars().take(64).collect()
+}
+
+/// Size and time of a file whose hash is remembered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Hashed {
+    size: u64,
+    mtime_ns: i128,
+    hash: String,
+}
+
+/// Content hash of a model's configuration, tokenizer and weights. Hashes of large files are kept by size and time in `cache/`.
+pub fn model_hash(engine: &Engine, dir: &Path) -> io::Result<String> {
+    let cache_path = engine.state_dir.join("cache/file-hashes.json");
+    let mut cache: BTreeMap<String, Hashed> =
+        fs::read(&cache_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let before = cache.clone();
+    let hash = hash_model_files(dir, &mut cache)?;
+    if cache != before {
+        // A cache: what cannot be kept is computed again.
+        let _ = fs::create_dir_all(engine.state_dir.join("cache"));
+        let _ = files::write_json(&cache_path, &cache);
+    }
+    Ok(hash)
+}
+
+fn hash_model_files(dir: &Path, cache: &mut BTreeMap<String, Hashed>) -> io::Result<String> {
+    let mut names: Vec<PathBuf> = fs::read_dir(dir)?.filter_map(|e| Some(e.ok()?.path())).collect();
+    names.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+        let settings = matches!(
+            name.as_str(),
+            "config.json" | "generation_config.json" | "chat_template.jinja" | "special_tokens_map.json"
+        ) || name.starts_with("tokenizer");
+        (weights || settings) && path.is_file()
+    });
+    names.sort();
+    let mut whole = blake3::Hasher::new();
+    for path in names {
+        let meta = fs::metadata(&path)?;
+        let (size, mtime_ns) =
+            (meta.len(), i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()));
+        let key = path.display().to_string();
+        let hash = match cache.get(&key) {
+            Some(kept) if kept.size == size && kept.mtime_ns == mtime_ns => kept.hash.clone(),
+            _ => {
+                let hash = hash_file(&path)?;
+                cache.insert(key, Hashed { size, mtime_ns, hash: hash.clone() });
+                hash
+            }
+        };
+        whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        whole.update(b"\0");
+        whole.update(hash.as_bytes());
+    }
+    Ok(whole.finalize().to_hex().to_string())
+}
+
+fn hash_file(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path)?;
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut block)?;
+        if n == 0 {
+            return Ok(hasher.finalize().to_hex().to_string());
+        }
+        hasher.update(&block[..n]);
+    }
+}
+
+/// Content hash of an adapter's files.
+fn hash_folder(dir: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        hasher.update(hash_file(&dir.join(name))?.as_bytes());
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_hold_no_space_and_no_control_sequence() {
+        assert_eq!(slug("my best / run"), "my-best-run");
+        assert_eq!(slug("\u{1b}[31mred"), "31mred");
+        assert_eq!(slug(" -- "), "");
+        assert_eq!(slug("v1.2_ü"), "v1.2_ü");
+    }
+
+    #[test]
+    fn a_models_hash_follows_content_and_not_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let (a, b) = (temp.path().join("a"), temp.path().join("b"));
+        for dir in [&a, &b] {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("config.json"), "{}").unwrap();
+            fs::write(dir.join("model.safetensors"), "weights").unwrap();
+        }
+        fs::write(b.join("README.md"), "about").unwrap();
+        let hash = |dir| hash_model_files(dir, &mut BTreeMap::new()).unwrap();
+        assert_eq!(hash(&a), hash(&b));
+        fs::write(b.join("model.safetensors"), "other weights").unwrap();
+        assert_ne!(hash(&a), hash(&b));
+    }
+}

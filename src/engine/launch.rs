@@ -1,0 +1,266 @@
+//! Launching: from a request to a run folder with everything frozen in it.
+//!
+//! A run that needs parts when some rows have none waits for a `strata` run; its folder holds only `launch.json` till then.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use super::ingest::{self, LaunchFile};
+use super::state::{Engine, Run, State, bad_input, failed};
+use super::{candidates, parts, rows, strata};
+use crate::data::Dataset;
+use crate::domain::api::Failure;
+use crate::domain::candidate::{Candidate, ModelSource};
+use crate::domain::row::{Part, RowRef, RunRow};
+use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
+use crate::store::files;
+use crate::worker::folder::{RunFolder, now_ms};
+use crate::workspace::Workspace;
+
+/// A run's settings are short; whoever sends more is not a person.
+const SET_MAX: usize = 64 << 10;
+
+/// Settings of a launch, read: the workspace with them applied, and which candidate.
+struct Wish {
+    ws: Workspace,
+    candidate: Option<String>,
+}
+
+fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish, Failure> {
+    let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
+    let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| key == "candidate");
+    let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
+    let candidate = mine.into_iter().next_back().map(|(_, value)| value);
+    if kind == RunKind::Strata && candidate.is_some() {
+        return Err(bad_input("a strata run has no candidate"));
+    }
+    Ok(Wish { ws, candidate })
+}
+
+/// Start a run: check, freeze, queue. Returns its id.
+pub fn launch(
+    engine: &Engine,
+    kind: RunKind,
+    set: Vec<(String, String)>,
+    keys: BTreeMap<String, String>,
+) -> Result<String, Failure> {
+    let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if set.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > SET_MAX {
+        return Err(bad_input("the settings are too long"));
+    }
+    let wish = wish(engine, kind, &set)?;
+    let dataset = parts::dataset(engine, &wish.ws)?;
+    if dataset.is_empty() {
+        return Err(bad_input("the data has no readable rows; `tunebench check` says why"));
+    }
+    let mut needs = None;
+    if kind != RunKind::Strata {
+        // Wrong wishes are refused now, not when the strata are done.
+        let candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
+        check_keys(&candidate, &keys)?;
+        if strata::READY && parts::parts(engine, &dataset)?.iter().any(Option::is_none) {
+            needs = Some(strata_run(engine)?);
+        }
+    }
+    create(engine, kind, set, needs)
+}
+
+/// Keys come with the launch, are held against what the candidate names, and go no further than this process.
+fn check_keys(candidate: &Candidate, keys: &BTreeMap<String, String>) -> Result<(), Failure> {
+    for stage in &candidate.stages {
+        if let ModelSource::Endpoint { api_key_env: Some(name), .. } = &stage.model.source
+            && !keys.contains_key(name)
+        {
+            return Err(bad_input(format!(
+                "stage `{}` needs the key in the environment variable {name}, which is not set",
+                stage.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The strata run that is under way, or a new one.
+fn strata_run(engine: &Engine) -> Result<String, Failure> {
+    let under_way = engine.read(|state: &State| {
+        let mut open: Vec<_> = state
+            .runs
+            .values()
+            .filter(|r| r.record.kind == RunKind::Strata && !r.record.state.is_final())
+            .map(|r| (r.record.created_ms, r.record.run.clone()))
+            .collect();
+        open.sort();
+        open.pop().map(|(_, run)| run)
+    });
+    match under_way {
+        Some(run) => Ok(run),
+        None => create(engine, RunKind::Strata, Vec::new(), None),
+    }
+}
+
+/// Make the run's folder, freeze it unless it must wait, and queue it.
+fn create(
+    engine: &Engine,
+    kind: RunKind,
+    set: Vec<(String, String)>,
+    needs: Option<String>,
+) -> Result<String, Failure> {
+    let io = |e: std::io::Error| failed(format!("the run's folder cannot be made: {e}"));
+    let (id, path) = fresh_folder(engine, kind).map_err(io)?;
+    let folder = RunFolder::new(&path);
+    let launch = LaunchFile { kind, created_ms: now_ms(), set, needs };
+    let made = files::write_json(&folder.launch(), &launch).map_err(io).and_then(|()| {
+        if launch.needs.is_none() {
+            freeze(engine, &id, &folder, &launch)?;
+        }
+        ingest::load(&id, folder.clone(), None).map_err(|e| failed(format!("{e:#}")))
+    });
+    match made {
+        Ok(run) => {
+            engine.update(|state| {
+                let version = state.version;
+                state.runs.insert(id.clone(), Run { version, ..run });
+            });
+            Ok(id)
+        }
+        Err(failure) => {
+            let _ = fs::remove_dir_all(&path);
+            Err(failure)
+        }
+    }
+}
+
+/// `runs/<kind>-<n>`, made here, with the next free number.
+fn fresh_folder(engine: &Engine, kind: RunKind) -> std::io::Result<(String, PathBuf)> {
+    let runs = engine.state_dir.join("runs");
+    fs::create_dir_all(&runs)?;
+    let prefix = format!("{kind}-");
+    let mut number = 1 + fs::read_dir(&runs)?
+        .filter_map(|e| e.ok()?.file_name().to_string_lossy().strip_prefix(&prefix)?.parse::<u64>().ok())
+        .max()
+        .unwrap_or(0);
+    loop {
+        let id = format!("{prefix}{number}");
+        match fs::create_dir(runs.join(&id)) {
+            Ok(()) => return Ok((id.clone(), runs.join(id))),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// What a waiting run waited for has ended: freeze it now.
+pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
+    let (folder, needs) = engine
+        .read(|s| s.runs.get(run).map(|r| (r.folder.clone(), r.needs.clone())))
+        .ok_or_else(|| super::state::no_run(run))?;
+    if let Some(needed) = &needs {
+        let state = engine.read(|s| s.runs.get(needed).map(|r| (r.record.state, r.record.message.clone())));
+        match state {
+            Some((state, _)) if state.has_result() => {}
+            Some((state, message)) => {
+                let why = message.map(|m| format!(": {m}")).unwrap_or_default();
+                return Err(failed(format!("{needed}, which it needs, is {state}{why}")));
+            }
+            None => return Err(failed(format!("{needed}, which it needs, is gone"))),
+        }
+    }
+    let launch: LaunchFile = fs::read(folder.launch())
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()))
+        .map_err(|e| failed(format!("{}: {e}", folder.launch().display())))?;
+    freeze(engine, run, &folder, &launch)?;
+    engine.update(|state| {
+        let version = state.version;
+        if let Some(run) = state.runs.get_mut(run) {
+            ingest::read_candidate(run);
+            run.record.message = None;
+            run.needs = None;
+            run.version = version;
+        }
+    });
+    Ok(())
+}
+
+/// Write `spec.json` and `inputs/`.
+fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) -> Result<(), Failure> {
+    let Wish { ws, candidate } = wish(engine, launch.kind, &launch.set)?;
+    let dataset = parts::dataset(engine, &ws)?;
+    let config = &ws.config;
+    let (job, seed) = match launch.kind {
+        RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
+        RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
+        RunKind::Train => {
+            let train = config.tuning.train.clone();
+            let seed = train.seed;
+            (Job::Train { train, eval: config.eval.clone() }, seed)
+        }
+    };
+    let candidate = match launch.kind {
+        RunKind::Strata => None,
+        _ => Some(candidates::resolve(engine, &ws, &dataset, candidate.as_deref())?),
+    };
+    let rows = run_rows(engine, &ws, &dataset, launch.kind)?;
+    let spec = RunSpec {
+        format: RUN_FORMAT,
+        id: id.to_owned(),
+        workspace: config.name.clone(),
+        created_ms: launch.created_ms,
+        seed,
+        threads: engine.threads,
+        job,
+        candidate,
+        settings: launch.set.clone(),
+        rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
+    };
+    folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
+/// The rows a run works on, rendered, in the order of the data.
+fn run_rows(
+    engine: &Engine,
+    ws: &Workspace,
+    dataset: &Dataset,
+    kind: RunKind,
+) -> Result<Vec<RunRow>, Failure> {
+    let gold = engine.read(|s| s.decisions.gold.clone());
+    let strata = strata::latest(engine)?;
+    let of_row: Vec<Option<u32>> = match &strata {
+        Some(strata) => (0..dataset.len()).map(|i| strata.of_row(dataset.id(i))).collect(),
+        None => vec![None; dataset.len()],
+    };
+    let parts = match kind {
+        RunKind::Strata => parts::parts(engine, dataset)?,
+        RunKind::Eval | RunKind::Train => parts::assign(engine, ws, dataset, &of_row)?,
+    };
+    let wanted: &[Part] = match kind {
+        RunKind::Strata => &Part::ALL,
+        RunKind::Eval => &[Part::Eval],
+        RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+    };
+    let mut found = Vec::new();
+    for i in 0..dataset.len() {
+        if kind != RunKind::Strata && parts[i].is_none_or(|p| !wanted.contains(&p)) {
+            continue;
+        }
+        let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;
+        let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
+        let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);
+        found.push(RunRow {
+            id: row.id,
+            hash,
+            part: parts[i],
+            stratum: of_row[i].and_then(|s| strata.as_ref()?.name(s)),
+            fields: row.fields,
+            input,
+            gold,
+        });
+    }
+    if found.is_empty() || (kind != RunKind::Strata && !found.iter().any(|r| r.part == Some(Part::Eval))) {
+        return Err(bad_input(
+            "no row is in the eval part; give `[data.split] eval` a larger share, or add data",
+        ));
+    }
+    Ok(found)
+}

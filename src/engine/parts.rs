@@ -1,0 +1,190 @@
+//! Imports, and which part each row belongs to: `imports/<hash>.jsonl`, written once per state of the data and never changed.
+//!
+//! The first line says what was imported; each further line gives a row that was new then its part. A row keeps its part for good.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::state::{Engine, failed};
+use crate::data::{self, DataError, Dataset};
+use crate::domain::api::{Failure, ImportReport};
+use crate::domain::row::Part;
+use crate::store::{files, lines};
+use crate::worker::folder::now_ms;
+use crate::workspace::{Problems, Workspace};
+
+/// First line of an import's file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    t_ms: u64,
+    /// Rows of the data then.
+    rows: usize,
+    seed: u64,
+}
+
+/// Further lines: a row's part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Assigned {
+    id: String,
+    hash: String,
+    part: Part,
+}
+
+pub fn problems(problems: &Problems) -> Failure {
+    super::state::bad_input(problems.to_string())
+}
+
+pub fn data_error(error: &DataError) -> Failure {
+    Failure { code: error.exit_code(), message: error.to_string() }
+}
+
+/// Index the sources, unless an index that fits them is there.
+pub fn import(engine: &Engine, force: bool) -> Result<ImportReport, Failure> {
+    let ws = Workspace::load(&engine.root).map_err(|p| problems(&p))?;
+    let report = data::import(&ws, force, &mut |_, _| {}).map_err(|e| data_error(&e))?;
+    if !report.cached {
+        let args =
+            json!({ "rows": report.rows, "format": report.format, "quarantined": report.quarantined_total });
+        engine
+            .store
+            .record(now_ms(), "import", args)
+            .map_err(|e| failed(format!("the import could not be journalled: {e}")))?;
+        engine.update(|state| {
+            state.strata_version = state.version;
+            state.board_version = state.version;
+        });
+    }
+    Ok(report)
+}
+
+/// The data, imported if need be.
+pub fn dataset(engine: &Engine, ws: &Workspace) -> Result<Dataset, Failure> {
+    match Dataset::open(ws) {
+        Ok(dataset) => return Ok(dataset),
+        Err(DataError::NotImported | DataError::Stale { .. } | DataError::Damaged { .. }) => {}
+        Err(error) => return Err(data_error(&error)),
+    }
+    import(engine, false)?;
+    Dataset::open(ws).map_err(|e| data_error(&e))
+}
+
+fn dir(engine: &Engine) -> PathBuf {
+    engine.state_dir.join("imports")
+}
+
+/// Files of assignments, oldest first.
+fn assignment_files(engine: &Engine) -> Vec<(u64, PathBuf)> {
+    let Ok(entries) = fs::read_dir(dir(engine)) else { return Vec::new() };
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            (path.extension()? == "jsonl").then_some(())?;
+            let mut header: Option<Header> = None;
+            lines::read_from(&path, 0, 1, |line, _| {
+                header = serde_json::from_slice(line).ok();
+                false
+            })
+            .ok()?;
+            Some((header?.t_ms, path))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The part of each row, by its place in the data; none for rows that have none yet.
+pub fn parts(engine: &Engine, dataset: &Dataset) -> Result<Vec<Option<Part>>, Failure> {
+    let mut parts = vec![None; dataset.len()];
+    for (_, path) in assignment_files(engine) {
+        lines::read_from(&path, 0, u64::MAX, |line, _| {
+            if let Ok(assigned) = serde_json::from_slice::<Assigned>(line)
+                && let Some(at) = dataset.find(&assigned.id)
+            {
+                // The first assignment holds.
+                parts[at].get_or_insert(assigned.part);
+            }
+            true
+        })
+        .map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    }
+    Ok(parts)
+}
+
+/// Give every row without a part one, and write it down. `strata` says each row's stratum, by its place in the data.
+pub fn assign(
+    engine: &Engine,
+    ws: &Workspace,
+    dataset: &Dataset,
+    strata: &[Option<u32>],
+) -> Result<Vec<Option<Part>>, Failure> {
+    let mut known = parts(engine, dataset)?;
+    if known.iter().all(Option::is_some) {
+        return Ok(known);
+    }
+    let split = &ws.config.data.split;
+    let group = |i: usize| -> Result<Option<String>, Failure> {
+        let Some(field) = &split.group else { return Ok(None) };
+        let row = dataset.row(i).map_err(|e| data_error(&e))?;
+        Ok(row.fields.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
+    };
+    let groups = (0..dataset.len()).map(group).collect::<Result<Vec<_>, _>>()?;
+    // Rows of a group that has a part already go where the group is.
+    let mut group_part: HashMap<&str, Part> = HashMap::new();
+    for (group, part) in groups.iter().zip(&known) {
+        if let (Some(group), Some(part)) = (group, part) {
+            group_part.entry(group).or_insert(*part);
+        }
+    }
+    let mut fresh: Vec<(usize, Part)> = Vec::new();
+    let mut open: Vec<usize> = Vec::new();
+    for i in 0..dataset.len() {
+        if known[i].is_none() {
+            match groups[i].as_deref().and_then(|g| group_part.get(g)) {
+                Some(part) => fresh.push((i, *part)),
+                None => open.push(i),
+            }
+        }
+    }
+    fresh.extend(super::strata::split(split, dataset, &open, &groups, strata));
+    fresh.sort_unstable_by_key(|(i, _)| *i);
+    let mut hasher = blake3::Hasher::new();
+    for i in 0..dataset.len() {
+        hasher.update(dataset.id(i).as_bytes());
+        hasher.update(b"\0");
+        hasher.update(dataset.hash(i).as_bytes());
+    }
+    let name = format!("{}.jsonl", &hasher.finalize().to_hex().as_str()[..32]);
+    let write = || -> std::io::Result<()> {
+        let mut bytes = Vec::new();
+        let header = Header { format: 1, t_ms: now_ms(), rows: dataset.len(), seed: split.seed };
+        serde_json::to_writer(&mut bytes, &header)?;
+        bytes.write_all(b"\n")?;
+        for (i, part) in &fresh {
+            let line = Assigned { id: dataset.id(*i).to_owned(), hash: dataset.hash(*i), part: *part };
+            serde_json::to_writer(&mut bytes, &line)?;
+            bytes.write_all(b"\n")?;
+        }
+        fs::create_dir_all(dir(engine))?;
+        files::write_atomic(&dir(engine).join(&name), &bytes)
+    };
+    write().map_err(|e| failed(format!("the parts could not be written down: {e}")))?;
+    for (i, part) in fresh {
+        known[i] = Some(part);
+    }
+    engine.update(|state| {
+        state.strata_version = state.version;
+        state.board_version = state.version;
+    });
+    Ok(known)
+}
+
+/// Changes whenever the assignment may have: for caches.
+pub fn assignment_stamp(engine: &Engine) -> usize {
+    fs::read_dir(dir(engine)).map_or(0, Iterator::count)
+}

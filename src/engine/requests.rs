@@ -1,0 +1,253 @@
+//! One request, one response. Runs on blocking threads, never on the socket loop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::protocol::FRAME_MAX;
+use super::state::{Engine, bad_input, failed, no_run};
+use super::{board, candidates, ingest, launch, parts, rows, strata};
+use crate::domain::api::{Decision, Failure, Request, Response};
+use crate::domain::run::{RunAction, RunRecord, RunState};
+use crate::worker::control;
+use crate::worker::folder::{RunFolder, now_ms};
+
+/// How long a worker may take to open its control socket.
+const WORKER_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest note, gold or name.
+const TEXT_MAX: usize = 256 << 10;
+
+pub fn error(error: Failure) -> Response {
+    Response::Error { error }
+}
+
+pub fn answer(engine: &Arc<Engine>, request: Request) -> Response {
+    try_answer(engine, request).unwrap_or_else(error)
+}
+
+fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failure> {
+    Ok(match request {
+        Request::Status => Response::Status { status: engine.status() },
+        Request::Import { force } => Response::Import { report: parts::import(engine, force)? },
+        Request::Strata => Response::Strata { view: strata::view(engine)? },
+        Request::Sample { per, part, seed } => {
+            Response::Sample { rows: strata::sample(engine, per, part, seed)? }
+        }
+        Request::Rows { query } => Response::Rows { page: rows::page(engine, &query)? },
+        Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
+        Request::Launch { kind, set, keys } => {
+            Response::Launched { run: launch::launch(engine, kind, set, keys)? }
+        }
+        Request::Control { run, action } => {
+            Response::Done { message: steer(engine, &find_run(engine, &run)?, action)? }
+        }
+        Request::Runs => {
+            let mut runs = engine.read(super::state::State::records);
+            let fits = newest_that_fit(&runs);
+            Response::Runs { runs: runs.split_off(runs.len() - fits) }
+        }
+        Request::Run { run } => Response::Run { run: engine.record(&find_run(engine, &run)?)? },
+        Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
+        Request::Board => Response::Board { board: board::board(engine)? },
+        Request::Compare { a, b, metric } => {
+            Response::Compare { comparison: board::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::ImportOutcomes { file, candidate } => {
+            let (rows, matched) = board::import_outcomes(engine, &file, &candidate)?;
+            Response::ImportedOutcomes { rows, matched }
+        }
+        Request::Decide { decision } => {
+            let decision = check(engine, decision)?;
+            let decisions = engine
+                .store
+                .decide(now_ms(), decision)
+                .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
+            engine.decided(decisions);
+            Response::Done { message: "noted".into() }
+        }
+        Request::Undo => {
+            let undone =
+                engine.store.undo(now_ms()).map_err(|e| failed(format!("nothing was undone: {e}")))?;
+            match undone {
+                None => Response::Done { message: "there is nothing to undo".into() },
+                Some((entry, decisions)) => {
+                    engine.decided(decisions);
+                    Response::Done { message: format!("took back: {}", describe(&entry)) }
+                }
+            }
+        }
+        Request::Repair => {
+            let message = engine.repair().map_err(|e| failed(format!("{e:#}")))?;
+            Response::Done { message }
+        }
+        Request::Leave => {
+            return Err(bad_input("leaving is asked for by a frame of its own"));
+        }
+    })
+}
+
+/// A run by its id, or by the start of it where only one begins so.
+fn find_run(engine: &Engine, name: &str) -> Result<String, Failure> {
+    engine.read(|state| {
+        if state.runs.contains_key(name) {
+            return Ok(name.to_owned());
+        }
+        let mut like = state.runs.keys().filter(|id| !name.is_empty() && id.starts_with(name));
+        match (like.next(), like.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            (Some(_), Some(_)) => {
+                Err(bad_input(format!("several runs begin with `{name}`; write more of it")))
+            }
+            (None, _) => Err(no_run(name)),
+        }
+    })
+}
+
+/// What a person asks of a run.
+fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failure> {
+    let (record, folder, active) = engine
+        .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
+        .ok_or_else(|| no_run(run))?;
+    let state = record.state;
+    match action {
+        RunAction::Resume if state.is_final() => {
+            if !record.resumable {
+                return Err(bad_input(format!("{run} is {state} and cannot be resumed")));
+            }
+            wait_for_end(engine, run);
+            if engine.set_run_state(run, RunState::Queued, Some("resumed".into()))? {
+                Ok(format!("{run} is queued again"))
+            } else {
+                Err(failed(format!("the worker of {run} has not ended yet; try again in a moment")))
+            }
+        }
+        RunAction::Resume if state == RunState::Paused => ask_worker(&folder, run, action),
+        RunAction::Resume => Err(bad_input(format!("{run} is {state}, not paused"))),
+        _ if state.is_final() => Err(bad_input(format!("{run} is {state} already"))),
+        RunAction::Cancel | RunAction::Stop if !active && state == RunState::Queued => {
+            if engine.set_run_state(run, RunState::Cancelled, None)? {
+                Ok(format!("{run} is cancelled"))
+            } else {
+                ask_worker(&folder, run, action)
+            }
+        }
+        _ if !active => Err(bad_input(format!("{run} is {state}: it has no worker yet"))),
+        _ => ask_worker(&folder, run, action),
+    }
+}
+
+/// A run that said its last word still has a worker for a moment.
+fn wait_for_end(engine: &Engine, run: &str) {
+    let deadline = Instant::now() + WORKER_PATIENCE;
+    while Instant::now() < deadline && engine.read(|s| s.runs.get(run).is_some_and(|r| r.active)) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn ask_worker(folder: &RunFolder, run: &str, action: RunAction) -> Result<String, Failure> {
+    let deadline = Instant::now() + WORKER_PATIENCE;
+    loop {
+        let asked = folder.control().and_then(|path| control::ask(&path, action));
+        match asked {
+            Ok(()) => {
+                let said = match action {
+                    RunAction::Pause => "will pause at its next step",
+                    RunAction::Resume => "goes on",
+                    RunAction::Checkpoint => "will write a checkpoint",
+                    RunAction::Stop => "will finish with a checkpoint",
+                    RunAction::Cancel => "is being cancelled",
+                };
+                return Ok(format!("{run} {said}"));
+            }
+            // Its worker is starting; or it is ending, and then the run's state will say so.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+                ) && Instant::now() < deadline =>
+            {
+                if folder.read_state().is_some_and(|s| s.state.is_final()) {
+                    return Err(bad_input(format!("{run} has just ended")));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) => return Err(failed(format!("the worker of {run} cannot be asked: {e}"))),
+        }
+    }
+}
+
+fn events(engine: &Engine, run: &str, after: u64, limit: usize) -> Result<Response, Failure> {
+    let (folder, from) = engine
+        .read(|s| {
+            let r = s.runs.get(run)?;
+            let from = r.pages.range(..=after).next_back().map_or(0, |(_, offset)| *offset);
+            Some((r.folder.clone(), from))
+        })
+        .ok_or_else(|| no_run(run))?;
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let (events, offset, more) = ingest::events_after(&folder, from, after, limit, FRAME_MAX / 2)
+        .map_err(|e| failed(format!("{run}: its events cannot be read: {e}")))?;
+    // So that the next page is found at once.
+    if let Some(last) = events.last() {
+        engine.remember_page(run, last.seq, offset);
+    }
+    Ok(Response::Events { run: run.to_owned(), events, more })
+}
+
+/// How many of the newest records fit a frame with room to spare.
+pub fn newest_that_fit(records: &[RunRecord]) -> usize {
+    let mut room = FRAME_MAX / 2;
+    let mut fits = 0;
+    for record in records.iter().rev() {
+        let size = serde_json::to_vec(record).map_or(usize::MAX, |b| b.len() + 1);
+        if size > room {
+            break;
+        }
+        room -= size;
+        fits += 1;
+    }
+    fits
+}
+
+/// Refuse what makes no sense before it is written down for good.
+fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
+    let texts: Vec<&String> = match &decision {
+        Decision::Mark { row, mark, .. } => vec![row, mark],
+        Decision::Gold { row, gold } => [Some(row), gold.as_ref()].into_iter().flatten().collect(),
+        Decision::Note { row, note } => [Some(row), note.as_ref()].into_iter().flatten().collect(),
+        Decision::NameStratum { stratum, name } => {
+            [Some(stratum), name.as_ref()].into_iter().flatten().collect()
+        }
+        Decision::NameCandidate { candidate, name } => vec![candidate, name],
+    };
+    if texts.iter().any(|t| t.len() > TEXT_MAX) {
+        return Err(bad_input(format!("at most {} KiB of text are kept", TEXT_MAX >> 10)));
+    }
+    match decision {
+        Decision::Mark { ref mark, .. } if mark.trim().is_empty() => Err(bad_input("a mark needs a name")),
+        Decision::NameCandidate { candidate, name } => {
+            let id = candidates::find(engine, &candidate)?.candidate.id();
+            let name = candidates::slug(&name);
+            if name.is_empty() {
+                return Err(bad_input("a candidate's name is made of letters, digits, `-`, `_` and `.`"));
+            }
+            if candidates::known(engine).iter().any(|k| k.candidate.name == name && k.candidate.id() != id) {
+                return Err(bad_input(format!("another candidate is called `{name}`")));
+            }
+            Ok(Decision::NameCandidate { candidate: id, name })
+        }
+        decision => Ok(decision),
+    }
+}
+
+fn describe(entry: &crate::store::journal::Entry) -> String {
+    match entry.effect() {
+        Some(Decision::Mark { row, mark, on }) => {
+            format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
+        }
+        Some(Decision::Gold { row, .. }) => format!("gold of row {row}"),
+        Some(Decision::Note { row, .. }) => format!("note on row {row}"),
+        Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
+        Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),
+        None => entry.op.clone(),
+    }
+}

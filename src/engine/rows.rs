@@ -1,0 +1,366 @@
+//! Windows on the rows, and everything about one row. What is heavy is kept until something changes.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use rayon::prelude::*;
+
+use super::board::{self, Scored};
+use super::state::{Engine, bad_input};
+use super::strata::StrataIndex;
+use super::{parts, strata};
+use crate::data::Dataset;
+use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
+use crate::domain::row::Part;
+use crate::workspace::{FILE, Workspace};
+
+/// Rows of one window at most.
+const WINDOW_MAX: usize = 500;
+/// Characters of a text in a list, and of an answer.
+const LIST_TEXT: usize = 240;
+const LIST_ANSWER: usize = 80;
+/// Characters of a field, and of the input, in the view of one row.
+const FIELD_TEXT: usize = 16_000;
+const INPUT_TEXT: usize = 100_000;
+
+/// The data as it stands, with what was found out about each row, by its place.
+#[derive(Debug)]
+pub struct Loaded {
+    pub ws: Workspace,
+    pub dataset: Dataset,
+    pub parts: Vec<Option<Part>>,
+    pub strata: Option<Arc<StrataIndex>>,
+    /// Characters of each input; filled when a sort asks for it.
+    lengths: OnceLock<Vec<u32>>,
+}
+
+/// What was loaded, and the last query's rows.
+#[derive(Debug, Default)]
+pub struct RowCache {
+    loaded: Option<(Stamp, Arc<Loaded>)>,
+    found: Option<(Stamp, u64, RowQuery, Arc<Vec<u32>>)>,
+}
+
+/// Changes whenever what was loaded may be stale.
+type Stamp = (Vec<(u64, i64, i64)>, usize, u64);
+
+fn stamp(engine: &Engine, ws: &Workspace) -> Stamp {
+    let of = |path: &std::path::Path| {
+        fs::metadata(path).map_or((0, 0, 0), |m| (m.len(), m.mtime(), m.mtime_nsec()))
+    };
+    let mut files = vec![of(&engine.root.join(FILE))];
+    files.extend(ws.sources().iter().map(|p| of(p)));
+    (files, parts::assignment_stamp(engine), engine.read(|s| s.strata_version))
+}
+
+/// The data, imported if need be; kept until a file changes.
+pub fn loaded(engine: &Engine) -> Result<Arc<Loaded>, Failure> {
+    let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
+    loaded_of(engine, ws).map(|(_, loaded)| loaded)
+}
+
+fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Failure> {
+    let mut cache = engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = stamp(engine, &ws);
+    if let Some((at, loaded)) = &cache.loaded
+        && *at == now
+    {
+        return Ok((now, loaded.clone()));
+    }
+    let dataset = parts::dataset(engine, &ws)?;
+    let parts = parts::parts(engine, &dataset)?;
+    let strata = strata::latest(engine)?;
+    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, lengths: OnceLock::new() });
+    // Importing counts as a change itself.
+    let now = stamp(engine, &loaded.ws);
+    cache.loaded = Some((now.clone(), loaded.clone()));
+    cache.found = None;
+    Ok((now, loaded))
+}
+
+impl Loaded {
+    fn stratum(&self, at: usize) -> Option<u32> {
+        self.strata.as_ref()?.of_row(self.dataset.id(at))
+    }
+
+    /// Input and gold of a row as they stand in the file; a row that cannot be rendered shows why.
+    pub fn text(&self, at: usize) -> (String, Option<String>) {
+        self.dataset
+            .row(at)
+            .and_then(|row| self.dataset.resolve(&row))
+            .unwrap_or_else(|e| (format!("({e})"), None))
+    }
+
+    fn lengths(&self) -> &[u32] {
+        self.lengths.get_or_init(|| {
+            (0..self.dataset.len())
+                .into_par_iter()
+                .map(|at| self.text(at).0.chars().count().try_into().unwrap_or(u32::MAX))
+                .collect()
+        })
+    }
+}
+
+/// A person's gold instead of the file's. The content is another one then, so its hash is, too.
+pub fn with_gold(
+    id: &str,
+    hash: &str,
+    in_file: Option<String>,
+    decided: &BTreeMap<String, String>,
+) -> (Option<String>, String) {
+    match decided.get(id) {
+        Some(gold) if Some(gold) != in_file.as_ref() => {
+            let mixed = blake3::hash(format!("{hash}\n{gold}").as_bytes()).to_hex();
+            (Some(gold.clone()), mixed.as_str()[..32].to_owned())
+        }
+        _ => (in_file, hash.to_owned()),
+    }
+}
+
+/// At most `max` characters; what was cut is marked.
+pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(max) {
+        None => Cow::Borrowed(text),
+        Some((at, _)) => Cow::Owned(format!("{}…", &text[..at])),
+    }
+}
+
+pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
+    let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
+    let (stamp, loaded) = loaded_of(engine, ws)?;
+    let (base, best) = board::base_and_best(engine).unwrap_or_default();
+    let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
+    let from = query.offset.min(found.len());
+    let window = &found[from..(from + query.count.min(WINDOW_MAX)).min(found.len())];
+    let (marks, gold, notes): (Vec<Vec<String>>, Vec<Option<String>>, Vec<bool>) = engine.read(|s| {
+        let d = &s.decisions;
+        let ids = window.iter().map(|&at| loaded.dataset.id(at as usize));
+        ids.map(|id| {
+            let marks = d.marks.get(id).map(|m| m.iter().cloned().collect()).unwrap_or_default();
+            (marks, d.gold.get(id).cloned(), d.notes.contains_key(id))
+        })
+        .collect()
+    });
+    let rows = window
+        .iter()
+        .zip(marks)
+        .zip(gold)
+        .zip(notes)
+        .map(|(((&at, marks), gold), has_note)| {
+            let at = at as usize;
+            let id = loaded.dataset.id(at).to_owned();
+            let (input, in_file) = loaded.text(at);
+            let answer = |scored: &Option<Arc<Scored>>| {
+                let outcome = scored.as_ref()?.outcome(&id)?;
+                Some((cut(&outcome.output, LIST_ANSWER).into_owned(), outcome.correct))
+            };
+            RowSummary {
+                text: cut(&input, LIST_TEXT).into_owned(),
+                gold: gold.or(in_file).map(|g| cut(&g, LIST_ANSWER).into_owned()),
+                base: answer(&base),
+                best: answer(&best),
+                length: input.chars().count(),
+                part: loaded.parts.get(at).copied().flatten(),
+                stratum: loaded.stratum(at).and_then(|s| loaded.strata.as_ref()?.id(s)),
+                marks,
+                has_note,
+                id,
+            }
+        })
+        .collect();
+    Ok(RowPage { total: found.len(), offset: from, rows })
+}
+
+/// Places of the rows that a query asks for, in its order; those of the last query are kept.
+fn found(
+    engine: &Engine,
+    stamp: &Stamp,
+    loaded: &Loaded,
+    query: &RowQuery,
+    scored: Option<&Scored>,
+) -> Result<Arc<Vec<u32>>, Failure> {
+    let asked = RowQuery { offset: 0, count: 0, ..query.clone() };
+    // Marks and outcomes change what some queries find.
+    let version = engine.read(|s| s.board_version.max(s.strata_version));
+    if let Some((at, v, kept, found)) = &engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner).found
+        && at == stamp
+        && *v == version
+        && *kept == asked
+    {
+        return Ok(found.clone());
+    }
+    let found = Arc::new(search(engine, loaded, &asked, scored)?);
+    engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner).found =
+        Some((stamp.clone(), version, asked, found.clone()));
+    Ok(found)
+}
+
+fn search(
+    engine: &Engine,
+    loaded: &Loaded,
+    query: &RowQuery,
+    scored: Option<&Scored>,
+) -> Result<Vec<u32>, Failure> {
+    let dataset = &loaded.dataset;
+    let mut places: Vec<u32> = match &query.ids {
+        Some(ids) => ids.iter().filter_map(|id| dataset.find(id)).map(|at| at as u32).collect(),
+        None => (0..dataset.len() as u32).collect(),
+    };
+    if let Some(part) = query.part {
+        places.retain(|&at| loaded.parts.get(at as usize) == Some(&Some(part)));
+    }
+    if let Some(id) = &query.stratum {
+        let wanted = loaded.strata.as_ref().and_then(|s| s.find(id));
+        let Some(wanted) = wanted else { return Err(bad_input(format!("no stratum `{id}`"))) };
+        places.retain(|&at| loaded.stratum(at as usize) == Some(wanted));
+    }
+    if let Some(flag) = &query.flag {
+        let flagged = match (&loaded.strata, flag.as_str()) {
+            (None, _) => return Err(bad_input("no strata have been built; `tunebench strata build`")),
+            (Some(strata), "outliers") => &strata.outliers,
+            (Some(strata), "near-duplicates") => &strata.near_duplicates,
+            (Some(_), other) => {
+                return Err(bad_input(format!("no flag `{other}`; there are outliers and near-duplicates")));
+            }
+        };
+        places.retain(|&at| flagged.contains(dataset.id(at as usize)));
+    }
+    let (asked_marks, words): (Vec<String>, Vec<String>) = {
+        let lower = query.text.to_lowercase();
+        let (marks, words): (Vec<&str>, Vec<&str>) =
+            lower.split_whitespace().partition(|w| w.starts_with("mark:"));
+        let marks = marks.iter().map(|m| m.trim_start_matches("mark:").to_owned()).collect();
+        (marks, words.into_iter().map(str::to_owned).collect())
+    };
+    if !asked_marks.is_empty() {
+        let marked: BTreeSet<String> = engine.read(|s| {
+            let has = |marks: &BTreeSet<String>| {
+                asked_marks.iter().all(|m| marks.iter().any(|mark| mark.to_lowercase() == *m))
+            };
+            s.decisions.marks.iter().filter(|(_, m)| has(m)).map(|(id, _)| id.clone()).collect()
+        });
+        places.retain(|&at| marked.contains(dataset.id(at as usize)));
+    }
+    if !words.is_empty() {
+        places = places
+            .into_par_iter()
+            .filter(|&at| {
+                let (input, gold) = loaded.text(at as usize);
+                let text = format!(
+                    "{} {} {}",
+                    dataset.id(at as usize).to_lowercase(),
+                    input.to_lowercase(),
+                    gold.unwrap_or_default().to_lowercase()
+                );
+                words.iter().all(|w| text.contains(w))
+            })
+            .collect();
+    }
+    match query.sort.as_str() {
+        "" => {}
+        "id" => places.sort_by(|&a, &b| dataset.id(a as usize).cmp(dataset.id(b as usize))),
+        "length" => {
+            let lengths = loaded.lengths();
+            places.sort_by_key(|&at| Reverse(lengths.get(at as usize).copied().unwrap_or(0)));
+        }
+        "wrong-first" => places.sort_by_key(|&at| {
+            match scored.and_then(|s| s.outcome(dataset.id(at as usize))).and_then(|o| o.correct) {
+                Some(false) => 0,
+                None => 1,
+                Some(true) => 2,
+            }
+        }),
+        other => {
+            return Err(bad_input(format!("no order `{other}`; there are id, length and wrong-first")));
+        }
+    }
+    Ok(places)
+}
+
+pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
+    let loaded = loaded(engine)?;
+    let at = loaded.dataset.find(id).ok_or_else(|| bad_input(format!("no row `{id}`")))?;
+    let row = loaded.dataset.row(at).map_err(|e| parts::data_error(&e))?;
+    let (input, in_file) = loaded.text(at);
+    let (marks, gold, note) = engine.read(|s| {
+        let d = &s.decisions;
+        let marks = d.marks.get(id).map(|m| m.iter().cloned().collect()).unwrap_or_default();
+        (marks, d.gold.get(id).cloned(), d.notes.get(id).cloned())
+    });
+    let mut flags = Vec::new();
+    if let Some(strata) = &loaded.strata {
+        if strata.outliers.contains(id) {
+            flags.push("outlier".to_owned());
+        }
+        if strata.near_duplicates.contains(id) {
+            flags.push("near-duplicate".to_owned());
+        }
+    }
+    let answers = board::all_scored(engine)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|scored| {
+            let outcome = scored.outcome(id)?;
+            let shown = outcome.error.as_ref().map_or_else(|| outcome.output.clone(), |e| format!("({e})"));
+            Some((scored.candidate.name.clone(), cut(&shown, 1000).into_owned(), outcome.correct))
+        })
+        .take(100)
+        .collect();
+    let fields = row.fields.iter().take(200).map(|(name, value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        (cut(name, 200).into_owned(), cut(&text, FIELD_TEXT / (1 + row.fields.len() / 16)).into_owned())
+    });
+    let short = |text: String| cut(&text, FIELD_TEXT).into_owned();
+    let changed = gold.is_some() && gold != in_file;
+    Ok(RowDetail {
+        id: id.to_owned(),
+        input: cut(&input, INPUT_TEXT).into_owned(),
+        gold: gold.or_else(|| in_file.clone()).map(short),
+        gold_in_file: in_file.filter(|_| changed).map(short),
+        fields: fields.collect(),
+        part: loaded.parts.get(at).copied().flatten(),
+        stratum: loaded.stratum(at).and_then(|s| loaded.strata.as_ref()?.id(s)),
+        marks,
+        note: note.map(short),
+        source: row.source,
+        line: row.line,
+        flags,
+        answers,
+    })
+}
+
+/// Input texts of rows, for lists of flips.
+pub fn texts(loaded: &Loaded, ids: &[String]) -> HashMap<String, String> {
+    ids.iter()
+        .filter_map(|id| {
+            let at = loaded.dataset.find(id)?;
+            Some((id.clone(), cut(&loaded.text(at).0, LIST_TEXT).into_owned()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_gold_changes_the_content_and_the_same_gold_does_not() {
+        let decided = BTreeMap::from([("a".to_owned(), "x".to_owned())]);
+        let hash = "0123456789abcdef0123456789abcdef";
+        assert_eq!(with_gold("a", hash, Some("x".into()), &decided), (Some("x".into()), hash.into()));
+        let (gold, other) = with_gold("a", hash, Some("y".into()), &decided);
+        assert_eq!(gold.as_deref(), Some("x"));
+        assert_ne!(other, hash);
+        assert_eq!(with_gold("b", hash, None, &decided), (None, hash.into()));
+    }
+
+    #[test]
+    fn cutting_counts_characters_and_not_bytes() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äöü…");
+    }
+}

@@ -1,0 +1,324 @@
+//! What the engine knows, in memory: runs and decisions. All of it can be rebuilt from the run folders and the journal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::board::BoardCache;
+use super::ingest;
+use super::rows::RowCache;
+use crate::domain::api::{EngineStatus, Failure};
+use crate::domain::run::{RunKind, RunRecord, RunState};
+use crate::store::journal::Decisions;
+use crate::store::{Store, StoredRun};
+use crate::worker::folder::{RunFolder, now_ms};
+
+/// One run, as the engine holds it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub record: RunRecord,
+    pub folder: RunFolder,
+    /// Byte offset in `events.jsonl` after the last event in the record.
+    pub offset: u64,
+    /// Some (seq, byte offset after it), so that a page of a long history is found without reading all before it.
+    pub pages: BTreeMap<u64, u64>,
+    /// [`State::version`] at the last change.
+    pub version: u64,
+    /// Is in the hands of the supervisor: a worker lives, or is being started.
+    pub active: bool,
+    /// The run that must be done before this one can be frozen.
+    pub needs: Option<String>,
+}
+
+/// Behind the engine's lock; held for moments only.
+#[derive(Debug, Default)]
+pub struct State {
+    pub runs: HashMap<String, Run>,
+    pub decisions: Decisions,
+    pub notices: Vec<String>,
+    pub clients: usize,
+    /// Counts every change.
+    pub version: u64,
+    /// [`State::version`] when the board, or the strata, may have changed last.
+    pub board_version: u64,
+    pub strata_version: u64,
+    /// The supervisor is to end (the engine leaves).
+    pub leaving: bool,
+}
+
+impl State {
+    /// Records, oldest first.
+    pub fn records(&self) -> Vec<RunRecord> {
+        let mut records: Vec<RunRecord> = self.runs.values().map(|r| r.record.clone()).collect();
+        records.sort_by(|a, b| (a.created_ms, &a.run).cmp(&(b.created_ms, &b.run)));
+        records
+    }
+
+    /// A run is queued or under way.
+    pub fn is_busy(&self) -> Option<String> {
+        self.runs
+            .values()
+            .filter(|r| r.active || !r.record.state.is_final())
+            .min_by_key(|r| r.record.created_ms)
+            .map(|r| format!("{} is {}", r.record.run, r.record.state))
+    }
+}
+
+/// The engine of one workspace.
+#[derive(Debug)]
+pub struct Engine {
+    pub root: PathBuf,
+    pub state_dir: PathBuf,
+    /// This program, for starting workers.
+    pub program: PathBuf,
+    pub started_ms: u64,
+    pub threads: usize,
+    pub store: Store,
+    state: Mutex<State>,
+    /// Wakes the supervisor.
+    pub wake: Condvar,
+    changed: watch::Sender<u64>,
+    /// One launch at a time: two must not both find that strata are missing.
+    pub launching: Mutex<()>,
+    pub row_cache: Mutex<RowCache>,
+    pub board_cache: Mutex<BoardCache>,
+}
+
+impl Engine {
+    /// Open the store and take in what the run folders say.
+    pub fn open(root: &Path, program: PathBuf) -> anyhow::Result<Arc<Self>> {
+        let state_dir = root.join(".tunebench");
+        let (store, contents) = Store::open(&state_dir)?;
+        let engine = Self {
+            root: root.to_owned(),
+            state_dir,
+            program,
+            started_ms: now_ms(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            store,
+            state: Mutex::new(State {
+                decisions: contents.decisions,
+                notices: contents.notices,
+                ..State::default()
+            }),
+            wake: Condvar::new(),
+            changed: watch::Sender::new(0),
+            launching: Mutex::new(()),
+            row_cache: Mutex::default(),
+            board_cache: Mutex::default(),
+        };
+        engine.load_runs(contents.runs)?;
+        Ok(Arc::new(engine))
+    }
+
+    /// Read every run folder, from where the store says it was left.
+    fn load_runs(&self, stored: Vec<StoredRun>) -> anyhow::Result<()> {
+        let mut stored: HashMap<String, StoredRun> =
+            stored.into_iter().map(|s| (s.record.run.clone(), s)).collect();
+        let mut notices = Vec::new();
+        for (id, folder) in self.run_folders()? {
+            match ingest::load(&id, folder, stored.remove(&id)) {
+                Ok(run) => {
+                    self.update(|state| {
+                        state.runs.insert(id, run);
+                    });
+                }
+                Err(error) => notices.push(format!("run {id} cannot be read and is left out: {error:#}")),
+            }
+        }
+        self.update(|state| state.notices.extend(notices));
+        Ok(())
+    }
+
+    /// Every folder under `runs/`, by the run's id.
+    fn run_folders(&self) -> std::io::Result<Vec<(String, RunFolder)>> {
+        let entries = match std::fs::read_dir(self.state_dir.join("runs")) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_dir() && !name.starts_with('.') {
+                found.push((name, RunFolder::new(entry.path())));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Rebuild the store from the journal and the run folders.
+    pub fn repair(&self) -> anyhow::Result<String> {
+        let (decisions, notices) = self.store.rebuild()?;
+        let folders = self.run_folders()?;
+        let mut runs = 0;
+        for (id, folder) in folders {
+            // What is under way is being followed; its record is written when it ends.
+            if self.read(|state| state.runs.get(&id).is_some_and(|r| r.active)) {
+                continue;
+            }
+            let fresh = ingest::load(&id, folder, None)?;
+            self.store.put_run(StoredRun { record: fresh.record.clone(), offset: fresh.offset }, false)?;
+            self.update(|state| {
+                let version = state.version;
+                state.runs.insert(id, Run { version, ..fresh });
+            });
+            runs += 1;
+        }
+        let marks = decisions.marks.len() + decisions.gold.len() + decisions.notes.len();
+        self.update(|state| {
+            state.decisions = decisions;
+            state.notices.clone_from(&notices);
+            state.board_version = state.version;
+            state.strata_version = state.version;
+        });
+        let mut message = format!("rebuilt the store: {runs} runs, decisions on {marks} rows");
+        for notice in notices {
+            message.push_str("; ");
+            message.push_str(&notice);
+        }
+        Ok(message)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Change something; followers and the supervisor look again.
+    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        state.version += 1;
+        let result = change(&mut state);
+        let version = state.version;
+        drop(state);
+        self.changed.send_replace(version);
+        self.wake.notify_all();
+        result
+    }
+
+    /// For the supervisor: wait for a change, or for `patience`.
+    pub fn wait(&self, seen: u64, patience: Option<std::time::Duration>) -> u64 {
+        let mut state = self.lock();
+        if state.version == seen {
+            state = match patience {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    self.wake.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state.version
+    }
+
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub fn status(&self) -> EngineStatus {
+        self.read(|state| EngineStatus {
+            version: super::protocol::VERSION.into(),
+            pid: std::process::id(),
+            workspace: self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            root: self.root.display().to_string(),
+            clients: state.clients,
+            started_ms: self.started_ms,
+            device: match self.threads {
+                1 => "CPU, 1 thread".into(),
+                n => format!("CPU, {n} threads"),
+            },
+            notices: state.notices.clone(),
+        })
+    }
+
+    pub fn record(&self, run: &str) -> Result<RunRecord, Failure> {
+        self.read(|state| state.runs.get(run).map(|r| r.record.clone())).ok_or_else(|| no_run(run))
+    }
+
+    /// Read what is new in a run's event file into its record. Returns whether anything was.
+    pub fn ingest(&self, run: &str) -> bool {
+        let mut state = self.lock();
+        let version = state.version + 1;
+        let Some(entry) = state.runs.get_mut(run) else { return false };
+        let before = (entry.offset, entry.record.state);
+        if let Err(error) = ingest::advance(entry) {
+            let notice = format!("{run}: its events cannot be read: {error}");
+            if !state.notices.contains(&notice) {
+                state.notices.push(notice);
+            }
+            return false;
+        }
+        if entry.offset == before.0 {
+            return false;
+        }
+        entry.version = version;
+        let ended = entry.record.state.is_final() && !before.1.is_final();
+        let kind = entry.record.kind;
+        let keep = StoredRun { record: entry.record.clone(), offset: entry.offset };
+        state.version = version;
+        if ended {
+            state.board_version = version;
+            if kind == RunKind::Strata {
+                state.strata_version = version;
+            }
+        }
+        drop(state);
+        // The store is an index: in mid-run it can lag, at a change of state it should not.
+        if before.1 != keep.record.state {
+            let ended = keep.record.state.is_final();
+            if let Err(error) = self.store.put_run(keep, ended) {
+                tracing::error!("cannot store the record of {run}: {error}");
+            }
+        }
+        self.changed.send_replace(version);
+        true
+    }
+
+    /// Take in what people have just decided.
+    pub fn decided(&self, decisions: Decisions) {
+        self.update(|state| {
+            state.decisions = decisions;
+            state.board_version = state.version;
+            state.strata_version = state.version;
+        });
+    }
+
+    /// Where the events after `seq` begin.
+    pub fn remember_page(&self, run: &str, seq: u64, offset: u64) {
+        if let Some(run) = self.lock().runs.get_mut(run) {
+            run.pages.insert(seq, offset);
+        }
+    }
+
+    /// Put a run without a living worker into a state, in its folder and here.
+    pub fn set_run_state(
+        &self,
+        run: &str,
+        state: RunState,
+        message: Option<String>,
+    ) -> Result<bool, Failure> {
+        let folder = self.read(|s| s.runs.get(run).map(|r| r.folder.clone())).ok_or_else(|| no_run(run))?;
+        let set =
+            folder.set_state_without_worker(state, message).map_err(|e| failed(format!("{run}: {e}")))?;
+        while self.ingest(run) {}
+        Ok(set)
+    }
+}
+
+pub fn no_run(run: &str) -> Failure {
+    bad_input(format!("no run `{run}`; `tunebench runs` lists them"))
+}
+
+pub fn bad_input(message: impl Into<String>) -> Failure {
+    Failure { code: 2, message: message.into() }
+}
+
+pub fn failed(message: impl Into<String>) -> Failure {
+    Failure { code: 1, message: message.into() }
+}

@@ -1,0 +1,179 @@
+//! Starts workers, one batch run at a time, follows them, and says what became of those that died.
+//!
+//! A thread of its own. While no run is under way it sleeps until something changes; else it looks ten times a second.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::launch;
+use super::state::Engine;
+use crate::domain::run::RunState;
+use crate::worker::folder::RunFolder;
+use crate::worker::{self, EXIT_LOCKED};
+
+/// Time between two looks at a living worker.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A worker that is followed.
+struct Followed {
+    run: String,
+    folder: RunFolder,
+    /// None: started by an earlier engine, and adopted.
+    child: Option<Child>,
+}
+
+/// Start the thread. It adopts living workers and marks dead ones first.
+pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
+    let mut followed = take_stock(&engine);
+    std::thread::Builder::new().name("supervisor".into()).spawn(move || {
+        let mut seen = 0;
+        loop {
+            if engine.read(|state| state.leaving) {
+                break;
+            }
+            followed.retain_mut(|worker| !look(&engine, worker));
+            if followed.is_empty() {
+                followed.extend(start_next(&engine));
+            }
+            seen = engine.wait(seen, (!followed.is_empty()).then_some(TICK));
+        }
+    })
+}
+
+/// After a start: who lives is followed, who died without a word gets last words.
+fn take_stock(engine: &Engine) -> Vec<Followed> {
+    let open: Vec<(String, RunFolder, bool)> = engine.read(|state| {
+        let runs = state.runs.values().filter(|r| !r.record.state.is_final() || r.folder.is_locked());
+        runs.map(|r| (r.record.run.clone(), r.folder.clone(), r.record.state == RunState::Queued)).collect()
+    });
+    let mut followed = Vec::new();
+    for (run, folder, queued) in open {
+        if folder.is_locked() {
+            tracing::info!("adopts the worker of {run}");
+            mark_active(engine, &run, true);
+            followed.push(Followed { run, folder, child: None });
+        } else if !queued {
+            bury(engine, &run, &folder, None);
+        }
+    }
+    followed
+}
+
+/// Take in what is new. True when the worker is gone.
+fn look(engine: &Engine, worker: &mut Followed) -> bool {
+    // Death is looked for first, so that the last look at the file comes after the last write.
+    let status = match &mut worker.child {
+        Some(child) => match child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) if status.code() == Some(i32::from(EXIT_LOCKED)) => {
+                worker.child = None;
+                None
+            }
+            Ok(Some(status)) => Some(Some(status)),
+            Err(_) => Some(None),
+        },
+        None => (!worker.folder.is_locked()).then_some(None),
+    };
+    while engine.ingest(&worker.run) {}
+    let Some(status) = status else { return false };
+    let ended = engine.record(&worker.run).is_ok_and(|r| r.state.is_final());
+    if !ended {
+        bury(engine, &worker.run, &worker.folder, status);
+    }
+    mark_active(engine, &worker.run, false);
+    true
+}
+
+fn mark_active(engine: &Engine, run: &str, active: bool) {
+    engine.update(|state| {
+        let version = state.version;
+        if let Some(run) = state.runs.get_mut(run) {
+            run.active = active;
+            run.version = version;
+        }
+    });
+}
+
+/// The worker is dead and had no time to say so.
+fn bury(engine: &Engine, run: &str, folder: &RunFolder, status: Option<ExitStatus>) {
+    let mut words = match status {
+        Some(status) => match (status.signal(), status.code()) {
+            (Some(9), _) => {
+                "the worker was killed (signal 9; the kernel does that when memory runs out)".into()
+            }
+            (Some(signal), _) => format!("the worker was killed by signal {signal}"),
+            (None, code) => format!("the worker ended with code {}", code.unwrap_or(-1)),
+        },
+        None => "the worker died while no engine was there".into(),
+    };
+    if let Ok(tail) = worker::log_tail(folder, 2000)
+        && !tail.is_empty()
+    {
+        words.push_str("; its log ends: ");
+        words.push_str(&tail);
+    }
+    tracing::warn!("{run}: {words}");
+    if let Err(error) = engine.set_run_state(run, RunState::Interrupted, Some(words)) {
+        tracing::error!("{}", error.message);
+    }
+}
+
+/// Start the oldest queued run that can start.
+fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
+    loop {
+        let next = engine.read(|state| {
+            let mut queued: Vec<_> = state
+                .runs
+                .values()
+                .filter(|r| r.record.state == RunState::Queued && !r.active)
+                // What it waits for must have ended, well or not.
+                .filter(|r| {
+                    r.needs
+                        .as_ref()
+                        .and_then(|n| state.runs.get(n))
+                        .is_none_or(|n| n.record.state.is_final() && !n.active)
+                })
+                .collect();
+            queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
+            queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.folder.spec().exists()))
+        });
+        let (run, folder, frozen) = next?;
+        let started = if frozen { Ok(()) } else { launch::freeze_waiting(engine, &run) }.and_then(|()| {
+            spawn(engine, &folder)
+                .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
+        });
+        match started {
+            Ok(child) => {
+                mark_active(engine, &run, true);
+                return Some(Followed { run, folder, child: Some(child) });
+            }
+            Err(failure) => {
+                let set = engine.set_run_state(&run, RunState::Failed, Some(failure.message));
+                if !matches!(set, Ok(true)) {
+                    tracing::error!("{run} can neither be started nor ended");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn spawn(engine: &Engine, folder: &RunFolder) -> std::io::Result<Child> {
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log())?;
+    let threads = engine.threads.to_string();
+    Command::new(&engine.program)
+        .arg("worker")
+        .arg(folder.dir())
+        .current_dir("/")
+        .env("RAYON_NUM_THREADS", &threads)
+        .env("CANDLE_NUM_THREADS", &threads)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}

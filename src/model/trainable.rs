@@ -1,0 +1,309 @@
+//! A model in training: gradients of batches, optimizer, state on disk.
+//!
+//! A batch is split by sequence over threads; each packs its rows one after another (no padding), goes forward and backward
+//! through all layers by itself, serially, and adds to a gradient of its own; these are summed in a fixed order. So results
+//! depend on the number of threads only by rounding, and not at all otherwise.
+
+mod pass;
+mod plan;
+mod state;
+#[cfg(test)]
+mod tests;
+mod workspace;
+
+use std::sync::Arc;
+
+use super::ModelError;
+use super::decoder::Decoder;
+use super::lora::Lora;
+use crate::ops::{self, Par};
+use pass::Net;
+use plan::Plan;
+use workspace::Workspace;
+
+pub use crate::ops::AdamW;
+
+/// One row: its tokens, and which of them are targets (each is predicted from the tokens before it, so never the first).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequence {
+    pub tokens: Vec<u32>,
+    pub trained: Vec<bool>,
+}
+
+impl Sequence {
+    /// Number of targets.
+    pub fn targets(&self) -> usize {
+        self.trained.iter().filter(|t| **t).count()
+    }
+
+    /// Tokens that are read: all before the last target; none without a target.
+    fn inputs(&self) -> usize {
+        self.trained.iter().rposition(|t| *t).unwrap_or(0)
+    }
+}
+
+/// Sum of the losses (natural log) over the targets of a batch, and their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepLoss {
+    pub loss_sum: f64,
+    pub trained: usize,
+}
+
+#[derive(Debug)]
+enum Model {
+    Lora { decoder: Arc<Decoder>, lora: Lora },
+    Full(Box<Decoder>),
+}
+
+impl Model {
+    fn net(&self, par: Par) -> Net<'_> {
+        match self {
+            Self::Lora { decoder, lora } => Net { decoder, lora: Some(lora), par },
+            Self::Full(decoder) => Net { decoder, lora: None, par },
+        }
+    }
+
+    fn decoder(&self) -> &Decoder {
+        match self {
+            Self::Lora { decoder, .. } => decoder,
+            Self::Full(decoder) => decoder,
+        }
+    }
+
+    fn params(&mut self) -> &mut [f32] {
+        match self {
+            Self::Lora { lora, .. } => &mut lora.params,
+            Self::Full(decoder) => &mut decoder.params,
+        }
+    }
+
+    fn parameters(&self) -> usize {
+        match self {
+            Self::Lora { lora, .. } => lora.parameters(),
+            Self::Full(decoder) => decoder.parameters(),
+        }
+    }
+}
+
+/// One thread's buffers and gradient.
+#[derive(Debug, Default)]
+struct Shard {
+    workspace: Workspace,
+    /// As long as the trained parameters once used.
+    grad: Vec<f32>,
+    dirty: bool,
+    loss: f64,
+}
+
+/// A decoder whose adapter, or all of whose parameters, are trained.
+#[derive(Debug)]
+pub struct Trainable {
+    model: Model,
+    threads: usize,
+    /// The first one's gradient collects the others'.
+    shards: Vec<Shard>,
+    /// AdamW's first and second moments; empty before the first step.
+    m: Vec<f32>,
+    v: Vec<f32>,
+    steps: u64,
+}
+
+impl Trainable {
+    /// Trains `lora`; the decoder stays as it is and gets no gradient.
+    ///
+    /// # Errors
+    /// An adapter of another model.
+    pub fn lora(decoder: Arc<Decoder>, lora: Lora, threads: usize) -> Result<Self, ModelError> {
+        lora.check(&decoder)?;
+        Ok(Self::new(Model::Lora { decoder, lora }, threads))
+    }
+
+    /// Trains every parameter.
+    pub fn full(decoder: Decoder, threads: usize) -> Self {
+        Self::new(Model::Full(Box::new(decoder)), threads)
+    }
+
+    fn new(model: Model, threads: usize) -> Self {
+        Self { model, threads: threads.max(1), shards: Vec::new(), m: Vec::new(), v: Vec::new(), steps: 0 }
+    }
+
+    /// The model: the frozen base, or the one in training.
+    pub fn decoder(&self) -> &Decoder {
+        self.model.decoder()
+    }
+
+    /// The adapter in training.
+    pub fn adapter(&self) -> Option<&Lora> {
+        match &self.model {
+            Model::Lora { lora, .. } => Some(lora),
+            Model::Full(_) => None,
+        }
+    }
+
+    /// Number of trained parameters.
+    pub fn parameters(&self) -> usize {
+        self.model.parameters()
+    }
+
+    /// Optimizer steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Adds `scale * d(loss_sum)/dθ` of the batch to the gradient. Rows without a target count for nothing.
+    ///
+    /// # Errors
+    /// A row that does not fit the model: nothing is added then.
+    pub fn forward_backward(&mut self, rows: &[&Sequence], scale: f32) -> Result<StepLoss, ModelError> {
+        self.run(rows, Some(scale))
+    }
+
+    /// The batch's loss, without a gradient.
+    pub fn loss(&mut self, rows: &[&Sequence]) -> Result<StepLoss, ModelError> {
+        self.run(rows, None)
+    }
+
+    fn run(&mut self, rows: &[&Sequence], scale: Option<f32>) -> Result<StepLoss, ModelError> {
+        for (i, row) in rows.iter().enumerate() {
+            check_row(self.model.decoder(), row)
+                .map_err(|message| ModelError::Request(format!("row {i} of the batch: {message}")))?;
+        }
+        let lengths: Vec<usize> = rows.iter().map(|row| row.inputs()).collect();
+        let plan = Plan::new(&lengths, self.threads);
+        if self.shards.len() < plan.shards.len() {
+            self.shards.resize_with(plan.shards.len(), Shard::default);
+        }
+        let (net, parameters) = (self.model.net(plan.inner), self.model.parameters());
+        let work = |shard: &mut Shard, batches: &[Vec<usize>]| {
+            if scale.is_some() && shard.grad.len() < parameters {
+                shard.grad = vec![0.0; parameters];
+            }
+            shard.loss = 0.0;
+            for batch in batches {
+                pack(&mut shard.workspace, batch.iter().map(|i| rows[*i]));
+                let backward = scale.map(|scale| (scale, shard.grad.as_mut_slice()));
+                shard.dirty |= backward.is_some();
+                shard.loss += net.run(&mut shard.workspace, backward);
+            }
+        };
+        let tasks = self.shards.iter_mut().zip(&plan.shards);
+        if plan.shards.len() <= 1 {
+            tasks.for_each(|(shard, batches)| work(shard, batches));
+        } else {
+            let work = &work;
+            rayon::scope(|scope| {
+                tasks.for_each(|(shard, batches)| scope.spawn(move |_| work(shard, batches)))
+            });
+        }
+        let loss_sum = self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard.loss).sum();
+        let trained = rows.iter().filter(|r| r.inputs() > 0).map(|r| r.targets()).sum();
+        Ok(StepLoss { loss_sum, trained })
+    }
+
+    pub fn zero_grad(&mut self) {
+        for shard in self.shards.iter_mut().filter(|s| s.dirty) {
+            shard.grad.fill(0.0);
+            shard.dirty = false;
+        }
+    }
+
+    /// The gradient so far, in the order of the trained parameters; empty before the first batch.
+    pub fn gradient(&mut self) -> &[f32] {
+        let Some((first, rest)) = self.shards.split_first_mut() else { return &[] };
+        for shard in rest.iter_mut().filter(|s| s.dirty) {
+            if first.grad.is_empty() {
+                std::mem::swap(&mut first.grad, &mut shard.grad);
+            } else {
+                for (sum, g) in first.grad.iter_mut().zip(&mut shard.grad) {
+                    *sum += *g;
+                    *g = 0.0;
+                }
+            }
+            first.dirty = true;
+            shard.dirty = false;
+        }
+        &first.grad
+    }
+
+    /// Euclidean norm of the gradient so far.
+    pub fn grad_norm(&mut self) -> f64 {
+        ops::squared_norm(self.gradient()).sqrt()
+    }
+
+    /// One step of AdamW on the gradient, scaled down to norm `clip` if that is positive and exceeded; returns the norm before.
+    /// Vectors (norms, biases) get no weight decay. The gradient stays until [`Trainable::zero_grad`].
+    pub fn step(&mut self, settings: &AdamW, clip: f32) -> f64 {
+        let norm = self.grad_norm();
+        let scale =
+            if clip > 0.0 && norm > f64::from(clip) { (f64::from(clip) / (norm + 1e-6)) as f32 } else { 1.0 };
+        let n = self.parameters();
+        if self.m.is_empty() {
+            (self.m, self.v) = (vec![0.0; n], vec![0.0; n]);
+        }
+        let Some(first) = self.shards.first().filter(|s| s.grad.len() == n) else { return norm };
+        self.steps += 1;
+        let par = Par::threads(self.threads);
+        let mut spans = vec![(0..n, true)];
+        if let Model::Full(decoder) = &self.model
+            && settings.weight_decay != 0.0
+        {
+            spans = decoder.tensors().iter().map(|p| (p.range(), p.shape.len() > 1)).collect();
+        }
+        let params = self.model.params();
+        for (span, decays) in spans {
+            let settings =
+                AdamW { weight_decay: if decays { settings.weight_decay } else { 0.0 }, ..*settings };
+            let (w, g) = (&mut params[span.clone()], &first.grad[span.clone()]);
+            ops::adamw(&settings, self.steps, scale, w, g, &mut self.m[span.clone()], &mut self.v[span], par);
+        }
+        norm
+    }
+
+    /// Ends training: the trained adapter, or the trained model.
+    pub fn into_parts(self) -> (Option<Lora>, Arc<Decoder>) {
+        match self.model {
+            Model::Lora { decoder, lora } => (Some(lora), decoder),
+            Model::Full(decoder) => (None, Arc::new(*decoder)),
+        }
+    }
+}
+
+fn check_row(decoder: &Decoder, row: &Sequence) -> Result<(), String> {
+    if row.tokens.len() != row.trained.len() {
+        return Err(format!(
+            "{} tokens but {} marks of what is trained",
+            row.tokens.len(),
+            row.trained.len()
+        ));
+    }
+    if row.trained.first() == Some(&true) {
+        return Err("its first token is marked as trained, but nothing comes before it".into());
+    }
+    let read = row.inputs();
+    decoder.check_tokens(&row.tokens[..read], 0).map_err(|e| e.to_string())?;
+    match row.tokens.get(read).filter(|id| **id as usize >= decoder.config.vocab) {
+        Some(id) => Err(format!("token {id} is beyond the model's vocabulary of {}", decoder.config.vocab)),
+        None => Ok(()),
+    }
+}
+
+/// Lays the rows one after another.
+fn pack<'a>(ws: &mut Workspace, rows: impl Iterator<Item = &'a Sequence>) {
+    ws.ids.clear();
+    ws.positions.clear();
+    ws.rows.clear();
+    ws.predicting.clear();
+    ws.targets.clear();
+    for row in rows {
+        let (start, n) = (ws.ids.len(), row.inputs());
+        ws.ids.extend_from_slice(&row.tokens[..n]);
+        ws.positions.extend(0..n as u32);
+        ws.rows.push(start..start + n);
+        for (i, (token, trained)) in row.tokens.iter().zip(&row.trained).enumerate().skip(1) {
+            if *trained {
+                ws.predicting.push(start + i - 1);
+                ws.targets.push(*token);
+            }
+        }
+    }
+}

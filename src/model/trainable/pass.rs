@@ -1,0 +1,359 @@
+//! Forward and backward of whole blocks by hand over one thread's buffers.
+//!
+//! The residual stream's gradient `d_x` runs backwards through the layers and every branch adds to it. What is cheap to make
+//! again (normalized states, swiglu's output) is not kept. Frozen weights get no gradient, and the backward ends at the
+//! lowest layer that is trained.
+
+use super::workspace::{Saved, Workspace};
+use crate::model::decoder::{Decoder, LayerAt, LinearAt};
+use crate::model::forward::linear;
+use crate::model::lora::Lora;
+use crate::ops::{self, Mat, MatMut, Par, Write};
+
+/// What is computed: the model and, if any, its adapter. Without an adapter every parameter is trained.
+#[derive(Clone, Copy)]
+pub(super) struct Net<'a> {
+    pub decoder: &'a Decoder,
+    pub lora: Option<&'a Lora>,
+    pub par: Par,
+}
+
+/// Group of the linear layers; the order of `LayerAt::linears`.
+const QKV: usize = 0;
+const O: usize = 1;
+const GATE_UP: usize = 2;
+const DOWN: usize = 3;
+
+impl Net<'_> {
+    /// Sum of the losses of the packed batch; with `scale` and a gradient, adds `scale * d(loss)` to it.
+    pub fn run(&self, ws: &mut Workspace, backward: Option<(f32, &mut [f32])>) -> f64 {
+        let layers = self.decoder.config.layers;
+        // Without a backward, layers write in turn into the same buffers.
+        let keep = if backward.is_some() { layers } else { layers.min(2) };
+        ws.fit(self.decoder, self.lora, keep, backward.is_some());
+        self.forward(ws, keep);
+        self.gather(ws);
+        let (config, n) = (&self.decoder.config, ws.targets.len());
+        let hidden = Mat::new(&ws.hidden, n, config.hidden);
+        let Some((scale, grad)) = backward else {
+            return ops::linear_cross_entropy(
+                hidden,
+                self.decoder.head(),
+                &ws.targets,
+                &mut ws.logits,
+                self.par,
+            );
+        };
+        let d_head = self
+            .lora
+            .is_none()
+            .then(|| MatMut::new(&mut grad[self.decoder.layout.head..], config.vocab, config.hidden));
+        let d_hidden = MatMut::new(&mut ws.d_hidden, n, config.hidden);
+        let (head, targets) = (self.decoder.head(), &ws.targets);
+        let loss = ops::linear_cross_entropy_backward(
+            hidden,
+            head,
+            targets,
+            scale,
+            &mut ws.logits,
+            d_hidden,
+            d_head,
+            self.par,
+        );
+        self.backward(ws, grad);
+        loss
+    }
+
+    fn forward(&self, ws: &mut Workspace, keep: usize) {
+        let d = self.decoder;
+        let (c, shape, params, par) = (&d.config, d.attention_shape(), d.params.as_slice(), self.par);
+        let (n, h) = (ws.ids.len(), c.hidden);
+        ops::embedding(d.embedding(), &ws.ids, MatMut::new(&mut ws.saved[0].x, n, h));
+        for (layer, at) in d.layout.layers.iter().enumerate() {
+            let adapter = |group: usize| self.lora.and_then(|a| a.group(layer, group));
+            // Where the layer's output goes: the next layer's input.
+            let last = layer + 1 == c.layers;
+            let mut x_out =
+                std::mem::take(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x });
+            let s = &mut ws.saved[layer % keep];
+
+            let norm = d.slice(at.attention_norm, h);
+            ops::rms_norm(
+                Mat::new(&s.x, n, h),
+                norm,
+                c.rms_eps,
+                MatMut::new(&mut ws.normed, n, h),
+                &mut s.r,
+                par,
+            );
+            let out = MatMut::new(&mut s.qkv, n, shape.qkv_cols());
+            linear(
+                params,
+                &at.linears[QKV],
+                adapter(QKV),
+                Mat::new(&ws.normed, n, h),
+                &mut s.u[QKV],
+                out,
+                Write::Set,
+                par,
+            );
+            self.position(at, s, &ws.table, &ws.positions);
+            let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
+            ops::attention(
+                &shape,
+                qkv,
+                &ws.rows,
+                MatMut::new(&mut s.mixed, n, shape.q_cols()),
+                &mut s.lse,
+                par,
+            );
+            s.x_mid[..n * h].copy_from_slice(&s.x[..n * h]);
+            let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
+            linear(params, &at.linears[O], adapter(O), mixed, &mut s.u[O], out, Write::Add, par);
+
+            let norm = d.slice(at.ffn_norm, h);
+            ops::rms_norm(
+                Mat::new(&s.x_mid, n, h),
+                norm,
+                c.rms_eps,
+                MatMut::new(&mut ws.normed, n, h),
+                &mut s.r_mid,
+                par,
+            );
+            let out = MatMut::new(&mut s.gate_up, n, 2 * c.ffn);
+            linear(
+                params,
+                &at.linears[GATE_UP],
+                adapter(GATE_UP),
+                Mat::new(&ws.normed, n, h),
+                &mut s.u[GATE_UP],
+                out,
+                Write::Set,
+                par,
+            );
+            ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), MatMut::new(&mut ws.inner, n, c.ffn), par);
+            x_out[..n * h].copy_from_slice(&s.x_mid[..n * h]);
+            let (inner, out) = (Mat::new(&ws.inner, n, c.ffn), MatMut::new(&mut x_out, n, h));
+            linear(params, &at.linears[DOWN], adapter(DOWN), inner, &mut s.u[DOWN], out, Write::Add, par);
+
+            *(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x }) = x_out;
+        }
+        let norm = d.slice(d.layout.norm, h);
+        ops::rms_norm(
+            Mat::new(&ws.x, n, h),
+            norm,
+            c.rms_eps,
+            MatMut::new(&mut ws.normed, n, h),
+            &mut ws.r,
+            par,
+        );
+    }
+
+    /// q and k norm where the architecture has it, then rotation.
+    fn position(&self, at: &LayerAt, s: &mut Saved, table: &ops::RopeTable, positions: &[u32]) {
+        let (c, shape, n) = (&self.decoder.config, self.decoder.attention_shape(), positions.len());
+        let qk_cols = shape.q_cols() + shape.kv_cols();
+        let (mut qk, _) = MatMut::new(&mut s.qkv, n, shape.qkv_cols()).split_cols(qk_cols);
+        if let Some((q_norm, k_norm)) = at.qk_norm {
+            MatMut::new(&mut s.qk, n, qk_cols).copy_from(qk.as_mat());
+            let (q, k) = qk.rb().split_cols(shape.q_cols());
+            ops::rms_norm_heads(q, self.decoder.slice(q_norm, c.head_dim), c.rms_eps, &mut s.r_q);
+            ops::rms_norm_heads(k, self.decoder.slice(k_norm, c.head_dim), c.rms_eps, &mut s.r_k);
+        }
+        ops::rotate(qk, c.head_dim, table, positions, false, self.par);
+    }
+
+    /// The normalized states of the predicting tokens, side by side: only they go through the output layer.
+    fn gather(&self, ws: &mut Workspace) {
+        let h = self.decoder.config.hidden;
+        for (i, token) in ws.predicting.iter().enumerate() {
+            ws.hidden[i * h..(i + 1) * h].copy_from_slice(&ws.normed[token * h..(token + 1) * h]);
+        }
+    }
+
+    fn backward(&self, ws: &mut Workspace, grad: &mut [f32]) {
+        let (d, par, full) = (self.decoder, self.par, self.lora.is_none());
+        let (c, n) = (&d.config, ws.ids.len());
+        let h = c.hidden;
+        ws.d_h[..n * h].fill(0.0);
+        for (i, token) in ws.predicting.iter().enumerate() {
+            ws.d_h[token * h..(token + 1) * h].copy_from_slice(&ws.d_hidden[i * h..(i + 1) * h]);
+        }
+        let (x, d_h) = (Mat::new(&ws.x, n, h), Mat::new(&ws.d_h, n, h));
+        ops::rms_norm_backward(
+            x,
+            d.slice(d.layout.norm, h),
+            &ws.r,
+            d_h,
+            MatMut::new(&mut ws.d_x, n, h),
+            false,
+            par,
+        );
+        if full {
+            ops::rms_norm_weight_backward(x, &ws.r, d_h, &mut grad[d.layout.norm..d.layout.norm + h]);
+        }
+        let lowest = self.lowest();
+        for layer in (lowest.0..c.layers).rev() {
+            // The lowest trained group of this layer; below it nothing asks for a gradient.
+            let stop = if layer == lowest.0 && !full { Some(lowest.1) } else { None };
+            self.layer_backward(layer, stop, ws, grad);
+        }
+        if full {
+            let d_table = MatMut::new(&mut grad[d.layout.embedding..], c.vocab, h);
+            ops::embedding_backward(Mat::new(&ws.d_x, n, h), &ws.ids, d_table);
+        }
+    }
+
+    /// Layer and group of the lowest adapter; the very first without one.
+    fn lowest(&self) -> (usize, usize) {
+        let Some(lora) = self.lora else { return (0, 0) };
+        lora.modules.iter().map(|m| (m.layer, m.group)).min().unwrap_or((self.decoder.config.layers, 0))
+    }
+
+    fn layer_backward(&self, layer: usize, stop: Option<usize>, ws: &mut Workspace, grad: &mut [f32]) {
+        let d = self.decoder;
+        let (c, shape, par, full) = (&d.config, d.attention_shape(), self.par, self.lora.is_none());
+        let (n, h) = (ws.ids.len(), c.hidden);
+        let at = &d.layout.layers[layer];
+        let s = &mut ws.saved[layer];
+        let below = |group: usize| stop.is_none_or(|lowest| group > lowest);
+
+        // Feed-forward. swiglu's output is only there after its backward, which wants the gradient for it first.
+        let (dy, d_inner) = (Mat::new(&ws.d_x, n, h), MatMut::new(&mut ws.inner, n, c.ffn));
+        self.linear_backward_x(layer, DOWN, &at.linears[DOWN], dy, &mut ws.c, Some(d_inner));
+        ops::swiglu_backward(
+            MatMut::new(&mut s.gate_up, n, 2 * c.ffn),
+            MatMut::new(&mut ws.inner, n, c.ffn),
+            par,
+        );
+        self.linear_backward_weights(
+            layer,
+            DOWN,
+            &at.linears[DOWN],
+            grad,
+            dy,
+            Mat::new(&ws.inner, n, c.ffn),
+            &s.u[DOWN],
+            &ws.c,
+        );
+        if !below(DOWN) {
+            return;
+        }
+        let (dy, norm) = (Mat::new(&s.gate_up, n, 2 * c.ffn), d.slice(at.ffn_norm, h));
+        let d_h = below(GATE_UP).then(|| MatMut::new(&mut ws.d_h, n, h));
+        self.linear_backward_x(layer, GATE_UP, &at.linears[GATE_UP], dy, &mut ws.c, d_h);
+        let x_mid = Mat::new(&s.x_mid, n, h);
+        ops::rms_norm_again(x_mid, norm, &s.r_mid, MatMut::new(&mut ws.normed, n, h), par);
+        self.linear_backward_weights(
+            layer,
+            GATE_UP,
+            &at.linears[GATE_UP],
+            grad,
+            dy,
+            Mat::new(&ws.normed, n, h),
+            &s.u[GATE_UP],
+            &ws.c,
+        );
+        if !below(GATE_UP) {
+            return;
+        }
+        let d_h = Mat::new(&ws.d_h, n, h);
+        if full {
+            ops::rms_norm_weight_backward(x_mid, &s.r_mid, d_h, &mut grad[at.ffn_norm..at.ffn_norm + h]);
+        }
+        ops::rms_norm_backward(x_mid, norm, &s.r_mid, d_h, MatMut::new(&mut ws.d_x, n, h), true, par);
+
+        // Attention.
+        let (dy, mixed) = (Mat::new(&ws.d_x, n, h), Mat::new(&s.mixed, n, shape.q_cols()));
+        let d_mixed = below(O).then(|| MatMut::new(&mut ws.d_h, n, shape.q_cols()));
+        self.linear_backward_x(layer, O, &at.linears[O], dy, &mut ws.c, d_mixed);
+        self.linear_backward_weights(layer, O, &at.linears[O], grad, dy, mixed, &s.u[O], &ws.c);
+        if !below(O) {
+            return;
+        }
+        let (qkv, d_mixed) = (Mat::new(&s.qkv, n, shape.qkv_cols()), Mat::new(&ws.d_h, n, shape.q_cols()));
+        let d_qkv = MatMut::new(&mut ws.d_qkv, n, shape.qkv_cols());
+        ops::attention_backward(&shape, qkv, &ws.rows, mixed, &s.lse, d_mixed, d_qkv, par);
+        let (mut d_qk, _) =
+            MatMut::new(&mut ws.d_qkv, n, shape.qkv_cols()).split_cols(shape.q_cols() + shape.kv_cols());
+        ops::rotate(d_qk.rb(), c.head_dim, &ws.table, &ws.positions, true, par);
+        if let Some((q_norm, k_norm)) = at.qk_norm {
+            let (d_q, d_k) = d_qk.split_cols(shape.q_cols());
+            let before = Mat::new(&s.qk, n, shape.q_cols() + shape.kv_cols());
+            let (q, k) = (before.cols(0..shape.q_cols()), before.cols(shape.q_cols()..before.n_cols()));
+            for (x, offset, r, d_x) in [(q, q_norm, &s.r_q, d_q), (k, k_norm, &s.r_k, d_k)] {
+                let dw = if full { Some(&mut grad[offset..offset + c.head_dim]) } else { None };
+                ops::rms_norm_heads_backward(x, d.slice(offset, c.head_dim), r, d_x, dw);
+            }
+        }
+        let (dy, norm) = (Mat::new(&ws.d_qkv, n, shape.qkv_cols()), d.slice(at.attention_norm, h));
+        let d_h = below(QKV).then(|| MatMut::new(&mut ws.d_h, n, h));
+        self.linear_backward_x(layer, QKV, &at.linears[QKV], dy, &mut ws.c, d_h);
+        let x = Mat::new(&s.x, n, h);
+        ops::rms_norm_again(x, norm, &s.r, MatMut::new(&mut ws.normed, n, h), par);
+        self.linear_backward_weights(
+            layer,
+            QKV,
+            &at.linears[QKV],
+            grad,
+            dy,
+            Mat::new(&ws.normed, n, h),
+            &s.u[QKV],
+            &ws.c,
+        );
+        if !below(QKV) {
+            return;
+        }
+        let d_h = Mat::new(&ws.d_h, n, h);
+        if full {
+            ops::rms_norm_weight_backward(x, &s.r, d_h, &mut grad[at.attention_norm..at.attention_norm + h]);
+        }
+        ops::rms_norm_backward(x, norm, &s.r, d_h, MatMut::new(&mut ws.d_x, n, h), true, par);
+    }
+
+    /// `dx = dy W [+ c A]`, `c = scale dy B`.
+    fn linear_backward_x(
+        &self,
+        layer: usize,
+        group: usize,
+        at: &LinearAt,
+        dy: Mat<'_>,
+        c: &mut [f32],
+        mut dx: Option<MatMut<'_>>,
+    ) {
+        if let Some(dx) = &mut dx {
+            ops::matmul(dx.rb(), Write::Set, 1.0, dy, at.weight(&self.decoder.params), self.par);
+        }
+        if let Some((lora, values)) = self.lora.and_then(|a| a.group(layer, group)) {
+            let c = MatMut::new(c, dy.n_rows(), lora.rank);
+            ops::lora_backward_x(lora, values, dy, c, dx, self.par);
+        }
+    }
+
+    /// Gradients of the adapter, or of weight and bias where everything is trained.
+    fn linear_backward_weights(
+        &self,
+        layer: usize,
+        group: usize,
+        at: &LinearAt,
+        grad: &mut [f32],
+        dy: Mat<'_>,
+        x: Mat<'_>,
+        u: &[f32],
+        c: &[f32],
+    ) {
+        let n = dy.n_rows();
+        let Some(lora) = self.lora else {
+            let d_weight = MatMut::new(&mut grad[at.weight..], at.outputs, at.inputs);
+            ops::matmul(d_weight, Write::Add, 1.0, dy.t(), x, self.par);
+            if let Some(bias) = at.bias {
+                ops::bias_backward(dy, &mut grad[bias..bias + at.outputs]);
+            }
+            return;
+        };
+        if let Some((lora, _)) = lora.group(layer, group) {
+            let (u, c) = (Mat::new(u, n, lora.rank), Mat::new(c, n, lora.rank));
+            ops::lora_backward_weights(lora, grad, dy, x, u, c, self.par);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The journal of human decisions, `journal.jsonl`: `{seq, t, actor, op, args, inverse}`, append-only.
+//!
+//! It is the truth; [`Decisions`] is what it amounts to. Undo is an entry that takes back another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::lines::{self, Appender};
+use crate::domain::api::Decision;
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Counts from 1.
+    pub seq: u64,
+    /// Milliseconds since the Unix epoch.
+    pub t: u64,
+    /// Who decided: the user's name.
+    pub actor: String,
+    /// A decision's own name, `undo`, or `import`.
+    pub op: String,
+    pub args: Value,
+    /// What takes it back, where something can.
+    #[serde(default)]
+    pub inverse: Option<Value>,
+}
+
+impl Entry {
+    /// What the entry does to the decisions. None for entries that are only a record (`import`).
+    pub fn effect(&self) -> Option<Decision> {
+        let args = if self.op == "undo" { self.args.get("effect")?.clone() } else { self.args.clone() };
+        serde_json::from_value(args).ok()
+    }
+
+    /// For `undo`: the entry taken back.
+    pub fn undoes(&self) -> Option<u64> {
+        (self.op == "undo").then(|| self.args.get("seq")?.as_u64()).flatten()
+    }
+}
+
+/// All that people have decided, as it stands now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decisions {
+    pub marks: BTreeMap<String, BTreeSet<String>>,
+    pub gold: BTreeMap<String, String>,
+    pub notes: BTreeMap<String, String>,
+    pub strata: BTreeMap<String, String>,
+    pub candidates: BTreeMap<String, String>,
+}
+
+impl Decisions {
+    /// The decision that leads back from `decision` to the state as it is now.
+    pub fn inverse(&self, decision: &Decision) -> Decision {
+        match decision {
+            Decision::Mark { row, mark, .. } => Decision::Mark {
+                row: row.clone(),
+                mark: mark.clone(),
+                on: self.marks.get(row).is_some_and(|m| m.contains(mark)),
+            },
+            Decision::Gold { row, .. } => {
+                Decision::Gold { row: row.clone(), gold: self.gold.get(row).cloned() }
+            }
+            Decision::Note { row, .. } => {
+                Decision::Note { row: row.clone(), note: self.notes.get(row).cloned() }
+            }
+            Decision::NameStratum { stratum, .. } => {
+                Decision::NameStratum { stratum: stratum.clone(), name: self.strata.get(stratum).cloned() }
+            }
+            // An empty name gives the candidate its first name back.
+            Decision::NameCandidate { candidate, .. } => Decision::NameCandidate {
+                candidate: candidate.clone(),
+                name: self.candidates.get(candidate).cloned().unwrap_or_default(),
+            },
+        }
+    }
+
+    pub fn apply(&mut self, decision: &Decision) {
+        fn set(map: &mut BTreeMap<String, String>, key: &str, value: Option<&String>) {
+            match value {
+                Some(value) => map.insert(key.to_owned(), value.clone()),
+                None => map.remove(key),
+            };
+        }
+        match decision {
+            Decision::Mark { row, mark, on: true } => {
+                self.marks.entry(row.clone()).or_default().insert(mark.clone());
+            }
+            Decision::Mark { row, mark, on: false } => {
+                if let Some(marks) = self.marks.get_mut(row) {
+                    marks.remove(mark);
+                    if marks.is_empty() {
+                        self.marks.remove(row);
+                    }
+                }
+            }
+            Decision::Gold { row, gold } => set(&mut self.gold, row, gold.as_ref()),
+            Decision::Note { row, note } => set(&mut self.notes, row, note.as_ref()),
+            Decision::NameStratum { stratum, name } => set(&mut self.strata, stratum, name.as_ref()),
+            Decision::NameCandidate { candidate, name } => {
+                set(&mut self.candidates, candidate, Some(name).filter(|n| !n.is_empty()));
+            }
+        }
+    }
+}
+
+/// The journal's file.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    appender: Appender,
+    last_seq: u64,
+}
+
+impl Journal {
+    /// Open or make it; also says how many bytes of a torn last line were cut.
+    pub fn open(path: &Path) -> io::Result<(Self, u64)> {
+        let (appender, cut) = Appender::open(path)?;
+        let mut last_seq = 0;
+        lines::read_from(path, 0, u64::MAX, |line, _| {
+            if let Ok(entry) = serde_json::from_slice::<Entry>(line) {
+                last_seq = last_seq.max(entry.seq);
+            }
+            true
+        })?;
+        Ok((Self { path: path.to_owned(), appender, last_seq }, cut))
+    }
+
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Every entry above `after`; unreadable lines are counted.
+    pub fn entries(&self, after: u64) -> io::Result<(Vec<Entry>, usize)> {
+        let (mut entries, bad) = lines::read_all::<Entry>(&self.path)?;
+        entries.retain(|e| e.seq > after);
+        Ok((entries, bad))
+    }
+
+    /// Append durably. The sequence number is given here.
+    pub fn append(&mut self, t: u64, op: &str, args: Value, inverse: Option<Value>) -> io::Result<Entry> {
+        let entry = Entry { seq: self.last_seq + 1, t, actor: actor(), op: op.to_owned(), args, inverse };
+        self.appender.append(&entry)?;
+        self.appender.sync()?;
+        self.last_seq = entry.seq;
+        Ok(entry)
+    }
+
+    /// The newest decision that no undo has taken back.
+    pub fn undoable(&self) -> io::Result<Option<Entry>> {
+        let (entries, _) = self.entries(0)?;
+        let undone: BTreeSet<u64> = entries.iter().filter_map(Entry::undoes).collect();
+        Ok(entries
+            .into_iter()
+            .rev()
+            .find(|e| e.inverse.is_some() && e.op != "undo" && !undone.contains(&e.seq)))
+    }
+}
+
+/// The name of whoever runs this, for the record.
+fn actor() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decision() -> impl Strategy<Value = Decision> {
+        let row = "[ab]";
+        prop_oneof![
+            (row, "[xy]", any::<bool>()).prop_map(|(row, mark, on)| Decision::Mark { row, mark, on }),
+            (row, prop::option::of("[pq]")).prop_map(|(row, gold)| Decision::Gold { row, gold }),
+            (row, prop::option::of("[pq]")).prop_map(|(row, note)| Decision::Note { row, note }),
+            (row, prop::option::of("[pq]"))
+                .prop_map(|(stratum, name)| Decision::NameStratum { stratum, name }),
+            (row, "[pq]").prop_map(|(candidate, name)| Decision::NameCandidate { candidate, name }),
+        ]
+    }
+
+    proptest! {
+        /// Taking back every decision, newest first, leads to where it began.
+        #[test]
+        fn inverses_lead_back(decisions in prop::collection::vec(decision(), 0..40)) {
+            let mut state = Decisions::default();
+            let mut inverses = Vec::new();
+            for d in &decisions {
+                inverses.push(state.inverse(d));
+                state.apply(d);
+            }
+            for inverse in inverses.iter().rev() {
+                state.apply(inverse);
+            }
+            prop_assert_eq!(state, Decisions::default());
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_go_on_after_a_torn_line() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("journal.jsonl");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(1, "import", Value::Null, None).unwrap();
+        journal.append(2, "import", Value::Null, None).unwrap();
+        drop(journal);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.truncate(bytes.len() - 3);
+        std::fs::write(&path, bytes).unwrap();
+        let (mut journal, cut) = Journal::open(&path).unwrap();
+        assert!(cut > 0);
+        assert_eq!(journal.append(3, "import", Value::Null, None).unwrap().seq, 2);
+        assert_eq!(journal.entries(0).unwrap().1, 0);
+    }
+}

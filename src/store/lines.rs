@@ -1,0 +1,204 @@
+//! Append-only files of JSON lines. Only whole lines count: a line torn by a crash is cut before the next is appended.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Appender {
+    file: File,
+    /// Length of the whole lines.
+    length: u64,
+    line: Vec<u8>,
+}
+
+impl Appender {
+    /// Open or make the file; a torn or unreadable last line is cut. Also says how many bytes were cut.
+    pub fn open(path: &Path) -> io::Result<(Self, u64)> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        let before = file.metadata()?.len();
+        let mut length = whole_lines(&file, before)?;
+        // A power cut can leave a last line of the right length with wrong content.
+        if length > 0 {
+            let start = whole_lines(&file, length - 1)?;
+            let mut last = vec![0; (length - 1 - start) as usize];
+            file.read_exact_at(&mut last, start)?;
+            if serde_json::from_slice::<serde::de::IgnoredAny>(&last).is_err() {
+                length = start;
+            }
+        }
+        if length < before {
+            file.set_len(length)?;
+            file.sync_all()?;
+        }
+        file.seek(SeekFrom::Start(length))?;
+        Ok((Self { file, length, line: Vec::new() }, before - length))
+    }
+
+    /// Append one line. If it cannot be written whole, nothing of it stays. Returns the offset at which the line begins.
+    pub fn append(&mut self, value: &impl Serialize) -> io::Result<u64> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, value)?;
+        self.line.push(b'\n');
+        if let Err(error) = self.file.write_all(&self.line) {
+            let _ = self.file.set_len(self.length);
+            let _ = self.file.seek(SeekFrom::Start(self.length));
+            return Err(error);
+        }
+        let at = self.length;
+        self.length += self.line.len() as u64;
+        Ok(at)
+    }
+
+    /// Survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// Length of the lines that end before `end`: one past the last newline in `0..end`.
+fn whole_lines(file: &File, end: u64) -> io::Result<u64> {
+    let mut block = vec![0; 64 << 10];
+    let mut end = end;
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let part = &mut block[..(end - start) as usize];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = part.iter().rposition(|&b| b == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Read the whole lines that begin at or after byte `from`, at most about `budget` bytes of them.
+/// `each` gets the raw line without its newline and the offset after it; it returns false to end early. Returns the offset after the last line taken.
+/// A file that is not there has no lines.
+pub fn read_from(
+    path: &Path,
+    from: u64,
+    budget: u64,
+    mut each: impl FnMut(&[u8], u64) -> bool,
+) -> io::Result<u64> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(from),
+        Err(e) => return Err(e),
+    };
+    file.seek(SeekFrom::Start(from))?;
+    let mut reader = BufReader::with_capacity(64 << 10, file.take(u64::MAX));
+    let mut offset = from;
+    let mut line = Vec::new();
+    while offset - from < budget {
+        line.clear();
+        let n = reader.read_until(b'\n', &mut line)?;
+        if n == 0 || line.last() != Some(&b'\n') {
+            break;
+        }
+        offset += n as u64;
+        line.pop();
+        if !each(&line, offset) {
+            break;
+        }
+    }
+    Ok(offset)
+}
+
+/// All whole lines as `T`; lines that are not `T` are counted, not fatal.
+pub fn read_all<T: DeserializeOwned>(path: &Path) -> io::Result<(Vec<T>, usize)> {
+    let (mut values, mut bad) = (Vec::new(), 0);
+    read_from(path, 0, u64::MAX, |line, _| {
+        match serde_json::from_slice(line) {
+            Ok(value) => values.push(value),
+            Err(_) => bad += 1,
+        }
+        true
+    })?;
+    Ok((values, bad))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(path: &Path) -> Vec<u32> {
+        read_all::<u32>(path).unwrap().0
+    }
+
+    #[test]
+    fn what_was_appended_comes_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a.jsonl");
+        let (mut appender, cut) = Appender::open(&path).unwrap();
+        assert_eq!(cut, 0);
+        appender.append(&1).unwrap();
+        appender.append(&2).unwrap();
+        assert_eq!(lines(&path), [1, 2]);
+    }
+
+    #[test]
+    fn a_last_line_of_zeros_is_cut() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a.jsonl");
+        std::fs::write(&path, b"1\n2\n\0\0\0\n").unwrap();
+        let (mut appender, cut) = Appender::open(&path).unwrap();
+        assert_eq!(cut, 4);
+        appender.append(&3).unwrap();
+        assert_eq!(lines(&path), [1, 2, 3]);
+    }
+
+    proptest! {
+        /// Wherever a crash cuts the file, what was whole stays, the rest goes, and appending goes on.
+        #[test]
+        fn a_cut_anywhere_keeps_the_whole_lines(values in prop::collection::vec(10u32..100_000, 1..30), at in 0.0..1.0) {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("a.jsonl");
+            let mut text = String::new();
+            let mut ends = vec![0];
+            for v in &values {
+                text.push_str(&format!("{v}\n"));
+                ends.push(text.len());
+            }
+            let cut = (at * text.len() as f64) as usize;
+            std::fs::write(&path, &text.as_bytes()[..cut]).unwrap();
+            let whole = ends.iter().filter(|&&e| e > 0 && e <= cut).count();
+            let (mut appender, _) = Appender::open(&path).unwrap();
+            prop_assert_eq!(lines(&path), values[..whole].to_vec());
+            appender.append(&7).unwrap();
+            prop_assert_eq!(lines(&path).len(), whole + 1);
+        }
+
+        /// Reading in pieces of any size gives each line once.
+        #[test]
+        fn reading_in_pieces_loses_and_doubles_nothing(values in prop::collection::vec(0u32..100_000, 0..50), budget in 1u64..40) {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("a.jsonl");
+            let text: String = values.iter().map(|v| format!("{v}\n")).collect();
+            std::fs::write(&path, text + "12").unwrap();
+            let (mut seen, mut offset) = (Vec::new(), 0);
+            loop {
+                let next = read_from(&path, offset, budget, |line, _| {
+                    seen.push(std::str::from_utf8(line).unwrap().parse::<u32>().unwrap());
+                    true
+                }).unwrap();
+                if next == offset { break }
+                offset = next;
+            }
+            prop_assert_eq!(seen, values);
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! Evaluation: a candidate's pipeline over the rows, scored.
+//!
+//! First the latency pass: a fixed sample of rows, one at a time, warmed, nothing cached; its answers count like all others. Then the rest
+//! in batches. Both go in an order of their own that is the same for every candidate, so that the running figures are of a fair sample
+//! from the start, and all candidates are timed on the same rows.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+
+use crate::domain::candidate::{Candidate, OutputKind};
+use crate::domain::event::EventBody;
+use crate::domain::outcome::Outcome;
+use crate::domain::report::{Control, Reporter, RunInputs};
+use crate::domain::row::{Part, RunRow};
+use crate::domain::run::RunResult;
+use crate::domain::settings::EvalSettings;
+use crate::pipeline::{Answered, Pipeline};
+use crate::score::aggregate;
+use crate::score::metric::Metric;
+use crate::score::rows;
+
+/// What is reported whatever was asked for, where it was measured.
+const ALWAYS: [&str; 5] = ["latency_p50_ms", "latency_p95_ms", "tokens_in", "tokens_out", "usd_per_1k"];
+
+/// A batch should take about so long: requests to pause or stop are looked for between batches.
+const BATCH_MS: f64 = 1_000.0;
+
+/// Largest batch.
+const MOST: usize = 512;
+
+/// So many failures with no success before them end the run: what is wrong is wrong for every row.
+const HOPELESS: usize = 20;
+
+/// Run an evaluation: the candidate of the spec on the eval part of the inputs (on all rows, where they know no parts).
+pub fn run(
+    settings: &EvalSettings,
+    inputs: &RunInputs,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<RunResult> {
+    let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to evaluate")?;
+    let rows = eval_rows(&inputs.rows);
+    let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, inputs.spec.threads)?);
+    let scored = Evaluation::new(candidate, settings, true)?.run(&rows, &inputs.outcomes, open, reporter)?;
+    Ok(RunResult { metrics: scored.metrics, candidate: Some(candidate.clone()), stopped: scored.stopped })
+}
+
+/// Evaluate a candidate in the course of another run, on exactly `rows`; those with an outcome in `done` are not asked again.
+/// A stop that was asked for before was meant for what came before; a cancel ends this, too.
+pub fn candidate(
+    candidate: &Candidate,
+    rows: &[RunRow],
+    settings: &EvalSettings,
+    done: &[Outcome],
+    threads: usize,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<BTreeMap<String, f64>> {
+    let rows: Vec<&RunRow> = rows.iter().collect();
+    let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, threads)?);
+    Ok(Evaluation::new(candidate, settings, false)?.run(&rows, done, open, reporter)?.metrics)
+}
+
+/// The rows an evaluation is on.
+pub fn eval_rows(rows: &[RunRow]) -> Vec<&RunRow> {
+    let partless = rows.iter().all(|row| row.part.is_none());
+    rows.iter().filter(|row| partless || row.part == Some(Part::Eval)).collect()
+}
+
+struct Evaluation<'a> {
+    candidate: &'a Candidate,
+    primary: Metric,
+    metrics: Vec<Metric>,
+    latency_rows: usize,
+    /// Say how it goes by `eval` events: where no other curve would be disturbed.
+    curve: bool,
+}
+
+struct Scored {
+    metrics: BTreeMap<String, f64>,
+    stopped: bool,
+}
+
+/// What changes as rows are answered.
+struct Course<'r> {
+    reporter: &'r mut dyn Reporter,
+    outcomes: Vec<Outcome>,
+    /// Rows answered by this process, and of them those without an error.
+    answered: usize,
+    succeeded: usize,
+    ignore_stop: bool,
+    ended: bool,
+}
+
+impl<'a> Evaluation<'a> {
+    fn new(candidate: &'a Candidate, settings: &EvalSettings, curve: bool) -> anyhow::Result<Self> {
+        let primary = Metric::primary(&settings.primary)?;
+        let metrics = settings.metrics.iter().map(|name| Metric::find(name)).collect::<Result<_, _>>()?;
+        Ok(Self { candidate, primary, metrics, latency_rows: settings.latency_rows, curve })
+    }
+
+    fn run(
+        &self,
+        rows: &[&RunRow],
+        done: &[Outcome],
+        open: &mut dyn FnMut(&Candidate) -> anyhow::Result<Pipeline>,
+        reporter: &mut dyn Reporter,
+    ) -> anyhow::Result<Scored> {
+        if rows.is_empty() {
+            bail!("there is no row to evaluate on: the eval part is empty (see [data.split] eval)");
+        }
+        let wanted: HashSet<(&str, &str)> =
+            rows.iter().map(|row| (row.id.as_str(), row.hash.as_str())).collect();
+        let outcomes: Vec<Outcome> = done
+            .iter()
+            .filter(|o| wanted.contains(&(o.row.as_str(), o.row_hash.as_str())))
+            .cloned()
+            .collect();
+        let (timed, rest) = self.plan(rows, &outcomes);
+        let ignore_stop = !self.curve && reporter.poll_control()? == Control::Stop;
+        let mut course = Course { reporter, outcomes, answered: 0, succeeded: 0, ignore_stop, ended: false };
+
+        if !timed.is_empty() || !rest.is_empty() {
+            let mut pipeline = open(self.candidate)?;
+            self.latency_pass(&mut pipeline, &timed, &mut course)?;
+            self.throughput_pass(&mut pipeline, &rest, rows.len(), &mut course)?;
+        }
+
+        let outcomes: Vec<&Outcome> = course.outcomes.iter().collect();
+        if outcomes.iter().all(|o| o.correct.is_none()) && !outcomes.is_empty() {
+            let message = format!(
+                "no row has a gold answer that `{}` could be worked out from, so nothing is right or wrong (see [data] gold)",
+                self.primary
+            );
+            course.reporter.event(EventBody::Warning { message })?;
+        }
+        let always = ALWAYS.iter().filter_map(|name| Metric::find(name).ok());
+        let asked: Vec<Metric> =
+            std::iter::once(self.primary.clone()).chain(self.metrics.iter().cloned()).chain(always).collect();
+        let metrics = aggregate::values(&asked, &outcomes, Some(self.candidate));
+        Ok(Scored { metrics, stopped: course.ended })
+    }
+
+    /// Rows still to be answered: those of the latency pass, then the others. The order is by a hash of the id.
+    fn plan<'r>(&self, rows: &[&'r RunRow], done: &[Outcome]) -> (Vec<&'r RunRow>, Vec<&'r RunRow>) {
+        let mut order: Vec<&RunRow> = rows.to_vec();
+        order.sort_by_cached_key(|row| *blake3::hash(row.id.as_bytes()).as_bytes());
+        let answered: HashSet<(&str, &str)> =
+            done.iter().map(|o| (o.row.as_str(), o.row_hash.as_str())).collect();
+        let open = |rows: &[&'r RunRow]| -> Vec<&'r RunRow> {
+            rows.iter()
+                .filter(|row| !answered.contains(&(row.id.as_str(), row.hash.as_str())))
+                .copied()
+                .collect()
+        };
+        let (timed, rest) = order.split_at(self.latency_rows.min(order.len()));
+        (open(timed), open(rest))
+    }
+
+    /// One row at a time. The first is asked once before, unmeasured: the first answer pays for cold caches and lazy set-up.
+    fn latency_pass(
+        &self,
+        pipeline: &mut Pipeline,
+        rows: &[&RunRow],
+        course: &mut Course<'_>,
+    ) -> anyhow::Result<()> {
+        if let Some(first) = rows.first() {
+            pipeline.answer(&[first]);
+        }
+        let began = Instant::now();
+        for (i, row) in rows.iter().enumerate() {
+            if course.poll()? {
+                return Ok(());
+            }
+            let asked = Instant::now();
+            let answered = pipeline.answer(&[row]);
+            let ms = asked.elapsed().as_secs_f64() * 1e3;
+            for answered in answered {
+                let latency = answered.error.is_none().then_some(ms);
+                course.record(self.outcome(row, answered, latency))?;
+            }
+            course.progress("latency", i + 1, rows.len(), i + 1, began)?;
+        }
+        self.running(course)
+    }
+
+    /// In batches that take about a second.
+    fn throughput_pass(
+        &self,
+        pipeline: &mut Pipeline,
+        rows: &[&RunRow],
+        total: usize,
+        course: &mut Course<'_>,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut size = 8;
+        let mut at = 0;
+        while at < rows.len() && !course.ended {
+            if course.poll()? {
+                break;
+            }
+            let batch = &rows[at..(at + size).min(rows.len())];
+            let asked = Instant::now();
+            let answered = pipeline.answer(batch);
+            let ms_per_row = asked.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
+            for (row, answered) in batch.iter().zip(answered) {
+                course.record(self.outcome(row, answered, None))?;
+            }
+            at += batch.len();
+            // At most twice as many as before: one quick batch says little.
+            size = ((BATCH_MS / ms_per_row.max(1e-3)) as usize).clamp(1, MOST.min(size * 2)).max(2);
+            course.progress("answers", total - (rows.len() - at), total, at, began)?;
+            self.running(course)?;
+        }
+        Ok(())
+    }
+
+    fn running(&self, course: &mut Course<'_>) -> anyhow::Result<()> {
+        if !self.curve {
+            return Ok(());
+        }
+        let outcomes: Vec<&Outcome> = course.outcomes.iter().collect();
+        let figures = std::iter::once(&self.primary).chain(self.metrics.iter().filter(|m| m.entry.per_row));
+        let metrics = figures
+            .filter_map(|metric| Some((metric.name.clone(), aggregate::value(metric, &outcomes, None)?)))
+            .collect();
+        course.reporter.event(EventBody::Eval { step: course.outcomes.len() as u64, loss: None, metrics })?;
+        Ok(())
+    }
+
+    fn outcome(&self, row: &RunRow, answered: Answered, latency_ms: Option<f64>) -> Outcome {
+        let mut outcome = Outcome {
+            row: row.id.clone(),
+            row_hash: row.hash.clone(),
+            part: row.part,
+            stratum: row.stratum.clone(),
+            output: answered.output,
+            gold: row.gold.clone(),
+            stages: answered.stages,
+            latency_ms,
+            error: answered.error,
+            ..Outcome::default()
+        };
+        rows::fill(&mut outcome, &self.primary, &self.metrics, answered.kind, &self.stage_gold(row));
+        outcome
+    }
+
+    /// Gold of the stages that name a field of their own.
+    fn stage_gold(&self, row: &RunRow) -> BTreeMap<String, (OutputKind, String)> {
+        let of = |value: &serde_json::Value| match value {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        self.candidate
+            .stages
+            .iter()
+            .filter_map(|stage| {
+                let gold = of(row.fields.get(stage.gold.as_ref()?)?)?;
+                Some((stage.name.clone(), (stage.output, gold)))
+            })
+            .collect()
+    }
+}
+
+impl Course<'_> {
+    /// True when the evaluation is to end here.
+    fn poll(&mut self) -> anyhow::Result<bool> {
+        self.ended = match self.reporter.poll_control()? {
+            Control::Cancel => true,
+            Control::Stop => !self.ignore_stop,
+            // Every outcome is on disk already.
+            Control::Continue | Control::Checkpoint => false,
+        };
+        Ok(self.ended)
+    }
+
+    fn record(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+        self.answered += 1;
+        match &outcome.error {
+            None => self.succeeded += 1,
+            Some(error) => {
+                if self.answered == self.succeeded + 1 {
+                    let message = format!(
+                        "row `{}` failed: {error} (further failures are counted on the board)",
+                        outcome.row
+                    );
+                    self.reporter.event(EventBody::Warning { message })?;
+                }
+                if self.succeeded == 0 && self.answered >= HOPELESS {
+                    bail!("the first {HOPELESS} rows all failed; the last one, `{}`: {error}", outcome.row);
+                }
+            }
+        }
+        self.reporter.outcome(&outcome)?;
+        self.outcomes.push(outcome);
+        Ok(())
+    }
+
+    /// `lately` rows since `began` tell how long the others will take.
+    fn progress(
+        &mut self,
+        phase: &str,
+        done: usize,
+        total: usize,
+        lately: usize,
+        began: Instant,
+    ) -> anyhow::Result<()> {
+        let per_row = began.elapsed().as_secs_f64() * 1e3 / lately.max(1) as f64;
+        let eta_ms = Some((per_row * (total - done.min(total)) as f64) as u64);
+        self.reporter.event(EventBody::Progress {
+            phase: phase.to_owned(),
+            done: done as u64,
+            total: total as u64,
+            eta_ms,
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Ask, BackendError};
+    use crate::domain::report::Control;
+    use crate::pipeline::tests as scripted;
+    use std::io;
+    use std::path::Path;
+
+    /// Keeps everything; asks to `then` after `after` outcomes.
+    struct Notes {
+        events: Vec<EventBody>,
+        outcomes: Vec<Outcome>,
+        after: usize,
+        then: Control,
+    }
+
+    impl Notes {
+        fn new(after: usize, then: Control) -> Self {
+            Self { events: Vec::new(), outcomes: Vec::new(), after, then }
+        }
+    }
+
+    impl Reporter for Notes {
+        fn event(&mut self, body: EventBody) -> io::Result<()> {
+            self.events.push(body);
+            Ok(())
+        }
+        fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
+            self.outcomes.push(outcome.clone());
+            Ok(())
+        }
+        fn checkpoint(
+            &mut self,
+            _: u64,
+            _: bool,
+            _: usize,
+            _: &mut dyn FnMut(&Path) -> io::Result<()>,
+        ) -> io::Result<()> {
+            Err(io::Error::other("an evaluation has no checkpoints"))
+        }
+        fn poll_control(&mut self) -> io::Result<Control> {
+            Ok(if self.outcomes.len() >= self.after { self.then } else { Control::Continue })
+        }
+    }
+
+    fn rows(n: usize) -> Vec<RunRow> {
+        (0..n)
+            .map(|i| {
+                let mut row = scripted::row(&format!("r{i}"), if i % 4 == 0 { "odd" } else { "even" });
+                row.gold = Some(if i % 8 < 4 { "even" } else { "odd" }.to_owned());
+                row.fields.insert("own".into(), "even".into());
+                row
+            })
+            .collect()
+    }
+
+    fn evaluate(
+        rows: &[RunRow],
+        done: &[Outcome],
+        notes: &mut Notes,
+        curve: bool,
+        script: impl Fn(&Ask) -> Result<String, BackendError> + Clone + 'static,
+    ) -> anyhow::Result<Scored> {
+        let mut stage = scripted::stage("s", "{{ input }}", OutputKind::Label, &["even", "odd"]);
+        stage.gold = Some("own".into());
+        let candidate = scripted::candidate(vec![stage]);
+        let settings = EvalSettings {
+            metrics: ["macro_f1", "s.accuracy", "format_error_rate"].map(String::from).to_vec(),
+            latency_rows: 10,
+            ..EvalSettings::default()
+        };
+        Evaluation::new(&candidate, &settings, curve)?.run(
+            &rows.iter().collect::<Vec<_>>(),
+            done,
+            &mut |candidate| Ok(scripted::scripted(candidate, script.clone()).0),
+            notes,
+        )
+    }
+
+    fn echo(ask: &Ask) -> Result<String, BackendError> {
+        Ok(ask.text.clone())
+    }
+
+    #[test]
+    fn every_row_is_answered_once_and_scored() {
+        let all = rows(100);
+        let mut notes = Notes::new(usize::MAX, Control::Continue);
+        let got = evaluate(&all, &[], &mut notes, true, echo).unwrap();
+        let ids: HashSet<&str> = notes.outcomes.iter().map(|o| o.row.as_str()).collect();
+        assert_eq!((ids.len(), notes.outcomes.len(), got.stopped), (100, 100, false));
+        assert_eq!(notes.outcomes.iter().filter(|o| o.latency_ms.is_some()).count(), 10);
+        // r0, r8, ... say odd for even; r5, r6, r7, ... say even for odd.
+        let right = all.iter().filter(|r| r.gold.as_ref() == Some(&r.input)).count();
+        assert_eq!(got.metrics["accuracy"], right as f64 / 100.0);
+        assert_eq!(got.metrics["s.accuracy"], 0.75);
+        assert_eq!((got.metrics["format_error_rate"], got.metrics["tokens_in"]), (0.0, 10.0));
+        assert!(got.metrics.contains_key("macro_f1") && got.metrics.contains_key("latency_p95_ms"));
+        let last = notes.events.iter().rev().find(|e| matches!(e, EventBody::Progress { .. })).unwrap();
+        assert!(
+            matches!(last, EventBody::Progress { done: 100, total: 100, eta_ms: Some(0), .. }),
+            "{last:?}"
+        );
+        let curve: Vec<_> = notes.events.iter().filter(|e| matches!(e, EventBody::Eval { .. })).collect();
+        assert!(curve.len() >= 2, "the running accuracy is told");
+    }
+
+    #[test]
+    fn a_stopped_evaluation_goes_on_where_it_was() {
+        let all = rows(60);
+        let mut first = Notes::new(15, Control::Stop);
+        let got = evaluate(&all, &[], &mut first, true, echo).unwrap();
+        assert!(got.stopped && first.outcomes.len() < 60);
+        assert!(got.metrics.contains_key("accuracy"), "what was answered is kept and scored");
+        let mut second = Notes::new(usize::MAX, Control::Continue);
+        let resumed = evaluate(&all, &first.outcomes, &mut second, true, echo).unwrap();
+        assert_eq!(first.outcomes.len() + second.outcomes.len(), 60);
+        let mut whole = Notes::new(usize::MAX, Control::Continue);
+        let at_once = evaluate(&all, &[], &mut whole, true, echo).unwrap();
+        for name in ["accuracy", "macro_f1", "s.accuracy"] {
+            assert_eq!(resumed.metrics[name], at_once.metrics[name], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stop_from_before_does_not_end_the_final_evaluation_but_a_cancel_does() {
+        let all = rows(30);
+        let mut stop = Notes::new(0, Control::Stop);
+        assert!(!evaluate(&all, &[], &mut stop, false, echo).unwrap().stopped);
+        assert_eq!(stop.outcomes.len(), 30);
+        assert!(!stop.events.iter().any(|e| matches!(e, EventBody::Eval { .. })), "no second curve");
+        let mut cancel = Notes::new(0, Control::Cancel);
+        assert!(evaluate(&all, &[], &mut cancel, false, echo).unwrap().stopped);
+        assert!(cancel.outcomes.is_empty());
+    }
+
+    #[test]
+    fn a_failing_row_is_counted_and_the_run_goes_on() {
+        let all = rows(40);
+        let mut notes = Notes::new(usize::MAX, Control::Continue);
+        let fails = |ask: &Ask| {
+            if ask.text == "odd" { Err(BackendError("too long".into())) } else { Ok(ask.text.clone()) }
+        };
+        evaluate(&all, &[], &mut notes, true, fails).unwrap();
+        let failed: Vec<_> = notes.outcomes.iter().filter(|o| o.error.is_some()).collect();
+        assert_eq!(failed.len(), 10);
+        assert!(failed.iter().all(|o| o.correct == Some(false) && o.latency_ms.is_none()));
+        let warnings = notes.events.iter().filter(|e| matches!(e, EventBody::Warning { .. })).count();
+        assert_eq!(warnings, 1, "told once");
+    }
+
+    #[test]
+    fn what_fails_for_every_row_ends_the_run() {
+        let mut notes = Notes::new(usize::MAX, Control::Continue);
+        let fails = |_: &Ask| Err(BackendError("no such model".into()));
+        let said = evaluate(&rows(100), &[], &mut notes, true, fails).err().unwrap().to_string();
+        assert!(said.contains("first 20 rows") && said.contains("no such model"), "{said}");
+        let said = evaluate(&[], &[], &mut notes, true, echo).err().unwrap().to_string();
+        assert!(said.contains("no row to evaluate"), "{said}");
+    }
+
+    #[test]
+    fn rows_without_gold_are_answered_but_not_judged() {
+        let mut all = rows(12);
+        for row in &mut all {
+            row.gold = None;
+        }
+        let mut notes = Notes::new(usize::MAX, Control::Continue);
+        let got = evaluate(&all, &[], &mut notes, true, echo).unwrap();
+        assert!(!got.metrics.contains_key("accuracy"));
+        assert!(
+            notes
+                .events
+                .iter()
+                .any(|e| matches!(e, EventBody::Warning { message } if message.contains("gold")))
+        );
+    }
+
+    #[test]
+    fn the_eval_part_is_taken_where_there_are_parts() {
+        let mut all = rows(4);
+        assert_eq!(eval_rows(&all).len(), 4);
+        all[1].part = Some(Part::Train);
+        all[2].part = Some(Part::Eval);
+        assert_eq!(eval_rows(&all).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["r2"]);
+    }
+}

@@ -1,0 +1,96 @@
+//! A few dev rows that are answered at every evaluation, so that people see what the loss means.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use super::fit::{Example, Sample};
+use super::subject::Subject;
+use crate::domain::candidate::Decoding;
+use crate::domain::row::RunRow;
+use crate::domain::settings::EvalSettings;
+use crate::model::generate::Generator;
+use crate::model::trainable::Trainable;
+use crate::ops::Par;
+use crate::pipeline::output;
+use crate::score::metric::Metric;
+use crate::score::rows::{Answer, score};
+
+struct FixedRow {
+    id: String,
+    prompt: Vec<u32>,
+    gold: Option<String>,
+}
+
+/// The rows, and how their answers are read and scored.
+pub struct FixedRows<'a> {
+    rows: Vec<FixedRow>,
+    subject: &'a Subject<'a>,
+    primary: Option<Metric>,
+    threads: usize,
+}
+
+impl<'a> FixedRows<'a> {
+    /// `count` of the dev rows, spread evenly over their strata and otherwise over the file.
+    pub fn choose(
+        dev: &[Example],
+        rows: &[RunRow],
+        count: usize,
+        subject: &'a Subject<'a>,
+        eval: &EvalSettings,
+        threads: usize,
+    ) -> Self {
+        let by_id: HashMap<&str, &RunRow> = rows.iter().map(|r| (r.id.as_str(), r)).collect();
+        let mut known: Vec<(&Example, &RunRow)> =
+            dev.iter().filter_map(|e| Some((e, *by_id.get(e.row.as_str())?))).collect();
+        known.sort_by_key(|(_, row)| row.stratum.as_deref().unwrap_or_default());
+        let count = count.min(known.len());
+        let rows = (0..count)
+            .filter_map(|i| known.get(i * known.len() / count))
+            .map(|(example, row)| FixedRow {
+                id: row.id.clone(),
+                prompt: prompt_of(example),
+                gold: subject.gold(row),
+            })
+            .collect();
+        Self { rows, subject, primary: Metric::primary(&eval.primary).ok(), threads }
+    }
+
+    /// The greedy answers of the model as it is now.
+    pub fn answer(&self, model: &Trainable) -> anyhow::Result<Vec<Sample>> {
+        let decoding = Decoding { temperature: 0.0, ..self.subject.stage.decoding.clone() };
+        let tokenizer = &self.subject.language.tokenizer;
+        let mut generator = Generator::new(model.decoder());
+        self.rows
+            .iter()
+            .map(|row| {
+                let generation = generator.generate(
+                    model.decoder(),
+                    model.adapter(),
+                    tokenizer.eos(),
+                    &row.prompt,
+                    &decoding,
+                    Par::threads(self.threads),
+                    &mut |_| ControlFlow::Continue(()),
+                )?;
+                let text = tokenizer.decode(&generation.tokens)?;
+                let reading = output::read(&text, self.subject.stage.output, &self.subject.stage.labels);
+                let correct = self.primary.as_ref().zip(row.gold.as_deref()).and_then(|(metric, gold)| {
+                    let answer = Answer {
+                        output: &reading.text,
+                        gold,
+                        kind: Some(self.subject.stage.output),
+                        readable: reading.ok,
+                    };
+                    metric.right(score(metric.entry.base, metric.argument.as_deref(), &answer)?)
+                });
+                Ok(Sample { row: row.id.clone(), output: reading.text, gold: row.gold.clone(), correct })
+            })
+            .collect()
+    }
+}
+
+/// The tokens before the first trained one.
+fn prompt_of(example: &Example) -> Vec<u32> {
+    let first = example.sequence.trained.iter().position(|&t| t).unwrap_or_default();
+    example.sequence.tokens.get(..first).unwrap_or_default().to_vec()
+}

@@ -1,0 +1,23 @@
+//! The `train` run: supervised fine-tuning on the answers of the train part, as LoRA or of every weight.
+//!
+//! [`fit`] is the loop over sequences in memory and needs nothing but a model and a reporter; [`run`] feeds it from a run
+//! folder and turns what comes out into a candidate with a score.
+
+mod artifact;
+pub mod examples;
+pub mod export;
+pub mod fit;
+mod fixed_rows;
+mod listener;
+pub mod order;
+mod run;
+pub mod schedule;
+pub mod state;
+mod subject;
+
+#[cfg(test)]
+mod tests;
+
+pub use fit::{Data, End, Example, Fitted, fit, no_samples};
+pub use listener::Listener;
+pub use run::run;

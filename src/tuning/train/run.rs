@@ -1,0 +1,232 @@
+//! The `train` run over its run folder: rows to examples, the loop, the best checkpoint to an artifact, and its score.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+
+use super::artifact;
+use super::examples;
+use super::fit::{Data, End, Fitted, fit};
+use super::fixed_rows::FixedRows;
+use super::state::{self, TrainerState};
+use super::subject::Subject;
+use crate::domain::event::EventBody;
+use crate::domain::outcome::Outcome;
+use crate::domain::report::{Control, Reporter, RunInputs};
+use crate::domain::row::{Part, RunRow};
+use crate::domain::run::RunResult;
+use crate::domain::settings::{EvalSettings, TrainSettings};
+use crate::model::Decoder;
+use crate::model::trainable::Trainable;
+use crate::tuning::evaluate;
+
+/// Train the run's candidate and score what comes of it on the eval part.
+pub fn run(
+    settings: &TrainSettings,
+    eval: &EvalSettings,
+    inputs: &RunInputs,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<RunResult> {
+    check(settings)?;
+    let spec = &inputs.spec;
+    let subject = Subject::new(spec, settings)?;
+    let decoder = Decoder::load(&subject.base)?;
+    let rows = |part: Part| inputs.rows.iter().filter(move |row| row.part == Some(part));
+
+    let max_length = settings.max_length.min(decoder.config.max_positions);
+    let train = examples::build(rows(Part::Train), &subject, max_length);
+    let dev = examples::build(rows(Part::Dev), &subject, max_length);
+    let mut warnings = train.warnings("train", max_length);
+    warnings.extend(dev.warnings("dev", max_length));
+    if dev.examples.is_empty() {
+        warnings.push("no dev rows: nothing tells the best step, the last one is taken".into());
+    }
+    for message in warnings {
+        reporter.event(EventBody::Warning { message })?;
+    }
+    for message in examples::mask_gate(&train, &inputs.rows, &subject)? {
+        reporter.event(EventBody::Log { message })?;
+    }
+
+    let mut model = subject.start(settings, decoder, spec.threads)?;
+    let from = match &inputs.resume_from {
+        Some(newest) => resume(newest, &mut model, reporter)?,
+        None => None,
+    };
+    let message = format!(
+        "{} rows ({} trained tokens an epoch), {} dev rows, {} trained parameters",
+        train.examples.len(),
+        train.examples.iter().map(|e| e.sequence.targets()).sum::<usize>(),
+        dev.examples.len(),
+        model.parameters()
+    );
+    reporter.event(EventBody::Log { message })?;
+
+    let fixed =
+        FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
+    let data = Data { train: &train.examples, dev: &dev.examples };
+    let fitted = fit(&mut model, data, settings, from, &mut |model| fixed.answer(model), reporter)?;
+    if fitted.end == End::Cancelled {
+        return Ok(RunResult { stopped: true, ..RunResult::default() });
+    }
+
+    let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
+    let trained = artifact::write(&inputs.dir.join("artifacts"), settings.method, &model, &subject.base)?;
+    drop(model);
+    let message = format!("the model of step {used} is in {}", trained.place());
+    reporter.event(EventBody::Log { message })?;
+
+    let candidate = trained.candidate(subject.candidate, subject.stage_at, &spec.id);
+    let mut metrics = figures(&fitted.state, used);
+    let stopped = fitted.end == End::Stopped;
+    let eval_rows: Vec<RunRow> = rows(Part::Eval).cloned().collect();
+    if eval_rows.is_empty() {
+        let message = "no eval rows: the trained candidate has no score".into();
+        reporter.event(EventBody::Warning { message })?;
+    } else {
+        let mut scoring = Scoring { reporter, stop_is_answered: stopped };
+        metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], spec.threads, &mut scoring)?);
+    }
+    Ok(RunResult { metrics, candidate: Some(candidate), stopped })
+}
+
+/// What no run could work with. The engine checks the same at launch; a run folder may come from elsewhere.
+fn check(s: &TrainSettings) -> anyhow::Result<()> {
+    ensure!(s.objective == "sft", "objective = \"{}\": `sft` is the only objective yet", s.objective);
+    let positive = [
+        ("learning_rate", s.learning_rate),
+        ("epochs", s.epochs),
+        ("epsilon", s.epsilon),
+        ("batch_size", s.batch_size as f64),
+        ("accumulate", s.accumulate as f64),
+        ("max_length", s.max_length as f64),
+    ];
+    for (name, value) in positive {
+        ensure!(value.is_finite() && value > 0.0, "{name} = {value}: expected a number above 0");
+    }
+    for (name, value) in [("weight_decay", s.weight_decay), ("max_grad_norm", s.max_grad_norm)] {
+        ensure!(value.is_finite() && value >= 0.0, "{name} = {value}: expected 0 or a number above it");
+    }
+    ensure!(
+        (0.0..=1.0).contains(&s.warmup),
+        "warmup = {}: expected a share of the steps, from 0 to 1",
+        s.warmup
+    );
+    for (name, value) in [("beta1", s.beta1), ("beta2", s.beta2)] {
+        ensure!((0.0..1.0).contains(&value), "{name} = {value}: expected a number from 0 to below 1");
+    }
+    Ok(())
+}
+
+/// The state of the newest checkpoint that is whole, loaded into `model`; none when there is none.
+fn resume(
+    newest: &Path,
+    model: &mut Trainable,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<Option<TrainerState>> {
+    let parent = newest.parent().unwrap_or(newest);
+    let mut all: Vec<PathBuf> = fs::read_dir(parent)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| step_of(path).is_some_and(|step| Some(step) <= step_of(newest)))
+        .collect();
+    all.sort_by_key(|path| step_of(path));
+    while let Some(dir) = all.pop() {
+        match state::read(&dir) {
+            Ok(state) => {
+                state::load_model(&dir, model)?;
+                return Ok(Some(state));
+            }
+            Err(e) if all.is_empty() => {
+                return Err(anyhow::Error::new(e).context("no checkpoint can be used"));
+            }
+            Err(e) => {
+                let message = format!("a checkpoint cannot be used, the one before it is taken: {e}");
+                reporter.event(EventBody::Warning { message })?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Bring `model` to the best step; returns the step it stands at.
+fn take_best(
+    fitted: &Fitted,
+    run_dir: &Path,
+    model: &mut Trainable,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<u64> {
+    let best = fitted.best_step();
+    if best == fitted.state.step {
+        return Ok(best);
+    }
+    let dir = checkpoint_folder(run_dir, best);
+    match state::read(&dir) {
+        Ok(_) => {
+            state::load_model(&dir, model)?;
+            Ok(best)
+        }
+        Err(e) => {
+            let message = format!("the best checkpoint cannot be used, the last step is taken: {e}");
+            reporter.event(EventBody::Warning { message })?;
+            Ok(fitted.state.step)
+        }
+    }
+}
+
+fn step_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
+}
+
+/// Where the reporter puts the checkpoint of a step.
+pub(super) fn checkpoint_folder(run_dir: &Path, step: u64) -> PathBuf {
+    run_dir.join("checkpoints").join(format!("step-{step:06}"))
+}
+
+/// The figures of the loop. `loss` and `eval_loss` are those of the events; `eval_loss` is the best one.
+fn figures(state: &TrainerState, used: u64) -> BTreeMap<String, f64> {
+    let mut metrics = BTreeMap::from([
+        ("steps".to_owned(), state.step as f64),
+        ("best_step".to_owned(), used as f64),
+        ("trained_tokens".to_owned(), state.trained_tokens as f64),
+    ]);
+    let losses =
+        [("loss", state.last_loss), ("eval_loss", state.best_loss), ("eval_loss_before", state.loss_before)];
+    metrics.extend(losses.into_iter().filter_map(|(name, loss)| Some((name.to_owned(), loss?))));
+    metrics
+}
+
+/// Scoring after a stop: results that are kept include their score, so that stop has been answered.
+struct Scoring<'a> {
+    reporter: &'a mut dyn Reporter,
+    stop_is_answered: bool,
+}
+
+impl Reporter for Scoring<'_> {
+    fn event(&mut self, body: EventBody) -> io::Result<()> {
+        self.reporter.event(body)
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
+        self.reporter.outcome(outcome)
+    }
+
+    fn checkpoint(
+        &mut self,
+        step: u64,
+        best: bool,
+        keep: usize,
+        write: &mut dyn FnMut(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.reporter.checkpoint(step, best, keep, write)
+    }
+
+    fn poll_control(&mut self) -> io::Result<Control> {
+        match self.reporter.poll_control()? {
+            Control::Stop if self.stop_is_answered => Ok(Control::Continue),
+            control => Ok(control),
+        }
+    }
+}

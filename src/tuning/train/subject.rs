@@ -1,0 +1,108 @@
+//! What a run trains: one stage of its candidate, on that stage's base.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+
+use super::examples::Language;
+use crate::domain::candidate::{Candidate, ModelSource, StageCandidate};
+use crate::domain::row::RunRow;
+use crate::domain::run::RunSpec;
+use crate::domain::settings::{Method, TrainSettings};
+use crate::model::Decoder;
+use crate::model::chat::ChatTemplate;
+use crate::model::lora::Lora;
+use crate::model::tokenizer::Tokenizer;
+use crate::model::trainable::Trainable;
+use crate::pipeline::template::{Prompt, Scope};
+
+/// The stage under training and how its rows become text.
+pub struct Subject<'a> {
+    pub candidate: &'a Candidate,
+    pub stage_at: usize,
+    pub stage: &'a StageCandidate,
+    /// The folder of the stage's model.
+    pub base: PathBuf,
+    pub language: Language,
+    prompt: Prompt,
+}
+
+impl<'a> Subject<'a> {
+    /// The stage that `settings` name, or the only one.
+    pub fn new(spec: &'a RunSpec, settings: &TrainSettings) -> anyhow::Result<Self> {
+        let candidate = spec.candidate.as_ref().context("spec.json names no candidate to train")?;
+        let stage_at = stage_at(candidate, &settings.stage)?;
+        let stage = candidate.stages.get(stage_at).context("the candidate has no such stage")?;
+        let base = match &stage.model.source {
+            ModelSource::Local { path } => PathBuf::from(path),
+            ModelSource::Endpoint { endpoint, .. } => {
+                bail!("stage `{}` is answered by {endpoint}; only a local model can be trained", stage.name)
+            }
+        };
+        let language = Language { tokenizer: Tokenizer::load(&base)?, template: ChatTemplate::load(&base)? };
+        let prompt = Prompt::new(stage)?;
+        Ok(Self { candidate, stage_at, stage, base, language, prompt })
+    }
+
+    /// What the stage is asked on a row; none when its `when` does not hold there. Earlier stages have answered with their gold.
+    pub fn prompt(&self, row: &RunRow) -> anyhow::Result<Option<String>> {
+        let mut scope = Scope::new(row);
+        for earlier in self.candidate.stages.iter().take(self.stage_at) {
+            if let Some(gold) = own_gold(earlier, row) {
+                scope.add(&earlier.name, earlier.output, &gold);
+            }
+        }
+        Ok(if self.prompt.holds(&scope)? { Some(self.prompt.render_in(&scope)?) } else { None })
+    }
+
+    /// What it should answer: the gold of its own field where it has one, else the row's.
+    pub fn gold(&self, row: &RunRow) -> Option<String> {
+        if self.stage.gold.is_some() { own_gold(self.stage, row) } else { row.gold.clone() }
+    }
+
+    /// The model before its first step: a fresh adapter, or the one that the candidate has, or every weight.
+    pub fn start(
+        &self,
+        settings: &TrainSettings,
+        decoder: Decoder,
+        threads: usize,
+    ) -> anyhow::Result<Trainable> {
+        let adapter = match &self.stage.adapter {
+            Some(adapter) => Some(Lora::load_peft(Path::new(&adapter.path), &decoder)?),
+            None => None,
+        };
+        Ok(match (settings.method, adapter) {
+            (Method::Lora, Some(lora)) => Trainable::lora(Arc::new(decoder), lora, threads)?,
+            (Method::Lora, None) => {
+                let lora =
+                    Lora::init(&decoder, settings.rank, settings.alpha, &settings.targets, settings.seed)?;
+                Trainable::lora(Arc::new(decoder), lora, threads)?
+            }
+            (Method::Full, Some(lora)) => Trainable::full(lora.merge(&decoder)?, threads),
+            (Method::Full, None) => Trainable::full(decoder, threads),
+        })
+    }
+}
+
+/// A stage's gold from the field that it names.
+fn own_gold(stage: &StageCandidate, row: &RunRow) -> Option<String> {
+    match row.fields.get(stage.gold.as_ref()?)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+fn stage_at(candidate: &Candidate, name: &str) -> anyhow::Result<usize> {
+    let names: Vec<&str> = candidate.stages.iter().map(|s| s.name.as_str()).collect();
+    match names.as_slice() {
+        [] => bail!("candidate `{}` has no stage to train", candidate.name),
+        [_] if name.is_empty() => Ok(0),
+        _ if name.is_empty() => bail!("set tuning.train.stage to the stage to train: {}", names.join(", ")),
+        _ => names
+            .iter()
+            .position(|n| *n == name)
+            .with_context(|| format!("no stage `{name}` to train; the candidate has {}", names.join(", "))),
+    }
+}

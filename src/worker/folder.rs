@@ -1,0 +1,313 @@
+//! The run folder: the hand-over between engine and worker, and the truth about a run.
+//!
+//! ```text
+//! launch.json    what was asked for (the engine freezes it into spec.json when what it needs is there)
+//! spec.json      frozen: settings, candidate, ordered row ids with content hashes
+//! inputs/        rows.jsonl, and manifest.json with the hash of every file beside it
+//! events.jsonl   outcomes.jsonl   state.json   worker.log
+//! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::event::{Event, EventBody};
+use crate::domain::outcome::Outcome;
+use crate::domain::report::RunInputs;
+use crate::domain::row::RunRow;
+use crate::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
+use crate::store::files::{self, Lock};
+use crate::store::lines::{self, Appender};
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// `state.json`: where the run stands, by rename.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateFile {
+    pub state: RunState,
+    #[serde(default)]
+    pub message: Option<String>,
+    pub pid: u32,
+    pub t_ms: u64,
+    /// The sequence number of the event that says the same.
+    pub seq: u64,
+}
+
+/// Paths of one run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    dir: PathBuf,
+}
+
+impl RunFolder {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+    pub fn launch(&self) -> PathBuf {
+        self.dir.join("launch.json")
+    }
+    pub fn spec(&self) -> PathBuf {
+        self.dir.join("spec.json")
+    }
+    pub fn inputs(&self) -> PathBuf {
+        self.dir.join("inputs")
+    }
+    pub fn rows(&self) -> PathBuf {
+        self.dir.join("inputs/rows.jsonl")
+    }
+    pub fn manifest(&self) -> PathBuf {
+        self.dir.join("inputs/manifest.json")
+    }
+    pub fn events(&self) -> PathBuf {
+        self.dir.join("events.jsonl")
+    }
+    pub fn outcomes(&self) -> PathBuf {
+        self.dir.join("outcomes.jsonl")
+    }
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state.json")
+    }
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("worker.log")
+    }
+    pub fn checkpoints(&self) -> PathBuf {
+        self.dir.join("checkpoints")
+    }
+    pub fn artifacts(&self) -> PathBuf {
+        self.dir.join("artifacts")
+    }
+    pub fn result(&self) -> PathBuf {
+        self.dir.join("artifacts/result.json")
+    }
+    /// Where the control socket really is (a short path when the folder's is too long).
+    pub fn control(&self) -> io::Result<PathBuf> {
+        files::socket_path(&self.dir.join("control.sock"))
+    }
+
+    /// A worker lives.
+    pub fn is_locked(&self) -> bool {
+        Lock::is_held(&self.lock())
+    }
+
+    pub fn read_state(&self) -> Option<StateFile> {
+        serde_json::from_slice(&fs::read(self.state()).ok()?).ok()
+    }
+
+    pub fn read_spec(&self) -> anyhow::Result<RunSpec> {
+        let path = self.spec();
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let spec: RunSpec = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is no run's specification", path.display()))?;
+        ensure!(
+            spec.format == RUN_FORMAT,
+            "{} has format {}, this version reads {RUN_FORMAT}",
+            path.display(),
+            spec.format
+        );
+        Ok(spec)
+    }
+
+    pub fn read_result(&self) -> Option<RunResult> {
+        serde_json::from_slice(&fs::read(self.result()).ok()?).ok()
+    }
+
+    /// The last outcome of each (row, sample).
+    pub fn read_outcomes(&self) -> io::Result<Vec<Outcome>> {
+        let (all, _) = lines::read_all::<Outcome>(&self.outcomes())?;
+        let mut last = BTreeMap::new();
+        for (i, outcome) in all.iter().enumerate() {
+            last.insert((outcome.row.as_str(), outcome.sample), i);
+        }
+        let mut keep: Vec<usize> = last.into_values().collect();
+        keep.sort_unstable();
+        let mut all: Vec<Option<Outcome>> = all.into_iter().map(Some).collect();
+        Ok(keep.into_iter().filter_map(|i| all[i].take()).collect())
+    }
+
+    /// Complete checkpoints, oldest first: (step, folder).
+    pub fn list_checkpoints(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let entries = match fs::read_dir(self.checkpoints()) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(step) = name.strip_prefix("step-").and_then(|s| s.parse().ok()) {
+                found.push((step, entry.path()));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Write the frozen specification and its inputs. `spec.json` comes last: where it is, all is.
+    pub fn freeze(&self, spec: &RunSpec, rows: &[RunRow]) -> io::Result<()> {
+        files::private_dir(&self.inputs())?;
+        let mut bytes = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut bytes, row)?;
+            bytes.push(b'\n');
+        }
+        let manifest = BTreeMap::from([("rows.jsonl", blake3::hash(&bytes).to_hex().to_string())]);
+        files::write_atomic(&self.rows(), &bytes)?;
+        files::write_json(&self.manifest(), &manifest)?;
+        files::write_json(&self.spec(), spec)
+    }
+
+    /// Everything a run starts from, checked against its hashes.
+    pub fn read_inputs(&self) -> anyhow::Result<RunInputs> {
+        let spec = self.read_spec()?;
+        let manifest: BTreeMap<String, String> = serde_json::from_slice(&fs::read(self.manifest())?)
+            .with_context(|| format!("{} is damaged", self.manifest().display()))?;
+        for (name, expected) in &manifest {
+            ensure!(!name.contains('/'), "inputs/manifest.json names `{name}`, which leads out of inputs/");
+            let path = self.inputs().join(name);
+            let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            ensure!(
+                blake3::hash(&bytes).to_hex().as_str() == expected,
+                "{} was changed after the launch (its hash differs from inputs/manifest.json)",
+                path.display()
+            );
+        }
+        ensure!(manifest.contains_key("rows.jsonl"), "inputs/manifest.json does not name rows.jsonl");
+        let (rows, bad) = lines::read_all::<RunRow>(&self.rows())?;
+        if bad > 0 || rows.len() != spec.rows.len() {
+            bail!(
+                "inputs/rows.jsonl has {} readable rows and {bad} others, spec.json lists {}",
+                rows.len(),
+                spec.rows.len()
+            );
+        }
+        if let Some(at) =
+            (0..rows.len()).find(|&i| rows[i].id != spec.rows[i].id || rows[i].hash != spec.rows[i].hash)
+        {
+            bail!(
+                "inputs/rows.jsonl line {}: row `{}` is not the row that spec.json lists there",
+                at + 1,
+                rows[at].id
+            );
+        }
+        let outcomes = match spec.job {
+            Job::Eval(_) => self.read_outcomes()?,
+            // What a training run scored before it was resumed belongs to weights that are no more.
+            Job::Train { .. } | Job::Strata(_) => {
+                if self.outcomes().exists() {
+                    fs::remove_file(self.outcomes())?;
+                }
+                Vec::new()
+            }
+        };
+        let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
+        Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes })
+    }
+
+    /// End (or queue) a run that has no living worker: one event, then `state.json`. Does nothing and returns false when a worker lives.
+    pub fn set_state_without_worker(&self, state: RunState, message: Option<String>) -> io::Result<bool> {
+        let Some(_lock) = Lock::take_within(&self.lock(), "engine", Duration::from_millis(500))? else {
+            return Ok(false);
+        };
+        let mut events = EventLog::open(&self.events())?;
+        let event = events.append(EventBody::State { state, message: message.clone() })?;
+        events.sync()?;
+        self.write_state(state, message, &event, 0)?;
+        Ok(true)
+    }
+
+    pub(super) fn write_state(
+        &self,
+        state: RunState,
+        message: Option<String>,
+        event: &Event,
+        pid: u32,
+    ) -> io::Result<()> {
+        files::write_json(&self.state(), &StateFile { state, message, pid, t_ms: event.t_ms, seq: event.seq })
+    }
+}
+
+/// The writing end of `events.jsonl`: sequence numbers go on where they stopped.
+#[derive(Debug)]
+pub struct EventLog {
+    appender: Appender,
+    next: u64,
+}
+
+impl EventLog {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let (appender, _) = Appender::open(path)?;
+        let mut next = 1;
+        lines::read_from(path, 0, u64::MAX, |line, _| {
+            // Only the number is looked at: a line of a newer version counts as well.
+            #[derive(Deserialize)]
+            struct Numbered {
+                seq: u64,
+            }
+            if let Ok(numbered) = serde_json::from_slice::<Numbered>(line) {
+                next = next.max(numbered.seq + 1);
+            }
+            true
+        })?;
+        Ok(Self { appender, next })
+    }
+
+    pub fn append(&mut self, body: EventBody) -> io::Result<Event> {
+        let event = Event { seq: self.next, t_ms: now_ms(), body };
+        self.appender.append(&event)?;
+        self.next += 1;
+        Ok(event)
+    }
+
+    pub fn sync(&self) -> io::Result<()> {
+        self.appender.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_have_no_gap_after_a_torn_line() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("events.jsonl");
+        let mut log = EventLog::open(&path).unwrap();
+        for i in 0..5 {
+            log.append(EventBody::Log { message: format!("{i}") }).unwrap();
+        }
+        drop(log);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
+        EventLog::open(&path).unwrap().append(EventBody::Log { message: "after".into() }).unwrap();
+        let (events, bad) = lines::read_all::<Event>(&path).unwrap();
+        assert_eq!(bad, 0);
+        assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_state_set_without_a_worker_is_refused_while_one_lives() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(temp.path());
+        let lock = Lock::try_take(&folder.lock(), "worker").unwrap().unwrap();
+        assert!(!folder.set_state_without_worker(RunState::Interrupted, None).unwrap());
+        drop(lock);
+        assert!(folder.set_state_without_worker(RunState::Interrupted, Some("gone".into())).unwrap());
+        assert_eq!(folder.read_state().unwrap().state, RunState::Interrupted);
+    }
+}

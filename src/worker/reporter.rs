@@ -1,0 +1,205 @@
+//! The run's way out, over the run folder: events, outcomes, checkpoints, and the requests that come in.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::control::Requests;
+use super::folder::{EventLog, RunFolder};
+use crate::domain::event::EventBody;
+use crate::domain::outcome::Outcome;
+use crate::domain::report::{Control, Reporter};
+use crate::domain::run::RunState;
+use crate::store::files;
+use crate::store::lines::Appender;
+
+/// Implements [`Reporter`] by appending to files.
+#[derive(Debug)]
+pub struct FolderReporter {
+    folder: RunFolder,
+    events: EventLog,
+    outcomes: Option<Appender>,
+    requests: Requests,
+}
+
+impl FolderReporter {
+    pub fn new(folder: RunFolder, requests: Requests) -> io::Result<Self> {
+        let events = EventLog::open(&folder.events())?;
+        Ok(Self { folder, events, outcomes: None, requests })
+    }
+
+    /// Enter a state: the event first, durably, then `state.json`.
+    pub fn state(&mut self, state: RunState, message: Option<String>) -> io::Result<()> {
+        let event = self.events.append(EventBody::State { state, message: message.clone() })?;
+        self.events.sync()?;
+        self.folder.write_state(state, message, &event, std::process::id())
+    }
+
+    fn best_marker(&self) -> PathBuf {
+        self.folder.checkpoints().join("best")
+    }
+
+    /// Remove checkpoints beyond the newest `keep`, but not the best one.
+    fn thin(&self, keep: usize) -> io::Result<()> {
+        let best = fs::read_to_string(self.best_marker()).unwrap_or_default();
+        let all = self.folder.list_checkpoints()?;
+        for (_, path) in all.iter().take(all.len().saturating_sub(keep.max(1))) {
+            if path.file_name().is_some_and(|n| n.to_string_lossy() != best.trim()) {
+                // By rename first, so that a half removed folder is never taken for a checkpoint.
+                let doomed = path.with_extension("old");
+                fs::rename(path, &doomed)?;
+                fs::remove_dir_all(&doomed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reporter for FolderReporter {
+    fn event(&mut self, body: EventBody) -> io::Result<()> {
+        self.events.append(body).map(drop)
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
+        let appender = match &mut self.outcomes {
+            Some(appender) => appender,
+            none => none.insert(Appender::open(&self.folder.outcomes())?.0),
+        };
+        appender.append(outcome).map(drop)
+    }
+
+    fn checkpoint(
+        &mut self,
+        step: u64,
+        best: bool,
+        keep: usize,
+        write: &mut dyn FnMut(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let parent = self.folder.checkpoints();
+        fs::create_dir_all(&parent)?;
+        // What an earlier worker did not finish.
+        for entry in fs::read_dir(&parent)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "part" || e == "old") {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        let name = format!("step-{step:06}");
+        let (part, place, old) =
+            (parent.join(format!("{name}.part")), parent.join(&name), parent.join(format!("{name}.old")));
+        fs::create_dir(&part)?;
+        let written = write(&part).and_then(|()| files::sync_tree(&part));
+        if let Err(error) = written {
+            let _ = fs::remove_dir_all(&part);
+            return Err(error);
+        }
+        // A resumed run can come to a step a second time.
+        if place.exists() {
+            fs::rename(&place, &old)?;
+        }
+        fs::rename(&part, &place)?;
+        files::sync_dir(&parent)?;
+        if old.exists() {
+            fs::remove_dir_all(&old)?;
+        }
+        if best {
+            files::write_atomic(&self.best_marker(), name.as_bytes())?;
+        }
+        self.thin(keep)?;
+        self.event(EventBody::Checkpoint { step, path: format!("checkpoints/{name}"), best })?;
+        self.events.sync()
+    }
+
+    fn poll_control(&mut self) -> io::Result<Control> {
+        if let Some(control) = self.requests.now() {
+            return Ok(control);
+        }
+        self.state(RunState::Paused, None)?;
+        loop {
+            self.requests.wait(Duration::from_secs(3600));
+            match self.requests.now() {
+                None => {}
+                // Done while paused; the next poll pauses again.
+                Some(Control::Checkpoint) => return Ok(Control::Checkpoint),
+                Some(control) => {
+                    self.state(RunState::Running, None)?;
+                    return Ok(control);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::run::RunAction;
+
+    fn reporter(dir: &Path) -> FolderReporter {
+        FolderReporter::new(RunFolder::new(dir), Requests::default()).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir.join("checkpoints"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_best_checkpoint_and_the_newest_stay() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut reporter = reporter(temp.path());
+        for step in 1..=5 {
+            reporter.checkpoint(step, step == 2, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
+        }
+        assert_eq!(names(temp.path()), ["best", "step-000002", "step-000004", "step-000005"]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_fails_leaves_no_trace_and_the_old_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut reporter = reporter(temp.path());
+        reporter.checkpoint(1, false, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
+        let failed = reporter.checkpoint(2, false, 2, &mut |dir| {
+            fs::write(dir.join("w"), b"half")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(names(temp.path()), ["step-000001"]);
+    }
+
+    #[test]
+    fn what_a_killed_worker_left_half_written_is_no_checkpoint() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut reporter = reporter(temp.path());
+        reporter.checkpoint(1, false, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
+        fs::create_dir(temp.path().join("checkpoints/step-000002.part")).unwrap();
+        let folder = RunFolder::new(temp.path());
+        assert_eq!(folder.list_checkpoints().unwrap().len(), 1);
+        reporter.checkpoint(2, false, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
+        assert_eq!(folder.list_checkpoints().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_paused_run_waits_in_the_poll_and_says_so() {
+        let temp = tempfile::tempdir().unwrap();
+        let requests = Requests::default();
+        let mut reporter = FolderReporter::new(RunFolder::new(temp.path()), requests.clone()).unwrap();
+        requests.put(RunAction::Pause);
+        let folder = RunFolder::new(temp.path());
+        let waker = std::thread::spawn(move || {
+            while folder.read_state().is_none_or(|s| s.state != RunState::Paused) {
+                std::thread::yield_now();
+            }
+            requests.put(RunAction::Resume);
+        });
+        assert_eq!(reporter.poll_control().unwrap(), Control::Continue);
+        waker.join().unwrap();
+        let state = RunFolder::new(temp.path()).read_state().unwrap();
+        assert_eq!(state.state, RunState::Running);
+    }
+}

@@ -1,0 +1,111 @@
+//! The files that `workspace.toml` names: there, of the right kind, and prompts that parse.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::config::ModelPlace;
+use super::problem::{Problem, Problems};
+use super::{Workspace, read_text};
+
+/// Everything the workspace names and that is not there.
+pub(super) fn missing(ws: &Workspace) -> Problems {
+    let mut problems = Vec::new();
+    let config = &ws.config;
+    for (i, source) in config.data.sources.iter().enumerate() {
+        let key = format!("data.source.{i}");
+        let place = if ws.line_of(&key) > 0 { key } else { "data.source".to_owned() };
+        file(ws, &mut problems, &place, Path::new(source), "data file");
+    }
+    for (name, model) in &config.models {
+        if let ModelPlace::Local { path } = &model.place {
+            folder(ws, &mut problems, &format!("models.{name}.path"), path);
+        }
+    }
+    for (i, stage) in config.stages.iter().enumerate() {
+        if let Some(prompt) = &stage.prompt {
+            template(ws, &mut problems, &format!("stage.{i}.prompt"), prompt);
+        }
+        if let Some(tool) = &stage.tool {
+            file(ws, &mut problems, &format!("stage.{i}.tool"), tool, "tool");
+        }
+    }
+    let train = config.tuning.train.prompt.as_str();
+    if !matches!(train, "bare" | "same") {
+        template(ws, &mut problems, "tuning.train.prompt", Path::new(train));
+    }
+    problems.sort();
+    problems.dedup();
+    Problems(problems)
+}
+
+/// Says where was looked, when that is not plain from what was written.
+fn looked_at(ws: &Workspace, path: &Path) -> String {
+    let resolved = ws.resolve(path);
+    if resolved == path {
+        format!("`{}`", path.display())
+    } else {
+        format!("`{}` (that is {})", path.display(), resolved.display())
+    }
+}
+
+fn file(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path, what: &str) -> bool {
+    let shown = looked_at(ws, path);
+    let message = match std::fs::metadata(ws.resolve(path)) {
+        Ok(meta) if meta.is_file() => return true,
+        Ok(meta) if meta.is_dir() => format!("{what} {shown} is a folder; name a file"),
+        Ok(_) => format!("{what} {shown} is not a regular file"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => format!("{what} {shown} does not exist"),
+        Err(e) => format!("{what} {shown} cannot be read: {e}"),
+    };
+    problems.push(ws.problem(key, message));
+    false
+}
+
+fn folder(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {
+    let shown = looked_at(ws, path);
+    let advice = "a Hugging Face folder with config.json, tokenizer.json and *.safetensors is expected";
+    let message = match std::fs::metadata(ws.resolve(path)) {
+        Ok(meta) if meta.is_dir() => return,
+        Ok(_) => format!("model {shown} is a file; {advice}"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => format!("model {shown} does not exist; {advice}"),
+        Err(e) => format!("model {shown} cannot be read: {e}"),
+    };
+    problems.push(ws.problem(key, message));
+}
+
+fn template(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {
+    if !file(ws, problems, key, path, "prompt") {
+        return;
+    }
+    let shown = path.display().to_string();
+    match read_text(&ws.resolve(path), &shown) {
+        Err(found) => problems.extend(found.0),
+        Ok(text) => {
+            if let Err(e) = minijinja::Environment::new().template_from_str(&text) {
+                let line = e.line().unwrap_or(0) as u64;
+                let detail = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
+                problems.push(Problem {
+                    file: shown,
+                    line,
+                    message: format!("not a valid template: {detail}"),
+                });
+            }
+        }
+    }
+}
+
+/// `a/../b` without the detour.
+pub(super) fn tidy(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::RootDir)) => {}
+            part => out.push(part),
+        }
+    }
+    out
+}

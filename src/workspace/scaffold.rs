@@ -1,0 +1,205 @@
+//! The files of a new workspace, with comments for the person who goes on from there.
+
+use super::config::Task;
+
+/// What is known when a workspace is made.
+#[derive(Clone, Debug)]
+pub struct Scaffold {
+    pub name: String,
+    pub task: Task,
+    /// Paths as they are to be written.
+    pub data: Vec<String>,
+    pub model: String,
+    /// Template; none: what the data's shape offers, which the note says.
+    pub input: Option<String>,
+    pub gold: Option<String>,
+    /// Comment on input and gold where the shape offers them.
+    pub shape_note: Option<String>,
+    pub dimensions: Vec<String>,
+    /// Labels seen, for the prompt of a classification.
+    pub labels: Vec<String>,
+}
+
+/// A prompt with more labels than this would be mostly labels.
+const MAX_LABELS: usize = 100;
+
+impl Scaffold {
+    pub const fn stage(&self) -> &'static str {
+        match self.task {
+            Task::Classification => "classify",
+            Task::Extraction => "extract",
+            Task::Generation => "answer",
+            Task::Agent => "act",
+        }
+    }
+
+    /// `prompts/STAGE.md`.
+    pub fn prompt_path(&self) -> String {
+        format!("prompts/{}.md", self.stage())
+    }
+
+    /// The first prompt: what the task needs, nothing more.
+    pub fn prompt(&self) -> String {
+        match self.task {
+            Task::Classification if !self.labels.is_empty() && self.labels.len() <= MAX_LABELS => {
+                let labels: String = self.labels.iter().map(|l| format!("- {}\n", verbatim(l))).collect();
+                format!(
+                    "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{labels}"
+                )
+            }
+            Task::Classification => "{{ input }}\n\nAnswer with the label and nothing else.\n".into(),
+            Task::Extraction => "{{ input }}\n\nAnswer with the JSON object and nothing else.\n".into(),
+            Task::Generation | Task::Agent => "{{ input }}\n".into(),
+        }
+    }
+
+    const fn output(&self) -> &'static str {
+        match self.task {
+            Task::Classification => "label",
+            Task::Extraction => "json",
+            Task::Generation | Task::Agent => "text",
+        }
+    }
+
+    fn max_tokens(&self) -> usize {
+        match self.task {
+            // A token is rarely less than two letters of a label.
+            Task::Classification => {
+                self.labels.iter().map(|l| l.chars().count() / 2 + 4).max().unwrap_or(16).clamp(8, 64)
+            }
+            Task::Extraction => 256,
+            Task::Generation | Task::Agent => 256,
+        }
+    }
+
+    /// `workspace.toml`.
+    pub fn toml(&self) -> String {
+        let sources: Vec<String> = self.data.iter().map(|s| quote(s)).collect();
+        let dimensions: Vec<String> = self.dimensions.iter().map(|s| quote(s)).collect();
+        let (primary, metrics) = match self.task {
+            Task::Classification => {
+                ("accuracy", "[\"accuracy\", \"macro_f1\", \"format_error_rate\", \"latency_p95_ms\"]")
+            }
+            Task::Extraction => {
+                ("accuracy", "[\"accuracy\", \"json_valid\", \"json_fields\", \"latency_p95_ms\"]")
+            }
+            Task::Generation | Task::Agent => {
+                ("normalized", "[\"normalized\", \"exact\", \"latency_p95_ms\"]")
+            }
+        };
+        let note = self.shape_note.as_ref().map_or(String::new(), |note| format!("# {note}\n"));
+        let input = match &self.input {
+            Some(input) => format!("input = {}          # what the pipeline gets: a template over the row's fields", quote(input)),
+            None => "# input = \"{{ field }}\"       # a template over the row's fields goes before the shape's own".into(),
+        };
+        let gold = match &self.gold {
+            Some(gold) => format!("gold = {}          # field with the golden answer", quote(gold)),
+            None => "# gold = \"field\"              # field with the golden answer".into(),
+        };
+        let (name, task, model) = (quote(&self.name), self.task.name(), quote(&self.model));
+        let (stage, prompt, output, max_tokens) =
+            (self.stage(), quote(&self.prompt_path()), self.output(), self.max_tokens());
+        format!(
+            r#"# A tunebench workspace. Paths are relative to this file. Secrets never stand here.
+# `tunebench check` says what is wrong, with the line.
+
+[workspace]
+name = {name}
+task = "{task}"            # classification | extraction | generation | agent
+
+# What "done" means; the board shows pass or fail against each. Take the marks away to use it.
+# [[goal]]
+# metric = "{primary}"
+# at_least = 0.90
+
+[data]
+source = [{sources}]       # jsonl, json, csv, tsv, parquet
+{note}{input}
+{gold}
+dimensions = [{dimensions}]   # fields whose values make strata
+[data.split]                # the rest is train
+eval = 0.15                 # the board
+dev = 0.10                  # whatever chooses: early stopping, racing
+reserve = 0.10              # final claims only
+# group = "customer"        # rows with the same value stay together
+seed = 7
+
+[models.base]
+path = {model}              # a Hugging Face folder: config.json, tokenizer.json, *.safetensors
+
+[[stage]]
+name = "{stage}"
+model = "base"
+prompt = {prompt}
+output = "{output}"         # label | json | text | tool
+max_tokens = {max_tokens}
+
+[eval]
+primary = "{primary}"       # says which rows are right
+metrics = {metrics}
+
+[tuning.train]
+stage = "{stage}"
+prompt = "bare"             # bare (input only) | same (the stage's prompt) | a file
+method = "lora"
+rank = 16
+alpha = 32
+targets = "all-linear"
+learning_rate = 2e-4
+epochs = 4
+"#,
+            sources = sources.join(", "),
+            dimensions = dimensions.join(", "),
+        )
+    }
+}
+
+/// A TOML string.
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Text that is no template, whatever it holds.
+fn verbatim(text: &str) -> String {
+    if !text.contains('{') {
+        return text.to_owned();
+    }
+    format!("{{{{ {} }}}}", serde_json::Value::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::Workspace;
+
+    #[test]
+    fn every_scaffold_is_a_valid_workspace_and_prompt() {
+        for task in Task::ALL {
+            let scaffold = Scaffold {
+                name: "a \"name\"\u{7f}\\".into(),
+                task,
+                data: vec!["da'ta.jsonl".into()],
+                model: "model \"x\"".into(),
+                input: (task == Task::Extraction).then(|| "{{ row[\"a b\"] }}\n".into()),
+                gold: (task == Task::Classification).then(|| "team".into()),
+                shape_note: Some("shape".into()),
+                dimensions: vec!["chan\"nel".into()],
+                labels: vec!["a {{ b }}".into(), "{% c".into(), "\"d{#".into()],
+            };
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(dir.path().join("prompts")).unwrap();
+            std::fs::create_dir_all(dir.path().join("model \"x\"")).unwrap();
+            std::fs::write(dir.path().join("da'ta.jsonl"), "").unwrap();
+            std::fs::write(dir.path().join("workspace.toml"), scaffold.toml()).unwrap();
+            std::fs::write(dir.path().join(scaffold.prompt_path()), scaffold.prompt()).unwrap();
+            let ws = Workspace::load(dir.path()).unwrap();
+            assert_eq!((ws.config.name, ws.config.task), (scaffold.name.clone(), task));
+            assert_eq!(ws.config.data.dimensions, scaffold.dimensions);
+            if task == Task::Classification {
+                let env = minijinja::Environment::new();
+                let text = env.render_str(&scaffold.prompt(), minijinja::context! { input => "in" }).unwrap();
+                assert!(text.contains("- a {{ b }}\n- {% c\n- \"d{#"), "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! From the tree of `workspace.toml` to [`Config`]: every key, its type, its range, its default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::config::*;
+use super::problem::nearest;
+use super::reader::{Fields, Sink, clip, clip_long};
+use super::tree::{Place, Table};
+use crate::domain::candidate::OutputKind;
+use crate::domain::metric::{Metric, MetricError};
+use crate::domain::settings::{EvalSettings, Method, Schedule, StrataSettings, Targets, TrainSettings};
+
+const MANY: u64 = i64::MAX as u64;
+
+/// Reads everything; what is wrong goes to `sink`, and the value returned is only of use when nothing is.
+pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
+    let mut file = Fields::new(sink, "", Place::Line(1), tree);
+
+    let mut head = file.table_or_empty("workspace");
+    let name = head.string("name").unwrap_or_else(|| folder.to_owned());
+    let task = head.choice("task", &Task::ALL.map(|t| (t.name(), t)));
+    head.finish();
+
+    let goals = file.table_list("goal").into_iter().filter_map(read_goal).collect();
+    let models: BTreeMap<String, ModelEntry> =
+        file.named_tables("models").into_iter().map(|(name, fields)| (name, read_model(fields))).collect();
+    let stages = read_stages(&mut file, &models);
+    let task = task.unwrap_or_else(|| match stages.last().map_or(OutputKind::Text, |s| s.output) {
+        OutputKind::Label => Task::Classification,
+        OutputKind::Json => Task::Extraction,
+        OutputKind::Text => Task::Generation,
+        OutputKind::Tool => Task::Agent,
+    });
+    let data = read_data(&mut file, &models);
+    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models);
+    let strata = read_strata(file.table_or_empty("strata"), &data);
+    let mut tables = file.table_or_empty("tuning");
+    let tuning = Tuning {
+        prompt: read_prompt_tuning(tables.table_or_empty("prompt"), &models, &stages),
+        trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory")),
+        train: read_train(tables.table_or_empty("train"), &stages),
+    };
+    tables.finish();
+    file.finish();
+    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning }
+}
+
+/// A metric's name, looked up; a wrong one is a problem of `key`.
+fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>) {
+    if let Err(e) = found {
+        fields.fault(key, &clip_long(&e.to_string()));
+    }
+}
+
+fn read_goal(mut fields: Fields<'_>) -> Option<Goal> {
+    let metric = fields.string("metric");
+    let at_least = fields.number("at_least", "a finite number", |_| true);
+    let at_most = fields.number("at_most", "a finite number", |_| true);
+    match &metric {
+        Some(name) => known_metric(&fields, "metric", Metric::find(name)),
+        None if !fields.has("metric") => {
+            fields.missing("metric", "name what the goal is about, metric = \"accuracy\"");
+        }
+        None => {}
+    }
+    let want = match (at_least, at_most) {
+        (Some(limit), None) => Some(Want::AtLeast(limit)),
+        (None, Some(limit)) => Some(Want::AtMost(limit)),
+        (Some(_), Some(_)) => {
+            fields.fault("at_most", "a goal has at_least or at_most, not both; write two goals");
+            None
+        }
+        (None, None) => {
+            if !fields.has("at_least") && !fields.has("at_most") {
+                fields.missing("at_least", "say at_least = NUMBER or at_most = NUMBER");
+            }
+            None
+        }
+    };
+    fields.finish();
+    Some(Goal { metric: metric?, want: want? })
+}
+
+fn read_model(mut fields: Fields<'_>) -> ModelEntry {
+    let path = fields.string("path");
+    let endpoint = fields.string("endpoint");
+    let model = fields.string("model");
+    let api_key_env = fields.string("api_key_env");
+    if let Some(name) = &api_key_env
+        && !is_variable(name)
+    {
+        // The value is not repeated: it may be the secret itself.
+        fields.fault("api_key_env", "is not a variable's name; write the name of the environment variable that holds the key, never the key");
+    }
+    if let Some(url) = &endpoint {
+        check_endpoint(&fields, url);
+    }
+    let place = match (path, endpoint) {
+        (Some(path), None) => {
+            for key in ["model", "api_key_env"] {
+                if fields.has(key) {
+                    fields.fault(key, "belongs to an endpoint; a model with a path has none");
+                }
+            }
+            ModelPlace::Local { path: PathBuf::from(path) }
+        }
+        (None, Some(endpoint)) => {
+            if !fields.has("model") {
+                fields.missing("model", "say which model the endpoint is to use, model = \"NAME\"");
+            }
+            ModelPlace::Endpoint { endpoint, model: model.unwrap_or_default(), api_key_env }
+        }
+        (Some(path), Some(_)) => {
+            fields.fault("endpoint", "a model has a path or an endpoint, not both");
+            ModelPlace::Local { path: PathBuf::from(path) }
+        }
+        (None, None) => {
+            if !fields.has("path") && !fields.has("endpoint") {
+                fields.missing("path", "say path = \"a Hugging Face folder\", or endpoint = \"http://...\"");
+            }
+            ModelPlace::Local { path: PathBuf::new() }
+        }
+    };
+    let entry = ModelEntry {
+        place,
+        usd_per_million_input: fields.amount("usd_per_million_input"),
+        usd_per_million_output: fields.amount("usd_per_million_output"),
+        usd_per_hour: fields.amount("usd_per_hour"),
+        max_in_flight: fields.count("max_in_flight", 1..=4096),
+        requests_per_minute: fields.count("requests_per_minute", 1..=MANY),
+        mask_pii: fields.flag("mask_pii").unwrap_or(false),
+    };
+    fields.finish();
+    entry
+}
+
+/// POSIX: letters, digits and underscores, no digit first; by convention upper case, which a key never is throughout.
+fn is_variable(name: &str) -> bool {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_');
+    first
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn check_endpoint(fields: &Fields<'_>, url: &str) {
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        fields.fault("endpoint", "must start with http:// or https://, as in http://127.0.0.1:8000/v1");
+        return;
+    };
+    let origin = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if origin.contains('@') || url.contains("key=") || url.contains("token=") {
+        fields.fault("endpoint", "must not carry a secret; use api_key_env = \"NAME\"");
+    } else if origin.is_empty() || url.contains(char::is_whitespace) {
+        fields.fault("endpoint", "is no address; write it as in http://127.0.0.1:8000/v1");
+    }
+}
+
+/// A model's name as another key gives it.
+fn known_model(fields: &Fields<'_>, key: &str, name: &str, models: &BTreeMap<String, ModelEntry>) {
+    if models.contains_key(name) {
+        return;
+    }
+    let near = nearest(name, models.keys().map(String::as_str));
+    let hint = match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if models.is_empty() => "there are no models; add a table [models.NAME]".to_owned(),
+        None => format!("models: {}", models.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+    };
+    fields.fault(key, &format!("no model is called `{}`; {hint}", clip(name)));
+}
+
+fn read_stages(file: &mut Fields<'_>, models: &BTreeMap<String, ModelEntry>) -> Vec<Stage> {
+    let mut stages: Vec<Stage> = Vec::new();
+    for fields in file.table_list("stage") {
+        let taken: BTreeSet<String> = stages.iter().map(|s| s.name.clone()).collect();
+        stages.push(read_stage(fields, &taken, models));
+    }
+    if stages.is_empty() {
+        if file.has("stage") {
+            file.fault("stage", "there must be at least one stage");
+        } else {
+            file.missing("stage", "add a table [[stage]] with name, model, prompt and output");
+        }
+    }
+    stages
+}
+
+fn read_stage(
+    mut fields: Fields<'_>,
+    taken: &BTreeSet<String>,
+    models: &BTreeMap<String, ModelEntry>,
+) -> Stage {
+    const OUTPUTS: [(&str, OutputKind); 4] = [
+        ("label", OutputKind::Label),
+        ("json", OutputKind::Json),
+        ("text", OutputKind::Text),
+        ("tool", OutputKind::Tool),
+    ];
+    let name = fields.string("name");
+    match &name {
+        // Its output is a variable in the templates of later stages.
+        Some(name) if !is_slug(name) => {
+            fields.fault("name", "must be letters, digits, `_` or `-`, at most 64, and start with a letter");
+        }
+        Some(name) if taken.contains(name) => {
+            fields.fault("name", &format!("two stages are called `{name}`"));
+        }
+        None if !fields.has("name") => fields.missing("name", "give the stage a name, name = \"answer\""),
+        _ => {}
+    }
+    let model = fields.string("model");
+    let model = match model {
+        Some(model) => {
+            known_model(&fields, "model", &model, models);
+            model
+        }
+        None if fields.has("model") => String::new(),
+        // With one model there is nothing to choose.
+        None => match models.keys().next() {
+            Some(only) if models.len() == 1 => only.clone(),
+            _ => {
+                fields.missing("model", "name one of the models, model = \"NAME\"");
+                String::new()
+            }
+        },
+    };
+    let prompt = fields.string("prompt").map(PathBuf::from);
+    let output = fields.choice("output", &OUTPUTS).unwrap_or_default();
+    let when = fields.string("when");
+    if let Some(when) = &when
+        && let Err(e) = minijinja::Environment::new().compile_expression(when)
+    {
+        fields.fault("when", &format!("is not an expression: {}", clip(&e.to_string())));
+    }
+    let metric = fields.string("metric");
+    if let Some(metric) = &metric {
+        known_metric(&fields, "metric", Metric::find(metric));
+    }
+    let stage = Stage {
+        name: name.unwrap_or_default(),
+        model,
+        prompt,
+        output,
+        max_tokens: fields.count("max_tokens", 1..=1 << 20).unwrap_or(64),
+        temperature: fields
+            .number("temperature", "from 0 to 10", |t| (0.0..=10.0).contains(&t))
+            .unwrap_or(0.0) as f32,
+        top_k: fields.count("top_k", 1..=1 << 20),
+        top_p: fields.number("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0).map(|p| p as f32),
+        when,
+        tool: fields.string("tool").map(PathBuf::from),
+        gold: fields.string("gold"),
+        metric,
+        retries: fields.whole("retries", 0..=100).unwrap_or(0) as u32,
+    };
+    fields.finish();
+    stage
+}
+
+fn is_slug(name: &str) -> bool {
+    name.len() <= 64
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn read_data(file: &mut Fields<'_>, models: &BTreeMap<String, ModelEntry>) -> DataConfig {
+    if !file.has("data") {
+        file.missing("data", "add a table [data] with source = [\"data/rows.jsonl\"]");
+    }
+    let there = file.has("data");
+    let mut fields = file.table_or_empty("data");
+    let sources = fields.strings("source");
+    if there && !fields.has("source") {
+        fields.missing("source", "name the data, source = [\"data/rows.jsonl\"]");
+    }
+    if sources.as_ref().is_some_and(Vec::is_empty) {
+        fields.fault("source", "must name at least one file");
+    }
+    let input = fields.string("input");
+    if let Some(template) = &input
+        && let Err(e) = minijinja::Environment::new().template_from_str(template)
+    {
+        fields.fault("input", &format!("is not a template: {}", clip(&e.to_string())));
+    }
+    let gold = fields.string("gold");
+    let dimensions = fields.strings("dimensions").unwrap_or_default();
+    let embedder = fields.string("embedder").unwrap_or_else(|| "builtin".into());
+    if embedder != "builtin" {
+        known_model(&fields, "embedder", &embedder, models);
+    }
+    let split = read_split(fields.table_or_empty("split"));
+    fields.finish();
+    DataConfig { sources: sources.unwrap_or_default(), input, gold, dimensions, embedder, split }
+}
+
+fn read_split(mut fields: Fields<'_>) -> Split {
+    let default = Split::default();
+    let mut share = |key| fields.number(key, "a share from 0 to 1", |s| (0.0..=1.0).contains(&s));
+    let split = Split {
+        eval: share("eval").unwrap_or(default.eval),
+        dev: share("dev").unwrap_or(default.dev),
+        reserve: share("reserve").unwrap_or(default.reserve),
+        stratified: fields.flag("stratified").unwrap_or(default.stratified),
+        group: fields.string("group"),
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+    };
+    let taken = split.eval + split.dev + split.reserve;
+    if taken > 1.0 {
+        fields
+            .fault("eval", &format!("eval, dev and reserve take {taken:.2} of the rows together; at most 1"));
+    }
+    fields.finish();
+    split
+}
+
+fn read_eval(
+    mut fields: Fields<'_>,
+    task: Task,
+    models: &BTreeMap<String, ModelEntry>,
+) -> (EvalSettings, Option<String>) {
+    let base = EvalSettings::default();
+    let (primary, metrics): (&str, &[&str]) = match task {
+        Task::Classification => (base.primary.as_str(), &[]),
+        Task::Extraction => {
+            ("accuracy", &["accuracy", "json_valid", "json_fields", "format_error_rate", "latency_p95_ms"])
+        }
+        Task::Generation => ("normalized", &["normalized", "exact", "latency_p95_ms"]),
+        Task::Agent => ("accuracy", &["accuracy", "format_error_rate", "latency_p95_ms"]),
+    };
+    let metrics = if metrics.is_empty() {
+        base.metrics.clone()
+    } else {
+        metrics.iter().map(|&m| m.to_owned()).collect()
+    };
+    let default = EvalSettings { primary: primary.into(), metrics, ..base.clone() };
+
+    let primary = fields.string("primary");
+    if let Some(name) = &primary {
+        known_metric(&fields, "primary", Metric::primary(name));
+    }
+    let metrics = fields.strings("metrics");
+    for name in metrics.iter().flatten() {
+        known_metric(&fields, "metrics", Metric::find(name));
+    }
+    let judge = fields.string("judge");
+    if let Some(judge) = &judge {
+        known_model(&fields, "judge", judge, models);
+    }
+    let mut settings = EvalSettings {
+        primary: primary.unwrap_or(default.primary),
+        metrics: metrics.unwrap_or(default.metrics),
+        latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),
+    };
+    // What decides right and wrong is always shown.
+    if !settings.metrics.contains(&settings.primary) {
+        settings.metrics.insert(0, settings.primary.clone());
+    }
+    fields.finish();
+    (settings, judge)
+}
+
+fn read_strata(mut fields: Fields<'_>, data: &DataConfig) -> StrataSettings {
+    let strata = StrataSettings {
+        k: fields.count("k", 1..=10_000),
+        dimensions: data.dimensions.clone(),
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(data.split.seed),
+    };
+    fields.finish();
+    strata
+}
+
+fn known_stage(fields: &Fields<'_>, key: &str, name: &str, stages: &[Stage]) {
+    if stages.iter().any(|s| s.name == name) {
+        return;
+    }
+    let names: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+    fields.fault(key, &format!("no stage is called `{}`; stages: {}", clip(name), names.join(", ")));
+}
+
+fn read_prompt_tuning(
+    mut fields: Fields<'_>,
+    models: &BTreeMap<String, ModelEntry>,
+    stages: &[Stage],
+) -> PromptTuning {
+    let default = PromptTuning::default();
+    let critic = fields.string("critic");
+    if let Some(critic) = &critic {
+        known_model(&fields, "critic", critic, models);
+    }
+    let tuned = fields.strings("stages").unwrap_or_default();
+    for name in &tuned {
+        known_stage(&fields, "stages", name, stages);
+    }
+    let mut limits = fields.table_or_empty("budget");
+    let budget = Budget {
+        calls: limits.whole("calls", 1..=MANY),
+        usd: limits.amount("usd"),
+        seconds: limits.whole("seconds", 1..=MANY),
+    };
+    limits.finish();
+    let tuning = PromptTuning {
+        fan_out: fields.count("fan_out", 1..=4096).unwrap_or(default.fan_out),
+        epochs: fields.count("epochs", 1..=10_000).unwrap_or(default.epochs),
+        survivors: fields.count("survivors", 1..=4096).unwrap_or(default.survivors),
+        rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
+        critic,
+        stages: tuned,
+        budget,
+    };
+    if tuning.survivors > tuning.fan_out {
+        fields.fault(
+            "survivors",
+            &format!("{} cannot survive of a fan_out of {}", tuning.survivors, tuning.fan_out),
+        );
+    }
+    fields.finish();
+    tuning
+}
+
+fn read_trajectory_tuning(mut fields: Fields<'_>) -> TrajectoryTuning {
+    let tuning = TrajectoryTuning {
+        shots: fields.count("shots", 1..=1000).unwrap_or(TrajectoryTuning::default().shots),
+    };
+    fields.finish();
+    tuning
+}
+
+fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
+    let default = TrainSettings::default();
+    let stage = fields.string("stage");
+    if let Some(stage) = &stage {
+        known_stage(&fields, "stage", stage, stages);
+    }
+    let objective = fields.choice("objective", &[("sft", "sft")]).map(str::to_owned);
+    let method = read_method(&mut fields);
+    let targets = fields.strings("targets").map(|mut names| match names.len() {
+        1 => Targets::One(names.remove(0)),
+        _ => Targets::Many(names),
+    });
+    if matches!(&targets, Some(Targets::Many(names)) if names.is_empty()) {
+        fields.fault("targets", "must name at least one layer, or \"all-linear\"");
+    }
+    let schedules =
+        [("constant", Schedule::Constant), ("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
+    let share = |s: f64| (0.0..1.0).contains(&s);
+    let settings = TrainSettings {
+        stage: stage.unwrap_or(default.stage),
+        prompt: fields.string("prompt").unwrap_or(default.prompt),
+        objective: objective.unwrap_or(default.objective),
+        method: method.unwrap_or_default(),
+        rank: fields.count("rank", 1..=65_536).unwrap_or(default.rank),
+        alpha: fields.number("alpha", "above 0", |a| a > 0.0).map_or(default.alpha, |a| a as f32),
+        targets: targets.unwrap_or(default.targets),
+        learning_rate: fields
+            .number("learning_rate", "above 0 and at most 10", |r| r > 0.0 && r <= 10.0)
+            .unwrap_or(default.learning_rate),
+        schedule: fields.choice("schedule", &schedules).unwrap_or(default.schedule),
+        warmup: fields
+            .number("warmup", "a share from 0 to 1", |w| (0.0..=1.0).contains(&w))
+            .unwrap_or(default.warmup),
+        weight_decay: fields.amount("weight_decay").unwrap_or(default.weight_decay),
+        beta1: fields.number("beta1", "from 0 to below 1", share).unwrap_or(default.beta1),
+        beta2: fields.number("beta2", "from 0 to below 1", share).unwrap_or(default.beta2),
+        epsilon: fields.number("epsilon", "above 0", |e| e > 0.0).unwrap_or(default.epsilon),
+        max_grad_norm: fields.amount("max_grad_norm").unwrap_or(default.max_grad_norm),
+        epochs: fields
+            .number("epochs", "above 0 and at most 100000", |e| e > 0.0 && e <= 1e5)
+            .unwrap_or(default.epochs),
+        max_steps: fields.whole("max_steps", 1..=MANY).or(default.max_steps),
+        batch_size: fields.count("batch_size", 1..=1 << 20).unwrap_or(default.batch_size),
+        accumulate: fields.count("accumulate", 1..=1 << 20).unwrap_or(default.accumulate),
+        max_length: fields.count("max_length", 2..=1 << 24).unwrap_or(default.max_length),
+        eval_every: fields.whole("eval_every", 0..=MANY).unwrap_or(default.eval_every),
+        patience: fields.whole("patience", 0..=MANY).unwrap_or(default.patience),
+        checkpoint_every: fields.whole("checkpoint_every", 0..=MANY).unwrap_or(default.checkpoint_every),
+        keep_checkpoints: fields.count("keep_checkpoints", 1..=10_000).unwrap_or(default.keep_checkpoints),
+        fixed_rows: fields.count("fixed_rows", 0..=1000).unwrap_or(default.fixed_rows),
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+    };
+    fields.finish();
+    settings
+}
+
+fn read_method(fields: &mut Fields<'_>) -> Option<Method> {
+    let method = fields.choice(
+        "method",
+        &[
+            ("lora", Some(Method::Lora)),
+            ("full", Some(Method::Full)),
+            ("rslora", None),
+            ("dora", None),
+            ("qlora", None),
+        ],
+    )?;
+    if method.is_none() {
+        fields.fault("method", "this version trains with `lora` or `full`");
+    }
+    method
+}

@@ -1,0 +1,101 @@
+//! Notices when `workspace.toml`, a prompt or a data file was saved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify_debouncer_full::notify::{RecommendedWatcher, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+
+use super::Workspace;
+use super::config::ModelPlace;
+
+/// Editors save in several steps (write, rename, change mode); changes this close together are one.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Watches until dropped.
+pub struct Watch {
+    _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
+}
+
+/// Calls `changed` with the absolute paths of the workspace's files that were written, made, renamed or removed.
+/// The callback runs on the watcher's thread and must be quick.
+///
+/// Watches the folders that hold the files, not the files: editors replace a file by rename, and a watched file that is
+/// replaced is lost.
+pub fn watch(ws: &Workspace, changed: impl Fn(Vec<PathBuf>) + Send + 'static) -> anyhow::Result<Watch> {
+    let mut files: BTreeSet<PathBuf> = BTreeSet::from([ws.file.clone()]);
+    files.extend(ws.sources());
+    files.extend(ws.config.stages.iter().filter_map(|s| s.prompt.as_ref()).map(|p| ws.resolve(p)));
+    files.extend(ws.config.stages.iter().filter_map(|s| s.tool.as_ref()).map(|p| ws.resolve(p)));
+    let train = ws.config.tuning.train.prompt.as_str();
+    if !matches!(train, "bare" | "same") {
+        files.insert(ws.resolve(train));
+    }
+    files.extend(ws.config.models.values().filter_map(|m| match &m.place {
+        ModelPlace::Local { path } => Some(ws.resolve(path).join("config.json")),
+        ModelPlace::Endpoint { .. } => None,
+    }));
+    // Events carry the path of the watched folder as the system knows it, which is not the path as written where a link is on the way.
+    let mut by_real: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    let mut folders = BTreeSet::new();
+    for file in files {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { continue };
+        let Ok(real) = std::fs::canonicalize(folder) else { continue };
+        by_real.insert(real.join(name), file.clone());
+        folders.insert(real);
+    }
+    let prompts = std::fs::canonicalize(ws.root.join("prompts")).ok();
+    if let Some(prompts) = &prompts {
+        folders.insert(prompts.clone());
+    }
+
+    let mut debouncer = new_debouncer(SETTLE, None, move |result: DebounceEventResult| {
+        let Ok(events) = result else { return };
+        let paths: BTreeSet<PathBuf> = events
+            .iter()
+            .filter(|e| !e.kind.is_access())
+            .flat_map(|e| e.paths.iter())
+            .filter_map(|path| match by_real.get(path) {
+                Some(file) => Some(file.clone()),
+                None => is_prompt(path, prompts.as_deref()).then(|| path.clone()),
+            })
+            .collect();
+        if !paths.is_empty() {
+            changed(paths.into_iter().collect());
+        }
+    })?;
+    for folder in folders {
+        debouncer.watch(&folder, RecursiveMode::NonRecursive)?;
+    }
+    Ok(Watch { _debouncer: debouncer })
+}
+
+/// A new prompt is of interest before `workspace.toml` names it.
+fn is_prompt(path: &Path, prompts: Option<&Path>) -> bool {
+    prompts.is_some() && path.parent() == prompts && path.extension().is_some_and(|e| e == "md")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_prompt_saved_by_rename_and_data_appended_are_noticed_and_other_files_are_not() {
+        let dir = crate::workspace::tests::sample();
+        let ws = Workspace::load(dir.path()).unwrap();
+        let (tx, rx) = mpsc::channel();
+        let _watch = watch(&ws, move |paths| tx.send(paths).unwrap()).unwrap();
+        std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+        std::fs::write(ws.root.join("prompts/route.md.tmp"), "{{ input }}!").unwrap();
+        std::fs::rename(ws.root.join("prompts/route.md.tmp"), ws.root.join("prompts/route.md")).unwrap();
+        std::fs::write(ws.root.join("data/tickets.jsonl"), "{}\n").unwrap();
+        let expected = BTreeSet::from([ws.root.join("prompts/route.md"), ws.root.join("data/tickets.jsonl")]);
+        let mut seen = BTreeSet::new();
+        while seen != expected {
+            seen.extend(rx.recv_timeout(Duration::from_secs(20)).unwrap());
+            assert!(seen.is_subset(&expected), "{seen:?}");
+        }
+    }
+}

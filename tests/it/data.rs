@@ -1,0 +1,175 @@
+//! `init`, `check` and `data import`, as scripts use them.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn tunebench(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tunebench")).current_dir(dir).args(args).output().unwrap()
+}
+
+/// Exit code, the last line of stdout as JSON, stderr.
+fn json(dir: &Path, args: &[&str]) -> (i32, Value, String) {
+    let out = tunebench(dir, &[args, &["--json"]].concat());
+    let stdout = String::from_utf8(out.stdout).unwrap();
+    let last = stdout.lines().last().unwrap_or("null");
+    (out.status.code().unwrap(), serde_json::from_str(last).unwrap(), String::from_utf8(out.stderr).unwrap())
+}
+
+/// A small model of random weights.
+fn model(dir: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama");
+    let to = dir.join("model");
+    std::fs::create_dir(&to).unwrap();
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
+
+fn table(dir: &Path) {
+    let mut text = String::from("text,channel,label\n");
+    for i in 0..120 {
+        let (channel, label) = [("chat", "cards"), ("mail", "money"), ("mail", "cards")][i % 3];
+        text.push_str(&format!("\"message, number {i}\",{channel},{label}\n"));
+    }
+    text.push_str("one,too,many,fields\n");
+    std::fs::write(dir.join("rows.csv"), text).unwrap();
+}
+
+const INIT: [&str; 6] = ["init", "ws", "--data", "rows.csv", "--model", "model"];
+
+#[test]
+fn a_workspace_is_made_checked_and_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    table(dir.path());
+    let (code, made, _) = json(dir.path(), &INIT);
+    assert_eq!(code, 0);
+    assert_eq!(
+        (&made["rows"], &made["task"], &made["gold"]),
+        (&121.into(), &"classification".into(), &"label".into())
+    );
+    assert_eq!(
+        (&made["input"], &made["dimensions"]),
+        (&"{{ text }}".into(), &serde_json::json!(["channel"]))
+    );
+    let toml = std::fs::read_to_string(dir.path().join("ws/workspace.toml")).unwrap();
+    assert!(toml.contains("\"../rows.csv\"") && toml.contains("\"../model\""), "{toml}");
+    assert!(!dir.path().join("ws/.tunebench").exists(), "init does not index");
+
+    let (code, found, stderr) = json(dir.path(), &["-C", "ws", "check"]);
+    assert_eq!((code, &found["problems"]), (0, &serde_json::json!([])), "{stderr}");
+    assert!(stderr.contains("rows.csv:122: 4 fields, but the header has 3"), "{stderr}");
+
+    let (code, report, _) = json(dir.path(), &["-C", "ws", "data", "import"]);
+    assert_eq!(
+        (code, &report["rows"], &report["cached"], &report["format"]),
+        (0, &120.into(), &false.into(), &"csv/records".into())
+    );
+    assert_eq!(report["quarantined"][0]["line"], 122);
+    assert!(report["peak_mib"].as_f64().unwrap() > 0.0 && report["bytes"].as_u64().unwrap() > 1000);
+    let (_, again, _) = json(dir.path(), &["-C", "ws", "data", "import"]);
+    assert_eq!(again["cached"], true);
+    let (_, forced, _) = json(dir.path(), &["-C", "ws", "data", "import", "--force"]);
+    assert_eq!((&forced["cached"], &forced["rows"]), (&false.into(), &120.into()));
+}
+
+#[test]
+fn init_keeps_what_is_there_and_refuses_what_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    table(dir.path());
+    std::fs::create_dir(dir.path().join("ws")).unwrap();
+    std::fs::write(dir.path().join("ws/workspace.toml"), "mine").unwrap();
+    let (code, said, _) = json(dir.path(), &INIT);
+    assert!(code == 2 && said["error"].as_str().unwrap().contains("there already"), "{said}");
+    assert_eq!(std::fs::read_to_string(dir.path().join("ws/workspace.toml")).unwrap(), "mine");
+    for (args, expected) in [
+        (&["init", "x", "--data", "none.csv", "--model", "model"][..], "none.csv"),
+        (&["init", "x", "--data", "rows.csv", "--model", "none"], "none"),
+        (
+            &["init", "x", "--data", "rows.csv", "--model", "model", "--gold", "lable"],
+            "did you mean `label`?",
+        ),
+        (&["init", "x", "--data", "rows.csv", "--model", "model", "--input", "txt"], "did you mean `text`?"),
+        (
+            &["init", "x", "--data", "rows.csv", "--model", "model", "--input", "{{ txt }}"],
+            "did you mean `text`?",
+        ),
+        (
+            &["init", "x", "--data", "rows.csv", "--model", "model", "--input", "{{ text"],
+            "not a valid template",
+        ),
+    ] {
+        let (code, said, _) = json(dir.path(), args);
+        assert!(said["error"].as_str().unwrap().contains(expected), "{said}");
+        assert!(code == 2 || code == 1 && expected == "none.csv", "{code} {said}");
+        assert!(!dir.path().join("x/workspace.toml").exists());
+    }
+}
+
+#[test]
+fn check_lists_every_problem_with_file_and_line_and_exits_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    table(dir.path());
+    assert_eq!(json(dir.path(), &INIT).0, 0);
+    let path = dir.path().join("ws/workspace.toml");
+    let toml = std::fs::read_to_string(&path).unwrap();
+    let toml = toml.replace("gold = \"label\"", "gold = \"lable\"").replace("{{ text }}", "{{ txet }}");
+    std::fs::write(&path, &toml).unwrap();
+    std::fs::write(dir.path().join("ws/prompts/classify.md"), "Sort:\n{{ imput }}\n").unwrap();
+    std::fs::remove_file(dir.path().join("model/tokenizer.json")).unwrap();
+    let line_of = |what: &str| toml.lines().position(|l| l.contains(what)).unwrap() as u64 + 1;
+    let (code, found, _) = json(dir.path(), &["-C", "ws", "check"]);
+    assert_eq!(code, 1);
+    let problems: Vec<(String, u64, String)> = found["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| {
+            (
+                p["file"].as_str().unwrap().into(),
+                p["line"].as_u64().unwrap(),
+                p["message"].as_str().unwrap().into(),
+            )
+        })
+        .collect();
+    let has = |file: &str, line: u64, part: &str| {
+        problems.iter().any(|(f, l, m)| f == file && *l == line && m.contains(part))
+    };
+    assert!(has("workspace.toml", line_of("lable"), "did you mean `label`?"), "{problems:?}");
+    assert!(has("workspace.toml", line_of("txet"), "did you mean `text`?"), "{problems:?}");
+    assert!(has("workspace.toml", line_of("../model"), "tokenizer.json"), "{problems:?}");
+    assert!(has("prompts/classify.md", 2, "did you mean `input`?"), "{problems:?}");
+
+    std::fs::write(&path, toml.replace("[eval]", "[evil]\nx = 1\n[eval]")).unwrap();
+    let (code, found, _) = json(dir.path(), &["-C", "ws", "check"]);
+    assert!(
+        code == 1 && found["problems"][0]["message"].as_str().unwrap().contains("did you mean `eval`?"),
+        "{found}"
+    );
+    assert_eq!(tunebench(dir.path(), &["-C", "nowhere", "check"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_the_data_says_never_reaches_the_terminal_as_control_characters() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    std::fs::write(
+        dir.path().join("rows.jsonl"),
+        "{\"t\u{1b}[31m\": \"x\", \"label\": \"a\"}\n{\"\u{1b}]0;owned\u{7}\n",
+    )
+    .unwrap();
+    for args in [
+        &["init", "ws", "--data", "rows.jsonl", "--model", "model"][..],
+        &["-C", "ws", "check"],
+        &["-C", "ws", "data", "import"],
+    ] {
+        let out = tunebench(dir.path(), args);
+        let bytes = [out.stdout, out.stderr].concat();
+        assert!(!bytes.contains(&0x1b) && !bytes.contains(&7), "{}", String::from_utf8_lossy(&bytes));
+    }
+}
