@@ -50,7 +50,8 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     header(app, &mut p, Rect { height: 1, ..area });
     let footer_area = Rect { y: area.bottom() - 1, height: 1, ..area };
     let notice = notice(app);
-    let notice_lines = notice.as_ref().map_or(Vec::new(), |(_, text)| text::wrap(text, usize::from(area.width - 2), 3));
+    let notice_lines =
+        notice.as_ref().map_or(Vec::new(), |(_, text)| text::wrap(text, usize::from(area.width - 2), 3));
     let notice_height = notice_lines.len() as u16;
     let body = Rect { y: area.y + 1, height: area.height - 2 - notice_height, ..area };
     match app.screen {
@@ -83,16 +84,18 @@ fn notice(app: &App) -> Option<(Mood, String)> {
         let text = format!("no connection to the engine for {ago}, trying again: {reason}");
         return Some((Mood::Bad, text));
     }
-    let waiting = app.pending.values().map(|p| (app.now_ms.saturating_sub(p.since_ms), p)).max_by_key(|(ms, _)| *ms);
+    let waiting =
+        app.pending.values().map(|p| (app.now_ms.saturating_sub(p.since_ms), p)).max_by_key(|(ms, _)| *ms);
     match (app.notices.last(), waiting) {
         (Some(n), _) if n.mood == Mood::Bad => {
             let more = app.notices.len() - 1;
             let more = if more > 0 { format!(" ({more} more)") } else { String::new() };
             Some((n.mood, format!("{}  [esc closes{more}]", n.text)))
         }
-        (_, Some((ms, pending))) if ms >= 1000 => {
-            Some((Mood::Plain, format!("waiting for the engine to {} ({})", pending.purpose.words(), number::duration(ms))))
-        }
+        (_, Some((ms, pending))) if ms >= 1000 => Some((
+            Mood::Plain,
+            format!("waiting for the engine to {} ({})", pending.purpose.words(), number::duration(ms)),
+        )),
         (Some(n), _) => Some((n.mood, n.text.clone())),
         _ => None,
     }
@@ -116,10 +119,16 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
     let end = area.width;
     for run in app.under_way() {
         let percent = match &run.progress {
-            Some(progress) if progress.total > 0 => format!(" {:.0}%", progress.done as f64 / progress.total as f64 * 100.0),
+            Some(progress) if progress.total > 0 => {
+                format!(" {:.0}%", progress.done as f64 / progress.total as f64 * 100.0)
+            }
             _ => String::new(),
         };
-        let text = format!("{} {}{percent}", runs::state_sign(&p.look.signs, run.state), text::one_line(&run.run, " "));
+        let text = format!(
+            "{} {}{percent}",
+            runs::state_sign(&p.look.signs, run.state),
+            text::one_line(&run.run, " ")
+        );
         let width = text::width(&text) as u16;
         if x + width + 1 > end {
             break;
@@ -158,8 +167,11 @@ fn footer(app: &App, p: &mut Painter<'_>, area: Rect) {
 
 /// The names of panes that share one place, the shown one marked; for screens too narrow to show all.
 pub fn pane_tabs(names: &[&str], active: usize) -> String {
-    let tabs: Vec<String> =
-        names.iter().enumerate().map(|(i, n)| if i == active { format!("[{n}]") } else { (*n).to_owned() }).collect();
+    let tabs: Vec<String> = names
+        .iter()
+        .enumerate()
+        .map(|(i, n)| if i == active { format!("[{n}]") } else { (*n).to_owned() })
+        .collect();
     tabs.join(" ")
 }
 

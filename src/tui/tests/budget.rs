@@ -19,7 +19,10 @@ fn bytes(size: (u16, u16), keys: &str) -> (u64, u64) {
     for step in 613..713 {
         last += 1;
         let events = vec![sample::step(last, step, 1000)];
-        app.update(Message::Engine(FromEngine::Push { push: Push::Events { run: "lora-12".into(), events } }), sample::NOW_MS);
+        app.update(
+            Message::Engine(FromEngine::Push { push: Push::Events { run: "lora-12".into(), events } }),
+            sample::NOW_MS,
+        );
         let before = frames.written();
         frames.draw(&mut |buf| screens::draw(&app, buf)).unwrap();
         if std::env::var_os("TICKS").is_some() {

@@ -15,11 +15,17 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
         use serde_json::Value as V;
         match value {
             // Names of variants are not text.
-            V::String(s) if !["train", "dev", "eval", "reserve", "fixed", "regressed", "churned"].contains(&s.as_str()) => {
+            V::String(s)
+                if !["train", "dev", "eval", "reserve", "fixed", "regressed", "churned"]
+                    .contains(&s.as_str()) =>
+            {
                 s.push_str(EVIL);
             }
             V::Array(items) => items.iter_mut().for_each(walk),
-            V::Object(map) => map.iter_mut().filter(|(k, _)| *k != "kind" && *k != "state" && *k != "push").for_each(|(_, v)| walk(v)),
+            V::Object(map) => map
+                .iter_mut()
+                .filter(|(k, _)| *k != "kind" && *k != "state" && *k != "push")
+                .for_each(|(_, v)| walk(v)),
             _ => {}
         }
     }
@@ -43,9 +49,13 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
         left -= 1;
         let Effect::Send(ToEngine::Ask { tag, request }) = effect else { continue };
         let response = match &request {
-            Request::Row { id } => Response::Row { row: RowDetail { id: id.clone(), ..poison(&sample::row("00003")) } },
+            Request::Row { id } => {
+                Response::Row { row: RowDetail { id: id.clone(), ..poison(&sample::row("00003")) } }
+            }
             Request::Rows { query } => Response::Rows { page: poison(&sample::rows(query)) },
-            Request::Compare { a, b, .. } => Response::Compare { comparison: poison(&sample::comparison(a, b)) },
+            Request::Compare { a, b, .. } => {
+                Response::Compare { comparison: poison(&sample::comparison(a, b)) }
+            }
             other => sample::respond(other),
         };
         queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
@@ -75,7 +85,9 @@ fn assert_tame(app: &App, at: &str) {
 
 #[test]
 fn no_text_from_outside_controls_the_terminal() {
-    for (size, signs) in [((80, 24), Signs::unicode()), ((200, 60), Signs::unicode()), ((120, 40), Signs::ascii())] {
+    for (size, signs) in
+        [((80, 24), Signs::unicode()), ((200, 60), Signs::unicode()), ((120, 40), Signs::ascii())]
+    {
         let mut app = sample::app(size, "dark", signs);
         let mut status = poison(&sample::status());
         status.notices = vec![EVIL.into()];
@@ -94,8 +106,50 @@ fn no_text_from_outside_controls_the_terminal() {
         events.push(Event { seq, t_ms: 0, body: EventBody::Warning { message: EVIL.into() } });
         push(&mut app, Push::Events { run: shown, events });
         for keys in [
-            "1", "down", "enter", "down", "enter", "g", "esc", "n", "esc", "esc", "esc", "right right right", "4", "w", "w", "o", "enter", "r", "esc", "t", "esc", "k", "n", "5", "down",
-            "enter", "s", "s", "enter", "esc", "n", "esc", "7", "down", "right", "space", "left", "down", "space", "d", "esc", "?", "esc", ":",
+            "1",
+            "down",
+            "enter",
+            "down",
+            "enter",
+            "g",
+            "esc",
+            "n",
+            "esc",
+            "esc",
+            "esc",
+            "right right right",
+            "4",
+            "w",
+            "w",
+            "o",
+            "enter",
+            "r",
+            "esc",
+            "t",
+            "esc",
+            "k",
+            "n",
+            "5",
+            "down",
+            "enter",
+            "s",
+            "s",
+            "enter",
+            "esc",
+            "n",
+            "esc",
+            "7",
+            "down",
+            "right",
+            "space",
+            "left",
+            "down",
+            "space",
+            "d",
+            "esc",
+            "?",
+            "esc",
+            ":",
         ] {
             press(&mut app, keys);
             assert_tame(&app, keys);

@@ -11,7 +11,8 @@ use crate::tui::signs::Signs;
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
 
 /// Keys that lead to each screen with something on it.
-const SCREENS: [(&str, &str); 4] = [("strata", "1 down"), ("train", "4"), ("board", "5 down down down enter"), ("runs", "7")];
+const SCREENS: [(&str, &str); 4] =
+    [("strata", "1 down"), ("train", "4"), ("board", "5 down down down enter"), ("runs", "7")];
 
 fn at(size: (u16, u16), theme: &str, keys: &str) -> App {
     let mut app = sample::app(size, theme, Signs::unicode());
@@ -65,7 +66,11 @@ fn every_screen_in_dark_and_mono() {
 
 #[test]
 fn narrow_panes_share_one_place() {
-    for (name, keys) in [("rows", "1 down enter down"), ("row", "1 down enter down enter"), ("map", "1 down right right right")] {
+    for (name, keys) in [
+        ("rows", "1 down enter down"),
+        ("row", "1 down enter down enter"),
+        ("map", "1 down right right right"),
+    ] {
         insta::assert_snapshot!(format!("strata_{name}_80x24"), shown(&at((80, 24), "dark", keys)));
     }
     insta::assert_snapshot!("board_alone_80x24", shown(&at((80, 24), "dark", "5")));
@@ -145,7 +150,10 @@ fn no_size_and_no_screen_breaks_the_drawing() {
     for width in [1, 2, 3, 10, 30, 59, 60, 61, 80, 99, 100, 101, 133, 250] {
         for height in [1, 2, 3, 8, 14, 15, 16, 24, 25, 61, 100] {
             let mut app = sample::app((width, height), "dark", Signs::unicode());
-            for keys in ["1", "enter", "enter", "right", "4", "t", "esc", "o enter", "5 down", "enter", "enter", "esc", "7", "?", "esc", ":", "esc", "g"] {
+            for keys in [
+                "1", "enter", "enter", "right", "4", "t", "esc", "o enter", "5 down", "enter", "enter",
+                "esc", "7", "?", "esc", ":", "esc", "g",
+            ] {
                 play(&mut app, keys);
                 let buf = drawn(&app);
                 assert_eq!(text_of(&buf).lines().count(), usize::from(height));

@@ -28,7 +28,9 @@ fn played(keys: &str) -> (App, Vec<u8>) {
         let _ = news.send(FromEngine::Connected { status: sample::status() });
         while let Some(ask) = asks.recv().await {
             let answer = match ask {
-                ToEngine::Ask { tag, request } => FromEngine::Answer { tag, response: sample::respond(&request) },
+                ToEngine::Ask { tag, request } => {
+                    FromEngine::Answer { tag, response: sample::respond(&request) }
+                }
                 ToEngine::Follow { view } => FromEngine::Push { push: sample::snapshot(&view) },
                 ToEngine::Unfollow { .. } => continue,
             };
@@ -45,7 +47,8 @@ fn played(keys: &str) -> (App, Vec<u8>) {
     let mut bytes = Vec::new();
     let app = runtime().block_on(async {
         let mut frames = Frames::on(&mut bytes, 80, 24);
-        let sources = Sources { signals: Box::pin(stream::pending::<Signal>()), inputs, from_engine, settings };
+        let sources =
+            Sources { signals: Box::pin(stream::pending::<Signal>()), inputs, from_engine, settings };
         let app = App::new((80, 24), Signs::unicode(), sample::NOW_MS);
         let screens = run(app, &mut frames, sources, &to_engine);
         tokio::select! {

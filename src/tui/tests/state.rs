@@ -94,7 +94,11 @@ fn decisions_reach_the_engine_as_people_meant_them() {
         ("g ctrl-u", "refund", Decision::Gold { row: row.into(), gold: Some("refund".into()) }),
         ("g ctrl-u", " ", Decision::Gold { row: row.into(), gold: None }),
         ("n", "look again", Decision::Note { row: row.into(), note: Some("look again".into()) }),
-        ("esc home down n ctrl-u", "late cards", Decision::NameStratum { stratum: "s0".into(), name: Some("late cards".into()) }),
+        (
+            "esc home down n ctrl-u",
+            "late cards",
+            Decision::NameStratum { stratum: "s0".into(), name: Some("late cards".into()) },
+        ),
     ] {
         let mut app = app();
         play(&mut app, "1 enter");
@@ -122,7 +126,9 @@ fn rows_are_asked_for_by_window_and_only_once_at_a_time() {
     assert_eq!(asked(&effects).len(), 1);
     // While that question is under way, nothing more is asked; the answer of a stratum left behind is dropped.
     assert_eq!(asked(&press(&mut app, "down down")), []);
-    let Some(Effect::Send(ToEngine::Ask { tag, request: Request::Rows { query } })) = effects.first() else { panic!("{effects:?}") };
+    let Some(Effect::Send(ToEngine::Ask { tag, request: Request::Rows { query } })) = effects.first() else {
+        panic!("{effects:?}")
+    };
     let page = sample::rows(query);
     let effects = news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Rows { page } });
     assert!(!app.strata.loaded);
@@ -150,7 +156,15 @@ fn filters_and_orders_change_the_query() {
     play(&mut app, "/");
     type_text(&mut app, "mark:star");
     play(&mut app, "enter");
-    assert_eq!(app.strata.query, RowQuery { text: "mark:star".into(), sort: "wrong-first".into(), part: Some(Part::Dev), ..RowQuery::default() });
+    assert_eq!(
+        app.strata.query,
+        RowQuery {
+            text: "mark:star".into(),
+            sort: "wrong-first".into(),
+            part: Some(Part::Dev),
+            ..RowQuery::default()
+        }
+    );
     // The reserve is not on the way round.
     play(&mut app, "p p");
     assert_eq!(app.strata.query.part, None);
@@ -163,12 +177,19 @@ fn a_launch_from_the_form_shows_the_new_run() {
     press(&mut app, "ctrl-u");
     type_text(&mut app, "8");
     let effects = press(&mut app, "enter");
-    let [Request::Launch { kind: RunKind::Train, set, .. }] = &asked(&effects)[..] else { panic!("{effects:?}") };
+    let [Request::Launch { kind: RunKind::Train, set, .. }] = &asked(&effects)[..] else {
+        panic!("{effects:?}")
+    };
     assert!(set.contains(&("tuning.train.rank".into(), "8".into())), "{set:?}");
     sample::settle(&mut app, effects);
     assert_eq!(app.screen, Screen::Train);
     assert_eq!(app.shown_run().as_deref(), Some("lora-12"), "until the engine tells of the new one");
-    news(&mut app, FromEngine::Push { push: Push::RunChanged { run: sample::run("train-13", RunKind::Train, RunState::Queued) } });
+    news(
+        &mut app,
+        FromEngine::Push {
+            push: Push::RunChanged { run: sample::run("train-13", RunKind::Train, RunState::Queued) },
+        },
+    );
     assert_eq!(app.shown_run().as_deref(), Some("train-13"));
 }
 
@@ -218,14 +239,25 @@ fn enter_on_the_curve_opens_the_rows_of_that_step() {
 fn the_curve_is_followed_only_while_it_is_shown() {
     let mut app = app();
     let effects = press(&mut app, "4");
-    assert!(effects.contains(&Effect::Send(ToEngine::Follow { view: View::Run { run: "lora-12".into(), after: 0 } })), "{effects:?}");
+    assert!(
+        effects.contains(&Effect::Send(ToEngine::Follow {
+            view: View::Run { run: "lora-12".into(), after: 0 }
+        })),
+        "{effects:?}"
+    );
     sample::settle(&mut app, effects);
     let effects = press(&mut app, "5");
-    assert!(matches!(&effects[..], [Effect::Send(ToEngine::Unfollow { view: View::Run { run, .. } })] if run == "lora-12"), "{effects:?}");
+    assert!(
+        matches!(&effects[..], [Effect::Send(ToEngine::Unfollow { view: View::Run { run, .. } })] if run == "lora-12"),
+        "{effects:?}"
+    );
     // Back again: only what is new is asked for.
     let effects = press(&mut app, "4");
     let last = app.series["lora-12"].last_seq;
-    assert_eq!(effects, [Effect::Send(ToEngine::Follow { view: View::Run { run: "lora-12".into(), after: last } })]);
+    assert_eq!(
+        effects,
+        [Effect::Send(ToEngine::Follow { view: View::Run { run: "lora-12".into(), after: last } })]
+    );
 }
 
 #[test]
@@ -235,7 +267,11 @@ fn a_lost_connection_is_shown_and_mended() {
     assert_eq!(asked(&effects).len(), 1);
     lost(&mut app);
     assert!(app.pending.is_empty());
-    assert!(app.notices.iter().any(|n| n.mood == Mood::Bad && n.text.contains("pause lora-12")), "{:?}", app.notices);
+    assert!(
+        app.notices.iter().any(|n| n.mood == Mood::Bad && n.text.contains("pause lora-12")),
+        "{:?}",
+        app.notices
+    );
     let text = shown(&app);
     assert!(text.contains("no connection to the engine") && text.contains("the engine is gone"), "{text}");
     // What would change something is refused, what only reads waits.
@@ -301,7 +337,10 @@ fn a_run_that_died_says_its_last_words() {
     run.resumable = true;
     news(&mut app, FromEngine::Push { push: Push::Runs { runs: vec![run] } });
     let text = shown(&app);
-    assert!(text.contains("lora-12 interrupted: the worker was killed; it can be resumed on screen 7"), "{text}");
+    assert!(
+        text.contains("lora-12 interrupted: the worker was killed; it can be resumed on screen 7"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -309,9 +348,15 @@ fn two_candidates_are_chosen_and_compared() {
     let mut app = app();
     play(&mut app, "5 down c down");
     let effects = press(&mut app, "c");
-    assert_eq!(asked(&effects), [Request::Compare { a: "route v7".into(), b: "lora-11".into(), metric: None }]);
+    assert_eq!(
+        asked(&effects),
+        [Request::Compare { a: "route v7".into(), b: "lora-11".into(), metric: None }]
+    );
     sample::settle(&mut app, effects);
-    assert_eq!(asked(&press(&mut app, "x")), [Request::Compare { a: "lora-11".into(), b: "route v7".into(), metric: None }]);
+    assert_eq!(
+        asked(&press(&mut app, "x")),
+        [Request::Compare { a: "lora-11".into(), b: "route v7".into(), metric: None }]
+    );
 }
 
 #[test]
@@ -374,7 +419,8 @@ fn a_new_configuration_is_used_at_once_and_its_mistakes_are_said() {
     let mut settings = sample::settings("dark");
     settings.problems = vec!["keys.toml:2: unknown action `x`".into()];
     settings.themes.retain(|t| t.name == "dark");
-    settings.themes[0] = crate::tui::theme::parse("dark", "[roles]\ngood = { fg = \"blue\" }\n", &|_| None).unwrap();
+    settings.themes[0] =
+        crate::tui::theme::parse("dark", "[roles]\ngood = { fg = \"blue\" }\n", &|_| None).unwrap();
     app.update(Message::Settings(settings), NOW_MS);
     assert_eq!(app.look.theme.style(crate::tui::theme::Role::Good).fg, Some(ratatui::style::Color::Blue));
     assert!(shown(&app).contains("keys.toml:2: unknown action"));
