@@ -39,7 +39,9 @@ impl App {
         match action {
             Action::Quit => self.outbox.push(Effect::Quit),
             Action::Help => self.layers.push(Layer::Help { scroll: 0, contexts: self.contexts() }),
-            Action::Palette => self.layers.push(Layer::Picker(Picker::palette(&self.keymap))),
+            Action::Palette => {
+                self.layers.push(Layer::Picker(Picker::palette(&self.keymap, &self.contexts())))
+            }
             Action::Back => {
                 if self.notices.pop().is_none() {
                     match self.screen {

@@ -41,7 +41,8 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
 
 fn titled(tabs: Option<String>, title: String) -> String {
     match tabs {
-        Some(tabs) => format!("{tabs} {title}"),
+        Some(tabs) if title.is_empty() => tabs,
+        Some(tabs) => format!("{tabs}  {title}"),
         None => title,
     }
 }
@@ -50,7 +51,7 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     let state = &app.strata;
     let focused = state.pane == Pane::List;
     let Some(view) = &state.view else {
-        let inner = p.pane(area, &titled(tabs, "strata".into()), focused);
+        let inner = p.pane(area, &tabs.unwrap_or_else(|| "strata".into()), focused);
         let text = match &app.link {
             Link::Connecting { since_ms } => {
                 let waited = app.now_ms.saturating_sub(*since_ms);
@@ -65,7 +66,7 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     };
     let order = state.order.name();
     let title = if tabs.is_some() {
-        format!("{} by {order}", view.strata.len())
+        format!("{} strata by {order}", view.strata.len())
     } else {
         format!("strata ({}) by {order}", view.strata.len())
     };
@@ -151,7 +152,7 @@ fn scores(p: &mut Painter<'_>, list: Rect, y: u16, s: &Stratum, role: Role, wors
 }
 
 fn map(state: &StrataState, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
-    let inner = p.pane(area, &titled(tabs, "map".into()), state.pane == Pane::Map);
+    let inner = p.pane(area, &tabs.unwrap_or_else(|| "map".into()), state.pane == Pane::Map);
     let Some(view) = state.view.as_ref().filter(|v| !v.map.is_empty()) else {
         return empty(p, inner, "the map comes with the strata");
     };
