@@ -2,4 +2,5 @@
 
 mod data;
 mod engine;
+mod models;
 mod train;
