@@ -3,3 +3,4 @@
 mod data;
 mod engine;
 mod train;
+mod demo;
