@@ -313,7 +313,8 @@ impl<'a> Teacher<'a> {
     }
 
     fn punctuated(&mut self, wording: &str) -> String {
-        let question = ["what", "which", "is", "how", "who"].iter().any(|w| wording.split(' ').next() == Some(w));
+        let question =
+            ["what", "which", "is", "how", "who"].iter().any(|w| wording.split(' ').next() == Some(w));
         let mark = if question { "?" } else { *self.r.pick(&[".", ".", ":", ""]) };
         let text = if self.r.chance(0.7) { capital(wording) } else { wording.to_owned() };
         text + mark

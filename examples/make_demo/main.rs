@@ -59,7 +59,10 @@ fn tokenizer(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
     let mut texts = Vec::with_capacity(TOKENIZER_TEXTS);
     for _ in 0..TOKENIZER_TEXTS {
         let lesson = teacher.lesson(1.0);
-        ensure!(lesson.messages.iter().all(|m| !desk.contains(m)), "a message of the demo's data is in the text");
+        ensure!(
+            lesson.messages.iter().all(|m| !desk.contains(m)),
+            "a message of the demo's data is in the text"
+        );
         texts.push(lesson.text());
     }
     std::fs::create_dir_all(to.join("model"))?;

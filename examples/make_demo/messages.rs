@@ -141,7 +141,8 @@ fn letter(r: &mut Random, words: &Lexicon, parts: &[String], greeted: bool) -> S
             text.push(' ');
         }
         text.push_str(&capital(part));
-        let question = QUESTIONS.iter().any(|q| part.strip_prefix(q).is_some_and(|rest| rest.starts_with(' ')));
+        let question =
+            QUESTIONS.iter().any(|q| part.strip_prefix(q).is_some_and(|rest| rest.starts_with(' ')));
         text.push(match (i == 0 && greeted, question) {
             (true, _) => ',',
             (false, true) => '?',

@@ -44,7 +44,9 @@ enum OneOrMany {
 /// Where the configuration stands (XDG Base Directory Specification); none without a home.
 pub fn folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|h| h.join(".config"))).map(|p| p.join("tunebench"))
+    absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|h| h.join(".config")))
+        .map(|p| p.join("tunebench"))
 }
 
 /// Reads the configuration. `wanted` is a theme from the command line; without colours there is only the mono theme.
@@ -76,7 +78,9 @@ pub fn read(folder: Option<&Path>, wanted: Option<&str>, no_color: bool) -> Sett
     if let Some(Ok(entries)) = at("themes").map(std::fs::read_dir) {
         let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
         files.sort();
-        for (path, text) in files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "toml")).filter_map(load) {
+        for (path, text) in
+            files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "toml")).filter_map(load)
+        {
             if let Some(name) = path.file_stem().and_then(|s| s.to_str()) {
                 texts.insert(name.to_owned(), text);
             }
@@ -84,7 +88,9 @@ pub fn read(folder: Option<&Path>, wanted: Option<&str>, no_color: bool) -> Sett
     }
     for (name, text) in &texts {
         // A theme that inherits its own name means the bundled one.
-        let parent = |wanted: &str| texts.get(wanted).filter(|_| wanted != name).cloned().or_else(|| bundled_text(wanted));
+        let parent = |wanted: &str| {
+            texts.get(wanted).filter(|_| wanted != name).cloned().or_else(|| bundled_text(wanted))
+        };
         match theme::parse(name, text, &parent) {
             Ok(theme) => match themes.iter_mut().find(|t| t.name == *name) {
                 Some(known) => *known = theme,
@@ -147,8 +153,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("themes")).unwrap();
         std::fs::write(dir.path().join("tui.toml"), "theme = \"mine\"\n").unwrap();
-        std::fs::write(dir.path().join("keys.toml"), "\"row.mark\" = [\"x\"]\n\"row.gold\" = \"hyper-g\"\n").unwrap();
-        std::fs::write(dir.path().join("themes/mine.toml"), "inherits = \"light\"\n[roles]\ngood = { bold = true }\n").unwrap();
+        std::fs::write(dir.path().join("keys.toml"), "\"row.mark\" = [\"x\"]\n\"row.gold\" = \"hyper-g\"\n")
+            .unwrap();
+        std::fs::write(
+            dir.path().join("themes/mine.toml"),
+            "inherits = \"light\"\n[roles]\ngood = { bold = true }\n",
+        )
+        .unwrap();
         std::fs::write(dir.path().join("themes/bad.toml"), "[roles]\ngod = {}\n").unwrap();
         let settings = read(Some(dir.path()), None, false);
         assert_eq!(settings.theme, "mine");

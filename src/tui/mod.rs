@@ -20,6 +20,8 @@ pub mod screens;
 pub mod series;
 pub mod signs;
 pub mod terminal;
+#[cfg(test)]
+mod tests;
 pub mod theme;
 mod watch;
 pub mod widgets;
@@ -99,7 +101,8 @@ pub async fn run(
 
 /// Signals that end or wake the screens.
 fn signals() -> std::io::Result<impl futures_util::Stream<Item = Signal> + Unpin> {
-    let mut leave = [signal(SignalKind::terminate())?, signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?];
+    let mut leave =
+        [signal(SignalKind::terminate())?, signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?];
     // SIGCONT: somebody stopped us from outside and let us go on.
     let mut continued = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
     Ok(futures_util::stream::poll_fn(move |cx| {

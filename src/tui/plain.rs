@@ -36,9 +36,14 @@ impl Plain {
                 lines.extend(status.notices.iter().map(|n| format!("notice: {n}")));
                 follow.extend([View::Strata, View::Board, View::Runs]);
                 let under_way = self.runs.values().filter(|r| !r.state.is_final());
-                follow.extend(under_way.map(|r| View::Run { run: r.run.clone(), after: self.seq.get(&r.run).copied().unwrap_or(0) }));
+                follow.extend(under_way.map(|r| View::Run {
+                    run: r.run.clone(),
+                    after: self.seq.get(&r.run).copied().unwrap_or(0),
+                }));
             }
-            FromEngine::Lost { reason } => lines.push(format!("no connection to the engine, trying again: {reason}")),
+            FromEngine::Lost { reason } => {
+                lines.push(format!("no connection to the engine, trying again: {reason}"))
+            }
             FromEngine::Answer { .. } => {}
             FromEngine::Push { push } => match push {
                 Push::Strata { view } => {
@@ -122,24 +127,41 @@ impl Plain {
             }
             EventBody::Log { message } => Some(format!("{run}: {message}")),
             EventBody::Warning { message } => Some(format!("{run} warning: {message}")),
-            EventBody::Checkpoint { step, best, .. } => {
-                Some(format!("{run} checkpoint at step {step}{}", if best { ", the best so far" } else { "" }))
-            }
+            EventBody::Checkpoint { step, best, .. } => Some(format!(
+                "{run} checkpoint at step {step}{}",
+                if best { ", the best so far" } else { "" }
+            )),
             EventBody::State { .. } | EventBody::Progress { .. } => None,
         }
     }
 
     /// Everything was told, and nothing is under way.
     pub fn at_rest(&self) -> bool {
-        self.told_runs && self.strata.is_some() && self.board.is_some() && self.runs.values().all(|r| r.state.is_final())
+        self.told_runs
+            && self.strata.is_some()
+            && self.board.is_some()
+            && self.runs.values().all(|r| r.state.is_final())
     }
 }
 
 fn strata(view: &StrataView) -> Vec<String> {
-    let mut lines = vec![format!("{} rows, {} strata, {} quarantined", number::count(view.rows), view.strata.len(), view.quarantined)];
+    let mut lines = vec![format!(
+        "{} rows, {} strata, {} quarantined",
+        number::count(view.rows),
+        view.strata.len(),
+        view.quarantined
+    )];
     for s in &view.strata {
-        let score = |name: &str, v: Option<f64>| v.map_or(String::new(), |v| format!(", {name} {}", number::short(v)));
-        lines.push(format!("stratum {}: {} rows{}{}", s.name, s.rows, score("base", s.base), score("best", s.best)));
+        let score = |name: &str, v: Option<f64>| {
+            v.map_or(String::new(), |v| format!(", {name} {}", number::short(v)))
+        };
+        lines.push(format!(
+            "stratum {}: {} rows{}{}",
+            s.name,
+            s.rows,
+            score("base", s.base),
+            score("best", s.best)
+        ));
     }
     lines
 }
@@ -149,7 +171,10 @@ fn board(board: &Board) -> Vec<String> {
     for row in &board.rows {
         let mut line = format!("candidate {} ({}), {} rows", row.candidate, row.rung, row.n);
         line.extend(row.metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
-        line.extend(row.latency_ms.map(|l| format!(", latency p50 {}, p95 {}", number::millis(l.p50), number::millis(l.p95))));
+        line.extend(
+            row.latency_ms
+                .map(|l| format!(", latency p50 {}, p95 {}", number::millis(l.p50), number::millis(l.p95))),
+        );
         line.extend(row.goals.iter().map(|g| format!(", goal {} {} {}", g.metric, g.want, g.state)));
         lines.push(line);
     }
@@ -160,7 +185,10 @@ fn board(board: &Board) -> Vec<String> {
 ///
 /// # Errors
 /// None by itself: a closed pipe ends it quietly.
-pub async fn run(to_engine: UnboundedSender<ToEngine>, mut from_engine: UnboundedReceiver<FromEngine>) -> anyhow::Result<()> {
+pub async fn run(
+    to_engine: UnboundedSender<ToEngine>,
+    mut from_engine: UnboundedReceiver<FromEngine>,
+) -> anyhow::Result<()> {
     let mut plain = Plain::default();
     let stay = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let mut leave = std::pin::pin!(super::signals()?);
@@ -215,8 +243,13 @@ mod tests {
         }
         assert!(!plain.at_rest());
         let events = sample::training(200, 1000);
-        let (lines, _) = plain.take(FromEngine::Push { push: Push::Events { run: "lora-12".into(), events } });
-        assert_eq!(lines.iter().filter(|l| l.contains(" step ") && l.contains(" of 1000")).count(), 4, "{lines:#?}");
+        let (lines, _) =
+            plain.take(FromEngine::Push { push: Push::Events { run: "lora-12".into(), events } });
+        assert_eq!(
+            lines.iter().filter(|l| l.contains(" step ") && l.contains(" of 1000")).count(),
+            4,
+            "{lines:#?}"
+        );
         let mut run = sample::run("lora-12", RunKind::Train, RunState::Failed);
         run.message = Some("out of memory\u{1b}[2J\nat step 3".into());
         let (lines, _) = plain.take(FromEngine::Push { push: Push::RunChanged { run } });

@@ -9,9 +9,12 @@ use super::keymap::Keymap;
 use super::signs::Signs;
 use super::theme::{BUNDLED, bundled};
 use crate::domain::api::{
-    EngineStatus, Failure, FromEngine, ImportReport, Push, Request, Response, RowDetail, RowPage, RowQuery, RowSummary, ToEngine, View,
+    EngineStatus, Failure, FromEngine, ImportReport, Push, Request, Response, RowDetail, RowPage, RowQuery,
+    RowSummary, ToEngine, View,
 };
-use crate::domain::board::{Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta};
+use crate::domain::board::{
+    Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
+};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::outcome::{Flip, FlipKind};
 use crate::domain::row::Part;
@@ -33,9 +36,12 @@ const TOPICS: [(&str, usize, f64, f64); 8] = [
 
 const TEAMS: [&str; 5] = ["delivery", "card_lost", "refund", "transfer", "payments"];
 
-/// A deterministic number of 0..1 (Weyl sequence).
+/// A deterministic number of 0..1 (SplitMix64).
 fn noise(i: u64) -> f64 {
-    (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1_u64 << 53) as f64
+    let mut z = i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 pub fn status() -> EngineStatus {
@@ -107,7 +113,9 @@ fn summary(i: usize) -> RowSummary {
 pub fn rows(query: &RowQuery) -> RowPage {
     let ids: Vec<usize> = match &query.ids {
         Some(ids) => ids.iter().filter_map(|id| id.parse().ok()).collect(),
-        None => (0..strata().rows).filter(|i| query.stratum.as_ref().is_none_or(|s| *s == format!("s{}", i % 8))).collect(),
+        None => (0..strata().rows)
+            .filter(|i| query.stratum.as_ref().is_none_or(|s| *s == format!("s{}", i % 8)))
+            .collect(),
     };
     let rows = ids.iter().skip(query.offset).take(query.count).map(|i| summary(*i)).collect();
     RowPage { total: ids.len(), offset: query.offset, rows }
@@ -117,7 +125,10 @@ pub fn row(id: &str) -> RowDetail {
     let s = summary(id.parse().unwrap_or(0));
     RowDetail {
         id: id.into(),
-        input: format!("{} I have waited long enough.\nCan you look into it today? My order number is 88-1234.", s.text),
+        input: format!(
+            "{} I have waited long enough.\nCan you look into it today? My order number is 88-1234.",
+            s.text
+        ),
         gold: s.gold.clone(),
         gold_in_file: s.gold,
         fields: BTreeMap::from([("channel".into(), "chat".into()), ("turns".into(), "2".into())]),
@@ -128,7 +139,10 @@ pub fn row(id: &str) -> RowDetail {
         source: "data/tickets.jsonl".into(),
         line: 232,
         flags: vec![],
-        answers: [("base", s.base), ("lora-12", s.best)].into_iter().filter_map(|(c, a)| a.map(|(t, r)| (c.into(), t, r))).collect(),
+        answers: [("base", s.base), ("lora-12", s.best)]
+            .into_iter()
+            .filter_map(|(c, a)| a.map(|(t, r)| (c.into(), t, r)))
+            .collect(),
     }
 }
 
@@ -140,8 +154,16 @@ pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {
         created_ms: NOW_MS - 600_000,
         started_ms: Some(NOW_MS - 590_000),
         ended_ms: state.is_final().then_some(NOW_MS - 300_000),
-        settings: vec![("tuning.train.rank".into(), "16".into()), ("tuning.train.learning_rate".into(), "2e-4".into())],
-        progress: (!state.is_final()).then(|| Progress { phase: "train".into(), done: 612, total: 1000, eta_ms: Some(192_000) }),
+        settings: vec![
+            ("tuning.train.rank".into(), "16".into()),
+            ("tuning.train.learning_rate".into(), "2e-4".into()),
+        ],
+        progress: (!state.is_final()).then(|| Progress {
+            phase: "train".into(),
+            done: 612,
+            total: 1000,
+            eta_ms: Some(192_000),
+        }),
         metrics: BTreeMap::from([("loss".into(), 0.412), ("eval_loss".into(), 0.52)]),
         candidate: None,
         message: None,
@@ -203,7 +225,12 @@ pub fn training(until: u64, total: u64) -> Vec<Event> {
         events.push(Event { seq, t_ms, body });
     };
     push(NOW_MS - 210_000, EventBody::State { state: RunState::Running, message: None });
-    push(NOW_MS - 209_000, EventBody::Log { message: "mask gate: 3.2% of tokens are trained, the stop token is among them".into() });
+    push(
+        NOW_MS - 209_000,
+        EventBody::Log {
+            message: "mask gate: 3.2% of tokens are trained, the stop token is among them".into(),
+        },
+    );
     for i in 1..=until {
         let Event { t_ms, body, .. } = step(0, i, total);
         push(t_ms, body);
@@ -223,10 +250,16 @@ pub fn training(until: u64, total: u64) -> Vec<Event> {
                     },
                 );
             }
-            push(t_ms, EventBody::Checkpoint { step: i, path: format!("checkpoints/step-{i:06}"), best: true });
+            push(
+                t_ms,
+                EventBody::Checkpoint { step: i, path: format!("checkpoints/step-{i:06}"), best: true },
+            );
         }
     }
-    push(NOW_MS - 1000, EventBody::Warning { message: "2 rows are longer than max_length and were cut".into() });
+    push(
+        NOW_MS - 1000,
+        EventBody::Warning { message: "2 rows are longer than max_length and were cut".into() },
+    );
     events
 }
 
@@ -248,15 +281,18 @@ pub fn board() -> Board {
         tokens_in: 641.0 / (i + 1) as f64,
         tokens_out: 4.0,
         usd_per_1k: Some(0.021 / (i + 1) as f64),
-        goals: [("accuracy", ">= 0.9", accuracy, accuracy >= 0.9), ("latency_p95_ms", "<= 2000", p50 * 1.6, true)]
-            .into_iter()
-            .map(|(metric, want, got, pass)| GoalResult {
-                metric: metric.into(),
-                want: want.into(),
-                got: Some(got),
-                state: if pass { "pass" } else { "fail" }.into(),
-            })
-            .collect(),
+        goals: [
+            ("accuracy", ">= 0.9", accuracy, accuracy >= 0.9),
+            ("latency_p95_ms", "<= 2000", p50 * 1.6, true),
+        ]
+        .into_iter()
+        .map(|(metric, want, got, pass)| GoalResult {
+            metric: metric.into(),
+            want: want.into(),
+            got: Some(got),
+            state: if pass { "pass" } else { "fail" }.into(),
+        })
+        .collect(),
     };
     let rows = [
         ("base", "baseline", 0.612, 88.0),
@@ -276,11 +312,12 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
     let flip = |i: usize| {
         let s = summary(i * 13 + 5);
         let gold = s.gold.clone().unwrap_or_default();
-        let other = TEAMS[(i + 2) % 5].to_owned();
+        let wrong = |k: usize| TEAMS[(i * 13 + 5 + k) % 5].to_owned();
+        let other = wrong(1 + i % 2);
         let (kind, a, b) = match i {
             0..3 => (FlipKind::Regressed, gold.clone(), other),
             3..12 => (FlipKind::Fixed, other, gold.clone()),
-            _ => (FlipKind::Churned, other, TEAMS[(i + 4) % 5].to_owned()),
+            _ => (FlipKind::Churned, other, wrong(3 + i % 2)),
         };
         Flip { row: s.id, flip: kind, stratum: s.stratum, input: s.text, gold: s.gold, a, b }
     };
@@ -317,9 +354,13 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
 pub fn respond(request: &Request) -> Response {
     match request {
         Request::Status => Response::Status { status: status() },
-        Request::Import { .. } => Response::Import { report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() } },
+        Request::Import { .. } => Response::Import {
+            report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() },
+        },
         Request::Strata => Response::Strata { view: strata() },
-        Request::Sample { per, .. } => Response::Sample { rows: (0..per * 8).map(|i| format!("{i:05}")).collect() },
+        Request::Sample { per, .. } => {
+            Response::Sample { rows: (0..per * 8).map(|i| format!("{i:05}")).collect() }
+        }
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
         Request::Launch { kind, .. } => Response::Launched { run: format!("{kind}-13") },
@@ -329,15 +370,18 @@ pub fn respond(request: &Request) -> Response {
             None => Response::Error { error: Failure { code: 2, message: format!("no run {id}") } },
         },
         Request::Events { run, after, limit } => {
-            let events: Vec<Event> = training(612, 1000).into_iter().filter(|e| e.seq > *after).take(*limit).collect();
+            let events: Vec<Event> =
+                training(612, 1000).into_iter().filter(|e| e.seq > *after).take(*limit).collect();
             Response::Events { run: run.clone(), events, more: false }
         }
         Request::Board => Response::Board { board: board() },
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
-        Request::Control { .. } | Request::Decide { .. } | Request::Undo | Request::Repair | Request::Leave => {
-            Response::Done { message: String::new() }
-        }
+        Request::Control { .. }
+        | Request::Decide { .. }
+        | Request::Undo
+        | Request::Repair
+        | Request::Leave => Response::Done { message: String::new() },
     }
 }
 
@@ -359,7 +403,9 @@ pub fn settle(app: &mut App, effects: Vec<Effect>) {
     let mut queue = effects;
     while let Some(effect) = queue.pop() {
         let news = match effect {
-            Effect::Send(ToEngine::Ask { tag, request }) => FromEngine::Answer { tag, response: respond(&request) },
+            Effect::Send(ToEngine::Ask { tag, request }) => {
+                FromEngine::Answer { tag, response: respond(&request) }
+            }
             Effect::Send(ToEngine::Follow { view }) => FromEngine::Push { push: snapshot(&view) },
             _ => continue,
         };

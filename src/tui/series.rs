@@ -87,15 +87,42 @@ impl RunSeries {
             EventBody::State { state, message } => {
                 self.state = Some(state);
                 let text = message.map_or_else(|| state.to_string(), |m| format!("{state}: {m}"));
-                let tone = if matches!(state, RunState::Failed | RunState::Interrupted) { Tone::Warning } else { Tone::Plain };
+                let tone = if matches!(state, RunState::Failed | RunState::Interrupted) {
+                    Tone::Warning
+                } else {
+                    Tone::Plain
+                };
                 self.say(t_ms, tone, text);
             }
-            EventBody::Progress { phase, done, total, eta_ms } => self.progress = Some(Progress { phase, done, total, eta_ms }),
-            EventBody::Step { step, total, epoch, loss, lr, grad_norm, tokens, trained_tokens, ms, rows: _ } => {
+            EventBody::Progress { phase, done, total, eta_ms } => {
+                self.progress = Some(Progress { phase, done, total, eta_ms })
+            }
+            EventBody::Step {
+                step,
+                total,
+                epoch,
+                loss,
+                lr,
+                grad_norm,
+                tokens,
+                trained_tokens,
+                ms,
+                rows: _,
+            } => {
                 // A resumed run takes some steps again, from its checkpoint on: the new ones replace the old.
                 self.rewind(step);
                 self.total = total;
-                self.steps.push(StepPoint { step, seq, loss, lr, grad_norm, tokens, trained_tokens, ms, epoch });
+                self.steps.push(StepPoint {
+                    step,
+                    seq,
+                    loss,
+                    lr,
+                    grad_norm,
+                    tokens,
+                    trained_tokens,
+                    ms,
+                    epoch,
+                });
             }
             EventBody::Eval { step, loss, metrics } => {
                 self.evals.retain(|e| e.step < step);
@@ -112,7 +139,11 @@ impl RunSeries {
             EventBody::Checkpoint { step, path: _, best } => {
                 self.checkpoints.retain(|(s, _)| *s < step);
                 self.checkpoints.push((step, best));
-                self.say(t_ms, Tone::Plain, format!("checkpoint at step {step}{}", if best { ", the best so far" } else { "" }));
+                self.say(
+                    t_ms,
+                    Tone::Plain,
+                    format!("checkpoint at step {step}{}", if best { ", the best so far" } else { "" }),
+                );
             }
         }
     }
@@ -159,13 +190,17 @@ impl RunSeries {
     pub fn findings(&self) -> Vec<(Tone, String)> {
         let mut found = Vec::new();
         if let Some(bad) = self.steps.iter().rev().take(50).find(|s| !s.loss.is_finite()) {
-            found.push((Tone::Warning, format!("the loss of step {} is no number: lower the learning rate", bad.step)));
+            found.push((
+                Tone::Warning,
+                format!("the loss of step {} is no number: lower the learning rate", bad.step),
+            ));
         }
         let losses: Vec<f64> = self.evals.iter().filter_map(|e| e.loss).collect();
         if let Some((best, _)) = losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)) {
             let since = losses.len() - 1 - best;
             if since >= 3 {
-                found.push((Tone::Warning, format!("no better eval for {since} evaluations: stop and keep?")));
+                found
+                    .push((Tone::Warning, format!("no better eval for {since} evaluations: stop and keep?")));
             } else if losses.len() >= 2 && since == 0 {
                 found.push((Tone::Plain, "eval follows: the last one is the best".to_owned()));
             }
@@ -209,14 +244,21 @@ mod tests {
         let mut s = RunSeries::default();
         s.push((1..=5).map(|i| step(i, i, 1.0)).collect());
         s.push((3..=7).map(|i| step(i, i, 2.0)).collect());
-        assert_eq!(s.steps.iter().map(|p| (p.step, p.loss as u64)).collect::<Vec<_>>(), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2)]);
+        assert_eq!(
+            s.steps.iter().map(|p| (p.step, p.loss as u64)).collect::<Vec<_>>(),
+            [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2)]
+        );
     }
 
     #[test]
     fn steps_taken_again_after_a_resume_replace_the_old_ones() {
         let mut s = RunSeries::default();
         s.push((1..=6).map(|i| step(i, i, 1.0)).collect());
-        let eval = |seq, at| Event { seq, t_ms: 0, body: EventBody::Eval { step: at, loss: Some(1.0), metrics: BTreeMap::new() } };
+        let eval = |seq, at| Event {
+            seq,
+            t_ms: 0,
+            body: EventBody::Eval { step: at, loss: Some(1.0), metrics: BTreeMap::new() },
+        };
         s.push(vec![eval(7, 6), step(8, 4, 2.0)]);
         assert_eq!(s.steps.iter().map(|p| p.step).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert!(s.evals.is_empty());
@@ -240,13 +282,19 @@ mod tests {
             body: EventBody::Eval { step: i as u64, loss: Some(*loss), metrics: BTreeMap::new() },
         };
         s.push([1.0, 0.5, 0.6, 0.7, 0.8].iter().enumerate().map(eval).collect());
-        assert!(s.findings().iter().any(|(tone, text)| *tone == Tone::Warning && text.contains("3 evaluations")));
+        assert!(
+            s.findings().iter().any(|(tone, text)| *tone == Tone::Warning && text.contains("3 evaluations"))
+        );
     }
 
     #[test]
     fn the_log_does_not_grow_without_bound() {
         let mut s = RunSeries::default();
-        s.push((1..=5000).map(|i| Event { seq: i, t_ms: 0, body: EventBody::Log { message: i.to_string() } }).collect());
+        s.push(
+            (1..=5000)
+                .map(|i| Event { seq: i, t_ms: 0, body: EventBody::Log { message: i.to_string() } })
+                .collect(),
+        );
         assert!(s.log.len() <= 2 * RunSeries::LOG_LINES);
         assert_eq!(s.log.last().map(|l| l.2.as_str()), Some("5000"));
     }

@@ -119,12 +119,14 @@ impl Signs {
 
 /// Whether the locale of the environment is a UTF-8 one: the first of `LC_ALL`, `LC_CTYPE`, `LANG` that is set decides (POSIX).
 pub fn locale_is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
-    ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(|name| variable(name)).find(|value| !value.is_empty()).is_some_and(
-        |value| {
+    ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .filter_map(|name| variable(name))
+        .find(|value| !value.is_empty())
+        .is_some_and(|value| {
             let value = value.to_ascii_lowercase();
             value.contains("utf-8") || value.contains("utf8")
-        },
-    )
+        })
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossterm::event::{
-    DisableBracketedPaste, EnableBracketedPaste, Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
+    DisableBracketedPaste, EnableBracketedPaste, Event, EventStream, KeyCode, KeyEvent, KeyEventKind,
+    KeyModifiers,
 };
 use crossterm::terminal::{
-    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, SetTitle,
-    disable_raw_mode, enable_raw_mode,
+    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
+    LeaveAlternateScreen, SetTitle, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{cursor, execute, queue};
 use futures_util::StreamExt;
@@ -111,7 +112,15 @@ impl<W: Write> Frames<W> {
         let collected = Collected::default();
         let area = Rect::new(0, 0, width, height);
         let (current, shown) = (Buffer::empty(area), Buffer::empty(area));
-        Self { backend: CrosstermBackend::new(collected.clone()), collected, inner, guarded, written: 0, current, shown }
+        Self {
+            backend: CrosstermBackend::new(collected.clone()),
+            collected,
+            inner,
+            guarded,
+            written: 0,
+            current,
+            shown,
+        }
     }
 
     /// Bytes written so far.
@@ -187,14 +196,27 @@ fn enter(title: &str) -> io::Result<()> {
     enable_raw_mode()?;
     TAKEN.store(true, Ordering::SeqCst);
     let title = super::widgets::text::one_line(title, " ");
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide, SetTitle(title), Clear(ClearType::All))
+    execute!(
+        io::stdout(),
+        EnterAlternateScreen,
+        EnableBracketedPaste,
+        cursor::Hide,
+        SetTitle(title),
+        Clear(ClearType::All)
+    )
 }
 
 /// The terminal as it was found. Does nothing when it is not in our hands.
 pub fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         // Every step is tried: a terminal that is gone cannot be restored, and one half restored is worse than one restored.
-        let _ = execute!(io::stdout(), EndSynchronizedUpdate, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+        let _ = execute!(
+            io::stdout(),
+            EndSynchronizedUpdate,
+            DisableBracketedPaste,
+            LeaveAlternateScreen,
+            cursor::Show
+        );
         let _ = disable_raw_mode();
     }
 }
@@ -295,7 +317,10 @@ mod tests {
         let parts: Vec<&str> = text.split_inclusive(END).collect();
         assert_eq!(parts.len(), 3, "{text:?}");
         assert!(parts.iter().all(|p| p.starts_with(BEGIN) && p.ends_with(END)), "{parts:?}");
-        assert!(parts[0].contains("hello") && !parts[1].contains('h') || parts[1] == format!("{BEGIN}{END}"), "{parts:?}");
+        assert!(
+            parts[0].contains("hello") && !parts[1].contains('h') || parts[1] == format!("{BEGIN}{END}"),
+            "{parts:?}"
+        );
         assert!(parts[2].contains('u') && !parts[2].contains("hell"), "{parts:?}");
     }
 
@@ -303,7 +328,9 @@ mod tests {
     fn the_update_ends_also_when_drawing_panics() {
         let mut bytes = Vec::new();
         let mut frames = Frames::on(&mut bytes, 40, 5);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| frames.draw(&mut |_| panic!("drawing failed"))));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            frames.draw(&mut |_| panic!("drawing failed"))
+        }));
         assert!(outcome.is_err());
         drop(frames);
         assert!(String::from_utf8(bytes).unwrap().ends_with(END));

@@ -213,7 +213,8 @@ fn parse_below(
             ));
         };
         let spec = spec.as_ref();
-        let read = |value: &Option<Spanned<String>>| match value {
+        let read = |value: &Option<Spanned<String>>| {
+            match value {
             None => Ok(None),
             Some(value) => color(value.as_ref()).map(Some).ok_or_else(|| {
                 LineError::at(
@@ -222,6 +223,7 @@ fn parse_below(
                     format!("`{}` is no colour; expected an ANSI name (red, light-blue, dark-gray), #rrggbb, 0-255 or default", value.as_ref()),
                 )
             }),
+        }
         };
         let mut style = Style { fg: read(&spec.fg)?, bg: read(&spec.bg)?, ..Style::default() };
         for (on, modifier) in [
@@ -276,7 +278,8 @@ mod tests {
     #[test]
     fn every_bundled_theme_reads_and_keeps_to_ansi_colours() {
         for (name, text) in BUNDLED {
-            let theme = parse(name, text, &bundled_text).unwrap_or_else(|e| panic!("{name}:{}: {}", e.line, e.message));
+            let theme = parse(name, text, &bundled_text)
+                .unwrap_or_else(|e| panic!("{name}:{}: {}", e.line, e.message));
             for style in &theme.styles {
                 for color in [style.fg, style.bg].into_iter().flatten() {
                     assert!(!matches!(color, Color::Rgb(..) | Color::Indexed(_)), "{name}: {color:?}");
@@ -289,7 +292,11 @@ mod tests {
 
     #[test]
     fn a_theme_changes_what_it_names_and_inherits_the_rest() {
-        let theme = parse("mine", "inherits = \"dark\"\n[roles]\ngood = { fg = \"#010203\", bold = true }\n", &bundled_text);
+        let theme = parse(
+            "mine",
+            "inherits = \"dark\"\n[roles]\ngood = { fg = \"#010203\", bold = true }\n",
+            &bundled_text,
+        );
         let theme = theme.unwrap();
         assert_eq!(theme.style(Role::Good), Style::new().fg(Color::Rgb(1, 2, 3)).bold());
         assert_eq!(theme.style(Role::Bad), bundled("dark").style(Role::Bad));

@@ -8,7 +8,9 @@ use super::Options;
 use super::config::{self, Settings};
 
 /// Settings whenever they change; nothing for a folder that does not exist or cannot be watched.
-pub fn settings(options: &Options) -> (Option<Debouncer<RecommendedWatcher, RecommendedCache>>, UnboundedReceiver<Settings>) {
+pub fn settings(
+    options: &Options,
+) -> (Option<Debouncer<RecommendedWatcher, RecommendedCache>>, UnboundedReceiver<Settings>) {
     let (send, receive) = unbounded_channel();
     let Some(folder) = options.config.clone().filter(|f| f.is_dir()) else {
         return (None, receive);
@@ -21,9 +23,10 @@ pub fn settings(options: &Options) -> (Option<Debouncer<RecommendedWatcher, Reco
             let _ = send.send(config::read(Some(&read), theme.as_deref(), no_color));
         }
     };
-    let watcher = new_debouncer(std::time::Duration::from_millis(100), None, on_change).and_then(|mut watcher| {
-        watcher.watch(&folder, RecursiveMode::Recursive)?;
-        Ok(watcher)
-    });
+    let watcher =
+        new_debouncer(std::time::Duration::from_millis(100), None, on_change).and_then(|mut watcher| {
+            watcher.watch(&folder, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
     (watcher.ok(), receive)
 }

@@ -39,7 +39,9 @@ impl App {
         match action {
             Action::Quit => self.outbox.push(Effect::Quit),
             Action::Help => self.layers.push(Layer::Help { scroll: 0, contexts: self.contexts() }),
-            Action::Palette => self.layers.push(Layer::Picker(Picker::palette(&self.keymap))),
+            Action::Palette => {
+                self.layers.push(Layer::Picker(Picker::palette(&self.keymap, &self.contexts())))
+            }
             Action::Back => {
                 if self.notices.pop().is_none() {
                     match self.screen {
@@ -65,10 +67,14 @@ impl App {
             }
             Action::NextTheme => {
                 if !self.themes.is_empty() {
-                    let at = self.themes.iter().position(|t| t.name == self.look.theme.name).map_or(0, |i| i + 1);
+                    let at =
+                        self.themes.iter().position(|t| t.name == self.look.theme.name).map_or(0, |i| i + 1);
                     self.look.theme = self.themes[at % self.themes.len()].clone();
                     let name = self.look.theme.name.clone();
-                    self.notice(Mood::Plain, format!("theme {name}; keep it with `theme = \"{name}\"` in tui.toml"));
+                    self.notice(
+                        Mood::Plain,
+                        format!("theme {name}; keep it with `theme = \"{name}\"` in tui.toml"),
+                    );
                 }
             }
             Action::ImportData => {
@@ -91,7 +97,10 @@ impl App {
 
     pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>) {
         // The one who holds the connection adds the values of the variables that the workspace names.
-        self.ask(Purpose::Launch(kind), Request::Launch { kind, set, keys: std::collections::BTreeMap::new() });
+        self.ask(
+            Purpose::Launch(kind),
+            Request::Launch { kind, set, keys: std::collections::BTreeMap::new() },
+        );
     }
 
     pub(crate) fn control(&mut self, run: String, action: RunAction) {
@@ -109,13 +118,17 @@ impl App {
         match action {
             Action::Pause if state == S::Paused => self.control(id, RunAction::Resume),
             Action::Resume if state == S::Paused || record.resumable => self.control(id, RunAction::Resume),
-            Action::Resume => self.notice(Mood::Plain, format!("{id} is {state} and has nothing to resume from")),
+            Action::Resume => {
+                self.notice(Mood::Plain, format!("{id} is {state} and has nothing to resume from"))
+            }
             _ if state.is_final() => self.notice(Mood::Plain, format!("{id} is {state} already")),
             Action::Pause => self.control(id, RunAction::Pause),
             Action::Checkpoint => self.control(id, RunAction::Checkpoint),
             Action::StopAndKeep => self.control(id, RunAction::Stop),
             Action::CancelRun => {
-                let question = format!("Cancel {id}? What it has learned since its last checkpoint is lost (S would keep it).");
+                let question = format!(
+                    "Cancel {id}? What it has learned since its last checkpoint is lost (S would keep it)."
+                );
                 self.layers.push(Layer::Confirm { question, then: Confirmed::Cancel(id) });
             }
             _ => {}
@@ -131,7 +144,12 @@ impl App {
     }
 
     /// Opens a line to type in.
-    pub(crate) fn type_line(&mut self, title: impl Into<String>, start: impl Into<String>, purpose: TextPurpose) {
+    pub(crate) fn type_line(
+        &mut self,
+        title: impl Into<String>,
+        start: impl Into<String>,
+        purpose: TextPurpose,
+    ) {
         self.layers.push(Layer::text(title, start, purpose));
     }
 
@@ -230,7 +248,9 @@ impl App {
         match purpose {
             FormPurpose::Launch(kind) => self.launch(kind, values),
             FormPurpose::ImportOutcomes => {
-                let value = |name: &str| values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default();
+                let value = |name: &str| {
+                    values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default()
+                };
                 let (file, candidate) = (value("file"), value("candidate"));
                 self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, candidate });
             }
@@ -281,7 +301,9 @@ impl App {
                 self.decide("name the stratum".into(), Decision::NameStratum { stratum, name: some(text) });
             }
             TextPurpose::NameCandidate { candidate } => match some(text) {
-                Some(name) => self.decide(format!("rename {candidate}"), Decision::NameCandidate { candidate, name }),
+                Some(name) => {
+                    self.decide(format!("rename {candidate}"), Decision::NameCandidate { candidate, name })
+                }
                 None => self.notice(Mood::Plain, "a candidate needs a name; it keeps its old one"),
             },
         }

@@ -40,21 +40,29 @@ impl App {
                 };
                 self.notice(Mood::Plain, format!("{run} {words}"));
             }
-            (Purpose::Compare(a, b), Response::Compare { comparison }) => self.board.comparison_arrived(&a, &b, comparison),
+            (Purpose::Compare(a, b), Response::Compare { comparison }) => {
+                self.board.comparison_arrived(&a, &b, comparison)
+            }
             (Purpose::StepRows { run, step }, Response::Events { events, .. }) => {
                 let rows = events.into_iter().find_map(|e| match e.body {
                     EventBody::Step { step: s, rows, .. } if s == step => Some(rows),
                     _ => None,
                 });
                 match rows {
-                    Some(rows) if !rows.is_empty() => self.show_rows(format!("rows of step {step} of {run}"), rows),
-                    _ => self.notice(Mood::Plain, format!("step {step} of {run} does not say which rows it used")),
+                    Some(rows) if !rows.is_empty() => {
+                        self.show_rows(format!("rows of step {step} of {run}"), rows)
+                    }
+                    _ => self
+                        .notice(Mood::Plain, format!("step {step} of {run} does not say which rows it used")),
                 }
             }
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
                 if let Response::Done { message } = response {
-                    self.notice(Mood::Good, if message.is_empty() { "done; u takes it back".into() } else { message });
+                    self.notice(
+                        Mood::Good,
+                        if message.is_empty() { "done; u takes it back".into() } else { message },
+                    );
                 }
             }
             (Purpose::Undo, response) => {
@@ -67,15 +75,42 @@ impl App {
                 let bad = match (report.quarantined_total, report.quarantined.first()) {
                     (0, _) => String::new(),
                     (n, None) => format!(", {} quarantined", number::count(n)),
-                    (n, Some(q)) => format!(", {} quarantined, first {}:{}: {}", number::count(n), q.file, q.line, q.reason),
+                    (n, Some(q)) => format!(
+                        ", {} quarantined, first {}:{}: {}",
+                        number::count(n),
+                        q.file,
+                        q.line,
+                        q.reason
+                    ),
                 };
                 let mood = if report.quarantined_total > 0 { Mood::Bad } else { Mood::Good };
-                self.notice(mood, format!("{} rows ({}) in {:.1}s{bad}", number::count(report.rows), report.format, report.seconds));
+                self.notice(
+                    mood,
+                    format!(
+                        "{} rows ({}) in {:.1}s{bad}",
+                        number::count(report.rows),
+                        report.format,
+                        report.seconds
+                    ),
+                );
             }
             (Purpose::ImportOutcomes(file), Response::ImportedOutcomes { rows, matched }) => {
-                self.notice(Mood::Good, format!("{file}: {} outcomes, {} of rows known here", number::count(rows), number::count(matched)));
+                self.notice(
+                    Mood::Good,
+                    format!(
+                        "{file}: {} outcomes, {} of rows known here",
+                        number::count(rows),
+                        number::count(matched)
+                    ),
+                );
             }
-            (purpose, _) => self.notice(Mood::Bad, format!("could not {}: the engine gave an answer of another kind; are both of one version?", purpose.words())),
+            (purpose, _) => self.notice(
+                Mood::Bad,
+                format!(
+                    "could not {}: the engine gave an answer of another kind; are both of one version?",
+                    purpose.words()
+                ),
+            ),
         }
     }
 

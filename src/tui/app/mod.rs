@@ -58,8 +58,12 @@ pub enum Screen {
 }
 
 impl Screen {
-    pub const ALL: [(char, &'static str, Self); 4] =
-        [('1', "Strata", Self::Strata), ('4', "Train", Self::Train), ('5', "Board", Self::Board), ('7', "Runs", Self::Runs)];
+    pub const ALL: [(char, &'static str, Self); 4] = [
+        ('1', "Strata", Self::Strata),
+        ('4', "Train", Self::Train),
+        ('5', "Board", Self::Board),
+        ('7', "Runs", Self::Runs),
+    ];
 }
 
 /// The connection to the engine.
@@ -95,7 +99,10 @@ pub enum Purpose {
     Launch(RunKind),
     Control(String, RunAction),
     Compare(String, String),
-    StepRows { run: String, step: u64 },
+    StepRows {
+        run: String,
+        step: u64,
+    },
     /// A decision; the text says which.
     Decide(String),
     Undo,
@@ -123,7 +130,10 @@ impl Purpose {
 
     /// Whether asking again after a lost connection could do something twice.
     const fn changes_things(&self) -> bool {
-        !matches!(self, Self::Rows(_) | Self::Row(_) | Self::Sample | Self::Compare(..) | Self::StepRows { .. })
+        !matches!(
+            self,
+            Self::Rows(_) | Self::Row(_) | Self::Sample | Self::Compare(..) | Self::StepRows { .. }
+        )
     }
 }
 
@@ -255,7 +265,13 @@ impl App {
     pub(super) fn ask(&mut self, purpose: Purpose, request: Request) -> Option<u64> {
         if !self.connected() {
             if purpose.changes_things() {
-                self.notice(Mood::Bad, format!("cannot {} without the engine; wait for the connection and try again", purpose.words()));
+                self.notice(
+                    Mood::Bad,
+                    format!(
+                        "cannot {} without the engine; wait for the connection and try again",
+                        purpose.words()
+                    ),
+                );
             }
             return None;
         }

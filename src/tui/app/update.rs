@@ -73,9 +73,13 @@ impl App {
                     Link::Lost { since_ms, .. } | Link::Connecting { since_ms } => *since_ms,
                     Link::Up { .. } => self.now_ms,
                 };
-                let lost: Vec<Purpose> = std::mem::take(&mut self.pending).into_values().map(|p| p.purpose).collect();
+                let lost: Vec<Purpose> =
+                    std::mem::take(&mut self.pending).into_values().map(|p| p.purpose).collect();
                 for purpose in lost.into_iter().filter(Purpose::changes_things) {
-                    let text = format!("the connection was lost before the engine could say whether it did: {}", purpose.words());
+                    let text = format!(
+                        "the connection was lost before the engine could say whether it did: {}",
+                        purpose.words()
+                    );
                     self.notice(Mood::Bad, text);
                 }
                 self.link = Link::Lost { reason, since_ms };
@@ -152,7 +156,8 @@ impl App {
             RunState::Cancelled => self.notice(Mood::Plain, format!("{name} is cancelled")),
             _ => {
                 let why = run.message.as_deref().unwrap_or("it left no last words");
-                let next = if run.resumable { "; it can be resumed on screen 7" } else { "; screen 7 has its log" };
+                let next =
+                    if run.resumable { "; it can be resumed on screen 7" } else { "; screen 7 has its log" };
                 self.notice(Mood::Bad, format!("{name} {}: {why}{next}", run.state));
             }
         }
@@ -161,6 +166,9 @@ impl App {
     /// `: accuracy .908`
     fn result_words(&self, run: &RunRecord) -> String {
         let primary = self.board.board.as_ref().map(|b| b.primary.clone()).unwrap_or_default();
-        run.metrics.get(&primary).map(|v| format!(": {primary} {}", crate::tui::widgets::number::share(*v, 3))).unwrap_or_default()
+        run.metrics
+            .get(&primary)
+            .map(|v| format!(": {primary} {}", crate::tui::widgets::number::share(*v, 3)))
+            .unwrap_or_default()
     }
 }

@@ -57,17 +57,37 @@ impl Form {
         let choices = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
         let mut fields = vec![
             field("tuning.train.rank", "rank", "size of the adapter: 8, 16, 64", Want::Count),
-            field("tuning.train.alpha", "alpha", "scale of the adapter, mostly twice the rank", Want::Positive),
-            field("tuning.train.learning_rate", "learning rate", "2e-4 for LoRA, ten times less for all weights", Want::Rate),
+            field(
+                "tuning.train.alpha",
+                "alpha",
+                "scale of the adapter, mostly twice the rank",
+                Want::Positive,
+            ),
+            field(
+                "tuning.train.learning_rate",
+                "learning rate",
+                "2e-4 for LoRA, ten times less for all weights",
+                Want::Rate,
+            ),
             field("tuning.train.epochs", "epochs", "times through the train part: 4, 0.5", Want::Positive),
             field("tuning.train.batch_size", "batch size", "rows of one step: 8, 16", Want::Count),
             Field {
                 choices: choices(&["all-linear", "q_proj,v_proj"]),
-                ..field("tuning.train.targets", "targets", "layers with an adapter: all-linear, or q_proj,v_proj", Want::Text)
+                ..field(
+                    "tuning.train.targets",
+                    "targets",
+                    "layers with an adapter: all-linear, or q_proj,v_proj",
+                    Want::Text,
+                )
             },
             Field {
                 choices: choices(&["bare", "same"]),
-                ..field("tuning.train.prompt", "prompt", "bare (input only), same (the stage's prompt), or a file", Want::Text)
+                ..field(
+                    "tuning.train.prompt",
+                    "prompt",
+                    "bare (input only), same (the stage's prompt), or a file",
+                    Want::Text,
+                )
             },
         ];
         for field in &mut fields {
@@ -76,15 +96,32 @@ impl Form {
                 field.input = TextInput::new(value.clone());
             }
         }
-        Self { title: "train a LoRA adapter", purpose: FormPurpose::Launch(RunKind::Train), fields, focus: 0, error: None }
+        Self {
+            title: "train a LoRA adapter",
+            purpose: FormPurpose::Launch(RunKind::Train),
+            fields,
+            focus: 0,
+            error: None,
+        }
     }
 
     pub fn eval(candidates: Vec<String>) -> Self {
         let fields = vec![Field {
             choices: candidates,
-            ..field("candidate", "candidate", "a candidate's name, RUN or RUN@STEP; empty: the pipeline as it stands", Want::Text)
+            ..field(
+                "candidate",
+                "candidate",
+                "a candidate's name, RUN or RUN@STEP; empty: the pipeline as it stands",
+                Want::Text,
+            )
         }];
-        Self { title: "evaluate a candidate", purpose: FormPurpose::Launch(RunKind::Eval), fields, focus: 0, error: None }
+        Self {
+            title: "evaluate a candidate",
+            purpose: FormPurpose::Launch(RunKind::Eval),
+            fields,
+            focus: 0,
+            error: None,
+        }
     }
 
     pub fn outcomes() -> Self {
@@ -120,7 +157,8 @@ impl Form {
         // The empty value is one of the choices, before the first.
         let n = field.choices.len() as isize + 1;
         let to = (known.map_or(0, |i| i as isize + 1) + by).rem_euclid(n);
-        let text = (to as usize).checked_sub(1).and_then(|i| field.choices.get(i)).cloned().unwrap_or_default();
+        let text =
+            (to as usize).checked_sub(1).and_then(|i| field.choices.get(i)).cloned().unwrap_or_default();
         field.input = TextInput::new(text);
         true
     }
@@ -161,7 +199,9 @@ fn check(want: Want, text: &str) -> Result<(), String> {
     let (fits, expected) = match want {
         Want::Count => (text.parse::<u64>().is_ok_and(|n| n > 0), "a whole number of at least 1"),
         Want::Positive => (number().is_some_and(|n| n > 0.0), "a number above 0"),
-        Want::Rate => (number().is_some_and(|n| n > 0.0 && n < 1.0), "a number between 0 and 1, such as 2e-4"),
+        Want::Rate => {
+            (number().is_some_and(|n| n > 0.0 && n < 1.0), "a number between 0 and 1, such as 2e-4")
+        }
         Want::Text | Want::Needed => (true, ""),
     };
     if fits { Ok(()) } else { Err(format!("`{text}` is not {expected}")) }
@@ -200,7 +240,11 @@ mod tests {
             typed(&mut form, at, text);
             assert_eq!(form.submit(), None);
             assert_eq!(form.focus, at);
-            assert!(form.error.as_ref().is_some_and(|(i, e)| *i == at && e.contains(why)), "{:?}", form.error);
+            assert!(
+                form.error.as_ref().is_some_and(|(i, e)| *i == at && e.contains(why)),
+                "{:?}",
+                form.error
+            );
         }
         assert_eq!(Form::outcomes().submit(), None);
     }

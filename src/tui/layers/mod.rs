@@ -14,15 +14,31 @@ use picker::Picker;
 #[derive(Clone, Debug)]
 pub enum Layer {
     /// Keys of the contexts from which help was called.
-    Help { scroll: usize, contexts: Vec<Context> },
+    Help {
+        scroll: usize,
+        contexts: Vec<Context>,
+    },
     Picker(Picker),
-    Text { title: String, input: TextInput, purpose: TextPurpose },
+    Text {
+        title: String,
+        input: TextInput,
+        purpose: TextPurpose,
+    },
     Form(Form),
-    Confirm { question: String, then: Confirmed },
+    Confirm {
+        question: String,
+        then: Confirmed,
+    },
     /// The selected flip of the comparison: gold, A, B and their difference.
-    Flip { scroll: usize },
+    Flip {
+        scroll: usize,
+    },
     /// The settings of two runs.
-    Difference { a: String, b: String, scroll: usize },
+    Difference {
+        a: String,
+        b: String,
+        scroll: usize,
+    },
 }
 
 /// What a typed line is for.
@@ -30,13 +46,25 @@ pub enum Layer {
 pub enum TextPurpose {
     SearchRows,
     /// Follows as one types; giving up brings the filter from before back.
-    FilterRuns { before: String },
+    FilterRuns {
+        before: String,
+    },
     SamplePer,
-    Mark { row: String },
-    Gold { row: String },
-    Note { row: String },
-    NameStratum { stratum: String },
-    NameCandidate { candidate: String },
+    Mark {
+        row: String,
+    },
+    Gold {
+        row: String,
+    },
+    Note {
+        row: String,
+    },
+    NameStratum {
+        stratum: String,
+    },
+    NameCandidate {
+        candidate: String,
+    },
 }
 
 /// What happens after a yes.

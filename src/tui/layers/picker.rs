@@ -40,28 +40,64 @@ impl Picker {
         Self { title: title.into(), input: TextInput::default(), items, shown, selected: 0 }
     }
 
-    /// Every action that makes sense by itself, each once.
-    pub fn palette(keymap: &Keymap) -> Self {
-        let own = |c| !matches!(c, Context::Nav | Context::Detail | Context::Text | Context::Form | Context::Picker | Context::Confirm);
+    /// Every action that makes sense by itself, each once; those of the contexts one stands in first.
+    pub fn palette(keymap: &Keymap, here: &[Context]) -> Self {
+        let own = |c| {
+            !matches!(
+                c,
+                Context::Nav
+                    | Context::Detail
+                    | Context::Text
+                    | Context::Form
+                    | Context::Picker
+                    | Context::Confirm
+            )
+        };
         let mut items: Vec<Item> = Vec::new();
-        for b in BINDINGS.iter().filter(|b| own(b.context) && !matches!(b.action, Action::Open | Action::Palette | Action::Back)) {
+        for b in BINDINGS
+            .iter()
+            .filter(|b| own(b.context) && !matches!(b.action, Action::Open | Action::Palette | Action::Back))
+        {
             // `p` pauses on two screens: one entry each, told apart by the screen where the meaning hangs on it.
             let everywhere = matches!(b.context, Context::Global | Context::Always)
-                || matches!(b.action, Action::LaunchEval | Action::LaunchTrain | Action::BuildStrata | Action::ImportOutcomes);
-            let label = if everywhere { b.help.to_owned() } else { format!("{}  ({})", b.help, b.context.title()) };
-            if items.iter().any(|i| i.label == label || matches!(i.choice, Choice::Action(_, a) if a == b.action && everywhere)) {
+                || matches!(
+                    b.action,
+                    Action::LaunchEval | Action::LaunchTrain | Action::BuildStrata | Action::ImportOutcomes
+                );
+            let label =
+                if everywhere { b.help.to_owned() } else { format!("{}  ({})", b.help, b.context.title()) };
+            if items.iter().any(|i| {
+                i.label == label || matches!(i.choice, Choice::Action(_, a) if a == b.action && everywhere)
+            }) {
                 continue;
             }
             items.push(Item { label, aside: keymap.keys_of(b), choice: Choice::Action(b.context, b.action) });
         }
+        let nearness = |item: &Item| match item.choice {
+            Choice::Action(context, _) => here.iter().position(|c| *c == context).unwrap_or(here.len()),
+            _ => here.len(),
+        };
+        items.sort_by_key(nearness);
         Self::new("palette: any action", items)
     }
 
     /// Training runs, to be shown or drawn too.
-    pub fn runs<'a>(title: &str, runs: impl Iterator<Item = &'a RunRecord>, choice: fn(String) -> Choice) -> Self {
+    pub fn runs<'a>(
+        title: &str,
+        runs: impl Iterator<Item = &'a RunRecord>,
+        choice: fn(String) -> Choice,
+    ) -> Self {
         let item = |r: &RunRecord| {
-            let settings: Vec<String> = r.settings.iter().map(|(k, v)| format!("{}={v}", crate::tui::screens::short_key(k))).collect();
-            Item { label: format!("{}  {}", r.run, settings.join(" ")), aside: r.state.to_string(), choice: choice(r.run.clone()) }
+            let settings: Vec<String> = r
+                .settings
+                .iter()
+                .map(|(k, v)| format!("{}={v}", crate::tui::screens::short_key(k)))
+                .collect();
+            Item {
+                label: format!("{}  {}", r.run, settings.join(" ")),
+                aside: r.state.to_string(),
+                choice: choice(r.run.clone()),
+            }
         };
         Self::new(title, runs.map(item).collect())
     }
@@ -75,7 +111,9 @@ impl Picker {
             .items
             .iter()
             .enumerate()
-            .filter_map(|(i, item)| pattern.score(Utf32Str::new(&item.label, &mut buffer), &mut matcher).map(|s| (s, i)))
+            .filter_map(|(i, item)| {
+                pattern.score(Utf32Str::new(&item.label, &mut buffer), &mut matcher).map(|s| (s, i))
+            })
             .collect();
         scored.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
         self.shown = scored.into_iter().map(|(_, i)| i).collect();
@@ -97,9 +135,13 @@ mod tests {
 
     #[test]
     fn the_palette_holds_every_action_once_and_finds_by_letters() {
-        let mut palette = Picker::palette(&Keymap::default());
-        for b in BINDINGS.iter().filter(|b| matches!(b.context, Context::Global | Context::Strata | Context::Train)) {
-            let there = palette.items.iter().any(|i| matches!(i.choice, Choice::Action(_, a) if a == b.action));
+        let mut palette = Picker::palette(&Keymap::default(), &[Context::Train]);
+        for b in BINDINGS
+            .iter()
+            .filter(|b| matches!(b.context, Context::Global | Context::Strata | Context::Train))
+        {
+            let there =
+                palette.items.iter().any(|i| matches!(i.choice, Choice::Action(_, a) if a == b.action));
             assert!(there || matches!(b.action, Action::Open | Action::Palette | Action::Back), "{}", b.name);
         }
         let mut labels: Vec<&str> = palette.items.iter().map(|i| i.label.as_str()).collect();

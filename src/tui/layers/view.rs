@@ -28,18 +28,34 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 let lines = text::wrap(question, usize::from(width.saturating_sub(2)), 6);
                 let inner = boxed(p, body, 64, lines.len() as u16 + 3, "sure?");
                 let y = p.paragraph(inner, 0, question, Role::Text);
-                p.pieces(inner, 0, y, &[("y".into(), Role::Key), (" yes   ".into(), Role::Text), ("n".into(), Role::Key), (" no".into(), Role::Text)]);
+                p.pieces(
+                    inner,
+                    0,
+                    y,
+                    &[
+                        ("y".into(), Role::Key),
+                        (" yes   ".into(), Role::Text),
+                        ("n".into(), Role::Key),
+                        (" no".into(), Role::Text),
+                    ],
+                );
             }
             Layer::Flip { scroll } => screens::board::detail::draw(app, p, body, *scroll),
-            Layer::Difference { a, b, scroll } => screens::runs::difference::draw(app, p, body, a, b, *scroll),
+            Layer::Difference { a, b, scroll } => {
+                screens::runs::difference::draw(app, p, body, a, b, *scroll)
+            }
         }
     }
 }
 
 const fn hint(purpose: &TextPurpose) -> &'static str {
     match purpose {
-        TextPurpose::SearchRows => "words in the row's text, any case; mark:star finds marks; empty: all rows",
-        TextPurpose::FilterRuns { .. } => "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs",
+        TextPurpose::SearchRows => {
+            "words in the row's text, any case; mark:star finds marks; empty: all rows"
+        }
+        TextPurpose::FilterRuns { .. } => {
+            "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs"
+        }
         TextPurpose::SamplePer => "rows of every stratum",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
@@ -51,7 +67,8 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
 /// An emptied box in the middle of `body`; returns its inside.
 pub fn boxed(p: &mut Painter<'_>, body: Rect, width: u16, height: u16, title: &str) -> Rect {
     let (width, height) = (width.min(body.width), height.min(body.height));
-    let area = Rect::new(body.x + (body.width - width) / 2, body.y + (body.height - height) / 3, width, height);
+    let area =
+        Rect::new(body.x + (body.width - width) / 2, body.y + (body.height - height) / 3, width, height);
     p.clear(area);
     p.pane(area, title, true)
 }
@@ -110,7 +127,14 @@ fn pick(p: &mut Painter<'_>, body: Rect, picker: &Picker) {
         }
         let role = if i == picker.selected { Role::Selected } else { Role::Text };
         p.put(inner, 2, y, inner.width.saturating_sub(aside + 3), &item.label, role);
-        p.put_right(inner, inner.width, y, aside, &item.aside, if i == picker.selected { Role::Selected } else { Role::Key });
+        p.put_right(
+            inner,
+            inner.width,
+            y,
+            aside,
+            &item.aside,
+            if i == picker.selected { Role::Selected } else { Role::Key },
+        );
     }
     if picker.shown.is_empty() {
         p.put(inner, 2, 1, inner.width, "nothing matches", Role::Dim);
@@ -129,7 +153,11 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form) {
         p.put(inner, 2, y, label, field.label, if focused { Role::Title } else { Role::Text });
         let width = inner.width.saturating_sub(label + 2).min(34);
         if field.input.text().is_empty() && !focused {
-            let empty = if matches!(field.want, super::form::Want::Needed) { "needed" } else { "as in workspace.toml" };
+            let empty = if matches!(field.want, super::form::Want::Needed) {
+                "needed"
+            } else {
+                "as in workspace.toml"
+            };
             p.put(inner, label + 2, y, width, empty, Role::Dim);
         } else {
             field.input.draw(p, inner, label + 2, y, width, focused);

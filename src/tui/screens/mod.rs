@@ -50,7 +50,8 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     header(app, &mut p, Rect { height: 1, ..area });
     let footer_area = Rect { y: area.bottom() - 1, height: 1, ..area };
     let notice = notice(app);
-    let notice_lines = notice.as_ref().map_or(Vec::new(), |(_, text)| text::wrap(text, usize::from(area.width - 2), 3));
+    let notice_lines =
+        notice.as_ref().map_or(Vec::new(), |(_, text)| text::wrap(text, usize::from(area.width - 2), 3));
     let notice_height = notice_lines.len() as u16;
     let body = Rect { y: area.y + 1, height: area.height - 2 - notice_height, ..area };
     match app.screen {
@@ -83,16 +84,18 @@ fn notice(app: &App) -> Option<(Mood, String)> {
         let text = format!("no connection to the engine for {ago}, trying again: {reason}");
         return Some((Mood::Bad, text));
     }
-    let waiting = app.pending.values().map(|p| (app.now_ms.saturating_sub(p.since_ms), p)).max_by_key(|(ms, _)| *ms);
+    let waiting =
+        app.pending.values().map(|p| (app.now_ms.saturating_sub(p.since_ms), p)).max_by_key(|(ms, _)| *ms);
     match (app.notices.last(), waiting) {
         (Some(n), _) if n.mood == Mood::Bad => {
             let more = app.notices.len() - 1;
             let more = if more > 0 { format!(" ({more} more)") } else { String::new() };
             Some((n.mood, format!("{}  [esc closes{more}]", n.text)))
         }
-        (_, Some((ms, pending))) if ms >= 1000 => {
-            Some((Mood::Plain, format!("waiting for the engine to {} ({})", pending.purpose.words(), number::duration(ms))))
-        }
+        (_, Some((ms, pending))) if ms >= 1000 => Some((
+            Mood::Plain,
+            format!("waiting for the engine to {} ({})", pending.purpose.words(), number::duration(ms)),
+        )),
         (Some(n), _) => Some((n.mood, n.text.clone())),
         _ => None,
     }
@@ -112,31 +115,38 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
         x += p.put(area, x, 0, 20, &text, if active { Role::TabActive } else { Role::Tab });
     }
     x += 1;
-    // From the right: device, then the runs under way.
-    let device_width = (text::width(&text::clean(device)) as u16).min(if narrow { 16 } else { 40 });
-    let mut end = area.width;
-    if x + device_width + 1 < end {
-        p.put_right(area, end - 1, 0, device_width, device, Role::Dim);
-        end -= device_width + 2;
-    }
+    // Runs under way come first; the device has what is left.
+    let end = area.width;
     for run in app.under_way() {
         let percent = match &run.progress {
-            Some(progress) if progress.total > 0 => format!(" {:.0}%", progress.done as f64 / progress.total as f64 * 100.0),
+            Some(progress) if progress.total > 0 => {
+                format!(" {:.0}%", progress.done as f64 / progress.total as f64 * 100.0)
+            }
             _ => String::new(),
         };
-        let text = format!("{} {}{percent}", runs::state_sign(&p.look.signs, run.state), text::one_line(&run.run, " "));
+        let text = format!(
+            "{} {}{percent}",
+            runs::state_sign(&p.look.signs, run.state),
+            text::one_line(&run.run, " ")
+        );
         let width = text::width(&text) as u16;
         if x + width + 1 > end {
             break;
         }
         x += p.put(area, x, 0, width, &text, Role::Good) + 2;
     }
+    let device_width = (text::width(&text::clean(device)) as u16).min(40);
+    if x + device_width < end {
+        p.put_right(area, end - 1, 0, device_width, device, Role::Dim);
+    }
 }
 
 fn footer(app: &App, p: &mut Painter<'_>, area: Rect) {
     let mut keys = app.keymap.footer(&app.contexts());
-    // Help and leaving stand at the end and are never cut off.
-    let fixed: Vec<(String, &str)> = keys.iter().filter(|(_, label)| matches!(*label, "help" | "palette" | "leave")).cloned().collect();
+    // Help and leaving stand at the end and are never cut off; where there is room, the palette too.
+    let room = area.width >= WIDE;
+    let last = |label: &str| matches!(label, "help" | "leave") || (room && label == "palette");
+    let fixed: Vec<(String, &str)> = keys.iter().filter(|(_, label)| last(label)).cloned().collect();
     keys.retain(|k| !fixed.contains(k));
     let width = |k: &(String, &str)| (text::width(&k.0) + text::width(k.1) + 3) as u16;
     let end = area.width.saturating_sub(fixed.iter().map(width).sum::<u16>());
@@ -157,8 +167,11 @@ fn footer(app: &App, p: &mut Painter<'_>, area: Rect) {
 
 /// The names of panes that share one place, the shown one marked; for screens too narrow to show all.
 pub fn pane_tabs(names: &[&str], active: usize) -> String {
-    let tabs: Vec<String> =
-        names.iter().enumerate().map(|(i, n)| if i == active { format!("[{n}]") } else { (*n).to_owned() }).collect();
+    let tabs: Vec<String> = names
+        .iter()
+        .enumerate()
+        .map(|(i, n)| if i == active { format!("[{n}]") } else { (*n).to_owned() })
+        .collect();
     tabs.join(" ")
 }
 

@@ -67,7 +67,11 @@ pub fn nice_above(value: f64) -> f64 {
         return 1.0;
     }
     let unit = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * unit).find(|n| *n >= value * (1.0 - 1e-9)).unwrap_or(unit * 10.0)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * unit)
+        .find(|n| *n >= value * (1.0 - 1e-9))
+        .unwrap_or(unit * 10.0)
 }
 
 /// A vertical axis with round ends, so that it seldom moves while a curve grows.
@@ -91,7 +95,11 @@ impl Scale {
             let hi = nice_above(max);
             // The greatest 1-2-5 number that is not above the least value.
             let unit = 10_f64.powf(min.log10().floor());
-            let lo = [5.0, 2.0, 1.0].into_iter().map(|m| m * unit).find(|n| *n <= min * (1.0 + 1e-9)).unwrap_or(unit);
+            let lo = [5.0, 2.0, 1.0]
+                .into_iter()
+                .map(|m| m * unit)
+                .find(|n| *n <= min * (1.0 + 1e-9))
+                .unwrap_or(unit);
             return Self { lo, hi: if hi > lo { hi } else { lo * 10.0 }, log, step: 0.0 };
         }
         let span = if max > min { max - min } else { max.abs().max(1e-9) };
@@ -120,9 +128,12 @@ impl Scale {
         if self.log {
             let mut unit = 10_f64.powf(self.lo.log10().floor());
             while unit <= self.hi && ticks.len() < 40 {
-                ticks.extend([1.0, 2.0, 5.0].map(|m| m * unit).into_iter().filter(|t| {
-                    *t >= self.lo * (1.0 - 1e-9) && *t <= self.hi * (1.0 + 1e-9)
-                }));
+                ticks.extend(
+                    [1.0, 2.0, 5.0]
+                        .map(|m| m * unit)
+                        .into_iter()
+                        .filter(|t| *t >= self.lo * (1.0 - 1e-9) && *t <= self.hi * (1.0 + 1e-9)),
+                );
                 unit *= 10.0;
             }
         } else {
@@ -194,7 +205,9 @@ impl Grid {
     /// A straight line between two dots.
     fn line(&mut self, (x0, y0): (usize, usize), (x1, y1): (usize, usize), role: Role) {
         let steps = x0.abs_diff(x1).max(y0.abs_diff(y1)).max(1);
-        let between = |a: usize, b: usize, i: usize| (a as f64 + (b as f64 - a as f64) * i as f64 / steps as f64).round() as usize;
+        let between = |a: usize, b: usize, i: usize| {
+            (a as f64 + (b as f64 - a as f64) * i as f64 / steps as f64).round() as usize
+        };
         for i in 0..=steps {
             self.dot(between(x0, x1, i), between(y0, y1, i), role);
         }
@@ -202,8 +215,19 @@ impl Grid {
 
     pub fn draw(&self, p: &mut Painter<'_>, area: Rect) {
         for (i, (dots, role)) in self.cells.iter().enumerate().filter(|(_, (dots, _))| *dots != 0) {
-            let symbol = if p.look.signs.ascii { ascii_dots(*dots) } else { char::from_u32(0x2800 + u32::from(*dots)).unwrap_or('?') };
-            p.put(area, (i % self.width) as u16, (i / self.width) as u16, 1, symbol.encode_utf8(&mut [0; 4]), *role);
+            let symbol = if p.look.signs.ascii {
+                ascii_dots(*dots)
+            } else {
+                char::from_u32(0x2800 + u32::from(*dots)).unwrap_or('?')
+            };
+            p.put(
+                area,
+                (i % self.width) as u16,
+                (i / self.width) as u16,
+                1,
+                symbol.encode_utf8(&mut [0; 4]),
+                *role,
+            );
         }
     }
 }
@@ -235,19 +259,22 @@ impl Chart {
         }
         let plot = Rect::new(area.x + GUTTER, area.y, area.width - GUTTER, area.height - 1);
         let (columns_n, rows_n) = (usize::from(plot.width) * 2, usize::from(plot.height) * 4);
-        let row = |value: f64| self.scale.place(value).map(|at| ((1.0 - at) * (rows_n - 1) as f64).round() as usize);
+        let row = |value: f64| {
+            self.scale.place(value).map(|at| ((1.0 - at) * (rows_n - 1) as f64).round() as usize)
+        };
 
         let mut taken: Option<u16> = None;
         for tick in self.scale.ticks().into_iter().rev() {
             let Some(y) = row(tick).map(|y| (y / 4) as u16) else { continue };
             if taken.is_none_or(|above| y > above + 1) {
-                p.put_right(area, GUTTER - 1, y, GUTTER - 1, &number::short(tick), Role::Axis);
+                p.put_right(area, GUTTER - 1, y, GUTTER - 1, &number::tick(tick), Role::Axis);
                 p.put(area, GUTTER - 1, y, 1, if p.look.signs.ascii { "+" } else { "┤" }, Role::Axis);
                 taken = Some(y);
             }
         }
         let bottom = area.height - 1;
-        let labels = [self.range.0, f64::midpoint(self.range.0, self.range.1), self.range.1].map(|x| number::short(x.round()));
+        let labels = [self.range.0, f64::midpoint(self.range.0, self.range.1), self.range.1]
+            .map(|x| number::tick(x.round()));
         p.put(area, GUTTER, bottom, 8, &labels[0], Role::Axis);
         if area.width > GUTTER + 30 {
             let middle = GUTTER + plot.width / 2 - (text::width(&labels[1]) / 2) as u16;

@@ -8,7 +8,9 @@ use crate::tui::theme::Role;
 /// `b` against `a`: kept words plain, added ones as `{+so+}` where colour may be absent, removed ones as `[-so-]`.
 pub fn words(a: &str, b: &str) -> Vec<Piece> {
     let (a, b) = (text::clean(a), text::clean(b));
-    let diff = TextDiff::configure().timeout(std::time::Duration::from_millis(50)).diff_words(a.as_ref(), b.as_ref());
+    let diff = TextDiff::configure()
+        .timeout(std::time::Duration::from_millis(50))
+        .diff_words(a.as_ref(), b.as_ref());
     let mut pieces: Vec<(ChangeTag, String)> = Vec::new();
     for change in diff.iter_all_changes() {
         match pieces.last_mut() {

@@ -50,7 +50,7 @@ pub fn write(artifacts: &Path, method: Method, model: &Trainable, base: &Path) -
         (Method::Lora, Some(lora)) => {
             let dir = artifacts.join("adapter");
             replace_folder(&dir, |fresh| Ok(lora.save_peft(fresh, base.to_str())?))?;
-            Ok(Trained::Adapter(AdapterRef { path: text(&dir)?, hash: hash(&dir)? }))
+            Ok(Trained::Adapter(AdapterRef { path: text(&dir)?, hash: adapter_hash(&dir)? }))
         }
         _ => {
             let dir = artifacts.join("model");
@@ -120,6 +120,18 @@ pub fn replace_folder(dir: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>
 fn text(path: &Path) -> anyhow::Result<String> {
     let absolute: PathBuf = path.canonicalize()?;
     absolute.to_str().map(str::to_owned).with_context(|| format!("{} is not valid UTF-8", absolute.display()))
+}
+
+/// Content hash of an adapter in PEFT's format: of its weights and its configuration, but not of where its base stood.
+pub fn adapter_hash(dir: &Path) -> std::io::Result<String> {
+    let mut config: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&fs::read(dir.join("adapter_config.json"))?)?;
+    config.remove("base_model_name_or_path");
+    config.sort_keys();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&serde_json::to_vec(&config)?);
+    hasher.update_reader(fs::File::open(dir.join("adapter_model.safetensors"))?)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// BLAKE3 over names and contents of the folder's files.

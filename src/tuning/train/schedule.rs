@@ -74,7 +74,10 @@ mod tests {
         assert_close(&rates(Schedule::Constant, 0.5, 6), &[1. / 3., 2. / 3., 1., 1., 1., 1.]);
         assert_close(&rates(Schedule::Linear, 0.2, 5), &[1., 1., 0.75, 0.5, 0.25]);
         let c = std::f64::consts::FRAC_1_SQRT_2;
-        assert_close(&rates(Schedule::Cosine, 0.0, 4), &[1., f64::midpoint(1., c), 0.5, f64::midpoint(1., -c)]);
+        assert_close(
+            &rates(Schedule::Cosine, 0.0, 4),
+            &[1., f64::midpoint(1., c), 0.5, f64::midpoint(1., -c)],
+        );
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub fn draw(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
             (Some(_), Some(_)) if state.asked.is_some() => "comparing ...".to_owned(),
             (Some(_), Some(_)) => "no comparison; c chooses two candidates".to_owned(),
             (Some(a), None) => format!("A is {a}; c on another candidate makes it B"),
-            _ => "enter compares the selected candidate with the baseline; c chooses two: first A, then B".to_owned(),
+            _ => "enter compares the selected candidate with the baseline; c chooses two: first A, then B"
+                .to_owned(),
         };
         return empty(p, inner, &text);
     };
@@ -49,7 +50,9 @@ pub fn draw(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
     let all = c.fixed + c.regressed + c.churned;
     let heading = match state.kind {
         Some(kind) => format!("{} only ({})", sign(p, kind).2, flips.len()),
-        None if all > c.flips.len() => format!("the first {} of {all} flips, regressions first", c.flips.len()),
+        None if all > c.flips.len() => {
+            format!("the first {} of {all} flips, regressions first", c.flips.len())
+        }
         None => "flips, regressions first".to_owned(),
     };
     p.put(inner, 0, y, inner.width, &heading, Role::Dim);
@@ -62,7 +65,9 @@ pub fn draw(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
 /// Counts, p, difference with its interval, what is still needed; returns the rows used.
 fn verdict(p: &mut Painter<'_>, area: Rect, c: &Comparison) -> u16 {
     let mut x = 0;
-    for (kind, n) in [(FlipKind::Regressed, c.regressed), (FlipKind::Fixed, c.fixed), (FlipKind::Churned, c.churned)] {
+    for (kind, n) in
+        [(FlipKind::Regressed, c.regressed), (FlipKind::Fixed, c.fixed), (FlipKind::Churned, c.churned)]
+    {
         let (sign, role, name) = sign(p, kind);
         x = p.pieces(area, x, 0, &[(format!("{sign} "), role), (format!("{name} {n}  "), Role::Text)]);
     }
@@ -85,10 +90,24 @@ fn verdict(p: &mut Painter<'_>, area: Rect, c: &Comparison) -> u16 {
         number::p_value(c.p_value)
     );
     p.put(area, 0, 1, area.width, &line, Role::Title);
-    let values = format!("{} {} {} {} on {} rows: ", c.metric, number::share(c.a, 3), p.look.signs.arrow, number::share(c.b, 3), number::count(c.n));
+    let values = format!(
+        "{} {} {} {} on {} rows: ",
+        c.metric,
+        number::share(c.a, 3),
+        p.look.signs.arrow,
+        number::share(c.b, 3),
+        number::count(c.n)
+    );
     p.pieces(area, 0, 2, &[(values, Role::Text), (better.into(), role)]);
     if c.needed > 0 {
-        p.put(area, 0, 3, area.width, &format!("{} more rows fixed, none regressed, would bring p below .05", c.needed), Role::Dim);
+        p.put(
+            area,
+            0,
+            3,
+            area.width,
+            &format!("{} more rows fixed, none regressed, would bring p below .05", c.needed),
+            Role::Dim,
+        );
         return 5;
     }
     4
@@ -116,7 +135,14 @@ fn rows(p: &mut Painter<'_>, list: Rect, flips: &[&Flip], selected: usize, focus
         let gold_width = gold.as_ref().map_or(0, |g| (text::width(g) as u16).min(room / 2));
         let used = p.put(list, x, y, room.saturating_sub(gold_width + 1), &answers, plain);
         if let Some(gold) = gold {
-            p.put(list, x + used.max(room.saturating_sub(gold_width)), y, gold_width, &gold, if here { plain } else { Role::Dim });
+            p.put(
+                list,
+                x + used.max(room.saturating_sub(gold_width)),
+                y,
+                gold_width,
+                &gold,
+                if here { plain } else { Role::Dim },
+            );
         }
     }
 }
@@ -133,7 +159,12 @@ fn strata(p: &mut Painter<'_>, list: Rect, strata: &[StratumDelta], selected: us
             let right = |share: f64| (share * s.n as f64).round();
             format!("{:.0} {arrow} {:.0} of {}", right(s.a), right(s.b), s.n)
         } else {
-            format!("{} {arrow} {} {}", number::share(s.a, 2), number::share(s.b, 2), number::signed_share(s.b - s.a, 2))
+            format!(
+                "{} {arrow} {} {}",
+                number::share(s.a, 2),
+                number::share(s.b, 2),
+                number::signed_share(s.b - s.a, 2)
+            )
         };
         let (sign, role) = if s.b > s.a {
             (p.look.signs.fixed, Role::Good)

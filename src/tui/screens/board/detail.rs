@@ -15,7 +15,13 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect, from: usize) {
         return;
     };
     let (mark, role, name) = sign(p, flip.flip);
-    let title = format!("{mark} {name} {} {} ({} of {}; up/down: others)", p.look.signs.dot, flip.row, app.board.flip + 1, flips.len());
+    let title = format!(
+        "{mark} {name} {} {} ({} of {}; up/down: others)",
+        p.look.signs.dot,
+        flip.row,
+        app.board.flip + 1,
+        flips.len()
+    );
     let inner = boxed(p, body, 120, body.height, &title);
     let width = usize::from(inner.width);
     let mut lines: Vec<Vec<Piece>> = Vec::new();
@@ -67,7 +73,11 @@ fn wrap_pieces(pieces: Vec<Piece>, width: usize) -> Vec<Vec<Piece>> {
                 used = 0;
             }
             for word in paragraph.split_inclusive(' ') {
-                for part in if text::width(word) > width { text::wrap(word, width, 300) } else { vec![word.to_owned()] } {
+                for part in if text::width(word) > width {
+                    text::wrap(word, width, 300)
+                } else {
+                    vec![word.to_owned()]
+                } {
                     let w = text::width(&part);
                     if used + w > width && used > 0 {
                         lines.push(Vec::new());

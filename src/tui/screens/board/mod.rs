@@ -121,10 +121,14 @@ impl App {
     /// The baseline as A and a candidate as B.
     pub(crate) fn compare_with_baseline(&mut self, candidate: &str) {
         let Some(baseline) = self.baseline() else {
-            return self.notice(Mood::Plain, "there is no baseline to compare with yet; e evaluates the pipeline as it stands");
+            return self.notice(
+                Mood::Plain,
+                "there is no baseline to compare with yet; e evaluates the pipeline as it stands",
+            );
         };
         if baseline == candidate {
-            return self.notice(Mood::Plain, format!("{candidate} is the baseline itself; c chooses two others"));
+            return self
+                .notice(Mood::Plain, format!("{candidate} is the baseline itself; c chooses two others"));
         }
         if self.board.b.as_deref() != Some(candidate) || self.board.a.as_ref() != Some(&baseline) {
             self.board.comparison = None;
@@ -142,16 +146,24 @@ impl App {
             Action::NextPane | Action::PreviousPane => {
                 board.pane = if board.pane == Pane::Candidates { Pane::Comparison } else { Pane::Candidates };
             }
-            Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::First | Action::Last => match board.pane {
-                Pane::Candidates => {
-                    let n = board.board.as_ref().map_or(0, |b| b.rows.len());
-                    board.selected = moved(board.selected, action, page, n.saturating_sub(1)).min(n.saturating_sub(1));
+            Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::First | Action::Last => {
+                match board.pane {
+                    Pane::Candidates => {
+                        let n = board.board.as_ref().map_or(0, |b| b.rows.len());
+                        board.selected =
+                            moved(board.selected, action, page, n.saturating_sub(1)).min(n.saturating_sub(1));
+                    }
+                    Pane::Comparison => {
+                        let n = if board.by_stratum {
+                            board.comparison.as_ref().map_or(0, |c| c.strata.len())
+                        } else {
+                            board.flips().len()
+                        };
+                        board.flip =
+                            moved(board.flip, action, page, n.saturating_sub(1)).min(n.saturating_sub(1));
+                    }
                 }
-                Pane::Comparison => {
-                    let n = if board.by_stratum { board.comparison.as_ref().map_or(0, |c| c.strata.len()) } else { board.flips().len() };
-                    board.flip = moved(board.flip, action, page, n.saturating_sub(1)).min(n.saturating_sub(1));
-                }
-            },
+            }
             Action::Open => match board.pane {
                 Pane::Candidates => {
                     if let Some(name) = board.selected_name() {
@@ -193,9 +205,13 @@ impl App {
                 };
                 board.flip = 0;
             }
-            Action::StepRows => {
+            Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
-                let title = format!("flips of {} against {}", board.b.as_deref().unwrap_or("B"), board.a.as_deref().unwrap_or("A"));
+                let title = format!(
+                    "flips of {} against {}",
+                    board.b.as_deref().unwrap_or("B"),
+                    board.a.as_deref().unwrap_or("A")
+                );
                 if ids.is_empty() {
                     self.notice(Mood::Plain, "there are no flips to open");
                 } else {
@@ -204,7 +220,11 @@ impl App {
             }
             Action::RenameCandidate => {
                 if let Some(name) = board.selected_name() {
-                    self.type_line(format!("new name of {name}"), name.clone(), TextPurpose::NameCandidate { candidate: name });
+                    self.type_line(
+                        format!("new name of {name}"),
+                        name.clone(),
+                        TextPurpose::NameCandidate { candidate: name },
+                    );
                 }
             }
             _ => {}

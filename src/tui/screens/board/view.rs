@@ -48,7 +48,9 @@ fn columns(board: &Board, p: &Painter<'_>) -> Vec<Column> {
         cell: Box::new(move |row| {
             let Some(value) = row.metrics.get(&primary) else { return ("-".into(), Role::Dim) };
             let text = match row.ci95 {
-                Some([lo, hi]) => format!("{} {plus_minus}{}", number::share(*value, 3), number::share((hi - lo) / 2.0, 3)),
+                Some([lo, hi]) => {
+                    format!("{} {plus_minus}{}", number::share(*value, 3), number::share((hi - lo) / 2.0, 3))
+                }
                 None => number::share(*value, 3),
             };
             (text, Role::Text)
@@ -77,7 +79,11 @@ fn columns(board: &Board, p: &Painter<'_>) -> Vec<Column> {
             }),
         });
     }
-    columns.push(Column { head: "n".into(), width: 5, cell: Box::new(|row| (row.n.to_string(), Role::Text)) });
+    columns.push(Column {
+        head: "n".into(),
+        width: 5,
+        cell: Box::new(|row| (row.n.to_string(), Role::Text)),
+    });
     columns.push(Column {
         head: "p50".into(),
         width: 6,
@@ -102,7 +108,9 @@ fn columns(board: &Board, p: &Painter<'_>) -> Vec<Column> {
         columns.push(Column {
             head: "errors".into(),
             width: 6,
-            cell: Box::new(|row| (row.errors.to_string(), if row.errors > 0 { Role::Bad } else { Role::Text })),
+            cell: Box::new(|row| {
+                (row.errors.to_string(), if row.errors > 0 { Role::Bad } else { Role::Text })
+            }),
         });
     }
     for metric in board.metrics.iter().filter(|m| **m != board.primary && !m.starts_with("latency_")) {
@@ -110,7 +118,9 @@ fn columns(board: &Board, p: &Painter<'_>) -> Vec<Column> {
         columns.push(Column {
             head: metric.clone(),
             width: (text::width(metric) as u16).clamp(6, 18),
-            cell: Box::new(move |row| (row.metrics.get(&name).map_or("-".into(), |v| number::short(*v)), Role::Text)),
+            cell: Box::new(move |row| {
+                (row.metrics.get(&name).map_or("-".into(), |v| number::short(*v)), Role::Text)
+            }),
         });
     }
     columns
@@ -127,12 +137,19 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
     let inner = p.pane(area, &title, focused);
     if board.rows.is_empty() {
         let key = app.keymap.key_for(&[Context::Board, Context::Global], Action::LaunchEval);
-        return empty(p, inner, &format!("nothing is scored yet: {key} evaluates the pipeline as it stands, the baseline of all that follows"));
+        return empty(
+            p,
+            inner,
+            &format!(
+                "nothing is scored yet: {key} evaluates the pipeline as it stands, the baseline of all that follows"
+            ),
+        );
     }
     let columns = columns(board, p);
     let needed: u16 = columns.iter().map(|c| c.width + 1).sum();
     let names = board.rows.iter().map(|r| text::width(&r.candidate) + 1).max().unwrap_or(8) as u16;
-    let name_width = names.clamp(10, 32).max(inner.width.saturating_sub(needed + 5).min(names)).min(inner.width / 2);
+    let name_width =
+        names.clamp(10, 32).max(inner.width.saturating_sub(needed + 5).min(names)).min(inner.width / 2);
     // Each column as far as there is room, the rest dropped.
     let mut x = 4 + name_width;
     let mut placed = Vec::new();
@@ -202,7 +219,8 @@ fn goals(board: &Board, selected: usize, p: &Painter<'_>) -> Vec<(String, Role)>
 fn ladder(board: &Board, p: &Painter<'_>) -> String {
     let best = |rung: &str| {
         let rows = board.rows.iter().filter(|r| r.rung == rung);
-        rows.filter_map(|r| r.metrics.get(&board.primary).copied()).fold(None, |a: Option<f64>, v| Some(a.map_or(v, |a| a.max(v))))
+        rows.filter_map(|r| r.metrics.get(&board.primary).copied())
+            .fold(None, |a: Option<f64>, v| Some(a.map_or(v, |a| a.max(v))))
     };
     let Some(mut so_far) = best("baseline") else { return String::new() };
     let mut steps = Vec::new();
@@ -212,5 +230,9 @@ fn ladder(board: &Board, p: &Painter<'_>) -> String {
             so_far = so_far.max(score);
         }
     }
-    if steps.is_empty() { String::new() } else { format!("ladder: {}", steps.join(&format!(" {} ", p.look.signs.dot))) }
+    if steps.is_empty() {
+        String::new()
+    } else {
+        format!("ladder: {}", steps.join(&format!(" {} ", p.look.signs.dot)))
+    }
 }

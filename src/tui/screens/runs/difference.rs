@@ -23,7 +23,8 @@ pub fn lines(a: &RunRecord, b: &RunRecord) -> Vec<(String, String, String)> {
     };
     lines.extend(keys.into_iter().map(|k| (short_key(k).to_owned(), value(a, k), value(b, k))));
     let names: BTreeSet<&String> = a.metrics.keys().chain(b.metrics.keys()).collect();
-    let metric = |run: &RunRecord, name: &str| run.metrics.get(name).map_or("-".to_owned(), |v| number::short(*v));
+    let metric =
+        |run: &RunRecord, name: &str| run.metrics.get(name).map_or("-".to_owned(), |v| number::short(*v));
     lines.extend(names.into_iter().map(|n| (n.clone(), metric(a, n), metric(b, n))));
     // A stable sort: what differs first, each part in its order.
     lines.sort_by_key(|(_, a, b)| a == b);
@@ -62,7 +63,8 @@ mod tests {
     fn what_differs_comes_first() {
         let mut a = sample::run("a", RunKind::Train, RunState::Done);
         let mut b = a.clone();
-        a.settings = vec![("tuning.train.rank".into(), "8".into()), ("tuning.train.epochs".into(), "2".into())];
+        a.settings =
+            vec![("tuning.train.rank".into(), "8".into()), ("tuning.train.epochs".into(), "2".into())];
         b.settings = vec![("tuning.train.epochs".into(), "2".into())];
         (a.metrics, b.metrics) = Default::default();
         let lines = lines(&a, &b);

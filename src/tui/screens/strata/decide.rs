@@ -22,8 +22,14 @@ impl App {
             }
             Action::MarkNamed => self.type_line(format!("mark row {row} as"), "", TextPurpose::Mark { row }),
             Action::Gold => {
-                let gold = detail.and_then(|d| d.gold.clone()).or_else(|| self.strata.window.current().and_then(|r| r.gold.clone()));
-                self.type_line(format!("golden answer of row {row}"), gold.unwrap_or_default(), TextPurpose::Gold { row });
+                let gold = detail
+                    .and_then(|d| d.gold.clone())
+                    .or_else(|| self.strata.window.current().and_then(|r| r.gold.clone()));
+                self.type_line(
+                    format!("golden answer of row {row}"),
+                    gold.unwrap_or_default(),
+                    TextPurpose::Gold { row },
+                );
             }
             Action::Note => match detail {
                 Some(detail) => {

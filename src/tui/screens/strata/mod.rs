@@ -9,8 +9,8 @@ use super::{WIDE, body_of};
 use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::board::{StrataView, Stratum};
 use crate::domain::row::Part;
-use crate::tui::app::{App, Mood};
 use crate::tui::app::moved;
+use crate::tui::app::{App, Mood};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layers::TextPurpose;
 use crate::tui::widgets::window::{Window, scroll};
@@ -26,7 +26,8 @@ pub enum Pane {
 }
 
 impl Pane {
-    const ALL: [(&'static str, Self); 4] = [("strata", Self::List), ("rows", Self::Rows), ("row", Self::Row), ("map", Self::Map)];
+    const ALL: [(&'static str, Self); 4] =
+        [("strata", Self::List), ("rows", Self::Rows), ("row", Self::Row), ("map", Self::Map)];
 }
 
 /// How strata are ordered.
@@ -118,7 +119,9 @@ impl StrataState {
         let mut strata: Vec<(usize, &Stratum)> = view.strata.iter().enumerate().collect();
         match self.order {
             Order::Size => strata.sort_by_key(|(_, s)| std::cmp::Reverse(s.rows)),
-            Order::Lag => strata.sort_by(|a, b| lag(b.1).unwrap_or(-1.0).total_cmp(&lag(a.1).unwrap_or(-1.0))),
+            Order::Lag => {
+                strata.sort_by(|a, b| lag(b.1).unwrap_or(-1.0).total_cmp(&lag(a.1).unwrap_or(-1.0)))
+            }
             Order::Name => strata.sort_by(|a, b| a.1.name.cmp(&b.1.name)),
         }
         let mut entries = vec![Entry::All(view.rows)];
@@ -150,7 +153,9 @@ impl StrataState {
         let keep = RowQuery { sort: self.query.sort.clone(), part: self.query.part, ..RowQuery::default() };
         let (query, scope) = match self.entries().get(self.selected) {
             Some(Entry::Stratum(_, s)) => (RowQuery { stratum: Some(s.id.clone()), ..keep }, s.name.clone()),
-            Some(Entry::Outliers(_)) => (RowQuery { flag: Some("outliers".into()), ..keep }, "outliers".into()),
+            Some(Entry::Outliers(_)) => {
+                (RowQuery { flag: Some("outliers".into()), ..keep }, "outliers".into())
+            }
             Some(Entry::NearDuplicates(_)) => {
                 (RowQuery { flag: Some("near-duplicates".into()), ..keep }, "near-duplicates".into())
             }
@@ -330,23 +335,28 @@ impl App {
         let state = &mut self.strata;
         match action {
             Action::NextPane | Action::PreviousPane => {
-                let panes: &[Pane] =
-                    if self.size.0 < WIDE { &[Pane::List, Pane::Rows, Pane::Row, Pane::Map] } else { &[Pane::List, Pane::Rows, Pane::Row] };
+                let panes: &[Pane] = if self.size.0 < WIDE {
+                    &[Pane::List, Pane::Rows, Pane::Row, Pane::Map]
+                } else {
+                    &[Pane::List, Pane::Rows, Pane::Row]
+                };
                 let at = panes.iter().position(|p| *p == state.pane).unwrap_or(0);
                 let by = if action == Action::NextPane { 1 } else { panes.len() - 1 };
                 state.pane = panes[(at + by) % panes.len()];
             }
-            Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::First | Action::Last => match state.pane {
-                Pane::List | Pane::Map => {
-                    let to = moved(state.selected, action, usize::from(self.size.1 / 2), usize::MAX - 1);
-                    state.select(to);
+            Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::First | Action::Last => {
+                match state.pane {
+                    Pane::List | Pane::Map => {
+                        let to = moved(state.selected, action, usize::from(self.size.1 / 2), usize::MAX - 1);
+                        state.select(to);
+                    }
+                    Pane::Rows => {
+                        let to = moved(state.window.selected, action, height, usize::MAX - 1);
+                        state.window.go(to, height);
+                    }
+                    Pane::Row => state.detail_scroll = moved(state.detail_scroll, action, height, 2000),
                 }
-                Pane::Rows => {
-                    let to = moved(state.window.selected, action, height, usize::MAX - 1);
-                    state.window.go(to, height);
-                }
-                Pane::Row => state.detail_scroll = moved(state.detail_scroll, action, height, 2000),
-            },
+            }
             Action::Open => {
                 state.pane = match state.pane {
                     Pane::List | Pane::Map => Pane::Rows,
@@ -388,9 +398,9 @@ impl App {
                 let here = state.window.current().and_then(|r| r.stratum.clone());
                 let entries = state.entries();
                 let to = match here {
-                    Some(id) if state.query.stratum.as_ref() != Some(&id) => {
-                        entries.iter().position(|e| matches!(e, Entry::Stratum(_, s) if s.id == id || s.name == id))
-                    }
+                    Some(id) if state.query.stratum.as_ref() != Some(&id) => entries
+                        .iter()
+                        .position(|e| matches!(e, Entry::Stratum(_, s) if s.id == id || s.name == id)),
                     _ => Some(0),
                 };
                 match to {
@@ -404,7 +414,9 @@ impl App {
             }
             Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
             Action::RenameStratum => match state.selected_stratum().map(|s| (s.id.clone(), s.name.clone())) {
-                Some((stratum, name)) => self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum }),
+                Some((stratum, name)) => {
+                    self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum })
+                }
                 None => self.notice(Mood::Plain, "select a stratum first"),
             },
             _ => self.act_row(action),

@@ -41,7 +41,8 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
 
 fn titled(tabs: Option<String>, title: String) -> String {
     match tabs {
-        Some(tabs) => format!("{tabs} {title}"),
+        Some(tabs) if title.is_empty() => tabs,
+        Some(tabs) => format!("{tabs}  {title}"),
         None => title,
     }
 }
@@ -50,11 +51,12 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     let state = &app.strata;
     let focused = state.pane == Pane::List;
     let Some(view) = &state.view else {
-        let inner = p.pane(area, &titled(tabs, "strata".into()), focused);
+        let inner = p.pane(area, &tabs.unwrap_or_else(|| "strata".into()), focused);
         let text = match &app.link {
             Link::Connecting { since_ms } => {
                 let waited = app.now_ms.saturating_sub(*since_ms);
-                let waited = if waited >= 1000 { format!(" ({})", number::duration(waited)) } else { String::new() };
+                let waited =
+                    if waited >= 1000 { format!(" ({})", number::duration(waited)) } else { String::new() };
                 format!("connecting ...{waited}")
             }
             Link::Lost { .. } => "no connection to the engine yet; it is being tried again".into(),
@@ -63,7 +65,11 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         return empty(p, inner, &text);
     };
     let order = state.order.name();
-    let title = if tabs.is_some() { format!("{} by {order}", view.strata.len()) } else { format!("strata ({}) by {order}", view.strata.len()) };
+    let title = if tabs.is_some() {
+        format!("{} strata by {order}", view.strata.len())
+    } else {
+        format!("strata ({}) by {order}", view.strata.len())
+    };
     let inner = p.pane(area, &titled(tabs, title), focused);
     let scored = view.base.is_some() || view.best.is_some();
     let figures = if scored { 20 } else { 8 };
@@ -75,7 +81,8 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         p.put(inner, 0, 0, name_width, &text, Role::Warning);
     }
     let list = Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner };
-    let (hint, height) = if view.strata.is_empty() { (4, list.height.saturating_sub(4)) } else { (0, list.height) };
+    let (hint, height) =
+        if view.strata.is_empty() { (4, list.height.saturating_sub(4)) } else { (0, list.height) };
     let entries = state.entries();
     let worst = lagging(&entries);
     let top = list_top(state.selected, usize::from(height));
@@ -104,7 +111,10 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         let area = Rect { y: list.y + height, height: hint, ..list };
         let key = |action| app.keymap.key_for(&[Context::Strata, Context::Global], action);
         let text = if view.rows == 0 {
-            format!("no rows: press {} and choose \"Import the data sources again\"", app.keymap.key_for(&[Context::Global], Action::Palette))
+            format!(
+                "no rows: press {} and choose \"Import the data sources again\"",
+                app.keymap.key_for(&[Context::Global], Action::Palette)
+            )
         } else {
             format!("no strata yet: {} builds them (embed, cluster, name)", key(Action::BuildStrata))
         };
@@ -142,11 +152,14 @@ fn scores(p: &mut Painter<'_>, list: Rect, y: u16, s: &Stratum, role: Role, wors
 }
 
 fn map(state: &StrataState, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
-    let inner = p.pane(area, &titled(tabs, "map".into()), state.pane == Pane::Map);
+    let inner = p.pane(area, &tabs.unwrap_or_else(|| "map".into()), state.pane == Pane::Map);
     let Some(view) = state.view.as_ref().filter(|v| !v.map.is_empty()) else {
         return empty(p, inner, "the map comes with the strata");
     };
-    let chosen = state.entries().get(state.selected).and_then(|e| if let Entry::Stratum(i, _) = e { Some(*i) } else { None });
+    let chosen = state
+        .entries()
+        .get(state.selected)
+        .and_then(|e| if let Entry::Stratum(i, _) = e { Some(*i) } else { None });
     let place = |v: f32, n: u16| {
         let at = ((v.clamp(-1.0, 1.0) + 1.0) / 2.0 * f32::from(n.saturating_sub(1))).round();
         if at.is_finite() { at as usize } else { 0 }
@@ -217,7 +230,8 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     let view = state.view.as_ref();
     let (base_name, best_name) = (view.and_then(|v| v.base.as_deref()), view.and_then(|v| v.best.as_deref()));
     let answers = u16::from(base_name.is_some()) + u16::from(best_name.is_some() && best_name != base_name);
-    let id_width = state.window.rows.iter().take(50).map(|r| text::width(&r.id)).max().unwrap_or(4).clamp(4, 14) as u16;
+    let id_width =
+        state.window.rows.iter().take(50).map(|r| text::width(&r.id)).max().unwrap_or(4).clamp(4, 14) as u16;
     let answer_width = if inner.width >= 110 { 18 } else { 13 };
     let gold_width = answer_width - 2;
     let columns = id_width + 3 + gold_width + 1 + answers * (answer_width + 1);
@@ -227,7 +241,9 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         p.put(inner, x, 0, width, name, Role::Dim);
         x += width + 1;
     }
-    for name in [base_name.map(|_| "base"), best_name.filter(|_| answers > 1).map(|_| "best")].into_iter().flatten() {
+    for name in
+        [base_name.map(|_| "base"), best_name.filter(|_| answers > 1).map(|_| "best")].into_iter().flatten()
+    {
         p.put(inner, x, 0, answer_width, name, Role::Dim);
         x += answer_width + 1;
     }
@@ -260,7 +276,10 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         x += id_width + 1;
         p.put(list, x, y, gold_width, row.gold.as_deref().unwrap_or("-"), plain);
         x += gold_width + 1;
-        for shown in [base_name.map(|_| &row.base), best_name.filter(|_| answers > 1).map(|_| &row.best)].into_iter().flatten() {
+        for shown in [base_name.map(|_| &row.base), best_name.filter(|_| answers > 1).map(|_| &row.best)]
+            .into_iter()
+            .flatten()
+        {
             let (text, role) = answer(p, shown.as_ref());
             p.put(list, x, y, answer_width, &text, if selected { plain } else { role });
             x += answer_width + 1;
@@ -290,7 +309,8 @@ fn row(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     };
     let width = usize::from(inner.width);
     let mut lines: Vec<(String, Role)> = Vec::new();
-    let mut say = |text: &str, role: Role| lines.extend(text::wrap(text, width, 400).into_iter().map(|l| (l, role)));
+    let mut say =
+        |text: &str, role: Role| lines.extend(text::wrap(text, width, 400).into_iter().map(|l| (l, role)));
     let mut facts: Vec<String> = Vec::new();
     facts.extend(detail.part.map(|part| part.name().to_owned()));
     facts.extend(detail.stratum.as_deref().map(|s| state.stratum_name(s).to_owned()));
@@ -300,7 +320,9 @@ fn row(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     say(&detail.input, Role::Text);
     say("", Role::Text);
     let gold = match (&detail.gold, &detail.gold_in_file) {
-        (Some(gold), Some(file)) if gold != file => format!("gold     {gold}   (a person's; the file says {file})"),
+        (Some(gold), Some(file)) if gold != file => {
+            format!("gold     {gold}   (a person's; the file says {file})")
+        }
         (Some(gold), _) => format!("gold     {gold}"),
         (None, _) => "gold     none; g gives one".to_owned(),
     };

@@ -2,9 +2,9 @@
 
 pub mod view;
 
+use crate::domain::api::Request;
 use crate::domain::run::{RunKind, RunRecord};
 use crate::tui::app::{App, Mood, Purpose, Screen, moved};
-use crate::domain::api::Request;
 use crate::tui::keymap::Action;
 use crate::tui::layers::Layer;
 use crate::tui::layers::picker::{Choice, Picker};
@@ -71,7 +71,7 @@ pub fn range(state: &TrainState, series: &RunSeries, others: &[&RunSeries]) -> (
     let newest = others.iter().map(|s| last(s)).chain([last(series)]).max().unwrap_or(0);
     let total = others.iter().map(|s| s.total).chain([series.total]).max().unwrap_or(0);
     let round = nice_above(newest.max(10) as f64);
-    let end = if total >= newest && (total as f64) < round { total as f64 } else { round };
+    let end = if total > 0 && total >= newest && (total as f64) < round { total as f64 } else { round };
     (0.0, end.max(1.0))
 }
 
@@ -141,19 +141,29 @@ impl App {
                     self.layers.push(Layer::Picker(picker));
                 }
             }
-            Action::CursorLeft | Action::CursorRight | Action::CursorFarLeft | Action::CursorFarRight | Action::ZoomIn | Action::ZoomOut => {
+            Action::CursorLeft
+            | Action::CursorRight
+            | Action::CursorFarLeft
+            | Action::CursorFarRight
+            | Action::ZoomIn
+            | Action::ZoomOut => {
                 if let Some(series) = shown.as_ref().and_then(|id| self.series.get(id)) {
                     cursor(&mut self.train, series, action);
                 }
             }
             Action::StepRows => self.step_rows(shown),
-            Action::ShowFlips => match shown.as_ref().and_then(|id| self.run(id)).and_then(|r| r.candidate.clone()) {
-                Some(candidate) => {
-                    self.screen = Screen::Board;
-                    self.compare_with_baseline(&candidate);
+            Action::ShowFlips => {
+                match shown.as_ref().and_then(|id| self.run(id)).and_then(|r| r.candidate.clone()) {
+                    Some(candidate) => {
+                        self.screen = Screen::Board;
+                        self.compare_with_baseline(&candidate);
+                    }
+                    None => self.notice(
+                        Mood::Plain,
+                        "the run is scored at its end; then f shows what it fixed and broke",
+                    ),
                 }
-                None => self.notice(Mood::Plain, "the run is scored at its end; then f shows what it fixed and broke"),
-            },
+            }
             _ => self.act_run(shown, action),
         }
     }
@@ -179,10 +189,16 @@ fn cursor(state: &mut TrainState, series: &RunSeries, action: Action) {
     let tenth = (((to - from) / 10.0) as u64).max(1);
     let place = series.steps.partition_point(|s| s.step <= at);
     match action {
-        Action::CursorLeft => state.cursor = series.steps[..place.saturating_sub(1)].last().map(|s| s.step).or(Some(at)),
+        Action::CursorLeft => {
+            state.cursor = series.steps[..place.saturating_sub(1)].last().map(|s| s.step).or(Some(at))
+        }
         Action::CursorRight => state.cursor = series.steps.get(place).map(|s| s.step).or(Some(at)),
         Action::CursorFarLeft | Action::CursorFarRight => {
-            let to = if action == Action::CursorFarLeft { at.saturating_sub(tenth) } else { (at + tenth).min(last) };
+            let to = if action == Action::CursorFarLeft {
+                at.saturating_sub(tenth)
+            } else {
+                (at + tenth).min(last)
+            };
             state.cursor = series.at(to).or(series.steps.first()).map(|s| s.step);
         }
         Action::ZoomIn => {
@@ -202,7 +218,13 @@ fn cursor(state: &mut TrainState, series: &RunSeries, action: Action) {
     // The zoom follows a cursor that walks out of it.
     if let (Some(at), Some((from, to))) = (state.cursor, state.zoom) {
         let at = at as f64;
-        let shift = if at < from { at - from } else if at > to { at - to } else { 0.0 };
+        let shift = if at < from {
+            at - from
+        } else if at > to {
+            at - to
+        } else {
+            0.0
+        };
         state.zoom = Some((from + shift, to + shift));
     }
 }

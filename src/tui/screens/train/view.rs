@@ -25,7 +25,9 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
         let text = if app.runs.is_none() && !app.connected() {
             "connecting ...".to_owned()
         } else {
-            format!("no training run yet: {key} starts one. Its curve grows here, and goes on when you leave.")
+            format!(
+                "no training run yet: {key} starts one. Its curve grows here, and goes on when you leave."
+            )
         };
         return empty(p, inner, &text);
     };
@@ -49,10 +51,21 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
     let right = Rect { x: left.right(), width: right_width, ..body };
     let samples_height = (series.samples.len() as u16 + 2).clamp(4, body.height / 3);
     chart(app, p, Rect { height: left.height - samples_height, ..left }, &id, record, series);
-    samples(p, Rect { y: left.bottom() - samples_height, height: samples_height, ..left }, series, "what it says now (fixed rows)");
+    samples(
+        p,
+        Rect { y: left.bottom() - samples_height, height: samples_height, ..left },
+        series,
+        "what it says now (fixed rows)",
+    );
     let figures_height = 10.min(right.height / 2);
     figures(p, Rect { height: figures_height, ..right }, state, record, series, "figures");
-    log(p, Rect { y: right.y + figures_height, height: right.height - figures_height, ..right }, state, series, "log");
+    log(
+        p,
+        Rect { y: right.y + figures_height, height: right.height - figures_height, ..right },
+        state,
+        series,
+        "log",
+    );
 }
 
 fn title(app: &App, p: &Painter<'_>, id: &str, record: Option<&RunRecord>, series: &RunSeries) -> String {
@@ -69,14 +82,25 @@ fn title(app: &App, p: &Painter<'_>, id: &str, record: Option<&RunRecord>, serie
             }
         }
     }
-    let on = [(app.train.smooth, "smoothed"), (app.train.log_scale, "log scale"), (app.train.zoom.is_some(), "zoomed")];
+    let on = [
+        (app.train.smooth, "smoothed"),
+        (app.train.log_scale, "log scale"),
+        (app.train.zoom.is_some(), "zoomed"),
+    ];
     for (_, name) in on.into_iter().filter(|(on, _)| *on) {
         title.push_str(&format!(" {} {name}", p.look.signs.dot));
     }
     title
 }
 
-fn chart(app: &App, p: &mut Painter<'_>, area: Rect, id: &str, record: Option<&RunRecord>, series: &RunSeries) {
+fn chart(
+    app: &App,
+    p: &mut Painter<'_>,
+    area: Rect,
+    id: &str,
+    record: Option<&RunRecord>,
+    series: &RunSeries,
+) {
     let state = &app.train;
     let title = title(app, p, id, record, series);
     let inner = p.pane(area, &title, true);
@@ -84,13 +108,18 @@ fn chart(app: &App, p: &mut Painter<'_>, area: Rect, id: &str, record: Option<&R
         return;
     }
     let none = RunSeries::default();
-    let others: Vec<(&String, &RunSeries)> = state.overlays.iter().map(|run| (run, app.series.get(run).unwrap_or(&none))).collect();
+    let others: Vec<(&String, &RunSeries)> =
+        state.overlays.iter().map(|run| (run, app.series.get(run).unwrap_or(&none))).collect();
     if series.steps.is_empty() && series.evals.is_empty() && others.is_empty() {
         let text = match record {
-            Some(r) if r.state.is_final() => r.message.clone().unwrap_or_else(|| format!("the run is {} and took no step", r.state)),
+            Some(r) if r.state.is_final() => {
+                r.message.clone().unwrap_or_else(|| format!("the run is {} and took no step", r.state))
+            }
             Some(r) => match &r.progress {
                 Some(progress) => {
-                    let left = progress.eta_ms.map_or(String::new(), |ms| format!(", {} left", number::duration(ms)));
+                    let left = progress
+                        .eta_ms
+                        .map_or(String::new(), |ms| format!(", {} left", number::duration(ms)));
                     format!("{}: {} of {}{left}", progress.phase, progress.done, progress.total)
                 }
                 None => r.message.clone().unwrap_or_else(|| format!("{}: no step yet", r.state)),
@@ -111,7 +140,9 @@ fn chart(app: &App, p: &mut Painter<'_>, area: Rect, id: &str, record: Option<&R
         let points = other.loss();
         lines.push(Line { points: if state.smooth { smooth(&points, SMOOTHING) } else { points }, role });
         let sign = p.look.signs.marks[(i + 1) % p.look.signs.marks.len()];
-        marks.extend(other.evals.iter().filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role })));
+        marks.extend(
+            other.evals.iter().filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role })),
+        );
     }
     let points = series.loss();
     if state.smooth {
@@ -121,7 +152,12 @@ fn chart(app: &App, p: &mut Painter<'_>, area: Rect, id: &str, record: Option<&R
         lines.push(Line { points, role: Role::Curve });
     }
     let sign = p.look.signs.marks[0];
-    marks.extend(series.evals.iter().filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role: Role::Eval })));
+    marks.extend(
+        series
+            .evals
+            .iter()
+            .filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role: Role::Eval })),
+    );
     for line in &lines {
         values.extend(line.points.iter().filter(|(x, _)| inside(*x)).map(|(_, y)| *y));
     }
@@ -139,7 +175,12 @@ fn legend(p: &mut Painter<'_>, inner: Rect, state: &TrainState, others: &[(&Stri
     x = p.pieces(inner, x, 0, &[(sign.into(), Role::Eval), (" eval  ".into(), Role::Text)]);
     for (i, (run, _)) in others.iter().enumerate() {
         let sign = p.look.signs.marks[(i + 1) % p.look.signs.marks.len()];
-        x = p.pieces(inner, x, 0, &[(format!("{line}{sign}"), Role::series(i + 1)), (format!(" {run}  "), Role::Text)]);
+        x = p.pieces(
+            inner,
+            x,
+            0,
+            &[(format!("{line}{sign}"), Role::series(i + 1)), (format!(" {run}  "), Role::Text)],
+        );
     }
     if let Some(step) = state.cursor {
         p.put_right(inner, inner.width, 0, 16, &format!("cursor at {step}"), Role::Title);
@@ -180,9 +221,19 @@ fn samples(p: &mut Painter<'_>, area: Rect, series: &RunSeries, title: &str) {
     }
 }
 
-fn figures(p: &mut Painter<'_>, area: Rect, state: &TrainState, record: Option<&RunRecord>, series: &RunSeries, title: &str) {
+fn figures(
+    p: &mut Painter<'_>,
+    area: Rect,
+    state: &TrainState,
+    record: Option<&RunRecord>,
+    series: &RunSeries,
+    title: &str,
+) {
     let point = series.at(state.cursor.unwrap_or(u64::MAX));
-    let title = point.map_or_else(|| title.to_owned(), |s| format!("{title} {} step {} of {}", p.look.signs.dot, s.step, series.total));
+    let title = point.map_or_else(
+        || title.to_owned(),
+        |s| format!("{title} {} step {} of {}", p.look.signs.dot, s.step, series.total),
+    );
     let inner = p.pane(area, &title, false);
     let mut pairs: Vec<(String, String)> = Vec::new();
     if let Some(s) = point {
@@ -227,7 +278,12 @@ fn log(p: &mut Painter<'_>, area: Rect, state: &TrainState, series: &RunSeries, 
         p.put(inner, 0, y, inner.width, &format!("{sign} {text}"), role);
         y += 1;
     }
-    log_lines(p, Rect { y: inner.y + y, height: inner.height.saturating_sub(y), ..inner }, series, state.scroll);
+    log_lines(
+        p,
+        Rect { y: inner.y + y, height: inner.height.saturating_sub(y), ..inner },
+        series,
+        state.scroll,
+    );
 }
 
 /// The last lines of a run's log; `back` lines further up.
@@ -235,7 +291,11 @@ pub fn log_lines(p: &mut Painter<'_>, area: Rect, series: &RunSeries, back: usiz
     let height = usize::from(area.height);
     let mut lines: Vec<(String, Role)> = Vec::new();
     for (_, tone, text) in series.log.iter().rev() {
-        let (sign, role) = if *tone == Tone::Warning { (p.look.signs.warning, Role::Warning) } else { (p.look.signs.dot, Role::Text) };
+        let (sign, role) = if *tone == Tone::Warning {
+            (p.look.signs.warning, Role::Warning)
+        } else {
+            (p.look.signs.dot, Role::Text)
+        };
         let wrapped = text::wrap(text, usize::from(area.width.saturating_sub(2)), 4);
         // Built from the end: the first line of a message comes last.
         for (i, line) in wrapped.iter().enumerate().rev() {
