@@ -1,3 +1,4 @@
 //! The measurements behind `tunebench bench`.
 
+pub mod frame;
 pub mod import;

@@ -2,4 +2,5 @@
 
 mod data;
 mod engine;
+mod screens;
 mod train;

@@ -161,7 +161,7 @@ fn map(state: &StrataState, p: &mut Painter<'_>, area: Rect, tabs: Option<String
         .get(state.selected)
         .and_then(|e| if let Entry::Stratum(i, _) = e { Some(*i) } else { None });
     let place = |v: f32, n: u16| {
-        let at = ((v.clamp(-1.0, 1.0) + 1.0) / 2.0 * f32::from(n.saturating_sub(1))).round();
+        let at = (f32::midpoint(v.clamp(-1.0, 1.0), 1.0) * f32::from(n.saturating_sub(1))).round();
         if at.is_finite() { at as usize } else { 0 }
     };
     let mut grid = Grid::new(inner.width, inner.height);
