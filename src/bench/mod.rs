@@ -2,3 +2,4 @@
 
 pub mod frame;
 pub mod import;
+pub mod train_step;
