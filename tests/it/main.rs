@@ -4,5 +4,6 @@
 mod data;
 mod engine;
 mod models;
+mod screens;
 mod train;
 mod demo;
