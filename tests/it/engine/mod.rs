@@ -111,7 +111,7 @@ fn two_workspaces_of_a_user_take_turns_on_the_device() {
     let launched = two.command(&["run", "eval", "--detach", "--json"]).env("TMPDIR", &tmp).output().unwrap();
     assert!(launched.status.success(), "{launched:?}");
     let waiting = until("the second run to say what it waits for", || {
-        let record = two.record("eval-1");
+        let record = two.record("strata-1");
         record["message"].as_str().is_some_and(|m| m.contains(&busy)).then_some(record)
     });
     assert_eq!(waiting["state"], "queued");
