@@ -275,7 +275,11 @@ impl<'a> Teacher<'a> {
         let wording = self.punctuated(&wording);
         if self.r.chance(0.3) {
             let role = capital(self.r.word(&vague.roles));
-            let place = if self.r.chance(0.4) { format!(" of the {}", unknown_word(&mut self.r)) } else { String::new() };
+            let place = if self.r.chance(0.4) {
+                format!(" of the {}", unknown_word(&mut self.r))
+            } else {
+                String::new()
+            };
             return format!("{role}{place}. {}", capital(&wording));
         }
         wording
@@ -339,7 +343,8 @@ impl<'a> Teacher<'a> {
 /// Syllables that make no word.
 fn unknown_word(r: &mut Random) -> String {
     const STARTS: [&str; 20] = [
-        "b", "br", "c", "ch", "d", "f", "g", "gr", "h", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "th", "w",
+        "b", "br", "c", "ch", "d", "f", "g", "gr", "h", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "th",
+        "w",
     ];
     const MIDDLES: [&str; 8] = ["a", "e", "ea", "i", "o", "ou", "u", "y"];
     const ENDS: [&str; 10] = ["", "", "l", "m", "n", "nd", "r", "rt", "s", "t"];

@@ -123,13 +123,11 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
         return Ok(k.clone());
     }
     if engine.read(|s| s.runs.contains_key(name)) {
-        let of_run = engine
-            .read(|s| s.runs.get(name).map(|r| r.folder.clone()))
-            .and_then(|folder| {
-                let mut candidate = folder.read_result()?.candidate?;
-                relocate(&mut candidate, &folder);
-                Some((candidate, folder))
-            });
+        let of_run = engine.read(|s| s.runs.get(name).map(|r| r.folder.clone())).and_then(|folder| {
+            let mut candidate = folder.read_result()?.candidate?;
+            relocate(&mut candidate, &folder);
+            Some((candidate, folder))
+        });
         return match of_run {
             Some((candidate, folder)) => {
                 let shown = known.iter().find(|k| k.candidate.id() == candidate.id());

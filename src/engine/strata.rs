@@ -82,10 +82,8 @@ impl StrataIndex {
 /// The newest strata that can be read; none before the first run.
 pub fn latest(engine: &Engine) -> Result<Option<Arc<StrataIndex>>, Failure> {
     let (mut runs, names) = engine.read(|state| {
-        let done = state
-            .runs
-            .values()
-            .filter(|r| r.record.kind == RunKind::Strata && r.record.state.has_result());
+        let done =
+            state.runs.values().filter(|r| r.record.kind == RunKind::Strata && r.record.state.has_result());
         let runs: Vec<_> =
             done.map(|r| (r.record.ended_ms, r.record.run.clone(), r.folder.clone())).collect();
         (runs, state.decisions.strata.clone())

@@ -102,8 +102,11 @@ fn the_base_model_reads_its_lessons_as_its_chat_template_writes_them() {
     let template = ChatTemplate::load(&dir).unwrap().unwrap();
     assert!((1_000_000..4_000_000).contains(&decoder.parameters()));
 
-    let turns =
-        [Message::user("topic: my card is late"), Message::assistant("cards"), Message::user("and the problem?")];
+    let turns = [
+        Message::user("topic: my card is late"),
+        Message::assistant("cards"),
+        Message::user("and the problem?"),
+    ];
     let prompt = template.render(&turns, true).unwrap();
     assert_eq!(
         prompt,
