@@ -60,11 +60,27 @@ pub fn launch(
         // Wrong wishes are refused now, not when the strata are done.
         let candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
         check_keys(&candidate, &keys)?;
-        if parts::parts(engine, &dataset)?.iter().any(Option::is_none) {
+        if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             needs = Some(strata_run(engine)?);
         }
     }
     create(engine, kind, set, needs)
+}
+
+/// Rows without a part get one here where strata that know them are built already: a strata run may have ended
+/// only just now, with its parts not given out yet.
+fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<bool, Failure> {
+    let missing = |parts: &[Option<Part>]| parts.iter().any(Option::is_none);
+    let parts = parts::parts(engine, dataset)?;
+    if !missing(&parts) {
+        return Ok(true);
+    }
+    let strata = strata_of(strata::latest(engine)?.as_deref(), dataset);
+    if parts.iter().zip(&strata).any(|(part, stratum)| part.is_none() && stratum.is_none()) {
+        return Ok(false);
+    }
+    parts::assign(engine, ws, dataset, &strata)?;
+    Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
 /// Keys come with the launch, are held against what the candidate names, and go no further than this process.
