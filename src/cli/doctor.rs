@@ -115,7 +115,10 @@ fn cuda_libraries() -> Check {
     }
     Check {
         remedy: found.driver.then(|| {
-            format!("name the folder that holds them in {} (the Python wheels of PyTorch bring them)", cuda::LIBS_VARIABLE)
+            format!(
+                "name the folder that holds them in {} (the Python wheels of PyTorch bring them)",
+                cuda::LIBS_VARIABLE
+            )
         }),
         ..Check::good("cuda", format!("not found: {}; runs use the CPU", missing.join(", ")))
     }

@@ -165,7 +165,8 @@ impl<'a> Show<'a> {
             }
             EventBody::Eval { step, loss, metrics } => {
                 let loss = loss.map(|l| format!(" loss {}", number(l))).unwrap_or_default();
-                let metrics: Vec<String> = metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
+                let metrics: Vec<String> =
+                    metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
                 self.line(&format!("step {step}: dev{loss}{}", metrics.concat()));
             }
             EventBody::Log { message } => self.line(message),

@@ -58,7 +58,10 @@ pub fn launch(
     let mut needs = None;
     if kind != RunKind::Strata {
         // Wrong wishes are refused now, not when the strata are done.
-        let candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
+        let mut candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
+        if kind == RunKind::Train {
+            candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
+        }
         check_keys(&candidate, &keys)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             needs = Some(strata_run(engine)?);
@@ -214,9 +217,11 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             (Job::Train { train, eval: config.eval.clone() }, seed)
         }
     };
-    let candidate = match launch.kind {
-        RunKind::Strata => None,
-        _ => Some(candidates::resolve(engine, &ws, &dataset, candidate.as_deref())?),
+    let resolve = || candidates::resolve(engine, &ws, &dataset, candidate.as_deref());
+    let candidate = match &job {
+        Job::Strata(_) => None,
+        Job::Eval(_) => Some(resolve()?),
+        Job::Train { train, .. } => Some(candidates::for_training(engine, &ws, resolve()?, train)?),
     };
     let rows = run_rows(engine, &ws, &dataset, launch.kind)?;
     let spec = RunSpec {

@@ -96,7 +96,10 @@ mod tests {
     #[test]
     fn every_kernel_compiles_for_ampere_and_hopper() {
         if !libraries().nvrtc {
-            assert!(std::env::var_os("TUNEBENCH_REQUIRE_NVRTC").is_none(), "nvrtc is required and was not found");
+            assert!(
+                std::env::var_os("TUNEBENCH_REQUIRE_NVRTC").is_none(),
+                "nvrtc is required and was not found"
+            );
             println!("skipped: no nvrtc here; {LIBS_VARIABLE} can name its folder");
             return;
         }
@@ -106,7 +109,8 @@ mod tests {
                 assert!(ptx.contains(".entry"), "{name} for {arch} has no kernel");
             }
         }
-        let log = compile("broken.cu", "extern \"C\" __global__ void f() {\n  nonsense;\n}", "compute_80").unwrap_err();
+        let log = compile("broken.cu", "extern \"C\" __global__ void f() {\n  nonsense;\n}", "compute_80")
+            .unwrap_err();
         assert!(log.contains("broken.cu(2)"), "{log}");
     }
 }
