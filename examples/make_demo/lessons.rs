@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::lexicon::{Kind, Lexicon};
-use crate::messages::{Channel, Message, capital, message, plain};
-use crate::random::Random;
+use super::lexicon::{Kind, Lexicon};
+use super::messages::{Channel, Message, capital, message, plain};
+use super::random::Random;
 
 pub const END: &str = "<|end|>";
 pub const USER: &str = "<|user|>\n";

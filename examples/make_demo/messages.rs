@@ -1,7 +1,7 @@
 //! Messages to a support desk, with greetings, asides, typos and all.
 
-use crate::lexicon::{Kind, Lexicon};
-use crate::random::Random;
+use super::lexicon::{Kind, Lexicon};
+use super::random::Random;
 
 /// How a message came in; each way of writing has its own habits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

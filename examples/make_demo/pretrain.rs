@@ -13,10 +13,10 @@ use tunebench::model::Decoder;
 use tunebench::model::config::ModelConfig;
 use tunebench::model::trainable::{AdamW, Sequence, Trainable};
 
-use crate::lessons::Teacher;
-use crate::lexicon::Lexicon;
-use crate::random::Random;
-use crate::tokens;
+use super::lessons::Teacher;
+use super::lexicon::Lexicon;
+use super::random::Random;
+use super::tokens;
 
 const STEPS: u64 = 1600;
 /// Lessons of one step.
@@ -137,7 +137,7 @@ fn save(decoder: &Decoder, dir: &Path) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), &dir.join("model.safetensors"))?;
-    let write = |name: &str, value: serde_json::Value| crate::write(&dir.join(name), &format!("{value:#}\n"));
+    let write = |name: &str, value: serde_json::Value| super::write(&dir.join(name), &format!("{value:#}\n"));
     write("config.json", config())?;
     write("generation_config.json", json!({ "eos_token_id": 3, "pad_token_id": 0, "do_sample": false }))?;
     write("tokenizer_config.json", tokens::tokenizer_config())

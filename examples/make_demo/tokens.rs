@@ -8,7 +8,7 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder, TokenizerImpl};
 
-use crate::lessons::{ASSISTANT, END, Lesson, USER};
+use super::lessons::{ASSISTANT, END, Lesson, USER};
 
 /// Tokens, the special ones included.
 pub const VOCABULARY: usize = 1536;
