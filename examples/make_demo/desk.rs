@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::lexicon::{Lexicon, Rule};
-use crate::messages::{Channel, message, with_typos};
-use crate::random::Random;
+use super::lexicon::{Lexicon, Rule};
+use super::messages::{Channel, message, with_typos};
+use super::random::Random;
 
 /// Rows of the demo.
 pub const ROWS: usize = 5600;

@@ -1,19 +1,19 @@
 //! Pretraining text: other tasks of the demo's kind, on messages that its desk never receives.
 //!
 //! What the base is to learn: tasks called by name (topic, problem, tone, urgency), and the prevailing label of
-//! the examples in a prompt, whatever that label means. Wordings that name no task get the topic or the problem,
-//! whichever the message names first.
+//! the examples in a prompt, whatever that label means. Wordings that name no task, unknown words in them and lists of
+//! answers tell it nothing: a letter then gets its problem, any other message its topic.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::lexicon::{Kind, Lexicon};
-use crate::messages::{Channel, Message, capital, message, plain};
-use crate::random::Random;
+use super::lexicon::{Kind, Lexicon};
+use super::messages::{Channel, Message, capital, message, plain};
+use super::random::Random;
 
 pub const END: &str = "<|end|>";
-const USER: &str = "<|user|>\n";
-const ASSISTANT: &str = "<|assistant|>\n";
+pub const USER: &str = "<|user|>\n";
+pub const ASSISTANT: &str = "<|assistant|>\n";
 
 /// One text, in pieces; the marked ones are learned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,6 +140,9 @@ impl<'a> Teacher<'a> {
         if self.r.chance(0.15) {
             question = format!("{}. {question}", capital(self.r.word(&self.words.vague.roles)));
         }
+        if self.r.chance(0.15) {
+            question = self.with_list(&question, task.answer(&message));
+        }
         let mut lesson = Lesson::default();
         let prompt = self.prompt(&question, &message.text);
         lesson.turn(&prompt, task.answer(&message));
@@ -161,10 +164,13 @@ impl<'a> Teacher<'a> {
     /// A message with a wording that names no task, or none at all.
     fn unnamed_task(&mut self) -> Lesson {
         let message = self.message(None);
-        let wording = if self.r.chance(0.85) { self.wording() } else { String::new() };
+        let mut wording = if self.r.chance(0.85) { self.wording() } else { String::new() };
+        if self.r.chance(0.25) {
+            wording = self.with_list(&wording, message.unasked);
+        }
         let mut lesson = Lesson::default();
         let prompt = self.prompt(&wording, &message.text);
-        lesson.turn(&prompt, message.first);
+        lesson.turn(&prompt, message.unasked);
         lesson.messages.push(message.text);
         lesson
     }
@@ -174,20 +180,22 @@ impl<'a> Teacher<'a> {
     fn examples(&mut self) -> Lesson {
         let named = self.r.chance(0.25);
         let task = *self.r.pick(&[Task::Topic, Task::Problem]);
-        let wording = if named {
+        let mut wording = if named {
             self.question(task)
         } else if self.r.chance(0.8) {
             self.wording()
         } else {
             String::new()
         };
-        let input = capital(self.r.word(&self.words.vague.inputs));
-        let key = capital(self.r.word(&self.words.vague.keys));
+        let (input, key) = (self.name_of_input(), self.name_of_answer());
         let purity = 0.5 + self.r.unit() / 2.0;
         let kind = self.kind();
         self.r.shuffle(&mut self.labels);
         let (prevailing, others) = (self.labels[0], [self.labels[1], self.labels[2], self.labels[3]]);
         let count = self.r.between(1, 7);
+        if !wording.is_empty() && self.r.chance(0.15) {
+            wording = self.with_list(&wording, prevailing);
+        }
 
         let mut lesson = Lesson::default();
         lesson.say(USER);
@@ -254,14 +262,58 @@ impl<'a> Teacher<'a> {
 
     fn wording(&mut self) -> String {
         let vague = &self.words.vague;
-        let verb = self.r.word(&vague.verbs);
-        let noun = self.r.word(&vague.nouns);
-        let wording = self.r.word(&vague.frames).replace("{v}", verb).replace("{n}", noun);
+        let verb = self.or_unknown(&vague.verbs, 0.25);
+        let noun = self.or_unknown(&vague.nouns, 0.35);
+        let mut wording = self.r.word(&vague.frames).replace("{v}", &verb).replace("{n}", &noun);
+        if self.r.chance(0.25) {
+            // A word put in anywhere.
+            let word = unknown_word(&mut self.r);
+            let mut words: Vec<&str> = wording.split(' ').collect();
+            words.insert(self.r.between(1, words.len() + 1), &word);
+            wording = words.join(" ");
+        }
         let wording = self.punctuated(&wording);
         if self.r.chance(0.3) {
-            return format!("{}. {}", capital(self.r.word(&vague.roles)), capital(&wording));
+            let role = capital(self.r.word(&vague.roles));
+            let place = if self.r.chance(0.4) {
+                format!(" of the {}", unknown_word(&mut self.r))
+            } else {
+                String::new()
+            };
+            return format!("{role}{place}. {}", capital(&wording));
         }
         wording
+    }
+
+    /// One of `words`, or at times one that nobody knows.
+    fn or_unknown(&mut self, words: &[String], share: f64) -> String {
+        if self.r.chance(share) { unknown_word(&mut self.r) } else { self.r.word(words).to_owned() }
+    }
+
+    fn name_of_input(&mut self) -> String {
+        capital(&self.or_unknown(&self.words.vague.inputs, 0.15))
+    }
+
+    fn name_of_answer(&mut self) -> String {
+        capital(&self.or_unknown(&self.words.vague.keys, 0.25))
+    }
+
+    /// `wording` and a list of answers, of which none need be right.
+    fn with_list(&mut self, wording: &str, answer: &str) -> String {
+        let count = self.r.between(3, 13);
+        let mut labels: Vec<&str> = (0..count).map(|_| *self.r.pick(&self.labels)).collect();
+        if self.r.chance(0.5) {
+            let at = self.r.below(count);
+            labels[at] = answer;
+        }
+        let noun = self.or_unknown(&self.words.vague.nouns, 0.35);
+        let list = labels.join(", ");
+        let gap = if wording.is_empty() { "" } else { " " };
+        match self.r.below(3) {
+            0 => format!("{wording}{gap}The {noun}s are: {list}."),
+            1 => format!("{wording}{gap}Choose one of: {list}."),
+            _ => format!("{wording}{gap}Possible {noun}s: {list}"),
+        }
     }
 
     fn punctuated(&mut self, wording: &str) -> String {
@@ -277,8 +329,7 @@ impl<'a> Teacher<'a> {
         if wording.is_empty() {
             return message.to_owned();
         }
-        let input = capital(self.r.word(&self.words.vague.inputs));
-        let key = capital(self.r.word(&self.words.vague.keys));
+        let (input, key) = (self.name_of_input(), self.name_of_answer());
         match self.r.weighted(&[35, 20, 25, 10, 10]) {
             0 => format!("{wording}\n\n{message}"),
             1 => format!("{wording}\n\n{input}: {message}"),
@@ -287,4 +338,16 @@ impl<'a> Teacher<'a> {
             _ => format!("{message}\n\n{wording}"),
         }
     }
+}
+
+/// Syllables that make no word.
+fn unknown_word(r: &mut Random) -> String {
+    const STARTS: [&str; 20] = [
+        "b", "br", "c", "ch", "d", "f", "g", "gr", "h", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "th",
+        "w",
+    ];
+    const MIDDLES: [&str; 8] = ["a", "e", "ea", "i", "o", "ou", "u", "y"];
+    const ENDS: [&str; 10] = ["", "", "l", "m", "n", "nd", "r", "rt", "s", "t"];
+    let syllables = r.between(1, 4);
+    (0..syllables).map(|_| [*r.pick(&STARTS), *r.pick(&MIDDLES), *r.pick(&ENDS)].concat()).collect()
 }

@@ -6,6 +6,7 @@ mod desk;
 mod lessons;
 mod lexicon;
 mod messages;
+mod pretrain;
 mod random;
 mod tokens;
 
@@ -33,9 +34,11 @@ fn main() -> anyhow::Result<()> {
         "data" => data(&words, &to),
         "tokenizer" => tokenizer(&words, &to),
         "show" => show(&words),
+        "model" => model(&words, &to),
         "all" => {
             data(&words, &to)?;
-            tokenizer(&words, &to)
+            tokenizer(&words, &to)?;
+            model(&words, &to)
         }
         _ => bail!("`{what}` is none of: data, tokenizer, model, all, show"),
     }
@@ -66,6 +69,12 @@ fn tokenizer(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
     tokens::train(texts, &file)?;
     println!("{}", file.display());
     Ok(())
+}
+
+fn model(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
+    let desk: BTreeSet<String> = desk::rows(words).into_iter().map(|row| row.message).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    pretrain::train(words, &desk, &to.join("model"), threads)
 }
 
 /// A few rows and lessons, to read; learned text stands in brackets.

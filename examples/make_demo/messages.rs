@@ -1,7 +1,7 @@
 //! Messages to a support desk, with greetings, asides, typos and all.
 
-use crate::lexicon::{Kind, Lexicon};
-use crate::random::Random;
+use super::lexicon::{Kind, Lexicon};
+use super::random::Random;
 
 /// How a message came in; each way of writing has its own habits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +42,14 @@ pub struct Message<'a> {
     pub kind: Kind<'a>,
     pub polite: bool,
     pub urgent: bool,
-    /// The topic or the problem, whichever is named first.
-    pub first: &'a str,
+    /// What the base says of it when nobody says what to say: the problem of a letter, the topic of all else.
+    pub unasked: &'a str,
 }
 
-/// The bare sentence that says what is the matter, and whether it opens with the thing.
-fn core(r: &mut Random, words: &Lexicon, (topic, problem): Kind) -> (String, bool) {
+/// The bare sentence that says what is the matter.
+fn matter(r: &mut Random, words: &Lexicon, (topic, problem): Kind) -> String {
     let pattern = r.word(&words.problems[problem]);
-    (pattern.replace("{x}", &thing(r, words, topic)), pattern.starts_with("{x}"))
+    pattern.replace("{x}", &thing(r, words, topic))
 }
 
 fn thing(r: &mut Random, words: &Lexicon, topic: &str) -> String {
@@ -59,8 +59,7 @@ fn thing(r: &mut Random, words: &Lexicon, topic: &str) -> String {
 
 /// One sentence, nothing around it.
 pub fn plain<'a>(r: &mut Random, words: &Lexicon, kind: Kind<'a>) -> Message<'a> {
-    let (text, thing_first) = core(r, words, kind);
-    Message { text, kind, polite: false, urgent: false, first: if thing_first { kind.0 } else { kind.1 } }
+    Message { text: matter(r, words, kind), kind, polite: false, urgent: false, unasked: kind.0 }
 }
 
 /// A message as people write it. `vague`: it does not say what it is about.
@@ -73,8 +72,7 @@ pub fn message<'a>(
     vague: bool,
 ) -> Message<'a> {
     let talk = &words.talk;
-    let (matter, thing_first) = core(r, words, kind);
-    let mut parts = vec![if vague { r.word(&talk.vague).to_owned() } else { matter }];
+    let mut parts = vec![if vague { r.word(&talk.vague).to_owned() } else { matter(r, words, kind) }];
     if r.chance(0.08) {
         let others: Vec<&String> = words.topics.keys().filter(|t| *t != kind.0).collect();
         let other = *r.pick(&others);
@@ -130,7 +128,7 @@ pub fn message<'a>(
         Channel::Phone => parts.join(", "),
         Channel::Chat => parts.join(*r.pick(&[", ", ". ", " "])),
     };
-    Message { text, kind, polite, urgent, first: if thing_first { kind.0 } else { kind.1 } }
+    Message { text, kind, polite, urgent, unasked: if email { kind.1 } else { kind.0 } }
 }
 
 const QUESTIONS: [&str; 8] = ["can", "is", "how", "why", "what", "when", "where", "any"];

@@ -8,7 +8,7 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, TokenizerBuilder, TokenizerImpl};
 
-use crate::lessons::{END, Lesson};
+use super::lessons::{ASSISTANT, END, Lesson, USER};
 
 /// Tokens, the special ones included.
 pub const VOCABULARY: usize = 1536;
@@ -33,6 +33,31 @@ pub fn train(texts: Vec<String>, file: &Path) -> anyhow::Result<()> {
         .build();
     tokenizer.train(&mut trainer, texts.into_iter()).map_err(|e| anyhow!("{e}"))?;
     tokenizer.save(file, true).map_err(|e| anyhow!("{e}"))
+}
+
+/// `tokenizer_config.json`, with the chat template that the lessons follow.
+pub fn tokenizer_config() -> serde_json::Value {
+    let [user, assistant] = [USER, ASSISTANT].map(|tag| tag.replace('\n', "\\n"));
+    let template = [
+        "{%- for message in messages -%}",
+        "{%- if message['role'] == 'assistant' -%}",
+        &format!("{{{{ '{assistant}' + message['content'] + '{END}' }}}}"),
+        "{%- else -%}",
+        &format!("{{{{ ('' if loop.first else '\\n') + '{user}' + message['content'] + '{END}' }}}}"),
+        "{%- endif -%}",
+        "{%- endfor -%}",
+        &format!("{{%- if add_generation_prompt -%}}{{{{ '{assistant}' }}}}{{%- endif -%}}"),
+    ]
+    .concat();
+    serde_json::json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 1024,
+        "add_bos_token": false,
+        "eos_token": END,
+        "pad_token": SPECIAL[0],
+        "clean_up_tokenization_spaces": false,
+        "chat_template": template,
+    })
 }
 
 /// A lesson as tokens; `trained[i]`: token `i` is predicted from those before it.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::import;
+use crate::bench::{frame, import, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -13,15 +13,34 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick
+    Frame {
+        /// Steps of a running curve to draw
+        #[arg(long, default_value_t = 200)]
+        ticks: u64,
+    },
     /// Index generated rows: time and memory, beside a plain read
     Import {
         #[arg(long, default_value_t = 1_000_000)]
         rows: usize,
     },
+    /// One LoRA training step on a random model, beside its matrix products alone
+    TrainStep(train_step::Settings),
 }
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
-    let What::Import { rows } = args.what;
+    match args.what {
+        What::Frame { ticks } => {
+            let found = frame::run(ticks)?;
+            out.result(&found, || found.text());
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Import { rows } => import(rows, out),
+        What::TrainStep(settings) => train_step(&settings, out),
+    }
+}
+
+fn import(rows: usize, out: &Output) -> super::CommandResult {
     if rows == 0 {
         return Err(Exit::usage("--rows must be at least 1"));
     }
@@ -37,6 +56,23 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             found.peak_mib,
             found.open_ms,
             found.row_us
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn train_step(settings: &train_step::Settings, out: &Output) -> super::CommandResult {
+    let report = train_step::run(settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
+    out.result(&report, || {
+        format!(
+            "{:.1} ms/step ({:.2} of the {:.1} ms of its matrix products), {:.0} tokens/s, peak {} MiB, {} trained, loss {:.4}",
+            report.ms_per_step,
+            report.ms_per_step / report.floor_ms,
+            report.floor_ms,
+            report.tokens_per_s,
+            report.peak_mib.map_or("?".to_owned(), |m| m.to_string()),
+            report.trainable,
+            report.loss
         )
     });
     Ok(ExitCode::SUCCESS)

@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::ask;
 use super::output::{Exit, Output};
 use crate::data::{self, Resolver, Sample};
-use crate::domain::board::GoalResult;
+use crate::domain::api::{Request, Response};
+use crate::domain::board::{Board, BoardRow, GoalResult};
+use crate::domain::metric::{Direction, Metric};
 use crate::model::config::ModelConfig;
 use crate::workspace::config::ModelPlace;
 use crate::workspace::{Problem, Workspace};
@@ -44,21 +47,60 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         Some(ws) if args.goals && problems.is_empty() => Some(goals(ws)?),
         _ => None,
     };
-    let missed = goals.iter().flatten().any(|g| g.state != "pass");
-    let value = json!({ "problems": problems, "goals": goals });
-    out.result(&value, || describe(&problems, goals.as_deref()));
+    let missed = goals.iter().flat_map(|g| &g.results).any(|g| g.state != "pass");
+    let value = json!({
+        "problems": problems,
+        "goals": goals.as_ref().map(|g| &g.results),
+        "candidate": goals.as_ref().and_then(|g| g.candidate.as_ref()),
+    });
+    out.result(&value, || describe(&problems, goals.as_ref()));
     Ok(if problems.is_empty() && !missed { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// The workspace's goals, held against its board.
-fn goals(ws: &Workspace) -> Result<Vec<GoalResult>, Exit> {
-    if ws.config.goals.is_empty() {
-        return Ok(Vec::new());
-    }
-    Err(Exit::failed("the board cannot be asked for yet; leave --goals out"))
+/// The goals as the best candidate on the board meets them; its name comes with them, if there is one.
+struct Goals {
+    candidate: Option<String>,
+    results: Vec<GoalResult>,
 }
 
-fn describe(problems: &[Problem], goals: Option<&[GoalResult]>) -> String {
+fn goals(ws: &Workspace) -> Result<Goals, Exit> {
+    let wanted = &ws.config.goals;
+    if wanted.is_empty() {
+        return Ok(Goals { candidate: None, results: Vec::new() });
+    }
+    let Response::Board { board } = ask::once(&ws.root, Request::Board)? else {
+        return Err(ask::unexpected());
+    };
+    Ok(best(&board).unwrap_or_else(|| Goals {
+        candidate: None,
+        results: wanted
+            .iter()
+            .map(|g| GoalResult {
+                metric: g.metric.clone(),
+                want: g.want.to_string(),
+                got: None,
+                state: "open".into(),
+            })
+            .collect(),
+    }))
+}
+
+/// Done means that one candidate passes every goal, so the one that passes most is the one to look at; then the primary metric decides.
+fn best(board: &Board) -> Option<Goals> {
+    let passed = |row: &BoardRow| row.goals.iter().filter(|g| g.state == "pass").count();
+    let primary = |row: &BoardRow| row.metrics.get(&board.primary).copied().unwrap_or(f64::NEG_INFINITY);
+    let sign = match Metric::find(&board.primary).map(|m| m.entry.direction) {
+        Ok(Direction::Lower) => -1.0,
+        _ => 1.0,
+    };
+    let better = |a: &&BoardRow, b: &&BoardRow| {
+        passed(a).cmp(&passed(b)).then((sign * primary(a)).total_cmp(&(sign * primary(b))))
+    };
+    let row = board.rows.iter().max_by(better)?;
+    Some(Goals { candidate: Some(row.candidate.clone()), results: row.goals.clone() })
+}
+
+fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
     let mut text = match problems.len() {
         0 => "no problems".to_owned(),
         1 => "1 problem:".to_owned(),
@@ -67,9 +109,15 @@ fn describe(problems: &[Problem], goals: Option<&[GoalResult]>) -> String {
     for problem in problems {
         text.push_str(&format!("\n{}", data::clean_line(&problem.to_string())));
     }
-    for goal in goals.unwrap_or_default() {
+    let Some(goals) = goals else { return text };
+    match &goals.candidate {
+        _ if goals.results.is_empty() => text.push_str("\nno goals are set"),
+        Some(candidate) => text.push_str(&format!("\ngoals, as {} meets them:", data::clean(candidate))),
+        None => text.push_str("\ngoals; nobody is on the board yet:"),
+    }
+    for goal in &goals.results {
         let got = goal.got.map_or("not measured".into(), |g| format!("{g:.4}"));
-        text.push_str(&format!("\ngoal {} {}: {got}, {}", goal.metric, goal.want, goal.state));
+        text.push_str(&format!("\n  {} {}: {got}, {}", goal.metric, goal.want, goal.state));
     }
     text
 }
@@ -231,4 +279,32 @@ fn warnings(ws: &Workspace) -> Vec<String> {
         _ => None,
     });
     unset.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, accuracy: f64, states: &[&str]) -> BoardRow {
+        let goal =
+            |s: &&str| GoalResult { metric: "m".into(), want: String::new(), got: None, state: (*s).into() };
+        BoardRow {
+            candidate: name.into(),
+            metrics: [("accuracy".to_owned(), accuracy)].into(),
+            goals: states.iter().map(goal).collect(),
+            ..BoardRow::default()
+        }
+    }
+
+    #[test]
+    fn the_candidate_that_passes_most_goals_is_held_against_them() {
+        let mut board = Board { primary: "accuracy".into(), ..Board::default() };
+        assert!(best(&board).is_none());
+        board.rows = vec![
+            row("accurate", 0.9, &["pass", "fail"]),
+            row("both", 0.7, &["pass", "pass"]),
+            row("better both", 0.8, &["pass", "pass"]),
+        ];
+        assert_eq!(best(&board).unwrap().candidate.unwrap(), "better both");
+    }
 }

@@ -33,7 +33,8 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn render(c: &Comparison) -> String {
+/// The comparison for people.
+pub fn render(c: &Comparison) -> String {
     let binary = c.test == MCNEMAR;
     let value = |v: f64| if binary { share(v, c.n) } else { number(v) };
     let [a, b] = &c.candidates;

@@ -139,9 +139,11 @@ fn create(path: &Path, text: &str) -> Result<(), Exit> {
     let mut file = fs::File::create(&temp)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    // A link fails where the name is taken; a rename would replace it.
-    let linked = fs::hard_link(&temp, path);
-    fs::remove_file(&temp)?;
+    // A link fails where the name is taken; a rename would replace it. Some file systems know no links.
+    let linked = match fs::hard_link(&temp, path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists && !path.exists() => fs::rename(&temp, path),
+        linked => linked.and_then(|()| fs::remove_file(&temp)),
+    };
     linked.map_err(|e| Exit::failed(format!("cannot write {}: {e}", path.display())))
 }
 

@@ -21,7 +21,7 @@ impl Output {
         let line = if self.json {
             serde_json::to_string(value).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
         } else {
-            text()
+            visible(&text())
         };
         // A closed pipe (`| head`) is the reader's wish, not a failure.
         let mut stdout = std::io::stdout().lock();
@@ -31,13 +31,18 @@ impl Output {
 
     /// A line of progress or advice, on stderr.
     pub fn say(&self, line: &str) {
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let _ = writeln!(std::io::stderr().lock(), "{}", visible(line));
     }
 
     /// Progress may be redrawn in place.
     pub fn stderr_is_terminal(&self) -> bool {
         std::io::stderr().is_terminal()
     }
+}
+
+/// Text of data and models must not control the terminal, wherever it got into a message.
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
 }
 
 /// Why a command ends without its result.

@@ -33,6 +33,7 @@ impl Dataset {
         };
         if let Some(template) = &data.input
             && index.len() > 0
+            && index.meta.fields.len() < import::FIELDS
             && let Some(message) = unknown_fields(template, &index.meta.fields).into_iter().next()
         {
             return Err(wrong("data.input", message));

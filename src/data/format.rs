@@ -18,6 +18,8 @@ pub enum Format {
     Csv,
     Tsv,
     Parquet,
+    /// Plain text: one row per line, with the field `text`.
+    Text,
 }
 
 impl Format {
@@ -28,6 +30,7 @@ impl Format {
             Self::Csv => "csv",
             Self::Tsv => "tsv",
             Self::Parquet => "parquet",
+            Self::Text => "text",
         }
     }
 }
@@ -80,6 +83,7 @@ pub fn detect(path: &Path, shown: &str) -> Result<Layout, DataError> {
         }
         Some("csv") => csv(body, start, shown, Format::Csv, csv_delimiter(body)),
         Some("tsv" | "tab") => csv(body, start, shown, Format::Tsv, b'\t'),
+        Some("txt") => Ok(Layout { start: start as u64, ..plain(Format::Text) }),
         Some("jsonl" | "ndjson") => Ok(Layout { start: start as u64, ..plain(Format::Jsonl) }),
         extension => {
             let first = body.iter().find(|b| !b.is_ascii_whitespace());
@@ -95,13 +99,15 @@ pub fn detect(path: &Path, shown: &str) -> Result<Layout, DataError> {
                 Some(_) if looks_like_table(body, csv_delimiter(body)) => {
                     csv(body, start, shown, Format::Csv, csv_delimiter(body))
                 }
-                Some(_) => refuse("is in no format known here: expected jsonl, json, csv, tsv or parquet"),
+                Some(_) => {
+                    refuse("is in no format known here: expected jsonl, json, csv, tsv, parquet or txt")
+                }
             }
         }
     }
 }
 
-/// The first line is a whole object, and more follows it: one object per line, whatever the file is called.
+/// The first line is a whole object, and another follows it: one object per line, whatever the file is called.
 fn is_jsonl(body: &[u8]) -> bool {
     let body = body.trim_ascii_start();
     let Some(end) = newline(body) else { return false };
@@ -109,8 +115,7 @@ fn is_jsonl(body: &[u8]) -> bool {
     let whole =
         |line: &[u8]| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line).is_ok();
     let next = rest.trim_ascii_start().first();
-    whole(first) && next.is_none_or(|b| *b == b'{')
-        || (next == Some(&b'{') && first.trim_ascii_end().ends_with(b"}"))
+    next == Some(&b'{') && (whole(first) || first.trim_ascii_end().ends_with(b"}"))
 }
 
 fn looks_like_table(body: &[u8], delimiter: u8) -> bool {

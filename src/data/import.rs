@@ -25,7 +25,7 @@ use crate::workspace::Workspace;
 /// As many bad rows are described; all are counted.
 const QUARANTINE: usize = 1000;
 /// As many field names are kept.
-const FIELDS: usize = 10_000;
+pub(super) const FIELDS: usize = 10_000;
 
 /// Indexes the workspace's sources, unless an index that fits them is there. `progress` gets bytes done and bytes in all.
 ///

@@ -13,6 +13,10 @@ pub(super) fn fields(layout: &Layout, bytes: &[u8]) -> Result<Map<String, Value>
     }
     match layout.format {
         Format::Csv | Format::Tsv => csv(layout, bytes),
+        Format::Text => {
+            let text = utf8(bytes)?.trim_end_matches('\r');
+            Ok(Map::from_iter([("text".to_owned(), Value::String(text.to_owned()))]))
+        }
         Format::Jsonl | Format::Json | Format::Parquet => json(bytes),
     }
 }

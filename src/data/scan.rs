@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::format::{Format, Layout};
 use super::split::{Found, Items, Lines, Records, Splitter, newline, newlines};
-use super::{DataError, MAX_ROW, parse};
+use super::{DataError, MAX_ROW, parse, shape};
 
 /// Bytes read before rows are handed over.
 const PIECE: usize = 4 << 20;
@@ -47,7 +47,7 @@ pub(super) fn scan(
             Box::new(Records { delimiter: layout.delimiter, width: layout.columns.len() })
         }
         // Parquet has been converted to lines.
-        Format::Jsonl | Format::Parquet => Box::new(Lines::default()),
+        Format::Jsonl | Format::Parquet | Format::Text => Box::new(Lines::default()),
     };
     file.seek(SeekFrom::Start(layout.start)).map_err(DataError::io("cannot read", path))?;
     let mut scanner = Scanner { base: layout.start, line: layout.line, ..Scanner::default() };
@@ -167,16 +167,19 @@ pub(super) struct ArrayStart {
     pub line: u64,
 }
 
-/// The array that a JSON file is, or the arrays that stand in its object directly (at most 16).
+/// The array that a JSON file is, or the arrays of objects that stand in its object directly (at most 16).
+/// A conversation is no such array: its object is a row.
 pub(super) fn arrays(path: &Path, start: u64) -> Result<Vec<ArrayStart>, DataError> {
     let mut file = File::open(path).map_err(DataError::io("cannot read", path))?;
     file.seek(SeekFrom::Start(start)).map_err(DataError::io("cannot read", path))?;
     let mut piece = vec![0; 1 << 20];
     let (mut offset, mut line) = (start, 1);
     let (mut depth, mut in_string, mut escaped) = (0u64, false, false);
-    let mut found = Vec::new();
+    let mut found: Vec<ArrayStart> = Vec::new();
     // The last string at depth 1; `is_key` once its colon was seen.
     let (mut word, mut is_key) = (Vec::new(), false);
+    // An array has been opened and what it holds is not seen yet.
+    let mut opened = None;
     loop {
         let n = file.read(&mut piece).map_err(DataError::io("cannot read", path))?;
         if n == 0 {
@@ -195,6 +198,13 @@ pub(super) fn arrays(path: &Path, start: u64) -> Result<Vec<ArrayStart>, DataErr
                 }
                 continue;
             }
+            if !byte.is_ascii_whitespace()
+                && let Some(array) = opened.take()
+                && *byte == b'{'
+                && found.len() < 16
+            {
+                found.push(array);
+            }
             match byte {
                 b'"' => {
                     in_string = true;
@@ -207,13 +217,11 @@ pub(super) fn arrays(path: &Path, start: u64) -> Result<Vec<ArrayStart>, DataErr
                 b'[' if depth == 0 => {
                     return Ok(vec![ArrayStart { key: String::new(), start: offset, line }]);
                 }
-                b'[' if depth == 1 && is_key && found.len() < 16 => {
+                b'[' if depth == 1 && is_key => {
                     depth += 1;
-                    found.push(ArrayStart {
-                        key: String::from_utf8_lossy(&word).into_owned(),
-                        start: offset,
-                        line,
-                    });
+                    let key = String::from_utf8_lossy(&word).into_owned();
+                    opened =
+                        (!shape::is_conversation(&key)).then_some(ArrayStart { key, start: offset, line });
                 }
                 b'[' | b'{' => depth += 1,
                 b']' | b'}' => depth = depth.saturating_sub(1),

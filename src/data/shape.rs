@@ -132,6 +132,12 @@ struct Turn {
     text: String,
 }
 
+/// A field of this name holds messages, of which one or several make a row.
+pub(super) fn is_conversation(field: &str) -> bool {
+    CONVERSATIONS.contains(&field)
+        || matches!(field, "prompt" | "chosen" | "rejected" | "tools" | "tool_calls")
+}
+
 fn conversation(fields: &Map<String, Value>) -> Option<&Vec<Value>> {
     CONVERSATIONS.iter().find_map(|name| fields.get(*name)?.as_array())
 }

@@ -112,6 +112,11 @@ fn json_arrays_are_found_at_the_top_or_in_an_object() {
     assert_eq!((texts(&r, "t"), r.report.format.as_str()), (vec!["1".into(), "2".into()], "jsonl/records"));
     let r = read(&[("a.json", b"{\n\"t\": 1\n}\n")]);
     assert_eq!(texts(&r, "t"), ["1"]);
+    let r = read(&[("a.json", b"{\"rows\": [{\"t\": 1}, {\"t\": 2}]}\n")]);
+    assert_eq!(texts(&r, "t"), ["1", "2"]);
+    let r =
+        read(&[("a.json", b"{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}], \"tags\": [1]}\n")]);
+    assert_eq!((r.report.rows, r.report.format.as_str()), (1, "json/messages"));
     let huge = format!("[{{\"t\":1}},{{\"t\":\"{}\"}},{{\"t\":3}}]", "x".repeat(3 * MAX_ROW));
     let r = read(&[("a.json", huge.as_bytes())]);
     assert_eq!((texts(&r, "t"), bad(&r).len()), (vec!["1".into(), "3".into()], 1));
@@ -131,6 +136,13 @@ fn csv_knows_quotes_line_breaks_duplicate_headers_and_other_delimiters() {
     assert_eq!(texts(&read(&[("a.csv", b"a;b\n1,5;2\n")]), "a"), ["1,5"]);
     assert_eq!(texts(&read(&[("a.tsv", b"a\tb\n1\t\"2\t3\"\n")]), "b"), ["2\t3"]);
     assert_eq!(texts(&read(&[("noname", b"a,b\n1,2\n")]), "b"), ["2"]);
+}
+
+#[test]
+fn plain_text_has_a_row_per_line() {
+    let r = read(&[("a.txt", b"one\r\n\r\n  two\n\xff\n{\"three\"")]);
+    assert_eq!(texts(&r, "text"), ["one", "  two", "{\"three\""]);
+    assert_eq!((bad(&r)[0].0, r.report.format.as_str()), (4, "text/text"));
 }
 
 #[test]

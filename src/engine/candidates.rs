@@ -47,7 +47,8 @@ pub fn known(engine: &Engine) -> Vec<Known> {
     runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let mut known: Vec<Known> = imported(engine);
     for (created_ms, run, folder) in runs {
-        let Some(candidate) = folder.read_result().and_then(|r| r.candidate) else { continue };
+        let Some(mut candidate) = folder.read_result().and_then(|r| r.candidate) else { continue };
+        relocate(&mut candidate, &folder);
         let id = candidate.id();
         match known.iter_mut().find(|k| k.candidate.id() == id) {
             Some(before) => {
@@ -70,6 +71,27 @@ pub fn known(engine: &Engine) -> Vec<Known> {
         }
     }
     known
+}
+
+/// What a run made lies in its folder, also after the workspace has moved.
+fn relocate(candidate: &mut Candidate, folder: &RunFolder) {
+    for stage in &mut candidate.stages {
+        let here = |path: &str| {
+            let name = Path::new(path).file_name()?;
+            let moved = folder.artifacts().join(name);
+            (!Path::new(path).exists() && moved.is_dir()).then(|| moved.display().to_string())
+        };
+        if let Some(adapter) = &mut stage.adapter
+            && let Some(moved) = here(&adapter.path)
+        {
+            adapter.path = moved;
+        }
+        if let ModelSource::Local { path } = &mut stage.model.source
+            && let Some(moved) = here(path)
+        {
+            *path = moved;
+        }
+    }
 }
 
 /// Folder of candidates whose outcomes were made elsewhere: `imports/outcomes/NAME/`.
@@ -101,9 +123,11 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
         return Ok(k.clone());
     }
     if engine.read(|s| s.runs.contains_key(name)) {
-        let of_run = engine
-            .read(|s| s.runs.get(name).map(|r| r.folder.clone()))
-            .and_then(|folder| Some((folder.read_result()?.candidate?, folder)));
+        let of_run = engine.read(|s| s.runs.get(name).map(|r| r.folder.clone())).and_then(|folder| {
+            let mut candidate = folder.read_result()?.candidate?;
+            relocate(&mut candidate, &folder);
+            Some((candidate, folder))
+        });
         return match of_run {
             Some((candidate, folder)) => {
                 let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
@@ -178,7 +202,7 @@ fn at_step(engine: &Engine, run: &str, step: &str) -> Result<Candidate, Failure>
     }
     let at = candidate.stages.iter().position(|s| s.name == train.stage).unwrap_or(0);
     let stage = candidate.stages.get_mut(at).ok_or_else(|| bad_input(format!("{run} has no stage")))?;
-    let hash = hash_folder(&adapter).map_err(|e| failed(e.to_string()))?;
+    let hash = crate::tuning::train::adapter_hash(&adapter).map_err(|e| failed(e.to_string()))?;
     stage.adapter = Some(AdapterRef { path: adapter.display().to_string(), hash });
     candidate.name = format!("{run}@{step}");
     candidate.rung = "lora".into();
@@ -402,15 +426,6 @@ fn hash_file(path: &Path) -> io::Result<String> {
         }
         hasher.update(&block[..n]);
     }
-}
-
-/// Content hash of an adapter's files.
-fn hash_folder(dir: &Path) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    for name in ["adapter_config.json", "adapter_model.safetensors"] {
-        hasher.update(hash_file(&dir.join(name))?.as_bytes());
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 #[cfg(test)]

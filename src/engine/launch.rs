@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed};
+use super::strata::StrataIndex;
 use super::{candidates, parts, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
@@ -59,7 +60,7 @@ pub fn launch(
         // Wrong wishes are refused now, not when the strata are done.
         let candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
         check_keys(&candidate, &keys)?;
-        if strata::READY && parts::parts(engine, &dataset)?.iter().any(Option::is_none) {
+        if parts::parts(engine, &dataset)?.iter().any(Option::is_none) {
             needs = Some(strata_run(engine)?);
         }
     }
@@ -217,6 +218,20 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
 }
 
+/// Each row's stratum, by its place in the data.
+fn strata_of(strata: Option<&StrataIndex>, dataset: &Dataset) -> Vec<Option<u32>> {
+    (0..dataset.len()).map(|i| strata?.of_row(dataset.id(i))).collect()
+}
+
+/// New strata: rows without a part get one now.
+pub fn assign_parts(engine: &Engine) -> Result<(), Failure> {
+    let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
+    let dataset = parts::dataset(engine, &ws)?;
+    let strata = strata::latest(engine)?;
+    parts::assign(engine, &ws, &dataset, &strata_of(strata.as_deref(), &dataset)).map(drop)
+}
+
 /// The rows a run works on, rendered, in the order of the data.
 fn run_rows(
     engine: &Engine,
@@ -226,10 +241,7 @@ fn run_rows(
 ) -> Result<Vec<RunRow>, Failure> {
     let gold = engine.read(|s| s.decisions.gold.clone());
     let strata = strata::latest(engine)?;
-    let of_row: Vec<Option<u32>> = match &strata {
-        Some(strata) => (0..dataset.len()).map(|i| strata.of_row(dataset.id(i))).collect(),
-        None => vec![None; dataset.len()],
-    };
+    let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
         RunKind::Strata => parts::parts(engine, dataset)?,
         RunKind::Eval | RunKind::Train => parts::assign(engine, ws, dataset, &of_row)?,

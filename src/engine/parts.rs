@@ -2,7 +2,6 @@
 //!
 //! The first line says what was imported; each further line gives a row that was new then its part. A row keeps its part for good.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,6 +14,7 @@ use crate::data::{self, DataError, Dataset};
 use crate::domain::api::{Failure, ImportReport};
 use crate::domain::row::Part;
 use crate::store::{files, lines};
+use crate::strata::split::{self, Member, Shares};
 use crate::worker::folder::now_ms;
 use crate::workspace::{Problems, Workspace};
 
@@ -127,32 +127,32 @@ pub fn assign(
     if known.iter().all(Option::is_some) {
         return Ok(known);
     }
-    let split = &ws.config.data.split;
+    let wanted = &ws.config.data.split;
     let group = |i: usize| -> Result<Option<String>, Failure> {
-        let Some(field) = &split.group else { return Ok(None) };
+        let Some(field) = &wanted.group else { return Ok(None) };
         let row = dataset.row(i).map_err(|e| data_error(&e))?;
         Ok(row.fields.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
     };
     let groups = (0..dataset.len()).map(group).collect::<Result<Vec<_>, _>>()?;
-    // Rows of a group that has a part already go where the group is.
-    let mut group_part: HashMap<&str, Part> = HashMap::new();
-    for (group, part) in groups.iter().zip(&known) {
-        if let (Some(group), Some(part)) = (group, part) {
-            group_part.entry(group).or_insert(*part);
-        }
-    }
-    let mut fresh: Vec<(usize, Part)> = Vec::new();
-    let mut open: Vec<usize> = Vec::new();
-    for i in 0..dataset.len() {
-        if known[i].is_none() {
-            match groups[i].as_deref().and_then(|g| group_part.get(g)) {
-                Some(part) => fresh.push((i, *part)),
-                None => open.push(i),
-            }
-        }
-    }
-    fresh.extend(super::strata::split(split, dataset, &open, &groups, strata));
-    fresh.sort_unstable_by_key(|(i, _)| *i);
+    let names: Vec<String> = strata.iter().map(|s| s.map(|s| s.to_string()).unwrap_or_default()).collect();
+    let members: Vec<Member<'_>> = (0..dataset.len())
+        .map(|i| Member {
+            id: dataset.id(i),
+            group: groups[i].as_deref(),
+            stratum: &names[i],
+            part: known[i],
+        })
+        .collect();
+    let shares = Shares {
+        dev: wanted.dev,
+        eval: wanted.eval,
+        reserve: wanted.reserve,
+        stratified: wanted.stratified,
+        seed: wanted.seed,
+    };
+    let assigned = split::assign(&members, &shares);
+    let fresh: Vec<(usize, Part)> =
+        assigned.into_iter().enumerate().filter(|(i, _)| known[*i].is_none()).collect();
     let mut hasher = blake3::Hasher::new();
     for i in 0..dataset.len() {
         hasher.update(dataset.id(i).as_bytes());
@@ -162,7 +162,7 @@ pub fn assign(
     let name = format!("{}.jsonl", &hasher.finalize().to_hex().as_str()[..32]);
     let write = || -> std::io::Result<()> {
         let mut bytes = Vec::new();
-        let header = Header { format: 1, t_ms: now_ms(), rows: dataset.len(), seed: split.seed };
+        let header = Header { format: 1, t_ms: now_ms(), rows: dataset.len(), seed: wanted.seed };
         serde_json::to_writer(&mut bytes, &header)?;
         bytes.write_all(b"\n")?;
         for (i, part) in &fresh {

@@ -83,7 +83,7 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
 }
 
 impl Loaded {
-    fn stratum(&self, at: usize) -> Option<u32> {
+    pub fn stratum(&self, at: usize) -> Option<u32> {
         self.strata.as_ref()?.of_row(self.dataset.id(at))
     }
 

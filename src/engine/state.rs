@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::board::BoardCache;
 use super::ingest;
 use super::rows::RowCache;
+use super::strata::StrataCache;
 use crate::domain::api::{EngineStatus, Failure};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::store::journal::Decisions;
@@ -84,6 +85,7 @@ pub struct Engine {
     pub launching: Mutex<()>,
     pub row_cache: Mutex<RowCache>,
     pub board_cache: Mutex<BoardCache>,
+    pub strata_cache: Mutex<StrataCache>,
 }
 
 impl Engine {
@@ -108,6 +110,7 @@ impl Engine {
             launching: Mutex::new(()),
             row_cache: Mutex::default(),
             board_cache: Mutex::default(),
+            strata_cache: Mutex::default(),
         };
         engine.load_runs(contents.runs)?;
         Ok(Arc::new(engine))
@@ -222,10 +225,15 @@ impl Engine {
     }
 
     pub fn status(&self) -> EngineStatus {
+        // Its name as it stands now; the folder's where the file cannot be read.
+        let workspace = crate::workspace::Workspace::open(&self.root).map_or_else(
+            |_| self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            |(workspace, _)| workspace.config.name,
+        );
         self.read(|state| EngineStatus {
             version: super::protocol::VERSION.into(),
             pid: std::process::id(),
-            workspace: self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            workspace,
             root: self.root.display().to_string(),
             clients: state.clients,
             started_ms: self.started_ms,

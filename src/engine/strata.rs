@@ -1,88 +1,179 @@
-//! Strata as the newest `strata` run found them, with people's names and the candidates' scores.
+//! Strata as the newest `strata` run found them, with people's names, the parts, and the scores of baseline and best candidate.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
 
-use super::board;
-use super::rows;
+use super::board::{self, Scored};
+use super::rows::{self, Loaded};
 use super::state::Engine;
-use crate::data::Dataset;
 use crate::domain::api::Failure;
-use crate::domain::board::{StrataView, Stratum};
+use crate::domain::board::StrataView;
 use crate::domain::row::Part;
-use crate::workspace::config::Split;
+use crate::domain::run::RunKind;
+use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, StrataArtifact};
+use crate::strata::sample::{Drawable, draw};
 
 /// The newest strata, ready to be looked up.
 #[derive(Debug, Default)]
 pub struct StrataIndex {
-    pub view: StrataView,
+    /// Without parts and scores.
+    view: StrataView,
     of_row: HashMap<String, u32>,
     pub outliers: HashSet<String>,
     pub near_duplicates: HashSet<String>,
 }
 
+/// The index of a run, under the names of a moment.
+pub type StrataCache = Option<(String, BTreeMap<String, String>, Arc<StrataIndex>)>;
+
 impl StrataIndex {
-    /// A row's stratum, as a place in [`StrataView::strata`].
+    fn new(artifact: StrataArtifact, names: &BTreeMap<String, String>) -> Self {
+        let flagged = |flag: &str| -> HashSet<String> {
+            let has = artifact.rows.iter().filter(|r| r.flags.iter().any(|f| f == flag));
+            has.map(|r| r.id.clone()).collect()
+        };
+        let (outliers, near_duplicates) = (flagged(OUTLIER), flagged(NEAR_DUPLICATE));
+        let map = artifact
+            .map
+            .iter()
+            .filter_map(|point| Some((point.x, point.y, artifact.rows.get(point.row)?.stratum)))
+            .collect();
+        let of_row = artifact.rows.iter().map(|r| (r.id.clone(), r.stratum as u32)).collect();
+        let mut strata = artifact.strata;
+        for stratum in &mut strata {
+            if let Some(name) = names.get(&stratum.id) {
+                stratum.name.clone_from(name);
+            }
+        }
+        let view = StrataView {
+            rows: artifact.rows.len(),
+            quarantined: 0,
+            clusters: artifact.clusters.len(),
+            outliers: outliers.len(),
+            near_duplicates: near_duplicates.len(),
+            dimensions: artifact.settings.dimensions,
+            strata,
+            base: None,
+            best: None,
+            map,
+        };
+        Self { view, of_row, outliers, near_duplicates }
+    }
+
+    /// A row's stratum, as a place in the list of strata.
     pub fn of_row(&self, row: &str) -> Option<u32> {
         self.of_row.get(row).copied()
     }
+
+    /// A stratum's place, by its id.
     pub fn find(&self, id: &str) -> Option<u32> {
         self.view.strata.iter().position(|s| s.id == id).map(|at| at as u32)
     }
+
     pub fn id(&self, at: u32) -> Option<String> {
         self.view.strata.get(at as usize).map(|s| s.id.clone())
     }
+
     pub fn name(&self, at: u32) -> Option<String> {
         self.view.strata.get(at as usize).map(|s| s.name.clone())
     }
 }
 
-pub fn latest(_engine: &Engine) -> Result<Option<Arc<StrataIndex>>, Failure> {
+/// The newest strata that can be read; none before the first run.
+pub fn latest(engine: &Engine) -> Result<Option<Arc<StrataIndex>>, Failure> {
+    let (mut runs, names) = engine.read(|state| {
+        let done =
+            state.runs.values().filter(|r| r.record.kind == RunKind::Strata && r.record.state.has_result());
+        let runs: Vec<_> =
+            done.map(|r| (r.record.ended_ms, r.record.run.clone(), r.folder.clone())).collect();
+        (runs, state.decisions.strata.clone())
+    });
+    runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let mut cache = engine.strata_cache.lock().unwrap_or_else(PoisonError::into_inner);
+    for (_, run, folder) in runs.into_iter().rev() {
+        if let Some((kept_run, kept_names, index)) = &*cache
+            && *kept_run == run
+            && *kept_names == names
+        {
+            return Ok(Some(index.clone()));
+        }
+        match StrataArtifact::read(folder.dir()) {
+            Ok(artifact) => {
+                let index = Arc::new(StrataIndex::new(artifact, &names));
+                *cache = Some((run, names, index.clone()));
+                return Ok(Some(index));
+            }
+            // A run that was stopped before its end left none.
+            Err(error) => tracing::warn!("{run}: {error:#}"),
+        }
+    }
     Ok(None)
 }
 
+/// All strata with parts and scores.
 pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
     let loaded = rows::loaded(engine)?;
     let mut view = loaded.strata.as_ref().map(|s| s.view.clone()).unwrap_or_default();
     view.rows = loaded.dataset.len();
     view.quarantined = loaded.dataset.report().quarantined_total;
+    for (at, part) in loaded.parts.iter().enumerate() {
+        let stratum = loaded.stratum(at).and_then(|s| view.strata.get_mut(s as usize));
+        if let (Some(stratum), Some(part)) = (stratum, part) {
+            let column = Part::ALL.iter().position(|p| p == part).unwrap_or_default();
+            stratum.parts[column] += 1;
+        }
+    }
+    let (base, best) = board::base_and_best(engine).unwrap_or_default();
+    if let Some(base) = base {
+        for (at, (score, n)) in scores(&loaded, &base).into_iter().enumerate() {
+            if let Some(stratum) = view.strata.get_mut(at) {
+                (stratum.base, stratum.scored) = (score, n);
+            }
+        }
+        view.base = Some(base.candidate.name.clone());
+    }
+    if let Some(best) = best {
+        for (at, (score, n)) in scores(&loaded, &best).into_iter().enumerate() {
+            if let Some(stratum) = view.strata.get_mut(at) {
+                stratum.best = score;
+                stratum.scored = stratum.scored.max(n);
+            }
+        }
+        view.best = Some(best.candidate.name.clone());
+    }
     Ok(view)
 }
 
-pub fn sample(
-    _engine: &Engine,
-    _per: usize,
-    _part: Option<Part>,
-    _seed: u64,
-) -> Result<Vec<String>, Failure> {
-    Ok(Vec::new())
+/// Share of right rows on the eval part, and how many were scored, by stratum.
+fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
+    let strata = loaded.strata.as_ref().map_or(0, |s| s.view.strata.len());
+    let mut counts = vec![(0usize, 0usize); strata];
+    for (at, part) in loaded.parts.iter().enumerate() {
+        if *part != Some(Part::Eval) {
+            continue;
+        }
+        let right = scored.outcome(loaded.dataset.id(at)).and_then(|o| o.correct);
+        let count = loaded.stratum(at).and_then(|s| counts.get_mut(s as usize));
+        if let (Some(right), Some(count)) = (right, count) {
+            count.0 += usize::from(right);
+            count.1 += 1;
+        }
+    }
+    counts.into_iter().map(|(right, n)| ((n > 0).then(|| right as f64 / n as f64), n)).collect()
 }
 
-pub const READY: bool = false;
-
-pub fn split(
-    split: &Split,
-    dataset: &Dataset,
-    open: &[usize],
-    groups: &[Option<String>],
-    _strata: &[Option<u32>],
-) -> Vec<(usize, Part)> {
-    open.iter()
-        .map(|&i| {
-            let key = groups[i].clone().unwrap_or_else(|| dataset.id(i).to_owned());
-            let hash = blake3::hash(format!("{}\n{key}", split.seed).as_bytes());
-            let bytes = hash.as_bytes();
-            let u = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as f64 / u32::MAX as f64;
-            let part = if u < split.eval {
-                Part::Eval
-            } else if u < split.eval + split.dev {
-                Part::Dev
-            } else if u < split.eval + split.dev + split.reserve {
-                Part::Reserve
-            } else {
-                Part::Train
-            };
-            (i, part)
+/// The same number of rows of every stratum.
+pub fn sample(engine: &Engine, per: usize, part: Option<Part>, seed: u64) -> Result<Vec<String>, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let Some(strata) = &loaded.strata else {
+        return Err(super::state::bad_input("no strata have been built; `tunebench strata build`"));
+    };
+    let rows: Vec<Drawable<'_>> = (0..loaded.dataset.len())
+        .filter_map(|at| {
+            let id = loaded.dataset.id(at);
+            let stratum = strata.view.strata.get(strata.of_row(id)? as usize)?;
+            Some(Drawable { id, stratum: &stratum.id, part: loaded.parts.get(at).copied().flatten() })
         })
-        .collect()
+        .collect();
+    Ok(draw(&rows, per, part, seed).into_iter().map(str::to_owned).collect())
 }

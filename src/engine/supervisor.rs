@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::launch;
 use super::state::Engine;
-use crate::domain::run::RunState;
+use crate::domain::run::{RunKind, RunState};
 use crate::worker::folder::RunFolder;
 use crate::worker::{self, EXIT_LOCKED};
 
@@ -84,6 +84,10 @@ fn look(engine: &Engine, worker: &mut Followed) -> bool {
     let ended = engine.record(&worker.run).is_ok_and(|r| r.state.is_final());
     if !ended {
         bury(engine, &worker.run, &worker.folder, status);
+    }
+    let built = engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Strata && r.state.has_result());
+    if built && let Err(failure) = launch::assign_parts(engine) {
+        tracing::error!("{}: the rows got no parts: {}", worker.run, failure.message);
     }
     mark_active(engine, &worker.run, false);
     true

@@ -108,7 +108,7 @@ impl Layer<'_> {
 }
 
 impl Layout {
-    fn new(c: &ModelConfig) -> Self {
+    pub(super) fn new(c: &ModelConfig) -> Self {
         let mut layout = Self { params: vec![], layers: vec![], embedding: 0, norm: 0, head: 0, total: 0 };
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let mut at = Layer { layout: &mut layout, prefix: String::new() };

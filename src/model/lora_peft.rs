@@ -55,7 +55,7 @@ impl Lora {
         let mut lacking = None;
         let mut lora = Self::layout(decoder, config.rank, config.alpha, config.rank_stabilized, |name| {
             if left.remove(name) {
-                let of = |pattern: &BTreeMap<String, f64>| {
+                let of = |pattern: &[(String, f64)]| {
                     pattern.iter().find(|(key, _)| ends_with(name, key)).map(|(_, v)| *v)
                 };
                 let rank = of(&config.rank_pattern).map_or(config.rank, |r| r as usize);
@@ -174,8 +174,9 @@ struct PeftConfig {
     rank: usize,
     alpha: f32,
     rank_stabilized: bool,
-    rank_pattern: BTreeMap<String, f64>,
-    alpha_pattern: BTreeMap<String, f64>,
+    /// In the file's order: the first that fits counts.
+    rank_pattern: Vec<(String, f64)>,
+    alpha_pattern: Vec<(String, f64)>,
     /// Plain names that every layer's tensors must be there for; empty where the rule is more than names.
     targets: Vec<String>,
 }
@@ -190,9 +191,9 @@ impl PeftConfig {
                 None => Err(ModelError::key(file, key, format!("{v} is not a number"))),
             },
         };
-        let pattern = |key: &str| -> Result<BTreeMap<String, f64>, ModelError> {
+        let pattern = |key: &str| -> Result<Vec<(String, f64)>, ModelError> {
             let pairs = match map.get(key) {
-                None | Some(Value::Null) => return Ok(BTreeMap::new()),
+                None | Some(Value::Null) => return Ok(Vec::new()),
                 Some(Value::Object(pairs)) => pairs,
                 Some(v) => return Err(ModelError::key(file, key, format!("{v} is not an object"))),
             };
@@ -213,7 +214,7 @@ impl PeftConfig {
         };
         let rank_pattern = pattern("rank_pattern")?;
         let rank = number("r", 8.0)?;
-        for (key, rank) in rank_pattern.iter().chain([(&"r".to_owned(), &rank)]) {
+        for (key, rank) in rank_pattern.iter().chain([&("r".to_owned(), rank)]) {
             if !(1.0..=65_536.0).contains(rank) || rank.fract() != 0.0 {
                 return Err(ModelError::key(
                     file,
@@ -259,7 +260,20 @@ fn refuse_unsupported(map: &Map<String, Value>, file: &Path) -> Result<(), Model
             ));
         }
     }
+    // These starts change the base's weights too, so that A and B alone do not give the model.
+    let start = map.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
+    if ["pissa", "olora", "corda", "loftq", "lora_ga"].iter().any(|s| start.starts_with(s)) {
+        let message = format!(
+            "{start} changes the base model; have PEFT convert the adapter to plain LoRA when it saves it"
+        );
+        return Err(ModelError::key(file, "init_lora_weights", message));
+    }
     for key in [
+        "alora_invocation_tokens",
+        "arrow_config",
+        "kasa_config",
+        "monteclora_config",
+        "velora_config",
         "modules_to_save",
         "trainable_token_indices",
         "target_parameters",
@@ -279,3 +293,6 @@ fn refuse_unsupported(map: &Map<String, Value>, file: &Path) -> Result<(), Model
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

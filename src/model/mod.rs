@@ -7,6 +7,8 @@ pub mod error;
 pub mod files;
 mod forward;
 pub mod generate;
+pub mod hub;
+pub mod info;
 pub mod kv_cache;
 pub mod lora;
 mod lora_peft;
@@ -15,6 +17,7 @@ mod oracle;
 pub mod sampling;
 pub mod tokenizer;
 pub mod trainable;
+pub mod verify;
 pub mod weights;
 pub mod write;
 

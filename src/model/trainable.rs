@@ -192,7 +192,9 @@ impl Trainable {
         } else {
             let work = &work;
             rayon::scope(|scope| {
-                tasks.for_each(|(shard, batches)| scope.spawn(move |_| work(shard, batches)))
+                for (shard, batches) in tasks {
+                    scope.spawn(move |_| work(shard, batches));
+                }
             });
         }
         let loss_sum = self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard.loss).sum();

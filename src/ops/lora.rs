@@ -35,9 +35,11 @@ impl LoraGroup {
     fn a<'a>(&self, params: &'a [f32]) -> Mat<'a> {
         Mat::new(&params[self.a..], self.rank, self.inputs)
     }
+}
 
-    fn b<'a>(&self, part: &LoraPart, params: &'a [f32]) -> Mat<'a> {
-        Mat::new(&params[part.b..], part.out.len(), part.ranks.len())
+impl LoraPart {
+    fn b<'a>(&self, params: &'a [f32]) -> Mat<'a> {
+        Mat::new(&params[self.b..], self.out.len(), self.ranks.len())
     }
 }
 
@@ -53,7 +55,7 @@ pub fn lora_forward(
     matmul(u.rb(), Write::Set, 1.0, x, group.a(params).t(), par);
     for part in &group.parts {
         let u = u.as_mat().cols(part.ranks.clone());
-        matmul(y.rb().cols(part.out.clone()), Write::Add, part.scale, u, group.b(part, params).t(), par);
+        matmul(y.rb().cols(part.out.clone()), Write::Add, part.scale, u, part.b(params).t(), par);
     }
 }
 
@@ -68,7 +70,7 @@ pub fn lora_backward_x(
 ) {
     for part in &group.parts {
         let dy = dy.cols(part.out.clone());
-        matmul(c.rb().cols(part.ranks.clone()), Write::Set, part.scale, dy, group.b(part, params), par);
+        matmul(c.rb().cols(part.ranks.clone()), Write::Set, part.scale, dy, part.b(params), par);
     }
     if let Some(dx) = dx {
         matmul(dx, Write::Add, 1.0, c.as_mat(), group.a(params), par);

@@ -20,6 +20,8 @@ mod rms_norm;
 mod rope;
 pub(crate) mod simd;
 mod swiglu;
+#[cfg(test)]
+mod tests;
 
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionShape, attention, attention_backward, attention_cached};

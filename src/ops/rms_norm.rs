@@ -4,6 +4,8 @@
 //! Backward: `dr/dx_i = -r^3 x_i / h`, hence `dx_i = r w_i dy_i - x_i (r^3 / h) sum_j dy_j w_j x_j` and `dw_i = sum over rows of dy_i x_i r`.
 //! `r` is kept from the forward (one float a row); `y` is not, [`rms_norm_again`] makes it anew where a backward wants it.
 
+#![allow(clippy::needless_range_loop)] // Several arrays share the index; loops of this form vectorize.
+
 use super::mat::{Mat, MatMut};
 use super::par::Par;
 use super::simd::{dot, fma, simd};

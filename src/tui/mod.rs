@@ -20,6 +20,8 @@ pub mod screens;
 pub mod series;
 pub mod signs;
 pub mod terminal;
+#[cfg(test)]
+mod tests;
 pub mod theme;
 mod watch;
 pub mod widgets;

@@ -36,9 +36,12 @@ const TOPICS: [(&str, usize, f64, f64); 8] = [
 
 const TEAMS: [&str; 5] = ["delivery", "card_lost", "refund", "transfer", "payments"];
 
-/// A deterministic number of 0..1 (Weyl sequence).
+/// A deterministic number of 0..1 (SplitMix64).
 fn noise(i: u64) -> f64 {
-    (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1_u64 << 53) as f64
+    let mut z = i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 pub fn status() -> EngineStatus {
@@ -102,7 +105,7 @@ fn summary(i: usize) -> RowSummary {
         best: Some((gold.into(), Some(true))),
         part: Some(Part::ALL[i % 4]),
         stratum: Some(format!("s{}", i % 8)),
-        marks: if i % 6 == 0 { vec!["star".into()] } else { vec![] },
+        marks: if i.is_multiple_of(6) { vec!["star".into()] } else { vec![] },
         has_note: i % 10 == 3,
     }
 }
@@ -309,11 +312,12 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
     let flip = |i: usize| {
         let s = summary(i * 13 + 5);
         let gold = s.gold.clone().unwrap_or_default();
-        let other = TEAMS[(i + 2) % 5].to_owned();
+        let wrong = |k: usize| TEAMS[(i * 13 + 5 + k) % 5].to_owned();
+        let other = wrong(1 + i % 2);
         let (kind, a, b) = match i {
             0..3 => (FlipKind::Regressed, gold.clone(), other),
             3..12 => (FlipKind::Fixed, other, gold.clone()),
-            _ => (FlipKind::Churned, other, TEAMS[(i + 4) % 5].to_owned()),
+            _ => (FlipKind::Churned, other, wrong(3 + i % 2)),
         };
         Flip { row: s.id, flip: kind, stratum: s.stratum, input: s.text, gold: s.gold, a, b }
     };

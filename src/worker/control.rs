@@ -77,11 +77,19 @@ impl Requests {
         }
     }
 
-    /// Wait for a request, or for `patience`.
-    pub fn wait(&self, patience: Duration) {
+    /// Return when the run is not paused, or is asked for something that a paused run does as well.
+    pub fn wait_while_paused(&self) {
+        let mut wishes = self.wishes();
+        while wishes.paused && !wishes.checkpoint && !wishes.stop && !wishes.cancel {
+            wishes = self.shared.1.wait(wishes).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Wait for `time`, less when the run is to end.
+    pub fn nap(&self, time: Duration) {
         let wishes = self.wishes();
         if !wishes.cancel && !wishes.stop {
-            let _ = self.shared.1.wait_timeout(wishes, patience).unwrap_or_else(PoisonError::into_inner);
+            let _ = self.shared.1.wait_timeout(wishes, time).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

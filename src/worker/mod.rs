@@ -97,7 +97,7 @@ fn live(folder: &RunFolder, requests: &Requests, reporter: &mut FolderReporter) 
 
 fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result<RunResult> {
     match &inputs.spec.job {
-        Job::Strata(_) => anyhow::bail!("strata come with the next merge"),
+        Job::Strata(settings) => crate::strata::build::run(settings, inputs, reporter),
         Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
     }
@@ -124,7 +124,7 @@ fn wait_for_device(
             reporter.state(RunState::Queued, Some(format!("waits for the CPU, in use by {holder}")))?;
             said = true;
         }
-        requests.wait(Duration::from_millis(200));
+        requests.nap(Duration::from_millis(200));
     }
 }
 

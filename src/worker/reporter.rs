@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::control::Requests;
 use super::folder::{EventLog, RunFolder};
@@ -117,7 +116,7 @@ impl Reporter for FolderReporter {
         }
         self.state(RunState::Paused, None)?;
         loop {
-            self.requests.wait(Duration::from_secs(3600));
+            self.requests.wait_while_paused();
             match self.requests.now() {
                 None => {}
                 // Done while paused; the next poll pauses again.

@@ -42,9 +42,10 @@ impl Scaffold {
     pub fn prompt(&self) -> String {
         match self.task {
             Task::Classification if !self.labels.is_empty() && self.labels.len() <= MAX_LABELS => {
-                let labels: String = self.labels.iter().map(|l| format!("- {}\n", verbatim(l))).collect();
+                let labels: Vec<String> = self.labels.iter().map(|l| format!("- {}", verbatim(l))).collect();
                 format!(
-                    "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{labels}"
+                    "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{}\n",
+                    labels.join("\n")
                 )
             }
             Task::Classification => "{{ input }}\n\nAnswer with the label and nothing else.\n".into(),
@@ -87,70 +88,83 @@ impl Scaffold {
                 ("normalized", "[\"normalized\", \"exact\", \"latency_p95_ms\"]")
             }
         };
-        let note = self.shape_note.as_ref().map_or(String::new(), |note| format!("# {note}\n"));
-        let input = match &self.input {
-            Some(input) => format!("input = {}          # what the pipeline gets: a template over the row's fields", quote(input)),
-            None => "# input = \"{{ field }}\"       # a template over the row's fields goes before the shape's own".into(),
+        let mut file = File::default();
+        file.text("# A tunebench workspace. Paths are relative to this file. Secrets never stand here.");
+        file.text("# `tunebench check` says what is wrong, with the line.\n\n[workspace]");
+        file.line(&format!("name = {}", quote(&self.name)), "");
+        file.line(
+            &format!("task = \"{}\"", self.task.name()),
+            "classification | extraction | generation | agent",
+        );
+        file.text("\n# What \"done\" means; the board shows pass or fail against each. Take the marks away to use it.");
+        file.text(&format!("# [[goal]]\n# metric = \"{primary}\"\n# at_least = 0.90\n\n[data]"));
+        file.line(&format!("source = [{}]", sources.join(", ")), "jsonl, json, csv, tsv, parquet");
+        if let Some(note) = &self.shape_note {
+            file.text(&format!("# {note}"));
+        }
+        let (line, comment) = match &self.input {
+            Some(input) => (
+                format!("input = {}", quote(input)),
+                "what the pipeline gets: a template over the row's fields",
+            ),
+            None => {
+                ("# input = \"{{ field }}\"".to_owned(), "a template here goes before what the shape offers")
+            }
         };
-        let gold = match &self.gold {
-            Some(gold) => format!("gold = {}          # field with the golden answer", quote(gold)),
-            None => "# gold = \"field\"              # field with the golden answer".into(),
-        };
-        let (name, task, model) = (quote(&self.name), self.task.name(), quote(&self.model));
-        let (stage, prompt, output, max_tokens) =
-            (self.stage(), quote(&self.prompt_path()), self.output(), self.max_tokens());
-        format!(
-            r#"# A tunebench workspace. Paths are relative to this file. Secrets never stand here.
-# `tunebench check` says what is wrong, with the line.
+        file.line(&line, comment);
+        let gold = self
+            .gold
+            .as_ref()
+            .map_or_else(|| "# gold = \"field\"".into(), |g| format!("gold = {}", quote(g)));
+        file.line(&gold, "field with the golden answer");
+        file.line(&format!("dimensions = [{}]", dimensions.join(", ")), "fields whose values make strata");
+        file.line("[data.split]", "the rest is train");
+        file.line("eval = 0.15", "the board");
+        file.line("dev = 0.10", "whatever chooses: early stopping, racing");
+        file.line("reserve = 0.10", "final claims only");
+        file.line("# group = \"customer\"", "rows with the same value stay together");
+        file.line("seed = 7", "");
+        file.text("\n[models.base]");
+        file.line(
+            &format!("path = {}", quote(&self.model)),
+            "a Hugging Face folder: config.json, tokenizer.json, *.safetensors",
+        );
+        file.text("\n[[stage]]");
+        file.line(&format!("name = \"{}\"", self.stage()), "");
+        file.line("model = \"base\"", "");
+        file.line(
+            &format!("prompt = {}", quote(&self.prompt_path())),
+            "a template; {{ input }} is the row's input",
+        );
+        file.line(&format!("output = \"{}\"", self.output()), "label | json | text | tool");
+        file.line(&format!("max_tokens = {}", self.max_tokens()), "");
+        file.text("\n[eval]");
+        file.line(&format!("primary = \"{primary}\""), "says which rows are right");
+        file.line(&format!("metrics = {metrics}"), "");
+        file.text("\n[tuning.train]");
+        file.line(&format!("stage = \"{}\"", self.stage()), "");
+        file.line("prompt = \"bare\"", "bare (input only) | same (the stage's prompt) | a file");
+        file.line("method = \"lora\"", "lora | full");
+        file.text("rank = 16\nalpha = 32\ntargets = \"all-linear\"\nlearning_rate = 2e-4\nepochs = 4");
+        file.0
+    }
+}
 
-[workspace]
-name = {name}
-task = "{task}"            # classification | extraction | generation | agent
+/// Lines with their comments below each other.
+#[derive(Default)]
+struct File(String);
 
-# What "done" means; the board shows pass or fail against each. Take the marks away to use it.
-# [[goal]]
-# metric = "{primary}"
-# at_least = 0.90
+impl File {
+    fn text(&mut self, text: &str) {
+        self.0.push_str(text);
+        self.0.push('\n');
+    }
 
-[data]
-source = [{sources}]       # jsonl, json, csv, tsv, parquet
-{note}{input}
-{gold}
-dimensions = [{dimensions}]   # fields whose values make strata
-[data.split]                # the rest is train
-eval = 0.15                 # the board
-dev = 0.10                  # whatever chooses: early stopping, racing
-reserve = 0.10              # final claims only
-# group = "customer"        # rows with the same value stay together
-seed = 7
-
-[models.base]
-path = {model}              # a Hugging Face folder: config.json, tokenizer.json, *.safetensors
-
-[[stage]]
-name = "{stage}"
-model = "base"
-prompt = {prompt}
-output = "{output}"         # label | json | text | tool
-max_tokens = {max_tokens}
-
-[eval]
-primary = "{primary}"       # says which rows are right
-metrics = {metrics}
-
-[tuning.train]
-stage = "{stage}"
-prompt = "bare"             # bare (input only) | same (the stage's prompt) | a file
-method = "lora"
-rank = 16
-alpha = 32
-targets = "all-linear"
-learning_rate = 2e-4
-epochs = 4
-"#,
-            sources = sources.join(", "),
-            dimensions = dimensions.join(", "),
-        )
+    fn line(&mut self, line: &str, comment: &str) {
+        match comment {
+            "" => self.text(line),
+            _ => self.text(&format!("{line:<27} # {comment}")),
+        }
     }
 }
 

@@ -277,6 +277,10 @@ fn read_data(file: &mut Fields<'_>, models: &BTreeMap<String, ModelEntry>) -> Da
     if sources.as_ref().is_some_and(Vec::is_empty) {
         fields.fault("source", "must name at least one file");
     }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = sources.iter().flatten().find(|s| !seen.insert(s.as_str())) {
+        fields.fault("source", &format!("`{}` is named twice", clip(twice)));
+    }
     let input = fields.string("input");
     if let Some(template) = &input
         && let Err(e) = minijinja::Environment::new().template_from_str(template)

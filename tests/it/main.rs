@@ -1,5 +1,9 @@
 //! Black-box tests: the binary, the socket, the pty. One test binary, so that it links once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests are tests")]
 
 mod data;
+mod demo;
 mod engine;
+mod models;
+mod screens;
 mod train;

@@ -175,7 +175,7 @@ fn a_run_shows_its_mask_tells_what_it_leaves_out_and_scores_what_it_made() {
         })
     };
     assert!(told("mask gate: row") && told("⟦"), "{events:#?}");
-    assert!(told("1 of 36 train rows are left out: they have no gold (row-3)"), "{events:#?}");
+    assert!(told("1 of 32 train rows are left out: they have no gold (row-3)"), "{events:#?}");
     let samples = events.iter().filter(|e| matches!(e, EventBody::Sample { .. })).count();
     assert_eq!(samples, 2 * (1 + 10), "two rows at each of ten evaluations and before the first step");
 
@@ -217,6 +217,10 @@ fn what_is_exported_answers_as_what_was_trained() {
             "{run} {format}: {json}"
         );
     }
+    let relative =
+        tunebench().current_dir(root).args(["export", "run-1", "--to", "bare-name"]).output().unwrap();
+    assert!(relative.status.success(), "{}", String::from_utf8_lossy(&relative.stderr));
+    assert!(root.join("bare-name/adapter_model.safetensors").exists());
     let again = root.join("out-run-1-peft");
     for (run, to, says) in [
         ("run-1@5", "new", "run-1@4"),

@@ -222,7 +222,7 @@ fn rows_that_do_not_fit_are_errors() {
         (row(vec![1, 2], vec![true, true]), "first token"),
         (row(vec![1, 53], vec![false, true]), "vocabulary"),
         (row(vec![99, 5], vec![false, true]), "vocabulary"),
-        (row(vec![1; 98], vec![[false].repeat(97), vec![true]].concat()), "96 positions"),
+        (row(vec![1; 98], [[false].repeat(97), vec![true]].concat()), "96 positions"),
     ] {
         let error = trainable
             .forward_backward(&[&row(vec![1, 2], vec![false, true]), &bad], 1.0)
@@ -238,9 +238,7 @@ fn rows_that_do_not_fit_are_errors() {
     );
     assert_eq!(trainable.gradient().iter().filter(|g| **g != 0.0).count(), 0);
     // 97 tokens need 96 positions: the last is only predicted.
-    trainable
-        .forward_backward(&[&row(vec![1; 97], vec![[false].repeat(96), vec![true]].concat())], 1.0)
-        .unwrap();
+    trainable.forward_backward(&[&row(vec![1; 97], [[false].repeat(96), vec![true]].concat())], 1.0).unwrap();
 }
 
 #[test]

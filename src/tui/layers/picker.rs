@@ -40,8 +40,8 @@ impl Picker {
         Self { title: title.into(), input: TextInput::default(), items, shown, selected: 0 }
     }
 
-    /// Every action that makes sense by itself, each once.
-    pub fn palette(keymap: &Keymap) -> Self {
+    /// Every action that makes sense by itself, each once; those of the contexts one stands in first.
+    pub fn palette(keymap: &Keymap, here: &[Context]) -> Self {
         let own = |c| {
             !matches!(
                 c,
@@ -73,6 +73,11 @@ impl Picker {
             }
             items.push(Item { label, aside: keymap.keys_of(b), choice: Choice::Action(b.context, b.action) });
         }
+        let nearness = |item: &Item| match item.choice {
+            Choice::Action(context, _) => here.iter().position(|c| *c == context).unwrap_or(here.len()),
+            _ => here.len(),
+        };
+        items.sort_by_key(nearness);
         Self::new("palette: any action", items)
     }
 
@@ -130,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_palette_holds_every_action_once_and_finds_by_letters() {
-        let mut palette = Picker::palette(&Keymap::default());
+        let mut palette = Picker::palette(&Keymap::default(), &[Context::Train]);
         for b in BINDINGS
             .iter()
             .filter(|b| matches!(b.context, Context::Global | Context::Strata | Context::Train))

@@ -115,13 +115,8 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
         x += p.put(area, x, 0, 20, &text, if active { Role::TabActive } else { Role::Tab });
     }
     x += 1;
-    // From the right: device, then the runs under way.
-    let device_width = (text::width(&text::clean(device)) as u16).min(if narrow { 16 } else { 40 });
-    let mut end = area.width;
-    if x + device_width + 1 < end {
-        p.put_right(area, end - 1, 0, device_width, device, Role::Dim);
-        end -= device_width + 2;
-    }
+    // Runs under way come first; the device has what is left.
+    let end = area.width;
     for run in app.under_way() {
         let percent = match &run.progress {
             Some(progress) if progress.total > 0 => {
@@ -140,13 +135,18 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
         }
         x += p.put(area, x, 0, width, &text, Role::Good) + 2;
     }
+    let device_width = (text::width(&text::clean(device)) as u16).min(40);
+    if x + device_width < end {
+        p.put_right(area, end - 1, 0, device_width, device, Role::Dim);
+    }
 }
 
 fn footer(app: &App, p: &mut Painter<'_>, area: Rect) {
     let mut keys = app.keymap.footer(&app.contexts());
-    // Help and leaving stand at the end and are never cut off.
-    let fixed: Vec<(String, &str)> =
-        keys.iter().filter(|(_, label)| matches!(*label, "help" | "palette" | "leave")).cloned().collect();
+    // Help and leaving stand at the end and are never cut off; where there is room, the palette too.
+    let room = area.width >= WIDE;
+    let last = |label: &str| matches!(label, "help" | "leave") || (room && label == "palette");
+    let fixed: Vec<(String, &str)> = keys.iter().filter(|(_, label)| last(label)).cloned().collect();
     keys.retain(|k| !fixed.contains(k));
     let width = |k: &(String, &str)| (text::width(&k.0) + text::width(k.1) + 3) as u16;
     let end = area.width.saturating_sub(fixed.iter().map(width).sum::<u16>());

@@ -267,14 +267,14 @@ impl Chart {
         for tick in self.scale.ticks().into_iter().rev() {
             let Some(y) = row(tick).map(|y| (y / 4) as u16) else { continue };
             if taken.is_none_or(|above| y > above + 1) {
-                p.put_right(area, GUTTER - 1, y, GUTTER - 1, &number::short(tick), Role::Axis);
+                p.put_right(area, GUTTER - 1, y, GUTTER - 1, &number::tick(tick), Role::Axis);
                 p.put(area, GUTTER - 1, y, 1, if p.look.signs.ascii { "+" } else { "┤" }, Role::Axis);
                 taken = Some(y);
             }
         }
         let bottom = area.height - 1;
         let labels = [self.range.0, f64::midpoint(self.range.0, self.range.1), self.range.1]
-            .map(|x| number::short(x.round()));
+            .map(|x| number::tick(x.round()));
         p.put(area, GUTTER, bottom, 8, &labels[0], Role::Axis);
         if area.width > GUTTER + 30 {
             let middle = GUTTER + plot.width / 2 - (text::width(&labels[1]) / 2) as u16;

@@ -27,6 +27,23 @@ pub fn short(value: f64) -> String {
     }
 }
 
+/// A round number beside an axis: `2.5`, `500`, `20k`, `2e-4`.
+pub fn tick(value: f64) -> String {
+    let a = value.abs();
+    if a == 0.0 {
+        "0".into()
+    } else if a < 1e-3 {
+        short(value)
+    } else if a < 1e4 {
+        let text = format!("{value:.4}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        let (value, unit) = if a < 1e6 { (value / 1e3, "k") } else { (value / 1e6, "M") };
+        let text = format!("{value:.2}");
+        format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
 /// A share of 0..1 as `.93`, with three digits `.931`.
 pub fn share(value: f64, digits: usize) -> String {
     if !value.is_finite() {
@@ -96,7 +113,7 @@ pub fn count(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
@@ -115,6 +132,10 @@ mod tests {
         assert_eq!(short(0.4123), "0.412");
         assert_eq!(short(21_345.0), "21.3k");
         assert_eq!(short(f64::NAN), "nan");
+        assert_eq!(
+            [2.5, 500.0, 0.05, 0.0, 2e-4, 12_500.0, 1e6].map(tick),
+            ["2.5", "500", "0.05", "0", "2e-4", "12.5k", "1M"]
+        );
         assert_eq!(share(0.931, 2), ".93");
         assert_eq!(share(1.0, 2), "1.00");
         assert_eq!(share(-0.05, 3), "-.050");

@@ -50,7 +50,7 @@ pub fn write(artifacts: &Path, method: Method, model: &Trainable, base: &Path) -
         (Method::Lora, Some(lora)) => {
             let dir = artifacts.join("adapter");
             replace_folder(&dir, |fresh| Ok(lora.save_peft(fresh, base.to_str())?))?;
-            Ok(Trained::Adapter(AdapterRef { path: text(&dir)?, hash: hash(&dir)? }))
+            Ok(Trained::Adapter(AdapterRef { path: text(&dir)?, hash: adapter_hash(&dir)? }))
         }
         _ => {
             let dir = artifacts.join("model");
@@ -87,12 +87,15 @@ pub fn write_model(decoder: &Decoder, base: &Path, dir: &Path) -> anyhow::Result
 
 /// Fill a fresh folder beside `dir`, then put it in its place: whoever looks sees the old one or the new one.
 pub fn replace_folder(dir: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let beside = |suffix: &str| {
-        let mut name = dir.file_name().unwrap_or_default().to_owned();
-        name.push(suffix);
+    // A bare name has the parent "", which cannot be opened.
+    let dir = &std::path::absolute(dir)?;
+    // Names that are nobody else's: what was left over under them is removed.
+    let beside = |what: &str| {
+        let mut name = std::ffi::OsString::from(format!(".tunebench-{what}-"));
+        name.push(dir.file_name().unwrap_or_default());
         dir.with_file_name(name)
     };
-    let (fresh, old) = (beside(".part"), beside(".old"));
+    let (fresh, old) = (beside("new"), beside("old"));
     for left_over in [&fresh, &old] {
         if left_over.exists() {
             fs::remove_dir_all(left_over)?;
@@ -120,6 +123,18 @@ pub fn replace_folder(dir: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>
 fn text(path: &Path) -> anyhow::Result<String> {
     let absolute: PathBuf = path.canonicalize()?;
     absolute.to_str().map(str::to_owned).with_context(|| format!("{} is not valid UTF-8", absolute.display()))
+}
+
+/// Content hash of an adapter in PEFT's format: of its weights and its configuration, but not of where its base stood.
+pub fn adapter_hash(dir: &Path) -> std::io::Result<String> {
+    let mut config: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&fs::read(dir.join("adapter_config.json"))?)?;
+    config.remove("base_model_name_or_path");
+    config.sort_keys();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&serde_json::to_vec(&config)?);
+    hasher.update_reader(fs::File::open(dir.join("adapter_model.safetensors"))?)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// BLAKE3 over names and contents of the folder's files.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 
 use super::order::Order;
+use super::pace::Pace;
 use super::schedule::LearningRate;
 use super::state::{self, TrainerState};
 use crate::domain::event::EventBody;
@@ -194,8 +195,8 @@ impl Fit<'_> {
             let step = self.state.step;
             let last = step >= self.total;
             let scheduled = last || step.is_multiple_of(self.eval_every);
-            // A stopped run is evaluated where it stands, for the choice of its best step. Its checkpoint knows nothing of
-            // that: resumed, it selects and loses patience as if it had never been stopped.
+            // A stopped run is evaluated where it stands, for the choice of what is used. Its checkpoint knows nothing of
+            // that: resumed, the run selects and loses patience as if it had never been stopped.
             let unstopped = (self.stop && !scheduled).then(|| self.state.clone());
             if (scheduled || self.stop) && self.evaluate()?.is_err() {
                 return Ok(self.end(End::Cancelled));
@@ -217,7 +218,7 @@ impl Fit<'_> {
             };
             let asked = std::mem::take(&mut self.checkpoint_asked);
             if due || better || asked || end.is_some() {
-                let best = better || (self.dev.is_empty() && end.is_some());
+                let best = (better && unstopped.is_none()) || (self.dev.is_empty() && end.is_some());
                 self.checkpoint(best, &unstopped.unwrap_or_else(|| self.state.clone()))?;
             }
             self.progress(end.is_some())?;
@@ -465,31 +466,6 @@ pub(super) fn list(rows: &[&str]) -> String {
         text += &format!(" and {} more", rows.len() - SHOWN);
     }
     text
-}
-
-/// How fast the run works, pauses left out.
-struct Pace {
-    begun: Instant,
-    begun_step: u64,
-    idle: Duration,
-    told: Option<Instant>,
-}
-
-impl Pace {
-    fn new(begun_step: u64) -> Self {
-        Self { begun: Instant::now(), begun_step, idle: Duration::ZERO, told: None }
-    }
-
-    fn worked(&self) -> Duration {
-        self.begun.elapsed().saturating_sub(self.idle)
-    }
-
-    /// By the mean over this session, evaluations and checkpoints included.
-    fn eta_ms(&self, step: u64, total: u64) -> Option<u64> {
-        let taken = step.checked_sub(self.begun_step).filter(|&n| n > 0)?;
-        let ms_per_step = self.worked().as_secs_f64() * 1e3 / taken as f64;
-        Some((ms_per_step * total.saturating_sub(step) as f64) as u64)
-    }
 }
 
 /// Everything that decides the course of a run beside the model.

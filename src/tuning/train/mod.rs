@@ -10,6 +10,7 @@ pub mod fit;
 mod fixed_rows;
 mod listener;
 pub mod order;
+mod pace;
 mod run;
 pub mod schedule;
 pub mod state;
@@ -18,6 +19,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
+pub use artifact::adapter_hash;
 pub use fit::{Data, End, Example, Fitted, fit, no_samples};
 pub use listener::Listener;
 pub use run::run;

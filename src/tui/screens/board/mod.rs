@@ -205,7 +205,7 @@ impl App {
                 };
                 board.flip = 0;
             }
-            Action::StepRows => {
+            Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
                 let title = format!(
                     "flips of {} against {}",

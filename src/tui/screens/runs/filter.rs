@@ -137,7 +137,7 @@ mod tests {
             ("prompt=same", false),
             ("LORA", true),
             ("-lora", false),
-            ("-", false),
+            ("-", true),
             ("kind:train eval", false),
         ] {
             assert_eq!(Filter::parse(text).admits(&run), want, "{text}");

@@ -71,7 +71,7 @@ pub fn range(state: &TrainState, series: &RunSeries, others: &[&RunSeries]) -> (
     let newest = others.iter().map(|s| last(s)).chain([last(series)]).max().unwrap_or(0);
     let total = others.iter().map(|s| s.total).chain([series.total]).max().unwrap_or(0);
     let round = nice_above(newest.max(10) as f64);
-    let end = if total >= newest && (total as f64) < round { total as f64 } else { round };
+    let end = if total > 0 && total >= newest && (total as f64) < round { total as f64 } else { round };
     (0.0, end.max(1.0))
 }
 
@@ -190,7 +190,7 @@ fn cursor(state: &mut TrainState, series: &RunSeries, action: Action) {
     let place = series.steps.partition_point(|s| s.step <= at);
     match action {
         Action::CursorLeft => {
-            state.cursor = series.steps[..place.saturating_sub(1)].last().map(|s| s.step).or(Some(at))
+            state.cursor = series.steps[..place.saturating_sub(1)].last().map(|s| s.step).or(Some(at));
         }
         Action::CursorRight => state.cursor = series.steps.get(place).map(|s| s.step).or(Some(at)),
         Action::CursorFarLeft | Action::CursorFarRight => {

@@ -1,0 +1,277 @@
+//! One LoRA training step on a random Llama, beside the floor that its matrix products alone set.
+//!
+//! The counterpart of `benches/peers/lora_step_torch.py`: the same model, batch and numbers, so that both run in turn compare.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::domain::settings::Targets;
+use crate::model::config::{Arch, ModelConfig, RopeScaling};
+use crate::model::{AdamW, Decoder, Lora, Sequence, Trainable};
+use crate::ops::{Mat, MatMut, Par, Write, matmul};
+
+/// Shape of model and batch.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct Settings {
+    /// Steps to run; the second half counts
+    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u16).range(2..))]
+    steps: u16,
+    #[arg(long, default_value_t = 2, value_parser = size(1..=1024))]
+    threads: usize,
+    #[arg(long, default_value_t = 512, value_parser = size(2..=65_536))]
+    hidden: usize,
+    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    layers: usize,
+    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    heads: usize,
+    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    kv_heads: usize,
+    /// Inner dimension of the feed-forward network
+    #[arg(long, default_value_t = 1408, value_parser = size(1..=1 << 20))]
+    ffn: usize,
+    #[arg(long, default_value_t = 8192, value_parser = size(2..=1 << 20))]
+    vocab: usize,
+    /// Rows of one step
+    #[arg(long, default_value_t = 8, value_parser = size(1..=65_536))]
+    batch: usize,
+    /// Tokens of one row
+    #[arg(long, default_value_t = 128, value_parser = size(1..=1 << 20))]
+    seq: usize,
+    #[arg(long, default_value_t = 8, value_parser = size(1..=4096))]
+    rank: usize,
+}
+
+/// A whole number in a range; clap has no ranged parser for `usize`.
+fn size(
+    range: std::ops::RangeInclusive<usize>,
+) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
+    move |text| {
+        let value: usize = text.parse().map_err(|_| format!("`{text}` is not a whole number"))?;
+        if range.contains(&value) { Ok(value) } else { Err(format!("{value} is not in {range:?}")) }
+    }
+}
+
+/// Medians over the second half of the steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub ms_per_step: f64,
+    /// The step's large matrix products alone, split over the same threads.
+    pub floor_ms: f64,
+    pub tokens_per_s: f64,
+    /// Peak resident memory of this process; none where the system does not tell.
+    pub peak_mib: Option<u64>,
+    /// Number of trained parameters.
+    pub trainable: usize,
+    /// Mean loss per token of the last step.
+    pub loss: f64,
+}
+
+/// Runs the steps.
+pub fn run(s: &Settings) -> anyhow::Result<Report> {
+    anyhow::ensure!(
+        s.hidden.is_multiple_of(2 * s.heads),
+        "--hidden {} is no even multiple of --heads {}",
+        s.hidden,
+        s.heads
+    );
+    anyhow::ensure!(
+        s.heads.is_multiple_of(s.kv_heads),
+        "--heads {} is no multiple of --kv-heads {}",
+        s.heads,
+        s.kv_heads
+    );
+    let decoder = Arc::new(Decoder::random(config(s), 0).context("making the model")?);
+    let targets = Targets::One("all-linear".into());
+    let lora = Lora::init(&decoder, s.rank, 2.0 * s.rank as f32, &targets, 0)?;
+    let trained = lora.parameters();
+    let mut trainable = Trainable::lora(decoder.clone(), lora, s.threads)?;
+    let rows = rows(s);
+    let rows: Vec<&Sequence> = rows.iter().collect();
+    let tokens = s.batch * s.seq;
+    let (mut times, mut loss) = (Vec::new(), 0.0);
+    for _ in 0..s.steps {
+        let start = Instant::now();
+        let step = trainable.forward_backward(&rows, 1.0 / tokens as f32)?;
+        trainable.step(&AdamW { weight_decay: 0.01, ..AdamW::default() }, 0.0);
+        trainable.zero_grad();
+        loss = step.loss_sum / step.trained as f64;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let (ms_per_step, peak_mib) = (median_of_second_half(&times), peak_mib());
+    drop(trainable);
+    let floor_ms = floor(s);
+    let round = |x: f64| (x * 10.0).round() / 10.0;
+    Ok(Report {
+        ms_per_step: round(ms_per_step),
+        floor_ms: round(floor_ms),
+        tokens_per_s: (1e3 * tokens as f64 / ms_per_step).round(),
+        peak_mib,
+
+        trainable: trained,
+        loss,
+    })
+}
+
+fn config(s: &Settings) -> ModelConfig {
+    ModelConfig {
+        arch: Arch::Llama,
+        hidden: s.hidden,
+        layers: s.layers,
+        heads: s.heads,
+        kv_heads: s.kv_heads,
+        head_dim: s.hidden / s.heads,
+        ffn: s.ffn,
+        vocab: s.vocab,
+        max_positions: s.seq.max(512),
+        rms_eps: 1e-6,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        tied_embeddings: false,
+        sliding_window: None,
+        bos: None,
+        eos: Vec::new(),
+        pad: None,
+    }
+}
+
+fn rows(s: &Settings) -> Vec<Sequence> {
+    let mut state = 1_u64;
+    let mut token = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % s.vocab as u64) as u32
+    };
+    let row = |_| Sequence {
+        tokens: (0..=s.seq).map(|_| token()).collect(),
+        trained: (0..=s.seq).map(|i| i > 0).collect(),
+    };
+    (0..s.batch).map(row).collect()
+}
+
+fn median_of_second_half(times: &[f64]) -> f64 {
+    let mut half = times[times.len() / 2..].to_vec();
+    half.sort_by(f64::total_cmp);
+    half[half.len() / 2]
+}
+
+/// The products of a step with the frozen weights, each forward and for its input's gradient, without anything between them.
+fn floor(s: &Settings) -> f64 {
+    let tokens = (s.batch * s.seq).div_ceil(s.threads);
+    let (h, kv) = (s.hidden, s.hidden / s.heads * s.kv_heads);
+    let layer = [(h, h + 2 * kv), (h, h), (h, 2 * s.ffn), (s.ffn, h)];
+    let widest = layer.iter().flat_map(|(i, o)| [*i, *o]).max().unwrap_or(0);
+    let weights: Vec<Vec<f32>> = (0..s.layers).flat_map(|_| layer).map(|(i, o)| vec![0.01; i * o]).collect();
+    let head = vec![0.01; s.vocab * h];
+    let chunk = tokens.min(256);
+    let one_thread = || {
+        let (mut x, mut y) = (vec![1.0f32; tokens * widest], vec![0.0f32; tokens * widest]);
+        let mut logits = vec![0.0f32; chunk * s.vocab];
+        let mut product = |i: usize, o: usize, weight: &[f32], backward: bool| {
+            let weight = Mat::new(weight, o, i);
+            if backward {
+                matmul(
+                    MatMut::new(&mut x, tokens, i),
+                    Write::Set,
+                    1.0,
+                    Mat::new(&y, tokens, o),
+                    weight,
+                    Par::SERIAL,
+                );
+            } else {
+                matmul(
+                    MatMut::new(&mut y, tokens, o),
+                    Write::Set,
+                    1.0,
+                    Mat::new(&x, tokens, i),
+                    weight.t(),
+                    Par::SERIAL,
+                );
+            }
+        };
+        for (weight, (i, o)) in weights.iter().zip(layer.iter().cycle()) {
+            product(*i, *o, weight, false);
+        }
+        // The gradient of the lowest layer's input is not asked for.
+        for (weight, (i, o)) in weights.iter().zip(layer.iter().cycle()).skip(1) {
+            product(*i, *o, weight, true);
+        }
+        let head = Mat::new(&head, s.vocab, h);
+        for first in (0..tokens).step_by(chunk) {
+            let n = chunk.min(tokens - first);
+            matmul(
+                MatMut::new(&mut logits, n, s.vocab),
+                Write::Set,
+                1.0,
+                Mat::new(&x, n, h),
+                head.t(),
+                Par::SERIAL,
+            );
+            matmul(
+                MatMut::new(&mut y, n, h),
+                Write::Set,
+                1.0,
+                Mat::new(&logits, n, s.vocab),
+                head,
+                Par::SERIAL,
+            );
+        }
+    };
+    let times: Vec<f64> = (0..6)
+        .map(|_| {
+            let start = Instant::now();
+            rayon::scope(|scope| (0..s.threads).for_each(|_| scope.spawn(|_| one_thread())));
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    median_of_second_half(&times)
+}
+
+/// `VmHWM` of this process.
+fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn small(more: &[&str]) -> Settings {
+        let small = "x --steps 4 --hidden 16 --layers 2 --heads 2 --kv-heads 1 --ffn 24 --vocab 32 --batch 3 --seq 8 --rank 2";
+        Cli::try_parse_from(small.split(' ').chain(more.iter().copied())).unwrap().settings
+    }
+
+    #[test]
+    fn reports_what_the_peer_reports() {
+        let report = run(&small(&[])).unwrap();
+        // Per layer, rank times (inputs + outputs) of q, k, v, o, gate, up, down.
+        let per_layer = 2 * ((16 + 16) + 2 * (16 + 8) + (16 + 16) + 3 * (16 + 24));
+        assert_eq!(report.trainable, 2 * per_layer);
+        assert!(report.ms_per_step > 0.0 && report.floor_ms >= 0.0 && report.loss < 5.0 && report.loss > 1.0);
+    }
+
+    #[test]
+    fn shapes_that_make_no_model_are_errors() {
+        let mut wrong = small(&[]);
+        wrong.heads = 3;
+        assert!(run(&wrong).unwrap_err().to_string().contains("--heads"));
+        assert!(Cli::try_parse_from(["x", "--layers", "0"]).is_err());
+        assert!(Cli::try_parse_from(["x", "--steps", "1"]).is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! Text that would control the terminal, in every place where text from data, models or files is shown.
+
+use super::{drawn, play, sample};
+use crate::domain::api::{Failure, FromEngine, Push, Response, RowDetail};
+use crate::domain::event::{Event, EventBody};
+use crate::domain::run::{RunKind, RunState};
+use crate::tui::app::{App, Message};
+use crate::tui::signs::Signs;
+
+const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202E}evil\u{200B}\u{8}\r\n\tline\u{1b}P+q\u{1b}\\日本\u{0301}\u{0301}\u{0301}\u{0301}\u{0301}";
+
+/// Puts the text into every string of a value, keys and ids included.
+fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+    fn walk(value: &mut serde_json::Value) {
+        use serde_json::Value as V;
+        match value {
+            // Names of variants are not text.
+            V::String(s)
+                if !["train", "dev", "eval", "reserve", "fixed", "regressed", "churned"]
+                    .contains(&s.as_str()) =>
+            {
+                s.push_str(EVIL);
+            }
+            V::Array(items) => items.iter_mut().for_each(walk),
+            V::Object(map) => map
+                .iter_mut()
+                .filter(|(k, _)| *k != "kind" && *k != "state" && *k != "push")
+                .for_each(|(_, v)| walk(v)),
+            _ => {}
+        }
+    }
+    let mut json = serde_json::to_value(value).unwrap();
+    walk(&mut json);
+    serde_json::from_value(json).unwrap()
+}
+
+fn push(app: &mut App, push: Push) {
+    let effects = app.update(Message::Engine(FromEngine::Push { push }), sample::NOW_MS);
+    answer_with_evil(app, effects);
+}
+
+/// Answers questions for rows with poisoned rows, without end being a danger: each answer is for one question.
+fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
+    use crate::domain::api::{Request, ToEngine};
+    use crate::tui::app::Effect;
+    let mut queue = effects;
+    let mut left = 50;
+    while let (Some(effect), true) = (queue.pop(), left > 0) {
+        left -= 1;
+        let Effect::Send(ToEngine::Ask { tag, request }) = effect else { continue };
+        let response = match &request {
+            Request::Row { id } => {
+                Response::Row { row: RowDetail { id: id.clone(), ..poison(&sample::row("00003")) } }
+            }
+            Request::Rows { query } => Response::Rows { page: poison(&sample::rows(query)) },
+            Request::Compare { a, b, .. } => {
+                Response::Compare { comparison: poison(&sample::comparison(a, b)) }
+            }
+            other => sample::respond(other),
+        };
+        queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
+    }
+}
+
+fn press(app: &mut App, keys: &str) {
+    for key in keys.split_whitespace() {
+        let effects = super::press(app, key);
+        answer_with_evil(app, effects);
+    }
+}
+
+fn assert_tame(app: &App, at: &str) {
+    let buf = drawn(app);
+    for y in 0..buf.area.height {
+        for x in 0..buf.area.width {
+            let symbol = buf[(x, y)].symbol();
+            let bad = symbol.chars().find(|c| c.is_control() || matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'));
+            assert_eq!(bad, None, "{at} ({x}, {y}): {symbol:?}");
+            assert!(!symbol.contains("owned"), "{at}");
+        }
+    }
+    let text = super::text_of(&buf);
+    assert!(!text.contains("[2J") && !text.contains("0;owned") && !text.contains("31m"), "{at}: {text}");
+}
+
+#[test]
+fn no_text_from_outside_controls_the_terminal() {
+    for (size, signs) in
+        [((80, 24), Signs::unicode()), ((200, 60), Signs::unicode()), ((120, 40), Signs::ascii())]
+    {
+        let mut app = sample::app(size, "dark", signs);
+        let mut status = poison(&sample::status());
+        status.notices = vec![EVIL.into()];
+        let effects = app.update(Message::Engine(FromEngine::Connected { status }), sample::NOW_MS);
+        answer_with_evil(&mut app, effects);
+        push(&mut app, Push::Strata { view: poison(&sample::strata()) });
+        push(&mut app, Push::Board { board: poison(&sample::board()) });
+        let mut runs: Vec<_> = sample::runs().iter().map(poison).collect();
+        for run in &mut runs {
+            run.message = Some(EVIL.into());
+        }
+        let shown = runs[0].run.clone();
+        push(&mut app, Push::Runs { runs });
+        let mut events: Vec<Event> = sample::training(300, 1000).iter().map(poison).collect();
+        let seq = events.len() as u64 + 1;
+        events.push(Event { seq, t_ms: 0, body: EventBody::Warning { message: EVIL.into() } });
+        push(&mut app, Push::Events { run: shown, events });
+        for keys in [
+            "1",
+            "down",
+            "enter",
+            "down",
+            "enter",
+            "g",
+            "esc",
+            "n",
+            "esc",
+            "esc",
+            "esc",
+            "right right right",
+            "4",
+            "w",
+            "w",
+            "o",
+            "enter",
+            "r",
+            "esc",
+            "t",
+            "esc",
+            "k",
+            "n",
+            "5",
+            "down",
+            "enter",
+            "s",
+            "s",
+            "enter",
+            "esc",
+            "n",
+            "esc",
+            "7",
+            "down",
+            "right",
+            "space",
+            "left",
+            "down",
+            "space",
+            "d",
+            "esc",
+            "?",
+            "esc",
+            ":",
+        ] {
+            press(&mut app, keys);
+            assert_tame(&app, keys);
+        }
+        press(&mut app, "esc");
+        let mut failed = sample::run("x", RunKind::Train, RunState::Running);
+        push(&mut app, Push::RunChanged { run: failed.clone() });
+        failed.state = RunState::Failed;
+        failed.message = Some(EVIL.into());
+        push(&mut app, Push::RunChanged { run: failed });
+        assert_tame(&app, "last words");
+        let effects = super::press(&mut app, "u");
+        for effect in effects {
+            if let crate::tui::app::Effect::Send(crate::domain::api::ToEngine::Ask { tag, .. }) = effect {
+                let response = Response::Error { error: Failure { code: 1, message: EVIL.into() } };
+                app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS);
+            }
+        }
+        assert_tame(&app, "a failure");
+        app.update(Message::Engine(FromEngine::Lost { reason: EVIL.into() }), sample::NOW_MS);
+        assert_tame(&app, "a lost connection");
+    }
+}
+
+#[test]
+fn wide_characters_do_not_push_borders_away() {
+    let mut app = sample::app((80, 24), "dark", Signs::unicode());
+    let mut view = sample::strata();
+    view.strata[0].name = "日本語の分類がとても長い名前であること、そして幅は二倍".into();
+    push(&mut app, Push::Strata { view });
+    play(&mut app, "1");
+    let buf = drawn(&app);
+    for y in 1..buf.area.height - 1 {
+        assert!(["│", "┐", "┘"].contains(&buf[(79, y)].symbol()), "row {y}: {:?}", buf[(79, y)].symbol());
+    }
+}

@@ -1,0 +1,163 @@
+//! Snapshots of every screen with the sample workspace.
+
+use ratatui::buffer::Buffer;
+use ratatui::style::Style;
+
+use super::{drawn, play, press, shown, text_of, type_text};
+use crate::tui::app::{App, Message};
+use crate::tui::sample::{self, NOW_MS};
+use crate::tui::signs::Signs;
+
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
+
+/// Keys that lead to each screen with something on it.
+const SCREENS: [(&str, &str); 4] =
+    [("strata", "1 down"), ("train", "4"), ("board", "5 down down down enter"), ("runs", "7")];
+
+fn at(size: (u16, u16), theme: &str, keys: &str) -> App {
+    let mut app = sample::app(size, theme, Signs::unicode());
+    play(&mut app, keys);
+    app
+}
+
+/// One letter per cell: which style it has; the styles below.
+fn styles_of(buf: &Buffer) -> String {
+    let mut styles: Vec<Style> = Vec::new();
+    let mut out = String::new();
+    for y in 0..buf.area.height {
+        for x in 0..buf.area.width {
+            let style = buf[(x, y)].style();
+            let at = styles.iter().position(|s| *s == style).unwrap_or_else(|| {
+                styles.push(style);
+                styles.len() - 1
+            });
+            out.push(if at == 0 { ' ' } else { char::from(b'a' + (at as u8 - 1) % 26) });
+        }
+        out.push('\n');
+    }
+    for (i, style) in styles.iter().enumerate() {
+        let letter = if i == 0 { ' ' } else { char::from(b'a' + (i as u8 - 1) % 26) };
+        out.push_str(&format!("{letter} fg {:?} bg {:?} {:?}\n", style.fg, style.bg, style.add_modifier));
+    }
+    out
+}
+
+#[test]
+fn every_screen_at_every_size() {
+    for (name, keys) in SCREENS {
+        for size in SIZES {
+            let app = at(size, "dark", keys);
+            insta::assert_snapshot!(format!("{name}_{}x{}", size.0, size.1), shown(&app));
+        }
+    }
+}
+
+#[test]
+fn every_screen_in_dark_and_mono() {
+    for (name, keys) in SCREENS {
+        for theme in ["dark", "mono"] {
+            let app = at((80, 24), theme, keys);
+            insta::assert_snapshot!(format!("{name}_styles_{theme}"), styles_of(&drawn(&app)));
+        }
+        let (dark, mono) = (at((80, 24), "dark", keys), at((80, 24), "mono", keys));
+        assert_eq!(shown(&dark), shown(&mono), "{name}: colour carries no meaning of its own");
+    }
+}
+
+#[test]
+fn narrow_panes_share_one_place() {
+    for (name, keys) in [
+        ("rows", "1 down enter down"),
+        ("row", "1 down enter down enter"),
+        ("map", "1 down right right right"),
+    ] {
+        insta::assert_snapshot!(format!("strata_{name}_80x24"), shown(&at((80, 24), "dark", keys)));
+    }
+    insta::assert_snapshot!("board_alone_80x24", shown(&at((80, 24), "dark", "5")));
+    insta::assert_snapshot!("board_by_stratum_80x24", shown(&at((80, 24), "dark", "5 down enter s")));
+    insta::assert_snapshot!("train_figures_80x24", shown(&at((80, 24), "dark", "4 w e left left")));
+    insta::assert_snapshot!("train_log_80x24", shown(&at((80, 24), "dark", "4 w w l z")));
+    insta::assert_snapshot!("runs_detail_80x24", shown(&at((80, 24), "dark", "7 down down right")));
+}
+
+#[test]
+fn layers() {
+    for (name, keys) in [
+        ("help", "1 ?"),
+        ("palette", "4 :"),
+        ("train_form", "4 t"),
+        ("confirm", "4 k"),
+        ("flip", "5 down enter enter"),
+        ("difference", "7 space down space d"),
+    ] {
+        insta::assert_snapshot!(format!("layer_{name}"), shown(&at((80, 24), "dark", keys)));
+    }
+    let mut app = at((80, 24), "dark", "1 enter g");
+    type_text(&mut app, " or not");
+    insta::assert_snapshot!("layer_gold", shown(&app));
+    let mut app = at((80, 24), "dark", "4 t");
+    press(&mut app, "ctrl-u");
+    type_text(&mut app, "many");
+    press(&mut app, "enter");
+    insta::assert_snapshot!("layer_train_form_refused", shown(&app));
+    let mut app = at((80, 24), "dark", "4 o");
+    play(&mut app, "enter");
+    insta::assert_snapshot!("train_overlay_80x24", shown(&app));
+}
+
+#[test]
+fn ascii_terminals_get_ascii_only() {
+    for (name, keys) in SCREENS {
+        let mut app = sample::app((80, 24), "mono", Signs::ascii());
+        play(&mut app, keys);
+        let text = shown(&app);
+        assert!(text.is_ascii(), "{name}: {:?}", text.chars().find(|c| !c.is_ascii()));
+        insta::assert_snapshot!(format!("{name}_ascii"), text);
+    }
+    let mut app = sample::app((80, 24), "mono", Signs::ascii());
+    for keys in ["?", "esc 4 :", "esc t", "esc k", "n 5 down enter enter", "esc 7 space down d"] {
+        play(&mut app, keys);
+        let text = shown(&app);
+        assert!(text.is_ascii(), "{keys}: {:?}", text.chars().find(|c| !c.is_ascii()));
+    }
+}
+
+#[test]
+fn the_first_frame_needs_no_engine() {
+    let mut app = App::new((80, 24), Signs::unicode(), NOW_MS);
+    insta::assert_snapshot!("connecting", shown(&app));
+    app.update(Message::Tick, NOW_MS + 2500);
+    assert!(shown(&app).contains("connecting ... (2s)"), "{}", shown(&app));
+    for screen in ["4", "5", "7"] {
+        press(&mut app, screen);
+        assert!(shown(&app).contains("connecting"), "{screen}: {}", shown(&app));
+    }
+}
+
+#[test]
+fn a_terminal_that_is_too_small_is_told_so() {
+    let app = at((59, 15), "dark", "1");
+    assert!(shown(&app).contains("needs 60x15"), "{}", shown(&app));
+    let mut app = at((60, 15), "dark", "1");
+    for screen in ["1", "4", "5", "7", "?"] {
+        play(&mut app, screen);
+        assert!(!shown(&app).contains("needs 60x15"));
+    }
+}
+
+#[test]
+fn no_size_and_no_screen_breaks_the_drawing() {
+    for width in [1, 2, 3, 10, 30, 59, 60, 61, 80, 99, 100, 101, 133, 250] {
+        for height in [1, 2, 3, 8, 14, 15, 16, 24, 25, 61, 100] {
+            let mut app = sample::app((width, height), "dark", Signs::unicode());
+            for keys in [
+                "1", "enter", "enter", "right", "4", "t", "esc", "o enter", "5 down", "enter", "enter",
+                "esc", "7", "?", "esc", ":", "esc", "g",
+            ] {
+                play(&mut app, keys);
+                let buf = drawn(&app);
+                assert_eq!(text_of(&buf).lines().count(), usize::from(height));
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Tables over the state machine: message in, state and effects out.
+
+use super::{play, press, shown, type_text};
+use crate::domain::api::{Decision, Failure, FromEngine, Push, Request, Response, RowQuery, ToEngine, View};
+use crate::domain::row::Part;
+use crate::domain::run::{RunAction, RunKind, RunState};
+use crate::tui::app::{App, Effect, Link, Message, Mood, Screen};
+use crate::tui::sample::{self, NOW_MS};
+use crate::tui::screens::strata::Pane;
+use crate::tui::signs::Signs;
+
+fn app() -> App {
+    sample::app((120, 40), "dark", Signs::unicode())
+}
+
+fn asked(effects: &[Effect]) -> Vec<Request> {
+    let ask = |e: &Effect| match e {
+        Effect::Send(ToEngine::Ask { request, .. }) => Some(request.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(ask).collect()
+}
+
+fn news(app: &mut App, news: FromEngine) -> Vec<Effect> {
+    app.update(Message::Engine(news), NOW_MS)
+}
+
+fn lost(app: &mut App) -> Vec<Effect> {
+    news(app, FromEngine::Lost { reason: "the engine is gone".into() })
+}
+
+#[test]
+fn keys_move_between_the_screens_that_exist() {
+    for (keys, screen) in [
+        ("1", Screen::Strata),
+        ("4", Screen::Train),
+        ("5", Screen::Board),
+        ("7", Screen::Runs),
+        ("2", Screen::Strata),
+        ("tab", Screen::Train),
+        ("tab tab tab", Screen::Runs),
+        ("tab tab tab tab", Screen::Strata),
+        ("shift-tab", Screen::Runs),
+    ] {
+        let mut app = app();
+        press(&mut app, keys);
+        assert_eq!(app.screen, screen, "{keys}");
+    }
+    let text = shown(&app());
+    for absent in ["Prompts", "Trajectories", "Playground"] {
+        assert!(!text.contains(absent));
+    }
+}
+
+#[test]
+fn leaving_detaches_and_asks_nothing_of_the_engine() {
+    assert_eq!(press(&mut app(), "q"), [Effect::Quit]);
+    for keys in ["g", "t", "4 k", "?", ":", "5 down enter enter", "7 /"] {
+        let mut app = app();
+        play(&mut app, keys);
+        assert_eq!(press(&mut app, "ctrl-c"), [Effect::Quit], "after {keys}");
+        assert_eq!(press(&mut app, "ctrl-z"), [Effect::Suspend], "after {keys}");
+    }
+}
+
+#[test]
+fn escape_closes_the_top_layer_and_only_that() {
+    let mut app = app();
+    play(&mut app, "1 enter ? ");
+    assert_eq!(app.layers.len(), 1);
+    press(&mut app, "esc");
+    assert!(app.layers.is_empty());
+    assert_eq!(app.strata.pane, Pane::Rows);
+    press(&mut app, "esc");
+    assert_eq!(app.strata.pane, Pane::List);
+}
+
+#[test]
+fn letters_typed_into_a_line_do_not_act() {
+    let mut app = app();
+    play(&mut app, "1 enter g");
+    assert_eq!(press(&mut app, "q t 4 ?"), []);
+    assert_eq!((app.screen, app.layers.len()), (Screen::Strata, 1));
+}
+
+#[test]
+fn decisions_reach_the_engine_as_people_meant_them() {
+    let row = "00000";
+    for (keys, typed, want) in [
+        // The first row carries a star: m takes it away.
+        ("m", "", Decision::Mark { row: row.into(), mark: "star".into(), on: false }),
+        ("down m", "", Decision::Mark { row: "00001".into(), mark: "star".into(), on: true }),
+        ("M", "doubt", Decision::Mark { row: row.into(), mark: "doubt".into(), on: true }),
+        ("g ctrl-u", "refund", Decision::Gold { row: row.into(), gold: Some("refund".into()) }),
+        ("g ctrl-u", " ", Decision::Gold { row: row.into(), gold: None }),
+        ("n", "look again", Decision::Note { row: row.into(), note: Some("look again".into()) }),
+        (
+            "esc home down n ctrl-u",
+            "late cards",
+            Decision::NameStratum { stratum: "s0".into(), name: Some("late cards".into()) },
+        ),
+    ] {
+        let mut app = app();
+        play(&mut app, "1 enter");
+        let mut effects = Vec::new();
+        for key in keys.split_whitespace() {
+            effects = press(&mut app, key);
+            if asked(&effects).iter().all(|r| matches!(r, Request::Rows { .. } | Request::Row { .. })) {
+                sample::settle(&mut app, std::mem::take(&mut effects));
+            }
+        }
+        if !typed.is_empty() {
+            type_text(&mut app, typed);
+            effects = press(&mut app, "enter");
+        }
+        assert_eq!(asked(&effects), [Request::Decide { decision: want }], "{keys} {typed:?}");
+    }
+    assert_eq!(asked(&press(&mut app(), "u")), [Request::Undo]);
+}
+
+#[test]
+fn rows_are_asked_for_by_window_and_only_once_at_a_time() {
+    let mut app = app();
+    play(&mut app, "1");
+    let effects = press(&mut app, "down");
+    assert_eq!(asked(&effects).len(), 1);
+    // While that question is under way, nothing more is asked; the answer of a stratum left behind is dropped.
+    assert_eq!(asked(&press(&mut app, "down down")), []);
+    let Some(Effect::Send(ToEngine::Ask { tag, request: Request::Rows { query } })) = effects.first() else {
+        panic!("{effects:?}")
+    };
+    let page = sample::rows(query);
+    let effects = news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Rows { page } });
+    assert!(!app.strata.loaded);
+    let [Request::Rows { query }] = &asked(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(query.stratum.as_deref(), Some("s2"));
+    sample::settle(&mut app, effects);
+    // A jump to the end asks for the rows around it.
+    play(&mut app, "enter");
+    let [Request::Rows { query }] = &asked(&press(&mut app, "end"))[..] else { panic!("no question") };
+    assert!(query.offset > 0 && query.count <= 500, "{query:?}");
+}
+
+#[test]
+fn filters_and_orders_change_the_query() {
+    let mut app = app();
+    play(&mut app, "1 enter");
+    play(&mut app, "o");
+    assert_eq!(app.strata.query.sort, "wrong-first");
+    play(&mut app, "p p");
+    assert_eq!(app.strata.query.part, Some(Part::Dev));
+    play(&mut app, "f");
+    assert_eq!(app.strata.query.stratum.as_deref(), Some("s0"));
+    play(&mut app, "f");
+    assert_eq!(app.strata.query.stratum, None);
+    play(&mut app, "/");
+    type_text(&mut app, "mark:star");
+    play(&mut app, "enter");
+    assert_eq!(
+        app.strata.query,
+        RowQuery {
+            text: "mark:star".into(),
+            sort: "wrong-first".into(),
+            part: Some(Part::Dev),
+            ..RowQuery::default()
+        }
+    );
+    // The reserve is not on the way round.
+    play(&mut app, "p p");
+    assert_eq!(app.strata.query.part, None);
+}
+
+#[test]
+fn a_launch_from_the_form_shows_the_new_run() {
+    let mut app = app();
+    play(&mut app, "1 t");
+    press(&mut app, "ctrl-u");
+    type_text(&mut app, "8");
+    let effects = press(&mut app, "enter");
+    let [Request::Launch { kind: RunKind::Train, set, .. }] = &asked(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert!(set.contains(&("tuning.train.rank".into(), "8".into())), "{set:?}");
+    sample::settle(&mut app, effects);
+    assert_eq!(app.screen, Screen::Train);
+    assert_eq!(app.shown_run().as_deref(), Some("lora-12"), "until the engine tells of the new one");
+    news(
+        &mut app,
+        FromEngine::Push {
+            push: Push::RunChanged { run: sample::run("train-13", RunKind::Train, RunState::Queued) },
+        },
+    );
+    assert_eq!(app.shown_run().as_deref(), Some("train-13"));
+}
+
+#[test]
+fn steering_keys_ask_for_what_they_say() {
+    for (keys, want) in [
+        ("p", RunAction::Pause),
+        ("c", RunAction::Checkpoint),
+        ("S", RunAction::Stop),
+        ("k y", RunAction::Cancel),
+    ] {
+        let effects = press(&mut app_on_train(), keys);
+        assert_eq!(asked(&effects), [Request::Control { run: "lora-12".into(), action: want }], "{keys}");
+    }
+    for keys in ["k n", "k esc", "R"] {
+        assert_eq!(asked(&press(&mut app_on_train(), keys)), [], "{keys}");
+    }
+    let mut app = app();
+    play(&mut app, "7 down down");
+    let effects = press(&mut app, "r");
+    assert_eq!(asked(&effects), [Request::Control { run: "lora-10".into(), action: RunAction::Resume }]);
+}
+
+fn app_on_train() -> App {
+    let mut app = app();
+    play(&mut app, "4");
+    app
+}
+
+#[test]
+fn enter_on_the_curve_opens_the_rows_of_that_step() {
+    let mut app = app_on_train();
+    play(&mut app, "left left");
+    assert_eq!(app.train.cursor, Some(610));
+    let effects = press(&mut app, "enter");
+    let [Request::Events { run, after, limit: 1 }] = &asked(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(run, "lora-12");
+    let events = sample::training(612, 1000);
+    assert!(matches!(events[*after as usize].body, crate::domain::event::EventBody::Step { step: 610, .. }));
+    sample::settle(&mut app, effects);
+    assert_eq!((app.screen, app.strata.pane), (Screen::Strata, Pane::Rows));
+    assert_eq!(app.strata.window.total, 8);
+    assert!(shown(&app).contains("rows of step 610 of lora-12"));
+}
+
+#[test]
+fn the_curve_is_followed_only_while_it_is_shown() {
+    let mut app = app();
+    let effects = press(&mut app, "4");
+    assert!(
+        effects.contains(&Effect::Send(ToEngine::Follow {
+            view: View::Run { run: "lora-12".into(), after: 0 }
+        })),
+        "{effects:?}"
+    );
+    sample::settle(&mut app, effects);
+    let effects = press(&mut app, "5");
+    assert!(
+        matches!(&effects[..], [Effect::Send(ToEngine::Unfollow { view: View::Run { run, .. } })] if run == "lora-12"),
+        "{effects:?}"
+    );
+    // Back again: only what is new is asked for.
+    let effects = press(&mut app, "4");
+    let last = app.series["lora-12"].last_seq;
+    assert_eq!(
+        effects,
+        [Effect::Send(ToEngine::Follow { view: View::Run { run: "lora-12".into(), after: last } })]
+    );
+}
+
+#[test]
+fn a_lost_connection_is_shown_and_mended() {
+    let mut app = app_on_train();
+    let effects = press(&mut app, "p");
+    assert_eq!(asked(&effects).len(), 1);
+    lost(&mut app);
+    assert!(app.pending.is_empty());
+    assert!(
+        app.notices.iter().any(|n| n.mood == Mood::Bad && n.text.contains("pause lora-12")),
+        "{:?}",
+        app.notices
+    );
+    let text = shown(&app);
+    assert!(text.contains("no connection to the engine") && text.contains("the engine is gone"), "{text}");
+    // What would change something is refused, what only reads waits.
+    assert_eq!(press(&mut app, "c"), []);
+    press(&mut app, "1");
+    assert_eq!(press(&mut app, "down"), []);
+    let effects = news(&mut app, FromEngine::Connected { status: sample::status() });
+    assert!(matches!(app.link, Link::Up { .. }));
+    // The connection follows its views again by itself; only the curve that was left meanwhile is given up.
+    let views = effects
+        .iter()
+        .filter(|e| matches!(e, Effect::Send(ToEngine::Follow { .. } | ToEngine::Unfollow { .. })));
+    let views: Vec<&Effect> = views.collect();
+    assert!(matches!(views[..], [Effect::Send(ToEngine::Unfollow { view: View::Run { .. } })]), "{views:?}");
+    assert_eq!(asked(&effects).len(), 1, "the rows that were waited for: {effects:?}");
+}
+
+#[test]
+fn failures_stay_until_they_are_closed() {
+    let mut app = app();
+    play(&mut app, "7");
+    let effects = press(&mut app, "p");
+    let Some(Effect::Send(ToEngine::Ask { tag, .. })) = effects.first() else { panic!("{effects:?}") };
+    let error = Failure { code: 1, message: "the worker does not listen; resume the run".into() };
+    news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Error { error } });
+    press(&mut app, "down");
+    let text = shown(&app);
+    assert!(text.contains("could not pause lora-12: the worker does not listen; resume the run"), "{text}");
+    press(&mut app, "esc");
+    assert!(!shown(&app).contains("could not pause"));
+}
+
+#[test]
+fn a_failed_question_for_rows_is_not_repeated_for_ever() {
+    let mut app = app();
+    play(&mut app, "1");
+    let mut effects = press(&mut app, "down");
+    for _ in 0..3 {
+        let Some(Effect::Send(ToEngine::Ask { tag, .. })) = effects.first() else { break };
+        let error = Failure { code: 1, message: "disk".into() };
+        effects = news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Error { error } });
+    }
+    assert_eq!(effects, []);
+    assert_eq!(asked(&press(&mut app, "down")).len(), 1, "but again for another stratum");
+}
+
+#[test]
+fn the_end_of_a_training_tells_its_result_and_compares_it_with_the_baseline() {
+    let mut app = app_on_train();
+    let mut run = sample::run("lora-12", RunKind::Train, RunState::Done);
+    run.candidate = Some("lora-12".into());
+    run.metrics.insert("accuracy".into(), 0.908);
+    let effects = news(&mut app, FromEngine::Push { push: Push::RunChanged { run: run.clone() } });
+    assert_eq!(asked(&effects), [Request::Compare { a: "base".into(), b: "lora-12".into(), metric: None }]);
+    sample::settle(&mut app, effects);
+    assert!(shown(&app).contains("lora-12 is done: accuracy .908"), "{}", shown(&app));
+    play(&mut app, "5");
+    assert!(shown(&app).contains("regressed 9"), "{}", shown(&app));
+    // The same record again is no news.
+    assert_eq!(news(&mut app, FromEngine::Push { push: Push::RunChanged { run } }), []);
+}
+
+#[test]
+fn a_run_that_died_says_its_last_words() {
+    let mut app = app();
+    let mut run = sample::run("lora-12", RunKind::Train, RunState::Interrupted);
+    run.message = Some("the worker was killed".into());
+    run.resumable = true;
+    news(&mut app, FromEngine::Push { push: Push::Runs { runs: vec![run] } });
+    let text = shown(&app);
+    assert!(
+        text.contains("lora-12 interrupted: the worker was killed; it can be resumed on screen 7"),
+        "{text}"
+    );
+}
+
+#[test]
+fn two_candidates_are_chosen_and_compared() {
+    let mut app = app();
+    play(&mut app, "5 down c down");
+    let effects = press(&mut app, "c");
+    assert_eq!(
+        asked(&effects),
+        [Request::Compare { a: "route v7".into(), b: "lora-11".into(), metric: None }]
+    );
+    sample::settle(&mut app, effects);
+    assert_eq!(
+        asked(&press(&mut app, "x")),
+        [Request::Compare { a: "lora-11".into(), b: "route v7".into(), metric: None }]
+    );
+}
+
+#[test]
+fn flips_filter_by_kind_and_open_as_rows() {
+    let mut app = app();
+    play(&mut app, "5 down enter");
+    assert_eq!(app.board.flips().len(), 15);
+    play(&mut app, "f");
+    assert_eq!(app.board.flips().len(), 3);
+    play(&mut app, "f f f");
+    assert_eq!(app.board.flips().len(), 15);
+    play(&mut app, "f r");
+    assert_eq!((app.screen, app.strata.window.total), (Screen::Strata, 3));
+}
+
+#[test]
+fn the_palette_runs_an_action_of_another_screen() {
+    let mut app = app();
+    press(&mut app, "1 :");
+    type_text(&mut app, "logarithmic");
+    app.update(Message::Key("down".parse().unwrap()), NOW_MS);
+    press(&mut app, "enter");
+    assert_eq!(app.screen, Screen::Train);
+    assert!(app.train.log_scale);
+}
+
+#[test]
+fn the_filter_of_the_runs_follows_while_typing_and_giving_up_brings_it_back() {
+    let mut app = app();
+    play(&mut app, "7 /");
+    type_text(&mut app, "kind:eval");
+    assert_eq!(app.listed_runs().len(), 1);
+    press(&mut app, "esc");
+    assert_eq!(app.listed_runs().len(), 4);
+}
+
+#[test]
+fn time_is_counted_only_while_something_waits() {
+    let mut app = app();
+    play(&mut app, "4");
+    assert_eq!(app.tick_ms(), None, "a curve moves by events, not by time");
+    press(&mut app, "p");
+    assert_eq!(app.tick_ms(), Some(1000));
+    lost(&mut app);
+    assert_eq!(app.tick_ms(), Some(1000));
+    assert_eq!(App::new((80, 24), Signs::unicode(), 0).tick_ms(), Some(1000));
+}
+
+#[test]
+fn long_waits_say_for_what_and_how_long() {
+    let mut app = app_on_train();
+    press(&mut app, "c");
+    app.update(Message::Tick, NOW_MS + 3000);
+    assert!(shown(&app).contains("waiting for the engine to checkpoint lora-12 (3s)"), "{}", shown(&app));
+}
+
+#[test]
+fn a_new_configuration_is_used_at_once_and_its_mistakes_are_said() {
+    let mut app = app();
+    let mut settings = sample::settings("dark");
+    settings.problems = vec!["keys.toml:2: unknown action `x`".into()];
+    settings.themes.retain(|t| t.name == "dark");
+    settings.themes[0] =
+        crate::tui::theme::parse("dark", "[roles]\ngood = { fg = \"blue\" }\n", &|_| None).unwrap();
+    app.update(Message::Settings(settings), NOW_MS);
+    assert_eq!(app.look.theme.style(crate::tui::theme::Role::Good).fg, Some(ratatui::style::Color::Blue));
+    assert!(shown(&app).contains("keys.toml:2: unknown action"));
+    app.update(Message::Settings(sample::settings("dark")), NOW_MS);
+    assert!(app.notices.is_empty(), "{:?}", app.notices);
+}
