@@ -70,7 +70,10 @@ pub fn train(words: &Lexicon, desk: &BTreeSet<String>, dir: &Path, threads: usiz
         let mut batch = Vec::with_capacity(BATCH);
         for _ in 0..BATCH {
             let lesson = teacher.lesson(way);
-            ensure!(lesson.messages.iter().all(|m| !desk.contains(m)), "a message of the demo's data is in the text");
+            ensure!(
+                lesson.messages.iter().all(|m| !desk.contains(m)),
+                "a message of the demo's data is in the text"
+            );
             let (tokens, trained) = tokens::encode(&tokenizer, &lesson)?;
             batch.push(Sequence { tokens, trained });
         }
@@ -78,20 +81,18 @@ pub fn train(words: &Lexicon, desk: &BTreeSet<String>, dir: &Path, threads: usiz
         let targets: usize = rows.iter().map(|r| r.targets()).sum();
         model.zero_grad();
         let loss = model.forward_backward(&rows, 1.0 / targets as f32)?;
-        let settings = AdamW {
-            lr: rate(step) as f32,
-            beta1: 0.9,
-            beta2: 0.98,
-            epsilon: 1e-8,
-            weight_decay: 0.05,
-        };
+        let settings =
+            AdamW { lr: rate(step) as f32, beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weight_decay: 0.05 };
         model.step(&settings, CLIP);
         tokens += rows.iter().map(|r| r.tokens.len()).sum::<usize>();
         loss_sum += loss.loss_sum;
         trained += loss.trained;
         if step % 50 == 0 {
             let seconds = started.elapsed().as_secs();
-            println!("step {step}/{STEPS}  loss {:.3}  {tokens} tokens  {seconds} s", loss_sum / trained as f64);
+            println!(
+                "step {step}/{STEPS}  loss {:.3}  {tokens} tokens  {seconds} s",
+                loss_sum / trained as f64
+            );
             (loss_sum, trained) = (0.0, 0);
         }
         if step % 400 == 0 {
@@ -136,9 +137,7 @@ fn save(decoder: &Decoder, dir: &Path) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), &dir.join("model.safetensors"))?;
-    let write = |name: &str, value: serde_json::Value| {
-        super::write(&dir.join(name), &format!("{value:#}\n"))
-    };
+    let write = |name: &str, value: serde_json::Value| super::write(&dir.join(name), &format!("{value:#}\n"));
     write("config.json", config())?;
     write("generation_config.json", json!({ "eos_token_id": 3, "pad_token_id": 0, "do_sample": false }))?;
     write("tokenizer_config.json", tokens::tokenizer_config())

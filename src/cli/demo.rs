@@ -54,7 +54,9 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let root = match args.dir {
         Some(dir) => dir,
         None => default_dir(|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
-            Exit::usage("no data folder is known (neither XDG_DATA_HOME nor HOME is set); say where: --dir DIR")
+            Exit::usage(
+                "no data folder is known (neither XDG_DATA_HOME nor HOME is set); say where: --dir DIR",
+            )
         })?,
     };
     for line in place(&root)? {
@@ -72,18 +74,20 @@ fn default_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 
 /// Make the copy, or find the one that is there. What is there is never changed. Returns what there is to say.
 fn place(dir: &Path) -> Result<Vec<String>, Exit> {
-    let cannot = |what: &str, path: &Path, e: std::io::Error| Exit::failed(format!("cannot {what} {}: {e}", path.display()));
+    let cannot = |what: &str, path: &Path, e: std::io::Error| {
+        Exit::failed(format!("cannot {what} {}: {e}", path.display()))
+    };
     if dir.join(crate::workspace::FILE).is_file() {
         return Ok(reopened(dir));
     }
-    match fs::read_dir(dir) {
-        Ok(mut entries) if entries.next().is_some() => {
+    match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => {
             return Err(Exit::usage(format!(
                 "{} is not empty and holds no workspace.toml; name a new or an empty folder with --dir",
                 dir.display()
             )));
         }
-        Ok(_) => {}
+        Ok(false) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(Exit::usage(format!("cannot read {}: {e}", dir.display()))),
     }
@@ -173,7 +177,11 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
         });
         out.result(&value, || {
             let comparison = comparison.as_ref().map(compare::render).unwrap_or_default();
-            format!("\n{}\n{comparison}\n{seconds:.0} s; `tunebench {}` shows all of it", board::render(&board), root.display())
+            format!(
+                "\n{}\n{comparison}\n{seconds:.0} s; `tunebench {}` shows all of it",
+                board::render(&board),
+                root.display()
+            )
         });
         Ok(ExitCode::SUCCESS)
     })

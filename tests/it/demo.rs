@@ -17,12 +17,14 @@ mod messages;
 mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lexicon::{Lexicon, Rule};
 use tunebench::model::Decoder;
 use tunebench::model::chat::{ChatTemplate, Message, answer_tokens, prompt_tokens};
 use tunebench::model::tokenizer::Tokenizer;
+use tunebench::model::verify::{TOLERANCE, verify};
+use tunebench::ops::Par;
 
 fn demo() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/workspaces/demo"))
@@ -118,6 +120,14 @@ fn the_base_model_reads_its_lessons_as_its_chat_template_writes_them() {
     assert!(asked.iter().chain(&answer).all(|t| (*t as usize) < decoder.config.vocab));
     assert!(tokenizer.eos().contains(answer.last().unwrap()));
     assert_eq!(answer.len(), 2, "a label is one token, and the end another");
+}
+
+#[test]
+fn the_base_model_says_what_transformers_says() {
+    let decoder = Decoder::load(&demo().join("model")).unwrap();
+    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/demo/logits.safetensors");
+    let verdict = verify(&decoder, None, Path::new(reference), TOLERANCE, Par::SERIAL).unwrap();
+    assert!(verdict.pass && verdict.tokens >= 10, "{verdict:?}; see tests/reference/demo_model.py");
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn a_state_folder_of_another_user_is_refused() {
     let bench = Bench::new();
     fs::create_dir(bench.state()).unwrap();
     let other = Some(rustix::fs::Uid::from_raw(12345));
-    rustix::fs::chown(&bench.state(), other, None).unwrap();
+    rustix::fs::chown(bench.state(), other, None).unwrap();
     let refused = bench.run(&["runs"]);
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("belongs to user 12345"), "{refused:?}");
