@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -331,16 +331,6 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
         flags,
         answers,
     })
-}
-
-/// Input texts of rows, for lists of flips.
-pub fn texts(loaded: &Loaded, ids: &[String]) -> HashMap<String, String> {
-    ids.iter()
-        .filter_map(|id| {
-            let at = loaded.dataset.find(id)?;
-            Some((id.clone(), cut(&loaded.text(at).0, LIST_TEXT).into_owned()))
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Pull {
                 self.repo
             )));
         }
-        std::fs::create_dir_all(&self.to).map_err(|e| self.disk(&self.to, &e))?;
+        std::fs::create_dir_all(&self.to).map_err(|e| disk(&self.to, &e))?;
         let total = files.iter().filter_map(|f| f.size).fold(0, u64::saturating_add);
         let mut before = 0;
         for file in &files {
@@ -266,20 +266,20 @@ impl Pull {
             .write(true)
             .truncate(false)
             .open(&part)
-            .map_err(|e| self.disk(&part, &e))?;
+            .map_err(|e| disk(&part, &e))?;
         if rustix::fs::flock(&out, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(HubError::Failed(format!("{} is being downloaded by somebody else", path.display())));
         }
         let mut tries = Tries::new(self.first_wait);
         loop {
-            let start = out.metadata().map_err(|e| self.disk(&part, &e))?.len();
+            let start = out.metadata().map_err(|e| disk(&part, &e))?.len();
             let trouble = match self.transfer(client, &url, file, &mut out, before, total, progress).await {
                 Ok(()) => {
-                    out.sync_all().map_err(|e| self.disk(&part, &e))?;
+                    out.sync_all().map_err(|e| disk(&part, &e))?;
                     if file.matches(&part) {
                         break;
                     }
-                    out.set_len(0).map_err(|e| self.disk(&part, &e))?;
+                    out.set_len(0).map_err(|e| disk(&part, &e))?;
                     Trouble::Passing(
                         format!("{} arrived with another SHA-256 than the hub says", file.name),
                         None,
@@ -287,7 +287,7 @@ impl Pull {
                 }
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(trouble) => {
-                    let now = out.metadata().map_err(|e| self.disk(&part, &e))?.len();
+                    let now = out.metadata().map_err(|e| disk(&part, &e))?.len();
                     if now > start {
                         tries.gained();
                     }
@@ -297,8 +297,8 @@ impl Pull {
             let done = before + out.metadata().map_or(0, |m| m.len());
             tries.wait(trouble, &file.name, done, total, progress).await?;
         }
-        std::fs::rename(&part, &path).map_err(|e| self.disk(&path, &e))?;
-        File::open(&self.to).and_then(|dir| dir.sync_all()).map_err(|e| self.disk(&self.to, &e))
+        std::fs::rename(&part, &path).map_err(|e| disk(&path, &e))?;
+        File::open(&self.to).and_then(|dir| dir.sync_all()).map_err(|e| disk(&self.to, &e))
     }
 
     /// One connection's worth of a file, appended to what is there.
@@ -312,11 +312,11 @@ impl Pull {
         total: u64,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), Trouble> {
-        let disk = |e: std::io::Error| Trouble::Final(self.disk(&self.to.join(&file.name), &e));
-        let mut have = out.metadata().map_err(disk)?.len();
+        let on_disk = |e: std::io::Error| Trouble::Final(disk(&self.to.join(&file.name), &e));
+        let mut have = out.metadata().map_err(on_disk)?.len();
         // Without a size nothing tells whether the rest is missing: from the start.
         if file.size.is_none_or(|size| have > size) {
-            out.set_len(0).map_err(disk)?;
+            out.set_len(0).map_err(on_disk)?;
             have = 0;
         }
         if file.size == Some(have) && have > 0 {
@@ -326,7 +326,7 @@ impl Pull {
         let goes_on =
             response.status() == StatusCode::PARTIAL_CONTENT && range_start(&response) == Some(have);
         if have > 0 && !goes_on {
-            out.set_len(0).map_err(disk)?;
+            out.set_len(0).map_err(on_disk)?;
             have = 0;
             if response.status() != StatusCode::OK {
                 return Err(Trouble::Passing(
@@ -339,18 +339,18 @@ impl Pull {
             return Err(Trouble::Passing("the server asks for another range".into(), None));
         }
         let size = file.size.or_else(|| response.content_length().map(|rest| have + rest));
-        out.seek(SeekFrom::Start(have)).map_err(disk)?;
+        out.seek(SeekFrom::Start(have)).map_err(on_disk)?;
         let mut stream = response.bytes_stream();
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|e| Trouble::Passing(chain(&e), None))?;
             have += chunk.len() as u64;
             if size.is_some_and(|size| have > size) {
-                out.set_len(0).map_err(disk)?;
+                out.set_len(0).map_err(on_disk)?;
                 let message =
                     format!("{url} sends more than the {} bytes that the hub lists", size.unwrap_or(0));
                 return Err(Trouble::Final(HubError::Failed(message)));
             }
-            out.write_all(&chunk).map_err(disk)?;
+            out.write_all(&chunk).map_err(on_disk)?;
             progress(Progress { file: &file.name, done: before + have, total, trouble: None });
         }
         match size {
@@ -360,10 +360,10 @@ impl Pull {
             _ => Ok(()),
         }
     }
+}
 
-    fn disk(&self, path: &Path, error: &std::io::Error) -> HubError {
-        HubError::Failed(format!("{}: {error}", path.display()))
-    }
+fn disk(path: &Path, error: &std::io::Error) -> HubError {
+    HubError::Failed(format!("{}: {error}", path.display()))
 }
 
 impl Wanted {

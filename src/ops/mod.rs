@@ -10,6 +10,7 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+pub mod cuda;
 mod embedding;
 mod grad_norm;
 mod lora;

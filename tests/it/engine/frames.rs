@@ -112,7 +112,7 @@ fn a_client_that_does_not_read_gets_the_newest_state_and_holds_up_nobody() {
         let push = &frame["push"];
         match push["push"].as_str().unwrap() {
             "events" => {
-                seqs.extend(push["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()))
+                seqs.extend(push["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()));
             }
             "run_changed" => {
                 records += 1;

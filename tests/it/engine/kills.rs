@@ -227,7 +227,7 @@ fn a_damaged_store_is_rebuilt_and_nothing_that_people_decided_is_lost() {
     for entry in std::fs::read_dir(bench.state().join("store")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
-            std::fs::write(path, [0xa5; 70_000]).unwrap();
+            std::fs::write(path, vec![0xa5; 70_000]).unwrap();
         }
     }
     runtime().block_on(async {

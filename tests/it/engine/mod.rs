@@ -104,11 +104,15 @@ fn a_queued_run_waits_for_the_one_before_it_and_can_be_cancelled() {
 fn two_workspaces_of_a_user_take_turns_on_the_device() {
     let one = Bench::new();
     let two = Bench::new();
-    let busy = one.train(1_000_000);
-    one.wait_steps(&busy, 1);
     // The second workspace is told to use the first one's locks.
     let tmp = one.root.parent().unwrap().join("tmp");
-    let launched = two.command(&["run", "eval", "--detach", "--json"]).env("TMPDIR", &tmp).output().unwrap();
+    let second = |args: &[&str]| two.command(args).env("TMPDIR", &tmp).output().unwrap();
+    // With its strata built, the second workspace's run waits for the device alone.
+    let built = second(&["run", "strata"]);
+    assert!(built.status.success(), "{built:?}");
+    let busy = one.train(1_000_000);
+    one.wait_steps(&busy, 1);
+    let launched = second(&["run", "eval", "--detach", "--json"]);
     assert!(launched.status.success(), "{launched:?}");
     let waiting = until("the second run to say what it waits for", || {
         let record = two.record("eval-1");
@@ -202,7 +206,7 @@ fn a_state_folder_of_another_user_is_refused() {
     let bench = Bench::new();
     fs::create_dir(bench.state()).unwrap();
     let other = Some(rustix::fs::Uid::from_raw(12345));
-    rustix::fs::chown(&bench.state(), other, None).unwrap();
+    rustix::fs::chown(bench.state(), other, None).unwrap();
     let refused = bench.run(&["runs"]);
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("belongs to user 12345"), "{refused:?}");
