@@ -140,8 +140,13 @@ impl App {
                 let result = self.result_words(run);
                 let next = match (run.kind, &run.candidate) {
                     (RunKind::Train, Some(candidate)) => {
-                        if self.screen != Screen::Board {
+                        // Nobody's own comparison is taken away, and nobody's focus is moved.
+                        let (pane, own) = (self.board.pane, self.board.a.is_some());
+                        if self.screen != Screen::Board || !own {
                             self.compare_with_baseline(candidate);
+                        }
+                        if self.screen == Screen::Board {
+                            self.board.pane = pane;
                         }
                         "; 5 shows what it fixed and broke"
                     }

@@ -153,19 +153,19 @@ fn strata(p: &mut Painter<'_>, list: Rect, strata: &[StratumDelta], selected: us
     sorted.sort_by(|x, y| (x.b - x.a).total_cmp(&(y.b - y.a)));
     let top = scroll(0, selected, usize::from(list.height));
     let arrow = p.look.signs.arrow;
-    for (y, s) in sorted.iter().skip(top).take(usize::from(list.height)).enumerate() {
-        let y = y as u16;
-        let change = if s.n < 30 {
+    let change = |s: &StratumDelta| {
+        if s.n < 30 {
             let right = |share: f64| (share * s.n as f64).round();
             format!("{:.0} {arrow} {:.0} of {}", right(s.a), right(s.b), s.n)
         } else {
-            format!(
-                "{} {arrow} {} {}",
-                number::share(s.a, 2),
-                number::share(s.b, 2),
-                number::signed_share(s.b - s.a, 2)
-            )
-        };
+            let (a, b) = (number::share(s.a, 2), number::share(s.b, 2));
+            format!("{a} {arrow} {b} {}", number::signed_share(s.b - s.a, 2))
+        }
+    };
+    let room = sorted.iter().map(|s| text::width(&change(s))).max().unwrap_or(0) as u16;
+    for (y, s) in sorted.iter().skip(top).take(usize::from(list.height)).enumerate() {
+        let y = y as u16;
+        let change = change(s);
         let (sign, role) = if s.b > s.a {
             (p.look.signs.fixed, Role::Good)
         } else if s.b < s.a {
@@ -174,9 +174,9 @@ fn strata(p: &mut Painter<'_>, list: Rect, strata: &[StratumDelta], selected: us
             (p.look.signs.open, Role::Dim)
         };
         p.put(list, 0, y, 1, sign, role);
-        let width = list.width.saturating_sub(24);
+        let width = list.width.saturating_sub(room + 3);
         p.put(list, 2, y, width, &s.stratum, Role::Text);
-        p.put_right(list, list.width, y, 21, &change, role);
+        p.put_right(list, list.width, y, room, &change, role);
     }
     if sorted.is_empty() {
         p.put(list, 2, 0, list.width, "no strata are built", Role::Dim);

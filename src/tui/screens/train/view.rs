@@ -74,9 +74,17 @@ fn title(app: &App, p: &Painter<'_>, id: &str, record: Option<&RunRecord>, serie
         title.push_str(&format!(" {} {}", runs::state_sign(&p.look.signs, record.state), record.state));
         if record.state == RunState::Running {
             let step = series.steps.last().map_or(0, |s| s.step);
-            if series.total > 0 {
-                let percent = step as f64 / series.total as f64 * 100.0;
-                title.push_str(&format!(" {percent:.0}%, step {step}"));
+            match &series.progress {
+                // The scoring at the end has steps of its own.
+                Some(now) if now.phase != "train" && step == series.total => {
+                    let dot = p.look.signs.dot;
+                    title.push_str(&format!(" {dot} {} {} of {}", now.phase, now.done, now.total));
+                }
+                _ if series.total > 0 => {
+                    let percent = step as f64 / series.total as f64 * 100.0;
+                    title.push_str(&format!(" {percent:.0}%, step {step}"));
+                }
+                _ => {}
             }
             if let Some(eta) = series.eta_ms() {
                 title.push_str(&format!(" {} {} left", p.look.signs.dot, number::duration(eta)));
