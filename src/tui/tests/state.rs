@@ -261,6 +261,24 @@ fn the_curve_is_followed_only_while_it_is_shown() {
 }
 
 #[test]
+fn strata_that_are_being_built_say_how_far_they_are() {
+    let mut app = App::new((120, 40), Signs::unicode(), NOW_MS);
+    news(&mut app, FromEngine::Connected { status: sample::status() });
+    let view = crate::domain::board::StrataView { rows: 100, ..Default::default() };
+    news(&mut app, FromEngine::Push { push: Push::Strata { view } });
+    assert!(shown(&app).contains("no strata yet: b builds them"));
+    let mut run = sample::run("strata-1", RunKind::Strata, RunState::Queued);
+    run.progress = None;
+    run.message = Some("waits for the CPU".into());
+    news(&mut app, FromEngine::Push { push: Push::RunChanged { run } });
+    assert!(shown(&app).contains("strata-1 builds the strata: waits for the CPU"), "{}", shown(&app));
+    assert_eq!(
+        asked(&press(&mut app, "b")),
+        [Request::Launch { kind: RunKind::Strata, set: vec![], keys: Default::default() }]
+    );
+}
+
+#[test]
 fn a_lost_connection_is_shown_and_mended() {
     let mut app = app_on_train();
     let effects = press(&mut app, "p");

@@ -5,8 +5,8 @@ pub fn short(value: f64) -> String {
     let a = value.abs();
     if !value.is_finite() {
         if value.is_nan() { "nan".into() } else { format!("{value}") }
-    } else if a == 0.0 {
-        "0".into()
+    } else if a < 1e4 && value.fract() == 0.0 {
+        format!("{value:.0}")
     } else if a < 1e-3 {
         let text = format!("{value:.2e}");
         text.replace(".00e", "e")
@@ -130,6 +130,7 @@ mod tests {
         assert_eq!(short(2e-4), "2e-4");
         assert_eq!(short(0.000214), "2.14e-4");
         assert_eq!(short(0.4123), "0.412");
+        assert_eq!([22.0, 0.0, 1.0, -3.0].map(short), ["22", "0", "1", "-3"]);
         assert_eq!(short(21_345.0), "21.3k");
         assert_eq!(short(f64::NAN), "nan");
         assert_eq!(

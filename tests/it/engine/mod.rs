@@ -104,14 +104,18 @@ fn a_queued_run_waits_for_the_one_before_it_and_can_be_cancelled() {
 fn two_workspaces_of_a_user_take_turns_on_the_device() {
     let one = Bench::new();
     let two = Bench::new();
-    let busy = one.train(1_000_000);
-    one.wait_steps(&busy, 1);
     // The second workspace is told to use the first one's locks.
     let tmp = one.root.parent().unwrap().join("tmp");
-    let launched = two.command(&["run", "eval", "--detach", "--json"]).env("TMPDIR", &tmp).output().unwrap();
+    let second = |args: &[&str]| two.command(args).env("TMPDIR", &tmp).output().unwrap();
+    // With its strata built, the second workspace's run waits for the device alone.
+    let built = second(&["run", "strata"]);
+    assert!(built.status.success(), "{built:?}");
+    let busy = one.train(1_000_000);
+    one.wait_steps(&busy, 1);
+    let launched = second(&["run", "eval", "--detach", "--json"]);
     assert!(launched.status.success(), "{launched:?}");
     let waiting = until("the second run to say what it waits for", || {
-        let record = two.record("strata-1");
+        let record = two.record("eval-1");
         record["message"].as_str().is_some_and(|m| m.contains(&busy)).then_some(record)
     });
     assert_eq!(waiting["state"], "queued");

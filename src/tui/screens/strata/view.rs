@@ -6,6 +6,7 @@ use super::decide::STAR;
 use super::{Entry, Pane, Panes, StrataState, layout, list_top};
 use crate::domain::api::RowSummary;
 use crate::domain::board::Stratum;
+use crate::domain::run::RunKind;
 use crate::tui::app::{App, Link};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::{empty, pane_tabs};
@@ -115,6 +116,12 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
                 "no rows: press {} and choose \"Import the data sources again\"",
                 app.keymap.key_for(&[Context::Global], Action::Palette)
             )
+        } else if let Some(run) = app.under_way().find(|r| r.kind == RunKind::Strata) {
+            let how = match &run.progress {
+                Some(p) if p.total > 0 => format!("{} {} of {}", p.phase, p.done, p.total),
+                _ => run.message.clone().unwrap_or_else(|| run.state.to_string()),
+            };
+            format!("{} builds the strata: {how}", run.run)
         } else {
             format!("no strata yet: {} builds them (embed, cluster, name)", key(Action::BuildStrata))
         };

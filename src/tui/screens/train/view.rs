@@ -75,7 +75,8 @@ fn title(app: &App, p: &Painter<'_>, id: &str, record: Option<&RunRecord>, serie
         if record.state == RunState::Running {
             let step = series.steps.last().map_or(0, |s| s.step);
             if series.total > 0 {
-                title.push_str(&format!(" {:.0}%", step as f64 / series.total as f64 * 100.0));
+                let percent = step as f64 / series.total as f64 * 100.0;
+                title.push_str(&format!(" {percent:.0}%, step {step}"));
             }
             if let Some(eta) = series.eta_ms() {
                 title.push_str(&format!(" {} {} left", p.look.signs.dot, number::duration(eta)));
