@@ -14,6 +14,7 @@ use crate::domain::run::{RunRecord, RunState};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
 use crate::ops::cuda;
+use crate::ops::cuda;
 use crate::store::files;
 use crate::workspace::{FILE, Workspace};
 
@@ -76,12 +77,12 @@ fn gpu() -> Check {
     let cpu = "runs use the CPU";
     let nvml = match nvml_wrapper::Nvml::init() {
         Ok(nvml) => nvml,
-        Err(error) => {
+        Err(_) => {
             return Check {
                 remedy: Some(
                     "where the machine has an NVIDIA GPU, install its driver (nvidia-smi must work)".into(),
                 ),
-                ..Check::good("gpu", format!("no NVIDIA driver ({error}); {cpu}"))
+                ..Check::good("gpu", format!("no NVIDIA driver was found (libnvidia-ml.so.1); {cpu}"))
             };
         }
     };
@@ -121,6 +122,26 @@ fn cuda_libraries() -> Check {
             )
         }),
         ..Check::good("cuda", format!("not found: {}; runs use the CPU", missing.join(", ")))
+    }
+}
+
+/// What the kernels need at run time; without it the CPU serves.
+fn cuda() -> Check {
+    let found = cuda::libraries();
+    let missing: Vec<&str> = [("driver", found.driver), ("nvrtc", found.nvrtc), ("cublas", found.cublas)]
+        .into_iter()
+        .filter(|(_, there)| !there)
+        .map(|(name, _)| name)
+        .collect();
+    if missing.is_empty() {
+        return Check::good("cuda", "driver, nvrtc and cuBLAS can be loaded");
+    }
+    Check {
+        remedy: Some(format!(
+            "with a GPU: install CUDA's libraries, or name the folder of Python's NVIDIA wheels in {}",
+            cuda::LIBS_VARIABLE
+        )),
+        ..Check::good("cuda", format!("{} cannot be loaded; runs use the CPU", missing.join(", ")))
     }
 }
 

@@ -164,10 +164,12 @@ impl<'a> Show<'a> {
                 self.progress("train", *step, *total, Some(left as u64));
             }
             EventBody::Eval { step, loss, metrics } => {
-                let loss = loss.map(|l| format!(" loss {}", number(l))).unwrap_or_default();
-                let metrics: Vec<String> =
-                    metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
-                self.line(&format!("step {step}: dev{loss}{}", metrics.concat()));
+                let metrics: String = metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
+                match loss {
+                    Some(loss) => self.line(&format!("step {step}: dev loss {}{metrics}", number(*loss))),
+                    // An evaluation's own figures on the way.
+                    None => self.line(&format!("after {step} rows:{metrics}")),
+                }
             }
             EventBody::Log { message } => self.line(message),
             EventBody::Warning { message } => self.line(&format!("warning: {message}")),
