@@ -1,4 +1,5 @@
 //! The measurements behind `tunebench bench`.
 
+pub mod frame;
 pub mod import;
 pub mod train_step;

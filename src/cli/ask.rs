@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::output::Exit;
 use crate::domain::api::{Request, Response};
-use crate::domain::run::{RunKind, RunRecord};
+use crate::domain::run::RunKind;
 use crate::engine::client::Client;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
@@ -69,13 +69,6 @@ pub async fn launch(
 ) -> Result<String, Exit> {
     match ask(client, Request::Launch { kind, set, keys: keys(root) }).await? {
         Response::Launched { run } => Ok(run),
-        _ => Err(unexpected()),
-    }
-}
-
-pub async fn record(client: &Client, run: &str) -> Result<RunRecord, Exit> {
-    match ask(client, Request::Run { run: run.to_owned() }).await? {
-        Response::Run { run } => Ok(run),
         _ => Err(unexpected()),
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{import, train_step};
+use crate::bench::{frame, import, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -13,6 +13,12 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick
+    Frame {
+        /// Steps of a running curve to draw
+        #[arg(long, default_value_t = 200)]
+        ticks: u64,
+    },
     /// Index generated rows: time and memory, beside a plain read
     Import {
         #[arg(long, default_value_t = 1_000_000)]
@@ -24,6 +30,11 @@ enum What {
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     match args.what {
+        What::Frame { ticks } => {
+            let found = frame::run(ticks)?;
+            out.result(&found, || found.text());
+            Ok(ExitCode::SUCCESS)
+        }
         What::Import { rows } => import(rows, out),
         What::TrainStep(settings) => train_step(&settings, out),
     }

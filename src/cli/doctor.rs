@@ -13,6 +13,7 @@ use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
+use crate::ops::cuda;
 use crate::store::files;
 use crate::workspace::{FILE, Workspace};
 
@@ -48,7 +49,7 @@ impl Check {
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    let mut checks = vec![gpu(), memory(), disk(root), temp()];
+    let mut checks = vec![gpu(), cuda_libraries(), memory(), disk(root), temp()];
     if root.join(FILE).is_file() {
         checks.push(workspace(root));
         checks.extend(block_on(engine(root, args.repair))?);
@@ -102,6 +103,25 @@ fn gpu() -> Check {
         return Check::good("gpu", format!("driver {driver}, no device; {cpu}"));
     }
     Check::good("gpu", format!("{}; driver {driver}", names.join(", ")))
+}
+
+/// Which of CUDA's libraries can be loaded; without them runs use the CPU, and nothing is wrong.
+fn cuda_libraries() -> Check {
+    let found = cuda::libraries();
+    let parts = [("driver", found.driver), ("nvrtc", found.nvrtc), ("cublas", found.cublas)];
+    let missing: Vec<_> = parts.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Check::good("cuda", "driver, nvrtc and cuBLAS can be loaded");
+    }
+    Check {
+        remedy: found.driver.then(|| {
+            format!(
+                "name the folder that holds them in {} (the Python wheels of PyTorch bring them)",
+                cuda::LIBS_VARIABLE
+            )
+        }),
+        ..Check::good("cuda", format!("not found: {}; runs use the CPU", missing.join(", ")))
+    }
 }
 
 fn memory() -> Check {

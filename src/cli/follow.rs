@@ -47,17 +47,18 @@ pub async fn follow(mut client: Client, root: &Path, run: &str, out: &Output) ->
                         client = connect(root).await?;
                         continue 'connected;
                     }
-                    Some(Push::Events { events, .. }) => {
+                    // A client may follow other things as well, or have followed another run before.
+                    Some(Push::Events { run: of, events }) if of == run => {
                         for event in &events {
                             after = after.max(event.seq);
                             show.event(event);
                         }
                     }
-                    Some(Push::RunChanged { run }) => {
-                        show.record(&run);
-                        if run.state.is_final() {
+                    Some(Push::RunChanged { run: record }) if record.run == run => {
+                        show.record(&record);
+                        if record.state.is_final() {
                             show.finish();
-                            return Ok(Followed::Ended(Box::new(run)));
+                            return Ok(Followed::Ended(Box::new(record)));
                         }
                     }
                     Some(_) => {}
@@ -140,7 +141,7 @@ impl<'a> Show<'a> {
             || done == total
             || self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY);
         if due {
-            self.phase = phase.to_owned();
+            phase.clone_into(&mut self.phase);
             self.last_line = Some(Instant::now());
             let loss = self
                 .loss
@@ -155,7 +156,7 @@ impl<'a> Show<'a> {
     fn event(&mut self, event: &Event) {
         match &event.body {
             EventBody::Progress { phase, done, total, eta_ms } => {
-                self.progress(phase, *done, *total, *eta_ms)
+                self.progress(phase, *done, *total, *eta_ms);
             }
             EventBody::Step { step, total, loss, ms, .. } => {
                 self.loss = Some(*loss);
@@ -164,8 +165,9 @@ impl<'a> Show<'a> {
             }
             EventBody::Eval { step, loss, metrics } => {
                 let loss = loss.map(|l| format!(" loss {}", number(l))).unwrap_or_default();
-                let metrics: String = metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
-                self.line(&format!("step {step}: dev{loss}{metrics}"));
+                let metrics: Vec<String> =
+                    metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();
+                self.line(&format!("step {step}: dev{loss}{}", metrics.concat()));
             }
             EventBody::Log { message } => self.line(message),
             EventBody::Warning { message } => self.line(&format!("warning: {message}")),

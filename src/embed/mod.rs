@@ -93,8 +93,9 @@ impl Embedder {
         Self { vocabulary, basis }
     }
 
+    /// At least one, also of a corpus that says nothing.
     pub fn dimensions(&self) -> usize {
-        self.basis.columns
+        self.basis.columns.max(1)
     }
 
     /// One vector a text, in their order.
@@ -212,7 +213,8 @@ mod tests {
 
     #[test]
     fn tiny_corpora_are_no_trouble() {
-        for texts in [vec![], vec![""], vec!["one"], vec!["same", "same"], vec!["a b", "c d"]] {
+        for texts in [vec![], vec![""], vec!["?", "!"], vec!["one"], vec!["same", "same"], vec!["a b", "c d"]]
+        {
             let embedder = Embedder::fit(&texts, 1);
             let vectors = embedder.embed(&texts);
             assert!(vectors.data.iter().all(|x| x.is_finite()));

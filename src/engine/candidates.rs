@@ -15,6 +15,7 @@ use crate::domain::candidate::{
     AdapterRef, Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
 use crate::domain::run::{Job, RunKind};
+use crate::domain::settings::TrainSettings;
 use crate::store::files;
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
@@ -216,6 +217,51 @@ fn adapter_dir(checkpoint: &Path) -> Option<PathBuf> {
         .find(|dir| dir.join("adapter_model.safetensors").is_file())
 }
 
+/// A prompt's text and what the board calls it.
+fn prompt_file(engine: &Engine, ws: &Workspace, path: &Path) -> Result<(String, String), Failure> {
+    let path = ws.resolve(path);
+    let text = fs::read_to_string(&path)
+        .map_err(|e| bad_input(format!("{}: cannot be read: {e}", path.display())))?;
+    let hash = blake3::hash(text.as_bytes()).to_hex();
+    keep_prompt(engine, hash.as_str(), &text)?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((text, format!("{stem} {}", &hash.as_str()[..6])))
+}
+
+/// The candidate with the prompt that its stage is trained on, and then answers to: `bare`, `same`, or a file.
+pub fn for_training(
+    engine: &Engine,
+    ws: &Workspace,
+    mut candidate: Candidate,
+    train: &TrainSettings,
+) -> Result<Candidate, Failure> {
+    let (text, name) = match train.prompt.as_str() {
+        "same" => return Ok(candidate),
+        "bare" => bare(),
+        file => prompt_file(engine, ws, Path::new(file))?,
+    };
+    let only = candidate.stages.len() == 1;
+    let known: Vec<_> = candidate.stages.iter().map(|s| s.name.clone()).collect();
+    let stage = candidate
+        .stages
+        .iter_mut()
+        .find(|s| s.name == train.stage || (only && train.stage.is_empty()))
+        .ok_or_else(|| {
+            let known = known.join(", ");
+            bad_input(format!(
+                "tuning.train.stage `{}` names no stage; expected one of: {known}",
+                train.stage
+            ))
+        })?;
+    (stage.prompt, stage.prompt_name) = (text, name);
+    Ok(candidate)
+}
+
+/// The input and nothing else.
+fn bare() -> (String, String) {
+    ("{{ input }}".to_owned(), "bare".to_owned())
+}
+
 /// The pipeline of `workspace.toml`, frozen.
 pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Candidate, Failure> {
     let mut stages = Vec::new();
@@ -244,16 +290,8 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
             }
         };
         let (prompt, prompt_name) = match &stage.prompt {
-            None => ("{{ input }}".to_owned(), "bare".to_owned()),
-            Some(path) => {
-                let path = ws.resolve(path);
-                let text = fs::read_to_string(&path)
-                    .map_err(|e| bad_input(format!("{}: cannot be read: {e}", path.display())))?;
-                let hash = blake3::hash(text.as_bytes()).to_hex();
-                keep_prompt(engine, hash.as_str(), &text)?;
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                (text, format!("{stem} {}", &hash.as_str()[..6]))
-            }
+            None => bare(),
+            Some(path) => prompt_file(engine, ws, path)?,
         };
         // The last stage's labels are the task's; another stage's are its own gold's.
         let labels = match (&stage.gold, stage.output) {

@@ -132,7 +132,7 @@ impl Client {
             return Ok(Attempt::Nobody(Some(e)));
         }
         let answer = tokio::time::timeout(START_PATIENCE, read_frame::<ToClient>(&mut read)).await;
-        let (protocol, version, status) = match answer {
+        let (protocol, version, mut status) = match answer {
             Ok(Ok(Some(ToClient::Hello { protocol, version, status }))) => (protocol, version, status),
             Ok(Ok(Some(ToClient::Refused { reason }))) => {
                 bail!("the engine refused the connection: {reason}")
@@ -155,9 +155,10 @@ impl Client {
             write_frame(&mut write, &ToServer::Leave).await?;
             match read_frame::<ToClient>(&mut read).await {
                 Ok(Some(ToClient::Leaving { busy: Some(busy) })) if protocol == PROTOCOL => {
-                    eprintln!(
-                        "note: the engine is of version {version} and stays, because {busy}; this is {VERSION}"
-                    );
+                    // Whoever shows the status says so: a line on stderr would be drawn into the screens.
+                    status.notices.push(format!(
+                        "the engine is of version {version} and stays, because {busy}; this is {VERSION}"
+                    ));
                 }
                 Ok(Some(ToClient::Leaving { busy: Some(busy) })) => {
                     bail!(

@@ -58,13 +58,32 @@ pub fn launch(
     let mut needs = None;
     if kind != RunKind::Strata {
         // Wrong wishes are refused now, not when the strata are done.
-        let candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
+        let mut candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
+        if kind == RunKind::Train {
+            candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
+        }
         check_keys(&candidate, &keys)?;
-        if parts::parts(engine, &dataset)?.iter().any(Option::is_none) {
+        if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             needs = Some(strata_run(engine)?);
         }
     }
     create(engine, kind, set, needs)
+}
+
+/// Rows without a part get one here where strata that know them are built already: a strata run may have ended
+/// only just now, with its parts not given out yet.
+fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<bool, Failure> {
+    let missing = |parts: &[Option<Part>]| parts.iter().any(Option::is_none);
+    let parts = parts::parts(engine, dataset)?;
+    if !missing(&parts) {
+        return Ok(true);
+    }
+    let strata = strata_of(strata::latest(engine)?.as_deref(), dataset);
+    if parts.iter().zip(&strata).any(|(part, stratum)| part.is_none() && stratum.is_none()) {
+        return Ok(false);
+    }
+    parts::assign(engine, ws, dataset, &strata)?;
+    Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
 /// Keys come with the launch, are held against what the candidate names, and go no further than this process.
@@ -198,9 +217,11 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             (Job::Train { train, eval: config.eval.clone() }, seed)
         }
     };
-    let candidate = match launch.kind {
-        RunKind::Strata => None,
-        _ => Some(candidates::resolve(engine, &ws, &dataset, candidate.as_deref())?),
+    let resolve = || candidates::resolve(engine, &ws, &dataset, candidate.as_deref());
+    let candidate = match &job {
+        Job::Strata(_) => None,
+        Job::Eval(_) => Some(resolve()?),
+        Job::Train { train, .. } => Some(candidates::for_training(engine, &ws, resolve()?, train)?),
     };
     let rows = run_rows(engine, &ws, &dataset, launch.kind)?;
     let spec = RunSpec {

@@ -225,10 +225,15 @@ impl Engine {
     }
 
     pub fn status(&self) -> EngineStatus {
+        // Its name as it stands now; the folder's where the file cannot be read.
+        let workspace = crate::workspace::Workspace::open(&self.root).map_or_else(
+            |_| self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            |(workspace, _)| workspace.config.name,
+        );
         self.read(|state| EngineStatus {
             version: super::protocol::VERSION.into(),
             pid: std::process::id(),
-            workspace: self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            workspace,
             root: self.root.display().to_string(),
             clients: state.clients,
             started_ms: self.started_ms,

@@ -10,6 +10,7 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+pub mod cuda;
 mod embedding;
 mod grad_norm;
 mod lora;
@@ -20,6 +21,8 @@ mod rms_norm;
 mod rope;
 pub(crate) mod simd;
 mod swiglu;
+#[cfg(test)]
+mod tests;
 
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionShape, attention, attention_backward, attention_cached};

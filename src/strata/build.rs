@@ -194,7 +194,9 @@ impl Build<'_> {
             .into_iter()
             .enumerate()
             .map(|(place, ((cluster, values), rows))| {
-                rows.iter().for_each(|&row| places[row] = place);
+                for &row in &rows {
+                    places[row] = place;
+                }
                 let dimensions: BTreeMap<String, String> = columns
                     .iter()
                     .zip(&values)
@@ -426,6 +428,20 @@ mod tests {
     fn the_same_rows_give_the_same_strata_on_any_number_of_threads() {
         let got = build(rows(300), &settings(None), 1);
         assert_eq!(build(rows(300), &settings(None), 3), got);
+    }
+
+    #[test]
+    fn rows_that_say_nothing_are_one_stratum() {
+        let mut all = rows(200);
+        for row in &mut all {
+            row.input = "?!".into();
+        }
+        let got = build(all, &StrataSettings { dimensions: Vec::new(), ..settings(None) }, 2);
+        assert_eq!(
+            (got.strata.len(), got.strata[0].rows, got.strata[0].name.as_str()),
+            (1, 200, "cluster 1")
+        );
+        assert_eq!(got.flagged(OUTLIER), 0);
     }
 
     #[test]

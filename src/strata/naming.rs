@@ -200,12 +200,8 @@ mod tests {
 
     #[test]
     fn names_say_what_is_said_here_and_not_elsewhere() {
-        let texts = [
-            "my card arrival is late",
-            "card arrival tracking",
-            "card payment refused",
-            "the card payments fail",
-        ];
+        let texts =
+            ["my card arrival is late", "card arrival tracking", "payment refused", "the payments fail"];
         assert_eq!(names(&texts, &[0, 0, 1, 1], 2)[0], "card arrival");
         let texts = ["refund please", "refund refunds", "transfer pending", "transfers pending transfer"];
         let got = names(&texts, &[0, 0, 1, 1], 2);

@@ -106,7 +106,11 @@ pub fn read(folder: Option<&Path>, wanted: Option<&str>, no_color: bool) -> Sett
         "mono".clone_into(&mut theme);
     } else if !themes.iter().any(|t| t.name == theme) {
         let names: Vec<&str> = themes.iter().map(|t| t.name.as_str()).collect();
-        problems.push(format!("there is no theme `{theme}`; there are {}", names.join(", ")));
+        // One that is there but cannot be read was complained of already.
+        let unreadable = texts.contains_key(&theme);
+        problems.extend(
+            (!unreadable).then(|| format!("there is no theme `{theme}`; there are {}", names.join(", "))),
+        );
         "dark".clone_into(&mut theme);
     }
     Settings { keymap, themes, theme, problems }

@@ -323,10 +323,10 @@ impl Keymap {
     fn clash(&self) -> Option<(Key, &'static Binding, &'static Binding)> {
         for (i, a) in BINDINGS.iter().enumerate() {
             for (j, b) in BINDINGS.iter().enumerate().skip(i + 1) {
-                if a.context == b.context {
-                    if let Some(key) = self.keys[i].iter().find(|k| self.keys[j].contains(k)) {
-                        return Some((*key, a, b));
-                    }
+                if a.context == b.context
+                    && let Some(key) = self.keys[i].iter().find(|k| self.keys[j].contains(k))
+                {
+                    return Some((*key, a, b));
                 }
             }
         }

@@ -42,7 +42,7 @@ impl Plain {
                 }));
             }
             FromEngine::Lost { reason } => {
-                lines.push(format!("no connection to the engine, trying again: {reason}"))
+                lines.push(format!("no connection to the engine, trying again: {reason}"));
             }
             FromEngine::Answer { .. } => {}
             FromEngine::Push { push } => match push {

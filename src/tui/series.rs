@@ -95,7 +95,7 @@ impl RunSeries {
                 self.say(t_ms, tone, text);
             }
             EventBody::Progress { phase, done, total, eta_ms } => {
-                self.progress = Some(Progress { phase, done, total, eta_ms })
+                self.progress = Some(Progress { phase, done, total, eta_ms });
             }
             EventBody::Step {
                 step,

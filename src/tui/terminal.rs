@@ -310,7 +310,10 @@ mod tests {
         let mut bytes = Vec::new();
         let mut frames = Frames::on(&mut bytes, 40, 5);
         for text in ["hello", "hello", "hellu"] {
-            frames.draw(&mut |buf| drop(buf.set_string(0, 0, text, Style::new()))).unwrap();
+            let mut draw = |buf: &mut Buffer| {
+                buf.set_string(0, 0, text, Style::new());
+            };
+            frames.draw(&mut draw).unwrap();
         }
         drop(frames);
         let text = String::from_utf8(bytes).unwrap();

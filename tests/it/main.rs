@@ -4,4 +4,6 @@
 mod data;
 mod demo;
 mod engine;
+mod models;
+mod screens;
 mod train;

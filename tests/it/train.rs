@@ -217,6 +217,10 @@ fn what_is_exported_answers_as_what_was_trained() {
             "{run} {format}: {json}"
         );
     }
+    let relative =
+        tunebench().current_dir(root).args(["export", "run-1", "--to", "bare-name"]).output().unwrap();
+    assert!(relative.status.success(), "{}", String::from_utf8_lossy(&relative.stderr));
+    assert!(root.join("bare-name/adapter_model.safetensors").exists());
     let again = root.join("out-run-1-peft");
     for (run, to, says) in [
         ("run-1@5", "new", "run-1@4"),

@@ -40,7 +40,7 @@ impl App {
             Action::Quit => self.outbox.push(Effect::Quit),
             Action::Help => self.layers.push(Layer::Help { scroll: 0, contexts: self.contexts() }),
             Action::Palette => {
-                self.layers.push(Layer::Picker(Picker::palette(&self.keymap, &self.contexts())))
+                self.layers.push(Layer::Picker(Picker::palette(&self.keymap, &self.contexts())));
             }
             Action::Back => {
                 if self.notices.pop().is_none() {
@@ -119,7 +119,7 @@ impl App {
             Action::Pause if state == S::Paused => self.control(id, RunAction::Resume),
             Action::Resume if state == S::Paused || record.resumable => self.control(id, RunAction::Resume),
             Action::Resume => {
-                self.notice(Mood::Plain, format!("{id} is {state} and has nothing to resume from"))
+                self.notice(Mood::Plain, format!("{id} is {state} and has nothing to resume from"));
             }
             _ if state.is_final() => self.notice(Mood::Plain, format!("{id} is {state} already")),
             Action::Pause => self.control(id, RunAction::Pause),
@@ -178,9 +178,9 @@ impl App {
             Layer::Confirm { then, .. } => {
                 let then = then.clone();
                 self.layers.pop();
-                match (action, then) {
-                    (Action::Yes, Confirmed::Cancel(run)) => self.control(run, RunAction::Cancel),
-                    _ => {}
+                let Confirmed::Cancel(run) = then;
+                if action == Action::Yes {
+                    self.control(run, RunAction::Cancel);
                 }
             }
             Layer::Picker(picker) => match action {
@@ -302,7 +302,7 @@ impl App {
             }
             TextPurpose::NameCandidate { candidate } => match some(text) {
                 Some(name) => {
-                    self.decide(format!("rename {candidate}"), Decision::NameCandidate { candidate, name })
+                    self.decide(format!("rename {candidate}"), Decision::NameCandidate { candidate, name });
                 }
                 None => self.notice(Mood::Plain, "a candidate needs a name; it keeps its old one"),
             },

@@ -41,7 +41,7 @@ impl App {
                 self.notice(Mood::Plain, format!("{run} {words}"));
             }
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
-                self.board.comparison_arrived(&a, &b, comparison)
+                self.board.comparison_arrived(&a, &b, comparison);
             }
             (Purpose::StepRows { run, step }, Response::Events { events, .. }) => {
                 let rows = events.into_iter().find_map(|e| match e.body {
@@ -50,7 +50,7 @@ impl App {
                 });
                 match rows {
                     Some(rows) if !rows.is_empty() => {
-                        self.show_rows(format!("rows of step {step} of {run}"), rows)
+                        self.show_rows(format!("rows of step {step} of {run}"), rows);
                     }
                     _ => self
                         .notice(Mood::Plain, format!("step {step} of {run} does not say which rows it used")),

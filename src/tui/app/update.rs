@@ -32,10 +32,8 @@ impl App {
         let contexts = self.contexts();
         if let Some(binding) = self.keymap.find(&contexts, key) {
             self.act(binding.action);
-        } else if let Some(layer) = self.layers.last_mut() {
-            if layer.key(key) {
-                self.input_changed();
-            }
+        } else if self.layers.last_mut().is_some_and(|layer| layer.key(key)) {
+            self.input_changed();
         }
     }
 
@@ -62,8 +60,8 @@ impl App {
                 for notice in status.notices.iter().take(3) {
                     self.notice(Mood::Plain, notice.clone());
                 }
+                // Whoever holds the connection follows the same views again.
                 self.link = Link::Up { status };
-                self.followed.clear();
                 self.strata.forget_requests();
                 self.board.asked = None;
                 self.refresh_comparison();

@@ -42,7 +42,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             }
             Layer::Flip { scroll } => screens::board::detail::draw(app, p, body, *scroll),
             Layer::Difference { a, b, scroll } => {
-                screens::runs::difference::draw(app, p, body, a, b, *scroll)
+                screens::runs::difference::draw(app, p, body, a, b, *scroll);
             }
         }
     }

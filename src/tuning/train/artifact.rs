@@ -87,12 +87,15 @@ pub fn write_model(decoder: &Decoder, base: &Path, dir: &Path) -> anyhow::Result
 
 /// Fill a fresh folder beside `dir`, then put it in its place: whoever looks sees the old one or the new one.
 pub fn replace_folder(dir: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let beside = |suffix: &str| {
-        let mut name = dir.file_name().unwrap_or_default().to_owned();
-        name.push(suffix);
+    // A bare name has the parent "", which cannot be opened.
+    let dir = &std::path::absolute(dir)?;
+    // Names that are nobody else's: what was left over under them is removed.
+    let beside = |what: &str| {
+        let mut name = std::ffi::OsString::from(format!(".tunebench-{what}-"));
+        name.push(dir.file_name().unwrap_or_default());
         dir.with_file_name(name)
     };
-    let (fresh, old) = (beside(".part"), beside(".old"));
+    let (fresh, old) = (beside("new"), beside("old"));
     for left_over in [&fresh, &old] {
         if left_over.exists() {
             fs::remove_dir_all(left_over)?;

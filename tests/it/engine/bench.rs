@@ -139,7 +139,7 @@ fixed_rows = 1
 
     /// A training run with this many steps.
     pub fn train(&self, steps: u32) -> String {
-        self.launch("train", &[&format!("max_steps={steps}"), "epochs=1000"])
+        self.launch("train", &[&format!("max_steps={steps}"), "epochs=100000"])
     }
 
     pub fn record(&self, run: &str) -> Value {

@@ -1,6 +1,8 @@
 //! What stays when processes die.
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use rand::Rng as _;
@@ -128,19 +130,25 @@ fn a_terminal_that_closes_leaves_the_run_running() {
     let mut child = pty.slave.spawn_command(command).unwrap();
     drop(pty.slave);
     let mut reader = pty.master.try_clone_reader().unwrap();
-    let drain = std::thread::spawn(move || {
-        let mut block = [0; 4096];
-        while reader.read(&mut block).is_ok_and(|n| n > 0) {}
+    // The client draws on: somebody has to read. The reader holds the terminal open and must let go of it.
+    let enough = Arc::new(AtomicBool::new(false));
+    let drain = std::thread::spawn({
+        let enough = enough.clone();
+        move || {
+            let mut block = [0; 4096];
+            while !enough.load(Ordering::Relaxed) && reader.read(&mut block).is_ok_and(|n| n > 0) {}
+        }
     });
     let run = "train-1";
     until("the run to begin", || bench.state().join("runs").join(run).exists().then_some(()));
     bench.wait_steps(run, 3);
     let (engine, worker) = (bench.engine().unwrap(), bench.worker(run).unwrap());
     // Closing the master hangs up: the kernel sends SIGHUP to the session of the terminal.
+    enough.store(true, Ordering::Relaxed);
+    drain.join().unwrap();
     drop(pty.master);
     let status = child.wait().unwrap();
     assert!(!status.success(), "the client ended by the hang-up");
-    drain.join().unwrap();
     let steps = bench.steps(run);
     bench.wait_steps(run, steps + 5);
     assert_eq!((bench.engine(), bench.worker(run)), (Some(engine), Some(worker)));

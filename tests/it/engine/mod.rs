@@ -1,6 +1,6 @@
 //! Engine, worker and client as processes: killed, cut off, lied to.
 
-mod bench;
+pub mod bench;
 mod frames;
 mod kills;
 

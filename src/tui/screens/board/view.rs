@@ -48,8 +48,13 @@ fn columns(board: &Board, p: &Painter<'_>) -> Vec<Column> {
         cell: Box::new(move |row| {
             let Some(value) = row.metrics.get(&primary) else { return ("-".into(), Role::Dim) };
             let text = match row.ci95 {
+                // A Wilson interval is lopsided near 0 and 1: its longer side is what is claimed.
                 Some([lo, hi]) => {
-                    format!("{} {plus_minus}{}", number::share(*value, 3), number::share((hi - lo) / 2.0, 3))
+                    format!(
+                        "{} {plus_minus}{}",
+                        number::share(*value, 3),
+                        number::share((hi - value).max(value - lo), 3)
+                    )
                 }
                 None => number::share(*value, 3),
             };

@@ -119,7 +119,7 @@ impl App {
                 match <[String; 2]>::try_from(two) {
                     Ok([a, b]) => self.layers.push(Layer::Difference { a, b, scroll: 0 }),
                     Err(_) => {
-                        self.notice(Mood::Plain, "pick a run with space, then select another and press d")
+                        self.notice(Mood::Plain, "pick a run with space, then select another and press d");
                     }
                 }
             }

@@ -77,6 +77,8 @@ pub struct StrataState {
     pub rows_tag: Option<u64>,
     pub detail: Option<RowDetail>,
     detail_tag: Option<(u64, String)>,
+    /// What is known of the row may have changed: it is read again, and the old one shown until then.
+    detail_stale: bool,
     /// The row that could not be read: it is not asked for again until the selection moves.
     detail_failed: Option<String>,
     rows_failed: bool,
@@ -120,7 +122,7 @@ impl StrataState {
         match self.order {
             Order::Size => strata.sort_by_key(|(_, s)| std::cmp::Reverse(s.rows)),
             Order::Lag => {
-                strata.sort_by(|a, b| lag(b.1).unwrap_or(-1.0).total_cmp(&lag(a.1).unwrap_or(-1.0)))
+                strata.sort_by(|a, b| lag(b.1).unwrap_or(-1.0).total_cmp(&lag(a.1).unwrap_or(-1.0)));
             }
             Order::Name => strata.sort_by(|a, b| a.1.name.cmp(&b.1.name)),
         }
@@ -202,6 +204,7 @@ impl StrataState {
         } else {
             self.window.missing(height)?
         };
+        self.detail_stale |= self.rows_stale;
         self.rows_stale = false;
         Some(RowQuery { offset, count: Window::<RowSummary>::CHUNK, ..self.query.clone() })
     }
@@ -210,11 +213,13 @@ impl StrataState {
     pub fn wants_row(&self) -> Option<String> {
         let id = &self.window.current()?.id;
         let here = self.detail.as_ref().is_some_and(|d| d.id == *id);
-        (!here && self.detail_tag.is_none() && self.detail_failed.as_ref() != Some(id)).then(|| id.clone())
+        ((!here || self.detail_stale) && self.detail_tag.is_none() && self.detail_failed.as_ref() != Some(id))
+            .then(|| id.clone())
     }
 
     pub fn row_asked(&mut self, tag: Option<u64>, id: String) {
         self.detail_tag = tag.map(|tag| (tag, id));
+        self.detail_stale = false;
     }
 
     pub fn rows_arrived(&mut self, tag: u64, query: &RowQuery, page: RowPage) {
@@ -225,19 +230,7 @@ impl StrataState {
         if asked == (RowQuery { offset: 0, count: 0, ..self.query.clone() }) {
             self.window.fill(page.total, page.offset, page.rows);
             self.loaded = true;
-            // What is known of the row may have changed with the list.
             self.detail_failed = None;
-            self.refresh_detail();
-        }
-    }
-
-    /// A row's answers and marks may be others now: read it again, showing the old one until then.
-    fn refresh_detail(&mut self) {
-        if let (Some(detail), Some(row)) = (&self.detail, self.window.current())
-            && detail.id == row.id
-            && (detail.marks != row.marks || detail.gold != row.gold || detail.note.is_some() != row.has_note)
-        {
-            self.detail = None;
         }
     }
 
@@ -415,7 +408,7 @@ impl App {
             Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
             Action::RenameStratum => match state.selected_stratum().map(|s| (s.id.clone(), s.name.clone())) {
                 Some((stratum, name)) => {
-                    self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum })
+                    self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum });
                 }
                 None => self.notice(Mood::Plain, "select a stratum first"),
             },

@@ -66,7 +66,7 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     };
     let order = state.order.name();
     let title = if tabs.is_some() {
-        format!("{} strata by {order}", view.strata.len())
+        format!("{} by {order}", view.strata.len())
     } else {
         format!("strata ({}) by {order}", view.strata.len())
     };
@@ -161,7 +161,7 @@ fn map(state: &StrataState, p: &mut Painter<'_>, area: Rect, tabs: Option<String
         .get(state.selected)
         .and_then(|e| if let Entry::Stratum(i, _) = e { Some(*i) } else { None });
     let place = |v: f32, n: u16| {
-        let at = ((v.clamp(-1.0, 1.0) + 1.0) / 2.0 * f32::from(n.saturating_sub(1))).round();
+        let at = (f32::midpoint(v.clamp(-1.0, 1.0), 1.0) * f32::from(n.saturating_sub(1))).round();
         if at.is_finite() { at as usize } else { 0 }
     };
     let mut grid = Grid::new(inner.width, inner.height);
@@ -230,10 +230,19 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     let view = state.view.as_ref();
     let (base_name, best_name) = (view.and_then(|v| v.base.as_deref()), view.and_then(|v| v.best.as_deref()));
     let answers = u16::from(base_name.is_some()) + u16::from(best_name.is_some() && best_name != base_name);
-    let id_width =
-        state.window.rows.iter().take(50).map(|r| text::width(&r.id)).max().unwrap_or(4).clamp(4, 14) as u16;
+    let id_width = state
+        .window
+        .rows
+        .iter()
+        .take(50)
+        .map(|r| text::width(&r.id))
+        .max()
+        .unwrap_or(4)
+        .clamp(4, if inner.width >= 110 { 16 } else { 10 }) as u16;
     let answer_width = if inner.width >= 110 { 18 } else { 13 };
-    let gold_width = answer_width - 2;
+    let golds = state.window.rows.iter().take(200).filter_map(|r| r.gold.as_deref());
+    let longest = golds.map(|g| text::width(&text::clean(g))).max().unwrap_or(4);
+    let gold_width = (longest as u16).clamp(4, (inner.width / 4).min(24));
     let columns = id_width + 3 + gold_width + 1 + answers * (answer_width + 1);
     let with_length = inner.width > columns + 30;
     let mut x = 2;

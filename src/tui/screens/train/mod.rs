@@ -190,7 +190,7 @@ fn cursor(state: &mut TrainState, series: &RunSeries, action: Action) {
     let place = series.steps.partition_point(|s| s.step <= at);
     match action {
         Action::CursorLeft => {
-            state.cursor = series.steps[..place.saturating_sub(1)].last().map(|s| s.step).or(Some(at))
+            state.cursor = series.steps[..place.saturating_sub(1)].last().map(|s| s.step).or(Some(at));
         }
         Action::CursorRight => state.cursor = series.steps.get(place).map(|s| s.step).or(Some(at)),
         Action::CursorFarLeft | Action::CursorFarRight => {

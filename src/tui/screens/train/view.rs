@@ -194,14 +194,16 @@ fn samples(p: &mut Painter<'_>, area: Rect, series: &RunSeries, title: &str) {
         return;
     }
     let id_width = series.samples.keys().map(|r| text::width(r)).max().unwrap_or(4).clamp(3, 12) as u16;
+    let golds = series.samples.values().filter_map(|(gold, _)| gold.as_deref());
+    let longest = golds.map(|g| text::width(&text::clean(g))).max().unwrap_or(0) as u16;
+    let gold_width = (longest + 5).clamp(8, (inner.width / 3).max(8));
     for (y, (row, (gold, said))) in series.samples.iter().take(usize::from(inner.height)).enumerate() {
         let y = y as u16;
         p.put(inner, 0, y, id_width, row, Role::Dim);
         let mut x = id_width + 1;
         if let Some(gold) = gold {
-            let width = (inner.width / 5).max(8);
-            p.put(inner, x, y, width, &format!("gold {gold}"), Role::Text);
-            x += width + 1;
+            p.put(inner, x, y, gold_width, &format!("gold {gold}"), Role::Text);
+            x += gold_width + 1;
         }
         // The first answer and the last: what the training changed.
         let (first, last) = (said.first(), said.last());
@@ -257,7 +259,7 @@ fn figures(
     if let Some(record) = record {
         pairs.extend(record.settings.iter().map(|(k, v)| (short_key(k).to_owned(), v.clone())));
     }
-    let columns = if inner.width >= 50 { 3 } else { 2 };
+    let columns = (inner.width / 26).max(1);
     let width = inner.width / columns;
     for (i, (name, value)) in pairs.iter().enumerate() {
         let (x, y) = ((i as u16 % columns) * width, i as u16 / columns);
