@@ -14,7 +14,6 @@ use crate::domain::run::{RunRecord, RunState};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
 use crate::ops::cuda;
-use crate::ops::cuda;
 use crate::store::files;
 use crate::workspace::{FILE, Workspace};
 
@@ -122,26 +121,6 @@ fn cuda_libraries() -> Check {
             )
         }),
         ..Check::good("cuda", format!("not found: {}; runs use the CPU", missing.join(", ")))
-    }
-}
-
-/// What the kernels need at run time; without it the CPU serves.
-fn cuda() -> Check {
-    let found = cuda::libraries();
-    let missing: Vec<&str> = [("driver", found.driver), ("nvrtc", found.nvrtc), ("cublas", found.cublas)]
-        .into_iter()
-        .filter(|(_, there)| !there)
-        .map(|(name, _)| name)
-        .collect();
-    if missing.is_empty() {
-        return Check::good("cuda", "driver, nvrtc and cuBLAS can be loaded");
-    }
-    Check {
-        remedy: Some(format!(
-            "with a GPU: install CUDA's libraries, or name the folder of Python's NVIDIA wheels in {}",
-            cuda::LIBS_VARIABLE
-        )),
-        ..Check::good("cuda", format!("{} cannot be loaded; runs use the CPU", missing.join(", ")))
     }
 }
 
