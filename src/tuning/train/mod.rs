@@ -1,6 +1,6 @@
 //! The `train` run: supervised fine-tuning on the answers of the train part, as LoRA or of every weight.
 //!
-//! [`fit`] is the loop over sequences in memory and needs nothing but a model and a reporter; [`run`] feeds it from a run
+//! [`fit()`] is the loop over sequences in memory and needs nothing but a model and a reporter; [`run()`] feeds it from a run
 //! folder and turns what comes out into a candidate with a score.
 
 mod artifact;
