@@ -36,6 +36,10 @@ pub fn render(board: &Board) -> String {
             header.push("95%".into());
         }
     }
+    let any_errors = board.rows.iter().any(|r| r.errors > 0);
+    if any_errors {
+        header.push(">failed rows".into());
+    }
     header.extend([">tok in/out".into(), ">$/1k".into(), "goals".into()]);
     let names: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut table = Table::new(&names);
@@ -52,6 +56,9 @@ pub fn render(board: &Board) -> String {
             if **metric == board.primary {
                 cells.push(row.ci95.map_or_else(String::new, |[low, high]| format!("{low:.3}-{high:.3}")));
             }
+        }
+        if any_errors {
+            cells.push(row.errors.to_string());
         }
         cells.push(format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out));
         cells.push(row.usd_per_1k.map_or_else(|| "-".into(), |usd| format!("{usd:.3}")));

@@ -54,7 +54,9 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let template = if args.raw { None } else { ChatTemplate::load(dir).map_err(usage)? };
     let text = if args.prompt == "-" {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|e| Exit::usage(format!("the prompt on standard input: {e}; it must be UTF-8 text")))?;
         text
     } else {
         args.prompt

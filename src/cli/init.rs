@@ -44,6 +44,9 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let mut sample = data::Sample::default();
     for path in &args.data {
         let shown = path.display().to_string();
+        if !path.is_file() {
+            return Err(Exit::usage(format!("{shown} is no file; name the data file with --data")));
+        }
         let seen =
             data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
         rows += seen.rows;
@@ -61,7 +64,7 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     if sample.rows.is_empty() {
         let names: Vec<String> = args.data.iter().map(|p| p.display().to_string()).collect();
         return Err(Exit::usage(format!(
-            "{}: no usable row; see `bad row` above, or look into the file",
+            "{}: no usable row: the file is empty, has only a header, or each of its rows is bad",
             names.join(", ")
         )));
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Run;
 use crate::domain::event::{Event, EventBody};
-use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
+use crate::domain::run::{Job, Progress, RunKind, RunRecord, RunState};
 use crate::store::StoredRun;
 use crate::store::lines;
 use crate::worker::folder::RunFolder;
@@ -164,10 +164,13 @@ fn settle(run: &mut Run) {
     }
 }
 
-/// The candidate's name from the frozen specification.
+/// The candidate's name from the frozen specification. A training run has none before its end: it starts from that candidate.
 pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
-        run.record.candidate = spec.candidate.map(|c| c.name);
+        run.record.candidate = match spec.job {
+            Job::Train { .. } => None,
+            Job::Strata(_) | Job::Eval(_) => spec.candidate.map(|c| c.name),
+        };
     }
 }
 

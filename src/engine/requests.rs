@@ -28,7 +28,13 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
     Ok(match request {
         Request::Status => Response::Status { status: engine.status() },
         Request::Import { force } => Response::Import { report: parts::import(engine, force)? },
-        Request::Strata => Response::Strata { view: strata::view(engine)? },
+        Request::Strata => {
+            // Strata that were built only now have not given out their parts yet.
+            if strata::latest(engine)?.is_some() {
+                launch::assign_parts(engine)?;
+            }
+            Response::Strata { view: strata::view(engine)? }
+        }
         Request::Sample { per, part, seed } => {
             Response::Sample { rows: strata::sample(engine, per, part, seed)? }
         }

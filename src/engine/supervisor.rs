@@ -113,7 +113,7 @@ fn bury(engine: &Engine, run: &str, folder: &RunFolder, status: Option<ExitStatu
             (Some(signal), _) => format!("the worker was killed by signal {signal}"),
             (None, code) => format!("the worker ended with code {}", code.unwrap_or(-1)),
         },
-        None => "the worker died while no engine was there".into(),
+        None => "the worker died; the engine that started it was gone, so nobody saw why".into(),
     };
     if let Ok(tail) = worker::log_tail(folder, 2000)
         && !tail.is_empty()

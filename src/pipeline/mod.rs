@@ -22,7 +22,8 @@ pub enum PipelineError {
     NoStages(String),
     #[error(transparent)]
     Template(#[from] TemplateError),
-    #[error("stage `{stage}`: {source}")]
+    /// The source says what is wrong; chains of errors print it once.
+    #[error("stage `{stage}`")]
     Model { stage: String, source: BackendError },
 }
 

@@ -134,6 +134,11 @@ impl<'a> Evaluation<'a> {
             );
             course.reporter.event(EventBody::Warning { message })?;
         }
+        let failed = outcomes.iter().filter(|o| o.error.is_some()).count();
+        if failed > 0 {
+            let message = format!("{failed} of {} rows failed and count as wrong", outcomes.len());
+            course.reporter.event(EventBody::Warning { message })?;
+        }
         let always = ALWAYS.iter().filter_map(|name| Metric::find(name).ok());
         let asked: Vec<Metric> =
             std::iter::once(self.primary.clone()).chain(self.metrics.iter().cloned()).chain(always).collect();
@@ -281,10 +286,8 @@ impl Course<'_> {
             None => self.succeeded += 1,
             Some(error) => {
                 if self.answered == self.succeeded + 1 {
-                    let message = format!(
-                        "row `{}` failed: {error} (further failures are counted on the board)",
-                        outcome.row
-                    );
+                    let message =
+                        format!("row `{}` failed: {error} (further failures are only counted)", outcome.row);
                     self.reporter.event(EventBody::Warning { message })?;
                 }
                 if self.succeeded == 0 && self.answered >= HOPELESS {
