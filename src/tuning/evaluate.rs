@@ -468,8 +468,15 @@ mod tests {
         let failed: Vec<_> = notes.outcomes.iter().filter(|o| o.error.is_some()).collect();
         assert_eq!(failed.len(), 10);
         assert!(failed.iter().all(|o| o.correct == Some(false) && o.latency_ms.is_none()));
-        let warnings = notes.events.iter().filter(|e| matches!(e, EventBody::Warning { .. })).count();
-        assert_eq!(warnings, 1, "told once");
+        let warnings: Vec<_> = notes
+            .events
+            .iter()
+            .filter_map(
+                |e| if let EventBody::Warning { message } = e { Some(message.as_str()) } else { None },
+            )
+            .collect();
+        assert_eq!(warnings.len(), 2, "the first failure, and how many there were: {warnings:?}");
+        assert!(warnings[1].starts_with("10 of 40 rows failed"), "{warnings:?}");
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn a_worker_that_dies_with_its_engine_is_found_interrupted() {
     bench.kill_engine();
     bench.kill_worker(&run);
     let record = bench.wait_state(&run, "interrupted");
-    assert!(record["message"].as_str().unwrap_or_default().contains("no engine"), "{record}");
+    assert!(record["message"].as_str().unwrap_or_default().contains("the worker died"), "{record}");
     assert_no_gap(&bench.events(&run));
 }
 
