@@ -42,12 +42,16 @@ pub async fn serve(engine: Arc<Engine>, listener: UnixListener) -> io::Result<()
     let (mut terminate, mut interrupt, mut hangup) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut deadline = Some(Instant::now() + grace.max(FIRST_GRACE));
+    let mut visits = 0;
     loop {
-        let busy = engine.read(|state| state.clients > 0 || state.is_busy().is_some());
+        let (busy, now_visits) =
+            engine.read(|state| (state.clients > 0 || state.is_busy().is_some(), state.visits));
+        // A client can have come and gone between two looks.
+        let visited = std::mem::replace(&mut visits, now_visits) != now_visits;
         deadline = match deadline {
             _ if busy => None,
-            None => Some(Instant::now() + grace),
-            set => set,
+            Some(set) if !visited => Some(set),
+            _ => Some(Instant::now() + grace),
         };
         let until = deadline.unwrap_or_else(Instant::now);
         tokio::select! {
@@ -83,7 +87,10 @@ struct Attached(Arc<Engine>);
 
 impl Attached {
     fn new(engine: Arc<Engine>) -> Self {
-        engine.update(|state| state.clients += 1);
+        engine.update(|state| {
+            state.clients += 1;
+            state.visits += 1;
+        });
         Self(engine)
     }
 }
@@ -100,6 +107,8 @@ enum Out {
     Follow(View),
     Unfollow(View),
     Message(ToClient),
+    /// Tell the client that the engine leaves, then let it.
+    Leave(Arc<Notify>),
 }
 
 async fn connection(engine: Arc<Engine>, stream: UnixStream, leave: Arc<Notify>) -> io::Result<()> {
@@ -180,11 +189,11 @@ async fn read_loop(
                     }
                     busy => busy,
                 });
-                let leaves = busy.is_none();
-                out.send(Out::Message(ToClient::Leaving { busy })).await.map_err(|_| closed())?;
-                if leaves {
-                    leave.notify_one();
-                }
+                let out_message = match busy {
+                    None => Out::Leave(leave.clone()),
+                    busy => Out::Message(ToClient::Leaving { busy }),
+                };
+                out.send(out_message).await.map_err(|_| closed())?;
             }
         }
     }
@@ -226,6 +235,10 @@ async fn write_loop(
                     drop(permit);
                 }
                 Some(Out::Message(message)) => write_frame(&mut writer.write, &message).await?,
+                Some(Out::Leave(leave)) => {
+                    write_frame(&mut writer.write, &ToClient::Leaving { busy: None }).await?;
+                    leave.notify_one();
+                }
                 Some(Out::Follow(view)) => {
                     writer.follows.retain(|f| !same_view(&f.view, &view));
                     let seq = if let View::Run { after, .. } = view { after } else { 0 };

@@ -40,6 +40,8 @@ pub struct State {
     pub decisions: Decisions,
     pub notices: Vec<String>,
     pub clients: usize,
+    /// Clients that ever attached.
+    pub visits: u64,
     /// Counts every change.
     pub version: u64,
     /// [`State::version`] when the board, or the strata, may have changed last.
