@@ -16,24 +16,25 @@ pub struct Feed<'a> {
     pub cache: &'a mut KvCache,
 }
 
-/// `y (=|+=) x W^T + bias + adapter`; `u` is scratch of at least `tokens * rank`.
+/// `y (=|+=) x W^T + bias + adapter`; without `y`, only what the backward wants: `u = x A^T` (`tokens * rank` at least).
 pub(super) fn linear(
     params: &[f32],
     at: &LinearAt,
     adapter: Option<(&LoraGroup, &[f32])>,
     x: Mat<'_>,
     u: &mut [f32],
-    mut y: MatMut<'_>,
-    write: Write,
+    mut y: Option<(MatMut<'_>, Write)>,
     par: Par,
 ) {
-    ops::matmul(y.rb(), write, 1.0, x, at.weight(params).t(), par);
-    if let Some(bias) = at.bias(params) {
-        ops::add_bias(y.rb(), bias);
+    if let Some((y, write)) = &mut y {
+        ops::matmul(y.rb(), *write, 1.0, x, at.weight(params).t(), par);
+        if let Some(bias) = at.bias(params) {
+            ops::add_bias(y.rb(), bias);
+        }
     }
     if let Some((group, values)) = adapter {
         let u = MatMut::new(u, x.n_rows(), group.rank);
-        ops::lora_forward(group, values, x, u, y, par);
+        ops::lora_forward(group, values, x, u, y.map(|(y, _)| y), par);
     }
 }
 
@@ -171,7 +172,7 @@ impl Decoder {
             let norm = self.slice(at.attention_norm, h);
             ops::rms_norm(Mat::new(&x, n, h), norm, c.rms_eps, MatMut::new(&mut normed, n, h), &mut r, par);
             let (hidden, out) = (Mat::new(&normed, n, h), MatMut::new(&mut qkv, n, shape.qkv_cols()));
-            linear(params, &at.linears[0], lora(0), hidden, &mut u, out, Write::Set, par);
+            linear(params, &at.linears[0], lora(0), hidden, &mut u, Some((out, Write::Set)), par);
             let (mut q, rest) = MatMut::new(&mut qkv, n, shape.qkv_cols()).split_cols(shape.q_cols());
             let (mut k, v) = rest.split_cols(shape.kv_cols());
             if let Some((q_norm, k_norm)) = at.qk_norm {
@@ -192,14 +193,14 @@ impl Decoder {
                 row += new;
             }
             let (hidden, out) = (Mat::new(&mixed, n, shape.q_cols()), MatMut::new(&mut x, n, h));
-            linear(params, &at.linears[1], lora(1), hidden, &mut u, out, Write::Add, par);
+            linear(params, &at.linears[1], lora(1), hidden, &mut u, Some((out, Write::Add)), par);
             let norm = self.slice(at.ffn_norm, h);
             ops::rms_norm(Mat::new(&x, n, h), norm, c.rms_eps, MatMut::new(&mut normed, n, h), &mut r, par);
             let (hidden, out) = (Mat::new(&normed, n, h), MatMut::new(&mut gate_up, n, 2 * c.ffn));
-            linear(params, &at.linears[2], lora(2), hidden, &mut u, out, Write::Set, par);
+            linear(params, &at.linears[2], lora(2), hidden, &mut u, Some((out, Write::Set)), par);
             ops::swiglu(Mat::new(&gate_up, n, 2 * c.ffn), MatMut::new(&mut inner, n, c.ffn), par);
             let (hidden, out) = (Mat::new(&inner, n, c.ffn), MatMut::new(&mut x, n, h));
-            linear(params, &at.linears[3], lora(3), hidden, &mut u, out, Write::Add, par);
+            linear(params, &at.linears[3], lora(3), hidden, &mut u, Some((out, Write::Add)), par);
         }
         for part in parts {
             feeds[part.feed].cache.advance(part.tokens.len());

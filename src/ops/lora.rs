@@ -43,16 +43,17 @@ impl LoraPart {
     }
 }
 
-/// Writes `u` (tokens x rank), adds to `y` (tokens x out of the group).
+/// Writes `u` (tokens x rank), adds to `y` (tokens x out of the group) if given.
 pub fn lora_forward(
     group: &LoraGroup,
     params: &[f32],
     x: Mat<'_>,
     mut u: MatMut<'_>,
-    mut y: MatMut<'_>,
+    y: Option<MatMut<'_>>,
     par: Par,
 ) {
     matmul(u.rb(), Write::Set, 1.0, x, group.a(params).t(), par);
+    let Some(mut y) = y else { return };
     for part in &group.parts {
         let u = u.as_mat().cols(part.ranks.clone());
         matmul(y.rb().cols(part.out.clone()), Write::Add, part.scale, u, part.b(params).t(), par);
