@@ -23,6 +23,7 @@ pub(crate) mod simd;
 mod swiglu;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionShape, attention, attention_backward, attention_cached};
@@ -39,3 +40,4 @@ pub use rms_norm::{
 };
 pub use rope::{Rope, RopeTable, rotate};
 pub use swiglu::{swiglu, swiglu_backward};
+pub use weight::{Weight, linear, linear_backward_x};

@@ -5,8 +5,8 @@
 //! lowest layer that is trained.
 
 use super::workspace::{Saved, Workspace};
-use crate::model::decoder::{Decoder, LayerAt, LinearAt};
-use crate::model::forward::linear;
+use crate::model::decoder::{Decoder, LayerAt};
+use crate::model::linear::{Linear, LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
 use crate::ops::{self, Mat, MatMut, Par, Write};
 
@@ -66,11 +66,11 @@ impl Net<'_> {
 
     fn forward(&self, ws: &mut Workspace, keep: usize) {
         let d = self.decoder;
-        let (c, shape, params, par) = (&d.config, d.attention_shape(), d.params.as_slice(), self.par);
+        let (c, shape, par) = (&d.config, d.attention_shape(), self.par);
         let (n, h) = (ws.ids.len(), c.hidden);
         ops::embedding(d.embedding(), &ws.ids, MatMut::new(&mut ws.saved[0].x, n, h));
         for (layer, at) in d.layout.layers.iter().enumerate() {
-            let adapter = |group: usize| self.lora.and_then(|a| a.group(layer, group));
+            let linear = |group: usize| self.linear(layer, group);
             // Where the layer's output goes: the next layer's input.
             let last = layer + 1 == c.layers;
             let mut x_out =
@@ -87,16 +87,7 @@ impl Net<'_> {
                 par,
             );
             let out = MatMut::new(&mut s.qkv, n, shape.qkv_cols());
-            linear(
-                params,
-                &at.linears[QKV],
-                adapter(QKV),
-                Mat::new(&ws.normed, n, h),
-                &mut s.u[QKV],
-                out,
-                Write::Set,
-                par,
-            );
+            linear(QKV).forward(Mat::new(&ws.normed, n, h), &mut s.linear[QKV], out, Write::Set, par);
             self.position(at, s, &ws.table, &ws.positions);
             let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
             ops::attention(
@@ -109,7 +100,7 @@ impl Net<'_> {
             );
             s.x_mid[..n * h].copy_from_slice(&s.x[..n * h]);
             let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
-            linear(params, &at.linears[O], adapter(O), mixed, &mut s.u[O], out, Write::Add, par);
+            linear(O).forward(mixed, &mut s.linear[O], out, Write::Add, par);
 
             let norm = d.slice(at.ffn_norm, h);
             ops::rms_norm(
@@ -121,20 +112,11 @@ impl Net<'_> {
                 par,
             );
             let out = MatMut::new(&mut s.gate_up, n, 2 * c.ffn);
-            linear(
-                params,
-                &at.linears[GATE_UP],
-                adapter(GATE_UP),
-                Mat::new(&ws.normed, n, h),
-                &mut s.u[GATE_UP],
-                out,
-                Write::Set,
-                par,
-            );
+            linear(GATE_UP).forward(Mat::new(&ws.normed, n, h), &mut s.linear[GATE_UP], out, Write::Set, par);
             ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), MatMut::new(&mut ws.inner, n, c.ffn), par);
             x_out[..n * h].copy_from_slice(&s.x_mid[..n * h]);
             let (inner, out) = (Mat::new(&ws.inner, n, c.ffn), MatMut::new(&mut x_out, n, h));
-            linear(params, &at.linears[DOWN], adapter(DOWN), inner, &mut s.u[DOWN], out, Write::Add, par);
+            linear(DOWN).forward(inner, &mut s.linear[DOWN], out, Write::Add, par);
 
             *(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x }) = x_out;
         }
@@ -220,7 +202,7 @@ impl Net<'_> {
 
         // Feed-forward. swiglu's output is only there after its backward, which wants the gradient for it first.
         let (dy, d_inner) = (Mat::new(&ws.d_x, n, h), MatMut::new(&mut ws.inner, n, c.ffn));
-        self.linear_backward_x(layer, DOWN, &at.linears[DOWN], dy, &mut ws.c, Some(d_inner));
+        self.linear(layer, DOWN).backward_x(dy, &mut ws.linear, Some(d_inner), par);
         ops::swiglu_backward(
             MatMut::new(&mut s.gate_up, n, 2 * c.ffn),
             MatMut::new(&mut ws.inner, n, c.ffn),
@@ -229,30 +211,28 @@ impl Net<'_> {
         self.linear_backward_weights(
             layer,
             DOWN,
-            &at.linears[DOWN],
             grad,
             dy,
             Mat::new(&ws.inner, n, c.ffn),
-            &s.u[DOWN],
-            &ws.c,
+            &s.linear[DOWN],
+            &ws.linear,
         );
         if !below(DOWN) {
             return;
         }
         let (dy, norm) = (Mat::new(&s.gate_up, n, 2 * c.ffn), d.slice(at.ffn_norm, h));
         let d_h = below(GATE_UP).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear_backward_x(layer, GATE_UP, &at.linears[GATE_UP], dy, &mut ws.c, d_h);
+        self.linear(layer, GATE_UP).backward_x(dy, &mut ws.linear, d_h, par);
         let x_mid = Mat::new(&s.x_mid, n, h);
         ops::rms_norm_again(x_mid, norm, &s.r_mid, MatMut::new(&mut ws.normed, n, h), par);
         self.linear_backward_weights(
             layer,
             GATE_UP,
-            &at.linears[GATE_UP],
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
-            &s.u[GATE_UP],
-            &ws.c,
+            &s.linear[GATE_UP],
+            &ws.linear,
         );
         if !below(GATE_UP) {
             return;
@@ -266,8 +246,8 @@ impl Net<'_> {
         // Attention.
         let (dy, mixed) = (Mat::new(&ws.d_x, n, h), Mat::new(&s.mixed, n, shape.q_cols()));
         let d_mixed = below(O).then(|| MatMut::new(&mut ws.d_h, n, shape.q_cols()));
-        self.linear_backward_x(layer, O, &at.linears[O], dy, &mut ws.c, d_mixed);
-        self.linear_backward_weights(layer, O, &at.linears[O], grad, dy, mixed, &s.u[O], &ws.c);
+        self.linear(layer, O).backward_x(dy, &mut ws.linear, d_mixed, par);
+        self.linear_backward_weights(layer, O, grad, dy, mixed, &s.linear[O], &ws.linear);
         if !below(O) {
             return;
         }
@@ -288,18 +268,17 @@ impl Net<'_> {
         }
         let (dy, norm) = (Mat::new(&ws.d_qkv, n, shape.qkv_cols()), d.slice(at.attention_norm, h));
         let d_h = below(QKV).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear_backward_x(layer, QKV, &at.linears[QKV], dy, &mut ws.c, d_h);
+        self.linear(layer, QKV).backward_x(dy, &mut ws.linear, d_h, par);
         let x = Mat::new(&s.x, n, h);
         ops::rms_norm_again(x, norm, &s.r, MatMut::new(&mut ws.normed, n, h), par);
         self.linear_backward_weights(
             layer,
             QKV,
-            &at.linears[QKV],
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
-            &s.u[QKV],
-            &ws.c,
+            &s.linear[QKV],
+            &ws.linear,
         );
         if !below(QKV) {
             return;
@@ -311,23 +290,8 @@ impl Net<'_> {
         ops::rms_norm_backward(x, norm, &s.r, d_h, MatMut::new(&mut ws.d_x, n, h), true, par);
     }
 
-    /// `dx = dy W [+ c A]`, `c = scale dy B`.
-    fn linear_backward_x(
-        &self,
-        layer: usize,
-        group: usize,
-        at: &LinearAt,
-        dy: Mat<'_>,
-        c: &mut [f32],
-        mut dx: Option<MatMut<'_>>,
-    ) {
-        if let Some(dx) = &mut dx {
-            ops::matmul(dx.rb(), Write::Set, 1.0, dy, at.weight(&self.decoder.params), self.par);
-        }
-        if let Some((lora, values)) = self.lora.and_then(|a| a.group(layer, group)) {
-            let c = MatMut::new(c, dy.n_rows(), lora.rank);
-            ops::lora_backward_x(lora, values, dy, c, dx, self.par);
-        }
+    fn linear(&self, layer: usize, group: usize) -> Linear<'_> {
+        Linear::new(self.decoder, self.lora, layer, group)
     }
 
     /// Gradients of the adapter, or of weight and bias where everything is trained.
@@ -335,25 +299,16 @@ impl Net<'_> {
         &self,
         layer: usize,
         group: usize,
-        at: &LinearAt,
         grad: &mut [f32],
         dy: Mat<'_>,
         x: Mat<'_>,
-        u: &[f32],
-        c: &[f32],
+        saved: &LinearSaved,
+        scratch: &LinearScratch,
     ) {
-        let n = dy.n_rows();
-        let Some(lora) = self.lora else {
-            let d_weight = MatMut::new(&mut grad[at.weight..], at.outputs, at.inputs);
-            ops::matmul(d_weight, Write::Add, 1.0, dy.t(), x, self.par);
-            if let Some(bias) = at.bias {
-                ops::bias_backward(dy, &mut grad[bias..bias + at.outputs]);
-            }
-            return;
-        };
-        if let Some((lora, _)) = lora.group(layer, group) {
-            let (u, c) = (Mat::new(u, n, lora.rank), Mat::new(c, n, lora.rank));
-            ops::lora_backward_weights(lora, grad, dy, x, u, c, self.par);
+        let linear = self.linear(layer, group);
+        match self.lora {
+            Some(_) => linear.backward_adapter(grad, dy, x, saved, scratch, self.par),
+            None => linear.backward_full(grad, dy, x, self.par),
         }
     }
 }

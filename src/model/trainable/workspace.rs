@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::model::decoder::Decoder;
+use crate::model::linear::{LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
 use crate::ops::RopeTable;
 
@@ -15,8 +16,8 @@ pub(super) struct Saved {
     /// Inverse root mean squares of both norms (tokens).
     pub r: Vec<f32>,
     pub r_mid: Vec<f32>,
-    /// `x A^T` of the four groups (tokens x rank).
-    pub u: [Vec<f32>; 4],
+    /// Of the four groups of linear layers.
+    pub linear: [LinearSaved; 4],
     /// Stacked q|k|v, q and k normalized and rotated.
     pub qkv: Vec<f32>,
     /// With q and k norm: q|k before it, and its inverse root mean squares per head.
@@ -49,11 +50,11 @@ pub(super) struct Workspace {
     pub normed: Vec<f32>,
     /// swiglu's output (tokens x ffn), then its gradient.
     pub inner: Vec<f32>,
-    /// Gradients: of the residual stream, of a hidden state, of q|k|v, of `u`.
+    /// Gradients: of the residual stream, of a hidden state, of q|k|v.
     pub d_x: Vec<f32>,
     pub d_h: Vec<f32>,
     pub d_qkv: Vec<f32>,
-    pub c: Vec<f32>,
+    pub linear: LinearScratch,
     /// Hidden states of the predicting tokens only, and their gradient.
     pub hidden: Vec<f32>,
     pub d_hidden: Vec<f32>,
@@ -78,9 +79,9 @@ impl Workspace {
             self.saved.resize_with(keep, Saved::default);
         }
         for (layer, saved) in self.saved.iter_mut().enumerate().take(keep) {
-            for (group, u) in saved.u.iter_mut().enumerate() {
+            for (group, LinearSaved { u }) in saved.linear.iter_mut().enumerate() {
                 // Without a backward the buffers serve all layers in turn.
-                let rank = |l: usize| lora.and_then(|a| a.group(l, group)).map_or(0, |(g, _)| g.rank);
+                let rank = |l: usize| lora.and_then(|a| a.group(l, group)).map_or(0, |g| g.rank);
                 let widest = if backward { rank(layer) } else { (0..c.layers).map(rank).max().unwrap_or(0) };
                 fit(u, n * widest);
             }
@@ -111,7 +112,7 @@ impl Workspace {
                 (&mut self.d_x, h),
                 (&mut self.d_h, h.max(shape.q_cols())),
                 (&mut self.d_qkv, shape.qkv_cols()),
-                (&mut self.c, lora.map_or(0, Lora::widest)),
+                (&mut self.linear.c, lora.map_or(0, Lora::widest)),
             ] {
                 fit(buffer, n * width);
             }
