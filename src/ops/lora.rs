@@ -43,17 +43,21 @@ impl LoraPart {
     }
 }
 
-/// Writes `u` (tokens x rank), adds to `y` (tokens x out of the group) if given.
+/// Writes `u = x A^T` (tokens x rank).
+pub fn lora_down(group: &LoraGroup, params: &[f32], x: Mat<'_>, u: MatMut<'_>, par: Par) {
+    matmul(u, Write::Set, 1.0, x, group.a(params).t(), par);
+}
+
+/// Writes `u` (tokens x rank), adds to `y` (tokens x out of the group).
 pub fn lora_forward(
     group: &LoraGroup,
     params: &[f32],
     x: Mat<'_>,
     mut u: MatMut<'_>,
-    y: Option<MatMut<'_>>,
+    mut y: MatMut<'_>,
     par: Par,
 ) {
-    matmul(u.rb(), Write::Set, 1.0, x, group.a(params).t(), par);
-    let Some(mut y) = y else { return };
+    lora_down(group, params, x, u.rb(), par);
     for part in &group.parts {
         let u = u.as_mat().cols(part.ranks.clone());
         matmul(y.rb().cols(part.out.clone()), Write::Add, part.scale, u, part.b(params).t(), par);

@@ -249,7 +249,7 @@ fn lora_agrees_with_autograd_where_a_layer_of_the_group_has_none() {
         &params,
         x,
         MatMut::new(&mut u, n, 5),
-        Some(MatMut::new(&mut out, n, outputs)),
+        MatMut::new(&mut out, n, outputs),
         Par::SERIAL,
     );
     assert_close(&out, &y, "y");

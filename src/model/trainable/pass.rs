@@ -9,8 +9,8 @@
 //! lowest layer that is trained.
 
 use super::workspace::{Saved, Workspace};
-use crate::model::decoder::{Decoder, LayerAt, LinearAt};
-use crate::model::forward::linear;
+use crate::model::decoder::{Decoder, LayerAt};
+use crate::model::linear::{Linear, LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
 use crate::ops::{self, Mat, MatMut, Par, Write};
 
@@ -84,38 +84,38 @@ impl Net<'_> {
     /// are made again that is there already, and the last product is spared.
     fn layer_forward(&self, layer: usize, ws: &mut Workspace, output: bool) {
         let d = self.decoder;
-        let (c, shape, params, par) = (&d.config, d.attention_shape(), d.params.as_slice(), self.par);
+        let (c, shape, par) = (&d.config, d.attention_shape(), self.par);
         let (n, h, at) = (ws.ids.len(), c.hidden, &d.layout.layers[layer]);
-        let adapter = |group: usize| self.lora.and_then(|a| a.group(layer, group));
         let (slot, input) = (ws.places.slot(layer), ws.places.input_of(layer));
         let (s, x) = (&mut ws.saved[slot], Mat::new(&ws.inputs[input], n, h));
 
         let norm = d.slice(at.attention_norm, h);
         ops::rms_norm(x, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut s.r, par);
         let (normed, out) = (Mat::new(&ws.normed, n, h), MatMut::new(&mut s.qkv, n, shape.qkv_cols()));
-        linear(params, &at.linears[QKV], adapter(QKV), normed, &mut s.u[QKV], Some((out, Write::Set)), par);
+        self.linear(layer, QKV).forward(normed, &mut s.linear[QKV], out, Write::Set, par);
         self.position(at, s, &ws.table, &ws.positions);
         let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
         let out = MatMut::new(&mut s.mixed, n, shape.q_cols());
         ops::attention(&shape, qkv, &ws.rows, out, &mut s.lse, par);
         MatMut::new(&mut s.x_mid, n, h).copy_from(x);
         let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
-        linear(params, &at.linears[O], adapter(O), mixed, &mut s.u[O], Some((out, Write::Add)), par);
+        self.linear(layer, O).forward(mixed, &mut s.linear[O], out, Write::Add, par);
 
         let (x_mid, norm) = (Mat::new(&s.x_mid, n, h), d.slice(at.ffn_norm, h));
         ops::rms_norm(x_mid, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut s.r_mid, par);
         let (normed, out) = (Mat::new(&ws.normed, n, h), MatMut::new(&mut s.gate_up, n, 2 * c.ffn));
-        let out = Some((out, Write::Set));
-        linear(params, &at.linears[GATE_UP], adapter(GATE_UP), normed, &mut s.u[GATE_UP], out, par);
+        self.linear(layer, GATE_UP).forward(normed, &mut s.linear[GATE_UP], out, Write::Set, par);
         let inner = MatMut::new(&mut ws.inner, n, c.ffn);
         ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), inner, par);
         let inner = Mat::new(&ws.inner, n, c.ffn);
-        let out = output.then(|| {
+        let down = self.linear(layer, DOWN);
+        if output {
             let mut out = MatMut::new(&mut ws.inputs[ws.places.input_of(layer + 1)], n, h);
             out.copy_from(x_mid);
-            (out, Write::Add)
-        });
-        linear(params, &at.linears[DOWN], adapter(DOWN), inner, &mut s.u[DOWN], out, par);
+            down.forward(inner, &mut s.linear[DOWN], out, Write::Add, par);
+        } else {
+            down.forward_again(inner, &mut s.linear[DOWN], par);
+        }
         s.of = Some(layer);
     }
 
@@ -194,7 +194,7 @@ impl Net<'_> {
 
         // Feed-forward. swiglu's output is only there after its backward, which wants the gradient for it first.
         let (dy, d_inner) = (Mat::new(&ws.d_x, n, h), MatMut::new(&mut ws.inner, n, c.ffn));
-        self.linear_backward_x(layer, DOWN, &at.linears[DOWN], dy, &mut ws.c, Some(d_inner));
+        self.linear(layer, DOWN).backward_x(dy, &mut ws.linear, Some(d_inner), par);
         ops::swiglu_backward(
             MatMut::new(&mut s.gate_up, n, 2 * c.ffn),
             MatMut::new(&mut ws.inner, n, c.ffn),
@@ -203,30 +203,28 @@ impl Net<'_> {
         self.linear_backward_weights(
             layer,
             DOWN,
-            &at.linears[DOWN],
             grad,
             dy,
             Mat::new(&ws.inner, n, c.ffn),
-            &s.u[DOWN],
-            &ws.c,
+            &s.linear[DOWN],
+            &ws.linear,
         );
         if !below(DOWN) {
             return;
         }
         let (dy, norm) = (Mat::new(&s.gate_up, n, 2 * c.ffn), d.slice(at.ffn_norm, h));
         let d_h = below(GATE_UP).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear_backward_x(layer, GATE_UP, &at.linears[GATE_UP], dy, &mut ws.c, d_h);
+        self.linear(layer, GATE_UP).backward_x(dy, &mut ws.linear, d_h, par);
         let x_mid = Mat::new(&s.x_mid, n, h);
         ops::rms_norm_again(x_mid, norm, &s.r_mid, MatMut::new(&mut ws.normed, n, h), par);
         self.linear_backward_weights(
             layer,
             GATE_UP,
-            &at.linears[GATE_UP],
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
-            &s.u[GATE_UP],
-            &ws.c,
+            &s.linear[GATE_UP],
+            &ws.linear,
         );
         if !below(GATE_UP) {
             return;
@@ -240,8 +238,8 @@ impl Net<'_> {
         // Attention.
         let (dy, mixed) = (Mat::new(&ws.d_x, n, h), Mat::new(&s.mixed, n, shape.q_cols()));
         let d_mixed = below(O).then(|| MatMut::new(&mut ws.d_h, n, shape.q_cols()));
-        self.linear_backward_x(layer, O, &at.linears[O], dy, &mut ws.c, d_mixed);
-        self.linear_backward_weights(layer, O, &at.linears[O], grad, dy, mixed, &s.u[O], &ws.c);
+        self.linear(layer, O).backward_x(dy, &mut ws.linear, d_mixed, par);
+        self.linear_backward_weights(layer, O, grad, dy, mixed, &s.linear[O], &ws.linear);
         if !below(O) {
             return;
         }
@@ -262,18 +260,17 @@ impl Net<'_> {
         }
         let (dy, norm) = (Mat::new(&ws.d_qkv, n, shape.qkv_cols()), d.slice(at.attention_norm, h));
         let d_h = below(QKV).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear_backward_x(layer, QKV, &at.linears[QKV], dy, &mut ws.c, d_h);
+        self.linear(layer, QKV).backward_x(dy, &mut ws.linear, d_h, par);
         let x = Mat::new(&ws.inputs[ws.places.input_of(layer)], n, h);
         ops::rms_norm_again(x, norm, &s.r, MatMut::new(&mut ws.normed, n, h), par);
         self.linear_backward_weights(
             layer,
             QKV,
-            &at.linears[QKV],
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
-            &s.u[QKV],
-            &ws.c,
+            &s.linear[QKV],
+            &ws.linear,
         );
         if !below(QKV) {
             return;
@@ -285,23 +282,8 @@ impl Net<'_> {
         ops::rms_norm_backward(x, norm, &s.r, d_h, MatMut::new(&mut ws.d_x, n, h), true, par);
     }
 
-    /// `dx = dy W [+ c A]`, `c = scale dy B`.
-    fn linear_backward_x(
-        &self,
-        layer: usize,
-        group: usize,
-        at: &LinearAt,
-        dy: Mat<'_>,
-        c: &mut [f32],
-        mut dx: Option<MatMut<'_>>,
-    ) {
-        if let Some(dx) = &mut dx {
-            ops::matmul(dx.rb(), Write::Set, 1.0, dy, at.weight(&self.decoder.params), self.par);
-        }
-        if let Some((lora, values)) = self.lora.and_then(|a| a.group(layer, group)) {
-            let c = MatMut::new(c, dy.n_rows(), lora.rank);
-            ops::lora_backward_x(lora, values, dy, c, dx, self.par);
-        }
+    fn linear(&self, layer: usize, group: usize) -> Linear<'_> {
+        Linear::new(self.decoder, self.lora, layer, group)
     }
 
     /// Gradients of the adapter, or of weight and bias where everything is trained.
@@ -309,25 +291,16 @@ impl Net<'_> {
         &self,
         layer: usize,
         group: usize,
-        at: &LinearAt,
         grad: &mut [f32],
         dy: Mat<'_>,
         x: Mat<'_>,
-        u: &[f32],
-        c: &[f32],
+        saved: &LinearSaved,
+        scratch: &LinearScratch,
     ) {
-        let n = dy.n_rows();
-        let Some(lora) = self.lora else {
-            let d_weight = MatMut::new(&mut grad[at.weight..], at.outputs, at.inputs);
-            ops::matmul(d_weight, Write::Add, 1.0, dy.t(), x, self.par);
-            if let Some(bias) = at.bias {
-                ops::bias_backward(dy, &mut grad[bias..bias + at.outputs]);
-            }
-            return;
-        };
-        if let Some((lora, _)) = lora.group(layer, group) {
-            let (u, c) = (Mat::new(u, n, lora.rank), Mat::new(c, n, lora.rank));
-            ops::lora_backward_weights(lora, grad, dy, x, u, c, self.par);
+        let linear = self.linear(layer, group);
+        match self.lora {
+            Some(_) => linear.backward_adapter(grad, dy, x, saved, scratch, self.par),
+            None => linear.backward_full(grad, dy, x, self.par),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::model::decoder::Decoder;
+use crate::model::linear::{LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
 use crate::ops::RopeTable;
 
@@ -16,8 +17,8 @@ pub(super) struct Saved {
     /// Inverse root mean squares of both norms (tokens).
     pub r: Vec<f32>,
     pub r_mid: Vec<f32>,
-    /// `x A^T` of the four groups (tokens x rank).
-    pub u: [Vec<f32>; 4],
+    /// Of the four groups of linear layers.
+    pub linear: [LinearSaved; 4],
     /// Stacked q|k|v, q and k normalized and rotated.
     pub qkv: Vec<f32>,
     /// With q and k norm: q|k before it, and its inverse root mean squares per head.
@@ -86,11 +87,11 @@ pub(super) struct Workspace {
     pub normed: Vec<f32>,
     /// swiglu's output (tokens x ffn), then its gradient.
     pub inner: Vec<f32>,
-    /// Gradients: of the residual stream, of a hidden state, of q|k|v, of `u`.
+    /// Gradients: of the residual stream, of a hidden state, of q|k|v.
     pub d_x: Vec<f32>,
     pub d_h: Vec<f32>,
     pub d_qkv: Vec<f32>,
-    pub c: Vec<f32>,
+    pub linear: LinearScratch,
     /// Hidden states of the predicting tokens only, and their gradient.
     pub hidden: Vec<f32>,
     pub d_hidden: Vec<f32>,
@@ -111,9 +112,8 @@ impl Workspace {
     pub fn fit(&mut self, decoder: &Decoder, lora: Option<&Lora>, budget: usize, backward: bool) {
         let (c, shape) = (&decoder.config, decoder.attention_shape());
         let (n, h) = (self.ids.len(), c.hidden);
-        let ranks = |layer: usize| {
-            [0, 1, 2, 3].map(|g| lora.and_then(|a| a.group(layer, g)).map_or(0, |(g, _)| g.rank))
-        };
+        let ranks =
+            |layer: usize| [0, 1, 2, 3].map(|g| lora.and_then(|a| a.group(layer, g)).map_or(0, |g| g.rank));
         let mut widest = [0; 4];
         for layer in 0..c.layers {
             widest = std::array::from_fn(|g| widest[g].max(ranks(layer)[g]));
@@ -157,7 +157,9 @@ impl Workspace {
                 &mut saved.lse,
                 &mut saved.gate_up,
             ];
-            for (buffer, width) in buffers.into_iter().zip(widths).chain(saved.u.iter_mut().zip(ranks)) {
+            for (buffer, width) in
+                buffers.into_iter().zip(widths).chain(saved.linear.iter_mut().map(|l| &mut l.u).zip(ranks))
+            {
                 fit(buffer, n * width);
             }
         }
@@ -177,7 +179,7 @@ impl Workspace {
                 (&mut self.d_x, h),
                 (&mut self.d_h, h.max(shape.q_cols())),
                 (&mut self.d_qkv, shape.qkv_cols()),
-                (&mut self.c, lora.map_or(0, Lora::widest)),
+                (&mut self.linear.c, lora.map_or(0, Lora::widest)),
             ] {
                 fit(buffer, n * width);
             }
