@@ -13,6 +13,7 @@ use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
+use crate::machine;
 use crate::ops::cuda;
 use crate::store::files;
 use crate::workspace::{FILE, Workspace};
@@ -127,7 +128,7 @@ fn cuda_libraries() -> Check {
 fn memory() -> Check {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
-    let (free, total) = (system.available_memory(), system.total_memory());
+    let (free, total) = (machine::available_memory(), system.total_memory());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let detail = format!("{} of {} free, {threads} threads", size(free), size(total));
     if free < MEMORY_LOW {

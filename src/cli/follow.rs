@@ -171,6 +171,7 @@ impl<'a> Show<'a> {
                     None => self.line(&format!("after {step} rows:{metrics}")),
                 }
             }
+            EventBody::Preflight(preflight) => self.line(&preflight.line()),
             EventBody::Log { message } => self.line(message),
             EventBody::Warning { message } => self.line(&format!("warning: {message}")),
             EventBody::State { .. } | EventBody::Sample { .. } | EventBody::Checkpoint { .. } => {}

@@ -77,6 +77,8 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                 ));
             }
             let info = ModelInfo::load(&dir, &shape).map_err(usage)?;
+            let mut memory = serde_json::to_value(info.memory).unwrap_or_default();
+            memory["total"] = info.memory.total().into();
             let value = json!({
                 "arch": info.config.arch.name(),
                 "parameters": info.parameters,
@@ -91,7 +93,7 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                 "vocab": info.config.vocab,
                 "context": info.config.max_positions,
                 "adapter_parameters": info.adapter_parameters,
-                "memory": info.memory,
+                "memory": memory,
             });
             out.result(&value, || describe(&info, &shape));
             Ok(ExitCode::SUCCESS)
@@ -139,7 +141,7 @@ fn describe(info: &ModelInfo, shape: &Shape) -> String {
         "{} · {} parameters · {} on disk as {}\n\
          {} layers, hidden {}, {} heads ({} for keys) of {}, ffn {}, vocabulary {}, context {}{}\n\n\
          memory to train LoRA rank {} on all linear layers ({} parameters), {} rows x {} tokens, {} threads, f32:\n  \
-         weights     {}\n  adapters    {}\n  gradients   {}\n  optimizer   {}\n  activations {}\n  total       {}",
+         weights     {}\n  adapters    {}\n  gradients   {}\n  optimizer   {}\n  activations {}\n  logits      {}\n  total       {}",
         c.arch.name(),
         count(info.parameters),
         mib(info.bytes).trim_start(),
@@ -163,7 +165,8 @@ fn describe(info: &ModelInfo, shape: &Shape) -> String {
         mib(m.gradients),
         mib(m.optimizer),
         mib(m.activations),
-        mib(m.total),
+        mib(m.logits),
+        mib(m.total()),
     )
 }
 

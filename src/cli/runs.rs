@@ -151,6 +151,7 @@ fn summary(body: &EventBody) -> String {
             )
         }
         EventBody::Sample { row, output, .. } => format!("{row}: {output}"),
+        EventBody::Preflight(preflight) => preflight.line(),
         EventBody::Log { message } => message.clone(),
         EventBody::Warning { message } => format!("warning: {message}"),
         EventBody::Checkpoint { step, best, .. } => {

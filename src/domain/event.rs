@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::preflight::Preflight;
 use super::run::RunState;
 
 /// One line of `events.jsonl`. `seq` counts from 1 without gaps over the whole life of a run, also across resumes.
@@ -34,6 +35,8 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         eta_ms: Option<u64>,
     },
+    /// What the run will take, before its model is loaded.
+    Preflight(Preflight),
     /// One optimizer step.
     Step {
         step: u64,

@@ -6,6 +6,7 @@ pub mod candidate;
 pub mod event;
 pub mod metric;
 pub mod outcome;
+pub mod preflight;
 pub mod report;
 pub mod rng;
 pub mod row;

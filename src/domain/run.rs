@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
+use super::preflight::Past;
 use super::row::RowRef;
 use super::settings::{EvalSettings, StrataSettings, TrainSettings};
 
@@ -147,6 +148,9 @@ pub struct RunSpec {
     pub candidate: Option<Candidate>,
     /// What the person set for this run, for the record.
     pub settings: Vec<(String, String)>,
+    /// For training: what this workspace's earlier runs teach about its time and memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }

@@ -78,6 +78,17 @@ pub enum Schedule {
     Cosine,
 }
 
+/// What becomes of activations between forward and backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Kept as far as the free memory reaches.
+    #[default]
+    Auto,
+    Never,
+    Always,
+}
+
 /// `[tuning.train]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -109,6 +120,8 @@ pub struct TrainSettings {
     pub batch_size: usize,
     /// Micro-batches per optimizer step.
     pub accumulate: usize,
+    /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
+    pub recompute: Recompute,
     /// Longer rows are refused by the mask gate or cut, in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
@@ -145,6 +158,7 @@ impl Default for TrainSettings {
             max_steps: None,
             batch_size: 8,
             accumulate: 1,
+            recompute: Recompute::Auto,
             max_length: 1024,
             eval_every: 0,
             patience: 0,

@@ -139,6 +139,7 @@ fn fold(record: &mut RunRecord, event: &Event) {
             record.metrics.insert("eval_loss".into(), *loss);
         }
         EventBody::Eval { .. }
+        | EventBody::Preflight(_)
         | EventBody::Sample { .. }
         | EventBody::Log { .. }
         | EventBody::Warning { .. }

@@ -13,6 +13,7 @@ use super::{candidates, parts, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
+use crate::domain::preflight::{Past, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
 use crate::store::files;
@@ -234,9 +235,41 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         job,
         candidate,
         settings: launch.set.clone(),
+        past: past(engine, launch.kind),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
+/// Runs that teach about the next one.
+const PAST_RUNS: usize = 9;
+
+/// Medians over the newest finished training runs: how far the peak was from what was reckoned, and how fast they went.
+fn past(engine: &Engine, kind: RunKind) -> Option<Past> {
+    if kind != RunKind::Train {
+        return None;
+    }
+    let mut runs: Vec<(u64, f64, f64)> = engine.read(|state| {
+        let figures = |metrics: &BTreeMap<String, f64>| {
+            let get = |name: &str| metrics.get(name).copied().filter(|v| v.is_finite() && *v > 0.0);
+            Some((get(figures::PEAK_MIB)? / get(figures::RECKONED_MIB)?, get(figures::FLOPS_PER_S)?))
+        };
+        let trained = state.runs.values().map(|run| &run.record).filter(|r| r.kind == RunKind::Train);
+        trained
+            .filter_map(|r| figures(&r.metrics).map(|(memory, flops)| (r.created_ms, memory, flops)))
+            .collect()
+    });
+    runs.sort_by_key(|run| std::cmp::Reverse(run.0));
+    runs.truncate(PAST_RUNS);
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    Some(Past {
+        runs: runs.len() as u64,
+        memory: median(runs.iter().map(|run| run.1).collect())?,
+        flops_per_s: median(runs.iter().map(|run| run.2).collect())?,
+    })
 }
 
 /// Each row's stratum, by its place in the data.

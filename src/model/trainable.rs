@@ -4,6 +4,7 @@
 //! through all layers by itself, serially, and adds to a gradient of its own; these are summed in a fixed order. So results
 //! depend on the number of threads only by rounding, and not at all otherwise.
 
+pub mod footprint;
 mod pass;
 mod plan;
 mod state;

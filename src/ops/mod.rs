@@ -27,7 +27,9 @@ mod weight;
 
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionShape, attention, attention_backward, attention_cached};
-pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_backward};
+pub use cross_entropy::{
+    CHUNK as CROSS_ENTROPY_ROWS, cross_entropy, linear_cross_entropy, linear_cross_entropy_backward,
+};
 pub use embedding::{embedding, embedding_backward};
 pub use grad_norm::squared_norm;
 pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_down, lora_forward};

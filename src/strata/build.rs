@@ -366,6 +366,7 @@ mod tests {
             job: Job::Strata(settings.clone()),
             candidate: None,
             settings: Vec::new(),
+            past: None,
             rows: Vec::new(),
         };
         RunInputs { dir: dir.to_owned(), spec, rows, resume_from: None, outcomes: Vec::new() }

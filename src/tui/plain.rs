@@ -125,6 +125,7 @@ impl Plain {
                 let gold = gold.map_or(String::new(), |g| format!(", gold {g}"));
                 Some(format!("{run} step {step} row {row}: {output} ({verdict}{gold})"))
             }
+            EventBody::Preflight(preflight) => Some(format!("{run} {}", preflight.line())),
             EventBody::Log { message } => Some(format!("{run}: {message}")),
             EventBody::Warning { message } => Some(format!("{run} warning: {message}")),
             EventBody::Checkpoint { step, best, .. } => Some(format!(

@@ -134,6 +134,7 @@ impl RunSeries {
                 said.retain(|s| s.step < step);
                 said.push(SamplePoint { step, output, correct });
             }
+            EventBody::Preflight(preflight) => self.say(t_ms, Tone::Plain, preflight.line()),
             EventBody::Log { message } => self.say(t_ms, Tone::Plain, message),
             EventBody::Warning { message } => self.say(t_ms, Tone::Warning, message),
             EventBody::Checkpoint { step, path: _, best } => {

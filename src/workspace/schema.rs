@@ -9,7 +9,9 @@ use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{EvalSettings, Method, Schedule, StrataSettings, Targets, TrainSettings};
+use crate::domain::settings::{
+    EvalSettings, Method, Recompute, Schedule, StrataSettings, Targets, TrainSettings,
+};
 
 const MANY: u64 = i64::MAX as u64;
 
@@ -447,6 +449,7 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
     }
     let schedules =
         [("constant", Schedule::Constant), ("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
+    let recompute = [("auto", Recompute::Auto), ("never", Recompute::Never), ("always", Recompute::Always)];
     let share = |s: f64| (0.0..1.0).contains(&s);
     let settings = TrainSettings {
         stage: stage.unwrap_or(default.stage),
@@ -474,6 +477,7 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
         max_steps: fields.whole("max_steps", 1..=MANY).or(default.max_steps),
         batch_size: fields.count("batch_size", 1..=1 << 20).unwrap_or(default.batch_size),
         accumulate: fields.count("accumulate", 1..=1 << 20).unwrap_or(default.accumulate),
+        recompute: fields.choice("recompute", &recompute).unwrap_or_default(),
         max_length: fields.count("max_length", 2..=1 << 24).unwrap_or(default.max_length),
         eval_every: fields.whole("eval_every", 0..=MANY).unwrap_or(default.eval_every),
         patience: fields.whole("patience", 0..=MANY).unwrap_or(default.patience),

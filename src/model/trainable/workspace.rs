@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::footprint::{places, ranks, saved_widths, widest_ranks};
 use crate::model::decoder::Decoder;
 use crate::model::linear::{LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
@@ -42,7 +43,7 @@ pub(super) struct Places {
 
 impl Places {
     /// As many of the `layers` as `budget` bytes hold beside what is always there: every layer's input, one place.
-    fn new(layers: usize, backward: bool, budget: usize, input: usize, saved: usize) -> Self {
+    pub fn new(layers: usize, backward: bool, budget: usize, input: usize, saved: usize) -> Self {
         let always = (layers + 1) * input + saved;
         let kept = (budget.saturating_sub(always) / saved.max(1)).min(layers);
         // A single shared layer has the place for itself.
@@ -58,6 +59,24 @@ impl Places {
 
     pub fn slot(&self, layer: usize) -> usize {
         if layer < self.shared { 0 } else { layer - self.shared + usize::from(self.shared > 0) }
+    }
+
+    pub fn slots(&self, layers: usize) -> usize {
+        self.slot(layers - 1) + 1
+    }
+
+    /// The only layer that uses a place; none for the shared one.
+    pub fn layer_of(&self, slot: usize) -> Option<usize> {
+        if self.shared == 0 { Some(slot) } else { slot.checked_sub(1).map(|above| self.shared + above) }
+    }
+
+    /// Number of layers that share a place.
+    pub fn shared(&self) -> usize {
+        self.shared
+    }
+
+    pub fn inputs(&self, layers: usize) -> usize {
+        if self.backward { layers + 1 } else { 2 }
     }
 
     /// Without a backward, inputs are written in turn.
@@ -112,28 +131,9 @@ impl Workspace {
     pub fn fit(&mut self, decoder: &Decoder, lora: Option<&Lora>, budget: usize, backward: bool) {
         let (c, shape) = (&decoder.config, decoder.attention_shape());
         let (n, h) = (self.ids.len(), c.hidden);
-        let ranks =
-            |layer: usize| [0, 1, 2, 3].map(|g| lora.and_then(|a| a.group(layer, g)).map_or(0, |g| g.rank));
-        let mut widest = [0; 4];
-        for layer in 0..c.layers {
-            widest = std::array::from_fn(|g| widest[g].max(ranks(layer)[g]));
-        }
-        let qk_norm = usize::from(c.qk_norm);
-        let widths = [
-            h,
-            1,
-            1,
-            shape.qkv_cols(),
-            qk_norm * (shape.q_cols() + shape.kv_cols()),
-            qk_norm * c.heads,
-            qk_norm * c.kv_heads,
-            shape.q_cols(),
-            c.heads,
-            2 * c.ffn,
-        ];
-        let floats = widths.iter().chain(&widest).sum::<usize>();
-        self.places = Places::new(c.layers, backward, budget, 4 * n * h, 4 * n * floats);
-        let slots = self.places.slot(c.layers - 1) + 1;
+        let (widths, widest) = (saved_widths(decoder), widest_ranks(decoder, lora));
+        self.places = places(decoder, lora, budget, n, backward);
+        let slots = self.places.slots(c.layers);
         // Where memory is short, places of a smaller batch before are given back.
         if self.saved.len() < slots || (backward && self.places.shared > 0) {
             self.saved.resize_with(slots, Saved::default);
@@ -144,7 +144,7 @@ impl Workspace {
         for layer in (0..c.layers).rev() {
             let slot = self.places.slot(layer);
             let saved = &mut self.saved[slot];
-            let ranks = if slot == 0 && self.places.shared > 0 { widest } else { ranks(layer) };
+            let ranks = if slot == 0 && self.places.shared > 0 { widest } else { ranks(lora, layer) };
             let buffers = [
                 &mut saved.x_mid,
                 &mut saved.r,
@@ -163,7 +163,7 @@ impl Workspace {
                 fit(buffer, n * width);
             }
         }
-        let inputs = self.places.input_of(c.layers).max(self.places.input_of(c.layers - 1)) + 1;
+        let inputs = self.places.inputs(c.layers);
         if self.inputs.len() < inputs {
             self.inputs.resize_with(inputs, Vec::new);
         }
@@ -187,5 +187,20 @@ impl Workspace {
         }
         let positions = self.positions.iter().max().map_or(0, |p| *p as usize + 1);
         self.table.cover(&decoder.rope, positions);
+    }
+}
+
+#[cfg(test)]
+impl Workspace {
+    /// Floats in all buffers but the logits.
+    pub fn floats(&self) -> usize {
+        let saved = self.saved.iter().flat_map(|s| {
+            [&s.x_mid, &s.r, &s.r_mid, &s.qkv, &s.qk, &s.r_q, &s.r_k, &s.mixed, &s.lse, &s.gate_up]
+                .into_iter()
+                .chain(s.linear.iter().map(|l| &l.u))
+        });
+        let own = [&self.r, &self.normed, &self.inner, &self.d_x, &self.d_h, &self.d_qkv, &self.linear.c];
+        let all = saved.chain(&self.inputs).chain(own).chain([&self.hidden, &self.d_hidden]);
+        all.map(Vec::len).sum()
     }
 }

@@ -73,6 +73,8 @@ pub enum End {
 pub struct Fitted {
     pub end: End,
     pub state: TrainerState,
+    /// Time of this session, pauses left out.
+    pub worked: Duration,
 }
 
 impl Fitted {
@@ -130,7 +132,7 @@ pub fn fit(
     };
     if state.finished {
         let end = if state.step < total { End::Early } else { End::Done };
-        return Ok(Fitted { end, state });
+        return Ok(Fitted { end, state, worked: Duration::ZERO });
     }
     let eval_every = if settings.eval_every > 0 { settings.eval_every } else { total.div_ceil(10) };
     // Rows of like length share a batch.
@@ -230,7 +232,7 @@ impl Fit<'_> {
     }
 
     fn end(self, end: End) -> Fitted {
-        Fitted { end, state: self.state }
+        Fitted { end, worked: self.pace.worked(), state: self.state }
     }
 
     /// One optimizer step.

@@ -11,6 +11,7 @@ mod fixed_rows;
 mod listener;
 pub mod order;
 mod pace;
+mod preflight;
 mod run;
 pub mod schedule;
 pub mod state;

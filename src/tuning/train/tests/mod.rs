@@ -2,6 +2,7 @@
 
 mod mask;
 mod peft;
+mod preflight;
 mod recorder;
 
 use std::path::Path;
