@@ -7,11 +7,12 @@ use serde_json::json;
 
 use super::ask;
 use super::output::{Exit, Output};
-use crate::data::{self, Resolver, Sample};
+use crate::data::{self, Dataset, Resolver, Sample};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::{Direction, Metric};
 use crate::model::config::ModelConfig;
+use crate::tuning::preflight::{self, Finding};
 use crate::workspace::config::ModelPlace;
 use crate::workspace::{Problem, Workspace};
 
@@ -23,7 +24,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let mut ws = None;
     match Workspace::open(root) {
         // Without a file there is nothing to check.
@@ -33,10 +34,20 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         Err(found) => problems.extend(found.0),
         Ok((workspace, missing)) => {
             problems.extend(missing.0);
-            problems.extend(check_data(&workspace, out));
+            let (of_data, sample) = check_data(&workspace, out);
+            problems.extend(of_data);
             problems.extend(check_models(&workspace));
-            for warning in warnings(&workspace) {
-                out.say(&format!("note: {warning}"));
+            warnings.extend(unset_keys(&workspace));
+            for finding in preflight(&workspace, &sample) {
+                let problem = finding.problem(&workspace);
+                if finding.refused {
+                    problems.push(problem);
+                } else {
+                    warnings.push(problem.to_string());
+                }
+            }
+            for warning in &warnings {
+                out.say(&format!("note: {}", data::clean_line(warning)));
             }
             ws = Some(workspace);
         }
@@ -50,6 +61,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let missed = goals.iter().flat_map(|g| &g.results).any(|g| g.state != "pass");
     let value = json!({
         "problems": problems,
+        "warnings": warnings,
         "goals": goals.as_ref().map(|g| &g.results),
         "candidate": goals.as_ref().and_then(|g| g.candidate.as_ref()),
     });
@@ -123,7 +135,7 @@ fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
 }
 
 /// Looks at a sample of every source, and holds what the workspace names against it.
-fn check_data(ws: &Workspace, out: &Output) -> Vec<Problem> {
+fn check_data(ws: &Workspace, out: &Output) -> (Vec<Problem>, Sample) {
     let mut problems = Vec::new();
     let mut sample = Sample::default();
     for (i, (shown, path)) in ws.config.data.sources.iter().zip(ws.sources()).enumerate() {
@@ -153,7 +165,25 @@ fn check_data(ws: &Workspace, out: &Output) -> Vec<Problem> {
     if !sample.rows.is_empty() {
         problems.extend(check_fields(ws, &sample));
     }
-    problems
+    (problems, sample)
+}
+
+/// What a run would refuse, or stumble over: of the imported data where it is imported, else of the sample.
+fn preflight(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
+    let rows = Dataset::open(ws).map(|data| preflight::Sample::of_dataset(&data)).unwrap_or_else(|_| {
+        let guess = data::guess(sample, None, None);
+        let resolver = Resolver::new(ws.config.data.input.as_deref(), ws.config.data.gold.as_deref(), &guess);
+        resolver.map(|r| preflight::Sample::of_fields(&sample.rows, &r)).unwrap_or_default()
+    });
+    let mut found = preflight::examine(&preflight::candidate(ws), None, &rows);
+    let train = Some(&ws.config.tuning.train);
+    for finding in preflight::examine(&preflight::candidate_for_training(ws), train, &rows) {
+        // The same stage may be too long in both; the pipeline's own finding is the one to see first.
+        if found.iter().all(|f| f.key != finding.key) {
+            found.push(finding);
+        }
+    }
+    found
 }
 
 fn source_key(ws: &Workspace, i: usize) -> String {
@@ -271,7 +301,7 @@ fn check_models(ws: &Workspace) -> Vec<Problem> {
 }
 
 /// What is no fault of the workspace but will be in the way.
-fn warnings(ws: &Workspace) -> Vec<String> {
+fn unset_keys(ws: &Workspace) -> Vec<String> {
     let unset = ws.config.models.iter().filter_map(|(name, model)| match &model.place {
         ModelPlace::Endpoint { api_key_env: Some(variable), .. } if std::env::var_os(variable).is_none() => {
             Some(format!("model `{name}` needs the environment variable {variable}, which is not set"))

@@ -16,6 +16,7 @@ use crate::domain::candidate::{Candidate, ModelSource};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
 use crate::store::files;
+use crate::tuning::preflight;
 use crate::worker::folder::{RunFolder, now_ms};
 use crate::workspace::Workspace;
 
@@ -63,11 +64,25 @@ pub fn launch(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         check_keys(&candidate, &keys)?;
+        preflight(&wish, kind, &candidate, &dataset)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             needs = Some(strata_run(engine)?);
         }
     }
     create(engine, kind, set, needs)
+}
+
+/// What `check` refuses is refused here, by the same rule.
+fn preflight(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
+    let train = (kind == RunKind::Train).then_some(&wish.ws.config.tuning.train);
+    let found = preflight::examine(candidate, train, &preflight::Sample::of_dataset(dataset));
+    let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
+        // Its stages are not those of the file.
+        Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),
+        _ => f.problem(&wish.ws).to_string(),
+    });
+    let refused: Vec<String> = refused.collect();
+    if refused.is_empty() { Ok(()) } else { Err(bad_input(refused.join("\n"))) }
 }
 
 /// Rows without a part get one here where strata that know them are built already: a strata run may have ended
