@@ -11,6 +11,7 @@ use crate::data::{self, Dataset, Resolver, Sample};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::{Direction, Metric};
+use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
 use crate::tuning::preflight::{self, Finding};
 use crate::workspace::config::ModelPlace;
@@ -115,8 +116,7 @@ fn best(board: &Board) -> Option<Goals> {
 fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
     let mut text = match problems.len() {
         0 => "no problems".to_owned(),
-        1 => "1 problem:".to_owned(),
-        n => format!("{n} problems:"),
+        n => format!("{}:", counted(n, "problem")),
     };
     for problem in problems {
         text.push_str(&format!("\n{}", data::clean_line(&problem.to_string())));
@@ -155,7 +155,7 @@ fn check_data(ws: &Workspace, out: &Output) -> (Vec<Problem>, Sample) {
                     ));
                 }
                 if seen.sample.rows.is_empty() {
-                    let message = format!("{shown} has no usable row ({} bad ones)", seen.bad_total);
+                    let message = format!("{shown}: {}", seen.no_row());
                     problems.push(ws.problem(&source_key(ws, i), message));
                 }
                 sample.merge(seen.sample);
@@ -212,8 +212,10 @@ fn check_fields(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
             let near = crate::workspace::nearest(name, known.iter().map(String::as_str));
             let hint = near
                 .map_or_else(|| format!("fields: {}", known.join(", ")), |n| format!("did you mean `{n}`?"));
-            let message =
-                format!("`{key}`: none of {} sampled rows has a field `{name}`; {hint}", sample.rows.len());
+            let message = format!(
+                "`{key}`: none of {} has a field `{name}`; {hint}",
+                counted(sample.rows.len(), "sampled row")
+            );
             problems.push(ws.problem(&key, data::clean_line(&message)));
         }
     }
@@ -269,10 +271,14 @@ fn check_rows(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
     let n = sample.rows.len();
     let mut problems: Vec<Problem> = failed.into_iter().map(|m| ws.problem("data.input", m)).collect();
     if empty * 2 > n {
-        problems.push(ws.problem("data.input", format!("the input is empty in {empty} of {n} sampled rows")));
+        problems.push(ws.problem(
+            "data.input",
+            format!("the input is empty in {empty} of {}", counted(n, "sampled row")),
+        ));
     }
     if golds == 0 {
-        let message = format!("none of {n} sampled rows has a gold; name its field, gold = \"FIELD\"");
+        let message =
+            format!("none of {} has a gold; name its field, gold = \"FIELD\"", counted(n, "sampled row"));
         problems.push(ws.problem(if config.gold.is_some() { "data.gold" } else { "data" }, message));
     }
     problems

@@ -12,7 +12,7 @@ use crate::domain::candidate::Decoding;
 use crate::model::chat::{ChatTemplate, prompt_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::{TextStream, Tokenizer};
-use crate::model::{Decoder, Lora, ModelError};
+use crate::model::{Decoder, Lora, ModelError, files};
 use crate::ops::Par;
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +50,7 @@ pub struct Args {
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let dir = &args.model;
+    files::folder(dir).map_err(usage)?;
     let tokenizer = Tokenizer::load(dir).map_err(usage)?;
     let template = if args.raw { None } else { ChatTemplate::load(dir).map_err(usage)? };
     let text = if args.prompt == "-" {

@@ -9,7 +9,9 @@ use serde_json::json;
 use super::output::{Exit, Output};
 use crate::data::{self, Guess, Shape};
 use crate::domain::candidate::{Decoding, ModelSource, OutputKind};
+use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
+use crate::model::files;
 use crate::tuning::preflight;
 use crate::workspace::scaffold::Scaffold;
 use crate::workspace::{FILE, Workspace, nearest};
@@ -40,9 +42,10 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             file.display()
         )));
     }
+    files::folder(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
     ModelConfig::load(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
 
-    let mut rows = 0;
+    let (mut rows, mut empty) = (0, Vec::new());
     let mut sample = data::Sample::default();
     for path in &args.data {
         let shown = path.display().to_string();
@@ -52,23 +55,22 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
         let seen =
             data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
         rows += seen.rows;
+        if seen.sample.rows.is_empty() {
+            empty.push(format!("{shown}: {}", seen.no_row()));
+        }
         sample.merge(seen.sample);
         for bad in &seen.bad {
             out.say(&format!("bad row: {}:{}: {}", bad.file, bad.line, data::clean(&bad.reason)));
         }
         if seen.bad_total > 0 {
             out.say(&format!(
-                "{} bad rows seen; `tunebench data import` will set all of them aside",
-                seen.bad_total
+                "{} seen; `tunebench data import` will set all of them aside",
+                counted(seen.bad_total, "bad row")
             ));
         }
     }
     if sample.rows.is_empty() {
-        let names: Vec<String> = args.data.iter().map(|p| p.display().to_string()).collect();
-        return Err(Exit::usage(format!(
-            "{}: no usable row: the file is empty, has only a header, or each of its rows is bad",
-            names.join(", ")
-        )));
+        return Err(Exit::usage(empty.join("\n")));
     }
     let input = told_input(&args, &sample)?;
     let mut guess = data::guess(&sample, input.as_deref(), args.gold.as_deref());
@@ -245,7 +247,7 @@ fn say(args: &Args, out: &Output, rows: u64, guess: &Guess, scaffold: &Scaffold)
     });
     out.result(&value, || {
         let dir = args.dir.display();
-        let mut text = format!("{rows} rows\n");
+        let mut text = format!("{}\n", counted(rows as usize, "row"));
         for reason in &guess.why {
             text.push_str(&format!("  {}\n", data::clean_line(reason)));
         }

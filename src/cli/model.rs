@@ -12,7 +12,7 @@ use crate::model::config::RopeScaling;
 use crate::model::hub::{HubError, Progress, Pull};
 use crate::model::info::{ModelInfo, Shape};
 use crate::model::verify::{TOLERANCE, verify};
-use crate::model::{Decoder, Lora};
+use crate::model::{Decoder, Lora, files};
 use crate::ops::Par;
 
 #[derive(Debug, clap::Args)]
@@ -76,6 +76,7 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                     "rank, batch, length and threads are whole numbers from 1 to 16777216",
                 ));
             }
+            files::folder(&dir).map_err(usage)?;
             let info = ModelInfo::load(&dir, &shape).map_err(usage)?;
             let value = json!({
                 "arch": info.config.arch.name(),
@@ -97,6 +98,7 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             Ok(ExitCode::SUCCESS)
         }
         What::Verify { dir, adapter, reference, tolerance } => {
+            files::folder(&dir).map_err(usage)?;
             let decoder = Decoder::load(&dir).map_err(usage)?;
             let adapter = adapter.map(|a| Lora::load_peft(&a, &decoder)).transpose().map_err(usage)?;
             let par = Par::threads(threads());

@@ -9,6 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
+use super::settings::TrainSettings;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -205,6 +206,9 @@ pub struct EngineStatus {
     pub device: String,
     /// Told once: what is missing, what was repaired.
     pub notices: Vec<String>,
+    /// `[tuning.train]` as it stands; none where `workspace.toml` cannot be read.
+    #[serde(default)]
+    pub train: Option<TrainSettings>,
 }
 
 /// What `data import` found.

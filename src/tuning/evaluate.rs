@@ -16,6 +16,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
+use crate::domain::words::counted;
 use crate::pipeline::{Answered, Pipeline};
 use crate::score::aggregate;
 use crate::score::metric::Metric;
@@ -136,7 +137,7 @@ impl<'a> Evaluation<'a> {
         }
         let failed = outcomes.iter().filter(|o| o.error.is_some()).count();
         if failed > 0 {
-            let message = format!("{failed} of {} rows failed and count as wrong", outcomes.len());
+            let message = format!("{failed} of {} failed and count as wrong", counted(outcomes.len(), "row"));
             course.reporter.event(EventBody::Warning { message })?;
         }
         let always = ALWAYS.iter().filter_map(|name| Metric::find(name).ok());

@@ -10,6 +10,7 @@ use crate::data::{Dataset, Resolver};
 use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::words::counted;
 use crate::model::ModelError;
 use crate::model::chat::{ChatTemplate, answer_tokens, prompt_tokens};
 use crate::model::config::ModelConfig;
@@ -108,7 +109,7 @@ impl Sample {
     fn share(&self, count: usize) -> String {
         let looked = self.even.len() + self.long.len();
         if looked == self.total {
-            format!("{count} of {looked} rows")
+            format!("{count} of {}", counted(looked, "row"))
         } else {
             format!("{count} of {looked} rows looked at (of {}, the longest among them)", self.total)
         }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::config::*;
-use super::problem::nearest;
 use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
 use crate::domain::settings::{EvalSettings, Method, Schedule, StrataSettings, Targets, TrainSettings};
+use crate::domain::words::nearest;
 
 const MANY: u64 = i64::MAX as u64;
 

@@ -1,8 +1,10 @@
 //! Forms: a few settings with what they must be, checked before anything is sent.
 
 use crate::domain::run::RunKind;
+use crate::domain::settings::{Targets, TrainSettings};
 use crate::tui::key::{Code, Key};
 use crate::tui::widgets::input::TextInput;
+use crate::tui::widgets::{number, text};
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Field {
     pub hint: &'static str,
     pub want: Want,
     pub input: TextInput,
+    /// The value in `workspace.toml`, which an empty input takes; empty where it is not known.
+    pub stands: String,
     /// Values to walk through with left and right at the line's ends.
     pub choices: Vec<String>,
 }
@@ -48,7 +52,7 @@ pub struct Form {
 }
 
 fn field(key: &'static str, label: &'static str, hint: &'static str, want: Want) -> Field {
-    Field { key, label, hint, want, input: TextInput::default(), choices: Vec::new() }
+    Field { key, label, hint, want, input: TextInput::default(), stands: String::new(), choices: Vec::new() }
 }
 
 impl Form {
@@ -102,6 +106,25 @@ impl Form {
             fields,
             focus: 0,
             error: None,
+        }
+    }
+
+    /// What the fields of a training are where they are left empty.
+    pub fn stands(&mut self, train: &TrainSettings) {
+        for field in &mut self.fields {
+            field.stands = match field.key {
+                "tuning.train.rank" => train.rank.to_string(),
+                "tuning.train.alpha" => train.alpha.to_string(),
+                "tuning.train.learning_rate" => number::short(train.learning_rate),
+                "tuning.train.epochs" => train.epochs.to_string(),
+                "tuning.train.batch_size" => train.batch_size.to_string(),
+                "tuning.train.targets" => match &train.targets {
+                    Targets::One(one) => text::clean(one).into_owned(),
+                    Targets::Many(many) => text::clean(&many.join(",")).into_owned(),
+                },
+                "tuning.train.prompt" => text::clean(&train.prompt).into_owned(),
+                _ => continue,
+            };
         }
     }
 
