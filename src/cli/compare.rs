@@ -21,6 +21,7 @@ const SHOWN_TEXT: usize = 40;
 pub struct Args {
     /// A candidate: its name, the start of its id, or a run
     a: String,
+    /// The candidate that is held against A
     b: String,
     /// Another metric than the primary one
     #[arg(long)]

@@ -38,6 +38,7 @@ pub struct Args {
     /// Draw among the likeliest tokens that have this probability together
     #[arg(long)]
     top_p: Option<f32>,
+    /// Of the draws; the same seed draws the same
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The prompt as it stands, without the model's chat template

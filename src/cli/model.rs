@@ -25,6 +25,7 @@ pub struct Args {
 enum What {
     /// What a model is, and the memory that training a LoRA adapter on it would take
     Info {
+        /// A Hugging Face folder: config.json, tokenizer.json, *.safetensors
         dir: PathBuf,
         #[arg(long, default_value_t = 16)]
         rank: usize,
@@ -40,6 +41,7 @@ enum What {
     },
     /// Compare logits with a reference made elsewhere
     Verify {
+        /// A Hugging Face folder: config.json, tokenizer.json, *.safetensors
         dir: PathBuf,
         /// A LoRA adapter in PEFT's format
         #[arg(long, value_name = "DIR")]

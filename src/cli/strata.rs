@@ -38,6 +38,7 @@ enum What {
         /// Only rows of this part
         #[arg(long, value_enum)]
         split: Option<Split>,
+        /// Of the draws; the same seed draws the same rows
         #[arg(long, default_value_t = 7)]
         seed: u64,
     },

@@ -285,7 +285,7 @@ fn guess_task(guess: &mut Guess, rows: &[Map<String, Value>]) {
             format!("the gold has {} in {}", counted(kinds, "short value"), counted(n, "row")),
         )
     } else {
-        (Task::Generation, format!("the gold is text, {} characters on the average", length / n))
+        (Task::Generation, format!("the gold is text, {} on the average", counted(length / n, "character")))
     };
     guess.task = task;
     guess.why.push(format!("task: {} ({because})", task.name()));

@@ -9,7 +9,6 @@ use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
-use super::settings::TrainSettings;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -206,9 +205,9 @@ pub struct EngineStatus {
     pub device: String,
     /// Told once: what is missing, what was repaired.
     pub notices: Vec<String>,
-    /// `[tuning.train]` as it stands; none where `workspace.toml` cannot be read.
+    /// `[tuning.train]` as it stands, key by key; empty where `workspace.toml` cannot be read.
     #[serde(default)]
-    pub train: Option<TrainSettings>,
+    pub train: BTreeMap<String, String>,
 }
 
 /// What `data import` found.

@@ -15,6 +15,7 @@ use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
+use crate::domain::words::counted;
 use crate::store::files;
 use crate::tuning::preflight;
 use crate::worker::folder::{RunFolder, now_ms};
@@ -66,6 +67,12 @@ pub fn launch(
         check_keys(&candidate, &keys)?;
         preflight(&wish, kind, &candidate, &dataset)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
+            if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
+                // Known without strata: refused now, not when they are built.
+                return Err(bad_input(
+                    "the data has 1 row, which cannot be split into rows to train on and rows to score; add data",
+                ));
+            }
             needs = Some(strata_run(engine)?);
         }
     }
@@ -305,10 +312,18 @@ fn run_rows(
             gold,
         });
     }
-    if found.is_empty() || (kind != RunKind::Strata && !found.iter().any(|r| r.part == Some(Part::Eval))) {
-        return Err(bad_input(
-            "no row is in the eval part; give `[data.split] eval` a larger share, or add data",
-        ));
+    let needed: &[Part] = match kind {
+        RunKind::Strata => &[],
+        RunKind::Eval => &[Part::Eval],
+        RunKind::Train => &[Part::Train, Part::Eval],
+    };
+    if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {
+        let message = format!(
+            "none of {} is in the {} part; rows keep the part that they were given, so add data (or give new rows other shares)",
+            counted(dataset.len(), "row"),
+            part.name(),
+        );
+        return Err(bad_input(ws.problem("data.split", message).to_string()));
     }
     Ok(found)
 }

@@ -231,8 +231,8 @@ impl Engine {
     pub fn status(&self) -> EngineStatus {
         // Its name as it stands now; the folder's where the file cannot be read.
         let (workspace, train) = crate::workspace::Workspace::open(&self.root).map_or_else(
-            |_| (self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(), None),
-            |(workspace, _)| (workspace.config.name, Some(workspace.config.tuning.train)),
+            |_| (self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(), BTreeMap::new()),
+            |(workspace, _)| (workspace.config.name, workspace.config.tuning.train.shown()),
         );
         self.read(|state| EngineStatus {
             version: super::protocol::VERSION.into(),

@@ -249,4 +249,17 @@ mod tests {
         let fits = PathBuf::from("/tmp/w/.tunebench/engine.sock");
         assert_eq!(socket_path(&fits).unwrap(), fits);
     }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_comes_with_a_remedy_and_other_errors_do_not() {
+        let said = |kind: io::ErrorKind| with_remedy(io::Error::new(kind, "x cannot be made")).to_string();
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            assert_eq!(said(kind), format!("x cannot be made; {UNWRITABLE}"));
+        }
+        assert_eq!(said(io::ErrorKind::NotFound), "x cannot be made");
+        let dir = tempfile::tempdir().unwrap();
+        state_dir(&dir.path().join("state")).unwrap();
+        // Nobody, root neither, may make a folder there.
+        assert!(state_dir(Path::new("/proc/state")).is_err());
+    }
 }

@@ -54,7 +54,7 @@ pub fn status() -> EngineStatus {
         started_ms: NOW_MS - 60_000,
         device: "CPU, 2 threads".into(),
         notices: vec![],
-        train: Some(crate::domain::settings::TrainSettings::default()),
+        train: crate::domain::settings::TrainSettings::default().shown(),
     }
 }
 

@@ -84,7 +84,7 @@ impl App {
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
                 let mut form = Form::train(like.as_deref().unwrap_or_default());
-                if let Link::Up { status: EngineStatus { train: Some(train), .. } } = &self.link {
+                if let Link::Up { status: EngineStatus { train, .. } } = &self.link {
                     form.stands(train);
                 }
                 self.layers.push(Layer::Form(form));

@@ -29,8 +29,8 @@ impl App {
                 );
             }
             (Purpose::Status, Response::Status { status }) => {
-                if let (Some(Layer::Form(form)), Some(train)) = (self.layers.last_mut(), &status.train) {
-                    form.stands(train);
+                if let Some(Layer::Form(form)) = self.layers.last_mut() {
+                    form.stands(&status.train);
                 }
                 if matches!(self.link, Link::Up { .. }) {
                     self.link = Link::Up { status };

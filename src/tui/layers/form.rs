@@ -1,10 +1,11 @@
 //! Forms: a few settings with what they must be, checked before anything is sent.
 
+use std::collections::BTreeMap;
+
 use crate::domain::run::RunKind;
-use crate::domain::settings::{Targets, TrainSettings};
 use crate::tui::key::{Code, Key};
 use crate::tui::widgets::input::TextInput;
-use crate::tui::widgets::{number, text};
+use crate::tui::widgets::text;
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,21 +111,10 @@ impl Form {
     }
 
     /// What the fields of a training are where they are left empty.
-    pub fn stands(&mut self, train: &TrainSettings) {
+    pub fn stands(&mut self, train: &BTreeMap<String, String>) {
         for field in &mut self.fields {
-            field.stands = match field.key {
-                "tuning.train.rank" => train.rank.to_string(),
-                "tuning.train.alpha" => train.alpha.to_string(),
-                "tuning.train.learning_rate" => number::short(train.learning_rate),
-                "tuning.train.epochs" => train.epochs.to_string(),
-                "tuning.train.batch_size" => train.batch_size.to_string(),
-                "tuning.train.targets" => match &train.targets {
-                    Targets::One(one) => text::clean(one).into_owned(),
-                    Targets::Many(many) => text::clean(&many.join(",")).into_owned(),
-                },
-                "tuning.train.prompt" => text::clean(&train.prompt).into_owned(),
-                _ => continue,
-            };
+            let key = field.key.rsplit('.').next().unwrap_or_default();
+            field.stands = train.get(key).map(|value| text::clean(value).into_owned()).unwrap_or_default();
         }
     }
 
@@ -233,6 +223,7 @@ fn check(want: Want, text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::settings::{Targets, TrainSettings};
 
     fn typed(form: &mut Form, at: usize, text: &str) {
         form.fields[at].input = TextInput::new(text);
@@ -270,6 +261,16 @@ mod tests {
             );
         }
         assert_eq!(Form::outcomes().submit(), None);
+    }
+
+    #[test]
+    fn empty_fields_show_what_they_take_from_the_workspace() {
+        let mut form = Form::train(&[]);
+        let many = Targets::Many(vec!["q_proj".into(), "v_proj".into()]);
+        form.stands(&TrainSettings { rank: 4, targets: many, ..TrainSettings::default() }.shown());
+        let stands: Vec<&str> = form.fields.iter().map(|f| f.stands.as_str()).collect();
+        assert_eq!(stands, ["4", "32", "0.0002", "4", "8", "q_proj,v_proj", "bare"]);
+        assert_eq!(form.submit(), Some(vec![]), "they are shown, not sent");
     }
 
     #[test]

@@ -39,6 +39,13 @@ fn a_trained_candidate_is_compared_with_the_baseline_on_the_same_rows() {
     let run = trained["run"].as_str().unwrap();
     let at = bench.json(&["run", "eval", "--set", &format!("candidate={run}@10")]);
     assert_eq!(at["candidate"], format!("{run}@10"), "{at}");
+    let refused = bench.run(&["export", run, "--to", "/proc/no/such"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(2) && said.contains("--to /proc/no/such: cannot be made"),
+        "{said}"
+    );
+    assert!(said.contains("name a new folder"), "{said}");
 }
 
 #[test]
@@ -177,6 +184,29 @@ fn what_check_refuses_a_launch_refuses_with_the_same_words() {
         assert!(stderr.contains(&shown), "check: {shown}\nrun: {stderr}");
     }
     assert_eq!(bench.json(&["runs"])["runs"], serde_json::json!([]));
+}
+
+#[test]
+fn one_row_cannot_be_split_and_is_refused_as_bad_input() {
+    let bench = Bench::new();
+    fs::write(
+        bench.root.join("data/rows.jsonl"),
+        "{\"text\": \"a\", \"team\": \"cards\", \"channel\": \"chat\"}\n",
+    )
+    .unwrap();
+    for kind in ["eval", "train"] {
+        let output = bench.run(&["run", kind]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(2) && said.contains("the data has 1 row, which cannot be split"),
+            "{said}"
+        );
+    }
+    // Once it has a part, the part is what is told.
+    assert!(bench.run(&["strata", "build"]).status.success());
+    let output = bench.run(&["run", "train"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
 }
 
 #[test]
