@@ -13,6 +13,7 @@ use super::table::{clean, duration, figures, number};
 use crate::domain::api::{Push, Request, Response, View};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{RunRecord, RunState};
+use crate::domain::words::noun;
 use crate::engine::client::Client;
 
 /// Least time between two plain lines of progress.
@@ -168,7 +169,7 @@ impl<'a> Show<'a> {
                 match loss {
                     Some(loss) => self.line(&format!("step {step}: dev loss {}{metrics}", number(*loss))),
                     // An evaluation's own figures on the way.
-                    None => self.line(&format!("after {step} rows:{metrics}")),
+                    None => self.line(&format!("after {step} {}:{metrics}", noun(*step as usize, "row"))),
                 }
             }
             EventBody::Preflight(preflight) => self.line(&preflight.line()),

@@ -29,6 +29,7 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// What to do with it
     #[arg(value_enum, default_value = "list")]
     what: What,
     /// The run (the start of its name is enough where only one begins so)

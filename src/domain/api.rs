@@ -205,6 +205,9 @@ pub struct EngineStatus {
     pub device: String,
     /// Told once: what is missing, what was repaired.
     pub notices: Vec<String>,
+    /// `[tuning.train]` as it stands, key by key; empty where `workspace.toml` cannot be read.
+    #[serde(default)]
+    pub train: BTreeMap<String, String>,
 }
 
 /// What `data import` found.

@@ -12,3 +12,4 @@ pub mod rng;
 pub mod row;
 pub mod run;
 pub mod settings;
+pub mod words;

@@ -1,6 +1,9 @@
 //! Settings of runs, with their defaults: the tables of `workspace.toml`, resolved.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// `[eval]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,6 +137,22 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
+}
+
+impl TrainSettings {
+    /// Key by key, as text for people.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        fn text(value: &Value) -> String {
+            match value {
+                Value::String(text) => text.clone(),
+                Value::Array(many) => many.iter().map(text).collect::<Vec<_>>().join(","),
+                Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |n| n.to_string()),
+                other => other.to_string(),
+            }
+        }
+        let all = serde_json::to_value(self).unwrap_or_default();
+        all.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect()
+    }
 }
 
 impl Default for TrainSettings {

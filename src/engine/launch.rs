@@ -16,7 +16,9 @@ use crate::domain::candidate::{Candidate, ModelSource};
 use crate::domain::preflight::{Past, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
+use crate::domain::words::counted;
 use crate::store::files;
+use crate::tuning::preflight;
 use crate::worker::folder::{RunFolder, now_ms};
 use crate::workspace::Workspace;
 
@@ -64,11 +66,31 @@ pub fn launch(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         check_keys(&candidate, &keys)?;
+        preflight(&wish, kind, &candidate, &dataset)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
+            if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
+                // Known without strata: refused now, not when they are built.
+                return Err(bad_input(
+                    "the data has 1 row, which cannot be split into rows to train on and rows to score; add data",
+                ));
+            }
             needs = Some(strata_run(engine)?);
         }
     }
     create(engine, kind, set, needs)
+}
+
+/// What `check` refuses is refused here, by the same rule.
+fn preflight(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
+    let train = (kind == RunKind::Train).then_some(&wish.ws.config.tuning.train);
+    let found = preflight::examine(candidate, train, &preflight::Sample::of_dataset(dataset));
+    let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
+        // Its stages are not those of the file.
+        Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),
+        _ => f.problem(&wish.ws).to_string(),
+    });
+    let refused: Vec<String> = refused.collect();
+    if refused.is_empty() { Ok(()) } else { Err(bad_input(refused.join("\n"))) }
 }
 
 /// Rows without a part get one here where strata that know them are built already: a strata run may have ended
@@ -323,10 +345,18 @@ fn run_rows(
             gold,
         });
     }
-    if found.is_empty() || (kind != RunKind::Strata && !found.iter().any(|r| r.part == Some(Part::Eval))) {
-        return Err(bad_input(
-            "no row is in the eval part; give `[data.split] eval` a larger share, or add data",
-        ));
+    let needed: &[Part] = match kind {
+        RunKind::Strata => &[],
+        RunKind::Eval => &[Part::Eval],
+        RunKind::Train => &[Part::Train, Part::Eval],
+    };
+    if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {
+        let message = format!(
+            "none of {} is in the {} part; rows keep the part that they were given, so add data (or give new rows other shares)",
+            counted(dataset.len(), "row"),
+            part.name(),
+        );
+        return Err(bad_input(ws.problem("data.split", message).to_string()));
     }
     Ok(found)
 }

@@ -56,7 +56,7 @@ pub fn run(root: &Path) -> anyhow::Result<Ending> {
     let _ = rustix::process::setsid();
     let root = root.canonicalize().with_context(|| format!("no folder at {}", root.display()))?;
     let state_dir = root.join(".tunebench");
-    files::private_dir(&state_dir)?;
+    files::state_dir(&state_dir).map_err(files::with_remedy)?;
     let note = std::process::id().to_string();
     let Some(_lock) = Lock::take_within(&state_dir.join("engine.lock"), &note, Duration::from_millis(100))?
     else {

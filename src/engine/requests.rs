@@ -119,6 +119,15 @@ fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failur
             if !record.resumable {
                 return Err(bad_input(format!("{run} is {state} and cannot be resumed")));
             }
+            // Told now: the worker could only fail on it.
+            if folder.spec().exists()
+                && let Err(error) = folder.read_spec()
+            {
+                return Err(bad_input(format!(
+                    "{run} cannot be resumed: {error:#}; put the file back from a copy, or start it again with `tunebench run {}`",
+                    record.kind
+                )));
+            }
             wait_for_end(engine, run);
             if engine.set_run_state(run, RunState::Queued, Some("resumed".into()))? {
                 Ok(format!("{run} is queued again"))

@@ -12,6 +12,7 @@ use super::rows::RowCache;
 use super::strata::StrataCache;
 use crate::domain::api::{EngineStatus, Failure};
 use crate::domain::run::{RunKind, RunRecord, RunState};
+use crate::domain::words::counted;
 use crate::store::journal::Decisions;
 use crate::store::{Store, StoredRun};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -180,7 +181,8 @@ impl Engine {
             state.board_version = state.version;
             state.strata_version = state.version;
         });
-        let mut message = format!("rebuilt the store: {runs} runs, decisions on {marks} rows");
+        let mut message =
+            format!("rebuilt the store: {}, decisions on {}", counted(runs, "run"), counted(marks, "row"));
         for notice in notices {
             message.push_str("; ");
             message.push_str(&notice);
@@ -228,9 +230,9 @@ impl Engine {
 
     pub fn status(&self) -> EngineStatus {
         // Its name as it stands now; the folder's where the file cannot be read.
-        let workspace = crate::workspace::Workspace::open(&self.root).map_or_else(
-            |_| self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            |(workspace, _)| workspace.config.name,
+        let (workspace, train) = crate::workspace::Workspace::open(&self.root).map_or_else(
+            |_| (self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(), BTreeMap::new()),
+            |(workspace, _)| (workspace.config.name, workspace.config.tuning.train.shown()),
         );
         self.read(|state| EngineStatus {
             version: super::protocol::VERSION.into(),
@@ -239,11 +241,9 @@ impl Engine {
             root: self.root.display().to_string(),
             clients: state.clients,
             started_ms: self.started_ms,
-            device: match self.threads {
-                1 => "CPU, 1 thread".into(),
-                n => format!("CPU, {n} threads"),
-            },
+            device: format!("CPU, {}", counted(self.threads, "thread")),
             notices: state.notices.clone(),
+            train,
         })
     }
 

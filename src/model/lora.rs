@@ -7,6 +7,7 @@ use super::ModelError;
 use super::decoder::Decoder;
 use crate::domain::settings::Targets;
 use crate::ops::{LoraGroup, LoraPart};
+use crate::workspace::nearest;
 
 /// The linear layers of a block, stacked by the input that they share.
 pub(super) const GROUPS: [&[&str]; 4] = [
@@ -72,32 +73,10 @@ impl Lora {
                 "a LoRA of rank {rank} and alpha {alpha} is none: rank is at least 1"
             )));
         }
-        let wanted: Vec<&str> = match targets {
-            Targets::One(one) => vec![one],
-            Targets::Many(many) => many.iter().map(String::as_str).collect(),
-        };
-        let mut used = vec![false; wanted.len()];
+        check_targets(decoder.config.layers, targets)?;
         let mut lora = Self::layout(decoder, rank, alpha, false, |name| {
-            let mut chosen = false;
-            for (target, used) in wanted.iter().zip(&mut used) {
-                if matches(target, name) {
-                    *used = true;
-                    chosen = true;
-                }
-            }
-            chosen.then_some(Choice { rank, alpha })
+            list(targets).iter().any(|target| matches(target, name)).then_some(Choice { rank, alpha })
         });
-        if let Some((target, _)) = wanted.iter().zip(&used).find(|(_, used)| !**used) {
-            return Err(ModelError::Request(format!(
-                "target `{target}` names no linear layer of this model; use \"all-linear\", names such as {}, or full names with *, such as model.layers.*.self_attn.q_proj",
-                projections().collect::<Vec<_>>().join(", ")
-            )));
-        }
-        if lora.modules.is_empty() {
-            return Err(ModelError::Request(
-                "no target: name at least one linear layer, or \"all-linear\"".into(),
-            ));
-        }
         let mut rng = StdRng::seed_from_u64(seed);
         for module in &lora.modules {
             let bound = 1.0 / (module.inputs as f32).sqrt();
@@ -233,6 +212,41 @@ fn outputs(decoder: &Decoder, name: &str) -> usize {
         "mlp.gate_proj" | "mlp.up_proj" => config.ffn,
         _ => config.hidden,
     }
+}
+
+fn list(targets: &Targets) -> &[String] {
+    match targets {
+        Targets::One(one) => std::slice::from_ref(one),
+        Targets::Many(many) => many,
+    }
+}
+
+/// Whether each target names a linear layer of a model with so many blocks.
+///
+/// # Errors
+/// No target; one that names no linear layer, told with the nearest name that does.
+pub fn check_targets(layers: usize, targets: &Targets) -> Result<(), ModelError> {
+    let targets = list(targets);
+    if targets.is_empty() {
+        let message = "no target: name at least one linear layer, or \"all-linear\"";
+        return Err(ModelError::Request(message.into()));
+    }
+    let names_one = |target: &str| {
+        let mut names =
+            (0..layers).flat_map(|l| GROUPS.iter().flat_map(move |g| g.iter().map(move |n| (l, n))));
+        names.any(|(layer, name)| matches(target, &format!("model.layers.{layer}.{name}")))
+    };
+    let Some(target) = targets.iter().find(|t| !names_one(t)) else { return Ok(()) };
+    // The last part of a full name is where the slip can be told from the names there are.
+    let (path, last) = target.rsplit_once('.').map_or(("", target.as_str()), |(path, last)| (path, last));
+    let near = nearest(last, projections().chain((path.is_empty()).then_some("all-linear")))
+        .map(|near| if path.is_empty() { near.to_owned() } else { format!("{path}.{near}") })
+        .filter(|near| names_one(near))
+        .map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+    Err(ModelError::Request(format!(
+        "target `{target}` names no linear layer of this model; {near}use \"all-linear\", names such as {}, or full names with *, such as model.layers.*.self_attn.q_proj",
+        projections().collect::<Vec<_>>().join(", ")
+    )))
 }
 
 /// PEFT's rule (the full name, or its end after a dot), and `*` for any characters of the full name or its end.

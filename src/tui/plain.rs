@@ -13,6 +13,7 @@ use crate::domain::api::{FromEngine, Push, ToEngine, View};
 use crate::domain::board::{Board, StrataView};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::RunRecord;
+use crate::domain::words::{counted, noun};
 
 /// What was printed already, so that only news are.
 #[derive(Debug, Default)]
@@ -147,9 +148,10 @@ impl Plain {
 
 fn strata(view: &StrataView) -> Vec<String> {
     let mut lines = vec![format!(
-        "{} rows, {} strata, {} quarantined",
+        "{} {}, {}, {} quarantined",
         number::count(view.rows),
-        view.strata.len(),
+        noun(view.rows, "row"),
+        counted(view.strata.len(), "stratum"),
         view.quarantined
     )];
     for s in &view.strata {
@@ -157,9 +159,9 @@ fn strata(view: &StrataView) -> Vec<String> {
             v.map_or(String::new(), |v| format!(", {name} {}", number::short(v)))
         };
         lines.push(format!(
-            "stratum {}: {} rows{}{}",
+            "stratum {}: {}{}{}",
             s.name,
-            s.rows,
+            counted(s.rows, "row"),
             score("base", s.base),
             score("best", s.best)
         ));
@@ -168,9 +170,13 @@ fn strata(view: &StrataView) -> Vec<String> {
 }
 
 fn board(board: &Board) -> Vec<String> {
-    let mut lines = vec![format!("board: {} candidates on {} eval rows", board.rows.len(), board.eval_rows)];
+    let mut lines = vec![format!(
+        "board: {} on {}",
+        counted(board.rows.len(), "candidate"),
+        counted(board.eval_rows, "eval row")
+    )];
     for row in &board.rows {
-        let mut line = format!("candidate {} ({}), {} rows", row.candidate, row.rung, row.n);
+        let mut line = format!("candidate {} ({}), {}", row.candidate, row.rung, counted(row.n, "row"));
         line.extend(row.metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
         line.extend(
             row.latency_ms

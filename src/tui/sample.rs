@@ -54,6 +54,7 @@ pub fn status() -> EngineStatus {
         started_ms: NOW_MS - 60_000,
         device: "CPU, 2 threads".into(),
         notices: vec![],
+        train: crate::domain::settings::TrainSettings::default().shown(),
     }
 }
 

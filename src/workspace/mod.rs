@@ -15,7 +15,9 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 
 pub use config::Config;
-pub use problem::{Problem, Problems, nearest};
+pub use problem::{Problem, Problems};
+
+pub use crate::domain::words::nearest;
 
 use crate::domain::run::RunKind;
 

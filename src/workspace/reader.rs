@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::problem::{Problem, nearest};
+use super::problem::Problem;
 use super::tree::{Node, Place, Table, Value};
+use crate::domain::words::nearest;
 
 /// Collects problems, and the keys that each table may have.
 pub(super) struct Sink {

@@ -1,7 +1,7 @@
 //! An action was asked for, by key or from the palette.
 
-use super::{App, Effect, Mood, Purpose, Screen};
-use crate::domain::api::{Decision, Request};
+use super::{App, Effect, Link, Mood, Purpose, Screen};
+use crate::domain::api::{Decision, EngineStatus, Request};
 use crate::domain::run::{RunAction, RunKind};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layers::form::{Form, FormPurpose};
@@ -83,7 +83,13 @@ impl App {
             Action::BuildStrata => self.launch(RunKind::Strata, Vec::new()),
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
-                self.layers.push(Layer::Form(Form::train(like.as_deref().unwrap_or_default())));
+                let mut form = Form::train(like.as_deref().unwrap_or_default());
+                if let Link::Up { status: EngineStatus { train, .. } } = &self.link {
+                    form.stands(train);
+                }
+                self.layers.push(Layer::Form(form));
+                // The file may have changed since.
+                self.ask(Purpose::Status, Request::Status);
             }
             Action::LaunchEval => {
                 let names = self.candidate_names();

@@ -96,6 +96,7 @@ pub enum Purpose {
     Rows(RowQuery),
     Row(String),
     Sample,
+    Status,
     Launch(RunKind),
     Control(String, RunAction),
     Compare(String, String),
@@ -117,6 +118,7 @@ impl Purpose {
             Self::Rows(_) => "read the rows".into(),
             Self::Row(id) => format!("read row {id}"),
             Self::Sample => "draw a sample".into(),
+            Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
@@ -132,7 +134,12 @@ impl Purpose {
     const fn changes_things(&self) -> bool {
         !matches!(
             self,
-            Self::Rows(_) | Self::Row(_) | Self::Sample | Self::Compare(..) | Self::StepRows { .. }
+            Self::Rows(_)
+                | Self::Row(_)
+                | Self::Sample
+                | Self::Status
+                | Self::Compare(..)
+                | Self::StepRows { .. }
         )
     }
 }

@@ -39,6 +39,13 @@ fn a_trained_candidate_is_compared_with_the_baseline_on_the_same_rows() {
     let run = trained["run"].as_str().unwrap();
     let at = bench.json(&["run", "eval", "--set", &format!("candidate={run}@10")]);
     assert_eq!(at["candidate"], format!("{run}@10"), "{at}");
+    let refused = bench.run(&["export", run, "--to", "/proc/no/such"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(2) && said.contains("--to /proc/no/such: cannot be made"),
+        "{said}"
+    );
+    assert!(said.contains("name a new folder"), "{said}");
 }
 
 #[test]
@@ -138,6 +145,68 @@ fn bad_input_is_refused_with_code_2_and_leaves_no_run() {
     let nowhere = bench.root.parent().unwrap().join("tmp");
     let output = bench.command(&["-C", nowhere.to_str().unwrap(), "board"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn what_check_refuses_a_launch_refuses_with_the_same_words() {
+    let bench = Bench::new();
+    let toml = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
+    fs::create_dir(bench.root.join("prompts")).unwrap();
+    let prompt = |name: &str| format!("max_tokens = 2\nprompt = \"prompts/{name}.md\"");
+    for (name, text) in [
+        ("empty", " \n"),
+        ("deaf", "Which team?\n"),
+        ("long", &format!("{}{{{{ input }}}}", "case ".repeat(120))),
+    ] {
+        fs::write(bench.root.join(format!("prompts/{name}.md")), text).unwrap();
+    }
+    for (from, to, kind, said) in [
+        ("rank = 2", "rank = 2\ntargets = \"q_prj\"".to_owned(), "train", "did you mean `q_proj`?"),
+        ("max_tokens = 2", prompt("empty"), "eval", "prompts/empty.md:1: the prompt is empty"),
+        ("max_tokens = 2", prompt("deaf"), "eval", "prompts/deaf.md:1: the prompt never mentions"),
+        ("max_tokens = 2", prompt("long"), "eval", "60 of 60 rows are too long"),
+        (
+            "rank = 2",
+            "rank = 2\nmax_length = 4".to_owned(),
+            "train",
+            "60 of 60 rows are too long to be trained on",
+        ),
+    ] {
+        fs::write(bench.root.join("workspace.toml"), toml.replacen(from, &to, 1)).unwrap();
+        let problems = bench.json(&["check"])["problems"].clone();
+        let [problem] = &problems.as_array().unwrap()[..] else { panic!("{problems}") };
+        let message = problem["message"].as_str().unwrap();
+        let shown = format!("{}:{}: {message}", problem["file"].as_str().unwrap(), problem["line"]);
+        assert!(shown.contains(said) && problem["line"] != 0, "{shown}");
+        let output = bench.run(&["run", kind, "--detach"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(&shown), "check: {shown}\nrun: {stderr}");
+    }
+    assert_eq!(bench.json(&["runs"])["runs"], serde_json::json!([]));
+}
+
+#[test]
+fn one_row_cannot_be_split_and_is_refused_as_bad_input() {
+    let bench = Bench::new();
+    fs::write(
+        bench.root.join("data/rows.jsonl"),
+        "{\"text\": \"a\", \"team\": \"cards\", \"channel\": \"chat\"}\n",
+    )
+    .unwrap();
+    for kind in ["eval", "train"] {
+        let output = bench.run(&["run", kind]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(2) && said.contains("the data has 1 row, which cannot be split"),
+            "{said}"
+        );
+    }
+    // Once it has a part, the part is what is told.
+    assert!(bench.run(&["strata", "build"]).status.success());
+    let output = bench.run(&["run", "train"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
 }
 
 #[test]

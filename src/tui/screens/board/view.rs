@@ -4,6 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{Pane, comparison};
 use crate::domain::board::{Board, BoardRow};
+use crate::domain::words::noun;
 use crate::tui::app::App;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::{WIDE, empty, pane_tabs};
@@ -138,7 +139,12 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
         let inner = p.pane(area, title, focused);
         return empty(p, inner, if app.connected() { "reading the board ..." } else { "connecting ..." });
     };
-    let title = format!("{title} {} {} eval rows", p.look.signs.dot, number::count(board.eval_rows));
+    let title = format!(
+        "{title} {} {} {}",
+        p.look.signs.dot,
+        number::count(board.eval_rows),
+        noun(board.eval_rows, "eval row")
+    );
     let inner = p.pane(area, &title, focused);
     if board.rows.is_empty() {
         let key = app.keymap.key_for(&[Context::Board, Context::Global], Action::LaunchEval);
