@@ -93,11 +93,37 @@ fn a_queued_run_waits_for_the_one_before_it_and_can_be_cancelled() {
     let first = bench.train(1_000_000);
     bench.wait_steps(&first, 1);
     let second = bench.launch("eval", &[]);
-    assert_eq!(bench.run_state(&second), "queued");
+    until("the second run to say what it waits for", || {
+        let record = bench.record(&second);
+        assert_eq!(record["state"], "queued", "{record}");
+        let said = format!("in use by {first} of this workspace");
+        record["message"].as_str().is_some_and(|m| m.ends_with(&said)).then_some(())
+    });
     assert!(bench.run(&["runs", "cancel", &second]).status.success());
     assert_eq!(bench.run_state(&second), "cancelled");
     assert!(bench.run(&["runs", "cancel", &first]).status.success());
     bench.wait_state(&first, "cancelled");
+}
+
+#[test]
+fn a_resumed_run_says_what_it_waits_for() {
+    let bench = Bench::new();
+    let first = bench.train(1_000_000);
+    bench.wait_steps(&first, 11);
+    assert!(bench.run(&["runs", "stop", &first]).status.success());
+    bench.wait_state(&first, "stopped");
+    let second = bench.train(1_000_000);
+    bench.wait_steps(&second, 1);
+    assert!(bench.run(&["runs", "resume", &first]).status.success());
+    let waiting = until("the resumed run to say what it waits for", || {
+        let record = bench.record(&first);
+        record["message"].as_str().is_some_and(|m| m.contains(&second)).then_some(record)
+    });
+    assert_eq!(waiting["state"], "queued");
+    assert!(bench.run(&["runs", "cancel", &second]).status.success());
+    bench.wait_state(&second, "cancelled");
+    bench.wait_state(&first, "running");
+    assert!(bench.run(&["runs", "cancel", &first]).status.success());
 }
 
 #[test]
