@@ -213,6 +213,40 @@ fn steering_keys_ask_for_what_they_say() {
     assert_eq!(asked(&effects), [Request::Control { run: "lora-10".into(), action: RunAction::Resume }]);
 }
 
+#[test]
+fn a_run_is_offered_what_applies_where_it_stands() {
+    use RunState as S;
+    let all = ["pause", "resume", "checkpoint", "stop+keep", "cancel"];
+    for (state, resumable, want) in [
+        (S::Queued, false, &["cancel"][..]),
+        (S::Running, false, &["pause", "checkpoint", "stop+keep", "cancel"]),
+        (S::Paused, false, &["resume", "checkpoint", "stop+keep", "cancel"]),
+        (S::Done, false, &[]),
+        (S::Stopped, true, &["resume"]),
+        (S::Cancelled, false, &[]),
+        (S::Interrupted, true, &["resume"]),
+    ] {
+        let mut app = sample::app((200, 40), "dark", Signs::unicode());
+        let mut run = sample::run("lora-12", RunKind::Train, state);
+        run.resumable = resumable;
+        news(&mut app, FromEngine::Push { push: Push::Runs { runs: vec![run] } });
+        for screen in ["4", "7"] {
+            play(&mut app, screen);
+            let text = shown(&app);
+            let footer = text.lines().last().unwrap();
+            let offered: Vec<&str> = all.into_iter().filter(|w| footer.contains(&format!(" {w}"))).collect();
+            assert_eq!(offered, want, "{state} on screen {screen}: {footer}");
+            // The palette and the keys say the same as the footer.
+            press(&mut app, ":");
+            type_text(&mut app, "resume one from");
+            assert_eq!(shown(&app).contains("nothing matches"), !want.contains(&"resume"), "{state}");
+            press(&mut app, "esc");
+            let asks = asked(&press(&mut app, "R"));
+            assert_eq!(asks.len(), usize::from(want.contains(&"resume")), "{state} on screen {screen}");
+        }
+    }
+}
+
 fn app_on_train() -> App {
     let mut app = app();
     play(&mut app, "4");
