@@ -95,6 +95,13 @@ impl Loaded {
             .unwrap_or_else(|e| (format!("({e})"), None))
     }
 
+    /// Hash of a row's content with the gold that holds now.
+    pub fn content(&self, at: usize, gold: &BTreeMap<String, String>) -> String {
+        let (id, hash) = (self.dataset.id(at), self.dataset.hash(at));
+        // Only where a person decided, what the file says is looked up.
+        if gold.contains_key(id) { with_gold(id, &hash, self.text(at).1, gold).1 } else { hash }
+    }
+
     fn lengths(&self) -> &[u32] {
         self.lengths.get_or_init(|| {
             (0..self.dataset.len())
@@ -132,7 +139,7 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
 pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
     let (stamp, loaded) = loaded_of(engine, ws)?;
-    let (base, best) = board::base_and_best(engine).unwrap_or_default();
+    let (base, best) = board::base_and_best(engine, &loaded).unwrap_or_default();
     let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
     let from = query.offset.min(found.len());
     let window = &found[from..(from + query.count.min(WINDOW_MAX)).min(found.len())];
@@ -300,7 +307,7 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
             flags.push("near-duplicate".to_owned());
         }
     }
-    let answers = board::all_scored(engine)
+    let answers = board::all_scored(engine, &loaded)
         .unwrap_or_default()
         .iter()
         .filter_map(|scored| {

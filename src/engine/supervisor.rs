@@ -138,7 +138,9 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
         let words = match (first.state, &first.message) {
             // It waits itself, for a run of another workspace.
             (RunState::Queued, Some(message)) => format!("waits for {ahead}, which {message}"),
-            (RunState::Paused, _) => format!("waits for the CPU, in use by {ahead} of this workspace (paused)"),
+            (RunState::Paused, _) => {
+                format!("waits for the CPU, in use by {ahead} of this workspace (paused)")
+            }
             _ => format!("waits for the CPU, in use by {ahead} of this workspace"),
         };
         let stale = |r: &&Run| waits(r) && r.record.message.as_ref() != Some(&words);

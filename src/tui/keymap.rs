@@ -391,10 +391,7 @@ impl Keymap {
             .iter()
             .map(|context| {
                 let rows = BINDINGS.iter().filter(|b| b.context == *context);
-                (
-                    *context,
-                    rows.map(|b| (self.keys_of(b), b)).filter(|(keys, _)| !keys.is_empty()).collect(),
-                )
+                (*context, rows.map(|b| (self.keys_of(b), b)).filter(|(keys, _)| !keys.is_empty()).collect())
             })
             .collect()
     }

@@ -176,6 +176,7 @@ fn board(board: &Board) -> Vec<String> {
                 .map(|l| format!(", latency p50 {}, p95 {}", number::millis(l.p50), number::millis(l.p95))),
         );
         line.extend(row.goals.iter().map(|g| format!(", goal {} {} {}", g.metric, g.want, g.state)));
+        line.extend(row.remarks().into_iter().map(|r| format!(", {r}")));
         lines.push(line);
     }
     lines

@@ -271,7 +271,9 @@ pub fn board() -> Board {
         id: format!("{i:064x}"),
         rung: rung.into(),
         run: Some(format!("eval-{i}")),
+        runs: vec![format!("eval-{i}")],
         n: 412,
+        stale: 0,
         errors: 0,
         metrics: BTreeMap::from([
             ("accuracy".into(), accuracy),

@@ -401,6 +401,20 @@ fn a_run_that_died_says_its_last_words() {
 }
 
 #[test]
+fn the_board_says_which_runs_are_one_candidate_and_what_is_stale() {
+    let mut app = sample::app((80, 24), "dark", Signs::unicode());
+    play(&mut app, "5");
+    assert!(!shown(&app).contains("counts, not") && !shown(&app).contains("left out"));
+    let mut board = sample::board();
+    board.rows[0].runs = vec!["eval-1".into(), "eval-2".into()];
+    board.rows[0].stale = 3;
+    news(&mut app, FromEngine::Push { push: Push::Board { board } });
+    let text = shown(&app);
+    assert!(text.contains("2 runs of this same candidate: eval-2 counts, not eval-1"), "{text}");
+    assert!(text.contains("3 rows have changed since and are left out"), "{text}");
+}
+
+#[test]
 fn two_candidates_are_chosen_and_compared() {
     let mut app = app();
     play(&mut app, "5 down c down");

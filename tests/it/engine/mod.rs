@@ -195,6 +195,41 @@ fn outcomes_made_elsewhere_stand_on_the_board_and_are_compared() {
 }
 
 #[test]
+fn rows_that_changed_since_are_left_out_of_the_board_until_a_rerun() {
+    let bench = Bench::new();
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let before = bench.json(&["board"])["rows"][0].clone();
+    assert_eq!((before["stale"].as_u64(), before["runs"].clone()), (Some(0), serde_json::json!(["eval-1"])));
+    // Other content in the file, for every row with an even number.
+    let path = bench.root.join("data/rows.jsonl");
+    let rows = fs::read_to_string(&path).unwrap();
+    let changed: String = rows
+        .lines()
+        .enumerate()
+        .map(|(i, line)| {
+            format!("{}\n", if i % 2 == 0 { line.replace("case", "matter") } else { line.into() })
+        })
+        .collect();
+    fs::write(&path, changed).unwrap();
+    let row = bench.json(&["board"])["rows"][0].clone();
+    let (n, stale) = (row["n"].as_u64().unwrap(), row["stale"].as_u64().unwrap());
+    assert!(stale > 0 && n > 0, "{row}");
+    assert_eq!(n + stale, before["n"].as_u64().unwrap(), "{row}");
+    let text = String::from_utf8(bench.run(&["board"]).stdout).unwrap();
+    assert!(text.contains("changed since and are left out"), "{text}");
+    // The same candidate once more: whole again, and both runs are named.
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let row = bench.json(&["board"])["rows"][0].clone();
+    assert_eq!((row["stale"].as_u64(), row["n"].clone()), (Some(0), before["n"].clone()), "{row}");
+    assert_eq!(
+        (row["run"].as_str(), row["runs"].clone()),
+        (Some("eval-2"), serde_json::json!(["eval-1", "eval-2"]))
+    );
+    let text = String::from_utf8(bench.run(&["board"]).stdout).unwrap();
+    assert!(text.contains("2 runs of this same candidate: eval-2 counts, not eval-1"), "{text}");
+}
+
+#[test]
 fn doctor_finds_a_sound_workspace_sound_and_repairs_the_store() {
     let bench = Bench::new();
     assert_eq!(bench.json(&["run", "eval"])["state"], "done");
