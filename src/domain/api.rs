@@ -112,6 +112,8 @@ pub enum Request {
     Import {
         force: bool,
     },
+    /// The client has indexed the sources itself: the engine writes that into the journal and looks at the data again.
+    Imported,
     Strata,
     Sample {
         per: usize,

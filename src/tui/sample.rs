@@ -358,7 +358,7 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
 pub fn respond(request: &Request) -> Response {
     match request {
         Request::Status => Response::Status { status: status() },
-        Request::Import { .. } => Response::Import {
+        Request::Import { .. } | Request::Imported => Response::Import {
             report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() },
         },
         Request::Strata => Response::Strata { view: strata() },
