@@ -63,6 +63,15 @@ pub fn loaded(engine: &Engine) -> Result<Arc<Loaded>, Failure> {
     loaded_of(engine, ws).map(|(_, loaded)| loaded)
 }
 
+/// [`loaded`] for what people look at: while `workspace.toml` cannot be read, as it last could.
+fn shown(engine: &Engine) -> Result<(Stamp, Arc<Loaded>), Failure> {
+    let ws = Workspace::load(&engine.root).or_else(|problems| {
+        let cache = engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.loaded.as_ref().map(|(_, l)| l.ws.clone()).ok_or_else(|| parts::problems(&problems))
+    })?;
+    loaded_of(engine, ws)
+}
+
 fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Failure> {
     let mut cache = engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
     let now = stamp(engine, &ws);
@@ -137,8 +146,7 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
 }
 
 pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
-    let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
-    let (stamp, loaded) = loaded_of(engine, ws)?;
+    let (stamp, loaded) = shown(engine)?;
     let (base, best) = board::base_and_best(engine, &loaded).unwrap_or_default();
     let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
     let from = query.offset.min(found.len());
@@ -289,7 +297,7 @@ fn search(
 }
 
 pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
-    let loaded = loaded(engine)?;
+    let (_, loaded) = shown(engine)?;
     let at = loaded.dataset.find(id).ok_or_else(|| bad_input(format!("no row `{id}`")))?;
     let row = loaded.dataset.row(at).map_err(|e| parts::data_error(&e))?;
     let (input, in_file) = loaded.text(at);

@@ -34,7 +34,7 @@ impl Plain {
             FromEngine::Connected { status } => {
                 lines.push(format!("workspace {} on {}", status.workspace, status.device));
                 lines.extend(status.notices.iter().map(|n| format!("notice: {n}")));
-                follow.extend([View::Strata, View::Board, View::Runs]);
+                follow.extend([View::Strata, View::Board, View::Runs, View::Files]);
                 let under_way = self.runs.values().filter(|r| !r.state.is_final());
                 follow.extend(under_way.map(|r| View::Run {
                     run: r.run.clone(),
@@ -58,6 +58,7 @@ impl Plain {
                         self.board = Some(new);
                     }
                 }
+                Push::Files { news } => lines.extend(news.into_iter().map(|n| n.text)),
                 Push::Runs { runs } => {
                     self.told_runs = true;
                     for run in runs.into_iter().rev() {

@@ -395,6 +395,7 @@ pub fn snapshot(view: &View) -> Push {
         View::Runs => Push::Runs { runs: runs() },
         View::Board => Push::Board { board: board() },
         View::Strata => Push::Strata { view: strata() },
+        View::Files => Push::Files { news: vec![] },
         View::Run { run, after } => Push::Events {
             run: run.clone(),
             events: training(612, 1000).into_iter().filter(|e| e.seq > *after).collect(),

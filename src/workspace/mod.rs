@@ -163,4 +163,4 @@ fn read_text(file: &Path, shown: &str) -> Result<String, Problems> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,9 @@
 //! Tables over the state machine: message in, state and effects out.
 
 use super::{play, press, shown, type_text};
-use crate::domain::api::{Decision, Failure, FromEngine, Push, Request, Response, RowQuery, ToEngine, View};
+use crate::domain::api::{
+    Decision, Failure, FileNews, FromEngine, Push, Request, Response, RowQuery, ToEngine, View,
+};
 use crate::domain::row::Part;
 use crate::domain::run::{RunAction, RunKind, RunState};
 use crate::tui::app::{App, Effect, Link, Message, Mood, Screen};
@@ -412,6 +414,23 @@ fn the_board_says_which_runs_are_one_candidate_and_what_is_stale() {
     let text = shown(&app);
     assert!(text.contains("2 runs of this same candidate: eval-2 counts, not eval-1"), "{text}");
     assert!(text.contains("3 rows have changed since and are left out"), "{text}");
+}
+
+#[test]
+fn a_saved_file_is_told_and_what_was_wrong_with_it_goes_with_the_next() {
+    let mut app = app();
+    let file = |problem, text: &str| FromEngine::Push {
+        push: Push::Files {
+            news: vec![FileNews { file: "workspace.toml".into(), problem, text: text.into() }],
+        },
+    };
+    news(&mut app, file(true, "workspace.toml:3: unknown key `evil`"));
+    press(&mut app, "down");
+    assert!(shown(&app).contains("workspace.toml:3: unknown key `evil`"), "a problem stays");
+    news(&mut app, file(false, "workspace.toml: read again"));
+    let text = shown(&app);
+    assert!(text.contains("workspace.toml: read again") && !text.contains("evil"), "{text}");
+    assert!(app.notices.iter().all(|n| n.mood == Mood::Plain));
 }
 
 #[test]
