@@ -99,9 +99,9 @@ impl BoardRow {
             remarks.push(format!("{runs} runs of this same candidate: {last} counts, not {earlier}"));
         }
         if self.stale > 0 {
-            let rows = if self.stale == 1 { "1 row has" } else { &format!("{} rows have", self.stale) };
+            let rows = if self.stale == 1 { "row" } else { "rows" };
             remarks
-                .push(format!("{rows} changed since and are left out; evaluating it again makes it whole"));
+                .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
         }
         remarks
     }

@@ -46,8 +46,7 @@ pub fn data_error(error: &DataError) -> Failure {
 
 /// Index the sources, unless an index that fits them is there.
 pub fn import(engine: &Engine, force: bool) -> Result<ImportReport, Failure> {
-    let ws = Workspace::load(&engine.root).map_err(|p| problems(&p))?;
-    let report = data::import(&ws, force, &mut |_, _| {}).map_err(|e| data_error(&e))?;
+    let report = index(engine, force)?;
     if !report.cached {
         journal(engine, &report)?;
     }
@@ -56,11 +55,15 @@ pub fn import(engine: &Engine, force: bool) -> Result<ImportReport, Failure> {
 
 /// A client has indexed the sources (with its own memory and its own progress bar): the journal is the engine's alone.
 pub fn imported(engine: &Engine) -> Result<ImportReport, Failure> {
-    // A model that is not there keeps nobody from importing.
-    let (ws, _) = Workspace::open(&engine.root).map_err(|p| problems(&p))?;
-    let report = data::import(&ws, false, &mut |_, _| {}).map_err(|e| data_error(&e))?;
+    let report = index(engine, false)?;
     journal(engine, &report)?;
     Ok(report)
+}
+
+fn index(engine: &Engine, force: bool) -> Result<ImportReport, Failure> {
+    // A model that is not there, or a prompt that is being edited, keeps nobody from importing.
+    let (ws, _) = Workspace::open(&engine.root).map_err(|p| problems(&p))?;
+    data::import(&ws, force, &mut |_, _| {}).map_err(|e| data_error(&e))
 }
 
 fn journal(engine: &Engine, report: &ImportReport) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::launch;
-use super::state::{Engine, Run};
+use super::state::{Engine, Run, State};
 use crate::domain::run::{RunKind, RunState};
 use crate::worker::folder::RunFolder;
 use crate::worker::{self, EXIT_LOCKED};
@@ -130,9 +130,16 @@ fn bury(engine: &Engine, run: &str, folder: &RunFolder, status: Option<ExitStatu
     }
 }
 
+/// Waits for nothing but its turn: what it needs has ended, well or not.
+fn is_ready(state: &State, run: &Run) -> bool {
+    let needs = run.needs.as_ref().and_then(|needed| state.runs.get(needed));
+    run.record.state == RunState::Queued
+        && !run.active
+        && needs.is_none_or(|needed| needed.record.state.is_final() && !needed.active)
+}
+
 /// Runs behind the one under way say what they wait for. That is no event of theirs: nobody works on them yet.
 fn tell_the_queue(engine: &Engine, ahead: &str) {
-    let waits = |r: &Run| r.record.state == RunState::Queued && !r.active && r.needs.is_none();
     let stale = engine.read(|state| {
         let first = &state.runs.get(ahead)?.record;
         let words = match (first.state, &first.message) {
@@ -143,7 +150,7 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
             }
             _ => format!("waits for the CPU, in use by {ahead} of this workspace"),
         };
-        let stale = |r: &&Run| waits(r) && r.record.message.as_ref() != Some(&words);
+        let stale = |r: &&Run| is_ready(state, r) && r.record.message.as_ref() != Some(&words);
         let runs: Vec<String> = state.runs.values().filter(stale).map(|r| r.record.run.clone()).collect();
         (!runs.is_empty()).then_some((words, runs))
     });
@@ -151,7 +158,7 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
     engine.update(|state| {
         let version = state.version;
         for run in runs {
-            if let Some(run) = state.runs.get_mut(&run).filter(|r| waits(r)) {
+            if let Some(run) = state.runs.get_mut(&run).filter(|r| r.record.state == RunState::Queued) {
                 run.record.message = Some(words.clone());
                 run.version = version;
             }
@@ -163,18 +170,7 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
 fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
     loop {
         let next = engine.read(|state| {
-            let mut queued: Vec<_> = state
-                .runs
-                .values()
-                .filter(|r| r.record.state == RunState::Queued && !r.active)
-                // What it waits for must have ended, well or not.
-                .filter(|r| {
-                    r.needs
-                        .as_ref()
-                        .and_then(|n| state.runs.get(n))
-                        .is_none_or(|n| n.record.state.is_final() && !n.active)
-                })
-                .collect();
+            let mut queued: Vec<_> = state.runs.values().filter(|r| is_ready(state, r)).collect();
             queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
             queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.folder.spec().exists()))
         });

@@ -206,7 +206,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::LaunchTrain, "run.train", "t", "", "Train a LoRA adapter"),
 
     b(C::Train, A::Pause, "run.pause", "p", "pause", "Pause the run; again: go on"),
-    b(C::Train, A::Resume, "run.resume", "R", "resume", "Go on with a paused run, or resume one from its last checkpoint"),
+    b(C::Train, A::Resume, "run.resume", "R", "resume", "Resume the run, paused or from its last checkpoint"),
     b(C::Train, A::Checkpoint, "run.checkpoint", "c", "checkpoint", "Write a checkpoint now"),
     b(C::Train, A::StopAndKeep, "run.stop", "S", "stop+keep", "Finish now with a checkpoint and keep the results"),
     b(C::Train, A::CancelRun, "run.cancel", "k", "cancel", "Cancel the run"),
@@ -241,7 +241,7 @@ pub const BINDINGS: &[Binding] = &[
 
     b(C::Runs, A::Open, "open", "enter", "open", "Open what is selected"),
     b(C::Runs, A::Pause, "run.pause", "p", "pause", "Pause the run; again: go on"),
-    b(C::Runs, A::Resume, "run.resume", "r R", "resume", "Go on with a paused run, or resume one from its last checkpoint"),
+    b(C::Runs, A::Resume, "run.resume", "r R", "resume", "Resume the run, paused or from its last checkpoint"),
     b(C::Runs, A::Checkpoint, "run.checkpoint", "c", "checkpoint", "Write a checkpoint now"),
     b(C::Runs, A::StopAndKeep, "run.stop", "S", "stop+keep", "Finish now with a checkpoint and keep the results"),
     b(C::Runs, A::CancelRun, "run.cancel", "k", "cancel", "Cancel the run"),

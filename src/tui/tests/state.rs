@@ -240,7 +240,7 @@ fn a_run_is_offered_what_applies_where_it_stands() {
             assert_eq!(offered, want, "{state} on screen {screen}: {footer}");
             // The palette and the keys say the same as the footer.
             press(&mut app, ":");
-            type_text(&mut app, "resume one from");
+            type_text(&mut app, "'resume");
             assert_eq!(shown(&app).contains("nothing matches"), !want.contains(&"resume"), "{state}");
             press(&mut app, "esc");
             let asks = asked(&press(&mut app, "R"));
@@ -413,7 +413,7 @@ fn the_board_says_which_runs_are_one_candidate_and_what_is_stale() {
     news(&mut app, FromEngine::Push { push: Push::Board { board } });
     let text = shown(&app);
     assert!(text.contains("2 runs of this same candidate: eval-2 counts, not eval-1"), "{text}");
-    assert!(text.contains("3 rows have changed since and are left out"), "{text}");
+    assert!(text.contains("3 rows changed since: left out until it is evaluated again"), "{text}");
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn rows_that_changed_since_are_left_out_of_the_board_until_a_rerun() {
     assert!(stale > 0 && n > 0, "{row}");
     assert_eq!(n + stale, before["n"].as_u64().unwrap(), "{row}");
     let text = String::from_utf8(bench.run(&["board"]).stdout).unwrap();
-    assert!(text.contains("changed since and are left out"), "{text}");
+    assert!(text.contains("changed since: left out"), "{text}");
     // The same candidate once more: whole again, and both runs are named.
     assert_eq!(bench.json(&["run", "eval"])["state"], "done");
     let row = bench.json(&["board"])["rows"][0].clone();
