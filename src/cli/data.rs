@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::ask::once;
 use super::output::{Exit, Output};
 use super::progress::Bytes;
 use crate::data;
-use crate::domain::api::ImportReport;
+use crate::domain::api::{ImportReport, Request};
 use crate::domain::words::counted;
 use crate::workspace::Workspace;
 
@@ -41,6 +42,9 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let report = data::import(&ws, force, &mut |done, total| progress.show(done, total))
         .map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
     drop(progress);
+    if !report.cached {
+        once(&ws.root, Request::Imported)?;
+    }
     out.result(&report, || describe(&report));
     Ok(ExitCode::SUCCESS)
 }

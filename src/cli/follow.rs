@@ -199,10 +199,8 @@ pub fn result(run: &RunRecord, out: &Output) {
         object.insert("message".into(), json!(message));
     }
     out.result(&value, || {
-        let took = match (run.started_ms, run.ended_ms) {
-            (Some(from), Some(to)) => format!(" in {}", duration(to.saturating_sub(from))),
-            _ => String::new(),
-        };
+        let took = run.ended_ms.and_then(|end| run.took_ms(end));
+        let took = took.map_or_else(String::new, |took| format!(" in {}", duration(took)));
         let candidate =
             run.candidate.as_ref().map(|c| format!("\n  candidate {}", clean(c))).unwrap_or_default();
         let figures = figures(run, 12);

@@ -69,8 +69,7 @@ fn list(root: &Path, out: &Output) -> super::CommandResult {
         }
         let mut table = Table::new(&["run", "state", ">age", ">took", "progress", "candidate", "figures"]);
         for run in &runs {
-            let took =
-                run.started_ms.map(|from| duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(from)));
+            let took = run.took_ms(now_ms()).map(duration);
             let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
             let progress = progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total));
             let message = run.message.as_ref().filter(|_| !run.state.has_result());
@@ -126,8 +125,7 @@ fn describe(run: &RunRecord, events: &[Event]) -> String {
     let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
     say("progress", progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total)));
     say("figures", Some(figures(run, 20)));
-    let took = run.started_ms.map(|s| duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(s)));
-    say("took", took);
+    say("took", run.took_ms(now_ms()).map(duration));
     if run.resumable {
         say("next", Some(format!("`tunebench runs resume {}` goes on with it", run.run)));
     }

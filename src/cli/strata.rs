@@ -91,10 +91,8 @@ fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
         let Response::Strata { view } = ask(&connect(root).await?, Request::Strata).await? else {
             return Err(unexpected());
         };
-        let seconds = match (record.started_ms, record.ended_ms) {
-            (Some(from), Some(to)) => to.saturating_sub(from) as f64 / 1000.0,
-            _ => 0.0,
-        };
+        let took = record.ended_ms.and_then(|end| record.took_ms(end));
+        let seconds = took.unwrap_or(0) as f64 / 1000.0;
         let value = json!({
             "strata": view.strata,
             "outliers": view.outliers,

@@ -173,6 +173,10 @@ pub struct RunRecord {
     pub created_ms: u64,
     pub started_ms: Option<u64>,
     pub ended_ms: Option<u64>,
+    /// Time in which it ran, up to its last event: not while it waited, was paused or had no worker.
+    pub ran_ms: u64,
+    /// When it last told anything.
+    pub told_ms: u64,
     pub settings: Vec<(String, String)>,
     pub progress: Option<Progress>,
     /// Last figures: `loss`, `eval_loss`, and at the end the metrics.
@@ -185,6 +189,27 @@ pub struct RunRecord {
     pub resumable: bool,
     /// Highest event sequence number known.
     pub last_seq: u64,
+}
+
+impl RunRecord {
+    /// How long it has run by `now_ms`; none before its start.
+    pub fn took_ms(&self, now_ms: u64) -> Option<u64> {
+        self.started_ms?;
+        let since = if self.state == RunState::Running { now_ms.saturating_sub(self.told_ms) } else { 0 };
+        Some(self.ran_ms + since)
+    }
+
+    /// Whether an action makes sense where the run stands.
+    pub const fn accepts(&self, action: RunAction) -> bool {
+        match action {
+            RunAction::Pause => matches!(self.state, RunState::Running),
+            RunAction::Resume => self.resumable || matches!(self.state, RunState::Paused),
+            RunAction::Checkpoint | RunAction::Stop => {
+                matches!(self.state, RunState::Running | RunState::Paused)
+            }
+            RunAction::Cancel => !self.state.is_final(),
+        }
+    }
 }
 
 /// What a worker hands back at the end (`artifacts/result.json`).

@@ -5,6 +5,7 @@
 //! requests    one request -> one response, on blocking threads
 //! state       runs and decisions in memory, under one lock held for moments
 //! supervisor  a thread: starts workers, follows their event files, buries the dead
+//! saved       files that people save, while somebody looks
 //! launch      freezes what a run works on into its folder
 //! ```
 
@@ -17,6 +18,7 @@ mod parts;
 pub mod protocol;
 mod requests;
 mod rows;
+mod saved;
 mod server;
 mod state;
 mod strata;

@@ -28,6 +28,7 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
     Ok(match request {
         Request::Status => Response::Status { status: engine.status() },
         Request::Import { force } => Response::Import { report: parts::import(engine, force)? },
+        Request::Imported => Response::Import { report: parts::imported(engine)? },
         Request::Strata => {
             // Strata that were built only now have not given out their parts yet.
             if strata::latest(engine)?.is_some() {

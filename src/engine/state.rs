@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use super::board::BoardCache;
 use super::ingest;
 use super::rows::RowCache;
+use super::saved::Watching;
 use super::strata::StrataCache;
-use crate::domain::api::{EngineStatus, Failure};
+use crate::domain::api::{EngineStatus, Failure, FileNews};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::domain::words::counted;
 use crate::store::journal::Decisions;
@@ -48,6 +49,8 @@ pub struct State {
     /// [`State::version`] when the board, or the strata, may have changed last.
     pub board_version: u64,
     pub strata_version: u64,
+    /// What became of each file that was saved while somebody followed, with [`State::version`] then.
+    pub files: BTreeMap<String, (u64, FileNews)>,
     /// The supervisor is to end (the engine leaves).
     pub leaving: bool,
 }
@@ -89,6 +92,7 @@ pub struct Engine {
     pub row_cache: Mutex<RowCache>,
     pub board_cache: Mutex<BoardCache>,
     pub strata_cache: Mutex<StrataCache>,
+    pub watching: Mutex<Watching>,
 }
 
 impl Engine {
@@ -114,6 +118,7 @@ impl Engine {
             row_cache: Mutex::default(),
             board_cache: Mutex::default(),
             strata_cache: Mutex::default(),
+            watching: Mutex::default(),
         };
         engine.load_runs(contents.runs)?;
         Ok(Arc::new(engine))

@@ -35,7 +35,7 @@ impl Plain {
             FromEngine::Connected { status } => {
                 lines.push(format!("workspace {} on {}", status.workspace, status.device));
                 lines.extend(status.notices.iter().map(|n| format!("notice: {n}")));
-                follow.extend([View::Strata, View::Board, View::Runs]);
+                follow.extend([View::Strata, View::Board, View::Runs, View::Files]);
                 let under_way = self.runs.values().filter(|r| !r.state.is_final());
                 follow.extend(under_way.map(|r| View::Run {
                     run: r.run.clone(),
@@ -59,6 +59,7 @@ impl Plain {
                         self.board = Some(new);
                     }
                 }
+                Push::Files { news } => lines.extend(news.into_iter().map(|n| n.text)),
                 Push::Runs { runs } => {
                     self.told_runs = true;
                     for run in runs.into_iter().rev() {
@@ -183,6 +184,7 @@ fn board(board: &Board) -> Vec<String> {
                 .map(|l| format!(", latency p50 {}, p95 {}", number::millis(l.p50), number::millis(l.p95))),
         );
         line.extend(row.goals.iter().map(|g| format!(", goal {} {} {}", g.metric, g.want, g.state)));
+        line.extend(row.remarks().into_iter().map(|r| format!(", {r}")));
         lines.push(line);
     }
     lines
@@ -244,7 +246,8 @@ mod tests {
         assert_eq!(lines, ["workspace support-router on CPU, 2 threads"]);
         for view in follow {
             let (lines, _) = plain.take(FromEngine::Push { push: sample::snapshot(&view) });
-            assert!(!lines.is_empty());
+            // Of the files only those that cannot be used are told at first, and all can.
+            assert_eq!(lines.is_empty(), view == View::Files);
             let (again, _) = plain.take(FromEngine::Push { push: sample::snapshot(&view) });
             assert!(again.is_empty(), "told twice: {again:?}");
         }

@@ -165,4 +165,4 @@ fn read_text(file: &Path, shown: &str) -> Result<String, Problems> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

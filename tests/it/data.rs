@@ -7,7 +7,13 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn tunebench(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tunebench")).current_dir(dir).args(args).output().unwrap()
+    // An engine that writes the journal is soon gone again.
+    Command::new(env!("CARGO_BIN_EXE_tunebench"))
+        .current_dir(dir)
+        .args(args)
+        .env("TUNEBENCH_IDLE_SECS", "0.1")
+        .output()
+        .unwrap()
 }
 
 /// Exit code, the last line of stdout as JSON, stderr.
@@ -74,6 +80,11 @@ fn a_workspace_is_made_checked_and_imported() {
     assert_eq!(again["cached"], true);
     let (_, forced, _) = json(dir.path(), &["-C", "ws", "data", "import", "--force"]);
     assert_eq!((&forced["cached"], &forced["rows"]), (&false.into(), &120.into()));
+    // The two that indexed are in the journal.
+    let journal = std::fs::read_to_string(dir.path().join("ws/.tunebench/journal.jsonl")).unwrap();
+    let entries: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<_> = entries.iter().map(|e| (e["op"].as_str().unwrap(), &e["args"]["rows"])).collect();
+    assert_eq!(said, [("import", &120.into()), ("import", &120.into())]);
 }
 
 #[test]

@@ -294,7 +294,7 @@ impl App {
         if !self.connected() {
             return;
         }
-        let mut wanted = BTreeSet::from([View::Runs, View::Board, View::Strata]);
+        let mut wanted = BTreeSet::from([View::Runs, View::Board, View::Strata, View::Files]);
         let mut runs: Vec<String> = Vec::new();
         if self.screen == Screen::Train {
             runs.extend(self.shown_run());

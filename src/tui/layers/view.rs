@@ -79,7 +79,10 @@ fn help(app: &App, p: &mut Painter<'_>, body: Rect, from: usize, contexts: &[cra
     for (context, rows) in app.keymap.help(contexts) {
         if !rows.is_empty() {
             lines.push((String::new(), context.title().to_owned()));
-            lines.extend(rows.into_iter().map(|(keys, text)| (keys, text.to_owned())));
+            lines.extend(rows.into_iter().map(|(keys, binding)| {
+                let not_now = if app.offers(binding) { "" } else { " (not now)" };
+                (keys, format!("{}{not_now}", binding.help))
+            }));
         }
     }
     lines.push((String::new(), "signs".to_owned()));

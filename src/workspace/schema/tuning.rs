@@ -80,8 +80,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
     }
     let schedules =
         [("constant", Schedule::Constant), ("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
-    let recompute =
-        [("auto", Recompute::Auto), ("never", Recompute::Never), ("always", Recompute::Always)];
+    let recompute = [("auto", Recompute::Auto), ("never", Recompute::Never), ("always", Recompute::Always)];
     let share = |s: f64| (0.0..1.0).contains(&s);
     let settings = TrainSettings {
         stage: stage.unwrap_or(default.stage),

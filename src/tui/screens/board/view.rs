@@ -211,7 +211,7 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
     p.put(inner, 1, y, inner.width, &ladder, Role::Title);
 }
 
-/// The goals of the selected candidate in words.
+/// The goals of the selected candidate in words, and what its figures alone do not say.
 fn goals(board: &Board, selected: usize, p: &Painter<'_>) -> Vec<(String, Role)> {
     let Some(row) = board.rows.get(selected) else { return Vec::new() };
     let line = |g: &crate::domain::board::GoalResult| {
@@ -223,7 +223,8 @@ fn goals(board: &Board, selected: usize, p: &Painter<'_>) -> Vec<(String, Role)>
         let got = g.got.map_or("not measured".into(), number::short);
         (format!("{sign} goal {} {}: {got}", g.metric, g.want), role)
     };
-    row.goals.iter().take(4).map(line).collect()
+    let remarks = row.remarks().into_iter().map(|r| (format!("{} {r}", p.look.signs.warning), Role::Warning));
+    row.goals.iter().take(4).map(line).chain(remarks).collect()
 }
 
 /// What each rung gained over the best of the rungs before it: `ladder: +.092 prompt · +.097 lora`.
