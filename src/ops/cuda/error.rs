@@ -27,5 +27,9 @@ impl CudaError {
 }
 
 fn mib(bytes: usize) -> String {
-    if bytes < 1 << 20 { format!("{bytes} bytes") } else { format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64) }
+    if bytes < 1 << 20 {
+        format!("{bytes} bytes")
+    } else {
+        format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64)
+    }
 }

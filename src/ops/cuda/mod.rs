@@ -7,6 +7,7 @@
 //! buffer      device memory with length and element type
 //! ```
 
+mod blas;
 mod buffer;
 mod compile;
 mod driver;
@@ -15,8 +16,8 @@ mod libraries;
 mod seam;
 
 pub use buffer::Buffer;
-pub use compile::{KERNELS, compile};
-pub use driver::Driver;
+pub use compile::{Cache, KERNELS, compile};
+pub use driver::{Driver, devices};
 pub use error::CudaError;
 pub use libraries::{Found, LIBS_VARIABLE, Libraries, libraries};
 pub use seam::{Address, Arg, Dtype, Gemm, Launch, Launcher, Memory, Operand};

@@ -1,3 +1,4 @@
+#![allow(unsafe_code)]
 //! The seam between what is computed and what computes it: memory, launches by kernel name, matrix products.
 //!
 //! Two implementations: the driver (`driver.rs`), and in tests an emulator that runs the same kernels, compiled for the host, on
@@ -5,7 +6,6 @@
 //! without a GPU. All work goes to one stream: what is submitted first is done first.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::error::CudaError;
 
@@ -130,6 +130,12 @@ pub trait Launcher: fmt::Debug + Send + Sync {
     fn synchronize(&self) -> Result<(), CudaError>;
 
     fn memory(&self) -> Result<Memory, CudaError>;
+
+    /// The most bytes that were allocated at once.
+    fn peak(&self) -> usize;
+
+    /// What the device calls itself.
+    fn name(&self) -> String;
 
     /// Streaming multiprocessors: grids that stride over elements need no more than a few blocks on each.
     fn multiprocessors(&self) -> u32;
