@@ -4,6 +4,8 @@
 //! through all layers by itself, serially, and adds to a gradient of its own; these are summed in a fixed order. So results
 //! depend on the number of threads only by rounding, and not at all otherwise.
 
+mod cpu;
+mod device;
 mod pass;
 mod plan;
 mod state;
@@ -17,6 +19,8 @@ use super::ModelError;
 use super::decoder::Decoder;
 use super::lora::Lora;
 use crate::ops::{self, Par};
+use cpu::{Cpu, Host};
+use device::Packed;
 use pass::Net;
 use plan::Plan;
 use workspace::Workspace;
@@ -56,10 +60,10 @@ enum Model {
 }
 
 impl Model {
-    fn net(&self, activations: usize, par: Par) -> Net<'_> {
+    fn on_cpu(&self, par: Par) -> Cpu<'_> {
         match self {
-            Self::Lora { decoder, lora } => Net { decoder, lora: Some(lora), activations, par },
-            Self::Full(decoder) => Net { decoder, lora: None, activations, par },
+            Self::Lora { decoder, lora } => Cpu { decoder, lora: Some(lora), par },
+            Self::Full(decoder) => Cpu { decoder, lora: None, par },
         }
     }
 
@@ -88,7 +92,7 @@ impl Model {
 /// One thread's buffers and gradient.
 #[derive(Debug, Default)]
 struct Shard {
-    workspace: Workspace,
+    workspace: Workspace<Host>,
     /// As long as the trained parameters once used.
     grad: Vec<f32>,
     dirty: bool,
@@ -190,17 +194,18 @@ impl Trainable {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
         let activations = self.activations / plan.shards.len().max(1);
-        let (net, parameters) = (self.model.net(activations, plan.inner), self.model.parameters());
+        let (device, parameters) = (self.model.on_cpu(plan.inner), self.model.parameters());
+        let net = Net { device: &device, activations };
         let work = |shard: &mut Shard, batches: &[Vec<usize>]| {
             if scale.is_some() && shard.grad.len() < parameters {
                 shard.grad = vec![0.0; parameters];
             }
             shard.loss = 0.0;
             for batch in batches {
-                pack(&mut shard.workspace, batch.iter().map(|i| rows[*i]));
+                pack(&mut shard.workspace.batch.packed, batch.iter().map(|i| rows[*i]));
                 let backward = scale.map(|scale| (scale, shard.grad.as_mut_slice()));
                 shard.dirty |= backward.is_some();
-                shard.loss += net.run(&mut shard.workspace, backward);
+                net.run(&mut shard.workspace, &mut shard.loss, backward);
             }
         };
         let tasks = self.shards.iter_mut().zip(&plan.shards);
@@ -307,21 +312,21 @@ fn check_row(decoder: &Decoder, row: &Sequence) -> Result<(), String> {
 }
 
 /// Lays the rows one after another.
-fn pack<'a>(ws: &mut Workspace, rows: impl Iterator<Item = &'a Sequence>) {
-    ws.ids.clear();
-    ws.positions.clear();
-    ws.rows.clear();
-    ws.predicting.clear();
-    ws.targets.clear();
+fn pack<'a>(packed: &mut Packed, rows: impl Iterator<Item = &'a Sequence>) {
+    packed.ids.clear();
+    packed.positions.clear();
+    packed.rows.clear();
+    packed.predicting.clear();
+    packed.targets.clear();
     for row in rows {
-        let (start, n) = (ws.ids.len(), row.inputs());
-        ws.ids.extend_from_slice(&row.tokens[..n]);
-        ws.positions.extend(0..n as u32);
-        ws.rows.push(start..start + n);
+        let (start, n) = (packed.ids.len(), row.inputs());
+        packed.ids.extend_from_slice(&row.tokens[..n]);
+        packed.positions.extend(0..n as u32);
+        packed.rows.push(start..start + n);
         for (i, (token, trained)) in row.tokens.iter().zip(&row.trained).enumerate().skip(1) {
             if *trained {
-                ws.predicting.push(start + i - 1);
-                ws.targets.push(*token);
+                packed.predicting.push((start + i - 1) as u32);
+                packed.targets.push(*token);
             }
         }
     }
