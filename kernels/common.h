@@ -70,3 +70,18 @@ template <class T> __device__ __forceinline__ T block_sum(T x) {
     __syncthreads();
     return sum;
 }
+
+__device__ __forceinline__ bool aligned16(const void* at) { return (size_t)at % 16 == 0; }
+
+// Work in steps of 8 columns of a row: `for (Steps s(rows, width); s.more(); s.next())`, the whole grid strides over all of them.
+struct Steps {
+    unsigned at, count, stride, by_row;
+    __device__ __forceinline__ Steps(int rows, int width)
+        : at(blockIdx.x * blockDim.x + threadIdx.x), stride(gridDim.x * blockDim.x), by_row((unsigned)(width + 7) / 8) {
+        count = rows * by_row;
+    }
+    __device__ __forceinline__ bool more() const { return at < count; }
+    __device__ __forceinline__ void next() { at = count - at > stride ? at + stride : count; }
+    __device__ __forceinline__ int row() const { return at / by_row; }
+    __device__ __forceinline__ int column() const { return at % by_row * 8; }
+};
