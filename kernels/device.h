@@ -50,9 +50,13 @@ __device__ __forceinline__ void ldmatrix_transposed(unsigned (&out)[4], const vo
                  : "memory");
 }
 
-// Copies 16 bytes to shared memory behind the thread's back; zeros where `there` is false (nothing is read then).
+// Copies 16 bytes (below: 4) to shared memory behind the thread's back; zeros where `there` is false (nothing is read then).
 __device__ __forceinline__ void cp_async16(void* to, const void* from, bool there) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+
+__device__ __forceinline__ void cp_async4(void* to, const void* from, bool there) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 4 : 0) : "memory");
 }
 
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

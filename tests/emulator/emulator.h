@@ -456,14 +456,16 @@ template <bool transposed> inline void load_matrices(unsigned (&out)[4], const v
 inline void ldmatrix(unsigned (&out)[4], const void* row) { load_matrices<false>(out, row); }
 inline void ldmatrix_transposed(unsigned (&out)[4], const void* row) { load_matrices<true>(out, row); }
 
-inline void cp_async16(void* to, const void* from, bool there) {
-    emulator::check_aligned(to, 16, "cp.async");
-    emulator::check_aligned(from, 16, "cp.async");
-    emulator::check_shared(to, 16, "cp.async");
+inline void copy_later(void* to, const void* from, int bytes, bool there) {
+    emulator::check_aligned(to, bytes, "cp.async");
+    emulator::check_aligned(from, bytes, "cp.async");
+    emulator::check_shared(to, bytes, "cp.async");
     // What stood there must not be read between the copy's start and its end.
-    memset(to, 0xff, 16);
-    emulator::self->open.push_back({to, from, there ? 16 : 0});
+    memset(to, 0xff, bytes);
+    emulator::self->open.push_back({to, there ? from : nullptr, bytes});
 }
+inline void cp_async16(void* to, const void* from, bool there) { copy_later(to, from, 16, there); }
+inline void cp_async4(void* to, const void* from, bool there) { copy_later(to, from, 4, there); }
 inline void cp_async_commit() {
     emulator::self->groups.push_back(std::move(emulator::self->open));
     emulator::self->open.clear();
@@ -472,8 +474,8 @@ template <int left> inline void cp_async_wait() {
     auto& groups = emulator::self->groups;
     while (groups.size() > left) {
         for (auto& copy : groups.front()) {
-            memset(copy.to, 0, 16);
-            memcpy(copy.to, copy.from, copy.bytes);
+            if (copy.from) memcpy(copy.to, copy.from, copy.bytes);
+            else memset(copy.to, 0, copy.bytes);
         }
         groups.erase(groups.begin());
     }
