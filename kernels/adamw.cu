@@ -6,6 +6,8 @@
 // Prepared on the host: keep = 1 - lr decay, rate = lr / (1 - beta1^t), root_correction = 1 / sqrt(1 - beta2^t).
 // squared_norm: 4 bytes and 2 flops an element; adamw: 28 bytes and 14 flops.
 
+#include "common.h"
+
 extern "C" __global__ void squared_norm(const float* g, size_t count, double* parts) {
     double part = 0.0;
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < count; i += (size_t)gridDim.x * blockDim.x)

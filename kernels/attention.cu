@@ -14,6 +14,8 @@
 // first operand of the next. DIM is dim rounded up to 64, 128 or 256; columns beyond dim are zeros.
 // Per visible pair of query and key: 4 dim flops forward, 14 dim backward. Bytes: q, out once; k, v once per tile of queries (L2).
 
+#include "common.h"
+
 constexpr int TILE = 64;
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
@@ -367,24 +369,33 @@ __device__ __forceinline__ void backward_q(const bf16* qkv, const unsigned* tile
     store_rows<DIM>(d_qkv + (size_t)head * dim, stride, t.first + warp_row, t.last, dim, sums, scale, scale);
 }
 
-#define FORWARD(DIM, KEYS)                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(128) attention_##DIM(const bf16* qkv, const unsigned* tiles, bf16* out, float* lse,       \
-                                                                      int tokens, int heads, int kv_heads, int dim, int window) {          \
-        forward<DIM, KEYS>(qkv, tiles, out, lse, tokens, heads, kv_heads, dim, window);                                                    \
-    }
-#define BACKWARD(NAME, BODY, DIM, OTHERS)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128)                                                                                      \
-        NAME##_##DIM(const bf16* qkv, const unsigned* tiles, const bf16* d_out, const float* lse, const float* delta, bf16* d_qkv,         \
-                     int tokens, int heads, int kv_heads, int dim, int window) {                                                           \
-        BODY<DIM, OTHERS>(qkv, tiles, d_out, lse, delta, d_qkv, tokens, heads, kv_heads, dim, window);                                     \
-    }
+#define FORWARD_PARAMETERS \
+    const bf16 *qkv, const unsigned *tiles, bf16 *out, float *lse, int tokens, int heads, int kv_heads, int dim, int window
+#define FORWARD_ARGUMENTS qkv, tiles, out, lse, tokens, heads, kv_heads, dim, window
+#define BACKWARD_PARAMETERS                                                                                              \
+    const bf16 *qkv, const unsigned *tiles, const bf16 *d_out, const float *lse, const float *delta, bf16 *d_qkv, int tokens, \
+        int heads, int kv_heads, int dim, int window
+#define BACKWARD_ARGUMENTS qkv, tiles, d_out, lse, delta, d_qkv, tokens, heads, kv_heads, dim, window
 
-FORWARD(64, 64)
-FORWARD(128, 64)
-FORWARD(256, 32)
-BACKWARD(attention_backward_kv, backward_kv, 64, 64)
-BACKWARD(attention_backward_kv, backward_kv, 128, 32)
-BACKWARD(attention_backward_kv, backward_kv, 256, 16)
-BACKWARD(attention_backward_q, backward_q, 64, 64)
-BACKWARD(attention_backward_q, backward_q, 128, 32)
-BACKWARD(attention_backward_q, backward_q, 256, 16)
+extern "C" __global__ void __launch_bounds__(128) attention_64(FORWARD_PARAMETERS) { forward<64, 64>(FORWARD_ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(128) attention_128(FORWARD_PARAMETERS) { forward<128, 64>(FORWARD_ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(128) attention_256(FORWARD_PARAMETERS) { forward<256, 32>(FORWARD_ARGUMENTS); }
+
+extern "C" __global__ void __launch_bounds__(128) attention_backward_kv_64(BACKWARD_PARAMETERS) {
+    backward_kv<64, 64>(BACKWARD_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(128) attention_backward_kv_128(BACKWARD_PARAMETERS) {
+    backward_kv<128, 32>(BACKWARD_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(128) attention_backward_kv_256(BACKWARD_PARAMETERS) {
+    backward_kv<256, 16>(BACKWARD_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(128) attention_backward_q_64(BACKWARD_PARAMETERS) {
+    backward_q<64, 64>(BACKWARD_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(128) attention_backward_q_128(BACKWARD_PARAMETERS) {
+    backward_q<128, 32>(BACKWARD_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(128) attention_backward_q_256(BACKWARD_PARAMETERS) {
+    backward_q<256, 16>(BACKWARD_ARGUMENTS);
+}

@@ -1,4 +1,7 @@
-// Shared by all kernels: bf16, vectors of 8, sums over a warp and over a block. Stands after device.h (or the emulator's header).
+// Shared by all kernels: bf16, vectors of 8, sums over a warp and over a block.
+#pragma once
+
+#include "device.h"
 
 struct bf16 { unsigned short bits; };
 

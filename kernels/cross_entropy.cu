@@ -5,6 +5,8 @@
 // together (Milakov and Gimelshein 2018, arXiv:1805.02867), then the gradient. 6 bytes an element (2 without gradient; the second
 // reading comes from L2), 6 flops and 2 exp.
 
+#include "common.h"
+
 struct MaxSum { float largest, sum; };
 
 __device__ __forceinline__ MaxSum join(MaxSum a, MaxSum b) {

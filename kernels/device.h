@@ -1,6 +1,7 @@
 // What the kernels need of the hardware beyond CUDA C++, as PTX: no header of a toolkit is read, nvrtc alone compiles them.
 // The emulator of tests/emulator has the same functions for the host.
 // PTX ISA: cvt.rn.bf16x2.f32, mma.m16n8k16, ldmatrix and cp.async are there from compute 8.0 on.
+#pragma once
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 

@@ -5,6 +5,8 @@
 // dora_norm: a block takes 8 outputs, so that A is read once for 8 rows of W: 2 bytes and 2 rank + 3 flops an element of W.
 // dora_scale: 4 bytes and 1 flop an element; dora_backward: 6 bytes and 3 flops.
 
+#include "common.h"
+
 extern "C" __global__ void dora_norm(const bf16* w, const float* a, const float* b, float* norm, int outputs, int inputs, int rank,
                                      float scale) {
     DYNAMIC_SHARED(shared);

@@ -5,6 +5,8 @@
 // y = [y +] x scale where kept. The backward is the same call on the gradient.
 // Shapes: x, y (count). A thread takes 8 elements. 4 bytes an element (6 with add), 10 integer operations.
 
+#include "common.h"
+
 struct Words { unsigned w[4]; };
 
 __device__ __forceinline__ Words philox(unsigned long long counter, unsigned long long stream, unsigned long long key) {

@@ -3,6 +3,8 @@
 // w_i = value[code_i] scale_{i/64}, scale_b = scale_table[scales_b] nested_{b/256} + offset; two codes a byte, the first in the
 // high half (the layout of bitsandbytes). A thread makes 8 values. 2.5 bytes and 1 flop an element.
 
+#include "common.h"
+
 __constant__ float nf4_values[16] = {
     -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f,
     -0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,

@@ -5,6 +5,8 @@
 // Backward dx = [dx +] r w dy - x (r^3 / width) sum(dy w x):     6 bytes an element (8 with add), 8 flops.
 // Weight   dw += sum over rows of dy x r:                        4 bytes and 3 flops an element.
 
+#include "common.h"
+
 extern "C" __global__ void rms_norm(const bf16* x, const bf16* w, bf16* y, float* r, int width, float eps) {
     bool whole = width % 8 == 0 && aligned16(x) && aligned16(w) && aligned16(y);
     x += (size_t)blockIdx.x * width;

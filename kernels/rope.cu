@@ -4,6 +4,8 @@
 // Shapes: x (rows x stride), its first heads * dim columns are turned in place; table (positions x dim): dim/2 cosines, dim/2
 // sines. A thread turns 8 pairs. 4 bytes and 3 flops an element; the table comes from cache.
 
+#include "common.h"
+
 extern "C" __global__ void rope(bf16* x, const float* table, const unsigned* positions, int stride, int rows, int heads, int dim,
                                 float sign) {
     int half = dim / 2, steps = (half + 7) / 8;

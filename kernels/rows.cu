@@ -4,6 +4,8 @@
 // scatter_rows table[id_i] = y_i, ids differ: the gradient of the latter.          4 bytes an element, no flops.
 // add_bias     y += bias (twin: src/ops/matmul.rs): 4 bytes and 1 flop.    cast_bf16: 6 bytes an element.
 
+#include "common.h"
+
 __device__ __forceinline__ void copy_row(const bf16* from, bf16* to, int width, bool whole) {
     if (whole) {
         for (int i = threadIdx.x * 8; i < width; i += blockDim.x * 8) store16(to + i, load16(from + i));

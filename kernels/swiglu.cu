@@ -4,6 +4,8 @@
 // Forward  m = g s u, s = 1 / (1 + e^-g):                         6 bytes and 5 flops an element of m.
 // Backward du = dm g s, dg = dm u s (1 + g - g s), dm becomes m:  12 bytes and 11 flops.
 
+#include "common.h"
+
 extern "C" __global__ void swiglu(const bf16* gate_up, bf16* m, int rows, int ffn) {
     bool whole = ffn % 8 == 0 && aligned16(gate_up) && aligned16(m);
     for (Steps s(rows, ffn); s.more(); s.next()) {
