@@ -77,6 +77,21 @@ __device__ __forceinline__ void add_scores(float (&scores)[COLUMNS / 8][4], bf16
     }
 }
 
+// The same with a's rows in registers.
+template <int DIM, int COLUMNS>
+__device__ __forceinline__ void add_scores(float (&scores)[COLUMNS / 8][4], const unsigned (&a)[DIM / 16][4], bf16* b_tile) {
+#pragma unroll
+    for (int k = 0; k < DIM / 16; ++k) {
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 16; ++n) {
+            unsigned b[4];
+            load_b_of_transposed<DIM>(b, b_tile, n * 16, k);
+            mma_bf16(scores[2 * n], a[k], b[0], b[1]);
+            mma_bf16(scores[2 * n + 1], a[k], b[2], b[3]);
+        }
+    }
+}
+
 // sums (16 x DIM) += weights (16 x ROWS, accumulators of another product) times the tile.
 template <int DIM, int ROWS>
 __device__ __forceinline__ void add_product(float (&sums)[DIM / 8][4], const float (&weights)[ROWS / 8][4], bf16* tile) {
@@ -137,6 +152,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, const unsigned* tiles, 
     const bf16* q = qkv + (size_t)head * dim;
     const bf16* k = qkv + (size_t)(heads + kv) * dim;
     const bf16* v = k + (size_t)kv_heads * dim;
+    window = min(window, tokens);
     int begin = first_key<KEYS>(t, window);
 
     fetch<DIM, TILE>(stage + 2 * SIZE, q, stride, t.first, t.last, dim);
@@ -166,16 +182,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, const unsigned* tiles, 
             cp_async_commit();
         }
         float scores[KEYS / 8][4] = {};
-#pragma unroll
-        for (int d = 0; d < DIM / 16; ++d) {
-#pragma unroll
-            for (int n = 0; n < KEYS / 16; ++n) {
-                unsigned b[4];
-                load_b_of_transposed<DIM>(b, keys, n * 16, d);
-                mma_bf16(scores[2 * n], queries[d], b[0], b[1]);
-                mma_bf16(scores[2 * n + 1], queries[d], b[2], b[3]);
-            }
-        }
+        add_scores<DIM, KEYS>(scores, queries, keys);
         if (key + KEYS - 1 > t.first + warp_row || (window != 0 && t.first + warp_row + 15 - key >= window)) {
 #pragma unroll
             for (int n = 0; n < KEYS / 8; ++n)
@@ -250,6 +257,7 @@ __device__ __forceinline__ void backward_kv(const bf16* qkv, const unsigned* til
     int kv = blockIdx.y, group = heads / kv_heads, warp_row = threadIdx.x / 32 * 16, lane = threadIdx.x % 32;
     size_t stride = (size_t)(heads + 2 * kv_heads) * dim, key_column = (size_t)(heads + kv) * dim;
     size_t value_column = key_column + (size_t)kv_heads * dim;
+    window = min(window, tokens);
     // Queries that see the tile's keys.
     int end = window == 0 ? t.row_last : min(t.row_last, t.last - 1 + window);
     int steps = (end - t.first + QUERIES - 1) / QUERIES;
@@ -325,6 +333,7 @@ __device__ __forceinline__ void backward_q(const bf16* qkv, const unsigned* tile
     size_t stride = (size_t)(heads + 2 * kv_heads) * dim;
     const bf16* k = qkv + (size_t)(heads + kv) * dim;
     const bf16* v = k + (size_t)kv_heads * dim;
+    window = min(window, tokens);
     int begin = first_key<KEYS>(t, window);
 
     fetch<DIM, TILE>(queries, qkv + (size_t)head * dim, stride, t.first, t.last, dim);
@@ -342,10 +351,20 @@ __device__ __forceinline__ void backward_q(const bf16* qkv, const unsigned* tile
     }
     float sums[DIM / 8][4] = {};
     float scale = rsqrtf((float)dim), to_log2 = scale * LOG2_E;
+    // Up to 128 columns there is room for both in registers; beyond, they are read anew for every block of keys.
+    constexpr bool HELD = DIM <= 128;
+    unsigned held_queries[DIM / 16][4], held_d_outs[DIM / 16][4];
     for (int key = begin, i = 0; key < t.last; key += KEYS, ++i) {
         bf16* keys = stage + i % 2 * 2 * SIZE;
         cp_async_wait<0>();
         __syncthreads();
+        if (HELD && i == 0) {
+#pragma unroll
+            for (int d = 0; d < DIM / 16; ++d) {
+                load_a<DIM>(held_queries[d], queries, warp_row, d);
+                load_a<DIM>(held_d_outs[d], d_outs, warp_row, d);
+            }
+        }
         if (key + KEYS < t.last) {
             bf16* next = stage + (i + 1) % 2 * 2 * SIZE;
             fetch<DIM, KEYS>(next, k, stride, key + KEYS, t.last, dim);
@@ -353,8 +372,13 @@ __device__ __forceinline__ void backward_q(const bf16* qkv, const unsigned* tile
             cp_async_commit();
         }
         float scores[KEYS / 8][4] = {}, d_scores[KEYS / 8][4] = {};
-        add_scores<DIM, KEYS>(scores, queries, warp_row, keys);
-        add_scores<DIM, KEYS>(d_scores, d_outs, warp_row, keys + SIZE);
+        if (HELD) {
+            add_scores<DIM, KEYS>(scores, held_queries, keys);
+            add_scores<DIM, KEYS>(d_scores, held_d_outs, keys + SIZE);
+        } else {
+            add_scores<DIM, KEYS>(scores, queries, warp_row, keys);
+            add_scores<DIM, KEYS>(d_scores, d_outs, warp_row, keys + SIZE);
+        }
         bool all = key + KEYS - 1 <= t.first + warp_row && (window == 0 || t.first + warp_row + 15 - key < window);
 #pragma unroll
         for (int n = 0; n < KEYS / 8; ++n)
@@ -377,7 +401,7 @@ __device__ __forceinline__ void backward_q(const bf16* qkv, const unsigned* tile
         int heads, int kv_heads, int dim, int window
 #define BACKWARD_ARGUMENTS qkv, tiles, d_out, lse, delta, d_qkv, tokens, heads, kv_heads, dim, window
 
-extern "C" __global__ void __launch_bounds__(128) attention_64(FORWARD_PARAMETERS) { forward<64, 64>(FORWARD_ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(128, 4) attention_64(FORWARD_PARAMETERS) { forward<64, 64>(FORWARD_ARGUMENTS); }
 extern "C" __global__ void __launch_bounds__(128) attention_128(FORWARD_PARAMETERS) { forward<128, 64>(FORWARD_ARGUMENTS); }
 extern "C" __global__ void __launch_bounds__(128) attention_256(FORWARD_PARAMETERS) { forward<256, 32>(FORWARD_ARGUMENTS); }
 

@@ -1,14 +1,14 @@
-// DoRA (Liu et al. 2024, arXiv:2402.09353): y = (m / n) z, z = x (W + s B A)^T, n_o = |row o of W + s B A|. Twin of src/ops/dora.rs.
+// DoRA (Liu et al. 2024, arXiv:2402.09353), twin of src/ops/dora.rs: y = g v, g = m / n, v = x (W + s B A)^T, n_o = |row o of W + s B A|.
 //
-// The norm counts as a constant in the backward (section 4.3): dz = (m / n) dy, dm_o = sum over rows of dy z / n.
-// Shapes: w (outputs x inputs) bf16; a (rank x inputs), b (outputs x rank), m, n (outputs) f32; y, z, dy (rows x width).
+// The norm counts as a constant in the backward (section 4.3): dv = g dy, dm_o = sum over rows of dy_o v_o / n_o.
+// Shapes: w (outputs x inputs) bf16; a (rank x inputs), b (outputs x rank), m, norm, gain (outputs) f32; v, y, dy (rows x width).
 // dora_norm: a block takes 8 outputs, so that A is read once for 8 rows of W: 2 bytes and 2 rank + 3 flops an element of W.
-// dora_scale: 4 bytes and 1 flop an element; dora_backward: 6 bytes and 3 flops.
+// dora_forward: 4 bytes (6 with add) and 1 flop an element; dora_backward: 6 bytes and 3 flops.
 
 #include "common.h"
 
-extern "C" __global__ void dora_norm(const bf16* w, const float* a, const float* b, float* norm, int outputs, int inputs, int rank,
-                                     float scale) {
+extern "C" __global__ void dora_norm(const bf16* w, const float* a, const float* b, const float* m, float* norm, float* gain,
+                                     int outputs, int inputs, int rank, float scale) {
     DYNAMIC_SHARED(shared);
     float* rows_of_b = (float*)shared;  // rank x 8
     int first = blockIdx.x * 8, rows = min(8, outputs - first);
@@ -31,36 +31,40 @@ extern "C" __global__ void dora_norm(const bf16* w, const float* a, const float*
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
         float sum = block_sum(squares[i]);
-        if (threadIdx.x == 0 && i < rows) norm[first + i] = sqrtf(sum);
+        if (threadIdx.x == 0 && i < rows) {
+            norm[first + i] = sqrtf(sum);
+            gain[first + i] = sum > 0.0f ? m[first + i] / sqrtf(sum) : 0.0f;
+        }
     }
 }
 
-extern "C" __global__ void dora_scale(bf16* y, const float* m, const float* norm, int stride, int rows, int width) {
-    bool whole = width % 8 == 0 && stride % 8 == 0 && aligned16(y);
+extern "C" __global__ void dora_forward(const bf16* v, bf16* y, const float* gain, int v_stride, int y_stride, int rows, int width, int add) {
+    bool whole = width % 8 == 0 && v_stride % 8 == 0 && y_stride % 8 == 0 && aligned16(v) && aligned16(y);
     for (Steps s(rows, width); s.more(); s.next()) {
         int left = width - s.column();
-        bf16* at = y + (size_t)s.row() * stride + s.column();
-        Eight e = load_up_to_8(at, left, whole);
+        bf16* to = y + (size_t)s.row() * y_stride + s.column();
+        Eight e = load_up_to_8(v + (size_t)s.row() * v_stride + s.column(), left, whole), sum = {};
+        if (add) sum = load_up_to_8(to, left, whole);
 #pragma unroll
         for (int j = 0; j < 8; ++j)
-            if (j < left) e.v[j] *= m[s.column() + j] / norm[s.column() + j];
-        store_up_to_8(at, e, left, whole);
+            if (j < left) sum.v[j] += e.v[j] * gain[s.column() + j];
+        store_up_to_8(to, sum, left, whole);
     }
 }
 
 // A block of 32 columns by 8 threads of rows; blocks in y share the rows and write a row of parts each.
-extern "C" __global__ void dora_backward(const bf16* z, bf16* dy, const float* m, const float* norm, float* parts, int stride, int rows,
+extern "C" __global__ void dora_backward(const bf16* dy, bf16* v, const float* gain, float* parts, int dy_stride, int v_stride, int rows,
                                          int width) {
     __shared__ float sums[8][33];
     int column = blockIdx.x * 32 + threadIdx.x;
     float sum = 0.0f;
     if (column < width) {
-        float inverse = 1.0f / norm[column], factor = m[column] * inverse;
+        float factor = gain[column];
         for (int row = blockIdx.y * 8 + threadIdx.y; row < rows; row += gridDim.y * 8) {
-            size_t at = (size_t)row * stride + column;
-            float d = to_float(dy[at]);
-            sum += d * to_float(z[at]) * inverse;
-            dy[at] = to_bf16(d * factor);
+            float d = to_float(dy[(size_t)row * dy_stride + column]);
+            bf16* at = v + (size_t)row * v_stride + column;
+            sum += d * to_float(*at);
+            *at = to_bf16(d * factor);
         }
     }
     sums[threadIdx.y][threadIdx.x] = sum;
@@ -71,10 +75,10 @@ extern "C" __global__ void dora_backward(const bf16* z, bf16* dy, const float* m
     }
 }
 
-extern "C" __global__ void sum_parts(const float* parts, float* sums, int parts_count, int width) {
+extern "C" __global__ void dora_magnitude(const float* parts, const float* norm, float* d_m, int parts_count, int parts_stride, int width) {
     int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= width) return;
     float sum = 0.0f;
-    for (int i = 0; i < parts_count; ++i) sum += parts[(size_t)i * width + column];
-    sums[column] += sum;
+    for (int i = 0; i < parts_count; ++i) sum += parts[(size_t)i * parts_stride + column];
+    if (norm[column] > 0.0f) d_m[column] += sum / norm[column];
 }

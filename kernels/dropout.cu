@@ -1,46 +1,36 @@
-// Dropout with a mask that nobody stores: made anew from its counter in the backward. Twin of src/ops/dropout.rs.
+// Dropout with a mask that nobody stores: a hash of the token's key, the layer and the column. Twin of src/ops/dropout.rs, which says
+// where the constants come from.
 //
-// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): element i is dropped if word i % 4 of the
-// block at counter (i / 4, stream) under key seed is below threshold = p 2^32; kept ones are multiplied by scale = 1 / (1 - p).
-// y = [y +] x scale where kept. The backward is the same call on the gradient.
-// Shapes: x, y (count). A thread takes 8 elements. 4 bytes an element (6 with add), 10 integer operations.
+// y = [y +] x k / (1 - p), k = 0 where the hash is below bound = p 2^32, else 1; kept = 1 / (1 - p). The backward is the same call on
+// the gradient. Shapes: x, y (rows x width), keys (rows). A thread takes 8 columns. 4 bytes an element (6 with add), 12 integer
+// operations.
 
 #include "common.h"
 
-struct Words { unsigned w[4]; };
-
-__device__ __forceinline__ Words philox(unsigned long long counter, unsigned long long stream, unsigned long long key) {
-    unsigned c0 = (unsigned)counter, c1 = (unsigned)(counter >> 32), c2 = (unsigned)stream, c3 = (unsigned)(stream >> 32);
-    unsigned k0 = (unsigned)key, k1 = (unsigned)(key >> 32);
-#pragma unroll
-    for (int round = 0; round < 10; ++round) {
-        unsigned high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
-        unsigned high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
-        c0 = high1 ^ c1 ^ k0;
-        c1 = low1;
-        c2 = high0 ^ c3 ^ k1;
-        c3 = low0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return {{c0, c1, c2, c3}};
+__device__ __forceinline__ unsigned long long mix(unsigned long long x) {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+    return x ^ (x >> 31);
 }
 
-extern "C" __global__ void dropout(const bf16* x, bf16* y, size_t count, unsigned threshold, float scale, unsigned long long seed,
-                                   unsigned long long stream, int add) {
-    bool aligned = aligned16(x) && aligned16(y);
-    size_t stride = (size_t)gridDim.x * blockDim.x * 8;
-    for (size_t i = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * 8; i < count; i += stride) {
-        int left = count - i < 8 ? (int)(count - i) : 8;
-        bool whole = aligned && left == 8;
-        Eight a = load_up_to_8(x + i, left, whole), b = {};
-        if (add) b = load_up_to_8(y + i, left, whole);
-        Words first = philox(i / 4, stream, seed), second = philox(i / 4 + 1, stream, seed);
+extern "C" __global__ void dropout(const bf16* x, bf16* y, const unsigned long long* keys, unsigned long long layer, unsigned bound,
+                                   float kept, int rows, int width, int add) {
+    bool whole = width % 8 == 0 && aligned16(x) && aligned16(y);
+    for (Steps s(rows, width); s.more(); s.next()) {
+        int left = width - s.column();
+        size_t at = (size_t)s.row() * width + s.column();
+        unsigned long long key = mix(keys[s.row()] ^ ((layer + 1) * 0x9E3779B97F4A7C15ull));
+        unsigned low = (unsigned)key, high = (unsigned)(key >> 32);
+        Eight a = load_up_to_8(x + at, left, whole), b = {};
+        if (add) b = load_up_to_8(y + at, left, whole);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-            unsigned word = j < 4 ? first.w[j % 4] : second.w[j % 4];
-            b.v[j] += word < threshold ? 0.0f : a.v[j] * scale;
+            unsigned h = low + (unsigned)(s.column() + j) * 0x9E3779B9u;
+            h = (h ^ (h >> 16)) * 0x7FEB352Du;
+            h = (h ^ (h >> 15) ^ high) * 0x846CA68Bu;
+            h ^= h >> 16;
+            b.v[j] += h < bound ? 0.0f : a.v[j] * kept;
         }
-        store_up_to_8(y + i, b, left, whole);
+        store_up_to_8(y + at, b, left, whole);
     }
 }
