@@ -10,17 +10,8 @@ use std::path::{Path, PathBuf};
 use cudarc::nvrtc::{result, sys};
 
 use super::error::CudaError;
+use super::kernels::HEADERS;
 use crate::store::files;
-
-/// The kernels by file name: compiled one file at a time.
-pub const KERNELS: [(&str, &str); 3] = [
-    ("rms_norm.cu", include_str!("../../../kernels/rms_norm.cu")),
-    ("swiglu.cu", include_str!("../../../kernels/swiglu.cu")),
-    ("adamw.cu", include_str!("../../../kernels/adamw.cu")),
-];
-
-/// What the kernels include, by the name that they include it by.
-pub const HEADERS: [(&str, &str); 0] = [];
 
 const OPTIONS: [&str; 1] = ["--std=c++17"];
 
@@ -157,6 +148,7 @@ fn key(file: &str, source: &str, arch: &str, nvrtc: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernels::KERNELS;
     use super::super::libraries::{LIBS_VARIABLE, libraries};
     use super::*;
 

@@ -10,8 +10,9 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use super::blas::Blas;
-use super::compile::{self, Cache, KERNELS};
+use super::compile::{self, Cache};
 use super::error::CudaError;
+use super::kernels::KERNELS;
 use super::libraries::libraries;
 use super::seam::{Address, Arg, Gemm, Launch, Launcher, Memory};
 

@@ -3,6 +3,7 @@
 //! ```text
 //! libraries   driver, nvrtc, cuBLASLt: which are here, what is missing, how to get it
 //! compile     kernels/*.cu by nvrtc, kept on disk by content and architecture
+//! kernels     the kernels' sources, and the rules by which they are launched
 //! seam        what computes: memory, launches, matrix products   <- driver (the GPU) | emulator (tests)
 //! buffer      device memory with length and element type
 //! ```
@@ -11,13 +12,19 @@ mod blas;
 mod buffer;
 mod compile;
 mod driver;
+#[cfg(test)]
+mod emulator;
 mod error;
+#[cfg(test)]
+mod kernel_tests;
+mod kernels;
 mod libraries;
 mod seam;
 
 pub use buffer::Buffer;
-pub use compile::{Cache, KERNELS, compile};
+pub use compile::{Cache, compile};
 pub use driver::{Driver, devices};
 pub use error::CudaError;
+pub use kernels::{AttentionKernels, KERNELS, attention_tiles};
 pub use libraries::{Found, LIBS_VARIABLE, Libraries, libraries};
 pub use seam::{Address, Arg, Dtype, Gemm, Launch, Launcher, Memory, Operand};
