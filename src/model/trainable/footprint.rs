@@ -1,5 +1,7 @@
 //! Bytes that training takes, reckoned from shapes alone: the sizes that [`super::workspace`] makes its buffers of.
 
+use super::cpu::Host;
+use super::device::{Kind, Memory as Device};
 use super::plan::Plan;
 use super::workspace::Places;
 use super::{Sequence, Trainable};
@@ -23,22 +25,29 @@ impl Sequence {
     }
 }
 
-/// Floats per token that one layer keeps for its backward, in the order of the buffers of `Saved`, without its input.
-pub(super) fn saved_widths(decoder: &Decoder) -> [usize; 10] {
+/// Per token, what one layer keeps for its backward, in the order of the buffers of `Saved`, without its input.
+pub(super) fn saved_widths(decoder: &Decoder) -> [(Kind, usize); 10] {
+    use Kind::{Activation, Statistic};
     let (c, shape) = (&decoder.config, decoder.attention_shape());
     let qk_norm = usize::from(c.qk_norm);
     [
-        c.hidden,
-        1,
-        1,
-        shape.qkv_cols(),
-        qk_norm * (shape.q_cols() + shape.kv_cols()),
-        qk_norm * c.heads,
-        qk_norm * c.kv_heads,
-        shape.q_cols(),
-        c.heads,
-        2 * c.ffn,
+        (Activation, c.hidden),
+        (Statistic, 1),
+        (Statistic, 1),
+        (Activation, shape.qkv_cols()),
+        (Activation, qk_norm * (shape.q_cols() + shape.kv_cols())),
+        (Statistic, qk_norm * c.heads),
+        (Statistic, qk_norm * c.kv_heads),
+        (Activation, shape.q_cols()),
+        (Statistic, c.heads),
+        (Activation, 2 * c.ffn),
     ]
+}
+
+/// Bytes per token that a layer with adapters of these ranks keeps.
+fn saved_bytes<M: Device>(decoder: &Decoder, ranks: [usize; 4]) -> usize {
+    let own: usize = saved_widths(decoder).iter().map(|(kind, width)| M::bytes(*kind) * width).sum();
+    own + M::bytes(Kind::Activation) * ranks.iter().sum::<usize>()
 }
 
 /// Ranks of the four groups of a layer.
@@ -53,42 +62,42 @@ pub(super) fn widest_ranks(decoder: &Decoder, lora: Option<&Lora>) -> [usize; 4]
 }
 
 /// Where the layers' activations go for a pack of `n` tokens under a budget of bytes.
-pub(super) fn places(
+pub(super) fn places<M: Device>(
     decoder: &Decoder,
     lora: Option<&Lora>,
     budget: usize,
     n: usize,
     backward: bool,
 ) -> Places {
-    let saved: usize = saved_widths(decoder).iter().chain(&widest_ranks(decoder, lora)).sum();
-    Places::new(decoder.config.layers, backward, budget, 4 * n * decoder.config.hidden, 4 * n * saved)
+    let input = M::bytes(Kind::Activation) * decoder.config.hidden;
+    let saved = saved_bytes::<M>(decoder, widest_ranks(decoder, lora));
+    Places::new(decoder.config.layers, backward, budget, n * input, n * saved)
 }
 
-/// Floats of one thread's buffers for packs of `n` tokens and `targets` targets: activations, logits.
-fn floats(
+/// Bytes of one thread's activations for packs of `n` tokens and `targets` targets.
+fn activation_bytes<M: Device>(
     decoder: &Decoder,
     lora: Option<&Lora>,
-    places: &Places,
-    n: usize,
-    targets: usize,
+    budget: usize,
+    (n, targets): (usize, usize),
     backward: bool,
-) -> (usize, usize) {
+) -> usize {
     let (c, shape) = (&decoder.config, decoder.attention_shape());
-    let (h, own) = (c.hidden, saved_widths(decoder).iter().sum::<usize>());
-    let widest = widest_ranks(decoder, lora);
-    let saved: usize = (0..places.slots(c.layers))
-        .map(|slot| match places.layer_of(slot) {
-            Some(layer) => own + ranks(lora, layer).iter().sum::<usize>(),
-            None => own + widest.iter().sum::<usize>(),
-        })
-        .sum();
-    let mut per_token = saved + places.inputs(c.layers) * h + 1 + h + c.ffn;
-    let mut per_target = h;
+    let places = places::<M>(decoder, lora, budget, n, backward);
+    let of_slot = |slot: usize| {
+        let ranks = places.layer_of(slot).map_or_else(|| widest_ranks(decoder, lora), |l| ranks(lora, l));
+        saved_bytes::<M>(decoder, ranks)
+    };
+    let saved: usize = (0..places.slots(c.layers)).map(of_slot).sum();
+    let mut per_token = places.inputs(c.layers) * c.hidden + c.hidden + c.ffn;
+    let mut per_target = c.hidden;
     if backward {
-        per_token += h + h.max(shape.q_cols()) + shape.qkv_cols() + lora.map_or(0, Lora::widest);
-        per_target += h;
+        per_token +=
+            c.hidden + c.hidden.max(shape.q_cols()) + shape.qkv_cols() + lora.map_or(0, Lora::widest);
+        per_target += c.hidden;
     }
-    (n * per_token + targets * per_target, targets.min(CROSS_ENTROPY_ROWS) * c.vocab)
+    n * (saved + M::bytes(Kind::Statistic))
+        + M::bytes(Kind::Activation) * (n * per_token + targets * per_target)
 }
 
 impl Trainable {
@@ -116,13 +125,11 @@ impl Trainable {
         let (mut activations, mut logits) = (0, 0);
         for most in &largest {
             let pass = |backward: bool| {
-                let (n, targets) = most[usize::from(backward)];
-                let places = places(decoder, lora, budget, n, backward);
-                floats(decoder, lora, &places, n, targets, backward)
+                activation_bytes::<Host>(decoder, lora, budget, most[usize::from(backward)], backward)
             };
-            let (dev, train) = (pass(false), pass(true));
-            activations += dev.0.max(train.0);
-            logits += dev.1.max(train.1);
+            activations += pass(false).max(pass(true));
+            let targets = most[0].1.max(most[1].1);
+            logits += size_of::<f32>() * targets.min(CROSS_ENTROPY_ROWS) * decoder.config.vocab;
         }
         let trained = self.parameters();
         let bytes = |floats: usize| 4 * floats as u64;
@@ -131,8 +138,8 @@ impl Trainable {
             adapters: bytes(lora.map_or(0, Lora::parameters)),
             gradients: bytes(trained * largest.len()),
             optimizer: bytes(2 * trained),
-            activations: bytes(activations),
-            logits: bytes(logits),
+            activations: activations as u64,
+            logits: logits as u64,
         }
     }
 
@@ -144,7 +151,7 @@ impl Trainable {
             let budget = self.activations / plan.shards.len().max(1);
             let packs = plan.shards.iter().flatten();
             let n = packs.map(|pack| pack.iter().map(|r| lengths[*r]).sum::<usize>()).max().unwrap_or(0);
-            places(self.model.decoder(), self.adapter(), budget, n, true).shared()
+            places::<Host>(self.model.decoder(), self.adapter(), budget, n, true).shared()
         };
         train.iter().map(of).max().unwrap_or(0)
     }
