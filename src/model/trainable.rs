@@ -58,8 +58,8 @@ enum Model {
 impl Model {
     fn net(&self, par: Par) -> Net<'_> {
         match self {
-            Self::Lora { decoder, lora } => Net { decoder, lora: Some(lora), par },
-            Self::Full(decoder) => Net { decoder, lora: None, par },
+            Self::Lora { decoder, lora } => Net { decoder, lora: Some(lora), dropout: None, par },
+            Self::Full(decoder) => Net { decoder, lora: None, dropout: None, par },
         }
     }
 
@@ -95,10 +95,28 @@ struct Shard {
     loss: f64,
 }
 
+/// What a training step does with an adapter beyond following its gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdapterTraining {
+    /// Share of the adapters' inputs that is dropped, below 1; which ones depends on `seed`, the step, the row's tokens, and on
+    /// nothing else. q, k and v share a mask, gate and up too.
+    pub dropout: f32,
+    pub seed: u64,
+    /// Learning rate of `B` and of magnitudes by that of `A` (LoRA+, Hayou et al. 2024, arXiv:2402.12354).
+    pub loraplus_lr_ratio: f32,
+}
+
+impl Default for AdapterTraining {
+    fn default() -> Self {
+        Self { dropout: 0.0, seed: 0, loraplus_lr_ratio: 1.0 }
+    }
+}
+
 /// A decoder whose adapter, or all of whose parameters, are trained.
 #[derive(Debug)]
 pub struct Trainable {
     model: Model,
+    adapter_training: AdapterTraining,
     threads: usize,
     /// The first one's gradient collects the others'.
     shards: Vec<Shard>,
@@ -124,7 +142,22 @@ impl Trainable {
     }
 
     fn new(model: Model, threads: usize) -> Self {
-        Self { model, threads: threads.max(1), shards: Vec::new(), m: Vec::new(), v: Vec::new(), steps: 0 }
+        Self {
+            model,
+            adapter_training: AdapterTraining::default(),
+            threads: threads.max(1),
+            shards: Vec::new(),
+            m: Vec::new(),
+            v: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    /// The same with other than the plain training of an adapter.
+    #[must_use]
+    pub fn with_adapter_training(mut self, training: AdapterTraining) -> Self {
+        self.adapter_training = training;
+        self
     }
 
     /// The model: the frozen base, or the one in training.
@@ -173,14 +206,19 @@ impl Trainable {
         if self.shards.len() < plan.shards.len() {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
-        let (net, parameters) = (self.model.net(plan.inner), self.model.parameters());
+        let (mut net, parameters) = (self.model.net(plan.inner), self.model.parameters());
+        let AdapterTraining { dropout, seed, .. } = self.adapter_training;
+        let seed = (scale.is_some() && dropout > 0.0 && net.lora.is_some()).then(|| {
+            net.dropout = Some(dropout);
+            ops::mix(ops::mix(seed).wrapping_add(self.steps))
+        });
         let work = |shard: &mut Shard, batches: &[Vec<usize>]| {
             if scale.is_some() && shard.grad.len() < parameters {
                 shard.grad = vec![0.0; parameters];
             }
             shard.loss = 0.0;
             for batch in batches {
-                pack(&mut shard.workspace, batch.iter().map(|i| rows[*i]));
+                pack(&mut shard.workspace, batch.iter().map(|i| rows[*i]), seed);
                 let backward = scale.map(|scale| (scale, shard.grad.as_mut_slice()));
                 shard.dirty |= backward.is_some();
                 shard.loss += net.run(&mut shard.workspace, backward);
@@ -245,18 +283,33 @@ impl Trainable {
         let Some(first) = self.shards.first().filter(|s| s.grad.len() == n) else { return norm };
         self.steps += 1;
         let par = Par::threads(self.threads);
-        let mut spans = vec![(0..n, true)];
-        if let Model::Full(decoder) = &self.model
-            && settings.weight_decay != 0.0
-        {
-            spans = decoder.tensors().iter().map(|p| (p.range(), p.shape.len() > 1)).collect();
+        let mut spans = vec![(0..n, *settings)];
+        match &self.model {
+            Model::Full(decoder) if settings.weight_decay != 0.0 => {
+                let of = |shape: &[usize]| AdamW {
+                    weight_decay: if shape.len() > 1 { settings.weight_decay } else { 0.0 },
+                    ..*settings
+                };
+                spans = decoder.tensors().iter().map(|p| (p.range(), of(&p.shape))).collect();
+            }
+            Model::Lora { lora, .. } if self.adapter_training.loraplus_lr_ratio != 1.0 => {
+                let faster = AdamW { lr: settings.lr * self.adapter_training.loraplus_lr_ratio, ..*settings };
+                let (mut from, of_b) = (0, lora.spans_of_b());
+                spans.clear();
+                for b in of_b {
+                    spans.extend([(from..b.start, *settings), (b.clone(), faster)]);
+                    from = b.end;
+                }
+            }
+            _ => {}
         }
         let params = self.model.params();
-        for (span, decays) in spans {
-            let settings =
-                AdamW { weight_decay: if decays { settings.weight_decay } else { 0.0 }, ..*settings };
+        for (span, settings) in spans {
             let (w, g) = (&mut params[span.clone()], &first.grad[span.clone()]);
             ops::adamw(&settings, self.steps, scale, w, g, &mut self.m[span.clone()], &mut self.v[span], par);
+        }
+        if let Model::Lora { decoder, lora } = &mut self.model {
+            lora.refresh(decoder, par);
         }
         norm
     }
@@ -289,8 +342,9 @@ fn check_row(decoder: &Decoder, row: &Sequence) -> Result<(), String> {
     }
 }
 
-/// Lays the rows one after another.
-fn pack<'a>(ws: &mut Workspace, rows: impl Iterator<Item = &'a Sequence>) {
+/// Lays the rows one after another; with the step's `seed` for dropout, tokens get keys that depend on their row and place.
+fn pack<'a>(ws: &mut Workspace, rows: impl Iterator<Item = &'a Sequence>, seed: Option<u64>) {
+    ws.keys.clear();
     ws.ids.clear();
     ws.positions.clear();
     ws.rows.clear();
@@ -300,6 +354,11 @@ fn pack<'a>(ws: &mut Workspace, rows: impl Iterator<Item = &'a Sequence>) {
         let (start, n) = (ws.ids.len(), row.inputs());
         ws.ids.extend_from_slice(&row.tokens[..n]);
         ws.positions.extend(0..n as u32);
+        if let Some(seed) = seed {
+            let row =
+                row.tokens.iter().fold(seed, |key, token| ops::mix(key.wrapping_add(u64::from(*token) + 1)));
+            ws.keys.extend((0..n as u64).map(|position| ops::mix(row.wrapping_add(position))));
+        }
         ws.rows.push(start..start + n);
         for (i, (token, trained)) in row.tokens.iter().zip(&row.trained).enumerate().skip(1) {
             if *trained {

@@ -222,8 +222,8 @@ fn lora_agrees_with_autograd_where_a_layer_of_the_group_has_none() {
         rank: 5,
         a: 2,
         parts: vec![
-            LoraPart { out: 0..4, ranks: 0..2, scale: 0.5, b: 2 + 35 },
-            LoraPart { out: 10..13, ranks: 2..5, scale: 2.0, b: 2 + 35 + 8 },
+            LoraPart { out: 0..4, ranks: 0..2, scale: 0.5, b: 2 + 35, magnitude: None },
+            LoraPart { out: 10..13, ranks: 2..5, scale: 2.0, b: 2 + 35 + 8, magnitude: None },
         ],
     };
     let params = noise(2 + 35 + 8 + 9, 11, 1.0);

@@ -8,13 +8,15 @@ use super::workspace::{Saved, Workspace};
 use crate::model::decoder::{Decoder, LayerAt};
 use crate::model::linear::{Linear, LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
-use crate::ops::{self, Mat, MatMut, Par, Write};
+use crate::ops::{self, Dropout, Mat, MatMut, Par, Write};
 
 /// What is computed: the model and, if any, its adapter. Without an adapter every parameter is trained.
 #[derive(Clone, Copy)]
 pub(super) struct Net<'a> {
     pub decoder: &'a Decoder,
     pub lora: Option<&'a Lora>,
+    /// Rate of dropout on the adapter's inputs, in a training step.
+    pub dropout: Option<f32>,
     pub par: Par,
 }
 
@@ -23,6 +25,7 @@ const QKV: usize = 0;
 const O: usize = 1;
 const GATE_UP: usize = 2;
 const DOWN: usize = 3;
+const LAYER_GROUPS: usize = 4;
 
 impl Net<'_> {
     /// Sum of the losses of the packed batch; with `scale` and a gradient, adds `scale * d(loss)` to it.
@@ -30,7 +33,7 @@ impl Net<'_> {
         let layers = self.decoder.config.layers;
         // Without a backward, layers write in turn into the same buffers.
         let keep = if backward.is_some() { layers } else { layers.min(2) };
-        ws.fit(self.decoder, self.lora, keep, backward.is_some());
+        ws.fit(self.decoder, self.lora, keep, backward.is_some(), self.dropout.is_some());
         self.forward(ws, keep);
         self.gather(ws);
         let (config, n) = (&self.decoder.config, ws.targets.len());
@@ -70,7 +73,7 @@ impl Net<'_> {
         let (n, h) = (ws.ids.len(), c.hidden);
         ops::embedding(d.embedding(), &ws.ids, MatMut::new(&mut ws.saved[0].x, n, h));
         for (layer, at) in d.layout.layers.iter().enumerate() {
-            let linear = |group: usize| self.linear(layer, group);
+            let linear = |group: usize| self.linear(layer, group, &ws.keys);
             // Where the layer's output goes: the next layer's input.
             let last = layer + 1 == c.layers;
             let mut x_out =
@@ -87,7 +90,14 @@ impl Net<'_> {
                 par,
             );
             let out = MatMut::new(&mut s.qkv, n, shape.qkv_cols());
-            linear(QKV).forward(Mat::new(&ws.normed, n, h), &mut s.linear[QKV], out, Write::Set, par);
+            linear(QKV).forward(
+                Mat::new(&ws.normed, n, h),
+                &mut s.linear[QKV],
+                &mut ws.linear,
+                out,
+                Write::Set,
+                par,
+            );
             self.position(at, s, &ws.table, &ws.positions);
             let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
             ops::attention(
@@ -100,7 +110,7 @@ impl Net<'_> {
             );
             s.x_mid[..n * h].copy_from_slice(&s.x[..n * h]);
             let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
-            linear(O).forward(mixed, &mut s.linear[O], out, Write::Add, par);
+            linear(O).forward(mixed, &mut s.linear[O], &mut ws.linear, out, Write::Add, par);
 
             let norm = d.slice(at.ffn_norm, h);
             ops::rms_norm(
@@ -112,11 +122,18 @@ impl Net<'_> {
                 par,
             );
             let out = MatMut::new(&mut s.gate_up, n, 2 * c.ffn);
-            linear(GATE_UP).forward(Mat::new(&ws.normed, n, h), &mut s.linear[GATE_UP], out, Write::Set, par);
+            linear(GATE_UP).forward(
+                Mat::new(&ws.normed, n, h),
+                &mut s.linear[GATE_UP],
+                &mut ws.linear,
+                out,
+                Write::Set,
+                par,
+            );
             ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), MatMut::new(&mut ws.inner, n, c.ffn), par);
             x_out[..n * h].copy_from_slice(&s.x_mid[..n * h]);
             let (inner, out) = (Mat::new(&ws.inner, n, c.ffn), MatMut::new(&mut x_out, n, h));
-            linear(DOWN).forward(inner, &mut s.linear[DOWN], out, Write::Add, par);
+            linear(DOWN).forward(inner, &mut s.linear[DOWN], &mut ws.linear, out, Write::Add, par);
 
             *(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x }) = x_out;
         }
@@ -198,41 +215,40 @@ impl Net<'_> {
         let (n, h) = (ws.ids.len(), c.hidden);
         let at = &d.layout.layers[layer];
         let s = &mut ws.saved[layer];
+        let linear = |group: usize| self.linear(layer, group, &ws.keys);
         let below = |group: usize| stop.is_none_or(|lowest| group > lowest);
 
         // Feed-forward. swiglu's output is only there after its backward, which wants the gradient for it first.
         let (dy, d_inner) = (Mat::new(&ws.d_x, n, h), MatMut::new(&mut ws.inner, n, c.ffn));
-        self.linear(layer, DOWN).backward_x(dy, &mut ws.linear, Some(d_inner), par);
+        linear(DOWN).backward_x(grad, dy, &mut s.linear[DOWN], &mut ws.linear, Some(d_inner), par);
         ops::swiglu_backward(
             MatMut::new(&mut s.gate_up, n, 2 * c.ffn),
             MatMut::new(&mut ws.inner, n, c.ffn),
             par,
         );
-        self.linear_backward_weights(
-            layer,
-            DOWN,
+        self.backward_weights(
+            linear(DOWN),
             grad,
             dy,
             Mat::new(&ws.inner, n, c.ffn),
             &s.linear[DOWN],
-            &ws.linear,
+            &mut ws.linear,
         );
         if !below(DOWN) {
             return;
         }
         let (dy, norm) = (Mat::new(&s.gate_up, n, 2 * c.ffn), d.slice(at.ffn_norm, h));
         let d_h = below(GATE_UP).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear(layer, GATE_UP).backward_x(dy, &mut ws.linear, d_h, par);
+        linear(GATE_UP).backward_x(grad, dy, &mut s.linear[GATE_UP], &mut ws.linear, d_h, par);
         let x_mid = Mat::new(&s.x_mid, n, h);
         ops::rms_norm_again(x_mid, norm, &s.r_mid, MatMut::new(&mut ws.normed, n, h), par);
-        self.linear_backward_weights(
-            layer,
-            GATE_UP,
+        self.backward_weights(
+            linear(GATE_UP),
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
             &s.linear[GATE_UP],
-            &ws.linear,
+            &mut ws.linear,
         );
         if !below(GATE_UP) {
             return;
@@ -246,8 +262,8 @@ impl Net<'_> {
         // Attention.
         let (dy, mixed) = (Mat::new(&ws.d_x, n, h), Mat::new(&s.mixed, n, shape.q_cols()));
         let d_mixed = below(O).then(|| MatMut::new(&mut ws.d_h, n, shape.q_cols()));
-        self.linear(layer, O).backward_x(dy, &mut ws.linear, d_mixed, par);
-        self.linear_backward_weights(layer, O, grad, dy, mixed, &s.linear[O], &ws.linear);
+        linear(O).backward_x(grad, dy, &mut s.linear[O], &mut ws.linear, d_mixed, par);
+        self.backward_weights(linear(O), grad, dy, mixed, &s.linear[O], &mut ws.linear);
         if !below(O) {
             return;
         }
@@ -268,17 +284,16 @@ impl Net<'_> {
         }
         let (dy, norm) = (Mat::new(&ws.d_qkv, n, shape.qkv_cols()), d.slice(at.attention_norm, h));
         let d_h = below(QKV).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear(layer, QKV).backward_x(dy, &mut ws.linear, d_h, par);
+        linear(QKV).backward_x(grad, dy, &mut s.linear[QKV], &mut ws.linear, d_h, par);
         let x = Mat::new(&s.x, n, h);
         ops::rms_norm_again(x, norm, &s.r, MatMut::new(&mut ws.normed, n, h), par);
-        self.linear_backward_weights(
-            layer,
-            QKV,
+        self.backward_weights(
+            linear(QKV),
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
             &s.linear[QKV],
-            &ws.linear,
+            &mut ws.linear,
         );
         if !below(QKV) {
             return;
@@ -290,22 +305,23 @@ impl Net<'_> {
         ops::rms_norm_backward(x, norm, &s.r, d_h, MatMut::new(&mut ws.d_x, n, h), true, par);
     }
 
-    fn linear(&self, layer: usize, group: usize) -> Linear<'_> {
-        Linear::new(self.decoder, self.lora, layer, group)
+    /// A group of linear layers; `keys` are the tokens' for dropout.
+    fn linear<'b>(&'b self, layer: usize, group: usize, keys: &'b [u64]) -> Linear<'b> {
+        let stream = (layer * LAYER_GROUPS + group) as u64;
+        let dropout = self.dropout.map(|rate| Dropout { keys, layer: stream, rate });
+        Linear::new(self.decoder, self.lora, layer, group).with_dropout(dropout)
     }
 
     /// Gradients of the adapter, or of weight and bias where everything is trained.
-    fn linear_backward_weights(
+    fn backward_weights(
         &self,
-        layer: usize,
-        group: usize,
+        linear: Linear<'_>,
         grad: &mut [f32],
         dy: Mat<'_>,
         x: Mat<'_>,
         saved: &LinearSaved,
-        scratch: &LinearScratch,
+        scratch: &mut LinearScratch,
     ) {
-        let linear = self.linear(layer, group);
         match self.lora {
             Some(_) => linear.backward_adapter(grad, dy, x, saved, scratch, self.par),
             None => linear.backward_full(grad, dy, x, self.par),

@@ -38,6 +38,8 @@ pub(super) struct Workspace {
     /// The packed batch: ids and positions of its tokens, token ranges of its rows.
     pub ids: Vec<u32>,
     pub positions: Vec<u32>,
+    /// What tells tokens apart for dropout; empty without.
+    pub keys: Vec<u64>,
     pub rows: Vec<Range<usize>>,
     /// Tokens after which a trained token comes, and that token.
     pub predicting: Vec<usize>,
@@ -72,18 +74,29 @@ fn fit(buffer: &mut Vec<f32>, len: usize) {
 
 impl Workspace {
     /// Makes room for the packed batch; `keep` layers are saved (all for a backward, two in turn without).
-    pub fn fit(&mut self, decoder: &Decoder, lora: Option<&Lora>, keep: usize, backward: bool) {
+    pub fn fit(
+        &mut self,
+        decoder: &Decoder,
+        lora: Option<&Lora>,
+        keep: usize,
+        backward: bool,
+        dropout: bool,
+    ) {
         let (c, shape) = (&decoder.config, decoder.attention_shape());
         let (n, h) = (self.ids.len(), c.hidden);
         if self.saved.len() < keep {
             self.saved.resize_with(keep, Saved::default);
         }
         for (layer, saved) in self.saved.iter_mut().enumerate().take(keep) {
-            for (group, LinearSaved { u }) in saved.linear.iter_mut().enumerate() {
+            for (group, LinearSaved { u, v }) in saved.linear.iter_mut().enumerate() {
                 // Without a backward the buffers serve all layers in turn.
                 let rank = |l: usize| lora.and_then(|a| a.group(l, group)).map_or(0, |g| g.rank);
                 let widest = if backward { rank(layer) } else { (0..c.layers).map(rank).max().unwrap_or(0) };
                 fit(u, n * widest);
+                let outputs = |l: usize| lora.map_or(0, |a| a.magnitudes_of(l, group));
+                let widest =
+                    if backward { outputs(layer) } else { (0..c.layers).map(outputs).max().unwrap_or(0) };
+                fit(v, n * widest);
             }
             for (buffer, width) in [
                 (&mut saved.x, h),
@@ -105,6 +118,9 @@ impl Workspace {
             [(&mut self.x, h), (&mut self.r, 1), (&mut self.normed, h), (&mut self.inner, c.ffn)]
         {
             fit(buffer, n * width);
+        }
+        if dropout {
+            fit(&mut self.linear.dropped, n * h.max(shape.q_cols()).max(c.ffn));
         }
         fit(&mut self.hidden, self.targets.len() * h);
         if backward {
