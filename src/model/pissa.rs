@@ -27,6 +27,10 @@ impl Lora {
             );
             return Err(ModelError::Request(message));
         }
+        if let Some(m) = self.modules.iter().find(|m| m.scale <= 0.0) {
+            let message = format!("{}: init = \"pissa\" needs an alpha above 0, not {}", m.name, m.alpha);
+            return Err(ModelError::Request(message));
+        }
         // Layers side by side, each by one thread: what comes out does not depend on their number.
         let split = |module: &LoraModule| {
             let at = decoder.layout.layers[module.layer].linears[module.group];

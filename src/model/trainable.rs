@@ -4,6 +4,8 @@
 //! through all layers by itself, serially, and adds to a gradient of its own; these are summed in a fixed order. So results
 //! depend on the number of threads only by rounding, and not at all otherwise.
 
+#[cfg(test)]
+mod method_tests;
 mod pass;
 mod plan;
 mod state;
@@ -210,7 +212,7 @@ impl Trainable {
         let AdapterTraining { dropout, seed, .. } = self.adapter_training;
         let seed = (scale.is_some() && dropout > 0.0 && net.lora.is_some()).then(|| {
             net.dropout = Some(dropout);
-            ops::mix(ops::mix(seed).wrapping_add(self.steps))
+            dropout_seed(seed, self.steps)
         });
         let work = |shard: &mut Shard, batches: &[Vec<usize>]| {
             if scale.is_some() && shard.grad.len() < parameters {
@@ -342,6 +344,18 @@ fn check_row(decoder: &Decoder, row: &Sequence) -> Result<(), String> {
     }
 }
 
+/// What tells a row's tokens apart in the step that has this `seed`: the row's tokens and the position. Rows are known by what they
+/// say, not by where they stand, so that order, packs and micro-batches do not matter.
+pub(super) fn dropout_keys(seed: u64, tokens: &[u32]) -> impl Iterator<Item = u64> {
+    let row = tokens.iter().fold(seed, |key, token| ops::mix(key.wrapping_add(u64::from(*token) + 1)));
+    (0..).map(move |position: u64| ops::mix(row.wrapping_add(position)))
+}
+
+/// The seed of a step's masks.
+fn dropout_seed(seed: u64, steps: u64) -> u64 {
+    ops::mix(ops::mix(seed).wrapping_add(steps))
+}
+
 /// Lays the rows one after another; with the step's `seed` for dropout, tokens get keys that depend on their row and place.
 fn pack<'a>(ws: &mut Workspace, rows: impl Iterator<Item = &'a Sequence>, seed: Option<u64>) {
     ws.keys.clear();
@@ -355,9 +369,7 @@ fn pack<'a>(ws: &mut Workspace, rows: impl Iterator<Item = &'a Sequence>, seed: 
         ws.ids.extend_from_slice(&row.tokens[..n]);
         ws.positions.extend(0..n as u32);
         if let Some(seed) = seed {
-            let row =
-                row.tokens.iter().fold(seed, |key, token| ops::mix(key.wrapping_add(u64::from(*token) + 1)));
-            ws.keys.extend((0..n as u64).map(|position| ops::mix(row.wrapping_add(position))));
+            ws.keys.extend(dropout_keys(seed, &row.tokens).take(n));
         }
         ws.rows.push(start..start + n);
         for (i, (token, trained)) in row.tokens.iter().zip(&row.trained).enumerate().skip(1) {
