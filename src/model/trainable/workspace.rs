@@ -136,10 +136,11 @@ impl<M: Memory> Workspace<M> {
         let (n, h) = (self.batch.packed.tokens(), c.hidden);
         let ranks =
             |layer: usize| [0, 1, 2, 3].map(|g| lora.and_then(|a| a.group(layer, g)).map_or(0, |g| g.rank));
-        let mut widest = [0; 4];
-        for layer in 0..c.layers {
-            widest = std::array::from_fn(|g| widest[g].max(ranks(layer)[g]));
-        }
+        let magnitudes = |layer: usize| [0, 1, 2, 3].map(|g| lora.map_or(0, |a| a.magnitudes_of(layer, g)));
+        let widest_of = |of: &dyn Fn(usize) -> [usize; 4]| {
+            (0..c.layers).map(of).fold([0; 4], |most, of| std::array::from_fn(|g| of[g].max(most[g])))
+        };
+        let (widest, most_magnitudes) = (widest_of(&ranks), widest_of(&magnitudes));
         let qk_norm = usize::from(c.qk_norm);
         let widths = [
             (Activation, h),
@@ -155,7 +156,7 @@ impl<M: Memory> Workspace<M> {
         ];
         let bytes: usize = widths
             .into_iter()
-            .chain(widest.map(|rank| (Activation, rank)))
+            .chain(widest.into_iter().chain(most_magnitudes).map(|width| (Activation, width)))
             .map(|(kind, width)| M::bytes(kind) * width)
             .sum();
         let input = M::bytes(Activation) * h;
@@ -171,7 +172,11 @@ impl<M: Memory> Workspace<M> {
         for layer in (0..c.layers).rev() {
             let slot = self.places.slot(layer);
             let saved = &mut self.saved[slot];
-            let ranks = if slot == 0 && self.places.shared > 0 { widest } else { ranks(layer) };
+            let (ranks, magnitudes) = if slot == 0 && self.places.shared > 0 {
+                (widest, most_magnitudes)
+            } else {
+                (ranks(layer), magnitudes(layer))
+            };
             let buffers = [
                 &mut saved.x_mid,
                 &mut saved.r,
@@ -187,8 +192,8 @@ impl<M: Memory> Workspace<M> {
             for (buffer, (kind, width)) in buffers.into_iter().zip(widths) {
                 device.fit(buffer, kind, n * width);
             }
-            for (saved, rank) in saved.linear.iter_mut().zip(ranks) {
-                device.fit_linear(saved, n, rank);
+            for ((saved, rank), magnitudes) in saved.linear.iter_mut().zip(ranks).zip(magnitudes) {
+                device.fit_linear(saved, n, rank, magnitudes);
             }
         }
         let inputs = self.places.input_of(c.layers).max(self.places.input_of(c.layers - 1)) + 1;
@@ -207,6 +212,7 @@ impl<M: Memory> Workspace<M> {
         }
         let targets = self.batch.packed.targets.len();
         device.fit(&mut self.hidden, Activation, targets * h);
+        device.fit_linear_scratch(&mut self.linear, n);
         if backward {
             for (buffer, width) in [
                 (&mut self.d_x, h),
@@ -215,7 +221,6 @@ impl<M: Memory> Workspace<M> {
             ] {
                 device.fit(buffer, Activation, n * width);
             }
-            device.fit_linear_scratch(&mut self.linear, n);
             device.fit(&mut self.d_hidden, Activation, targets * h);
         }
     }
