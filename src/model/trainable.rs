@@ -11,6 +11,8 @@ mod gpu;
 #[cfg(test)]
 mod gpu_tests;
 mod gpu_training;
+#[cfg(test)]
+mod method_tests;
 mod pass;
 mod plan;
 mod state;
@@ -70,8 +72,8 @@ enum Model {
 impl Model {
     fn on_cpu(&self, par: Par) -> Cpu<'_> {
         match self {
-            Self::Lora { decoder, lora } => Cpu { decoder, lora: Some(lora), par },
-            Self::Full(decoder) => Cpu { decoder, lora: None, par },
+            Self::Lora { decoder, lora } => Cpu { decoder, lora: Some(lora), dropout: None, par },
+            Self::Full(decoder) => Cpu { decoder, lora: None, dropout: None, par },
         }
     }
 
@@ -107,10 +109,28 @@ struct Shard {
     loss: f64,
 }
 
+/// What a training step does with an adapter beyond following its gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdapterTraining {
+    /// Share of the adapters' inputs that is dropped, below 1; which ones depends on `seed`, the step, the row's tokens, and on
+    /// nothing else. q, k and v share a mask, gate and up too.
+    pub dropout: f32,
+    pub seed: u64,
+    /// Learning rate of `B` and of magnitudes by that of `A` (LoRA+, Hayou et al. 2024, arXiv:2402.12354).
+    pub loraplus_lr_ratio: f32,
+}
+
+impl Default for AdapterTraining {
+    fn default() -> Self {
+        Self { dropout: 0.0, seed: 0, loraplus_lr_ratio: 1.0 }
+    }
+}
+
 /// A decoder whose adapter, or all of whose parameters, are trained.
 #[derive(Debug)]
 pub struct Trainable {
     model: Model,
+    adapter_training: AdapterTraining,
     threads: usize,
     /// Bytes that activations may take, all threads together.
     activations: usize,
@@ -145,6 +165,7 @@ impl Trainable {
     fn new(model: Model, threads: usize) -> Self {
         Self {
             model,
+            adapter_training: AdapterTraining::default(),
             threads: threads.max(1),
             activations: usize::MAX,
             shards: Vec::new(),
@@ -155,6 +176,13 @@ impl Trainable {
             gpu: None,
             home: true,
         }
+    }
+
+    /// The same with other than the plain training of an adapter.
+    #[must_use]
+    pub fn with_adapter_training(mut self, training: AdapterTraining) -> Self {
+        self.adapter_training = training;
+        self
     }
 
     /// Moves the training of an adapter to a GPU: bf16 activations and base, f32 adapter, one shard.
@@ -258,6 +286,9 @@ impl Trainable {
                 .map_err(|message| ModelError::Request(format!("row {i} of the batch: {message}")))?;
         }
         let trained = rows.iter().filter(|r| r.inputs() > 0).map(|r| r.targets()).sum();
+        let AdapterTraining { dropout, seed, .. } = self.adapter_training;
+        let seed = (scale.is_some() && dropout > 0.0 && self.adapter().is_some())
+            .then(|| dropout_seed(seed, self.steps));
         let lengths: Vec<usize> = rows.iter().map(|row| row.inputs()).collect();
         if let (Some(gpu), Model::Lora { decoder, lora }) = (&mut self.gpu, &self.model) {
             let packs = plan::packs_for_gpu(&lengths);
@@ -270,7 +301,8 @@ impl Trainable {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
         let activations = self.activations / plan.shards.len().max(1);
-        let (device, parameters) = (self.model.on_cpu(plan.inner), self.model.parameters());
+        let (mut device, parameters) = (self.model.on_cpu(plan.inner), self.model.parameters());
+        device.dropout = seed.map(|_| self.adapter_training.dropout);
         let net = Net { device: &device, activations };
         let work = |shard: &mut Shard, batches: &[Vec<usize>]| {
             if scale.is_some() && shard.grad.len() < parameters {
@@ -278,7 +310,7 @@ impl Trainable {
             }
             shard.loss = 0.0;
             for batch in batches {
-                pack(&mut shard.workspace.batch.packed, batch.iter().map(|i| rows[*i]));
+                pack(&mut shard.workspace.batch.packed, batch.iter().map(|i| rows[*i]), seed);
                 let backward = scale.map(|scale| (scale, shard.grad.as_mut_slice()));
                 shard.dirty |= backward.is_some();
                 net.run(&mut shard.workspace, &mut shard.loss, backward);
@@ -355,6 +387,9 @@ impl Trainable {
             let (w, g) = (&mut params[span.clone()], &first.grad[span.clone()]);
             ops::adamw(&settings, self.steps, scale, w, g, &mut self.m[span.clone()], &mut self.v[span], par);
         }
+        if let Model::Lora { decoder, lora } = &mut self.model {
+            lora.refresh(decoder, par);
+        }
     }
 
     /// Ranges of the parameters with the optimizer's settings for each.
@@ -366,6 +401,15 @@ impl Trainable {
                     (p.range(), AdamW { weight_decay, ..*settings })
                 };
                 decoder.tensors().iter().map(of).collect()
+            }
+            Model::Lora { lora, .. } if self.adapter_training.loraplus_lr_ratio != 1.0 => {
+                let faster = AdamW { lr: settings.lr * self.adapter_training.loraplus_lr_ratio, ..*settings };
+                let (mut from, mut spans) = (0, Vec::new());
+                for b in lora.spans_of_b() {
+                    spans.extend([(from..b.start, *settings), (b.clone(), faster)]);
+                    from = b.end;
+                }
+                spans
             }
             _ => vec![(0..self.parameters(), *settings)],
         }
@@ -399,10 +443,23 @@ fn check_row(decoder: &Decoder, row: &Sequence) -> Result<(), String> {
     }
 }
 
-/// Lays the rows one after another.
-fn pack<'a>(packed: &mut Packed, rows: impl Iterator<Item = &'a Sequence>) {
+/// What tells a row's tokens apart in the step that has this `seed`: the row's tokens and the position. Rows are known by what they
+/// say, not by where they stand, so that order, packs and micro-batches do not matter.
+pub(super) fn dropout_keys(seed: u64, tokens: &[u32]) -> impl Iterator<Item = u64> {
+    let row = tokens.iter().fold(seed, |key, token| ops::mix(key.wrapping_add(u64::from(*token) + 1)));
+    (0..).map(move |position: u64| ops::mix(row.wrapping_add(position)))
+}
+
+/// The seed of a step's masks.
+fn dropout_seed(seed: u64, steps: u64) -> u64 {
+    ops::mix(ops::mix(seed).wrapping_add(steps))
+}
+
+/// Lays the rows one after another; with the step's `seed` for dropout, tokens get keys that depend on their row and place.
+fn pack<'a>(packed: &mut Packed, rows: impl Iterator<Item = &'a Sequence>, seed: Option<u64>) {
     packed.ids.clear();
     packed.positions.clear();
+    packed.keys.clear();
     packed.rows.clear();
     packed.predicting.clear();
     packed.targets.clear();
@@ -410,6 +467,9 @@ fn pack<'a>(packed: &mut Packed, rows: impl Iterator<Item = &'a Sequence>) {
         let (start, n) = (packed.ids.len(), row.inputs());
         packed.ids.extend_from_slice(&row.tokens[..n]);
         packed.positions.extend(0..n as u32);
+        if let Some(seed) = seed {
+            packed.keys.extend(dropout_keys(seed, &row.tokens).take(n));
+        }
         packed.rows.push(start..start + n);
         for (i, (token, trained)) in row.tokens.iter().zip(&row.trained).enumerate().skip(1) {
             if *trained {

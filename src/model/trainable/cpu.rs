@@ -4,7 +4,9 @@ use super::device::{Batch, Device, Kind, Memory};
 use crate::model::decoder::{Decoder, LayerAt};
 use crate::model::linear::{Linear, LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
-use crate::ops::{self, Mat, MatMut, Par, RopeTable, Write};
+use crate::ops::{self, Dropout, Mat, MatMut, Par, RopeTable, Write};
+
+const LAYER_GROUPS: usize = 4;
 
 /// The host's memory.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ impl Memory for Host {
 pub(super) struct Cpu<'a> {
     pub decoder: &'a Decoder,
     pub lora: Option<&'a Lora>,
+    /// Rate of dropout on the adapter's inputs, in a training step.
+    pub dropout: Option<f32>,
     pub par: Par,
 }
 
@@ -57,8 +61,10 @@ impl Cpu<'_> {
         self.decoder.slice(at, self.hidden())
     }
 
-    fn group(&self, (layer, group): (usize, usize)) -> Linear<'_> {
-        Linear::new(self.decoder, self.lora, layer, group)
+    fn group<'b>(&'b self, (layer, group): (usize, usize), batch: &'b Batch<RopeTable>) -> Linear<'b> {
+        let stream = (layer * LAYER_GROUPS + group) as u64;
+        let dropout = self.dropout.map(|rate| Dropout { keys: &batch.packed.keys, layer: stream, rate });
+        Linear::new(self.decoder, self.lora, layer, group).with_dropout(dropout)
     }
 
     /// Inputs and outputs of a group.
@@ -83,12 +89,17 @@ impl Device for Cpu<'_> {
         fit(buffer, len);
     }
 
-    fn fit_linear(&self, saved: &mut LinearSaved, n: usize, rank: usize) {
+    fn fit_linear(&self, saved: &mut LinearSaved, n: usize, rank: usize, magnitudes: usize) {
         fit(&mut saved.u, n * rank);
+        fit(&mut saved.v, n * magnitudes);
     }
 
     fn fit_linear_scratch(&self, scratch: &mut LinearScratch, n: usize) {
+        let (c, shape) = (&self.decoder.config, self.decoder.attention_shape());
         fit(&mut scratch.c, n * self.lora.map_or(0, Lora::widest));
+        if self.dropout.is_some() {
+            fit(&mut scratch.dropped, n * c.hidden.max(shape.q_cols()).max(c.ffn));
+        }
     }
 
     fn take(&self, batch: &mut Batch<RopeTable>) {
@@ -140,13 +151,14 @@ impl Device for Cpu<'_> {
     fn linear(
         &self,
         at: (usize, usize),
+        batch: &Batch<RopeTable>,
         x: &Vec<f32>,
         saved: &mut LinearSaved,
+        scratch: &mut LinearScratch,
         y: &mut Vec<f32>,
         residual: Option<&Vec<f32>>,
-        n: usize,
     ) {
-        let (inputs, outputs) = self.widths(at);
+        let ((inputs, outputs), n) = (self.widths(at), batch.packed.tokens());
         let write = match residual {
             Some(residual) => {
                 self.copy(residual, y, n * outputs);
@@ -155,38 +167,49 @@ impl Device for Cpu<'_> {
             None => Write::Set,
         };
         let (x, y) = (Mat::new(x, n, inputs), MatMut::new(y, n, outputs));
-        self.group(at).forward(x, saved, y, write, self.par);
+        self.group(at, batch).forward(x, saved, scratch, y, write, self.par);
     }
 
-    fn linear_again(&self, at: (usize, usize), x: &Vec<f32>, saved: &mut LinearSaved, n: usize) {
-        self.group(at).forward_again(Mat::new(x, n, self.widths(at).0), saved, self.par);
+    fn linear_again(
+        &self,
+        at: (usize, usize),
+        batch: &Batch<RopeTable>,
+        x: &Vec<f32>,
+        saved: &mut LinearSaved,
+        scratch: &mut LinearScratch,
+    ) {
+        let x = Mat::new(x, batch.packed.tokens(), self.widths(at).0);
+        self.group(at, batch).forward_again(x, saved, scratch, self.par);
     }
 
     fn linear_backward_x(
         &self,
         at: (usize, usize),
+        batch: &Batch<RopeTable>,
+        grad: &mut [f32],
         dy: &Vec<f32>,
+        saved: &mut LinearSaved,
         scratch: &mut LinearScratch,
         dx: Option<&mut Vec<f32>>,
-        n: usize,
     ) {
-        let (inputs, outputs) = self.widths(at);
+        let ((inputs, outputs), n) = (self.widths(at), batch.packed.tokens());
         let dx = dx.map(|dx| MatMut::new(dx, n, inputs));
-        self.group(at).backward_x(Mat::new(dy, n, outputs), scratch, dx, self.par);
+        let dy = Mat::new(dy, n, outputs);
+        self.group(at, batch).backward_x(grad, dy, saved, scratch, dx, self.par);
     }
 
     fn linear_backward_weights(
         &self,
         at: (usize, usize),
+        batch: &Batch<RopeTable>,
         grad: &mut [f32],
         dy: &Vec<f32>,
         x: &Vec<f32>,
         saved: &LinearSaved,
-        scratch: &LinearScratch,
-        n: usize,
+        scratch: &mut LinearScratch,
     ) {
-        let (inputs, outputs) = self.widths(at);
-        let (linear, dy, x) = (self.group(at), Mat::new(dy, n, outputs), Mat::new(x, n, inputs));
+        let ((inputs, outputs), n) = (self.widths(at), batch.packed.tokens());
+        let (linear, dy, x) = (self.group(at, batch), Mat::new(dy, n, outputs), Mat::new(x, n, inputs));
         match self.lora {
             Some(_) => linear.backward_adapter(grad, dy, x, saved, scratch, self.par),
             None => linear.backward_full(grad, dy, x, self.par),

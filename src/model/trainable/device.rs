@@ -15,6 +15,8 @@ pub(super) struct Packed {
     /// Ids and positions of the tokens, token ranges of the rows.
     pub ids: Vec<u32>,
     pub positions: Vec<u32>,
+    /// What tells tokens apart for dropout; empty without.
+    pub keys: Vec<u64>,
     pub rows: Vec<Range<usize>>,
     /// Tokens after which a trained token comes, and that token.
     pub predicting: Vec<u32>,
@@ -81,7 +83,8 @@ pub(super) trait Device {
     fn lora(&self) -> Option<&Lora>;
 
     fn fit(&self, buffer: &mut Buffer<Self>, kind: Kind, len: usize);
-    fn fit_linear(&self, saved: &mut LinearSaved<Self>, n: usize, rank: usize);
+    /// For groups of so much rank and so many trained magnitudes.
+    fn fit_linear(&self, saved: &mut LinearSaved<Self>, n: usize, rank: usize, magnitudes: usize);
     fn fit_linear_scratch(&self, scratch: &mut LinearScratch<Self>, n: usize);
     /// Brings the packed batch to the device.
     fn take(&self, batch: &mut BatchOf<Self>);
@@ -109,33 +112,43 @@ pub(super) trait Device {
     fn linear(
         &self,
         at: (usize, usize),
+        batch: &BatchOf<Self>,
         x: &Buffer<Self>,
         saved: &mut LinearSaved<Self>,
+        scratch: &mut LinearScratch<Self>,
         y: &mut Buffer<Self>,
         residual: Option<&Buffer<Self>>,
-        n: usize,
     );
     /// What the backward wants of the forward, once more.
-    fn linear_again(&self, at: (usize, usize), x: &Buffer<Self>, saved: &mut LinearSaved<Self>, n: usize);
-    /// The input's gradient, if it is asked for, and what the weights' gradients want.
+    fn linear_again(
+        &self,
+        at: (usize, usize),
+        batch: &BatchOf<Self>,
+        x: &Buffer<Self>,
+        saved: &mut LinearSaved<Self>,
+        scratch: &mut LinearScratch<Self>,
+    );
+    /// The input's gradient, if it is asked for, and what the weights' gradients want; with DoRA the magnitudes' gradient.
     fn linear_backward_x(
         &self,
         at: (usize, usize),
+        batch: &BatchOf<Self>,
+        grad: &mut Gradient<Self>,
         dy: &Buffer<Self>,
+        saved: &mut LinearSaved<Self>,
         scratch: &mut LinearScratch<Self>,
         dx: Option<&mut Buffer<Self>>,
-        n: usize,
     );
-    /// Adds the gradients of the adapter, or of weight and bias where everything is trained.
+    /// Adds the gradients of the adapter's matrices, or of weight and bias where everything is trained.
     fn linear_backward_weights(
         &self,
         at: (usize, usize),
+        batch: &BatchOf<Self>,
         grad: &mut Gradient<Self>,
         dy: &Buffer<Self>,
         x: &Buffer<Self>,
         saved: &LinearSaved<Self>,
-        scratch: &LinearScratch<Self>,
-        n: usize,
+        scratch: &mut LinearScratch<Self>,
     );
 
     /// q and k norm where the architecture has it (then `qk` becomes q|k before it), then rotation; in place in `qkv`.

@@ -170,7 +170,7 @@ impl Device for OnDevice<'_> {
         self.gpu.fit_as(buffer, len, dtype(kind));
     }
 
-    fn fit_linear(&self, saved: &mut Buffer, n: usize, rank: usize) {
+    fn fit_linear(&self, saved: &mut Buffer, n: usize, rank: usize, _magnitudes: usize) {
         self.gpu.fit_as(saved, n * rank, Dtype::Bf16);
     }
 
@@ -236,13 +236,14 @@ impl Device for OnDevice<'_> {
     fn linear(
         &self,
         at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
         x: &Buffer,
         u: &mut Buffer,
+        _: &mut Buffer,
         y: &mut Buffer,
         residual: Option<&Buffer>,
-        n: usize,
     ) {
-        let linear = self.group(at);
+        let (linear, n) = (self.group(at), batch.packed.tokens());
         let (x, y) = (View::new(x, n, linear.inputs), View::new(y, n, linear.outputs));
         // The residual is added by the product, in f32.
         let addend = residual.map_or(Addend::None, |r| Addend::Other(View::new(r, n, linear.outputs)));
@@ -261,19 +262,28 @@ impl Device for OnDevice<'_> {
         }
     }
 
-    fn linear_again(&self, at: (usize, usize), x: &Buffer, u: &mut Buffer, n: usize) {
-        self.down(at, View::new(x, n, self.group(at).inputs), u);
+    fn linear_again(
+        &self,
+        at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
+        x: &Buffer,
+        u: &mut Buffer,
+        _: &mut Buffer,
+    ) {
+        self.down(at, View::new(x, batch.packed.tokens(), self.group(at).inputs), u);
     }
 
     fn linear_backward_x(
         &self,
         at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
+        _: &mut Buffer,
         dy: &Buffer,
+        _: &mut Buffer,
         c: &mut Buffer,
         dx: Option<&mut Buffer>,
-        n: usize,
     ) {
-        let linear = self.group(at);
+        let (linear, n) = (self.group(at), batch.packed.tokens());
         let dy = View::new(dy, n, linear.outputs);
         let dx = dx.map(|dx| View::new(dx, n, linear.inputs));
         if let Some(dx) = dx {
@@ -295,13 +305,14 @@ impl Device for OnDevice<'_> {
     fn linear_backward_weights(
         &self,
         at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
         grad: &mut Buffer,
         dy: &Buffer,
         x: &Buffer,
         u: &Buffer,
-        c: &Buffer,
-        n: usize,
+        c: &mut Buffer,
     ) {
+        let n = batch.packed.tokens();
         let (linear, Some(group)) = (self.group(at), self.lora.group(at.0, at.1)) else { return };
         let (dy, x) = (View::new(dy, n, linear.outputs), View::new(x, n, linear.inputs));
         let (u, c) = (View::new(u, n, group.rank), View::new(c, n, group.rank));

@@ -190,7 +190,7 @@ impl GpuTraining {
 
 /// Lays rows one after another.
 fn pack(packed: &mut Packed, rows: Vec<&Sequence>) {
-    super::pack(packed, rows.into_iter());
+    super::pack(packed, rows.into_iter(), None);
 }
 
 /// Bytes of a chunk of logits.

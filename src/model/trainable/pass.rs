@@ -67,23 +67,23 @@ impl<D: Device> Net<'_, D> {
         let at = &d.decoder().layout.layers[layer];
         let n = ws.batch.packed.tokens();
         let (slot, input) = (ws.places.slot(layer), ws.places.input_of(layer));
-        let s = &mut ws.saved[slot];
+        let (s, c, batch) = (&mut ws.saved[slot], &mut ws.linear, &ws.batch);
         let [l_qkv, l_o, l_gate_up, l_down] = &mut s.linear;
 
         d.rms_norm(at.attention_norm, &ws.inputs[input], &mut ws.normed, &mut s.r, n);
-        d.linear((layer, QKV), &ws.normed, l_qkv, &mut s.qkv, None, n);
-        d.position(at, &ws.batch, &mut s.qkv, &mut s.qk, &mut s.r_q, &mut s.r_k);
-        d.attention(&ws.batch, &s.qkv, &mut s.mixed, &mut s.lse);
-        d.linear((layer, O), &s.mixed, l_o, &mut s.x_mid, Some(&ws.inputs[input]), n);
+        d.linear((layer, QKV), batch, &ws.normed, l_qkv, c, &mut s.qkv, None);
+        d.position(at, batch, &mut s.qkv, &mut s.qk, &mut s.r_q, &mut s.r_k);
+        d.attention(batch, &s.qkv, &mut s.mixed, &mut s.lse);
+        d.linear((layer, O), batch, &s.mixed, l_o, c, &mut s.x_mid, Some(&ws.inputs[input]));
 
         d.rms_norm(at.ffn_norm, &s.x_mid, &mut ws.normed, &mut s.r_mid, n);
-        d.linear((layer, GATE_UP), &ws.normed, l_gate_up, &mut s.gate_up, None, n);
+        d.linear((layer, GATE_UP), batch, &ws.normed, l_gate_up, c, &mut s.gate_up, None);
         d.swiglu(&s.gate_up, &mut ws.inner, n);
         if output {
             let out = &mut ws.inputs[ws.places.input_of(layer + 1)];
-            d.linear((layer, DOWN), &ws.inner, l_down, out, Some(&s.x_mid), n);
+            d.linear((layer, DOWN), batch, &ws.inner, l_down, c, out, Some(&s.x_mid));
         } else {
-            d.linear_again((layer, DOWN), &ws.inner, l_down, n);
+            d.linear_again((layer, DOWN), batch, &ws.inner, l_down, c);
         }
         s.of = Some(layer);
     }
@@ -127,20 +127,28 @@ impl<D: Device> Net<'_, D> {
         if ws.saved[slot].of != Some(layer) {
             self.layer_forward(layer, ws, false);
         }
-        let (s, c) = (&mut ws.saved[slot], &mut ws.linear);
+        let (s, c, batch) = (&mut ws.saved[slot], &mut ws.linear, &ws.batch);
         let below = |group: usize| stop.is_none_or(|lowest| group > lowest);
 
         // Feed-forward. swiglu's output is only there after its backward, which wants the gradient for it first.
-        d.linear_backward_x((layer, DOWN), &ws.d_x, c, Some(&mut ws.inner), n);
+        d.linear_backward_x((layer, DOWN), batch, grad, &ws.d_x, &mut s.linear[DOWN], c, Some(&mut ws.inner));
         d.swiglu_backward(&mut s.gate_up, &mut ws.inner, n);
-        d.linear_backward_weights((layer, DOWN), grad, &ws.d_x, &ws.inner, &s.linear[DOWN], c, n);
+        d.linear_backward_weights((layer, DOWN), batch, grad, &ws.d_x, &ws.inner, &s.linear[DOWN], c);
         if !below(DOWN) {
             return;
         }
         let d_h = below(GATE_UP).then_some(&mut ws.d_h);
-        d.linear_backward_x((layer, GATE_UP), &s.gate_up, c, d_h, n);
+        d.linear_backward_x((layer, GATE_UP), batch, grad, &s.gate_up, &mut s.linear[GATE_UP], c, d_h);
         d.rms_norm_again(at.ffn_norm, &s.x_mid, &s.r_mid, &mut ws.normed, n);
-        d.linear_backward_weights((layer, GATE_UP), grad, &s.gate_up, &ws.normed, &s.linear[GATE_UP], c, n);
+        d.linear_backward_weights(
+            (layer, GATE_UP),
+            batch,
+            grad,
+            &s.gate_up,
+            &ws.normed,
+            &s.linear[GATE_UP],
+            c,
+        );
         if !below(GATE_UP) {
             return;
         }
@@ -149,19 +157,19 @@ impl<D: Device> Net<'_, D> {
 
         // Attention.
         let d_mixed = below(O).then_some(&mut ws.d_h);
-        d.linear_backward_x((layer, O), &ws.d_x, c, d_mixed, n);
-        d.linear_backward_weights((layer, O), grad, &ws.d_x, &s.mixed, &s.linear[O], c, n);
+        d.linear_backward_x((layer, O), batch, grad, &ws.d_x, &mut s.linear[O], c, d_mixed);
+        d.linear_backward_weights((layer, O), batch, grad, &ws.d_x, &s.mixed, &s.linear[O], c);
         if !below(O) {
             return;
         }
-        d.attention_backward(&ws.batch, &s.qkv, &s.mixed, &s.lse, &ws.d_h, &mut ws.d_qkv);
+        d.attention_backward(batch, &s.qkv, &s.mixed, &s.lse, &ws.d_h, &mut ws.d_qkv);
         let of_norm = full.then_some(&mut *grad);
-        d.position_backward(at, &ws.batch, &mut ws.d_qkv, &s.qk, &s.r_q, &s.r_k, of_norm);
+        d.position_backward(at, batch, &mut ws.d_qkv, &s.qk, &s.r_q, &s.r_k, of_norm);
         let d_h = below(QKV).then_some(&mut ws.d_h);
-        d.linear_backward_x((layer, QKV), &ws.d_qkv, c, d_h, n);
+        d.linear_backward_x((layer, QKV), batch, grad, &ws.d_qkv, &mut s.linear[QKV], c, d_h);
         let x = &ws.inputs[ws.places.input_of(layer)];
         d.rms_norm_again(at.attention_norm, x, &s.r, &mut ws.normed, n);
-        d.linear_backward_weights((layer, QKV), grad, &ws.d_qkv, &ws.normed, &s.linear[QKV], c, n);
+        d.linear_backward_weights((layer, QKV), batch, grad, &ws.d_qkv, &ws.normed, &s.linear[QKV], c);
         if !below(QKV) {
             return;
         }

@@ -42,12 +42,11 @@ impl Trainable {
         match &mut self.model {
             Model::Lora { decoder, lora } => {
                 let saved = Lora::load_peft(dir, decoder)?;
-                if saved.modules != lora.modules {
+                if !lora.restore(saved, decoder) {
                     let message =
                         "holds an adapter of other layers, ranks or scaling than this run's settings ask for";
                     return Err(ModelError::file(dir, message));
                 }
-                lora.params = saved.params;
             }
             Model::Full(decoder) => {
                 let weights = Weights::open(dir)?;

@@ -1,7 +1,7 @@
 //! Buffers of one forward and backward: made once, grown when a batch is larger, never cleared.
 
 use super::device::{Batch, Device, Kind, Memory};
-use super::footprint::{places, ranks, saved_widths, widest_ranks};
+use super::footprint::{OfAdapter, of_adapters, places, saved_widths, widest};
 
 /// What the backward of one layer wants of its forward, beside its input.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl<M: Memory> Workspace<M> {
         let (decoder, lora) = (device.decoder(), device.lora());
         let (c, shape) = (&decoder.config, decoder.attention_shape());
         let (n, h) = (self.batch.packed.tokens(), c.hidden);
-        let (widths, widest) = (saved_widths(decoder), widest_ranks(decoder, lora));
+        let (widths, widest) = (saved_widths(decoder), widest(decoder, lora));
         self.places = places::<M>(decoder, lora, budget, n, backward);
         let slots = self.places.slots(c.layers);
         // Where memory is short, places of a smaller batch before are given back.
@@ -166,7 +166,7 @@ impl<M: Memory> Workspace<M> {
         for layer in (0..c.layers).rev() {
             let slot = self.places.slot(layer);
             let saved = &mut self.saved[slot];
-            let ranks = if slot == 0 && self.places.shared > 0 { widest } else { ranks(lora, layer) };
+            let own = if slot == 0 && self.places.shared > 0 { widest } else { of_adapters(lora, layer) };
             let buffers = [
                 &mut saved.x_mid,
                 &mut saved.r,
@@ -182,8 +182,8 @@ impl<M: Memory> Workspace<M> {
             for (buffer, (kind, width)) in buffers.into_iter().zip(widths) {
                 device.fit(buffer, kind, n * width);
             }
-            for (saved, rank) in saved.linear.iter_mut().zip(ranks) {
-                device.fit_linear(saved, n, rank);
+            for (saved, OfAdapter { rank, magnitudes }) in saved.linear.iter_mut().zip(own) {
+                device.fit_linear(saved, n, rank, magnitudes);
             }
         }
         let inputs = self.places.inputs(c.layers);
@@ -202,6 +202,7 @@ impl<M: Memory> Workspace<M> {
         }
         let targets = self.batch.packed.targets.len();
         device.fit(&mut self.hidden, Activation, targets * h);
+        device.fit_linear_scratch(&mut self.linear, n);
         if backward {
             for (buffer, width) in [
                 (&mut self.d_x, h),
@@ -210,7 +211,6 @@ impl<M: Memory> Workspace<M> {
             ] {
                 device.fit(buffer, Activation, n * width);
             }
-            device.fit_linear_scratch(&mut self.linear, n);
             device.fit(&mut self.d_hidden, Activation, targets * h);
         }
     }
@@ -223,9 +223,18 @@ impl Workspace<super::cpu::Host> {
         let saved = self.saved.iter().flat_map(|s| {
             [&s.x_mid, &s.r, &s.r_mid, &s.qkv, &s.qk, &s.r_q, &s.r_k, &s.mixed, &s.lse, &s.gate_up]
                 .into_iter()
-                .chain(s.linear.iter().map(|l| &l.u))
+                .chain(s.linear.iter().flat_map(|l| [&l.u, &l.v]))
         });
-        let own = [&self.r, &self.normed, &self.inner, &self.d_x, &self.d_h, &self.d_qkv, &self.linear.c];
+        let own = [
+            &self.r,
+            &self.normed,
+            &self.inner,
+            &self.d_x,
+            &self.d_h,
+            &self.d_qkv,
+            &self.linear.c,
+            &self.linear.dropped,
+        ];
         let all = saved.chain(&self.inputs).chain(own).chain([&self.hidden, &self.d_hidden]);
         all.map(Vec::len).sum()
     }

@@ -57,7 +57,8 @@ pub fn run(
     let data = Data { train: &train.examples, dev: &dev.examples };
     ensure!(!data.train.is_empty(), "no row to train on");
     let files = preflight::weights_on_disk(&subject.base);
-    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads };
+    let held = machine::resident().unwrap_or(0);
+    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads, held };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
     reporter.event(EventBody::Preflight(plan.report.clone()))?;
 

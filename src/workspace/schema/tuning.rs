@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
-use crate::domain::settings::{Method, Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::settings::{Recompute, Schedule, Targets, TrainSettings};
 use crate::workspace::config::*;
+use crate::workspace::method;
 use crate::workspace::reader::{Fields, clip};
 
 fn known_stage(fields: &Fields<'_>, key: &str, name: &str, stages: &[Stage]) {
@@ -70,7 +71,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         known_stage(&fields, "stage", stage, stages);
     }
     let objective = fields.choice("objective", &[("sft", "sft")]).map(str::to_owned);
-    let method = read_method(&mut fields);
+    let method = method::read(&mut fields);
     let targets = fields.strings("targets").map(|mut names| match names.len() {
         1 => Targets::One(names.remove(0)),
         _ => Targets::Many(names),
@@ -86,7 +87,12 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         stage: stage.unwrap_or(default.stage),
         prompt: fields.string("prompt").unwrap_or(default.prompt),
         objective: objective.unwrap_or(default.objective),
-        method: method.unwrap_or_default(),
+        method: method.method,
+        rank_pattern: method.rank_pattern,
+        alpha_pattern: method.alpha_pattern,
+        init: method.init,
+        dropout: method.dropout,
+        loraplus_lr_ratio: method.loraplus_lr_ratio,
         rank: fields.count("rank", 1..=65_536).unwrap_or(default.rank),
         alpha: fields.number("alpha", "above 0", |a| a > 0.0).map_or(default.alpha, |a| a as f32),
         targets: targets.unwrap_or(default.targets),
@@ -119,21 +125,4 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
     };
     fields.finish();
     settings
-}
-
-fn read_method(fields: &mut Fields<'_>) -> Option<Method> {
-    let method = fields.choice(
-        "method",
-        &[
-            ("lora", Some(Method::Lora)),
-            ("full", Some(Method::Full)),
-            ("rslora", None),
-            ("dora", None),
-            ("qlora", None),
-        ],
-    )?;
-    if method.is_none() {
-        fields.fault("method", "this version trains with `lora` or `full`");
-    }
-    method
 }

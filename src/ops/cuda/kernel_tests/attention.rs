@@ -16,7 +16,7 @@ fn agrees(shape: &AttentionShape, rows: &[Range<usize>]) -> bool {
         let (out, d_qkv) = (d.new(d_out.len(), Dtype::Bf16), d.new(qkv.len(), Dtype::Bf16));
         let (lse, delta) = (d.new(shape.heads * n, Dtype::F32), d.new(shape.heads * n, Dtype::F32));
         let (heads, kv_heads, dim) = (int(shape.heads), int(shape.kv_heads), int(shape.dim));
-        let sizes = [int(n), heads, kv_heads, dim, int(shape.window.unwrap_or(0))];
+        let sizes = [int(n), heads, kv_heads, dim, int(shape.window.map_or(0, |w| w.min(i32::MAX as usize)))];
         let (name, shared) = kernels.forward;
         let args = [&[at(&x), at(&t), at(&out), at(&lse)][..], &sizes].concat();
         d.try_launch(name, [tiles.len() / 4, shape.heads], [128, 1], shared, &args).unwrap();

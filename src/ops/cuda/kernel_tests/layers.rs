@@ -64,7 +64,7 @@ fn swiglu_and_its_backward_agree_with_the_cpu_far_out_too() {
 
 #[test]
 fn rows_are_gathered_scattered_and_biased_exactly() {
-    for width in [3, 8, 100, 264] {
+    for width in [3, 8, 100, 240] {
         let (table, ids) = (noise(7 * width, 6, 1.0), [4_u32, 0, 6, 1]);
         let (bias, stride) = (noise(width, 7, 1.0), width + 8);
         let y = noise(4 * stride, 8, 1.0);
@@ -78,7 +78,13 @@ fn rows_are_gathered_scattered_and_biased_exactly() {
             d.launch("add_bias", 2, 32, &[at(&biased), at(&b), int(stride), int(4), int(width)]);
             let (f, cast) = (d.f32(&values), d.new(values.len(), Dtype::Bf16));
             d.launch("cast_bf16", 3, 64, &[at(&f), at(&cast), Arg::U64(values.len() as u64)]);
-            [&into, &back, &biased, &cast].map(|b| b.to_f32().unwrap()).into()
+            let columns = d.bf16(&y);
+            let sizes = [int(width), int(stride), int(4), int(width)];
+            d.launch("copy_columns", 2, 32, &[&[at(&into), at(&columns)][..], &sizes].concat());
+            let (masters, scaled) = (d.f32(&values), d.bf16(&y));
+            let sizes = [int(width - 1), int(stride), int(4), int(width - 1), Arg::F32(-0.3)];
+            d.launch("cast_columns", 2, 32, &[&[at(&masters), at(&scaled)][..], &sizes].concat());
+            [&into, &back, &biased, &cast, &columns, &scaled].map(|b| b.to_f32().unwrap()).into()
         }) else {
             return;
         };
@@ -93,6 +99,15 @@ fn rows_are_gathered_scattered_and_biased_exactly() {
         ops::add_bias(columns, &bias);
         assert_eq!(found[2], rounded(&biased));
         assert_eq!(found[3], rounded(&values));
+        let (mut columns, mut scaled) = (y.clone(), y.clone());
+        for i in 0..4 {
+            columns[i * stride..i * stride + width].copy_from_slice(&into[i * width..(i + 1) * width]);
+            for j in 0..width - 1 {
+                scaled[i * stride + j] = bf16::from_f32(-0.3 * values[i * (width - 1) + j]).to_f32();
+            }
+        }
+        assert_eq!(found[4], columns);
+        assert_eq!(found[5], scaled);
     }
 }
 

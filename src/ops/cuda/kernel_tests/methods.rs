@@ -1,29 +1,41 @@
 use super::*;
-use crate::ops::{self, Dropout};
+
+/// As src/ops/dropout.rs has it.
+fn kept(key: u64, layer: u64, column: u32, bound: u32) -> bool {
+    let mix = |x: u64| {
+        let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    };
+    let key = mix(key ^ (layer + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let h = (key as u32).wrapping_add(column.wrapping_mul(0x9E37_79B9));
+    let h = (h ^ (h >> 16)).wrapping_mul(0x7FEB_352D);
+    let h = (h ^ (h >> 15) ^ (key >> 32) as u32).wrapping_mul(0x846C_A68B);
+    h ^ (h >> 16) >= bound
+}
 
 #[test]
 fn dropout_drops_the_same_elements_as_the_cpu() {
-    for n in [1, 8, 37, 1000] {
-        let (x, y) = (noise(n, 1, 2.0), noise(n, 2, 2.0));
-        let mask = Dropout::new(0.25, 0x1234_5678_9abc_def0, (3 << 40) + 17);
+    for (n, width) in [(1, 1), (3, 8), (5, 37), (40, 64)] {
+        let (x, y) = (noise(n * width, 1, 2.0), noise(n * width, 2, 2.0));
+        let keys: Vec<u64> = (0..n as u64).map(|i| (i + 3) << 40 | i * 77).collect();
+        let words: Vec<u32> = keys.iter().flat_map(|k| [*k as u32, (*k >> 32) as u32]).collect();
+        let (layer, bound, factor) = (13, (0.25 * 4_294_967_296.0_f64) as u32, 1.0 / 0.75_f32);
         let Some(found) = in_all_orders(|d| {
-            let (from, set, added) = (d.bf16(&x), d.new(n, Dtype::Bf16), d.bf16(&y));
+            let (from, keys) = (d.bf16(&x), d.u32(&words));
+            let (set, added) = (d.new(n * width, Dtype::Bf16), d.bf16(&y));
             for (into, add) in [(&set, 0), (&added, 1)] {
-                let settings = [
-                    Arg::U32(mask.threshold),
-                    Arg::F32(mask.scale),
-                    Arg::U64(mask.seed),
-                    Arg::U64(mask.stream),
-                ];
-                let args = [&[at(&from), at(into), Arg::U64(n as u64)][..], &settings, &[int(add)]].concat();
+                let mask = [at(&keys), Arg::U64(layer), Arg::U32(bound), Arg::F32(factor)];
+                let args = [&[at(&from), at(into)][..], &mask, &[int(n), int(width), int(add)]].concat();
                 d.launch("dropout", 2, 32, &args);
             }
             vec![set.to_f32().unwrap(), added.to_f32().unwrap()]
         }) else {
             return;
         };
-        let mut wanted = x.clone();
-        ops::dropout(&mask, 0, &mut wanted);
+        let mask =
+            |i: usize| if kept(keys[i / width], layer, (i % width) as u32, bound) { factor } else { 0.0 };
+        let wanted: Vec<f32> = x.iter().enumerate().map(|(i, x)| x * mask(i)).collect();
         assert_eq!(found[0], rounded(&wanted));
         let added: Vec<f32> = y.iter().zip(&wanted).map(|(y, x)| y + x).collect();
         assert_close(&found[1], &added, BF16, "added");
@@ -31,52 +43,65 @@ fn dropout_drops_the_same_elements_as_the_cpu() {
 }
 
 #[test]
-fn dora_norm_scale_and_backward_follow_the_formula() {
+fn dora_norms_forward_and_backward_follow_the_formula() {
     for (rows, outputs, inputs, rank, extra) in [(1, 5, 7, 1, 0), (19, 40, 300, 8, 8), (33, 17, 64, 3, 1)] {
-        let (w, scale, stride) = (noise(outputs * inputs, 1, 1.0), 1.5_f32, outputs + extra);
-        let (a, b, m) = (
+        let (scale, stride) = (1.5_f32, outputs + extra);
+        let (a, mut b, m) = (
             exact_noise(rank * inputs, 2, 0.5),
             exact_noise(outputs * rank, 3, 0.5),
             exact_noise(outputs, 4, 2.0),
         );
-        let (z, dy) = (noise(rows * stride, 5, 1.0), noise(rows * stride, 6, 1.0));
+        let mut w = noise(outputs * inputs, 1, 1.0);
+        // An output without a length.
+        w[inputs..2 * inputs].fill(0.0);
+        b[rank..2 * rank].fill(0.0);
+        let (v, y, dy) =
+            (noise(rows * stride, 5, 1.0), noise(rows * outputs, 6, 1.0), noise(rows * outputs, 7, 1.0));
         let Some(found) = in_all_orders(|d| {
             let (bw, ba, bb, bm) = (d.bf16(&w), d.f32(&a), d.f32(&b), d.f32(&m));
-            let (norm, y, bz, bdy) = (d.new(outputs, Dtype::F32), d.bf16(&z), d.bf16(&z), d.bf16(&dy));
+            let (norm, gain) = (d.new(outputs, Dtype::F32), d.new(outputs, Dtype::F32));
             let sizes = [int(outputs), int(inputs), int(rank), Arg::F32(scale)];
-            let args = [&[at(&bw), at(&ba), at(&bb), at(&norm)][..], &sizes].concat();
+            let args = [&[at(&bw), at(&ba), at(&bb), at(&bm), at(&norm), at(&gain)][..], &sizes].concat();
             d.try_launch("dora_norm", [outputs.div_ceil(8), 1], [256, 1], 32 * rank as u32, &args).unwrap();
-            let sizes = [int(stride), int(rows), int(outputs)];
-            d.launch("dora_scale", 2, 32, &[&[at(&y), at(&bm), at(&norm)][..], &sizes].concat());
+            let (bv, bdy, set, added) = (d.bf16(&v), d.bf16(&dy), d.new(y.len(), Dtype::Bf16), d.bf16(&y));
+            for (into, add) in [(&set, 0), (&added, 1)] {
+                let sizes = [int(stride), int(outputs), int(rows), int(outputs), int(add)];
+                d.launch("dora_forward", 2, 32, &[&[at(&bv), at(into), at(&gain)][..], &sizes].concat());
+            }
             let (parts, dm) = (d.new(3 * outputs, Dtype::F32), d.f32(&vec![1.0; outputs]));
-            let args = [&[at(&bz), at(&bdy), at(&bm), at(&norm), at(&parts)][..], &sizes].concat();
+            let sizes = [int(outputs), int(stride), int(rows), int(outputs)];
+            let args = [&[at(&bdy), at(&bv), at(&gain), at(&parts)][..], &sizes].concat();
             d.try_launch("dora_backward", [outputs.div_ceil(32), 3], [32, 8], 0, &args).unwrap();
-            d.launch("sum_parts", outputs.div_ceil(256), 256, &[at(&parts), at(&dm), int(3), int(outputs)]);
-            [&norm, &y, &bdy, &dm].map(|b| b.to_f32().unwrap()).into()
+            let args = [at(&parts), at(&norm), at(&dm), int(3), int(outputs), int(outputs)];
+            d.launch("dora_magnitude", outputs.div_ceil(256), 256, &args);
+            [&norm, &gain, &set, &added, &bv, &dm].map(|b| b.to_f32().unwrap()).into()
         }) else {
             return;
         };
-        let norm: Vec<f32> = (0..outputs)
-            .map(|o| {
-                let element = |i: usize| {
-                    let low_rank: f64 =
-                        (0..rank).map(|k| f64::from(b[o * rank + k]) * f64::from(a[k * inputs + i])).sum();
-                    f64::from(w[o * inputs + i]) + f64::from(scale) * low_rank
-                };
-                (0..inputs).map(|i| element(i).powi(2)).sum::<f64>().sqrt() as f32
-            })
-            .collect();
+        let norm = |o: usize| {
+            let element = |i: usize| {
+                let sum: f64 =
+                    (0..rank).map(|k| f64::from(b[o * rank + k]) * f64::from(a[k * inputs + i])).sum();
+                f64::from(w[o * inputs + i]) + f64::from(scale) * sum
+            };
+            (0..inputs).map(|i| element(i).powi(2)).sum::<f64>().sqrt() as f32
+        };
+        let norm: Vec<f32> = (0..outputs).map(norm).collect();
+        let gain: Vec<f32> = m.iter().zip(&norm).map(|(m, n)| if *n > 0.0 { m / n } else { 0.0 }).collect();
         assert_close(&found[0], &norm, F32, "norm");
-        let (mut y, mut dz, mut dm) = (z.clone(), dy.clone(), vec![1.0; outputs]);
+        assert_close(&found[1], &gain, F32, "gain");
+        let (mut set, mut added, mut dv, mut dm) = (vec![0.0; y.len()], y, v.clone(), vec![1.0; outputs]);
         for i in 0..rows * outputs {
             let (at, o) = (i / outputs * stride + i % outputs, i % outputs);
-            y[at] *= m[o] / norm[o];
-            dz[at] *= m[o] / norm[o];
-            dm[o] += dy[at] * z[at] / norm[o];
+            set[i] = gain[o] * v[at];
+            added[i] += gain[o] * v[at];
+            dv[at] = gain[o] * dy[i];
+            dm[o] += if norm[o] > 0.0 { dy[i] * v[at] / norm[o] } else { 0.0 };
         }
-        assert_close(&found[1], &y, BF16, "y");
-        assert_close(&found[2], &dz, BF16, "dz");
-        assert_close(&found[3], &dm, F32, "dm");
+        assert_close(&found[2], &set, BF16, "y");
+        assert_close(&found[3], &added, BF16, "y added");
+        assert_close(&found[4], &dv, BF16, "dv");
+        assert_close(&found[5], &dm, F32, "dm");
     }
 }
 

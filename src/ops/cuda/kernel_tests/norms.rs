@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::{self, Mat, MatMut, Par};
+use crate::ops::{self, Mat, MatMut, Par, Rope, RopeTable};
 
 #[test]
 fn rms_norm_its_second_making_and_its_backward_agree_with_the_cpu() {
@@ -71,6 +71,63 @@ fn rms_norm_of_heads_in_place_and_aside_agrees_with_the_cpu() {
             assert_eq!(row[cols..], before[cols..], "columns beside the heads stay");
         }
         assert_close(&found[2], &r, F32, "r");
+        assert_close(&found[3], &dx, BF16, "dx");
+    }
+}
+
+#[test]
+fn norm_and_rotation_in_one_pass_agree_with_the_two_on_the_cpu() {
+    for (n, heads, kv_heads, dim) in
+        [(1, 1, 1, 4), (5, 3, 1, 64), (3, 4, 2, 128), (2, 2, 2, 132), (2, 1, 1, 256)]
+    {
+        let (qk_heads, qk) = (heads + kv_heads, (heads + kv_heads) * dim);
+        let stride = qk + kv_heads * dim;
+        let rope = Rope { frequencies: (0..dim / 2).map(|i| 1.0 / 1.1_f32.powi(i as i32)).collect() };
+        let mut table = RopeTable::default();
+        table.cover(&rope, 40);
+        let mut angles = Vec::new();
+        for position in 0..40 {
+            let all: Vec<f32> = rope.frequencies.iter().map(|f| position as f32 * f).collect();
+            angles.extend(all.iter().map(|a| a.cos()));
+            angles.extend(all.iter().map(|a| a.sin()));
+        }
+        let positions: Vec<u32> = (0..n as u32).map(|i| 39 - i * 7).collect();
+        let (qkv, dy) = (noise(n * stride, 1, 2.0), noise(n * stride, 2, 1.0));
+        let (w_q, w_k) = (noise(dim, 3, 1.0), noise(dim, 4, 1.0));
+        let Some(found) = in_all_orders(|d| {
+            let (x, dx, raw, r) =
+                (d.bf16(&qkv), d.bf16(&dy), d.new(n * qk, Dtype::Bf16), d.new(n * qk_heads, Dtype::F32));
+            let (q, k, t, p) = (d.bf16(&w_q), d.bf16(&w_k), d.f32(&angles), d.u32(&positions));
+            let sizes = [int(stride), int(n), int(heads), int(kv_heads), int(dim)];
+            let inputs = [at(&raw), at(&q), at(&k), at(&r), at(&t), at(&p)];
+            let grid = (n * qk_heads).div_ceil(8);
+            d.launch("norm_rope", grid, 256, &[&[at(&x)][..], &inputs, &sizes, &[Arg::F32(1e-6)]].concat());
+            d.launch("norm_rope_backward", grid, 256, &[&[at(&dx)][..], &inputs, &sizes].concat());
+            [&x, &raw, &r, &dx].map(|b| b.to_f32().unwrap()).into()
+        }) else {
+            return;
+        };
+        let (mut x, mut dx, mut rs) = (qkv.clone(), dy.clone(), vec![0.0; n * qk_heads]);
+        let (mut r_q, mut r_k) = (vec![0.0; n * heads], vec![0.0; n * kv_heads]);
+        let (mut columns, _) = MatMut::new(&mut x, n, stride).split_cols(qk);
+        let (q, k) = columns.rb().split_cols(heads * dim);
+        ops::rms_norm_heads(q, &w_q, 1e-6, &mut r_q);
+        ops::rms_norm_heads(k, &w_k, 1e-6, &mut r_k);
+        ops::rotate(columns, dim, &table, &positions, false, Par::SERIAL);
+        let (mut d, _) = MatMut::new(&mut dx, n, stride).split_cols(qk);
+        ops::rotate(d.rb(), dim, &table, &positions, true, Par::SERIAL);
+        let (d_q, d_k) = d.split_cols(heads * dim);
+        let before = Mat::new(&qkv, n, stride);
+        ops::rms_norm_heads_backward(before.cols(0..heads * dim), &w_q, &r_q, d_q, None);
+        ops::rms_norm_heads_backward(before.cols(heads * dim..qk), &w_k, &r_k, d_k, None);
+        for i in 0..n {
+            rs[i * qk_heads..][..heads].copy_from_slice(&r_q[i * heads..][..heads]);
+            rs[i * qk_heads + heads..][..kv_heads].copy_from_slice(&r_k[i * kv_heads..][..kv_heads]);
+        }
+        assert_close(&found[0], &x, BF16, "rotated");
+        let raw: Vec<f32> = qkv.chunks(stride).flat_map(|row| row[..qk].to_vec()).collect();
+        assert_eq!(found[1], raw);
+        assert_close(&found[2], &rs, F32, "r");
         assert_close(&found[3], &dx, BF16, "dx");
     }
 }
