@@ -195,6 +195,16 @@ impl Trainable {
                 "method = \"full\" is trained on the CPU only; set device = \"cpu\" or another method";
             return Err(ModelError::Request(message.into()));
         };
+        let not_there = [
+            ("DoRA", lora.norms.is_some()),
+            ("PiSSA", lora.start.is_some()),
+            ("dropout", self.adapter_training.dropout > 0.0),
+        ];
+        if let Some((what, _)) = not_there.iter().find(|(_, asked)| *asked) {
+            return Err(ModelError::Request(format!(
+                "{what} is trained on the CPU only; set device = \"cpu\", or train without it"
+            )));
+        }
         let mut gpu = GpuTraining::new(launcher, decoder, lora)?;
         gpu.load(lora.values(), &self.m, &self.v)?;
         self.gpu = Some(Box::new(gpu));
