@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::config::*;
+use super::method;
 use super::problem::nearest;
 use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{EvalSettings, Method, Schedule, StrataSettings, Targets, TrainSettings};
+use crate::domain::settings::{EvalSettings, Schedule, StrataSettings, Targets, TrainSettings};
 
 const MANY: u64 = i64::MAX as u64;
 
@@ -437,7 +438,7 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
         known_stage(&fields, "stage", stage, stages);
     }
     let objective = fields.choice("objective", &[("sft", "sft")]).map(str::to_owned);
-    let method = read_method(&mut fields);
+    let method = method::read(&mut fields);
     let targets = fields.strings("targets").map(|mut names| match names.len() {
         1 => Targets::One(names.remove(0)),
         _ => Targets::Many(names),
@@ -452,7 +453,12 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
         stage: stage.unwrap_or(default.stage),
         prompt: fields.string("prompt").unwrap_or(default.prompt),
         objective: objective.unwrap_or(default.objective),
-        method: method.unwrap_or_default(),
+        method: method.method,
+        rank_pattern: method.rank_pattern,
+        alpha_pattern: method.alpha_pattern,
+        init: method.init,
+        dropout: method.dropout,
+        loraplus_lr_ratio: method.loraplus_lr_ratio,
         rank: fields.count("rank", 1..=65_536).unwrap_or(default.rank),
         alpha: fields.number("alpha", "above 0", |a| a > 0.0).map_or(default.alpha, |a| a as f32),
         targets: targets.unwrap_or(default.targets),
@@ -484,21 +490,4 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
     };
     fields.finish();
     settings
-}
-
-fn read_method(fields: &mut Fields<'_>) -> Option<Method> {
-    let method = fields.choice(
-        "method",
-        &[
-            ("lora", Some(Method::Lora)),
-            ("full", Some(Method::Full)),
-            ("rslora", None),
-            ("dora", None),
-            ("qlora", None),
-        ],
-    )?;
-    if method.is_none() {
-        fields.fault("method", "this version trains with `lora` or `full`");
-    }
-    method
 }

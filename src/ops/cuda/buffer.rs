@@ -24,6 +24,19 @@ impl Buffer {
         Self { owner: None, at: 0, len: 0, dtype }
     }
 
+    /// As [`Buffer::fit`], with a type for what is empty yet.
+    pub fn fit_as(
+        &mut self,
+        launcher: &Arc<dyn Launcher>,
+        len: usize,
+        dtype: Dtype,
+    ) -> Result<(), CudaError> {
+        if self.is_empty() {
+            self.dtype = dtype;
+        }
+        self.fit(launcher, len)
+    }
+
     /// `len` elements of arbitrary content.
     pub fn new(launcher: &Arc<dyn Launcher>, len: usize, dtype: Dtype) -> Result<Self, CudaError> {
         if len == 0 {
@@ -71,14 +84,18 @@ impl Buffer {
         self.len * self.dtype.bytes()
     }
 
-    /// Address of element `offset`, from which at least `count` elements stand.
-    pub fn at(&self, offset: usize, count: usize) -> Address {
-        assert!(
-            offset + count <= self.len,
-            "{count} elements from {offset} in a device buffer of {}",
-            self.len
-        );
-        self.at + (offset * self.dtype.bytes()) as Address
+    /// Address of element `offset`.
+    ///
+    /// # Errors
+    /// Fewer than `count` elements stand from there on.
+    pub fn at(&self, offset: usize, count: usize) -> Result<Address, CudaError> {
+        if offset + count > self.len {
+            return Err(CudaError::call(
+                "device buffer",
+                format!("{count} elements from {offset} on were asked of {} of {:?}", self.len, self.dtype),
+            ));
+        }
+        Ok(self.at + (offset * self.dtype.bytes()) as Address)
     }
 
     pub fn zero(&self) -> Result<(), CudaError> {
@@ -90,7 +107,7 @@ impl Buffer {
     }
 
     fn write(&self, offset: usize, count: usize, bytes: &[u8]) -> Result<(), CudaError> {
-        let to = self.at(offset, count);
+        let to = self.at(offset, count)?;
         match &self.owner {
             // SAFETY: `at` checked that the elements are within the buffer; callers pass as many bytes as those have.
             Some(owner) if count > 0 => unsafe { owner.upload(to, bytes) },
@@ -99,7 +116,7 @@ impl Buffer {
     }
 
     fn read(&self, offset: usize, count: usize, bytes: &mut [u8]) -> Result<(), CudaError> {
-        let from = self.at(offset, count);
+        let from = self.at(offset, count)?;
         match &self.owner {
             // SAFETY: as in `write`.
             Some(owner) if count > 0 => unsafe { owner.download(from, bytes) },
@@ -162,6 +179,12 @@ impl Buffer {
 
     fn wrong(&self, what: &str) -> CudaError {
         CudaError::call("copy", format!("{what} values and a buffer of {:?}", self.dtype))
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::empty(Dtype::Bf16)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Work on a device is asynchronous and its errors come late, so no operation returns one: the first failure is kept, what
 //! follows it does nothing, and [`Gpu::check`] tells it. Activations are bf16, what is summed or trained is f32.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::buffer::Buffer;
@@ -124,7 +125,12 @@ impl Gpu {
         unsafe { self.launcher.launch(&launch) }
     }
 
-    /// Room for `len` elements; what stood there is lost when it grows.
+    /// Room for `len` elements of a type; what stood there is lost when it grows.
+    pub fn fit_as(&self, buffer: &mut Buffer, len: usize, dtype: Dtype) {
+        self.run(|| buffer.fit_as(&self.launcher, len, dtype));
+    }
+
+    /// As [`Gpu::fit_as`] with the type that the buffer has.
     pub fn fit(&self, buffer: &mut Buffer, len: usize) {
         self.run(|| buffer.fit(&self.launcher, len));
     }
@@ -156,15 +162,6 @@ impl Gpu {
         });
     }
 
-    /// Columns of `from` to columns of `to`, both (rows x width) with strides of their own.
-    pub fn copy_columns(&self, to: View<'_>, from: View<'_>) {
-        self.run(|| {
-            let args =
-                [matrix(from)?, matrix(to)?, int(from.stride)?, int(to.stride)?, int(to.rows)?, int(to.cols)?];
-            self.launch("copy_columns", self.strides(to.rows * to.cols), [THREADS, 1], 0, &args)
-        });
-    }
-
     /// `d = alpha a b + addend`.
     pub fn matmul(&self, d: View<'_>, addend: Addend<'_>, alpha: f32, a: View<'_>, b: View<'_>) {
         self.run(|| {
@@ -192,7 +189,9 @@ impl Gpu {
             let (a, b) = (a.operand()?, b.operand()?);
             let output = d.buffer.dtype();
             // SAFETY: the views lie within their buffers, as `address` checked.
-            unsafe { self.launcher.gemm(&Gemm { m, n, k, a, b, c, d: at, ld: d.stride, output, alpha, beta }) }
+            unsafe {
+                self.launcher.gemm(&Gemm { m, n, k, a, b, c, d: at, ld: d.stride, output, alpha, beta })
+            }
         });
     }
 
@@ -231,8 +230,7 @@ impl Gpu {
     /// See [`crate::ops::rms_norm`]; `w` (1 x width).
     pub fn rms_norm(&self, x: View<'_>, w: View<'_>, eps: f32, y: View<'_>, r: &Buffer) {
         self.run(|| {
-            let args =
-                [matrix(x)?, matrix(w)?, matrix(y)?, pointer(r, x.rows)?, int(x.cols)?, Arg::F32(eps)];
+            let args = [matrix(x)?, matrix(w)?, matrix(y)?, pointer(r, x.rows)?, int(x.cols)?, Arg::F32(eps)];
             self.launch("rms_norm", [x.rows, 1], [threads_of_row(x.cols), 1], 0, &args)
         });
     }
@@ -246,7 +244,15 @@ impl Gpu {
     }
 
     /// See [`crate::ops::rms_norm_backward`].
-    pub fn rms_norm_backward(&self, x: View<'_>, w: View<'_>, r: &Buffer, dy: View<'_>, dx: View<'_>, add: bool) {
+    pub fn rms_norm_backward(
+        &self,
+        x: View<'_>,
+        w: View<'_>,
+        r: &Buffer,
+        dy: View<'_>,
+        dx: View<'_>,
+        add: bool,
+    ) {
         self.run(|| {
             let r = pointer(r, x.rows)?;
             let args =
@@ -255,52 +261,67 @@ impl Gpu {
         });
     }
 
-    /// RMSNorm of every head (`w` (1 x dim)) of `x` into `y`, which may be `x`; `r` (rows x heads).
-    pub fn rms_norm_heads(&self, x: View<'_>, w: View<'_>, eps: f32, y: View<'_>, r: &Buffer) {
+    /// RMSNorm of every head of q and k, then their rotation, in place in the columns q|k of `qkv`; `raw` (tokens x q|k) gets what
+    /// stood there and `r` (tokens x heads of both) the inverse root mean squares. `norms` are the weights for q and k.
+    pub fn norm_rope(
+        &self,
+        shape: &AttentionShape,
+        qkv: View<'_>,
+        raw: &Buffer,
+        norms: [View<'_>; 2],
+        eps: f32,
+        r: &Buffer,
+        at: Positions<'_>,
+    ) {
         self.run(|| {
-            let (dim, heads) = (w.cols, x.cols / w.cols.max(1));
-            let args = [
-                matrix(x)?,
-                int(x.stride)?,
-                matrix(w)?,
-                matrix(y)?,
-                int(y.stride)?,
-                pointer(r, x.rows * heads)?,
-                int(x.rows)?,
-                int(heads)?,
-                int(dim)?,
-                Arg::F32(eps),
+            let (n, heads) = (qkv.rows, shape.heads + shape.kv_heads);
+            let mut args = vec![
+                matrix(qkv)?,
+                pointer(raw, n * heads * shape.dim)?,
+                matrix(norms[0])?,
+                matrix(norms[1])?,
+                pointer(r, n * heads)?,
             ];
-            self.launch("rms_norm_heads", [(x.rows * heads).div_ceil(8), 1], [256, 1], 0, &args)
+            args.extend(at.args(n)?);
+            args.extend(head_sizes(shape, qkv)?);
+            args.push(Arg::F32(eps));
+            self.launch("norm_rope", [(n * heads).div_ceil(8), 1], [256, 1], 0, &args)
         });
     }
 
-    /// See [`crate::ops::rms_norm_heads_backward`], without the weight's gradient.
-    pub fn rms_norm_heads_backward(&self, x: View<'_>, w: View<'_>, r: &Buffer, d: View<'_>) {
+    /// Backward of [`Gpu::norm_rope`], in place in `d_qkv`.
+    pub fn norm_rope_backward(
+        &self,
+        shape: &AttentionShape,
+        d_qkv: View<'_>,
+        raw: &Buffer,
+        norms: [View<'_>; 2],
+        r: &Buffer,
+        at: Positions<'_>,
+    ) {
         self.run(|| {
-            let (dim, heads) = (w.cols, x.cols / w.cols.max(1));
-            let args = [
-                matrix(x)?,
-                int(x.stride)?,
-                matrix(w)?,
-                pointer(r, x.rows * heads)?,
-                matrix(d)?,
-                int(d.stride)?,
-                int(x.rows)?,
-                int(heads)?,
-                int(dim)?,
+            let (n, heads) = (d_qkv.rows, shape.heads + shape.kv_heads);
+            let mut args = vec![
+                matrix(d_qkv)?,
+                pointer(raw, n * heads * shape.dim)?,
+                matrix(norms[0])?,
+                matrix(norms[1])?,
+                pointer(r, n * heads)?,
             ];
-            self.launch("rms_norm_heads_backward", [(x.rows * heads).div_ceil(8), 1], [256, 1], 0, &args)
+            args.extend(at.args(n)?);
+            args.extend(head_sizes(shape, d_qkv)?);
+            self.launch("norm_rope_backward", [(n * heads).div_ceil(8), 1], [256, 1], 0, &args)
         });
     }
 
-    /// See [`crate::ops::rotate`]; `table` covers all `positions`.
-    pub fn rotate(&self, x: View<'_>, dim: usize, table: &Buffer, positions: &Buffer, inverse: bool) {
+    /// See [`crate::ops::rotate`].
+    pub fn rotate(&self, x: View<'_>, dim: usize, at: Positions<'_>, inverse: bool) {
         self.run(|| {
+            let [table, positions] = at.args(x.rows)?;
             let args = [
                 matrix(x)?,
-                pointer(table, table.len())?,
-                pointer(positions, x.rows)?,
+                table,
+                positions,
                 int(x.stride)?,
                 int(x.rows)?,
                 int(x.cols / dim.max(1))?,
@@ -328,12 +349,18 @@ impl Gpu {
     }
 
     /// See [`crate::ops::attention`]; `tiles` are [`super::attention_tiles`] of the packed rows.
-    pub fn attention(&self, shape: &AttentionShape, qkv: View<'_>, tiles: &Tiles, out: View<'_>, lse: &Buffer) {
+    pub fn attention(
+        &self,
+        shape: &AttentionShape,
+        qkv: View<'_>,
+        tiles: &Tiles,
+        out: View<'_>,
+        lse: &Buffer,
+    ) {
         self.run(|| {
             let (name, shared) = attention_kernels(shape)?.forward;
             let (qkv, tokens) = (matrix(qkv)?, qkv.rows);
-            let mut args =
-                vec![qkv, tiles.pointer()?, matrix(out)?, pointer(lse, shape.heads * tokens)?];
+            let mut args = vec![qkv, tiles.pointer()?, matrix(out)?, pointer(lse, shape.heads * tokens)?];
             args.extend(attention_sizes(shape, tokens)?);
             self.launch(name, [tiles.count, shape.heads], [128, 1], shared, &args)
         });
@@ -355,7 +382,8 @@ impl Gpu {
             let kernels = attention_kernels(shape)?;
             let tokens = qkv.rows;
             let (lse, delta) = (pointer(lse, shape.heads * tokens)?, pointer(delta, shape.heads * tokens)?);
-            let args = [matrix(out)?, matrix(d_out)?, delta, int(tokens)?, int(shape.heads)?, int(shape.dim)?];
+            let args =
+                [matrix(out)?, matrix(d_out)?, delta, int(tokens)?, int(shape.heads)?, int(shape.dim)?];
             self.launch("attention_delta", [(tokens * shape.heads).div_ceil(8), 1], [256, 1], 0, &args)?;
             let mut args = vec![matrix(qkv)?, tiles.pointer()?, matrix(d_out)?, lse, delta, matrix(d_qkv)?];
             args.extend(attention_sizes(shape, tokens)?);
@@ -407,9 +435,14 @@ impl Gpu {
                 self.matmul(d_hidden.rows(part), Addend::None, 1.0, z, head);
             }
         }
+        self.sum(losses, rows, sum);
+    }
+
+    /// The sum of the first `count` of `values` to one element.
+    pub fn sum(&self, values: &Buffer, count: usize, to: (&Buffer, usize)) {
         self.run(|| {
-            let to = Arg::Pointer(sum.0.at(sum.1, 1)?);
-            self.launch("sum_losses", [1, 1], [1024, 1], 0, &[pointer(losses, rows)?, int(rows)?, to])
+            let to = Arg::Pointer(to.0.at(to.1, 1)?);
+            self.launch("sum_losses", [1, 1], [1024, 1], 0, &[pointer(values, count)?, int(count)?, to])
         });
     }
 
@@ -434,26 +467,32 @@ impl Gpu {
         });
     }
 
-    /// One step on `w`; nothing where `state` (of [`Gpu::clip`]) says that the gradient is not finite.
-    pub fn adamw(&self, w: &Buffer, g: &Buffer, m: &Buffer, v: &Buffer, f: &AdamWFactors, state: &Buffer) {
+    /// One step on a range of parameters, gradient and both moments; nothing where `state` (of [`Gpu::clip`]) says that the
+    /// gradient is not finite.
+    pub fn adamw(&self, buffers: [&Buffer; 4], range: Range<usize>, f: &AdamWFactors, state: &Buffer) {
         self.run(|| {
-            let n = w.len();
-            let args = [
-                pointer(w, n)?,
-                pointer(g, n)?,
-                pointer(m, n)?,
-                pointer(v, n)?,
-                Arg::U64(n as u64),
-                Arg::F32(f.keep),
-                Arg::F32(f.beta1),
-                Arg::F32(f.beta2),
-                Arg::F32(f.rate),
-                Arg::F32(f.root_correction),
-                Arg::F32(f.epsilon),
-                pointer(state, 3)?,
-            ];
-            self.launch("adamw", self.strides(n), [THREADS, 1], 0, &args)
+            let mut args = Vec::with_capacity(12);
+            for buffer in buffers {
+                args.push(Arg::Pointer(buffer.at(range.start, range.len())?));
+            }
+            args.push(Arg::U64(range.len() as u64));
+            args.extend([f.keep, f.beta1, f.beta2, f.rate, f.root_correction, f.epsilon].map(Arg::F32));
+            args.push(pointer(state, 3)?);
+            self.launch("adamw", self.strides(range.len()), [THREADS, 1], 0, &args)
         });
+    }
+}
+
+/// Where rotation looks: the table of a [`crate::ops::RopeTable`] that covers all positions, and each token's position.
+#[derive(Clone, Copy, Debug)]
+pub struct Positions<'a> {
+    pub table: &'a Buffer,
+    pub positions: &'a Buffer,
+}
+
+impl Positions<'_> {
+    fn args(&self, tokens: usize) -> Result<[Arg; 2], CudaError> {
+        Ok([pointer(self.table, self.table.len())?, pointer(self.positions, tokens)?])
     }
 }
 
@@ -483,6 +522,11 @@ fn attention_kernels(shape: &AttentionShape) -> Result<AttentionKernels, CudaErr
             shape.dim
         ))
     })
+}
+
+/// Stride, tokens, heads, heads of keys, dimension.
+fn head_sizes(shape: &AttentionShape, qkv: View<'_>) -> Result<[Arg; 5], CudaError> {
+    Ok([int(qkv.stride)?, int(qkv.rows)?, int(shape.heads)?, int(shape.kv_heads)?, int(shape.dim)?])
 }
 
 fn attention_sizes(shape: &AttentionShape, tokens: usize) -> Result<[Arg; 5], CudaError> {

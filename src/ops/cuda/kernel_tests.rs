@@ -76,7 +76,7 @@ impl Device {
 }
 
 fn at(buffer: &Buffer) -> Arg {
-    Arg::Pointer(buffer.at(0, buffer.len()))
+    Arg::Pointer(buffer.at(0, buffer.len()).unwrap())
 }
 
 fn int(n: usize) -> Arg {

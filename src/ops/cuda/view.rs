@@ -51,7 +51,8 @@ impl<'a> View<'a> {
     /// # Errors
     /// A view that reaches beyond its buffer.
     pub(super) fn address(&self) -> Result<Address, CudaError> {
-        let count = if self.rows == 0 || self.cols == 0 { 0 } else { (self.rows - 1) * self.stride + self.cols };
+        let count =
+            if self.rows == 0 || self.cols == 0 { 0 } else { (self.rows - 1) * self.stride + self.cols };
         self.buffer.at(self.offset, count)
     }
 

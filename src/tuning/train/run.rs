@@ -74,6 +74,7 @@ pub fn run(
     }
 
     let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
+    model.bring_home()?;
     let trained = artifact::write(&inputs.dir.join("artifacts"), settings.method, &model, &subject.base)?;
     drop(model);
     let message = format!("the model of step {used} is in {}", trained.place());
