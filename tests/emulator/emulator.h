@@ -259,12 +259,20 @@ inline void run_block() {
     for (;;) {
         bool progress = false;
         state = state * 1664525u + 1013904223u;
-        for (unsigned step = 0; step < b.threads; ++step) {
-            unsigned i = b.order == 0 ? step : b.order == 1 ? b.threads - 1 - step : (step + (state >> 8)) % b.threads;
-            if (b.fibers[i].state != State::Ready) continue;
-            progress = true;
-            to_fiber(b.fibers[i]);
-            if (!b.error.empty()) return;
+        unsigned n = (unsigned)b.warps.size();
+        for (unsigned step = 0; step < n; ++step) {
+            unsigned warp = b.order == 0 ? step : b.order == 1 ? n - 1 - step : (step + (state >> 8)) % n;
+            // A warp goes as far as it can before another one moves: the greatest lead that one can have over others.
+            for (bool moved = true; moved;) {
+                moved = false;
+                for (unsigned i = 0; i < 32; ++i) {
+                    Fiber& fiber = b.fibers[warp * 32 + (b.order == 0 ? i : 31 - i)];
+                    if (fiber.state != State::Ready) continue;
+                    moved = progress = true;
+                    to_fiber(fiber);
+                    if (!b.error.empty()) return;
+                }
+            }
         }
         if (progress) continue;
         unsigned count[4] = {0, 0, 0, 0};

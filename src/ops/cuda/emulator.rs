@@ -33,13 +33,15 @@ type Entry = unsafe extern "C" fn(
     c_int,
 ) -> *const c_char;
 
-/// The kernels as a library of the host, built once for their content; or why not.
-fn library() -> Result<&'static libloading::Library, &'static str> {
-    static LIBRARY: OnceLock<Result<libloading::Library, String>> = OnceLock::new();
-    LIBRARY.get_or_init(build).as_ref().map_err(String::as_str)
-}
+/// A library of the host, built once for its content; or why not.
+type Library = OnceLock<Result<libloading::Library, String>>;
 
-fn build() -> Result<libloading::Library, String> {
+/// The kernels.
+static LIBRARY: Library = OnceLock::new();
+/// Those that are wrong.
+static BROKEN: Library = OnceLock::new();
+
+fn build(kernels: &[(&str, &str)]) -> Result<libloading::Library, String> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".into());
     let found = Command::new(&compiler).arg("--version").output();
     let version = match found {
@@ -49,7 +51,7 @@ fn build() -> Result<libloading::Library, String> {
     // One file, so that all kernels share the emulator's state; a namespace each, as they are compiled apart for the GPU.
     let mut source = String::from("#include \"common.h\"\n");
     let mut table = String::new();
-    for (file, text) in KERNELS {
+    for (file, text) in kernels {
         let space = file.replace('.', "_");
         source += &format!("namespace {space} {{\n#include \"{file}\"\n}}\n");
         for name in names(text) {
@@ -62,8 +64,9 @@ fn build() -> Result<libloading::Library, String> {
         "const EmulatedKernel emulated_kernels[] = {{\n{table}}};\n\
          const int emulated_kernel_count = sizeof emulated_kernels / sizeof emulated_kernels[0];\n"
     );
-    let files: Vec<(&str, &str)> = KERNELS
-        .into_iter()
+    let files: Vec<(&str, &str)> = kernels
+        .iter()
+        .copied()
         .chain(HEADERS.into_iter().filter(|(name, _)| *name != "device.h"))
         .chain([("device.h", EMULATOR), ("all.cpp", source.as_str())])
         .collect();
@@ -154,7 +157,17 @@ impl Emulator {
     /// None where there is no C++ compiler, which is said; `TUNEBENCH_REQUIRE_EMULATOR` makes that a failure.
     /// `order` is the one in which threads and blocks run: from the first (0), from the last (1), rotated (others).
     pub fn new(order: i32) -> Option<Arc<dyn Launcher>> {
-        match library() {
+        Self::of(LIBRARY.get_or_init(|| build(&KERNELS)), order)
+    }
+
+    /// With the kernels of `tests/emulator/broken.cu` instead.
+    pub fn broken(order: i32) -> Option<Arc<dyn Launcher>> {
+        let kernels = [("broken.cu", include_str!("../../../tests/emulator/broken.cu"))];
+        Self::of(BROKEN.get_or_init(|| build(&kernels)), order)
+    }
+
+    fn of(library: &'static Result<libloading::Library, String>, order: i32) -> Option<Arc<dyn Launcher>> {
+        match library {
             Ok(library) => {
                 // SAFETY: the type is that of emulator_launch; the library is never unloaded.
                 let launch = unsafe { *library.get::<Entry>(b"emulator_launch\0").unwrap() };
