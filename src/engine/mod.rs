@@ -9,6 +9,7 @@
 //! ```
 
 mod board;
+mod branch;
 mod candidates;
 pub mod client;
 mod ingest;

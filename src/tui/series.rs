@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Progress, RunState};
+use crate::domain::steer::Change;
 
 /// One optimizer step on the curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +56,8 @@ pub struct RunSeries {
     /// By row: its gold, and what was said on it, oldest first.
     pub samples: BTreeMap<String, (Option<String>, Vec<SamplePoint>)>,
     pub checkpoints: Vec<(u64, bool)>,
+    /// What was changed in mid-run, and the first step with it.
+    pub changes: Vec<(u64, Change)>,
     pub log: Vec<(u64, Tone, String)>,
     pub state: Option<RunState>,
     pub progress: Option<Progress>,
@@ -108,6 +111,9 @@ impl RunSeries {
                 trained_tokens,
                 ms,
                 rows: _,
+                padding: _,
+                wait_ms: _,
+                losses: _,
             } => {
                 // A resumed run takes some steps again, from its checkpoint on: the new ones replace the old.
                 self.rewind(step);
@@ -128,11 +134,26 @@ impl RunSeries {
                 self.evals.retain(|e| e.step < step);
                 self.evals.push(EvalPoint { step, loss, metrics });
             }
-            EventBody::Sample { step, row, output, gold, correct } => {
+            EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let (known, said) = self.samples.entry(row).or_default();
                 *known = gold.or(known.take());
                 said.retain(|s| s.step < step);
                 said.push(SamplePoint { step, output, correct });
+            }
+            EventBody::Change { step, change } => {
+                // A resumed run does not tell again of a change that it makes again.
+                if !self.changes.contains(&(step, change.clone())) {
+                    self.say(t_ms, Tone::Plain, format!("step {step}: {change}"));
+                    self.changes.push((step, change));
+                }
+            }
+            EventBody::Finding { step, holds, finding } => {
+                let (tone, text) = if holds {
+                    (Tone::Warning, format!("doctor, step {step}: {}: {}", finding.rule, finding.evidence))
+                } else {
+                    (Tone::Plain, format!("doctor, step {step}: no longer {}", finding.rule))
+                };
+                self.say(t_ms, tone, text);
             }
             EventBody::Log { message } => self.say(t_ms, Tone::Plain, message),
             EventBody::Warning { message } => self.say(t_ms, Tone::Warning, message),
@@ -233,8 +254,11 @@ mod tests {
             grad_norm: 1.0,
             tokens: 500,
             trained_tokens: 50,
+            padding: 0,
             ms: 100.0,
+            wait_ms: 0.0,
             rows: vec![],
+            losses: vec![],
         };
         Event { seq, t_ms: 0, body }
     }

@@ -9,7 +9,10 @@ use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{EvalSettings, Method, Schedule, StrataSettings, Targets, TrainSettings};
+use crate::domain::settings::{
+    EvalSettings, Method, RangeSettings, Schedule, StrataSettings, Targets, TrainSettings,
+};
+use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
 
 const MANY: u64 = i64::MAX as u64;
 
@@ -40,6 +43,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         prompt: read_prompt_tuning(tables.table_or_empty("prompt"), &models, &stages),
         trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory")),
         train: read_train(tables.table_or_empty("train"), &stages),
+        lr_range: read_lr_range(tables.table_or_empty("lr_range")),
     };
     tables.finish();
     file.finish();
@@ -481,9 +485,27 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
         keep_checkpoints: fields.count("keep_checkpoints", 1..=10_000).unwrap_or(default.keep_checkpoints),
         fixed_rows: fields.count("fixed_rows", 0..=1000).unwrap_or(default.fixed_rows),
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+        weights: fields.numbers("weights", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w)),
     };
     fields.finish();
     settings
+}
+
+fn read_lr_range(mut fields: Fields<'_>) -> RangeSettings {
+    let default = RangeSettings::default();
+    let expected = "above 0 and at most 10";
+    let valid = |rate: f64| rate > 0.0 && rate <= RATE_MAX;
+    let range = RangeSettings {
+        lr_min: fields.number("lr_min", expected, valid).unwrap_or(default.lr_min),
+        lr_max: fields.number("lr_max", expected, valid).unwrap_or(default.lr_max),
+        steps: fields.whole("steps", 10..=1_000_000).unwrap_or(default.steps),
+    };
+    if range.lr_min >= range.lr_max {
+        let key = if fields.has("lr_min") { "lr_min" } else { "lr_max" };
+        fields.fault(key, &format!("lr_min = {} must be below lr_max = {}", range.lr_min, range.lr_max));
+    }
+    fields.finish();
+    range
 }
 
 fn read_method(fields: &mut Fields<'_>) -> Option<Method> {

@@ -99,7 +99,7 @@ impl App {
         // The one who holds the connection adds the values of the variables that the workspace names.
         self.ask(
             Purpose::Launch(kind),
-            Request::Launch { kind, set, keys: std::collections::BTreeMap::new() },
+            Request::Launch { kind, set, keys: std::collections::BTreeMap::new(), from: None },
         );
     }
 

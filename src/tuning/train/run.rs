@@ -5,14 +5,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::artifact;
 use super::examples;
-use super::fit::{Data, End, Fitted, fit};
+use super::fit::{Data, End, Fitted, Past, fit};
 use super::fixed_rows::FixedRows;
 use super::state::{self, TrainerState};
-use super::subject::Subject;
+use super::subject::{ADAPTER, Subject};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter, RunInputs};
@@ -51,11 +51,20 @@ pub fn run(
         reporter.event(EventBody::Log { message })?;
     }
 
-    let mut model = subject.start(settings, decoder, spec.threads)?;
-    let from = match &inputs.resume_from {
-        Some(newest) => resume(newest, &mut model, reporter)?,
-        None => None,
+    let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
+    let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
+    let state = match (&inputs.resume_from, &start) {
+        (Some(newest), _) => resume(newest, &mut model, reporter)?,
+        (None, Some(start)) => {
+            branch(start, &mut model)?;
+            None
+        }
+        (None, None) => None,
     };
+    if let Some(from) = &spec.from {
+        let message = format!("a branch of {from}: its weights and moments; rows and schedule begin anew");
+        reporter.event(EventBody::Log { message })?;
+    }
     let message = format!(
         "{} rows ({} trained tokens an epoch), {} dev rows, {} trained parameters",
         train.examples.len(),
@@ -68,7 +77,8 @@ pub fn run(
     let fixed =
         FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
     let data = Data { train: &train.examples, dev: &dev.examples };
-    let fitted = fit(&mut model, data, settings, from, &mut |model| fixed.answer(model), reporter)?;
+    let past = Past { state, history: inputs.history.clone() };
+    let fitted = fit(&mut model, data, settings, past, &mut |model| fixed.answer(model), reporter)?;
     if fitted.end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
@@ -94,7 +104,7 @@ pub fn run(
 }
 
 /// What no run could work with. The engine checks the same at launch; a run folder may come from elsewhere.
-fn check(s: &TrainSettings) -> anyhow::Result<()> {
+pub(super) fn check(s: &TrainSettings) -> anyhow::Result<()> {
     ensure!(s.objective == "sft", "objective = \"{}\": `sft` is the only objective yet", s.objective);
     let positive = [
         ("learning_rate", s.learning_rate),
@@ -119,6 +129,17 @@ fn check(s: &TrainSettings) -> anyhow::Result<()> {
         ensure!((0.0..1.0).contains(&value), "{name} = {value}: expected a number from 0 to below 1");
     }
     Ok(())
+}
+
+/// Bring `model` to the weights of the checkpoint in `start`, and the optimizer to its moments where it has the same parameters.
+fn branch(start: &Path, model: &mut Trainable) -> anyhow::Result<()> {
+    state::read(start).context("the checkpoint that this run branches from cannot be used")?;
+    // Merged already: every weight is trained on, and an adapter's moments say nothing of them.
+    if model.adapter().is_none() && start.join(ADAPTER).is_file() {
+        return Ok(());
+    }
+    state::load_model(start, model)
+        .context("a branch keeps method, rank, alpha and targets of the run that it branches from")
 }
 
 /// The state of the newest checkpoint that is whole, loaded into `model`; none when there is none.

@@ -51,6 +51,7 @@ fn spec(stages: Vec<StageCandidate>) -> RunSpec {
         job: Job::Train { train: TrainSettings::default(), eval: EvalSettings::default() },
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages }),
         settings: vec![],
+        from: None,
         rows: vec![],
     }
 }

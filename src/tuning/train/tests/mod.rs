@@ -10,7 +10,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use recorder::{Recorder, steps};
 
-use super::fit::{Data, End, Example, Fitted, Sample, fit, no_samples};
+use super::fit::{Data, End, Example, Fitted, Past, Sample, fit, no_samples};
 use super::state;
 use crate::domain::event::EventBody;
 use crate::domain::report::Control;
@@ -63,7 +63,8 @@ fn examples(n: usize, offset: u32) -> Vec<Example> {
             tokens.push(tokens[prompt - 1] + 1);
             tokens.push(0);
             let trained = (0..tokens.len()).map(|t| t >= prompt).collect();
-            Example { row: format!("row-{i}"), sequence: Sequence { tokens, trained } }
+            let stratum = Some(if i % 3 == 0 { "threes" } else { "others" }.to_owned());
+            Example { row: format!("row-{i}"), stratum, sequence: Sequence { tokens, trained } }
         })
         .collect()
 }
@@ -104,7 +105,8 @@ impl Runs {
             }
         };
         let data = Data { train: &self.train, dev: &self.dev };
-        fit(&mut model, data, settings, from, &mut no_samples, recorder)
+        let past = Past { state: from, history: recorder.events.clone() };
+        fit(&mut model, data, settings, past, &mut no_samples, recorder)
     }
 }
 
@@ -332,10 +334,11 @@ fn fixed_rows_are_answered_at_every_evaluation_and_their_failure_is_only_a_warni
             output: format!("answer {asked}"),
             gold: None,
             correct: Some(false),
+            ended: Some(true),
         }])
     };
     let data = Data { train: &runs.train, dev: &runs.dev };
-    fit(&mut model(1), data, &settings(), None, &mut answer, &mut recorder).unwrap();
+    fit(&mut model(1), data, &settings(), Past::default(), &mut answer, &mut recorder).unwrap();
     let samples: Vec<u64> = recorder
         .events
         .iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::super::fit::{Data, Example, fit, no_samples};
+use super::super::fit::{Data, Example, Past, fit, no_samples};
 use super::super::order::Order;
 use super::recorder::Recorder;
 use crate::domain::event::EventBody;
@@ -83,7 +83,7 @@ fn twenty_steps_have_the_losses_of_peft_and_torch() {
         for (place, row) in places.into_iter().zip(step.micro_batches.iter().flatten()) {
             let trained = row.trained.iter().map(|&t| t == 1).collect();
             let sequence = Sequence { tokens: row.tokens.clone(), trained };
-            train[place] = Some(Example { row: place.to_string(), sequence });
+            train[place] = Some(Example { row: place.to_string(), stratum: None, sequence });
         }
     }
     let train: Vec<Example> = train.into_iter().map(Option::unwrap).collect();
@@ -92,8 +92,15 @@ fn twenty_steps_have_the_losses_of_peft_and_torch() {
     let lora = Lora::load_peft(&dir.join("adapter_start"), &decoder).unwrap();
     let mut model = Trainable::lora(Arc::clone(&decoder), lora, 2).unwrap();
     let mut recorder = Recorder::new();
-    fit(&mut model, Data { train: &train, dev: &[] }, &settings, None, &mut no_samples, &mut recorder)
-        .unwrap();
+    fit(
+        &mut model,
+        Data { train: &train, dev: &[] },
+        &settings,
+        Past::default(),
+        &mut no_samples,
+        &mut recorder,
+    )
+    .unwrap();
 
     let taken: Vec<(f64, f64, f64)> = recorder
         .events
