@@ -80,9 +80,9 @@ impl App {
             Action::ImportData => {
                 self.ask(Purpose::Import, Request::Import { force: true });
             }
-            Action::BuildStrata => self.launch(RunKind::Strata, Vec::new()),
+            Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
             Action::LaunchTrain => {
-                let like = self.shown_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
+                let like = self.shown_run().and_then(|id| self.run(&id).map(|r| self.settings_like(r)));
                 self.layers.push(Layer::Form(Form::train(like.as_deref().unwrap_or_default())));
             }
             Action::LaunchEval => {
@@ -95,11 +95,11 @@ impl App {
         true
     }
 
-    pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>) {
+    pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>, from: Option<String>) {
         // The one who holds the connection adds the values of the variables that the workspace names.
         self.ask(
             Purpose::Launch(kind),
-            Request::Launch { kind, set, keys: std::collections::BTreeMap::new(), from: None },
+            Request::Launch { kind, set, keys: std::collections::BTreeMap::new(), from },
         );
     }
 
@@ -241,12 +241,18 @@ impl App {
             }
             Choice::ShowRun(run) => self.show_training(run),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
+            Choice::Remedy(run, remedy) => self.remedy(run, remedy),
         }
     }
 
     fn submitted(&mut self, purpose: FormPurpose, values: Vec<(String, String)>) {
         match purpose {
-            FormPurpose::Launch(kind) => self.launch(kind, values),
+            FormPurpose::Launch(kind) => self.launch(kind, values, None),
+            FormPurpose::Steer(run) => self.steer_submitted(run, values),
+            FormPurpose::Branch => {
+                let (from, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "from");
+                self.launch(RunKind::Train, set, from.into_iter().next().map(|(_, from)| from));
+            }
             FormPurpose::ImportOutcomes => {
                 let value = |name: &str| {
                     values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default()

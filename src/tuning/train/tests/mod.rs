@@ -3,6 +3,7 @@
 mod mask;
 mod peft;
 mod recorder;
+mod steer;
 
 use std::path::Path;
 use std::sync::Arc;
