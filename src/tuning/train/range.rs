@@ -148,7 +148,7 @@ pub fn sweep(
     ensure!(!train.is_empty(), "no row to train on");
     let mut order = Order::new(train.len(), settings);
     let mut points: Vec<Point> = Vec::new();
-    let (mut mean, mut mass, mut first, mut lowest) = (0.0, 0.0, None, f64::INFINITY);
+    let mut watch = Watch::default();
     for step in 1..=range.steps {
         let begun = Instant::now();
         let batches = order.step(step, |row| train.get(row).map_or(0, |e| e.sequence.tokens.len()));
@@ -190,16 +190,36 @@ pub fn sweep(
             rows: examples().map(|e| e.row.clone()).collect(),
             losses: Vec::new(),
         })?;
-        mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss;
-        mass = SMOOTHING * mass + (1.0 - SMOOTHING);
-        let smoothed = mean / mass;
-        lowest = smoothed.min(lowest);
-        let first = *first.get_or_insert(smoothed);
-        if points.len() > SETTLE && smoothed > 4.0 * lowest && smoothed > first {
+        if watch.diverges(loss) {
             return Ok((points, End::Diverged));
         }
     }
     Ok((points, End::Whole))
+}
+
+/// Tells divergence while the test runs, by a moving average of the losses, corrected for its start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    seen: usize,
+    mean: f64,
+    mass: f64,
+    first: f64,
+    lowest: f64,
+}
+
+impl Watch {
+    /// The loss is above four times its lowest (fastai's rule), and above where it began: a low loss wavers by more than itself.
+    fn diverges(&mut self, loss: f64) -> bool {
+        self.mean = SMOOTHING * self.mean + (1.0 - SMOOTHING) * loss;
+        self.mass = SMOOTHING * self.mass + (1.0 - SMOOTHING);
+        let smoothed = self.mean / self.mass;
+        if self.seen == 0 {
+            (self.first, self.lowest) = (smoothed, smoothed);
+        }
+        self.seen += 1;
+        self.lowest = self.lowest.min(smoothed);
+        self.seen > SETTLE && smoothed > 4.0 * self.lowest && smoothed > self.first
+    }
 }
 
 /// What the curve suggests; none where the loss does not fall beyond its noise.
@@ -251,6 +271,20 @@ mod tests {
 
     fn range() -> RangeSettings {
         RangeSettings { lr_min: 1e-6, lr_max: 1.0, steps: 100 }
+    }
+
+    #[test]
+    fn a_loss_far_above_its_lowest_and_its_first_diverges_and_a_spike_does_not() {
+        let ends = |losses: &mut dyn Iterator<Item = f64>| {
+            let mut watch = Watch::default();
+            losses.position(|loss| watch.diverges(loss))
+        };
+        let falls = |n: usize| (0..n).map(|i| 2.0 * 0.9_f64.powi(i as i32) + 0.1);
+        assert_eq!(ends(&mut falls(60)), None);
+        assert_eq!(ends(&mut falls(60).chain([9.0]).chain(falls(60).skip(50))), None, "one spike");
+        let at = ends(&mut falls(60).chain((0..40).map(f64::from)));
+        assert!(at.is_some_and(|at| (63..80).contains(&at)), "{at:?}");
+        assert_eq!(ends(&mut falls(60).chain([1.5; 100])), None, "not above where it began");
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn a_branch_begins_with_its_parents_weights_and_moments() {
 }
 
 #[test]
-fn a_range_test_takes_the_steps_of_training_and_ends_where_the_loss_diverges() {
+fn a_range_test_takes_the_steps_of_training_and_keeps_nothing() {
     let runs = Runs::new();
     let mut training = Recorder::new();
     runs.go(&settings(), &mut training, 1).unwrap();
@@ -159,14 +159,13 @@ fn a_range_test_takes_the_steps_of_training_and_ends_where_the_loss_diverges() {
             .collect()
     };
     let mut recorder = Recorder::new();
-    let range = RangeSettings { lr_min: 1e-5, lr_max: 1000.0, steps: 80 };
+    let range = RangeSettings { lr_min: 1e-5, lr_max: 1.0, steps: 80 };
     let (points, end) = range::sweep(&mut model(1), &runs.train, &settings(), &range, &mut recorder).unwrap();
-    assert_eq!(end, range::End::Diverged, "{points:?}");
-    assert!(points.len() < 80);
+    assert_eq!((end, points.len()), (range::End::Whole, 80));
     assert_eq!(rows(&recorder.events)[..20], rows(&training.events)[..]);
     assert_eq!(points[0].1, steps(&training.events)[0].1, "the first loss is that of training");
     let found = range::suggest(&points).unwrap();
-    assert!((1e-3..1.0).contains(&found.suggested), "{found:?}");
+    assert!((2e-3..0.1).contains(&found.suggested), "{found:?}");
     assert_eq!(recorder.kept(), [0u64; 0], "no checkpoint");
     // Half of the curve is a curve; cancelled is none.
     for (control, want) in [(Control::Stop, range::End::Stopped), (Control::Cancel, range::End::Cancelled)] {
