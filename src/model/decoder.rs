@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::config::{ModelConfig, RopeScaling};
 use super::weights::Weights;
 use super::{ModelError, write};
-use crate::ops::{AttentionShape, Mat, Rope};
+use crate::ops::{AttentionShape, Mat, Rope, Weight};
 
 /// A tensor of the checkpoint within the parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +46,6 @@ pub(super) struct LinearAt {
 }
 
 impl LinearAt {
-    pub fn weight<'a>(&self, params: &'a [f32]) -> Mat<'a> {
-        Mat::new(&params[self.weight..], self.outputs, self.inputs)
-    }
-
     pub fn bias<'a>(&self, params: &'a [f32]) -> Option<&'a [f32]> {
         self.bias.map(|b| &params[b..b + self.outputs])
     }
@@ -236,6 +232,11 @@ impl Decoder {
 
     pub(super) fn slice(&self, offset: usize, len: usize) -> &[f32] {
         &self.params[offset..offset + len]
+    }
+
+    /// The weight of a group of linear layers, in whatever form it is kept.
+    pub(super) fn weight(&self, at: &LinearAt) -> Weight<'_> {
+        Weight::F32(Mat::new(&self.params[at.weight..], at.outputs, at.inputs))
     }
 
     pub(super) fn embedding(&self) -> Mat<'_> {

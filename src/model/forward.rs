@@ -1,8 +1,9 @@
 //! Inference: new tokens of one or many sequences through all layers, over their caches.
 
 use super::ModelError;
-use super::decoder::{Decoder, LinearAt};
+use super::decoder::Decoder;
 use super::kv_cache::KvCache;
+use super::linear::{Linear, LinearSaved};
 use super::lora::Lora;
 use crate::ops::{self, LoraGroup, Mat, MatMut, Par, Write};
 
@@ -16,30 +17,9 @@ pub struct Feed<'a> {
     pub cache: &'a mut KvCache,
 }
 
-/// `y (=|+=) x W^T + bias + adapter`; `u` is scratch of at least `tokens * rank`.
-pub(super) fn linear(
-    params: &[f32],
-    at: &LinearAt,
-    adapter: Option<(&LoraGroup, &[f32])>,
-    x: Mat<'_>,
-    u: &mut [f32],
-    mut y: MatMut<'_>,
-    write: Write,
-    par: Par,
-) {
-    ops::matmul(y.rb(), write, 1.0, x, at.weight(params).t(), par);
-    if let Some(bias) = at.bias(params) {
-        ops::add_bias(y.rb(), bias);
-    }
-    if let Some((group, values)) = adapter {
-        let u = MatMut::new(u, x.n_rows(), group.rank);
-        ops::lora_forward(group, values, x, u, y, par);
-    }
-}
-
 impl Lora {
-    pub(super) fn group(&self, layer: usize, group: usize) -> Option<(&LoraGroup, &[f32])> {
-        self.groups[layer][group].as_ref().map(|g| (g, self.params.as_slice()))
+    pub(super) fn group(&self, layer: usize, group: usize) -> Option<&LoraGroup> {
+        self.groups[layer][group].as_ref()
     }
 
     /// The largest rank of a group.
@@ -148,7 +128,7 @@ impl Decoder {
     /// One pass: hidden states after the last norm (tokens x hidden).
     fn pass(&self, feeds: &mut [Feed<'_>], parts: &[Part], adapter: Option<&Lora>, par: Par) -> Vec<f32> {
         let (c, shape) = (&self.config, self.attention_shape());
-        let (params, h) = (self.params.as_slice(), c.hidden);
+        let h = c.hidden;
         let (mut ids, mut positions) = (Vec::new(), Vec::new());
         for part in parts {
             let feed = &mut feeds[part.feed];
@@ -164,14 +144,14 @@ impl Decoder {
         let mut head_r = vec![0f32; if c.qk_norm { n * c.heads } else { 0 }];
         let (mut qkv, mut mixed) = (vec![0f32; n * shape.qkv_cols()], vec![0f32; n * shape.q_cols()]);
         let (mut gate_up, mut inner) = (vec![0f32; n * 2 * c.ffn], vec![0f32; n * c.ffn]);
-        let mut u = vec![0f32; n * adapter.map_or(0, Lora::widest)];
+        let mut saved = LinearSaved { u: vec![0f32; n * adapter.map_or(0, Lora::widest)] };
         ops::embedding(self.embedding(), &ids, MatMut::new(&mut x, n, h));
         for (layer, at) in self.layout.layers.iter().enumerate() {
-            let lora = |group: usize| adapter.and_then(|a| a.group(layer, group));
+            let linear = |group: usize| Linear::new(self, adapter, layer, group);
             let norm = self.slice(at.attention_norm, h);
             ops::rms_norm(Mat::new(&x, n, h), norm, c.rms_eps, MatMut::new(&mut normed, n, h), &mut r, par);
             let (hidden, out) = (Mat::new(&normed, n, h), MatMut::new(&mut qkv, n, shape.qkv_cols()));
-            linear(params, &at.linears[0], lora(0), hidden, &mut u, out, Write::Set, par);
+            linear(0).forward(hidden, &mut saved, out, Write::Set, par);
             let (mut q, rest) = MatMut::new(&mut qkv, n, shape.qkv_cols()).split_cols(shape.q_cols());
             let (mut k, v) = rest.split_cols(shape.kv_cols());
             if let Some((q_norm, k_norm)) = at.qk_norm {
@@ -192,14 +172,14 @@ impl Decoder {
                 row += new;
             }
             let (hidden, out) = (Mat::new(&mixed, n, shape.q_cols()), MatMut::new(&mut x, n, h));
-            linear(params, &at.linears[1], lora(1), hidden, &mut u, out, Write::Add, par);
+            linear(1).forward(hidden, &mut saved, out, Write::Add, par);
             let norm = self.slice(at.ffn_norm, h);
             ops::rms_norm(Mat::new(&x, n, h), norm, c.rms_eps, MatMut::new(&mut normed, n, h), &mut r, par);
             let (hidden, out) = (Mat::new(&normed, n, h), MatMut::new(&mut gate_up, n, 2 * c.ffn));
-            linear(params, &at.linears[2], lora(2), hidden, &mut u, out, Write::Set, par);
+            linear(2).forward(hidden, &mut saved, out, Write::Set, par);
             ops::swiglu(Mat::new(&gate_up, n, 2 * c.ffn), MatMut::new(&mut inner, n, c.ffn), par);
             let (hidden, out) = (Mat::new(&inner, n, c.ffn), MatMut::new(&mut x, n, h));
-            linear(params, &at.linears[3], lora(3), hidden, &mut u, out, Write::Add, par);
+            linear(3).forward(hidden, &mut saved, out, Write::Add, par);
         }
         for part in parts {
             feeds[part.feed].cache.advance(part.tokens.len());

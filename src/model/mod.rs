@@ -10,6 +10,7 @@ pub mod generate;
 pub mod hub;
 pub mod info;
 pub mod kv_cache;
+mod linear;
 pub mod lora;
 mod lora_peft;
 #[cfg(test)]

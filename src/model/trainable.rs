@@ -56,10 +56,10 @@ enum Model {
 }
 
 impl Model {
-    fn net(&self, par: Par) -> Net<'_> {
+    fn net(&self, activations: usize, par: Par) -> Net<'_> {
         match self {
-            Self::Lora { decoder, lora } => Net { decoder, lora: Some(lora), par },
-            Self::Full(decoder) => Net { decoder, lora: None, par },
+            Self::Lora { decoder, lora } => Net { decoder, lora: Some(lora), activations, par },
+            Self::Full(decoder) => Net { decoder, lora: None, activations, par },
         }
     }
 
@@ -100,6 +100,8 @@ struct Shard {
 pub struct Trainable {
     model: Model,
     threads: usize,
+    /// Bytes that activations may take, all threads together.
+    activations: usize,
     /// The first one's gradient collects the others'.
     shards: Vec<Shard>,
     /// AdamW's first and second moments; empty before the first step.
@@ -124,7 +126,21 @@ impl Trainable {
     }
 
     fn new(model: Model, threads: usize) -> Self {
-        Self { model, threads: threads.max(1), shards: Vec::new(), m: Vec::new(), v: Vec::new(), steps: 0 }
+        Self {
+            model,
+            threads: threads.max(1),
+            activations: usize::MAX,
+            shards: Vec::new(),
+            m: Vec::new(),
+            v: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    /// Grants the activations of all threads this many bytes: layers that do not fit are computed again in the backward.
+    /// Zero computes all of them again; without a grant all are kept. The gradient is the same, bit for bit.
+    pub fn grant_activations(&mut self, bytes: usize) {
+        self.activations = bytes;
     }
 
     /// The model: the frozen base, or the one in training.
@@ -173,7 +189,8 @@ impl Trainable {
         if self.shards.len() < plan.shards.len() {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
-        let (net, parameters) = (self.model.net(plan.inner), self.model.parameters());
+        let activations = self.activations / plan.shards.len().max(1);
+        let (net, parameters) = (self.model.net(activations, plan.inner), self.model.parameters());
         let work = |shard: &mut Shard, batches: &[Vec<usize>]| {
             if scale.is_some() && shard.grad.len() < parameters {
                 shard.grad = vec![0.0; parameters];

@@ -23,13 +23,14 @@ pub(crate) mod simd;
 mod swiglu;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionShape, attention, attention_backward, attention_cached};
 pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_backward};
 pub use embedding::{embedding, embedding_backward};
 pub use grad_norm::squared_norm;
-pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_forward};
+pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_down, lora_forward};
 pub use mat::{Mat, MatMut};
 pub use matmul::{Write, add_bias, bias_backward, matmul};
 pub use par::Par;
@@ -39,3 +40,4 @@ pub use rms_norm::{
 };
 pub use rope::{Rope, RopeTable, rotate};
 pub use swiglu::{swiglu, swiglu_backward};
+pub use weight::{Weight, linear, linear_backward_x};

@@ -1,12 +1,16 @@
 //! Forward and backward of whole blocks by hand over one thread's buffers.
 //!
+//! Each layer's input is kept; the rest of its activations is kept as far as the memory that was granted reaches, from the top
+//! layer down, and otherwise made again by the same operations before the layer's backward (Chen et al. 2016,
+//! arXiv:1604.06174): the gradient is the same bit for bit.
+//!
 //! The residual stream's gradient `d_x` runs backwards through the layers and every branch adds to it. What is cheap to make
 //! again (normalized states, swiglu's output) is not kept. Frozen weights get no gradient, and the backward ends at the
 //! lowest layer that is trained.
 
 use super::workspace::{Saved, Workspace};
-use crate::model::decoder::{Decoder, LayerAt, LinearAt};
-use crate::model::forward::linear;
+use crate::model::decoder::{Decoder, LayerAt};
+use crate::model::linear::{Linear, LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
 use crate::ops::{self, Mat, MatMut, Par, Write};
 
@@ -15,6 +19,8 @@ use crate::ops::{self, Mat, MatMut, Par, Write};
 pub(super) struct Net<'a> {
     pub decoder: &'a Decoder,
     pub lora: Option<&'a Lora>,
+    /// Bytes that one thread's activations may take; layers beyond it are computed again in the backward.
+    pub activations: usize,
     pub par: Par,
 }
 
@@ -27,11 +33,8 @@ const DOWN: usize = 3;
 impl Net<'_> {
     /// Sum of the losses of the packed batch; with `scale` and a gradient, adds `scale * d(loss)` to it.
     pub fn run(&self, ws: &mut Workspace, backward: Option<(f32, &mut [f32])>) -> f64 {
-        let layers = self.decoder.config.layers;
-        // Without a backward, layers write in turn into the same buffers.
-        let keep = if backward.is_some() { layers } else { layers.min(2) };
-        ws.fit(self.decoder, self.lora, keep, backward.is_some());
-        self.forward(ws, keep);
+        ws.fit(self.decoder, self.lora, self.activations, backward.is_some());
+        self.forward(ws);
         self.gather(ws);
         let (config, n) = (&self.decoder.config, ws.targets.len());
         let hidden = Mat::new(&ws.hidden, n, config.hidden);
@@ -64,89 +67,56 @@ impl Net<'_> {
         loss
     }
 
-    fn forward(&self, ws: &mut Workspace, keep: usize) {
+    fn forward(&self, ws: &mut Workspace) {
         let d = self.decoder;
-        let (c, shape, params, par) = (&d.config, d.attention_shape(), d.params.as_slice(), self.par);
-        let (n, h) = (ws.ids.len(), c.hidden);
-        ops::embedding(d.embedding(), &ws.ids, MatMut::new(&mut ws.saved[0].x, n, h));
-        for (layer, at) in d.layout.layers.iter().enumerate() {
-            let adapter = |group: usize| self.lora.and_then(|a| a.group(layer, group));
-            // Where the layer's output goes: the next layer's input.
-            let last = layer + 1 == c.layers;
-            let mut x_out =
-                std::mem::take(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x });
-            let s = &mut ws.saved[layer % keep];
-
-            let norm = d.slice(at.attention_norm, h);
-            ops::rms_norm(
-                Mat::new(&s.x, n, h),
-                norm,
-                c.rms_eps,
-                MatMut::new(&mut ws.normed, n, h),
-                &mut s.r,
-                par,
-            );
-            let out = MatMut::new(&mut s.qkv, n, shape.qkv_cols());
-            linear(
-                params,
-                &at.linears[QKV],
-                adapter(QKV),
-                Mat::new(&ws.normed, n, h),
-                &mut s.u[QKV],
-                out,
-                Write::Set,
-                par,
-            );
-            self.position(at, s, &ws.table, &ws.positions);
-            let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
-            ops::attention(
-                &shape,
-                qkv,
-                &ws.rows,
-                MatMut::new(&mut s.mixed, n, shape.q_cols()),
-                &mut s.lse,
-                par,
-            );
-            s.x_mid[..n * h].copy_from_slice(&s.x[..n * h]);
-            let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
-            linear(params, &at.linears[O], adapter(O), mixed, &mut s.u[O], out, Write::Add, par);
-
-            let norm = d.slice(at.ffn_norm, h);
-            ops::rms_norm(
-                Mat::new(&s.x_mid, n, h),
-                norm,
-                c.rms_eps,
-                MatMut::new(&mut ws.normed, n, h),
-                &mut s.r_mid,
-                par,
-            );
-            let out = MatMut::new(&mut s.gate_up, n, 2 * c.ffn);
-            linear(
-                params,
-                &at.linears[GATE_UP],
-                adapter(GATE_UP),
-                Mat::new(&ws.normed, n, h),
-                &mut s.u[GATE_UP],
-                out,
-                Write::Set,
-                par,
-            );
-            ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), MatMut::new(&mut ws.inner, n, c.ffn), par);
-            x_out[..n * h].copy_from_slice(&s.x_mid[..n * h]);
-            let (inner, out) = (Mat::new(&ws.inner, n, c.ffn), MatMut::new(&mut x_out, n, h));
-            linear(params, &at.linears[DOWN], adapter(DOWN), inner, &mut s.u[DOWN], out, Write::Add, par);
-
-            *(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x }) = x_out;
+        let (c, n, h) = (&d.config, ws.ids.len(), d.config.hidden);
+        let first = ws.places.input_of(0);
+        ops::embedding(d.embedding(), &ws.ids, MatMut::new(&mut ws.inputs[first], n, h));
+        for layer in 0..c.layers {
+            self.layer_forward(layer, ws, true);
         }
         let norm = d.slice(d.layout.norm, h);
-        ops::rms_norm(
-            Mat::new(&ws.x, n, h),
-            norm,
-            c.rms_eps,
-            MatMut::new(&mut ws.normed, n, h),
-            &mut ws.r,
-            par,
-        );
+        let x = Mat::new(&ws.inputs[ws.places.input_of(c.layers)], n, h);
+        ops::rms_norm(x, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut ws.r, self.par);
+    }
+
+    /// Fills the layer's [`Saved`] from its input. With `output` goes on to the input of the layer above; when activations
+    /// are made again that is there already, and the last product is spared.
+    fn layer_forward(&self, layer: usize, ws: &mut Workspace, output: bool) {
+        let d = self.decoder;
+        let (c, shape, par) = (&d.config, d.attention_shape(), self.par);
+        let (n, h, at) = (ws.ids.len(), c.hidden, &d.layout.layers[layer]);
+        let (slot, input) = (ws.places.slot(layer), ws.places.input_of(layer));
+        let (s, x) = (&mut ws.saved[slot], Mat::new(&ws.inputs[input], n, h));
+
+        let norm = d.slice(at.attention_norm, h);
+        ops::rms_norm(x, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut s.r, par);
+        let (normed, out) = (Mat::new(&ws.normed, n, h), MatMut::new(&mut s.qkv, n, shape.qkv_cols()));
+        self.linear(layer, QKV).forward(normed, &mut s.linear[QKV], out, Write::Set, par);
+        self.position(at, s, &ws.table, &ws.positions);
+        let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
+        let out = MatMut::new(&mut s.mixed, n, shape.q_cols());
+        ops::attention(&shape, qkv, &ws.rows, out, &mut s.lse, par);
+        MatMut::new(&mut s.x_mid, n, h).copy_from(x);
+        let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
+        self.linear(layer, O).forward(mixed, &mut s.linear[O], out, Write::Add, par);
+
+        let (x_mid, norm) = (Mat::new(&s.x_mid, n, h), d.slice(at.ffn_norm, h));
+        ops::rms_norm(x_mid, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut s.r_mid, par);
+        let (normed, out) = (Mat::new(&ws.normed, n, h), MatMut::new(&mut s.gate_up, n, 2 * c.ffn));
+        self.linear(layer, GATE_UP).forward(normed, &mut s.linear[GATE_UP], out, Write::Set, par);
+        let inner = MatMut::new(&mut ws.inner, n, c.ffn);
+        ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), inner, par);
+        let inner = Mat::new(&ws.inner, n, c.ffn);
+        let down = self.linear(layer, DOWN);
+        if output {
+            let mut out = MatMut::new(&mut ws.inputs[ws.places.input_of(layer + 1)], n, h);
+            out.copy_from(x_mid);
+            down.forward(inner, &mut s.linear[DOWN], out, Write::Add, par);
+        } else {
+            down.forward_again(inner, &mut s.linear[DOWN], par);
+        }
+        s.of = Some(layer);
     }
 
     /// q and k norm where the architecture has it, then rotation.
@@ -179,7 +149,8 @@ impl Net<'_> {
         for (i, token) in ws.predicting.iter().enumerate() {
             ws.d_h[token * h..(token + 1) * h].copy_from_slice(&ws.d_hidden[i * h..(i + 1) * h]);
         }
-        let (x, d_h) = (Mat::new(&ws.x, n, h), Mat::new(&ws.d_h, n, h));
+        let x = Mat::new(&ws.inputs[ws.places.input_of(c.layers)], n, h);
+        let d_h = Mat::new(&ws.d_h, n, h);
         ops::rms_norm_backward(
             x,
             d.slice(d.layout.norm, h),
@@ -215,12 +186,15 @@ impl Net<'_> {
         let (c, shape, par, full) = (&d.config, d.attention_shape(), self.par, self.lora.is_none());
         let (n, h) = (ws.ids.len(), c.hidden);
         let at = &d.layout.layers[layer];
-        let s = &mut ws.saved[layer];
+        if ws.saved[ws.places.slot(layer)].of != Some(layer) {
+            self.layer_forward(layer, ws, false);
+        }
+        let s = &mut ws.saved[ws.places.slot(layer)];
         let below = |group: usize| stop.is_none_or(|lowest| group > lowest);
 
         // Feed-forward. swiglu's output is only there after its backward, which wants the gradient for it first.
         let (dy, d_inner) = (Mat::new(&ws.d_x, n, h), MatMut::new(&mut ws.inner, n, c.ffn));
-        self.linear_backward_x(layer, DOWN, &at.linears[DOWN], dy, &mut ws.c, Some(d_inner));
+        self.linear(layer, DOWN).backward_x(dy, &mut ws.linear, Some(d_inner), par);
         ops::swiglu_backward(
             MatMut::new(&mut s.gate_up, n, 2 * c.ffn),
             MatMut::new(&mut ws.inner, n, c.ffn),
@@ -229,30 +203,28 @@ impl Net<'_> {
         self.linear_backward_weights(
             layer,
             DOWN,
-            &at.linears[DOWN],
             grad,
             dy,
             Mat::new(&ws.inner, n, c.ffn),
-            &s.u[DOWN],
-            &ws.c,
+            &s.linear[DOWN],
+            &ws.linear,
         );
         if !below(DOWN) {
             return;
         }
         let (dy, norm) = (Mat::new(&s.gate_up, n, 2 * c.ffn), d.slice(at.ffn_norm, h));
         let d_h = below(GATE_UP).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear_backward_x(layer, GATE_UP, &at.linears[GATE_UP], dy, &mut ws.c, d_h);
+        self.linear(layer, GATE_UP).backward_x(dy, &mut ws.linear, d_h, par);
         let x_mid = Mat::new(&s.x_mid, n, h);
         ops::rms_norm_again(x_mid, norm, &s.r_mid, MatMut::new(&mut ws.normed, n, h), par);
         self.linear_backward_weights(
             layer,
             GATE_UP,
-            &at.linears[GATE_UP],
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
-            &s.u[GATE_UP],
-            &ws.c,
+            &s.linear[GATE_UP],
+            &ws.linear,
         );
         if !below(GATE_UP) {
             return;
@@ -266,8 +238,8 @@ impl Net<'_> {
         // Attention.
         let (dy, mixed) = (Mat::new(&ws.d_x, n, h), Mat::new(&s.mixed, n, shape.q_cols()));
         let d_mixed = below(O).then(|| MatMut::new(&mut ws.d_h, n, shape.q_cols()));
-        self.linear_backward_x(layer, O, &at.linears[O], dy, &mut ws.c, d_mixed);
-        self.linear_backward_weights(layer, O, &at.linears[O], grad, dy, mixed, &s.u[O], &ws.c);
+        self.linear(layer, O).backward_x(dy, &mut ws.linear, d_mixed, par);
+        self.linear_backward_weights(layer, O, grad, dy, mixed, &s.linear[O], &ws.linear);
         if !below(O) {
             return;
         }
@@ -288,18 +260,17 @@ impl Net<'_> {
         }
         let (dy, norm) = (Mat::new(&ws.d_qkv, n, shape.qkv_cols()), d.slice(at.attention_norm, h));
         let d_h = below(QKV).then(|| MatMut::new(&mut ws.d_h, n, h));
-        self.linear_backward_x(layer, QKV, &at.linears[QKV], dy, &mut ws.c, d_h);
-        let x = Mat::new(&s.x, n, h);
+        self.linear(layer, QKV).backward_x(dy, &mut ws.linear, d_h, par);
+        let x = Mat::new(&ws.inputs[ws.places.input_of(layer)], n, h);
         ops::rms_norm_again(x, norm, &s.r, MatMut::new(&mut ws.normed, n, h), par);
         self.linear_backward_weights(
             layer,
             QKV,
-            &at.linears[QKV],
             grad,
             dy,
             Mat::new(&ws.normed, n, h),
-            &s.u[QKV],
-            &ws.c,
+            &s.linear[QKV],
+            &ws.linear,
         );
         if !below(QKV) {
             return;
@@ -311,23 +282,8 @@ impl Net<'_> {
         ops::rms_norm_backward(x, norm, &s.r, d_h, MatMut::new(&mut ws.d_x, n, h), true, par);
     }
 
-    /// `dx = dy W [+ c A]`, `c = scale dy B`.
-    fn linear_backward_x(
-        &self,
-        layer: usize,
-        group: usize,
-        at: &LinearAt,
-        dy: Mat<'_>,
-        c: &mut [f32],
-        mut dx: Option<MatMut<'_>>,
-    ) {
-        if let Some(dx) = &mut dx {
-            ops::matmul(dx.rb(), Write::Set, 1.0, dy, at.weight(&self.decoder.params), self.par);
-        }
-        if let Some((lora, values)) = self.lora.and_then(|a| a.group(layer, group)) {
-            let c = MatMut::new(c, dy.n_rows(), lora.rank);
-            ops::lora_backward_x(lora, values, dy, c, dx, self.par);
-        }
+    fn linear(&self, layer: usize, group: usize) -> Linear<'_> {
+        Linear::new(self.decoder, self.lora, layer, group)
     }
 
     /// Gradients of the adapter, or of weight and bias where everything is trained.
@@ -335,25 +291,16 @@ impl Net<'_> {
         &self,
         layer: usize,
         group: usize,
-        at: &LinearAt,
         grad: &mut [f32],
         dy: Mat<'_>,
         x: Mat<'_>,
-        u: &[f32],
-        c: &[f32],
+        saved: &LinearSaved,
+        scratch: &LinearScratch,
     ) {
-        let n = dy.n_rows();
-        let Some(lora) = self.lora else {
-            let d_weight = MatMut::new(&mut grad[at.weight..], at.outputs, at.inputs);
-            ops::matmul(d_weight, Write::Add, 1.0, dy.t(), x, self.par);
-            if let Some(bias) = at.bias {
-                ops::bias_backward(dy, &mut grad[bias..bias + at.outputs]);
-            }
-            return;
-        };
-        if let Some((lora, _)) = lora.group(layer, group) {
-            let (u, c) = (Mat::new(u, n, lora.rank), Mat::new(c, n, lora.rank));
-            ops::lora_backward_weights(lora, grad, dy, x, u, c, self.par);
+        let linear = self.linear(layer, group);
+        match self.lora {
+            Some(_) => linear.backward_adapter(grad, dy, x, saved, scratch, self.par),
+            None => linear.backward_full(grad, dy, x, self.par),
         }
     }
 }
