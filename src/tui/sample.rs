@@ -212,7 +212,7 @@ pub fn step(seq: u64, step: u64, total: u64) -> Event {
         ms: 155.0 + noise(step + 5) * 20.0,
         wait_ms: 0.2,
         rows: (0..8).map(|i| format!("{:05}", (step * 8 + i) % 3396)).collect(),
-        losses: Vec::new(),
+        losses: (0..8).map(|i| (loss(step) * (0.3 + 1.4 * noise(step * 8 + i))) as f32).collect(),
     };
     Event { seq, t_ms: NOW_MS - 200_000 + step * 150, body }
 }
