@@ -92,7 +92,9 @@ impl Parent {
                 .collect();
             put("tuning.train.weights", format!("{{ {} }}", entries.join(", ")));
         }
-        set.into_iter().for_each(|(key, value)| put(&key, value));
+        for (key, value) in set {
+            put(&key, value);
+        }
         all
     }
 

@@ -7,6 +7,7 @@ use crate::tui::keymap::{Action, Context};
 use crate::tui::layers::form::{Form, FormPurpose};
 use crate::tui::layers::picker::{Choice, Picker};
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
+use crate::tui::screens::train::steer::settings_like;
 
 impl App {
     /// Does what a key or the palette asked for, where the focus is.
@@ -82,7 +83,7 @@ impl App {
             }
             Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
             Action::LaunchTrain => {
-                let like = self.shown_run().and_then(|id| self.run(&id).map(|r| self.settings_like(r)));
+                let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
                 self.layers.push(Layer::Form(Form::train(like.as_deref().unwrap_or_default())));
             }
             Action::LaunchEval => {

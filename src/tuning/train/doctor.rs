@@ -204,7 +204,7 @@ fn slow(series: &Series) -> Option<Finding> {
     let start = series.steps.iter().position(|s| s.lr >= 0.999 * top)?.max(series.mixture);
     let losses: Vec<f64> = series.steps.get(start..)?.iter().map(|s| s.loss).collect();
     // Late in a run a higher rate gains nothing any more.
-    if losses.len() < 2 * RECENT || done < 0.2 || done > 0.7 {
+    if losses.len() < 2 * RECENT || !(0.2..=0.7).contains(&done) {
         return None;
     }
     let (early, late) = losses.split_at(losses.len() / 2);

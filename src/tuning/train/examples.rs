@@ -103,7 +103,7 @@ pub fn build<'a>(
                 built.too_long.push((row.id.clone(), sequence.tokens.len()));
             }
             Ok(sequence) => {
-                built.examples.push(Example { row: row.id.clone(), stratum: row.stratum.clone(), sequence })
+                built.examples.push(Example { row: row.id.clone(), stratum: row.stratum.clone(), sequence });
             }
             Err(e) => {
                 built.failed.push(row.id.clone());

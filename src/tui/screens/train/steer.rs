@@ -282,7 +282,7 @@ impl App {
             Some(Remedy::LearningRate { times }) => self.steer(run, vec![Change::LearningRateTimes(times)]),
             Some(Remedy::Branch { times }) => self.branch_form(&record, Some(times)),
             Some(Remedy::Stop) if over => {
-                self.notice(Mood::Plain, format!("{run} is {} already", record.state))
+                self.notice(Mood::Plain, format!("{run} is {} already", record.state));
             }
             Some(Remedy::Stop) => self.control(run, RunAction::Stop),
             Some(Remedy::Rows { step }) => {
@@ -296,17 +296,17 @@ impl App {
             }
         }
     }
+}
 
-    /// The settings that a new training starts from: those of the run on screen, with the rate that a range test suggests.
-    pub(crate) fn settings_like(&self, run: &RunRecord) -> Vec<(String, String)> {
-        let mut settings = run.settings.clone();
-        settings.retain(|(key, _)| !key.starts_with("tuning.lr_range."));
-        if let Some(rate) = run.metrics.get("suggested_learning_rate") {
-            settings.retain(|(key, _)| short_key(key) != "learning_rate");
-            settings.push(("tuning.train.learning_rate".into(), format!("{rate:e}")));
-        }
-        settings
+/// The settings that a new training starts from: those of the run on screen, with the rate that a range test suggests.
+pub fn settings_like(run: &RunRecord) -> Vec<(String, String)> {
+    let mut settings = run.settings.clone();
+    settings.retain(|(key, _)| !key.starts_with("tuning.lr_range."));
+    if let Some(rate) = run.metrics.get("suggested_learning_rate") {
+        settings.retain(|(key, _)| short_key(key) != "learning_rate");
+        settings.push(("tuning.train.learning_rate".into(), format!("{rate:e}")));
     }
+    settings
 }
 
 /// The result of a range test, in words.

@@ -244,6 +244,28 @@ fn the_best_checkpoint_is_kept_and_patience_ends_the_run() {
 }
 
 #[test]
+fn an_equal_dev_loss_is_no_better_one_and_the_last_step_ends_the_run_before_patience_does() {
+    let runs = Runs::new();
+    for (steps, end) in [(20, End::Early), (3, End::Done)] {
+        // A rate that changes nothing in f32: every evaluation gives the same loss.
+        let settings = TrainSettings {
+            learning_rate: 1e-30,
+            patience: 2,
+            eval_every: 1,
+            keep_checkpoints: 1,
+            max_steps: Some(steps),
+            ..settings()
+        };
+        let mut recorder = Recorder::new();
+        let fitted = runs.go(&settings, &mut recorder, 1).unwrap();
+        assert_eq!((fitted.end, fitted.state.step, fitted.best_step()), (end, 3, 1));
+        assert_eq!(recorder.kept(), [1, 3], "the best one and the newest");
+        let losses: Vec<u64> = recorder.evals().iter().map(|e| e.1.to_bits()).collect();
+        assert_eq!(losses, [losses[0]; 4]);
+    }
+}
+
+#[test]
 fn without_dev_rows_the_last_step_is_the_best() {
     let runs = Runs { dev: Vec::new(), ..Runs::new() };
     let mut recorder = Recorder::new();
