@@ -194,6 +194,9 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
+    /// How often rows of a stratum (by its name) are drawn, relative to 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
 }
 
 impl TrainSettings {
@@ -247,6 +250,22 @@ impl Default for TrainSettings {
             keep_checkpoints: 3,
             fixed_rows: 6,
             seed: 7,
+            weights: BTreeMap::new(),
         }
+    }
+}
+
+/// `[tuning.lr_range]`, resolved: the rate rises from `lr_min` to `lr_max` in equal ratios over `steps` steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RangeSettings {
+    pub lr_min: f64,
+    pub lr_max: f64,
+    pub steps: u64,
+}
+
+impl Default for RangeSettings {
+    fn default() -> Self {
+        Self { lr_min: 1e-6, lr_max: 1.0, steps: 100 }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
-use crate::domain::settings::{Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::settings::{RangeSettings, Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
 use crate::workspace::config::*;
 use crate::workspace::method;
 use crate::workspace::reader::{Fields, clip};
@@ -122,7 +123,25 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         keep_checkpoints: fields.count("keep_checkpoints", 1..=10_000).unwrap_or(default.keep_checkpoints),
         fixed_rows: fields.count("fixed_rows", 0..=1000).unwrap_or(default.fixed_rows),
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+        weights: fields.numbers("weights", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w)),
     };
     fields.finish();
     settings
+}
+
+pub(super) fn read_lr_range(mut fields: Fields<'_>) -> RangeSettings {
+    let default = RangeSettings::default();
+    let expected = "above 0 and at most 10";
+    let valid = |rate: f64| rate > 0.0 && rate <= RATE_MAX;
+    let range = RangeSettings {
+        lr_min: fields.number("lr_min", expected, valid).unwrap_or(default.lr_min),
+        lr_max: fields.number("lr_max", expected, valid).unwrap_or(default.lr_max),
+        steps: fields.whole("steps", 10..=1_000_000).unwrap_or(default.steps),
+    };
+    if range.lr_min >= range.lr_max {
+        let key = if fields.has("lr_min") { "lr_min" } else { "lr_max" };
+        fields.fault(key, &format!("lr_min = {} must be below lr_max = {}", range.lr_min, range.lr_max));
+    }
+    fields.finish();
+    range
 }
