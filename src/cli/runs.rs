@@ -32,6 +32,7 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// What to do with it
     #[arg(value_enum, default_value = "list")]
     what: What,
     /// The run (the start of its name is enough where only one begins so)
@@ -89,8 +90,7 @@ fn list(root: &Path, out: &Output) -> super::CommandResult {
         }
         let mut table = Table::new(&["run", "state", ">age", ">took", "progress", "candidate", "figures"]);
         for run in &runs {
-            let took =
-                run.started_ms.map(|from| duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(from)));
+            let took = run.took_ms(now_ms()).map(duration);
             let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
             let progress = progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total));
             let message = run.message.as_ref().filter(|_| !run.state.has_result());
@@ -147,8 +147,7 @@ fn describe(run: &RunRecord, events: &[Event]) -> String {
     let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
     say("progress", progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total)));
     say("figures", Some(figures(run, 20)));
-    let took = run.started_ms.map(|s| duration(run.ended_ms.unwrap_or_else(now_ms).saturating_sub(s)));
-    say("took", took);
+    say("took", run.took_ms(now_ms()).map(duration));
     for finding in &run.findings {
         say("doctor", Some(format!("{}: {}; {}", finding.rule, finding.evidence, finding.advice)));
     }
@@ -176,6 +175,7 @@ fn summary(body: &EventBody) -> String {
             )
         }
         EventBody::Sample { row, output, .. } => format!("{row}: {output}"),
+        EventBody::Preflight(preflight) => preflight.line(),
         EventBody::Log { message } => message.clone(),
         EventBody::Warning { message } => format!("warning: {message}"),
         EventBody::Change { step, change } => format!("changed at step {step}: {change}"),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
+use super::preflight::Preflight;
 use super::run::RunState;
 use super::steer::Change;
 
@@ -36,6 +37,8 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         eta_ms: Option<u64>,
     },
+    /// What the run will take, before its model is loaded.
+    Preflight(Preflight),
     /// One optimizer step.
     Step {
         step: u64,

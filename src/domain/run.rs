@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
 use super::finding::Finding;
+use super::preflight::Past;
 use super::row::RowRef;
 use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
@@ -163,6 +164,9 @@ pub struct RunSpec {
     /// The checkpoint that it starts from; a copy is in `inputs/start`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
+    /// For training: what this workspace's earlier runs teach about its time and memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }
@@ -185,6 +189,10 @@ pub struct RunRecord {
     pub created_ms: u64,
     pub started_ms: Option<u64>,
     pub ended_ms: Option<u64>,
+    /// Time in which it ran, up to its last event: not while it waited, was paused or had no worker.
+    pub ran_ms: u64,
+    /// When it last told anything.
+    pub told_ms: u64,
     pub settings: Vec<(String, String)>,
     /// The checkpoint that it started from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,6 +211,27 @@ pub struct RunRecord {
     pub resumable: bool,
     /// Highest event sequence number known.
     pub last_seq: u64,
+}
+
+impl RunRecord {
+    /// How long it has run by `now_ms`; none before its start.
+    pub fn took_ms(&self, now_ms: u64) -> Option<u64> {
+        self.started_ms?;
+        let since = if self.state == RunState::Running { now_ms.saturating_sub(self.told_ms) } else { 0 };
+        Some(self.ran_ms + since)
+    }
+
+    /// Whether an action makes sense where the run stands.
+    pub const fn accepts(&self, action: RunAction) -> bool {
+        match action {
+            RunAction::Pause => matches!(self.state, RunState::Running),
+            RunAction::Resume => self.resumable || matches!(self.state, RunState::Paused),
+            RunAction::Checkpoint | RunAction::Stop => {
+                matches!(self.state, RunState::Running | RunState::Paused)
+            }
+            RunAction::Cancel => !self.state.is_final(),
+        }
+    }
 }
 
 /// What a worker hands back at the end (`artifacts/result.json`).

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// `[eval]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,8 +67,57 @@ pub enum Method {
     /// Adapters `W x + (alpha / r) B A x` on frozen weights (Hu et al. 2021, arXiv:2106.09685).
     #[default]
     Lora,
+    /// LoRA scaled by `alpha / sqrt(r)` (Kalajdzievski 2023, arXiv:2312.03732).
+    Rslora,
+    /// LoRA on the direction of the weights, their magnitudes trained beside it (Liu et al. 2024, arXiv:2402.09353).
+    Dora,
+    /// LoRA on a base in NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314).
+    Qlora,
+    /// DoRA on such a base.
+    Qdora,
     /// Every parameter.
     Full,
+}
+
+impl Method {
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("lora", Self::Lora),
+        ("rslora", Self::Rslora),
+        ("dora", Self::Dora),
+        ("qlora", Self::Qlora),
+        ("qdora", Self::Qdora),
+        ("full", Self::Full),
+    ];
+
+    /// Whether an adapter is trained, and the base stays as it is.
+    pub fn trains_adapter(self) -> bool {
+        self != Self::Full
+    }
+
+    pub fn is_rank_stabilized(self) -> bool {
+        self == Self::Rslora
+    }
+
+    /// Whether magnitudes are trained beside the directions.
+    pub fn is_decomposed(self) -> bool {
+        matches!(self, Self::Dora | Self::Qdora)
+    }
+
+    /// Whether the base's linear layers are kept in NF4 while training.
+    pub fn is_quantized(self) -> bool {
+        matches!(self, Self::Qlora | Self::Qdora)
+    }
+}
+
+/// Where adapters start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// `A` at random, `B` zero: the model is the base's.
+    #[default]
+    Default,
+    /// In the principal singular values and vectors of each weight, the residual frozen (Meng et al. 2024, arXiv:2404.02948).
+    Pissa,
 }
 
 /// Shape of the learning rate after the warm-up.
@@ -78,6 +128,17 @@ pub enum Schedule {
     Linear,
     #[default]
     Cosine,
+}
+
+/// What becomes of activations between forward and backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Kept as far as the free memory reaches.
+    #[default]
+    Auto,
+    Never,
+    Always,
 }
 
 /// `[tuning.train]`, resolved.
@@ -94,7 +155,15 @@ pub struct TrainSettings {
     pub rank: usize,
     pub alpha: f32,
     pub targets: Targets,
+    /// Ranks and alphas of layers, by names or patterns as `targets` has them; the pattern with the most letters counts.
+    pub rank_pattern: BTreeMap<String, usize>,
+    pub alpha_pattern: BTreeMap<String, f32>,
+    pub init: Init,
+    /// Share of the adapters' inputs that a training step drops.
+    pub dropout: f32,
     pub learning_rate: f64,
+    /// Learning rate of `B` (and of DoRA's magnitudes) by that of `A`: LoRA+ (Hayou et al. 2024, arXiv:2402.12354).
+    pub loraplus_lr_ratio: f64,
     pub schedule: Schedule,
     /// Share of all steps.
     pub warmup: f64,
@@ -111,6 +180,8 @@ pub struct TrainSettings {
     pub batch_size: usize,
     /// Micro-batches per optimizer step.
     pub accumulate: usize,
+    /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
+    pub recompute: Recompute,
     /// Longer rows are refused by the mask gate or cut, in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
@@ -128,6 +199,22 @@ pub struct TrainSettings {
     pub weights: BTreeMap<String, f64>,
 }
 
+impl TrainSettings {
+    /// Key by key, as text for people.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        fn text(value: &Value) -> String {
+            match value {
+                Value::String(text) => text.clone(),
+                Value::Array(many) => many.iter().map(text).collect::<Vec<_>>().join(","),
+                Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |n| n.to_string()),
+                other => other.to_string(),
+            }
+        }
+        let all = serde_json::to_value(self).unwrap_or_default();
+        all.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect()
+    }
+}
+
 impl Default for TrainSettings {
     fn default() -> Self {
         Self {
@@ -138,7 +225,12 @@ impl Default for TrainSettings {
             rank: 16,
             alpha: 32.0,
             targets: Targets::default(),
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            init: Init::Default,
+            dropout: 0.0,
             learning_rate: 2e-4,
+            loraplus_lr_ratio: 1.0,
             schedule: Schedule::Cosine,
             warmup: 0.03,
             weight_decay: 0.0,
@@ -150,6 +242,7 @@ impl Default for TrainSettings {
             max_steps: None,
             batch_size: 8,
             accumulate: 1,
+            recompute: Recompute::Auto,
             max_length: 1024,
             eval_every: 0,
             patience: 0,

@@ -49,6 +49,8 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
             created_ms: launch.created_ms,
             started_ms: None,
             ended_ms: None,
+            ran_ms: 0,
+            told_ms: 0,
             settings: launch.set.clone(),
             from: launch.from.clone(),
             findings: Vec::new(),
@@ -118,6 +120,12 @@ pub fn advance(run: &mut Run) -> io::Result<()> {
 /// One event into the record.
 fn fold(record: &mut RunRecord, event: &Event) {
     record.last_seq = event.seq;
+    // Who finds a dead worker does so later: its time ended with its last word.
+    let found_dead = matches!(event.body, EventBody::State { state: RunState::Interrupted, .. });
+    if record.state == RunState::Running && !found_dead {
+        record.ran_ms += event.t_ms.saturating_sub(record.told_ms);
+    }
+    record.told_ms = event.t_ms;
     match &event.body {
         EventBody::State { state, message } => {
             // A worker that takes the run up again looks anew.
@@ -149,6 +157,7 @@ fn fold(record: &mut RunRecord, event: &Event) {
             record.metrics.insert("eval_loss".into(), *loss);
         }
         EventBody::Eval { .. }
+        | EventBody::Preflight(_)
         | EventBody::Sample { .. }
         | EventBody::Log { .. }
         | EventBody::Warning { .. }
@@ -275,6 +284,33 @@ mod tests {
         assert_eq!(fresh.record.last_seq, 1001);
         let stored = StoredRun { record: live.record.clone(), offset: live.offset };
         assert_eq!(load("train-1", folder, Some(stored)).unwrap().record, live.record);
+    }
+
+    #[test]
+    fn a_run_took_the_time_in_which_it_ran() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut run = load("train-1", folder(temp.path()), None).unwrap();
+        assert_eq!(run.record.took_ms(5), None);
+        let state = |state| EventBody::State { state, message: None };
+        use RunState as S;
+        let told = [
+            (1_000, state(S::Queued)),
+            (2_000, state(S::Running)),
+            (2_500, step(1)),
+            (3_000, state(S::Paused)),
+            (9_000, state(S::Running)),
+            (9_100, step(2)),
+            // Dead since 9,100, found an hour later, resumed, and waiting again.
+            (3_600_000, state(S::Interrupted)),
+            (3_700_000, state(S::Queued)),
+            (3_800_000, state(S::Running)),
+        ];
+        for (seq, (t_ms, body)) in (1..).zip(told) {
+            fold(&mut run.record, &Event { seq, t_ms, body });
+        }
+        assert_eq!(run.record.took_ms(3_800_007), Some(1_000 + 100 + 7));
+        fold(&mut run.record, &Event { seq: 10, t_ms: 3_800_500, body: state(S::Done) });
+        assert_eq!(run.record.took_ms(u64::MAX), Some(1_600));
     }
 
     #[test]

@@ -13,9 +13,12 @@ use super::{branch, candidates, parts, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
+use crate::domain::preflight::{Past, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
+use crate::domain::words::counted;
 use crate::store::files;
+use crate::tuning::preflight;
 use crate::worker::folder::{RunFolder, now_ms};
 use crate::workspace::Workspace;
 
@@ -80,11 +83,32 @@ pub fn launch(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         check_keys(&candidate, &keys)?;
+        preflight(&wish, kind, &candidate, &dataset)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
+            if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
+                // Known without strata: refused now, not when they are built.
+                return Err(bad_input(
+                    "the data has 1 row, which cannot be split into rows to train on and rows to score; add data",
+                ));
+            }
             needs = Some(strata_run(engine)?);
         }
     }
     create(engine, kind, set, needs, parent.as_ref())
+}
+
+/// What `check` refuses is refused here, by the same rule.
+fn preflight(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
+    let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
+    let train = trains.then_some(&wish.ws.config.tuning.train);
+    let found = preflight::examine(candidate, train, &preflight::Sample::of_dataset(dataset));
+    let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
+        // Its stages are not those of the file.
+        Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),
+        _ => f.problem(&wish.ws).to_string(),
+    });
+    let refused: Vec<String> = refused.collect();
+    if refused.is_empty() { Ok(()) } else { Err(bad_input(refused.join("\n"))) }
 }
 
 /// Rows without a part get one here where strata that know them are built already: a strata run may have ended
@@ -266,9 +290,41 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         candidate,
         settings: launch.set.clone(),
         from: launch.from.clone(),
+        past: past(engine, launch.kind),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
+/// Runs that teach about the next one.
+const PAST_RUNS: usize = 9;
+
+/// Medians over the newest finished training runs: how far the peak was from what was reckoned, and how fast they went.
+fn past(engine: &Engine, kind: RunKind) -> Option<Past> {
+    if kind != RunKind::Train {
+        return None;
+    }
+    let mut runs: Vec<(u64, f64, f64)> = engine.read(|state| {
+        let figures = |metrics: &BTreeMap<String, f64>| {
+            let get = |name: &str| metrics.get(name).copied().filter(|v| v.is_finite() && *v > 0.0);
+            Some((get(figures::PEAK_MIB)? / get(figures::RECKONED_MIB)?, get(figures::FLOPS_PER_S)?))
+        };
+        let trained = state.runs.values().map(|run| &run.record).filter(|r| r.kind == RunKind::Train);
+        trained
+            .filter_map(|r| figures(&r.metrics).map(|(memory, flops)| (r.created_ms, memory, flops)))
+            .collect()
+    });
+    runs.sort_by_key(|run| std::cmp::Reverse(run.0));
+    runs.truncate(PAST_RUNS);
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    Some(Past {
+        runs: runs.len() as u64,
+        memory: median(runs.iter().map(|run| run.1).collect())?,
+        flops_per_s: median(runs.iter().map(|run| run.2).collect())?,
+    })
 }
 
 /// Each row's stratum, by its place in the data.
@@ -323,16 +379,19 @@ fn run_rows(
             gold,
         });
     }
-    let scored = matches!(kind, RunKind::Eval | RunKind::Train);
-    if found.is_empty() && kind == RunKind::LrRange {
-        return Err(bad_input(
-            "no row is in the train part; give the other parts of `[data.split]` smaller shares",
-        ));
-    }
-    if found.is_empty() || (scored && !found.iter().any(|r| r.part == Some(Part::Eval))) {
-        return Err(bad_input(
-            "no row is in the eval part; give `[data.split] eval` a larger share, or add data",
-        ));
+    let needed: &[Part] = match kind {
+        RunKind::Strata => &[],
+        RunKind::Eval => &[Part::Eval],
+        RunKind::Train => &[Part::Train, Part::Eval],
+        RunKind::LrRange => &[Part::Train],
+    };
+    if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {
+        let message = format!(
+            "none of {} is in the {} part; rows keep the part that they were given, so add data (or give new rows other shares)",
+            counted(dataset.len(), "row"),
+            part.name(),
+        );
+        return Err(bad_input(ws.problem("data.split", message).to_string()));
     }
     Ok(found)
 }

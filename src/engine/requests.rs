@@ -31,6 +31,7 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
     Ok(match request {
         Request::Status => Response::Status { status: engine.status() },
         Request::Import { force } => Response::Import { report: parts::import(engine, force)? },
+        Request::Imported => Response::Import { report: parts::imported(engine)? },
         Request::Strata => {
             // Strata that were built only now have not given out their parts yet.
             if strata::latest(engine)?.is_some() {
@@ -124,6 +125,15 @@ fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failur
         RunAction::Resume if state.is_final() => {
             if !record.resumable {
                 return Err(bad_input(format!("{run} is {state} and cannot be resumed")));
+            }
+            // Told now: the worker could only fail on it.
+            if folder.spec().exists()
+                && let Err(error) = folder.read_spec()
+            {
+                return Err(bad_input(format!(
+                    "{run} cannot be resumed: {error:#}; put the file back from a copy, or start it again with `tunebench run {}`",
+                    record.kind
+                )));
             }
             wait_for_end(engine, run);
             if engine.set_run_state(run, RunState::Queued, Some("resumed".into()))? {

@@ -155,6 +155,13 @@ impl Decoder {
         Ok(Self { params: vec![0.0; layout.total], rope: rope(&config), layout, config })
     }
 
+    /// Places and shapes without numbers: for reckoning only, nothing can be computed with it.
+    pub fn outline(config: ModelConfig) -> Result<Self, ModelError> {
+        check(&config)?;
+        let layout = Layout::new(&config);
+        Ok(Self { params: Vec::new(), rope: rope(&config), layout, config })
+    }
+
     /// Reads a Hugging Face folder: `config.json` and safetensors, sharded or not.
     ///
     /// # Errors
@@ -203,7 +210,7 @@ impl Decoder {
 
     /// Number of parameters; tied embeddings count once.
     pub fn parameters(&self) -> usize {
-        self.params.len()
+        self.layout.total
     }
 
     /// All parameters, stacked as [`Decoder::tensors`] says.

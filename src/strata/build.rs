@@ -367,6 +367,7 @@ mod tests {
             candidate: None,
             settings: Vec::new(),
             from: None,
+            past: None,
             rows: Vec::new(),
         };
         RunInputs {

@@ -54,6 +54,7 @@ pub fn status() -> EngineStatus {
         started_ms: NOW_MS - 60_000,
         device: "CPU, 2 threads".into(),
         notices: vec![],
+        train: crate::domain::settings::TrainSettings::default().shown(),
     }
 }
 
@@ -156,6 +157,8 @@ pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {
         ended_ms: state.is_final().then_some(NOW_MS - 300_000),
         from: None,
         findings: Vec::new(),
+        ran_ms: 290_000,
+        told_ms: NOW_MS - 300_000,
         settings: vec![
             ("tuning.train.rank".into(), "16".into()),
             ("tuning.train.learning_rate".into(), "2e-4".into()),
@@ -275,7 +278,9 @@ pub fn board() -> Board {
         id: format!("{i:064x}"),
         rung: rung.into(),
         run: Some(format!("eval-{i}")),
+        runs: vec![format!("eval-{i}")],
         n: 412,
+        stale: 0,
         errors: 0,
         metrics: BTreeMap::from([
             ("accuracy".into(), accuracy),
@@ -360,7 +365,7 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
 pub fn respond(request: &Request) -> Response {
     match request {
         Request::Status => Response::Status { status: status() },
-        Request::Import { .. } => Response::Import {
+        Request::Import { .. } | Request::Imported => Response::Import {
             report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() },
         },
         Request::Strata => Response::Strata { view: strata() },
@@ -398,6 +403,7 @@ pub fn snapshot(view: &View) -> Push {
         View::Runs => Push::Runs { runs: runs() },
         View::Board => Push::Board { board: board() },
         View::Strata => Push::Strata { view: strata() },
+        View::Files => Push::Files { news: vec![] },
         View::Run { run, after } => Push::Events {
             run: run.clone(),
             events: training(612, 1000).into_iter().filter(|e| e.seq > *after).collect(),

@@ -155,6 +155,7 @@ impl RunSeries {
                 };
                 self.say(t_ms, tone, text);
             }
+            EventBody::Preflight(preflight) => self.say(t_ms, Tone::Plain, preflight.line()),
             EventBody::Log { message } => self.say(t_ms, Tone::Plain, message),
             EventBody::Warning { message } => self.say(t_ms, Tone::Warning, message),
             EventBody::Checkpoint { step, path: _, best } => {

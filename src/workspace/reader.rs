@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::problem::{Problem, nearest};
+use super::problem::Problem;
 use super::tree::{Node, Place, Table, Value};
+use crate::domain::words::nearest;
 
 /// Collects problems, and the keys that each table may have.
 pub(super) struct Sink {
@@ -269,6 +270,35 @@ impl<'a> Fields<'a> {
             }
         }
         tables
+    }
+
+    /// Numbers by free names (`rank_pattern = { q_proj = 8 }`), each one that `valid` accepts.
+    pub fn numbers(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        valid: impl Fn(f64) -> bool,
+    ) -> BTreeMap<String, f64> {
+        let Some(node) = self.get(key) else { return BTreeMap::new() };
+        let path = self.full(key);
+        let Value::Table(entries) = &node.value else {
+            self.wrong(key, node, &format!("names with numbers: write {key} = {{ q_proj = 8 }}"));
+            return BTreeMap::new();
+        };
+        let mut numbers = BTreeMap::new();
+        for (name, node) in entries {
+            let number = match node.value {
+                Value::Float(n) => n,
+                Value::Integer(Some(n)) => n as f64,
+                _ => f64::NAN,
+            };
+            if number.is_finite() && valid(number) {
+                numbers.insert(name.clone(), number);
+            } else {
+                self.sink.push(node.place, format!("`{path}.{}` must be {expected}", clip(name)));
+            }
+        }
+        numbers
     }
 
     /// A list of tables (`[[stage]]`).

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::problem::{Problem, Problems, nearest};
+use super::problem::{Problem, Problems};
 use super::reader::clip;
 use super::tree::{Node, Place, Table, Value, parse_setting};
 use crate::domain::run::RunKind;
+use crate::domain::words::nearest;
 
 /// Valid keys by the path of their table.
 pub(super) type Keys = BTreeMap<String, Vec<&'static str>>;

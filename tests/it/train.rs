@@ -89,6 +89,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages: vec![stage] }),
         settings: vec![],
         from: None,
+        past: None,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     let folder = RunFolder::new(root.join(".tunebench/runs").join(id));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::domain::settings::Targets;
 use crate::model::config::Arch;
+use crate::model::lora::check_targets;
 use crate::model::oracle::small;
 use crate::ops::Par;
 
@@ -77,6 +78,22 @@ fn targets_choose_layers_by_name_end_and_pattern() {
 }
 
 #[test]
+fn a_target_that_is_none_is_told_with_the_nearest() {
+    let said = |target: &str| check_targets(2, &Targets::One(target.into())).unwrap_err().to_string();
+    assert!(said("q_prj").contains("did you mean `q_proj`?"), "{}", said("q_prj"));
+    assert!(said("all-liner").contains("did you mean `all-linear`?"));
+    assert!(
+        said("model.layers.*.self_attn.v_prj").contains("did you mean `model.layers.*.self_attn.v_proj`?")
+    );
+    assert!(!said("xyzzy").contains("did you mean") && said("xyzzy").contains("down_proj"));
+    assert!(said("model.layers.2.mlp.up_proj").contains("names no linear layer"), "there are two layers");
+    for good in ["all-linear", "q_proj", "mlp.up_proj", "model.layers.1.mlp.up_proj", "*.self_attn.*"] {
+        check_targets(2, &Targets::One(good.into())).unwrap();
+    }
+    assert!(check_targets(2, &Targets::Many(Vec::new())).unwrap_err().to_string().contains("no target"));
+}
+
+#[test]
 fn a_fresh_adapter_changes_nothing_and_is_drawn_as_peft_draws_it() {
     let decoder = small(Arch::Qwen3, 2);
     let lora = Lora::init(&decoder, 4, 8.0, &Targets::One("all-linear".into()), 9).unwrap();
@@ -113,7 +130,7 @@ fn error_with(change: impl FnOnce(&mut Map<String, Value>)) -> String {
 fn adapters_that_are_not_supported_are_refused_by_their_key() {
     for (key, value) in [
         ("peft_type", json!("LOHA")),
-        ("use_dora", json!(true)),
+        ("lora_bias", json!(true)),
         ("bias", json!("all")),
         ("modules_to_save", json!(["lm_head"])),
         ("layer_replication", json!([[0, 1]])),

@@ -1,9 +1,11 @@
 //! The engine's answers, each by what it was asked for.
 
-use super::{App, Mood, Purpose, Screen};
+use super::{App, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Request, Response, RowQuery};
 use crate::domain::event::EventBody;
 use crate::domain::run::{RunAction, RunKind};
+use crate::domain::words::noun;
+use crate::tui::layers::Layer;
 use crate::tui::screens::strata::Pane;
 use crate::tui::widgets::number;
 
@@ -21,7 +23,18 @@ impl App {
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
             (Purpose::Sample, Response::Sample { rows }) => {
-                self.show_rows(format!("a sample of {} rows", number::count(rows.len())), rows);
+                self.show_rows(
+                    format!("a sample of {} {}", number::count(rows.len()), noun(rows.len(), "row")),
+                    rows,
+                );
+            }
+            (Purpose::Status, Response::Status { status }) => {
+                if let Some(Layer::Form(form)) = self.layers.last_mut() {
+                    form.stands(&status.train);
+                }
+                if matches!(self.link, Link::Up { .. }) {
+                    self.link = Link::Up { status };
+                }
             }
             (Purpose::Launch(kind), Response::Launched { run }) => {
                 let curve = matches!(kind, RunKind::Train | RunKind::LrRange);
@@ -105,8 +118,9 @@ impl App {
                 self.notice(
                     mood,
                     format!(
-                        "{} rows ({}) in {:.1}s{bad}",
+                        "{} {} ({}) in {:.1}s{bad}",
                         number::count(report.rows),
+                        noun(report.rows, "row"),
                         report.format,
                         report.seconds
                     ),

@@ -126,6 +126,15 @@ impl App {
                 self.strata.rows_stale = true;
             }
             Push::Strata { view } => self.strata.fill(view),
+            Push::Files { news } => {
+                for news in news {
+                    // What was wrong with an earlier version of the file is not wrong any more.
+                    let of_file = format!("{}:", news.file);
+                    self.notices.retain(|n| !n.text.starts_with(&of_file));
+                    self.notice(if news.problem { Mood::Bad } else { Mood::Plain }, news.text);
+                    self.strata.rows_stale = true;
+                }
+            }
         }
     }
 

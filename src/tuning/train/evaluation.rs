@@ -17,6 +17,7 @@ impl Fit<'_> {
         };
         self.step_ended = None;
         self.tell(EventBody::Eval { step, loss, metrics: Default::default() })?;
+        self.model.bring_home()?;
         match (self.answer)(self.model) {
             Ok(samples) => {
                 for Sample { row, output, gold, correct, ended } in samples {

@@ -80,6 +80,8 @@ pub enum End {
 pub struct Fitted {
     pub end: End,
     pub state: TrainerState,
+    /// Time of this session, pauses left out.
+    pub worked: Duration,
 }
 
 impl Fitted {
@@ -91,7 +93,7 @@ impl Fitted {
 
 /// What an earlier life of the run left.
 #[derive(Clone, Debug, Default)]
-pub struct Past {
+pub struct Earlier {
     /// Of the checkpoint whose model state has been loaded; none: from the beginning.
     pub state: Option<TrainerState>,
     /// What was told, also after that checkpoint.
@@ -100,7 +102,7 @@ pub struct Past {
 
 /// Train `model` on `data.train`.
 ///
-/// With a `past` it continues a run: what follows is bit for bit what would have followed, changes in mid-run included.
+/// With something earlier it continues a run: what follows is bit for bit what would have followed, changes in mid-run included.
 /// The gradient of a step is that of the mean loss per trained token over all its micro-batches, however they are cut.
 ///
 /// # Errors
@@ -110,7 +112,7 @@ pub fn fit(
     model: &mut Trainable,
     data: Data<'_>,
     settings: &TrainSettings,
-    past: Past,
+    earlier: Earlier,
     answer: &mut Answer<'_>,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Fitted> {
@@ -118,8 +120,8 @@ pub fn fit(
     let inputs = fingerprint(data, settings)?;
     let order = Order::new(data.train.len(), settings);
     let total = order.total_steps();
-    let saved_step = past.state.as_ref().map(|state| state.step);
-    let mut state = match past.state {
+    let saved_step = earlier.state.as_ref().map(|state| state.step);
+    let mut state = match earlier.state {
         None => TrainerState {
             step: 0,
             epoch: 0,
@@ -147,10 +149,10 @@ pub fn fit(
     };
     if state.finished {
         let end = if state.step < total { End::Early } else { End::Done };
-        return Ok(Fitted { end, state });
+        return Ok(Fitted { end, state, worked: Duration::ZERO });
     }
     // Changes that were made after the checkpoint are made again at their steps.
-    for event in &past.history {
+    for event in &earlier.history {
         if let EventBody::Change { step, change } = event {
             let recorded = Recorded { step: *step, change: change.clone() };
             if !state.changes.contains(&recorded) {
@@ -162,7 +164,9 @@ pub fn fit(
     let mixture = Mixture::new(data.train, settings);
     mixture.check()?;
     let mut doctor = Doctor::default();
-    past.history.iter().for_each(|event| doctor.see(event));
+    for event in &earlier.history {
+        doctor.see(event);
+    }
     let eval_every = if settings.eval_every > 0 { settings.eval_every } else { total.div_ceil(10) };
     // Rows of like length share a batch.
     let mut dev: Vec<&Example> = data.dev.iter().collect();
@@ -267,10 +271,11 @@ impl Fit<'_> {
     }
 
     fn end(self, end: End) -> Fitted {
-        Fitted { end, state: self.state }
+        Fitted { end, worked: self.pace.worked(), state: self.state }
     }
 
     fn checkpoint(&mut self, best: bool, state: &TrainerState) -> anyhow::Result<()> {
+        self.model.bring_home()?;
         let (step, model) = (state.step, &*self.model);
         self.reporter
             .checkpoint(step, best, self.settings.keep_checkpoints.max(1), &mut |dir| {

@@ -157,7 +157,6 @@ pub fn sweep(
         let examples = || batches.iter().flatten().copied();
         let trained: usize = examples().map(|e| e.sequence.targets()).sum();
         let tokens: usize = examples().map(|e| e.sequence.tokens.len()).sum();
-        let mut sum = 0.0;
         model.zero_grad();
         for batch in &batches {
             match reporter.poll_control()? {
@@ -167,9 +166,10 @@ pub fn sweep(
             }
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
             let scale = 1.0 / trained.max(1) as f32;
-            sum += model.forward_backward(&rows, scale).with_context(|| in_rows(batch))?.loss_sum;
+            model.accumulate(&rows, scale).with_context(|| in_rows(batch))?;
         }
-        let (loss, grad_norm, lr) = (sum / trained.max(1) as f64, model.grad_norm(), rate(range, step));
+        let (sum, grad_norm) = model.settle()?;
+        let (loss, lr) = (sum / trained.max(1) as f64, rate(range, step));
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Ok((points, End::Diverged));
         }

@@ -43,16 +43,15 @@ impl Fit<'_> {
 
         let begun = self.pace.worked();
         self.model.zero_grad();
-        let mut loss_sum = 0.0;
         for batch in &micro_batches {
             if self.poll()?.is_err() {
                 return Ok(Err(Cancelled));
             }
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
-            loss_sum += self.model.forward_backward(&rows, scale).with_context(|| in_rows(batch))?.loss_sum;
+            self.model.accumulate(&rows, scale).with_context(|| in_rows(batch))?;
         }
+        let (loss_sum, grad_norm) = self.model.settle()?;
         let loss = loss_sum / trained.max(1) as f64;
-        let grad_norm = self.model.grad_norm();
         let lr = self.rates.at(step);
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(self.not_finite(step, loss, grad_norm, lr, &examples().collect::<Vec<_>>())?);

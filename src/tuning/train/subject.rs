@@ -9,12 +9,13 @@ use super::examples::Language;
 use crate::domain::candidate::{Candidate, ModelSource, StageCandidate};
 use crate::domain::row::RunRow;
 use crate::domain::run::RunSpec;
-use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::settings::TrainSettings;
 use crate::model::Decoder;
 use crate::model::chat::ChatTemplate;
 use crate::model::lora::Lora;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::trainable::Trainable;
+use crate::model::trainable::{AdapterTraining, Trainable};
+use crate::ops::Par;
 use crate::pipeline::template::{Prompt, Scope};
 
 /// Weights of an adapter in PEFT's format.
@@ -79,16 +80,24 @@ impl<'a> Subject<'a> {
             (None, Some(adapter)) => Some(Lora::load_peft(Path::new(&adapter.path), &decoder)?),
             (None, None) => None,
         };
-        Ok(match (settings.method, adapter) {
-            (Method::Lora, Some(lora)) => Trainable::lora(Arc::new(decoder), lora, threads)?,
-            (Method::Lora, None) => {
-                let lora =
-                    Lora::init(&decoder, settings.rank, settings.alpha, &settings.targets, settings.seed)?;
-                Trainable::lora(Arc::new(decoder), lora, threads)?
+        let decoder = match (settings.method.trains_adapter(), adapter) {
+            (true, adapter) => {
+                let lora = match adapter {
+                    Some(lora) => lora,
+                    None => Lora::from_settings(&decoder, settings, Par::threads(threads))?,
+                };
+                let training = AdapterTraining {
+                    dropout: settings.dropout,
+                    seed: settings.seed,
+                    loraplus_lr_ratio: settings.loraplus_lr_ratio as f32,
+                };
+                let trainable = Trainable::lora(Arc::new(decoder), lora, threads)?;
+                return Ok(trainable.with_adapter_training(training));
             }
-            (Method::Full, Some(lora)) => Trainable::full(lora.merge(&decoder)?, threads),
-            (Method::Full, None) => Trainable::full(decoder, threads),
-        })
+            (false, Some(lora)) => lora.merge(&decoder)?,
+            (false, None) => decoder,
+        };
+        Ok(Trainable::full(decoder, threads))
     }
 }
 

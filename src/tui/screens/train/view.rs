@@ -129,6 +129,12 @@ fn title(app: &App, p: &Painter<'_>, id: &str, record: Option<&RunRecord>, serie
             }
         }
     }
+    // Without a curve the pane says it; a resumed run has one from before.
+    if let Some(record) = record.filter(|r| r.state == RunState::Queued && !series.steps.is_empty())
+        && let Some(message) = &record.message
+    {
+        title.push_str(&format!(" {} {message}", p.look.signs.dot));
+    }
     let on = [
         (app.train.smooth, "smoothed"),
         (app.train.log_scale, "log scale"),
@@ -163,13 +169,14 @@ fn chart(
                 r.message.clone().unwrap_or_else(|| format!("the run is {} and took no step", r.state))
             }
             Some(r) => match &r.progress {
-                Some(progress) => {
+                // How far an earlier life came is no news while the run waits.
+                Some(progress) if r.state != RunState::Queued || r.message.is_none() => {
                     let left = progress
                         .eta_ms
                         .map_or(String::new(), |ms| format!(", {} left", number::duration(ms)));
                     format!("{}: {} of {}{left}", progress.phase, progress.done, progress.total)
                 }
-                None => r.message.clone().unwrap_or_else(|| format!("{}: no step yet", r.state)),
+                _ => r.message.clone().unwrap_or_else(|| format!("{}: no step yet", r.state)),
             },
             None => "reading the run ...".into(),
         };

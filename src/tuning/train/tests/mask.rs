@@ -52,6 +52,7 @@ fn spec(stages: Vec<StageCandidate>) -> RunSpec {
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages }),
         settings: vec![],
         from: None,
+        past: None,
         rows: vec![],
     }
 }

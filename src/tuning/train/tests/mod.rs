@@ -2,6 +2,7 @@
 
 mod mask;
 mod peft;
+mod preflight;
 mod recorder;
 mod steer;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use recorder::{Recorder, steps};
 
-use super::fit::{Data, End, Example, Fitted, Past, Sample, fit, no_samples};
+use super::fit::{Data, Earlier, End, Example, Fitted, Sample, fit, no_samples};
 use super::state;
 use crate::domain::event::EventBody;
 use crate::domain::report::Control;
@@ -106,8 +107,8 @@ impl Runs {
             }
         };
         let data = Data { train: &self.train, dev: &self.dev };
-        let past = Past { state: from, history: recorder.events.clone() };
-        fit(&mut model, data, settings, past, &mut no_samples, recorder)
+        let earlier = Earlier { state: from, history: recorder.events.clone() };
+        fit(&mut model, data, settings, earlier, &mut no_samples, recorder)
     }
 }
 
@@ -239,7 +240,8 @@ fn the_best_checkpoint_is_kept_and_patience_ends_the_run() {
     assert_eq!(recorder.kept(), [best, best + 2, best + 3]);
     // Asked once more, there is nothing left to train.
     let steps_before = steps(&recorder.events).len();
-    assert_eq!(runs.go(&settings, &mut recorder, 2).unwrap(), fitted);
+    let again = runs.go(&settings, &mut recorder, 2).unwrap();
+    assert_eq!((again.end, again.state), (fitted.end, fitted.state));
     assert_eq!(steps(&recorder.events).len(), steps_before);
 }
 
@@ -361,7 +363,7 @@ fn fixed_rows_are_answered_at_every_evaluation_and_their_failure_is_only_a_warni
         }])
     };
     let data = Data { train: &runs.train, dev: &runs.dev };
-    fit(&mut model(1), data, &settings(), Past::default(), &mut answer, &mut recorder).unwrap();
+    fit(&mut model(1), data, &settings(), Earlier::default(), &mut answer, &mut recorder).unwrap();
     let samples: Vec<u64> = recorder
         .events
         .iter()
