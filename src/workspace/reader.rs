@@ -223,33 +223,6 @@ impl<'a> Fields<'a> {
         self.table(key).unwrap_or_else(|| Fields::new(sink, path, place, &EMPTY))
     }
 
-    /// Finite numbers by free names (`weights = { "card arrival" = 2 }`) that `valid` accepts.
-    pub fn numbers(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        valid: impl Fn(f64) -> bool,
-    ) -> BTreeMap<String, f64> {
-        let mut numbers = BTreeMap::new();
-        let Some(node) = self.get(key) else { return numbers };
-        let Value::Table(entries) = &node.value else {
-            self.wrong(key, node, &format!("names with numbers: write {key} = {{ \"NAME\" = 2 }}"));
-            return numbers;
-        };
-        for (name, node) in entries {
-            let number = match node.value {
-                Value::Float(n) => Some(n),
-                Value::Integer(n) => n.map(|n| n as f64),
-                _ => None,
-            };
-            match number.filter(|n| n.is_finite() && valid(*n)) {
-                Some(number) => drop(numbers.insert(name.clone(), number)),
-                None => self.wrong_text(key, node, &format!("needs {expected} for `{}`", clip(name))),
-            }
-        }
-        numbers
-    }
-
     /// Tables by free names (`[models.base]`).
     pub fn named_tables(&mut self, key: &'static str) -> Vec<(String, Fields<'a>)> {
         let Some(node) = self.get(key) else { return Vec::new() };
@@ -282,7 +255,7 @@ impl<'a> Fields<'a> {
         let Some(node) = self.get(key) else { return BTreeMap::new() };
         let path = self.full(key);
         let Value::Table(entries) = &node.value else {
-            self.wrong(key, node, &format!("names with numbers: write {key} = {{ q_proj = 8 }}"));
+            self.wrong(key, node, &format!("names with numbers: write {key} = {{ NAME = 8 }}"));
             return BTreeMap::new();
         };
         let mut numbers = BTreeMap::new();

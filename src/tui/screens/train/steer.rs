@@ -26,7 +26,7 @@ pub fn remedy_words(remedy: Remedy) -> String {
 }
 
 fn field(key: &'static str, label: &'static str, hint: &'static str, want: Want, text: String) -> Field {
-    Field { key, label, hint, want, input: TextInput::new(text), choices: Vec::new() }
+    Field { key, label, hint, want, input: TextInput::new(text), stands: String::new(), choices: Vec::new() }
 }
 
 /// What was set for a run, by the key's last part.
