@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
 use super::finding::Finding;
-use super::preflight::Past;
+use super::preflight::PastRuns;
 use super::row::RowRef;
 use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
@@ -161,12 +161,12 @@ pub struct RunSpec {
     pub candidate: Option<Candidate>,
     /// What the person set for this run, for the record.
     pub settings: Vec<(String, String)>,
+    /// For training: what this workspace's earlier runs teach about its time and memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<PastRuns>,
     /// The checkpoint that it starts from; a copy is in `inputs/start`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
-    /// For training: what this workspace's earlier runs teach about its time and memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub past: Option<Past>,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }

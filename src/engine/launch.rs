@@ -13,7 +13,7 @@ use super::{branch, candidates, parts, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
-use crate::domain::preflight::{Past, figures};
+use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
 use crate::domain::words::counted;
@@ -289,8 +289,8 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         job,
         candidate,
         settings: launch.set.clone(),
-        from: launch.from.clone(),
         past: past(engine, launch.kind),
+        from: launch.from.clone(),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
@@ -300,7 +300,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
 const PAST_RUNS: usize = 9;
 
 /// Medians over the newest finished training runs: how far the peak was from what was reckoned, and how fast they went.
-fn past(engine: &Engine, kind: RunKind) -> Option<Past> {
+fn past(engine: &Engine, kind: RunKind) -> Option<PastRuns> {
     if kind != RunKind::Train {
         return None;
     }
@@ -320,7 +320,7 @@ fn past(engine: &Engine, kind: RunKind) -> Option<Past> {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     };
-    Some(Past {
+    Some(PastRuns {
         runs: runs.len() as u64,
         memory: median(runs.iter().map(|run| run.1).collect())?,
         flops_per_s: median(runs.iter().map(|run| run.2).collect())?,

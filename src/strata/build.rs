@@ -366,8 +366,8 @@ mod tests {
             job: Job::Strata(settings.clone()),
             candidate: None,
             settings: Vec::new(),
-            from: None,
             past: None,
+            from: None,
             rows: Vec::new(),
         };
         RunInputs {

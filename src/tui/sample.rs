@@ -155,10 +155,10 @@ pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {
         created_ms: NOW_MS - 600_000,
         started_ms: Some(NOW_MS - 590_000),
         ended_ms: state.is_final().then_some(NOW_MS - 300_000),
-        from: None,
-        findings: Vec::new(),
         ran_ms: 290_000,
         told_ms: NOW_MS - 300_000,
+        from: None,
+        findings: Vec::new(),
         settings: vec![
             ("tuning.train.rank".into(), "16".into()),
             ("tuning.train.learning_rate".into(), "2e-4".into()),

@@ -140,6 +140,7 @@ impl RunSeries {
                 said.retain(|s| s.step < step);
                 said.push(SamplePoint { step, output, correct });
             }
+            EventBody::Preflight(preflight) => self.say(t_ms, Tone::Plain, preflight.line()),
             EventBody::Change { step, change } => {
                 // A resumed run does not tell again of a change that it makes again.
                 if !self.changes.contains(&(step, change.clone())) {
@@ -155,7 +156,6 @@ impl RunSeries {
                 };
                 self.say(t_ms, tone, text);
             }
-            EventBody::Preflight(preflight) => self.say(t_ms, Tone::Plain, preflight.line()),
             EventBody::Log { message } => self.say(t_ms, Tone::Plain, message),
             EventBody::Warning { message } => self.say(t_ms, Tone::Warning, message),
             EventBody::Checkpoint { step, path: _, best } => {

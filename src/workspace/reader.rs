@@ -255,7 +255,7 @@ impl<'a> Fields<'a> {
         let Some(node) = self.get(key) else { return BTreeMap::new() };
         let path = self.full(key);
         let Value::Table(entries) = &node.value else {
-            self.wrong(key, node, &format!("names with numbers: write {key} = {{ NAME = 8 }}"));
+            self.wrong(key, node, &format!("names with numbers: write {key} = {{ \"NAME\" = 2 }}"));
             return BTreeMap::new();
         };
         let mut numbers = BTreeMap::new();

@@ -88,8 +88,8 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         job: Job::Train { train, eval: EvalSettings { latency_rows: 0, ..EvalSettings::default() } },
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages: vec![stage] }),
         settings: vec![],
-        from: None,
         past: None,
+        from: None,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     let folder = RunFolder::new(root.join(".tunebench/runs").join(id));

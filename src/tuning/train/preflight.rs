@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::fit::{Data, Example};
 use super::order::Order;
-use crate::domain::preflight::{Memory, Past, Preflight, bytes};
+use crate::domain::preflight::{Memory, PastRuns, Preflight, bytes};
 use crate::domain::settings::{Method, Recompute, Targets, TrainSettings};
 use crate::model::trainable::footprint::RowSize;
 use crate::model::trainable::{AdapterTraining, Sequence, Trainable};
@@ -79,7 +79,7 @@ pub struct Asked<'a> {
 ///
 /// # Errors
 /// A run that does not fit: what to lower, and what each would save.
-pub fn reckon(asked: &Asked<'_>, past: Option<&Past>, available: u64) -> anyhow::Result<Plan> {
+pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> anyhow::Result<Plan> {
     let Asked { config, files, data, settings, threads, held } = *asked;
     let mut model = outline(config, settings, threads)?;
     let batches = Batches::new(data, settings);

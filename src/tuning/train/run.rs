@@ -91,8 +91,8 @@ pub fn run(
     let fixed =
         FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
     let from_step = state.as_ref().map_or(0, |state| state.step);
-    let earlier = Earlier { state, history: inputs.history.clone() };
-    let fitted = fit(&mut model, data, settings, earlier, &mut |model| fixed.answer(model), reporter)?;
+    let past = Past { state, history: inputs.history.clone() };
+    let fitted = fit(&mut model, data, settings, past, &mut |model| fixed.answer(model), reporter)?;
     if fitted.end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
@@ -237,7 +237,7 @@ fn figures(state: &TrainerState, used: u64) -> BTreeMap<String, f64> {
     metrics
 }
 
-/// What the run took beside what was reckoned: later runs learn from it ([`crate::domain::preflight::Earlier`]). `share` is
+/// What the run took beside what was reckoned: later runs learn from it ([`crate::domain::preflight::PastRuns`]). `share` is
 /// the part of the work that was done in `seconds`.
 fn lessons(plan: &preflight::Plan, seconds: f64, share: f64, peak: Option<u64>) -> Vec<(String, f64)> {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -74,7 +74,7 @@ impl<'a> Subject<'a> {
         threads: usize,
         start: Option<&Path>,
     ) -> anyhow::Result<Trainable> {
-        let merged = start.filter(|dir| settings.method == Method::Full && dir.join(ADAPTER).is_file());
+        let merged = start.filter(|dir| !settings.method.trains_adapter() && dir.join(ADAPTER).is_file());
         let adapter = match (merged, &self.stage.adapter) {
             (Some(dir), _) => Some(Lora::load_peft(dir, &decoder)?),
             (None, Some(adapter)) => Some(Lora::load_peft(Path::new(&adapter.path), &decoder)?),

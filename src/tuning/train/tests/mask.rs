@@ -51,8 +51,8 @@ fn spec(stages: Vec<StageCandidate>) -> RunSpec {
         job: Job::Train { train: TrainSettings::default(), eval: EvalSettings::default() },
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages }),
         settings: vec![],
-        from: None,
         past: None,
+        from: None,
         rows: vec![],
     }
 }

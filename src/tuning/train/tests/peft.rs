@@ -94,15 +94,8 @@ fn train(model: &mut Trainable, expected: &Expected, settings: &TrainSettings) -
     }
     let train: Vec<Example> = train.into_iter().map(Option::unwrap).collect();
     let mut recorder = Recorder::new();
-    fit(
-        model,
-        Data { train: &train, dev: &[] },
-        settings,
-        Earlier::default(),
-        &mut no_samples,
-        &mut recorder,
-    )
-    .unwrap();
+    fit(model, Data { train: &train, dev: &[] }, settings, Past::default(), &mut no_samples, &mut recorder)
+        .unwrap();
     let taken = recorder.events.iter().filter_map(|e| match e {
         EventBody::Step { loss, grad_norm, lr, .. } => Some((*loss, *grad_norm, *lr)),
         _ => None,

@@ -2,7 +2,7 @@
 
 use super::super::preflight::{Asked, reckon, rehearse};
 use super::*;
-use crate::domain::preflight::Past;
+use crate::domain::preflight::PastRuns;
 use crate::domain::settings::{Method, Recompute};
 
 /// Bytes that a machine must have free for a plan of `bytes` beside what this process holds already.
@@ -60,7 +60,7 @@ fn past_runs_correct_the_estimates() {
         Asked { config: &base.decoder().config, files: 0, data, settings: &settings, threads: 1, held: 0 };
     let first = reckon(&asked, None, 1 << 40).unwrap();
     assert_eq!(first.report.eta_ms, None);
-    let past = Past { runs: 3, memory: 1.5, flops_per_s: first.flops / 20.0 };
+    let past = PastRuns { runs: 3, memory: 1.5, flops_per_s: first.flops / 20.0 };
     let next = reckon(&asked, Some(&past), 1 << 40).unwrap();
     assert_eq!(next.report.eta_ms, Some(20_000));
     let ratio = next.report.peak as f64 / next.reckoned as f64;
@@ -81,7 +81,7 @@ fn running_the_largest_batches_first_changes_nothing() {
             rehearse(&mut model, data, &settings()).unwrap();
         }
         let mut recorder = Recorder::new();
-        fit(&mut model, data, &settings(), Earlier::default(), &mut no_samples, &mut recorder).unwrap();
+        fit(&mut model, data, &settings(), Past::default(), &mut no_samples, &mut recorder).unwrap();
         let lora = model.adapter().unwrap().values().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         (recorder.evals(), lora)
     };
