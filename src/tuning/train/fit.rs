@@ -93,7 +93,7 @@ impl Fitted {
 
 /// What an earlier life of the run left.
 #[derive(Clone, Debug, Default)]
-pub struct Earlier {
+pub struct Past {
     /// Of the checkpoint whose model state has been loaded; none: from the beginning.
     pub state: Option<TrainerState>,
     /// What was told, also after that checkpoint.
@@ -102,7 +102,7 @@ pub struct Earlier {
 
 /// Train `model` on `data.train`.
 ///
-/// With something earlier it continues a run: what follows is bit for bit what would have followed, changes in mid-run included.
+/// With a `past` it continues a run: what follows is bit for bit what would have followed, changes in mid-run included.
 /// The gradient of a step is that of the mean loss per trained token over all its micro-batches, however they are cut.
 ///
 /// # Errors
@@ -112,7 +112,7 @@ pub fn fit(
     model: &mut Trainable,
     data: Data<'_>,
     settings: &TrainSettings,
-    earlier: Earlier,
+    past: Past,
     answer: &mut Answer<'_>,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Fitted> {
@@ -120,8 +120,8 @@ pub fn fit(
     let inputs = fingerprint(data, settings)?;
     let order = Order::new(data.train.len(), settings);
     let total = order.total_steps();
-    let saved_step = earlier.state.as_ref().map(|state| state.step);
-    let mut state = match earlier.state {
+    let saved_step = past.state.as_ref().map(|state| state.step);
+    let mut state = match past.state {
         None => TrainerState {
             step: 0,
             epoch: 0,
@@ -152,7 +152,7 @@ pub fn fit(
         return Ok(Fitted { end, state, worked: Duration::ZERO });
     }
     // Changes that were made after the checkpoint are made again at their steps.
-    for event in &earlier.history {
+    for event in &past.history {
         if let EventBody::Change { step, change } = event {
             let recorded = Recorded { step: *step, change: change.clone() };
             if !state.changes.contains(&recorded) {
@@ -164,7 +164,7 @@ pub fn fit(
     let mixture = Mixture::new(data.train, settings);
     mixture.check()?;
     let mut doctor = Doctor::default();
-    for event in &earlier.history {
+    for event in &past.history {
         doctor.see(event);
     }
     let eval_every = if settings.eval_every > 0 { settings.eval_every } else { total.div_ceil(10) };

@@ -26,6 +26,6 @@ mod subject;
 mod tests;
 
 pub use artifact::adapter_hash;
-pub use fit::{Data, Earlier, End, Example, Fitted, fit, no_samples};
+pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
 pub use listener::Listener;
 pub use run::run;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 
 use super::artifact;
 use super::examples;
-use super::fit::{Data, Earlier, End, Fitted, fit};
+use super::fit::{Data, End, Fitted, Past, fit};
 use super::fixed_rows::FixedRows;
 use super::preflight;
 use super::state::{self, TrainerState};

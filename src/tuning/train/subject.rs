@@ -9,7 +9,7 @@ use super::examples::Language;
 use crate::domain::candidate::{Candidate, ModelSource, StageCandidate};
 use crate::domain::row::RunRow;
 use crate::domain::run::RunSpec;
-use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::settings::TrainSettings;
 use crate::model::Decoder;
 use crate::model::chat::ChatTemplate;
 use crate::model::lora::Lora;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use recorder::{Recorder, steps};
 
-use super::fit::{Data, Earlier, End, Example, Fitted, Sample, fit, no_samples};
+use super::fit::{Data, End, Example, Fitted, Past, Sample, fit, no_samples};
 use super::state;
 use crate::domain::event::EventBody;
 use crate::domain::report::Control;
@@ -107,8 +107,8 @@ impl Runs {
             }
         };
         let data = Data { train: &self.train, dev: &self.dev };
-        let earlier = Earlier { state: from, history: recorder.events.clone() };
-        fit(&mut model, data, settings, earlier, &mut no_samples, recorder)
+        let past = Past { state: from, history: recorder.events.clone() };
+        fit(&mut model, data, settings, past, &mut no_samples, recorder)
     }
 }
 
@@ -363,7 +363,7 @@ fn fixed_rows_are_answered_at_every_evaluation_and_their_failure_is_only_a_warni
         }])
     };
     let data = Data { train: &runs.train, dev: &runs.dev };
-    fit(&mut model(1), data, &settings(), Earlier::default(), &mut answer, &mut recorder).unwrap();
+    fit(&mut model(1), data, &settings(), Past::default(), &mut answer, &mut recorder).unwrap();
     let samples: Vec<u64> = recorder
         .events
         .iter()

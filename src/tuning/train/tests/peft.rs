@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::super::fit::{Data, Earlier, Example, fit, no_samples};
+use super::super::fit::{Data, Example, Past, fit, no_samples};
 use super::super::order::Order;
 use super::recorder::Recorder;
 use crate::domain::event::EventBody;

@@ -141,7 +141,7 @@ fn a_branch_begins_with_its_parents_weights_and_moments() {
     let mut branch = Recorder::new();
     let settings = TrainSettings { learning_rate: 0.001, epochs: 1.0, ..settings() };
     let data = Data { train: &runs.train, dev: &runs.dev };
-    let fitted = fit(&mut model, data, &settings, Earlier::default(), &mut no_samples, &mut branch).unwrap();
+    let fitted = fit(&mut model, data, &settings, Past::default(), &mut no_samples, &mut branch).unwrap();
     assert_eq!(branch.evals()[0].1, parent.evals().last().unwrap().1, "bit for bit the same model");
     assert_eq!((fitted.state.step, model.steps()), (5, 13));
     assert!(branch.evals().last().unwrap().1 < branch.evals()[0].1);
