@@ -65,7 +65,7 @@ fn examples(n: usize, offset: u32) -> Vec<Example> {
             tokens.push(tokens[prompt - 1] + 1);
             tokens.push(0);
             let trained = (0..tokens.len()).map(|t| t >= prompt).collect();
-            let stratum = Some(if i % 3 == 0 { "threes" } else { "others" }.to_owned());
+            let stratum = Some(if i.is_multiple_of(3) { "threes" } else { "others" }.to_owned());
             Example { row: format!("row-{i}"), stratum, sequence: Sequence { tokens, trained } }
         })
         .collect()
