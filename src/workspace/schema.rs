@@ -10,7 +10,7 @@ use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{EvalSettings, Schedule, StrataSettings, Targets, TrainSettings};
+use crate::domain::settings::{DeviceChoice, EvalSettings, Schedule, StrataSettings, Targets, TrainSettings};
 
 const MANY: u64 = i64::MAX as u64;
 
@@ -480,6 +480,7 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
         max_steps: fields.whole("max_steps", 1..=MANY).or(default.max_steps),
         batch_size: fields.count("batch_size", 1..=1 << 20).unwrap_or(default.batch_size),
         accumulate: fields.count("accumulate", 1..=1 << 20).unwrap_or(default.accumulate),
+        device: read_device(&mut fields).unwrap_or(default.device),
         max_length: fields.count("max_length", 2..=1 << 24).unwrap_or(default.max_length),
         eval_every: fields.whole("eval_every", 0..=MANY).unwrap_or(default.eval_every),
         patience: fields.whole("patience", 0..=MANY).unwrap_or(default.patience),
@@ -490,4 +491,15 @@ fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
     };
     fields.finish();
     settings
+}
+
+fn read_device(fields: &mut Fields<'_>) -> Option<DeviceChoice> {
+    let text = fields.string("device")?;
+    match text.parse() {
+        Ok(device) => Some(device),
+        Err(_) => {
+            fields.fault("device", &format!("`{}` is no device: write auto, cpu or cuda:0", clip(&text)));
+            None
+        }
+    }
 }

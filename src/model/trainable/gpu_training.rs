@@ -78,10 +78,6 @@ impl GpuTraining {
         made().map_err(|e| with_remedy(e, &parts))
     }
 
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
     /// Adds the losses of the rows, and with `scale` the gradient; `granted` bounds the bytes of activations.
     pub fn run<'a>(
         &mut self,
@@ -162,6 +158,7 @@ impl GpuTraining {
     }
 
     /// The gradient, on the host.
+    #[cfg(test)]
     pub fn gradient(&mut self) -> Result<Vec<f32>, ModelError> {
         self.gpu.check()?;
         Ok(self.grad.to_f32()?)

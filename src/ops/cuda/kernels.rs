@@ -85,6 +85,11 @@ impl AttentionKernels {
     }
 }
 
+/// Whether the attention kernels take heads of `dim`.
+pub fn attention_takes(dim: usize) -> bool {
+    AttentionKernels::of(dim).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

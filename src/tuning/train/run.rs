@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::ensure;
 
 use super::artifact;
+use super::device;
 use super::examples;
 use super::fit::{Data, End, Fitted, fit};
 use super::fixed_rows::FixedRows;
@@ -52,6 +53,7 @@ pub fn run(
     }
 
     let mut model = subject.start(settings, decoder, spec.threads)?;
+    device::place(&mut model, settings.device, reporter)?;
     let from = match &inputs.resume_from {
         Some(newest) => resume(newest, &mut model, reporter)?,
         None => None,
