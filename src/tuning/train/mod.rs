@@ -23,4 +23,5 @@ mod tests;
 pub use artifact::adapter_hash;
 pub use fit::{Data, End, Example, Fitted, fit, no_samples};
 pub use listener::Listener;
+pub use preflight::TooLarge;
 pub use run::run;

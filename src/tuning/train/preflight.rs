@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use thiserror::Error;
 
 use super::fit::{Data, Example};
 use super::order::Order;
@@ -16,6 +17,11 @@ use crate::model::{Decoder, Lora, ModelConfig};
 
 /// Share of the free memory that a run may plan with: the rest is for the system and for what is not reckoned.
 const SHARE: f64 = 0.9;
+
+/// The run does not fit the memory that is left now.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct TooLarge(String);
 
 /// What was reckoned, and what follows from it for the run.
 pub struct Plan {
@@ -69,6 +75,8 @@ pub struct Asked<'a> {
     pub config: &'a ModelConfig,
     /// Bytes of the weights' files: loading reads them beside what is made of them.
     pub files: u64,
+    /// Another run of this process holds the base already.
+    pub loaded: bool,
     pub data: Data<'a>,
     pub settings: &'a TrainSettings,
     pub threads: usize,
@@ -79,13 +87,14 @@ pub struct Asked<'a> {
 /// # Errors
 /// A run that does not fit: what to lower, and what each would save.
 pub fn reckon(asked: &Asked<'_>, past: Option<&Past>, available: u64) -> anyhow::Result<Plan> {
-    let Asked { config, files, data, settings, threads } = *asked;
+    let Asked { config, files, loaded, data, settings, threads } = *asked;
     let mut model = outline(config, settings, threads)?;
     let batches = Batches::new(data, settings);
     let here = machine::resident().unwrap_or(0);
     let needs = |model: &Trainable, batches: &Batches| {
         let memory = model.memory(&batches.train, &batches.dev);
-        (memory, here + memory.total().max(memory.weights + files))
+        let new = memory.total() - if loaded { memory.weights } else { 0 };
+        (memory, here + if loaded { new } else { new.max(memory.weights + files) })
     };
     let budget = (available as f64 * SHARE) as u64 + here;
     let kept = needs(&model, &batches);
@@ -96,14 +105,14 @@ pub fn reckon(asked: &Asked<'_>, past: Option<&Past>, available: u64) -> anyhow:
         Recompute::Always => 0,
         Recompute::Auto if kept.1 <= budget => usize::MAX,
         Recompute::Auto => {
-            let rest = least.0.total() - least.0.activations + here;
+            let rest = least.0.total() - least.0.activations - if loaded { least.0.weights } else { 0 } + here;
             usize::try_from(budget.saturating_sub(rest)).unwrap_or(usize::MAX)
         }
     };
     model.grant_activations(grant);
     let (memory, reckoned) = needs(&model, &batches);
     if reckoned > budget {
-        bail!(too_large(asked, &memory, reckoned, budget)?);
+        bail!(TooLarge(too_large(asked, &memory, reckoned, budget)?));
     }
 
     let order = Order::new(data.train.len(), settings);

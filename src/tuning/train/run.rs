@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::ensure;
 
@@ -20,10 +21,10 @@ use crate::domain::preflight::figures as lesson;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
-use crate::domain::settings::{EvalSettings, TrainSettings};
+use crate::domain::settings::{EvalSettings, Method, TrainSettings};
 use crate::machine;
-use crate::model::trainable::Trainable;
-use crate::model::{Decoder, ModelConfig};
+use crate::model::trainable::{Buffers, Trainable};
+use crate::model::{Base, Decoder, ModelConfig};
 use crate::tuning::evaluate;
 
 /// Train the run's candidate and score what comes of it on the eval part.
@@ -57,12 +58,22 @@ pub fn run(
     let data = Data { train: &train.examples, dev: &dev.examples };
     ensure!(!data.train.is_empty(), "no row to train on");
     let files = preflight::weights_on_disk(&subject.base);
-    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads };
+    let hash = &subject.stage.model.hash;
+    let loaded = settings.method != Method::Full && Base::is_open(&subject.base, hash);
+    let asked = preflight::Asked { config: &config, files, loaded, data, settings, threads: spec.threads };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
     reporter.event(EventBody::Preflight(plan.report.clone()))?;
 
-    let decoder = Decoder::load(&subject.base)?;
+    let base = match settings.method {
+        // Its weights change: they are nobody else's.
+        Method::Full => {
+            Base { decoder: Arc::new(Decoder::load(&subject.base)?), buffers: Buffers::default() }
+        }
+        Method::Lora => Base::open(&subject.base, hash)?,
+    };
+    let Base { decoder, buffers } = base;
     let mut model = subject.start(settings, decoder, spec.threads)?;
+    model.share_buffers(buffers.clone());
     model.grant_activations(plan.grant);
     preflight::rehearse(&mut model, data, settings)?;
     let from = match &inputs.resume_from {
@@ -86,7 +97,9 @@ pub fn run(
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
 
-    let peak = machine::peak_resident();
+    // Of this process: where others trained beside it, it says nothing about this run.
+    let peak = machine::peak_resident().filter(|_| !buffers.joined());
+    drop(buffers);
     let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
     let trained = artifact::write(&inputs.dir.join("artifacts"), settings.method, &model, &subject.base)?;
     drop(model);

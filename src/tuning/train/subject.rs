@@ -65,7 +65,7 @@ impl<'a> Subject<'a> {
     pub fn start(
         &self,
         settings: &TrainSettings,
-        decoder: Decoder,
+        decoder: Arc<Decoder>,
         threads: usize,
     ) -> anyhow::Result<Trainable> {
         let adapter = match &self.stage.adapter {
@@ -73,14 +73,14 @@ impl<'a> Subject<'a> {
             None => None,
         };
         Ok(match (settings.method, adapter) {
-            (Method::Lora, Some(lora)) => Trainable::lora(Arc::new(decoder), lora, threads)?,
+            (Method::Lora, Some(lora)) => Trainable::lora(decoder, lora, threads)?,
             (Method::Lora, None) => {
                 let lora =
                     Lora::init(&decoder, settings.rank, settings.alpha, &settings.targets, settings.seed)?;
-                Trainable::lora(Arc::new(decoder), lora, threads)?
+                Trainable::lora(decoder, lora, threads)?
             }
             (Method::Full, Some(lora)) => Trainable::full(lora.merge(&decoder)?, threads),
-            (Method::Full, None) => Trainable::full(decoder, threads),
+            (Method::Full, None) => Trainable::full(Arc::unwrap_or_clone(decoder), threads),
         })
     }
 }
