@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{block_on, connect, launch};
+use super::ask::{block_on, connect, keys, launch};
 use super::follow;
 use super::output::{Exit, Output};
+use super::sweep;
+use crate::domain::api::Request;
 use crate::domain::run::RunKind;
+use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,6 +18,12 @@ pub struct Args {
     /// A setting for this run: a path of workspace.toml (`tuning.train.rank=8`, or `rank=8`), or `candidate=NAME`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Train once for each of several values, side by side: `--sweep rank=4,8,16`; several times for all combinations
+    #[arg(long = "sweep", value_name = "KEY=A,B,C")]
+    sweep: Vec<String>,
+    /// With --sweep: stop runs early that fall behind (their best dev loss is above the median of the others' means)
+    #[arg(long, requires = "sweep")]
+    drop_hopeless: bool,
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
@@ -22,7 +31,16 @@ pub struct Args {
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let kind: RunKind = args.kind.parse().map_err(Exit::usage)?;
-    let set = settings(&args.set)?;
+    let set = settings("set", &args.set)?;
+    if !args.sweep.is_empty() {
+        if kind != RunKind::Train {
+            return Err(Exit::usage(format!("--sweep: only training runs are swept, not {kind}")));
+        }
+        let axes = settings("sweep", &args.sweep)?;
+        let axes = axes.into_iter().map(|(key, list)| (key, values(&list))).collect();
+        let request = Request::Sweep { set, axes, drop_hopeless: args.drop_hopeless, keys: keys(root) };
+        return sweep::start(root, request, args.detach, out);
+    }
     start(root, kind, set, args.detach, out)
 }
 
@@ -47,11 +65,11 @@ pub fn start(
 }
 
 /// `key=value` pairs.
-fn settings(set: &[String]) -> Result<Vec<(String, String)>, Exit> {
+fn settings(flag: &str, set: &[String]) -> Result<Vec<(String, String)>, Exit> {
     set.iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
-            _ => Err(Exit::usage(format!("--set {pair}: KEY=VALUE is expected, as in --set rank=8"))),
+            _ => Err(Exit::usage(format!("--{flag} {pair}: KEY=VALUE is expected, as in --{flag} rank=8"))),
         })
         .collect()
 }

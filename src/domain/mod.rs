@@ -12,4 +12,5 @@ pub mod rng;
 pub mod row;
 pub mod run;
 pub mod settings;
+pub mod sweep;
 pub mod words;

@@ -10,6 +10,7 @@ use super::candidate::Candidate;
 use super::preflight::Past;
 use super::row::RowRef;
 use super::settings::{EvalSettings, StrataSettings, TrainSettings};
+use super::sweep::Group;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -178,6 +179,9 @@ pub struct RunRecord {
     /// When it last told anything.
     pub told_ms: u64,
     pub settings: Vec<(String, String)>,
+    /// The sweep that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
     pub progress: Option<Progress>,
     /// Last figures: `loss`, `eval_loss`, and at the end the metrics.
     pub metrics: BTreeMap<String, f64>,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::state::Run;
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Job, Progress, RunKind, RunRecord, RunState};
+use crate::domain::sweep::Group;
 use crate::store::StoredRun;
 use crate::store::lines;
 use crate::worker::folder::RunFolder;
@@ -29,6 +30,9 @@ pub struct LaunchFile {
     /// The run that must be done first.
     #[serde(default)]
     pub needs: Option<String>,
+    /// The sweep that it was launched with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
 }
 
 /// A run as its folder tells it, from where the store left it.
@@ -48,6 +52,7 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
             ran_ms: 0,
             told_ms: 0,
             settings: launch.set.clone(),
+            group: None,
             progress: None,
             metrics: BTreeMap::new(),
             candidate: None,
@@ -62,7 +67,8 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
     let stored = stored.filter(|s| s.offset <= length && s.record.run == id).unwrap_or_else(fresh);
     let needs = if folder.spec().exists() { None } else { launch.needs.clone() };
     let mut run = Run {
-        record: stored.record,
+        // It can change after the launch.
+        record: RunRecord { group: launch.group, ..stored.record },
         folder,
         offset: stored.offset,
         pages: BTreeMap::new(),
@@ -223,7 +229,8 @@ mod tests {
 
     fn folder(dir: &std::path::Path) -> RunFolder {
         let folder = RunFolder::new(dir);
-        let launch = LaunchFile { kind: RunKind::Train, created_ms: 1, set: Vec::new(), needs: None };
+        let launch =
+            LaunchFile { kind: RunKind::Train, created_ms: 1, set: Vec::new(), needs: None, group: None };
         files::write_json(&folder.launch(), &launch).unwrap();
         folder
     }

@@ -23,6 +23,7 @@ mod server;
 mod state;
 mod strata;
 mod supervisor;
+mod sweep;
 
 use std::fs;
 use std::io;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, no_run};
-use super::{board, candidates, ingest, launch, parts, rows, strata};
+use super::{board, candidates, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::run::{RunAction, RunRecord, RunState};
 use crate::worker::control;
@@ -43,6 +43,13 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
         Request::Launch { kind, set, keys } => {
             Response::Launched { run: launch::launch(engine, kind, set, keys)? }
+        }
+        Request::Sweep { set, axes, drop_hopeless, keys } => {
+            let (group, runs) = sweep::launch(engine, &set, &axes, drop_hopeless, &keys)?;
+            Response::Swept { group, runs }
+        }
+        Request::DropHopeless { group, on } => {
+            Response::Done { message: sweep::set_drop(engine, &group, on)? }
         }
         Request::Control { run, action } => {
             Response::Done { message: steer(engine, &find_run(engine, &run)?, action)? }
@@ -162,7 +169,7 @@ fn wait_for_end(engine: &Engine, run: &str) {
 fn ask_worker(folder: &RunFolder, run: &str, action: RunAction) -> Result<String, Failure> {
     let deadline = Instant::now() + WORKER_PATIENCE;
     loop {
-        let asked = folder.control().and_then(|path| control::ask(&path, action));
+        let asked = folder.control().and_then(|path| control::ask(&path, &action.into()));
         match asked {
             Ok(()) => {
                 let said = match action {

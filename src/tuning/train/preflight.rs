@@ -105,7 +105,8 @@ pub fn reckon(asked: &Asked<'_>, past: Option<&Past>, available: u64) -> anyhow:
         Recompute::Always => 0,
         Recompute::Auto if kept.1 <= budget => usize::MAX,
         Recompute::Auto => {
-            let rest = least.0.total() - least.0.activations - if loaded { least.0.weights } else { 0 } + here;
+            let rest =
+                least.0.total() - least.0.activations - if loaded { least.0.weights } else { 0 } + here;
             usize::try_from(budget.saturating_sub(rest)).unwrap_or(usize::MAX)
         }
     };

@@ -38,7 +38,14 @@ fn activations_are_made_again_when_memory_asks_and_only_then() {
     let base = model(1);
     let data = Data { train: &runs.train, dev: &runs.dev };
     let settings = settings();
-    let asked = Asked { config: &base.decoder().config, files: 0, loaded: false, data, settings: &settings, threads: 1 };
+    let asked = Asked {
+        config: &base.decoder().config,
+        files: 0,
+        loaded: false,
+        data,
+        settings: &settings,
+        threads: 1,
+    };
     let plenty = reckon(&asked, None, 1 << 40).unwrap();
     assert_eq!((plenty.report.recomputed.0, plenty.grant), (0, usize::MAX));
     let always = TrainSettings { recompute: Recompute::Always, ..settings.clone() };
@@ -61,7 +68,14 @@ fn past_runs_correct_the_estimates() {
     let base = model(1);
     let data = Data { train: &runs.train, dev: &runs.dev };
     let settings = settings();
-    let asked = Asked { config: &base.decoder().config, files: 0, loaded: false, data, settings: &settings, threads: 1 };
+    let asked = Asked {
+        config: &base.decoder().config,
+        files: 0,
+        loaded: false,
+        data,
+        settings: &settings,
+        threads: 1,
+    };
     let first = reckon(&asked, None, 1 << 40).unwrap();
     assert_eq!(first.report.eta_ms, None);
     let past = Past { runs: 3, memory: 1.5, flops_per_s: first.flops / 20.0 };
