@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::ask::{ask, block_on, connect, unexpected};
 use super::follow::{self, INTERRUPTED, Show};
-use super::output::{Exit, Output};
+use super::output::Output;
 use super::table::{Table, duration, number};
 use crate::domain::api::{Push, Request, Response, View};
 use crate::domain::run::RunRecord;
