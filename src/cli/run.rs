@@ -3,23 +3,29 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{block_on, connect, keys, launch};
+use super::ask::{block_on, connect, keys, launch, once, unexpected};
 use super::follow;
 use super::output::{Exit, Output};
 use super::sweep;
-use crate::domain::api::Request;
+use crate::domain::api::{Request, Response};
 use crate::domain::run::RunKind;
 use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to do: eval, train or strata
+    /// What to do: eval, train, strata or lr-range
     kind: String,
     /// A setting for this run: a path of workspace.toml (`tuning.train.rank=8`, or `rank=8`), or `candidate=NAME`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Start a training run from another one's checkpoint: RUN@STEP, or RUN for its best; its settings hold but for --set
+    #[arg(long, value_name = "RUN[@STEP]")]
+    from: Option<String>,
+    /// Begin with what was set for this run; --set and --sweep replace some of it
+    #[arg(long, value_name = "RUN", conflicts_with = "from")]
+    like: Option<String>,
     /// Train once for each of several values, side by side: `--sweep rank=4,8,16`; several times for all combinations
-    #[arg(long = "sweep", value_name = "KEY=A,B,C")]
+    #[arg(long = "sweep", value_name = "KEY=A,B,C", conflicts_with = "from")]
     sweep: Vec<String>,
     /// With --sweep: stop runs early that fall behind (their best dev loss is above the median of the others' means)
     #[arg(long, requires = "sweep")]
@@ -31,7 +37,14 @@ pub struct Args {
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let kind: RunKind = args.kind.parse().map_err(Exit::usage)?;
-    let set = settings("set", &args.set)?;
+    let mut set = settings("set", &args.set)?;
+    if let Some(like) = args.like {
+        let Response::Run { run } = once(root, Request::Run { run: like })? else { return Err(unexpected()) };
+        if run.kind != kind {
+            return Err(Exit::usage(format!("--like {}: it is no {kind} run", run.run)));
+        }
+        set.splice(0..0, run.settings);
+    }
     if !args.sweep.is_empty() {
         if kind != RunKind::Train {
             return Err(Exit::usage(format!("--sweep: only training runs are swept, not {kind}")));
@@ -41,7 +54,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         let request = Request::Sweep { set, axes, drop_hopeless: args.drop_hopeless, keys: keys(root) };
         return sweep::start(root, request, args.detach, out);
     }
-    start(root, kind, set, args.detach, out)
+    start(root, kind, set, args.from, args.detach, out)
 }
 
 /// Launch, and follow unless detached.
@@ -49,12 +62,13 @@ pub fn start(
     root: &Path,
     kind: RunKind,
     set: Vec<(String, String)>,
+    from: Option<String>,
     detach: bool,
     out: &Output,
 ) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
-        let run = launch(&client, root, kind, set).await?;
+        let run = launch(&client, root, kind, set, from).await?;
         if detach {
             follow::result(&follow::fresh(&client, &run).await?, out);
             return Ok(ExitCode::SUCCESS);

@@ -9,6 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
+use super::steer::Change;
 use super::sweep::Axis;
 
 /// Version of the protocol; client and engine must agree.
@@ -134,6 +135,9 @@ pub enum Request {
         /// Values of the environment variables that the workspace's models name. Never written down.
         #[serde(default)]
         keys: BTreeMap<String, String>,
+        /// The checkpoint that a training run branches from: `RUN@STEP`, or `RUN` for its best.
+        #[serde(default)]
+        from: Option<String>,
     },
     /// Launch a training run for every combination of the axes' values.
     Sweep {
@@ -151,6 +155,11 @@ pub enum Request {
     Control {
         run: String,
         action: RunAction,
+    },
+    /// Change a training run while it runs.
+    Steer {
+        run: String,
+        changes: Vec<Change>,
     },
     Runs,
     Run {

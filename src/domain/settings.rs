@@ -67,8 +67,57 @@ pub enum Method {
     /// Adapters `W x + (alpha / r) B A x` on frozen weights (Hu et al. 2021, arXiv:2106.09685).
     #[default]
     Lora,
+    /// LoRA scaled by `alpha / sqrt(r)` (Kalajdzievski 2023, arXiv:2312.03732).
+    Rslora,
+    /// LoRA on the direction of the weights, their magnitudes trained beside it (Liu et al. 2024, arXiv:2402.09353).
+    Dora,
+    /// LoRA on a base in NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314).
+    Qlora,
+    /// DoRA on such a base.
+    Qdora,
     /// Every parameter.
     Full,
+}
+
+impl Method {
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("lora", Self::Lora),
+        ("rslora", Self::Rslora),
+        ("dora", Self::Dora),
+        ("qlora", Self::Qlora),
+        ("qdora", Self::Qdora),
+        ("full", Self::Full),
+    ];
+
+    /// Whether an adapter is trained, and the base stays as it is.
+    pub fn trains_adapter(self) -> bool {
+        self != Self::Full
+    }
+
+    pub fn is_rank_stabilized(self) -> bool {
+        self == Self::Rslora
+    }
+
+    /// Whether magnitudes are trained beside the directions.
+    pub fn is_decomposed(self) -> bool {
+        matches!(self, Self::Dora | Self::Qdora)
+    }
+
+    /// Whether the base's linear layers are kept in NF4 while training.
+    pub fn is_quantized(self) -> bool {
+        matches!(self, Self::Qlora | Self::Qdora)
+    }
+}
+
+/// Where adapters start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// `A` at random, `B` zero: the model is the base's.
+    #[default]
+    Default,
+    /// In the principal singular values and vectors of each weight, the residual frozen (Meng et al. 2024, arXiv:2404.02948).
+    Pissa,
 }
 
 /// Shape of the learning rate after the warm-up.
@@ -106,7 +155,15 @@ pub struct TrainSettings {
     pub rank: usize,
     pub alpha: f32,
     pub targets: Targets,
+    /// Ranks and alphas of layers, by names or patterns as `targets` has them; the pattern with the most letters counts.
+    pub rank_pattern: BTreeMap<String, usize>,
+    pub alpha_pattern: BTreeMap<String, f32>,
+    pub init: Init,
+    /// Share of the adapters' inputs that a training step drops.
+    pub dropout: f32,
     pub learning_rate: f64,
+    /// Learning rate of `B` (and of DoRA's magnitudes) by that of `A`: LoRA+ (Hayou et al. 2024, arXiv:2402.12354).
+    pub loraplus_lr_ratio: f64,
     pub schedule: Schedule,
     /// Share of all steps.
     pub warmup: f64,
@@ -137,6 +194,9 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
+    /// How often rows of a stratum (by its name) are drawn, relative to 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
 }
 
 impl TrainSettings {
@@ -165,7 +225,12 @@ impl Default for TrainSettings {
             rank: 16,
             alpha: 32.0,
             targets: Targets::default(),
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            init: Init::Default,
+            dropout: 0.0,
             learning_rate: 2e-4,
+            loraplus_lr_ratio: 1.0,
             schedule: Schedule::Cosine,
             warmup: 0.03,
             weight_decay: 0.0,
@@ -185,6 +250,22 @@ impl Default for TrainSettings {
             keep_checkpoints: 3,
             fixed_rows: 6,
             seed: 7,
+            weights: BTreeMap::new(),
         }
+    }
+}
+
+/// `[tuning.lr_range]`, resolved: the rate rises from `lr_min` to `lr_max` in equal ratios over `steps` steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RangeSettings {
+    pub lr_min: f64,
+    pub lr_max: f64,
+    pub steps: u64,
+}
+
+impl Default for RangeSettings {
+    fn default() -> Self {
+        Self { lr_min: 1e-6, lr_max: 1.0, steps: 100 }
     }
 }

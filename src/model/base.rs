@@ -53,10 +53,12 @@ impl Base {
         Ok(base)
     }
 
-    /// Whether somebody in this process holds it.
-    pub fn is_open(dir: &Path, hash: &str) -> bool {
-        let Ok(dir) = dir.canonicalize() else { return false };
-        open_now().iter().any(|base| base.dir == dir && base.hash == hash)
+    /// Bytes of its weights, where somebody in this process holds them.
+    pub fn held(dir: &Path, hash: &str) -> Option<u64> {
+        let dir = dir.canonicalize().ok()?;
+        let open = open_now();
+        let known = open.iter().find(|base| base.dir == dir && base.hash == hash)?;
+        Some(4 * known.decoder.upgrade()?.parameters() as u64)
     }
 }
 
@@ -74,8 +76,8 @@ mod tests {
         let other = Base::open(&dir, "other content").unwrap();
         assert!(!Arc::ptr_eq(&first.decoder, &other.decoder));
         drop(first);
-        assert!(Base::is_open(&dir, "mine"));
+        assert_eq!(Base::held(&dir, "mine"), Some(4 * second.decoder.parameters() as u64));
         drop(second);
-        assert!(!Base::is_open(&dir, "mine"));
+        assert_eq!(Base::held(&dir, "mine"), None);
     }
 }

@@ -1,7 +1,8 @@
 //! Requests to a running worker: its control socket and its signals, gathered in one place that the run polls.
 //!
-//! One JSON line in, one out: `{"ask": "pause"}` is answered by `{"ok": true}`. `{"host": RUN_DIR}` asks the worker to take
-//! another run in; where it cannot, the answer says why.
+//! One JSON line in, one out: `{"ask": "pause"}` is answered by `{"ok": true}`, and so is
+//! `{"steer": ["learning_rate=1e-4", "weight:STRATUM=2"]}`. `{"host": RUN_DIR}` asks the worker to take another run in; where it
+//! cannot, the answer says why.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::domain::report::Control;
 use crate::domain::run::RunAction;
+use crate::domain::steer::Change;
 use crate::store::files;
 
 /// One request on the socket.
@@ -28,6 +30,9 @@ pub enum Ask {
         /// Becomes the run's last words, where it ends by this.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
+    },
+    Steer {
+        steer: Vec<Change>,
     },
     Host {
         host: PathBuf,
@@ -58,6 +63,7 @@ struct Wishes {
     stop: bool,
     cancel: bool,
     why: Option<String>,
+    changes: Vec<Change>,
 }
 
 /// What has been asked of the run.
@@ -90,6 +96,15 @@ impl Requests {
 
     pub fn why(&self) -> Option<String> {
         self.wishes().why.clone()
+    }
+
+    pub fn steer(&self, changes: Vec<Change>) {
+        self.wishes().changes.extend(changes);
+    }
+
+    /// Changes that nobody took yet.
+    pub fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut self.wishes().changes)
     }
 
     /// What to do now: `Some` to act, `None` while paused. Stop and cancel stay asked for.
@@ -195,6 +210,10 @@ async fn converse(stream: UnixStream, requests: &Requests, take_in: &TakeIn) -> 
                 requests.put(ask);
                 Ok(())
             }
+            Ok(Ask::Steer { steer }) => {
+                requests.steer(steer);
+                Ok(())
+            }
             Ok(Ask::Host { host }) => take_in(&host).map_err(Some),
             Err(_) => Err(None),
         };
@@ -254,6 +273,9 @@ mod tests {
         assert_eq!(requests.now(), None);
         ask(&path, &RunAction::Resume.into()).unwrap();
         assert_eq!(requests.now(), Some(Control::Continue));
+        let changes: Vec<Change> = ["learning_rate=x0.3", "weight:a b=2"].map(|c| c.parse().unwrap()).into();
+        ask(&path, &Ask::Steer { steer: changes.clone() }).unwrap();
+        assert_eq!((requests.take_changes(), requests.take_changes()), (changes, vec![]));
         let refused = ask(&path, &Ask::Host { host: "runs/train-2".into() }).unwrap_err();
         assert_eq!(refused.to_string(), "no room for runs/train-2");
         let why = Some("it was hopeless".to_owned());
@@ -261,11 +283,11 @@ mod tests {
         assert_eq!((requests.now(), requests.why()), (Some(Control::Stop), why));
         use std::io::{Read as _, Write as _};
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.write_all(b"{\"ask\": \"explode\"}\n").unwrap();
+        stream.write_all(b"{\"ask\": \"explode\"}\n{\"steer\": [\"rank=8\"]}\n").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert_eq!(answer, "{\"ok\":false}\n");
+        assert_eq!(answer, "{\"ok\":false}\n{\"ok\":false}\n");
         drop(listening);
         assert!(!path.exists());
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::cpu::Host;
 use super::workspace::Workspace;
 
 /// Workspaces between two batches, and who uses them.
@@ -12,7 +13,7 @@ pub struct Buffers(Arc<Lendable>);
 /// What [`Buffers`] share.
 #[derive(Debug, Default)]
 pub struct Lendable {
-    idle: Mutex<Vec<Workspace>>,
+    idle: Mutex<Vec<Workspace<Host>>>,
     joined: AtomicBool,
 }
 
@@ -38,21 +39,21 @@ impl Buffers {
     }
 
     /// Puts what is idle into `users`; those beyond it make buffers of their own.
-    pub(super) fn lend<'a>(&self, users: impl Iterator<Item = &'a mut Workspace>) {
+    pub(super) fn lend<'a>(&self, users: impl Iterator<Item = &'a mut Workspace<Host>>) {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for (user, workspace) in users.zip(std::iter::from_fn(|| idle.pop())) {
             *user = workspace;
         }
     }
 
-    pub(super) fn take_back<'a>(&self, users: impl Iterator<Item = &'a mut Workspace>) {
+    pub(super) fn take_back<'a>(&self, users: impl Iterator<Item = &'a mut Workspace<Host>>) {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.extend(users.map(std::mem::take));
     }
 
     /// Workspaces that nobody uses now.
     #[cfg(test)]
-    pub(super) fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
+    pub(super) fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace<Host>>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

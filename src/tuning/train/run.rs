@@ -6,22 +6,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::artifact;
 use super::examples;
-use super::fit::{Data, End, Fitted, fit};
+use super::fit::{Data, End, Fitted, Past, fit};
 use super::fixed_rows::FixedRows;
 use super::preflight;
 use super::state::{self, TrainerState};
-use super::subject::Subject;
+use super::subject::{ADAPTER, Subject};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::preflight::figures as lesson;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
-use crate::domain::settings::{EvalSettings, Method, TrainSettings};
+use crate::domain::settings::{EvalSettings, TrainSettings};
 use crate::machine;
 use crate::model::trainable::{Buffers, Trainable};
 use crate::model::{Base, Decoder, ModelConfig};
@@ -57,29 +57,39 @@ pub fn run(
 
     let data = Data { train: &train.examples, dev: &dev.examples };
     ensure!(!data.train.is_empty(), "no row to train on");
-    let files = preflight::weights_on_disk(&subject.base);
     let hash = &subject.stage.model.hash;
-    let loaded = settings.method != Method::Full && Base::is_open(&subject.base, hash);
-    let asked = preflight::Asked { config: &config, files, loaded, data, settings, threads: spec.threads };
+    let shares = settings.method.trains_adapter();
+    // Where another run of this process holds the base, it is neither read nor held twice.
+    let shared = if shares { Base::held(&subject.base, hash) } else { None };
+    let files = if shared.is_some() { 0 } else { preflight::weights_on_disk(&subject.base) };
+    let held = machine::resident().unwrap_or(0).saturating_sub(shared.unwrap_or(0));
+    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads, held };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
     reporter.event(EventBody::Preflight(plan.report.clone()))?;
 
-    let base = match settings.method {
+    let Base { decoder, buffers } = if shares {
+        Base::open(&subject.base, hash)?
+    } else {
         // Its weights change: they are nobody else's.
-        Method::Full => {
-            Base { decoder: Arc::new(Decoder::load(&subject.base)?), buffers: Buffers::default() }
-        }
-        Method::Lora => Base::open(&subject.base, hash)?,
+        Base { decoder: Arc::new(Decoder::load(&subject.base)?), buffers: Buffers::default() }
     };
-    let Base { decoder, buffers } = base;
-    let mut model = subject.start(settings, decoder, spec.threads)?;
+    let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
+    let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
     model.share_buffers(buffers.clone());
     model.grant_activations(plan.grant);
     preflight::rehearse(&mut model, data, settings)?;
-    let from = match &inputs.resume_from {
-        Some(newest) => resume(newest, &mut model, reporter)?,
-        None => None,
+    let state = match (&inputs.resume_from, &start) {
+        (Some(newest), _) => resume(newest, &mut model, reporter)?,
+        (None, Some(start)) => {
+            branch(start, &mut model)?;
+            None
+        }
+        (None, None) => None,
     };
+    if let Some(from) = &spec.from {
+        let message = format!("a branch of {from}: its weights and moments; rows and schedule begin anew");
+        reporter.event(EventBody::Log { message })?;
+    }
     let message = format!(
         "{} rows ({} trained tokens an epoch), {} dev rows, {} trained parameters",
         train.examples.len(),
@@ -91,8 +101,9 @@ pub fn run(
 
     let fixed =
         FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
-    let from_step = from.as_ref().map_or(0, |state| state.step);
-    let fitted = fit(&mut model, data, settings, from, &mut |model| fixed.answer(model), reporter)?;
+    let from_step = state.as_ref().map_or(0, |state| state.step);
+    let past = Past { state, history: inputs.history.clone() };
+    let fitted = fit(&mut model, data, settings, past, &mut |model| fixed.answer(model), reporter)?;
     if fitted.end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
@@ -101,6 +112,7 @@ pub fn run(
     let peak = machine::peak_resident().filter(|_| !buffers.joined());
     drop(buffers);
     let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
+    model.bring_home()?;
     let trained = artifact::write(&inputs.dir.join("artifacts"), settings.method, &model, &subject.base)?;
     drop(model);
     let message = format!("the model of step {used} is in {}", trained.place());
@@ -123,7 +135,7 @@ pub fn run(
 }
 
 /// What no run could work with. The engine checks the same at launch; a run folder may come from elsewhere.
-fn check(s: &TrainSettings) -> anyhow::Result<()> {
+pub(super) fn check(s: &TrainSettings) -> anyhow::Result<()> {
     ensure!(s.objective == "sft", "objective = \"{}\": `sft` is the only objective yet", s.objective);
     let positive = [
         ("learning_rate", s.learning_rate),
@@ -148,6 +160,17 @@ fn check(s: &TrainSettings) -> anyhow::Result<()> {
         ensure!((0.0..1.0).contains(&value), "{name} = {value}: expected a number from 0 to below 1");
     }
     Ok(())
+}
+
+/// Bring `model` to the weights of the checkpoint in `start`, and the optimizer to its moments where it has the same parameters.
+fn branch(start: &Path, model: &mut Trainable) -> anyhow::Result<()> {
+    state::read(start).context("the checkpoint that this run branches from cannot be used")?;
+    // Merged already: every weight is trained on, and an adapter's moments say nothing of them.
+    if model.adapter().is_none() && start.join(ADAPTER).is_file() {
+        return Ok(());
+    }
+    state::load_model(start, model)
+        .context("a branch keeps method, rank, alpha and targets of the run that it branches from")
 }
 
 /// The state of the newest checkpoint that is whole, loaded into `model`; none when there is none.
@@ -227,7 +250,7 @@ fn figures(state: &TrainerState, used: u64) -> BTreeMap<String, f64> {
     metrics
 }
 
-/// What the run took beside what was reckoned: later runs learn from it ([`crate::domain::preflight::Past`]). `share` is
+/// What the run took beside what was reckoned: later runs learn from it ([`crate::domain::preflight::PastRuns`]). `share` is
 /// the part of the work that was done in `seconds`.
 fn lessons(plan: &preflight::Plan, seconds: f64, share: f64, peak: Option<u64>) -> Vec<(String, f64)> {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -4,6 +4,7 @@ pub mod bench;
 mod frames;
 mod kills;
 mod shared;
+mod training;
 
 use std::fs;
 

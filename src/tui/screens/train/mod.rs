@@ -1,5 +1,7 @@
 //! Screen 4: a training run's curve, figures, fixed rows, warnings and log.
 
+pub mod steer;
+pub mod sweep;
 pub mod view;
 
 use crate::domain::api::Request;
@@ -18,6 +20,7 @@ pub enum Pane {
     Samples,
     Figures,
     Log,
+    Sweep,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +29,8 @@ pub struct TrainState {
     pub shown: Option<String>,
     /// Runs drawn too, at most four.
     pub overlays: Vec<String>,
+    /// Not with the curves of its sweep either.
+    pub alone: bool,
     pub smooth: bool,
     pub log_scale: bool,
     /// Steps from, to; none: all.
@@ -57,6 +62,7 @@ impl TrainState {
     /// First the cursor goes, then the zoom, then what lies over the curve.
     pub fn back(&mut self) {
         if self.cursor.take().is_none() && self.zoom.take().is_none() {
+            self.alone = self.overlays.is_empty();
             self.overlays.clear();
         }
     }
@@ -76,9 +82,9 @@ pub fn range(state: &TrainState, series: &RunSeries, others: &[&RunSeries]) -> (
 }
 
 impl App {
-    /// Training runs, newest first.
+    /// Training runs and range tests, newest first.
     pub fn training_runs(&self) -> impl Iterator<Item = &RunRecord> {
-        self.runs().iter().filter(|r| r.kind == RunKind::Train)
+        self.runs().iter().filter(|r| matches!(r.kind, RunKind::Train | RunKind::LrRange))
     }
 
     /// The run that the screen shows: the chosen one, else one under way, else the newest.
@@ -93,31 +99,30 @@ impl App {
         if self.train.shown.as_ref() != Some(&run) {
             self.train.overlays.retain(|r| *r != run);
             (self.train.cursor, self.train.zoom, self.train.scroll) = (None, None, 0);
+            self.train.alone = false;
             self.train.shown = Some(run);
         }
     }
 
     pub(crate) fn act_train(&mut self, action: Action) {
         let shown = self.shown_run();
+        if self.act_steer(shown.as_ref(), action) {
+            return;
+        }
         match action {
             Action::Smooth => self.train.smooth = !self.train.smooth,
             Action::LogScale => self.train.log_scale = !self.train.log_scale,
-            Action::NextPane => {
-                self.train.pane = match self.train.pane {
-                    Pane::Samples => Pane::Figures,
-                    Pane::Figures => Pane::Log,
-                    Pane::Log => Pane::Samples,
-                };
+            Action::NextPane | Action::PreviousPane => {
+                let mut panes = vec![Pane::Samples, Pane::Figures, Pane::Log];
+                if !self.sweep().is_empty() {
+                    panes.push(Pane::Sweep);
+                }
+                let at = panes.iter().position(|pane| *pane == self.train.pane).unwrap_or(0);
+                let by = if action == Action::NextPane { 1 } else { panes.len() - 1 };
+                self.train.pane = panes[(at + by) % panes.len()];
                 self.train.scroll = 0;
             }
-            Action::PreviousPane => {
-                self.train.pane = match self.train.pane {
-                    Pane::Samples => Pane::Log,
-                    Pane::Figures => Pane::Samples,
-                    Pane::Log => Pane::Figures,
-                };
-                self.train.scroll = 0;
-            }
+            Action::DropHopeless => self.toggle_drop(),
             Action::Up | Action::Down | Action::PageUp | Action::PageDown => {
                 // The log is read from its end: up goes back in time.
                 let back = match action {
@@ -133,7 +138,9 @@ impl App {
                 self.layers.push(Layer::Picker(picker));
             }
             Action::Overlay => {
-                let others = self.training_runs().filter(|r| Some(&r.run) != shown.as_ref());
+                let kind = shown.as_ref().and_then(|id| self.run(id)).map(|r| r.kind);
+                let others =
+                    self.training_runs().filter(|r| Some(&r.run) != shown.as_ref() && Some(r.kind) == kind);
                 let picker = Picker::runs("draw another run's curve too", others, Choice::Overlay);
                 if picker.items.is_empty() {
                     self.notice(Mood::Plain, "there is no other training run to draw");
