@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 
 use super::artifact;
+use super::device;
 use super::examples;
 use super::fit::{Data, End, Fitted, Past, fit};
 use super::fixed_rows::FixedRows;
@@ -76,7 +77,10 @@ pub fn run(
     let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
     let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
     model.share_buffers(buffers.clone());
-    model.grant_activations(plan.grant);
+    device::place(&mut model, settings.device, reporter)?;
+    if !model.on_gpu() {
+        model.grant_activations(plan.grant);
+    }
     preflight::rehearse(&mut model, data, settings)?;
     let state = match (&inputs.resume_from, &start) {
         (Some(newest), _) => resume(newest, &mut model, reporter)?,
