@@ -11,7 +11,8 @@ use super::folder::RunFolder;
 use super::turns::Turns;
 use crate::domain::candidate::ModelSource;
 use crate::domain::run::{Job, RunSpec};
-use crate::domain::settings::Method;
+use crate::domain::settings::DeviceChoice;
+use crate::ops::cuda;
 use crate::store::files::Lock;
 
 /// Runs in one worker. More of them take no less time together, and each comes round the more seldom: a person who watches eight
@@ -48,7 +49,7 @@ struct Guest {
 /// Folder and content of the base that an adapter is trained on.
 type BaseKey = (String, String);
 
-/// Only adapters leave the base as it is.
+/// Only adapters leave the base as it is. On a GPU each run still has a copy of its own, so there is nothing to share.
 fn base_of(spec: &RunSpec) -> Option<BaseKey> {
     let Job::Train { train, .. } = &spec.job else { return None };
     let stages = &spec.candidate.as_ref()?.stages;
@@ -57,10 +58,18 @@ fn base_of(spec: &RunSpec) -> Option<BaseKey> {
         many => many.iter().find(|s| s.name == train.stage)?,
     };
     match &stage.model.source {
-        ModelSource::Local { path } if train.method != Method::Full => {
+        ModelSource::Local { path } if train.method.trains_adapter() && on_cpu(train.device) => {
             Some((path.clone(), stage.model.hash.clone()))
         }
         _ => None,
+    }
+}
+
+fn on_cpu(device: DeviceChoice) -> bool {
+    match device {
+        DeviceChoice::Cpu => true,
+        DeviceChoice::Auto => cuda::devices() == 0,
+        DeviceChoice::Cuda(_) => false,
     }
 }
 
@@ -98,7 +107,7 @@ impl Host {
     /// Why it must wait for a worker of its own.
     pub fn join(self: &Arc<Self>, folder: &RunFolder) -> Result<Seat, String> {
         let spec = folder.read_spec().map_err(|e| format!("{e:#}"))?;
-        let base = base_of(&spec).ok_or("only runs that train an adapter share a worker")?;
+        let base = base_of(&spec).ok_or("only runs that train an adapter on the CPU share a worker")?;
         let mut runs = self.runs();
         if runs.closed {
             return Err("the worker is ending".into());
