@@ -112,7 +112,9 @@ fn look(engine: &Engine, worker: &mut Followed) -> bool {
     if status.is_none() && !locked {
         // Its process may live on, with other runs. One that dies gives its locks up before it can be asked what of.
         worker.lost += u32::from(worker.lived && !ended);
-        if ended || worker.child.is_none() || worker.lost > LOST {
+        let last = worker.child.as_ref().is_some_and(|child| Arc::strong_count(child) == 1);
+        // The last run of a process is followed till that has ended, so that it is reaped.
+        if (ended && !last) || worker.child.is_none() || worker.lost > LOST {
             status = Some(None);
         }
     }

@@ -47,7 +47,7 @@ fn runs_of_a_sweep_share_a_worker_and_each_is_bit_for_bit_what_it_is_alone() {
     let rates = "learning_rate=1e-3,1e-2";
     let runs = sweep(
         &bench,
-        &["--set", "max_steps=60", "--set", "eval_every=20", "--sweep", "rank=2,3", "--sweep", rates],
+        &["--set", "max_steps=150", "--set", "eval_every=50", "--sweep", "rank=2,3", "--sweep", rates],
     );
     assert_eq!(runs.len(), 4);
     shared_worker(&bench, &runs.iter().map(String::as_str).collect::<Vec<_>>());
@@ -60,7 +60,7 @@ fn runs_of_a_sweep_share_a_worker_and_each_is_bit_for_bit_what_it_is_alone() {
     assert!(bench.record(&runs[3])["metrics"]["peak_mib"].is_null());
     for (run, set) in runs.iter().zip([(2, "1e-3"), (2, "1e-2"), (3, "1e-3"), (3, "1e-2")]) {
         let (rank, rate) = (format!("rank={}", set.0), format!("learning_rate={}", set.1));
-        let settings = ["max_steps=60", "eval_every=20", "epochs=100000", &rank, &rate];
+        let settings = ["max_steps=150", "eval_every=50", "epochs=100000", &rank, &rate];
         let alone = bench.launch("train", &settings);
         bench.wait_state(&alone, "done");
         assert_eq!(curve(&bench, run), curve(&bench, &alone), "{run}: {set:?}");
