@@ -38,18 +38,21 @@ pub struct Args {
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let kind: RunKind = args.kind.parse().map_err(Exit::usage)?;
     let mut set = settings("set", &args.set)?;
+    let axes = settings("sweep", &args.sweep)?;
     if let Some(like) = args.like {
         let Response::Run { run } = once(root, Request::Run { run: like })? else { return Err(unexpected()) };
         if run.kind != kind {
             return Err(Exit::usage(format!("--like {}: it is no {kind} run", run.run)));
         }
-        set.splice(0..0, run.settings);
+        // What is given now replaces what stood there, by whichever of its names.
+        let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let given: Vec<String> = set.iter().chain(&axes).map(|(key, _)| short(key)).collect();
+        set.splice(0..0, run.settings.into_iter().filter(|(key, _)| !given.contains(&short(key))));
     }
-    if !args.sweep.is_empty() {
+    if !axes.is_empty() {
         if kind != RunKind::Train {
             return Err(Exit::usage(format!("--sweep: only training runs are swept, not {kind}")));
         }
-        let axes = settings("sweep", &args.sweep)?;
         let axes = axes.into_iter().map(|(key, list)| (key, values(&list))).collect();
         let request = Request::Sweep { set, axes, drop_hopeless: args.drop_hopeless, keys: keys(root) };
         return sweep::start(root, request, args.detach, out);
