@@ -336,6 +336,9 @@ fn figures(
     );
     let inner = p.pane(area, &title, false);
     let mut pairs: Vec<(String, String)> = Vec::new();
+    if let Some(from) = record.and_then(|record| record.from.as_ref()) {
+        pairs.push(("branch of".into(), from.to_string()));
+    }
     if let Some(s) = point {
         pairs.push(("loss".into(), number::short(s.loss)));
         if let Some(eval) = series.evals.iter().rev().find(|e| e.step <= s.step) {
@@ -355,9 +358,6 @@ fn figures(
         pairs.push(("checkpoint".into(), format!("step {step}")));
     }
     if let Some(record) = record {
-        if let Some(from) = &record.from {
-            pairs.push(("branch of".into(), from.to_string()));
-        }
         let rates = ["suggested", "steepest", "minimum", "diverged"];
         pairs.extend(rates.iter().filter_map(|name| {
             let rate = record.metrics.get(&format!("{name}_learning_rate"))?;
