@@ -42,6 +42,9 @@ pub struct Settings {
     seq: usize,
     #[arg(long, default_value_t = 8, value_parser = size(1..=4096))]
     rank: usize,
+    /// Keep only each layer's input for the backward and compute the rest again
+    #[arg(long)]
+    recompute: bool,
 }
 
 /// A whole number in a range; clap has no ranged parser for `usize`.
@@ -88,6 +91,9 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
     let lora = Lora::init(&decoder, s.rank, 2.0 * s.rank as f32, &targets, 0)?;
     let trained = lora.parameters();
     let mut trainable = Trainable::lora(decoder.clone(), lora, s.threads)?;
+    if s.recompute {
+        trainable.grant_activations(0);
+    }
     let rows = rows(s);
     let rows: Vec<&Sequence> = rows.iter().collect();
     let tokens = s.batch * s.seq;

@@ -58,10 +58,12 @@ enum Model {
 }
 
 impl Model {
-    fn net(&self, par: Par) -> Net<'_> {
+    fn net(&self, activations: usize, par: Par) -> Net<'_> {
         match self {
-            Self::Lora { decoder, lora } => Net { decoder, lora: Some(lora), dropout: None, par },
-            Self::Full(decoder) => Net { decoder, lora: None, dropout: None, par },
+            Self::Lora { decoder, lora } => {
+                Net { decoder, lora: Some(lora), dropout: None, activations, par }
+            }
+            Self::Full(decoder) => Net { decoder, lora: None, dropout: None, activations, par },
         }
     }
 
@@ -120,6 +122,8 @@ pub struct Trainable {
     model: Model,
     adapter_training: AdapterTraining,
     threads: usize,
+    /// Bytes that activations may take, all threads together.
+    activations: usize,
     /// The first one's gradient collects the others'.
     shards: Vec<Shard>,
     /// AdamW's first and second moments; empty before the first step.
@@ -148,6 +152,7 @@ impl Trainable {
             model,
             adapter_training: AdapterTraining::default(),
             threads: threads.max(1),
+            activations: usize::MAX,
             shards: Vec::new(),
             m: Vec::new(),
             v: Vec::new(),
@@ -160,6 +165,12 @@ impl Trainable {
     pub fn with_adapter_training(mut self, training: AdapterTraining) -> Self {
         self.adapter_training = training;
         self
+    }
+
+    /// Grants the activations of all threads this many bytes: layers that do not fit are computed again in the backward.
+    /// Zero computes all of them again; without a grant all are kept. The gradient is the same, bit for bit.
+    pub fn grant_activations(&mut self, bytes: usize) {
+        self.activations = bytes;
     }
 
     /// The model: the frozen base, or the one in training.
@@ -208,7 +219,8 @@ impl Trainable {
         if self.shards.len() < plan.shards.len() {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
-        let (mut net, parameters) = (self.model.net(plan.inner), self.model.parameters());
+        let activations = self.activations / plan.shards.len().max(1);
+        let (mut net, parameters) = (self.model.net(activations, plan.inner), self.model.parameters());
         let AdapterTraining { dropout, seed, .. } = self.adapter_training;
         let seed = (scale.is_some() && dropout > 0.0 && net.lora.is_some()).then(|| {
             net.dropout = Some(dropout);

@@ -45,6 +45,11 @@ impl LoraPart {
     }
 }
 
+/// Writes `u = x A^T` (tokens x rank).
+pub fn lora_down(group: &LoraGroup, params: &[f32], x: Mat<'_>, u: MatMut<'_>, par: Par) {
+    matmul(u, Write::Set, 1.0, x, group.a(params).t(), par);
+}
+
 /// Writes `u` (tokens x rank), adds to `y` (tokens x out of the group).
 pub fn lora_forward(
     group: &LoraGroup,
@@ -54,7 +59,7 @@ pub fn lora_forward(
     mut y: MatMut<'_>,
     par: Par,
 ) {
-    matmul(u.rb(), Write::Set, 1.0, x, group.a(params).t(), par);
+    lora_down(group, params, x, u.rb(), par);
     for part in &group.parts {
         let u = u.as_mat().cols(part.ranks.clone());
         matmul(y.rb().cols(part.out.clone()), Write::Add, part.scale, u, part.b(params).t(), par);

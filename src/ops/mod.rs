@@ -35,7 +35,7 @@ pub use dora::{dora_backward, dora_forward, dora_gains, dora_norms};
 pub use dropout::{Dropout, dropout, dropout_backward, mix};
 pub use embedding::{embedding, embedding_backward};
 pub use grad_norm::squared_norm;
-pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_forward};
+pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_down, lora_forward};
 pub use mat::{Mat, MatMut};
 pub use matmul::{Write, add_bias, bias_backward, matmul};
 pub use par::Par;

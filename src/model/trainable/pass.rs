@@ -1,5 +1,9 @@
 //! Forward and backward of whole blocks by hand over one thread's buffers.
 //!
+//! Each layer's input is kept; the rest of its activations is kept as far as the memory that was granted reaches, from the top
+//! layer down, and otherwise made again by the same operations before the layer's backward (Chen et al. 2016,
+//! arXiv:1604.06174): the gradient is the same bit for bit.
+//!
 //! The residual stream's gradient `d_x` runs backwards through the layers and every branch adds to it. What is cheap to make
 //! again (normalized states, swiglu's output) is not kept. Frozen weights get no gradient, and the backward ends at the
 //! lowest layer that is trained.
@@ -17,6 +21,8 @@ pub(super) struct Net<'a> {
     pub lora: Option<&'a Lora>,
     /// Rate of dropout on the adapter's inputs, in a training step.
     pub dropout: Option<f32>,
+    /// Bytes that one thread's activations may take; layers beyond it are computed again in the backward.
+    pub activations: usize,
     pub par: Par,
 }
 
@@ -30,11 +36,8 @@ const LAYER_GROUPS: usize = 4;
 impl Net<'_> {
     /// Sum of the losses of the packed batch; with `scale` and a gradient, adds `scale * d(loss)` to it.
     pub fn run(&self, ws: &mut Workspace, backward: Option<(f32, &mut [f32])>) -> f64 {
-        let layers = self.decoder.config.layers;
-        // Without a backward, layers write in turn into the same buffers.
-        let keep = if backward.is_some() { layers } else { layers.min(2) };
-        ws.fit(self.decoder, self.lora, keep, backward.is_some(), self.dropout.is_some());
-        self.forward(ws, keep);
+        ws.fit(self.decoder, self.lora, self.activations, backward.is_some(), self.dropout.is_some());
+        self.forward(ws);
         self.gather(ws);
         let (config, n) = (&self.decoder.config, ws.targets.len());
         let hidden = Mat::new(&ws.hidden, n, config.hidden);
@@ -67,85 +70,57 @@ impl Net<'_> {
         loss
     }
 
-    fn forward(&self, ws: &mut Workspace, keep: usize) {
+    fn forward(&self, ws: &mut Workspace) {
         let d = self.decoder;
-        let (c, shape, par) = (&d.config, d.attention_shape(), self.par);
-        let (n, h) = (ws.ids.len(), c.hidden);
-        ops::embedding(d.embedding(), &ws.ids, MatMut::new(&mut ws.saved[0].x, n, h));
-        for (layer, at) in d.layout.layers.iter().enumerate() {
-            let linear = |group: usize| self.linear(layer, group, &ws.keys);
-            // Where the layer's output goes: the next layer's input.
-            let last = layer + 1 == c.layers;
-            let mut x_out =
-                std::mem::take(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x });
-            let s = &mut ws.saved[layer % keep];
-
-            let norm = d.slice(at.attention_norm, h);
-            ops::rms_norm(
-                Mat::new(&s.x, n, h),
-                norm,
-                c.rms_eps,
-                MatMut::new(&mut ws.normed, n, h),
-                &mut s.r,
-                par,
-            );
-            let out = MatMut::new(&mut s.qkv, n, shape.qkv_cols());
-            linear(QKV).forward(
-                Mat::new(&ws.normed, n, h),
-                &mut s.linear[QKV],
-                &mut ws.linear,
-                out,
-                Write::Set,
-                par,
-            );
-            self.position(at, s, &ws.table, &ws.positions);
-            let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
-            ops::attention(
-                &shape,
-                qkv,
-                &ws.rows,
-                MatMut::new(&mut s.mixed, n, shape.q_cols()),
-                &mut s.lse,
-                par,
-            );
-            s.x_mid[..n * h].copy_from_slice(&s.x[..n * h]);
-            let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
-            linear(O).forward(mixed, &mut s.linear[O], &mut ws.linear, out, Write::Add, par);
-
-            let norm = d.slice(at.ffn_norm, h);
-            ops::rms_norm(
-                Mat::new(&s.x_mid, n, h),
-                norm,
-                c.rms_eps,
-                MatMut::new(&mut ws.normed, n, h),
-                &mut s.r_mid,
-                par,
-            );
-            let out = MatMut::new(&mut s.gate_up, n, 2 * c.ffn);
-            linear(GATE_UP).forward(
-                Mat::new(&ws.normed, n, h),
-                &mut s.linear[GATE_UP],
-                &mut ws.linear,
-                out,
-                Write::Set,
-                par,
-            );
-            ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), MatMut::new(&mut ws.inner, n, c.ffn), par);
-            x_out[..n * h].copy_from_slice(&s.x_mid[..n * h]);
-            let (inner, out) = (Mat::new(&ws.inner, n, c.ffn), MatMut::new(&mut x_out, n, h));
-            linear(DOWN).forward(inner, &mut s.linear[DOWN], &mut ws.linear, out, Write::Add, par);
-
-            *(if last { &mut ws.x } else { &mut ws.saved[(layer + 1) % keep].x }) = x_out;
+        let (c, n, h) = (&d.config, ws.ids.len(), d.config.hidden);
+        let first = ws.places.input_of(0);
+        ops::embedding(d.embedding(), &ws.ids, MatMut::new(&mut ws.inputs[first], n, h));
+        for layer in 0..c.layers {
+            self.layer_forward(layer, ws, true);
         }
         let norm = d.slice(d.layout.norm, h);
-        ops::rms_norm(
-            Mat::new(&ws.x, n, h),
-            norm,
-            c.rms_eps,
-            MatMut::new(&mut ws.normed, n, h),
-            &mut ws.r,
-            par,
-        );
+        let x = Mat::new(&ws.inputs[ws.places.input_of(c.layers)], n, h);
+        ops::rms_norm(x, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut ws.r, self.par);
+    }
+
+    /// Fills the layer's [`Saved`] from its input. With `output` goes on to the input of the layer above; when activations
+    /// are made again that is there already, and the last product is spared.
+    fn layer_forward(&self, layer: usize, ws: &mut Workspace, output: bool) {
+        let d = self.decoder;
+        let (c, shape, par) = (&d.config, d.attention_shape(), self.par);
+        let (n, h, at) = (ws.ids.len(), c.hidden, &d.layout.layers[layer]);
+        let (slot, input) = (ws.places.slot(layer), ws.places.input_of(layer));
+        let (s, x) = (&mut ws.saved[slot], Mat::new(&ws.inputs[input], n, h));
+        let linear = |group: usize| self.linear(layer, group, &ws.keys);
+
+        let norm = d.slice(at.attention_norm, h);
+        ops::rms_norm(x, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut s.r, par);
+        let (normed, out) = (Mat::new(&ws.normed, n, h), MatMut::new(&mut s.qkv, n, shape.qkv_cols()));
+        linear(QKV).forward(normed, &mut s.linear[QKV], &mut ws.linear, out, Write::Set, par);
+        self.position(at, s, &ws.table, &ws.positions);
+        let qkv = Mat::new(&s.qkv, n, shape.qkv_cols());
+        let out = MatMut::new(&mut s.mixed, n, shape.q_cols());
+        ops::attention(&shape, qkv, &ws.rows, out, &mut s.lse, par);
+        MatMut::new(&mut s.x_mid, n, h).copy_from(x);
+        let (mixed, out) = (Mat::new(&s.mixed, n, shape.q_cols()), MatMut::new(&mut s.x_mid, n, h));
+        linear(O).forward(mixed, &mut s.linear[O], &mut ws.linear, out, Write::Add, par);
+
+        let (x_mid, norm) = (Mat::new(&s.x_mid, n, h), d.slice(at.ffn_norm, h));
+        ops::rms_norm(x_mid, norm, c.rms_eps, MatMut::new(&mut ws.normed, n, h), &mut s.r_mid, par);
+        let (normed, out) = (Mat::new(&ws.normed, n, h), MatMut::new(&mut s.gate_up, n, 2 * c.ffn));
+        linear(GATE_UP).forward(normed, &mut s.linear[GATE_UP], &mut ws.linear, out, Write::Set, par);
+        let inner = MatMut::new(&mut ws.inner, n, c.ffn);
+        ops::swiglu(Mat::new(&s.gate_up, n, 2 * c.ffn), inner, par);
+        let inner = Mat::new(&ws.inner, n, c.ffn);
+        let down = linear(DOWN);
+        if output {
+            let mut out = MatMut::new(&mut ws.inputs[ws.places.input_of(layer + 1)], n, h);
+            out.copy_from(x_mid);
+            down.forward(inner, &mut s.linear[DOWN], &mut ws.linear, out, Write::Add, par);
+        } else {
+            down.forward_again(inner, &mut s.linear[DOWN], &mut ws.linear, par);
+        }
+        s.of = Some(layer);
     }
 
     /// q and k norm where the architecture has it, then rotation.
@@ -178,7 +153,8 @@ impl Net<'_> {
         for (i, token) in ws.predicting.iter().enumerate() {
             ws.d_h[token * h..(token + 1) * h].copy_from_slice(&ws.d_hidden[i * h..(i + 1) * h]);
         }
-        let (x, d_h) = (Mat::new(&ws.x, n, h), Mat::new(&ws.d_h, n, h));
+        let x = Mat::new(&ws.inputs[ws.places.input_of(c.layers)], n, h);
+        let d_h = Mat::new(&ws.d_h, n, h);
         ops::rms_norm_backward(
             x,
             d.slice(d.layout.norm, h),
@@ -214,7 +190,10 @@ impl Net<'_> {
         let (c, shape, par, full) = (&d.config, d.attention_shape(), self.par, self.lora.is_none());
         let (n, h) = (ws.ids.len(), c.hidden);
         let at = &d.layout.layers[layer];
-        let s = &mut ws.saved[layer];
+        if ws.saved[ws.places.slot(layer)].of != Some(layer) {
+            self.layer_forward(layer, ws, false);
+        }
+        let s = &mut ws.saved[ws.places.slot(layer)];
         let linear = |group: usize| self.linear(layer, group, &ws.keys);
         let below = |group: usize| stop.is_none_or(|lowest| group > lowest);
 
@@ -285,7 +264,7 @@ impl Net<'_> {
         let (dy, norm) = (Mat::new(&ws.d_qkv, n, shape.qkv_cols()), d.slice(at.attention_norm, h));
         let d_h = below(QKV).then(|| MatMut::new(&mut ws.d_h, n, h));
         linear(QKV).backward_x(grad, dy, &mut s.linear[QKV], &mut ws.linear, d_h, par);
-        let x = Mat::new(&s.x, n, h);
+        let x = Mat::new(&ws.inputs[ws.places.input_of(layer)], n, h);
         ops::rms_norm_again(x, norm, &s.r, MatMut::new(&mut ws.normed, n, h), par);
         self.backward_weights(
             linear(QKV),

@@ -274,3 +274,49 @@ fn clipping_scales_the_step_to_the_norm() {
     let (_, clipped) = moved(norm as f32 / 2.0);
     assert!((clipped / norm - 0.5).abs() < 0.05, "{clipped} {norm}");
 }
+
+#[test]
+fn activations_made_again_give_the_same_gradient_bit_for_bit() {
+    for arch in Arch::ALL {
+        let decoder = Arc::new(small(arch, 4));
+        let rows = batch(53, &[9, 7, 12, 90, 3]);
+        let rows: Vec<&Sequence> = rows.iter().collect();
+        let with = |bytes: usize, threads: usize| {
+            let lora = adapter(&decoder, &all_linear());
+            let mut trainable = Trainable::lora(decoder.clone(), lora, threads).unwrap();
+            trainable.grant_activations(bytes);
+            // The second time over used buffers, after a pass without a backward.
+            let (mut losses, mut places) = (Vec::new(), 0);
+            for _ in 0..2 {
+                trainable.zero_grad();
+                losses.push(trainable.forward_backward(&rows, 0.5).unwrap().loss_sum.to_bits());
+                places = trainable.shards.iter().map(|s| s.workspace.saved.len()).sum::<usize>();
+                trainable.loss(&rows).unwrap();
+            }
+            (losses, trainable.gradient().iter().map(|g| g.to_bits()).collect::<Vec<_>>(), places)
+        };
+        for threads in [1, 2] {
+            let (losses, gradient, _) = with(usize::MAX, threads);
+            let mut places = BTreeMap::new();
+            for bytes in [0, 1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21] {
+                let found = with(bytes, threads);
+                assert!(found.0 == losses && found.1 == gradient, "{arch:?} with {bytes} bytes");
+                places.insert(found.2, bytes);
+            }
+            assert!(places.len() > 2, "{arch:?}: all budgets kept the same layers: {places:?}");
+        }
+    }
+}
+
+#[test]
+fn full_training_makes_activations_again_too() {
+    let rows = batch(53, &[9, 7, 12, 80]);
+    let rows: Vec<&Sequence> = rows.iter().collect();
+    let with = |bytes: usize| {
+        let mut trainable = Trainable::full(small(Arch::Qwen3, 3), 2);
+        trainable.grant_activations(bytes);
+        trainable.forward_backward(&rows, 0.5).unwrap();
+        trainable.gradient().to_vec()
+    };
+    assert_eq!(with(usize::MAX), with(0));
+}

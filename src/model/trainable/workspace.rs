@@ -7,11 +7,12 @@ use crate::model::linear::{LinearSaved, LinearScratch};
 use crate::model::lora::Lora;
 use crate::ops::RopeTable;
 
-/// What the backward of one layer wants of its forward.
+/// What the backward of one layer wants of its forward, beside its input.
 #[derive(Debug, Default)]
 pub(super) struct Saved {
-    /// Residual stream before attention and before the feed-forward (tokens x hidden).
-    pub x: Vec<f32>,
+    /// The layer that it is of.
+    pub of: Option<usize>,
+    /// Residual stream before the feed-forward (tokens x hidden).
     pub x_mid: Vec<f32>,
     /// Inverse root mean squares of both norms (tokens).
     pub r: Vec<f32>,
@@ -31,10 +32,47 @@ pub(super) struct Saved {
     pub gate_up: Vec<f32>,
 }
 
+/// Which buffers a layer uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    /// Layers below this one share the first place for their activations, which are made again in the backward.
+    shared: usize,
+    backward: bool,
+}
+
+impl Places {
+    /// As many of the `layers` as `budget` bytes hold beside what is always there: every layer's input, one place.
+    fn new(layers: usize, backward: bool, budget: usize, input: usize, saved: usize) -> Self {
+        let always = (layers + 1) * input + saved;
+        let kept = (budget.saturating_sub(always) / saved.max(1)).min(layers);
+        // A single shared layer has the place for itself.
+        let shared = if !backward {
+            layers
+        } else if kept + 1 >= layers {
+            0
+        } else {
+            layers - kept
+        };
+        Self { shared, backward }
+    }
+
+    pub fn slot(&self, layer: usize) -> usize {
+        if layer < self.shared { 0 } else { layer - self.shared + usize::from(self.shared > 0) }
+    }
+
+    /// Without a backward, inputs are written in turn.
+    pub fn input_of(&self, layer: usize) -> usize {
+        if self.backward { layer } else { layer % 2 }
+    }
+}
+
 /// Everything else of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
+    pub places: Places,
     pub saved: Vec<Saved>,
+    /// Residual stream before each layer, and after the last (tokens x hidden).
+    pub inputs: Vec<Vec<f32>>,
     /// The packed batch: ids and positions of its tokens, token ranges of its rows.
     pub ids: Vec<u32>,
     pub positions: Vec<u32>,
@@ -45,8 +83,7 @@ pub(super) struct Workspace {
     pub predicting: Vec<usize>,
     pub targets: Vec<u32>,
     pub table: RopeTable,
-    /// Output of the last layer (tokens x hidden) and its norm's inverse root mean squares.
-    pub x: Vec<f32>,
+    /// Inverse root mean squares of the last norm.
     pub r: Vec<f32>,
     /// A normalized hidden state, made anew in the backward.
     pub normed: Vec<f32>,
@@ -73,50 +110,81 @@ fn fit(buffer: &mut Vec<f32>, len: usize) {
 }
 
 impl Workspace {
-    /// Makes room for the packed batch; `keep` layers are saved (all for a backward, two in turn without).
+    /// Makes room for the packed batch, with activations of at most `budget` bytes if that is possible at all.
     pub fn fit(
         &mut self,
         decoder: &Decoder,
         lora: Option<&Lora>,
-        keep: usize,
+        budget: usize,
         backward: bool,
         dropout: bool,
     ) {
         let (c, shape) = (&decoder.config, decoder.attention_shape());
         let (n, h) = (self.ids.len(), c.hidden);
-        if self.saved.len() < keep {
-            self.saved.resize_with(keep, Saved::default);
+        // Of the four groups: what the adapter's A makes, and with DoRA the outputs.
+        let adapted = |layer: usize| {
+            let rank = |g: usize| lora.and_then(|a| a.group(layer, g)).map_or(0, |g| g.rank);
+            let outputs = |g: usize| lora.map_or(0, |a| a.magnitudes_of(layer, g));
+            std::array::from_fn::<_, 8, _>(|i| if i < 4 { rank(i) } else { outputs(i - 4) })
+        };
+        let mut widest = [0; 8];
+        for layer in 0..c.layers {
+            widest = std::array::from_fn(|i| widest[i].max(adapted(layer)[i]));
         }
-        for (layer, saved) in self.saved.iter_mut().enumerate().take(keep) {
-            for (group, LinearSaved { u, v }) in saved.linear.iter_mut().enumerate() {
-                // Without a backward the buffers serve all layers in turn.
-                let rank = |l: usize| lora.and_then(|a| a.group(l, group)).map_or(0, |g| g.rank);
-                let widest = if backward { rank(layer) } else { (0..c.layers).map(rank).max().unwrap_or(0) };
-                fit(u, n * widest);
-                let outputs = |l: usize| lora.map_or(0, |a| a.magnitudes_of(l, group));
-                let widest =
-                    if backward { outputs(layer) } else { (0..c.layers).map(outputs).max().unwrap_or(0) };
-                fit(v, n * widest);
-            }
-            for (buffer, width) in [
-                (&mut saved.x, h),
-                (&mut saved.x_mid, h),
-                (&mut saved.r, 1),
-                (&mut saved.r_mid, 1),
-                (&mut saved.qkv, shape.qkv_cols()),
-                (&mut saved.qk, if c.qk_norm { shape.q_cols() + shape.kv_cols() } else { 0 }),
-                (&mut saved.r_q, if c.qk_norm { c.heads } else { 0 }),
-                (&mut saved.r_k, if c.qk_norm { c.kv_heads } else { 0 }),
-                (&mut saved.mixed, shape.q_cols()),
-                (&mut saved.lse, c.heads),
-                (&mut saved.gate_up, 2 * c.ffn),
-            ] {
+        let qk_norm = usize::from(c.qk_norm);
+        let widths = [
+            h,
+            1,
+            1,
+            shape.qkv_cols(),
+            qk_norm * (shape.q_cols() + shape.kv_cols()),
+            qk_norm * c.heads,
+            qk_norm * c.kv_heads,
+            shape.q_cols(),
+            c.heads,
+            2 * c.ffn,
+        ];
+        let floats = widths.iter().chain(&widest).sum::<usize>();
+        self.places = Places::new(c.layers, backward, budget, 4 * n * h, 4 * n * floats);
+        let slots = self.places.slot(c.layers - 1) + 1;
+        // Where memory is short, places of a smaller batch before are given back.
+        if self.saved.len() < slots || (backward && self.places.shared > 0) {
+            self.saved.resize_with(slots, Saved::default);
+        }
+        for saved in &mut self.saved {
+            saved.of = None;
+        }
+        for layer in (0..c.layers).rev() {
+            let slot = self.places.slot(layer);
+            let saved = &mut self.saved[slot];
+            let adapted = if slot == 0 && self.places.shared > 0 { widest } else { adapted(layer) };
+            let buffers = [
+                &mut saved.x_mid,
+                &mut saved.r,
+                &mut saved.r_mid,
+                &mut saved.qkv,
+                &mut saved.qk,
+                &mut saved.r_q,
+                &mut saved.r_k,
+                &mut saved.mixed,
+                &mut saved.lse,
+                &mut saved.gate_up,
+            ];
+            let [q, o, g, d] = &mut saved.linear;
+            let of_adapter = [&mut q.u, &mut o.u, &mut g.u, &mut d.u, &mut q.v, &mut o.v, &mut g.v, &mut d.v];
+            for (buffer, width) in buffers.into_iter().zip(widths).chain(of_adapter.into_iter().zip(adapted))
+            {
                 fit(buffer, n * width);
             }
         }
-        for (buffer, width) in
-            [(&mut self.x, h), (&mut self.r, 1), (&mut self.normed, h), (&mut self.inner, c.ffn)]
-        {
+        let inputs = self.places.input_of(c.layers).max(self.places.input_of(c.layers - 1)) + 1;
+        if self.inputs.len() < inputs {
+            self.inputs.resize_with(inputs, Vec::new);
+        }
+        for input in &mut self.inputs {
+            fit(input, n * h);
+        }
+        for (buffer, width) in [(&mut self.r, 1), (&mut self.normed, h), (&mut self.inner, c.ffn)] {
             fit(buffer, n * width);
         }
         if dropout {
