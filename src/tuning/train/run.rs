@@ -19,7 +19,6 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::{EvalSettings, TrainSettings};
-use crate::model::Decoder;
 use crate::model::trainable::Trainable;
 use crate::tuning::evaluate;
 
@@ -33,7 +32,7 @@ pub fn run(
     check(settings)?;
     let spec = &inputs.spec;
     let subject = Subject::new(spec, settings)?;
-    let decoder = Decoder::load(&subject.base)?;
+    let decoder = subject.load(settings)?;
     let rows = |part: Part| inputs.rows.iter().filter(move |row| row.part == Some(part));
 
     let max_length = settings.max_length.min(decoder.config.max_positions);

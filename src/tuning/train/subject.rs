@@ -62,6 +62,15 @@ impl<'a> Subject<'a> {
         if self.stage.gold.is_some() { own_gold(self.stage, row) } else { row.gold.clone() }
     }
 
+    /// The stage's base, in the form that the method trains on: with `qlora` its linear layers in NF4.
+    pub fn load(&self, settings: &TrainSettings) -> anyhow::Result<Decoder> {
+        Ok(if settings.method.is_quantized() {
+            Decoder::load_quantized(&self.base)?
+        } else {
+            Decoder::load(&self.base)?
+        })
+    }
+
     /// The model before its first step: a fresh adapter, or the one that the candidate has, or every weight.
     pub fn start(
         &self,
