@@ -39,4 +39,6 @@ pub mod store;
 
 pub mod workspace;
 
+pub mod machine;
+
 pub mod domain;

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::data;
+use crate::machine;
 use crate::workspace::Workspace;
 
 /// What was measured.
@@ -59,7 +60,8 @@ fn measure(dir: &Path, rows: usize) -> anyhow::Result<Measured> {
     let ws = Workspace::load(dir)?;
 
     let floor = read(&file)?;
-    let before_mib = data::peak_mib();
+    let peak_mib = || machine::peak_resident().map_or(0.0, |b| b as f64 / f64::from(1 << 20));
+    let before_mib = peak_mib();
     let report = data::import(&ws, true, &mut |_, _| {})?;
     anyhow::ensure!(report.rows == rows, "{} of {rows} rows were imported", report.rows);
     let start = Instant::now();
@@ -78,7 +80,7 @@ fn measure(dir: &Path, rows: usize) -> anyhow::Result<Measured> {
         seconds: report.seconds,
         rows_per_s: rows as f64 / report.seconds,
         bytes_per_s: report.bytes as f64 / report.seconds,
-        peak_mib: data::peak_mib(),
+        peak_mib: peak_mib(),
         before_mib,
         open_ms,
         row_us,

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::domain::settings::Targets;
+use crate::machine;
 use crate::model::config::{Arch, ModelConfig, RopeScaling};
 use crate::model::{AdamW, Decoder, Lora, Sequence, Trainable};
 use crate::ops::{Mat, MatMut, Par, Write, matmul};
@@ -106,7 +107,7 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
         loss = step.loss_sum / step.trained as f64;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    let (ms_per_step, peak_mib) = (median_of_second_half(&times), peak_mib());
+    let (ms_per_step, peak_mib) = (median_of_second_half(&times), machine::peak_resident().map(|b| b >> 20));
     drop(trainable);
     let floor_ms = floor(s);
     let round = |x: f64| (x * 10.0).round() / 10.0;
@@ -115,7 +116,6 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
         floor_ms: round(floor_ms),
         tokens_per_s: (1e3 * tokens as f64 / ms_per_step).round(),
         peak_mib,
-
         trainable: trained,
         loss,
     })
@@ -236,14 +236,6 @@ fn floor(s: &Settings) -> f64 {
         })
         .collect();
     median_of_second_half(&times)
-}
-
-/// `VmHWM` of this process.
-fn peak_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib / 1024)
 }
 
 #[cfg(test)]

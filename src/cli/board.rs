@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::ask::{once, unexpected};
 use super::output::Output;
-use super::table::{Table, number, share};
+use super::table::{Table, clean, number, share};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::Board;
 use crate::domain::metric::{Metric, Unit};
@@ -70,6 +70,11 @@ pub fn render(board: &Board) -> String {
     if let Some(goals) = board.rows.first().map(|r| &r.goals).filter(|g| !g.is_empty()) {
         let goals: Vec<String> = goals.iter().map(|g| format!("{} {}", g.metric, g.want)).collect();
         text.push_str(&format!("goals: {}\n", goals.join(", ")));
+    }
+    for row in &board.rows {
+        for remark in row.remarks() {
+            text.push_str(&format!("{}: {remark}\n", clean(&row.candidate)));
+        }
     }
     text
 }

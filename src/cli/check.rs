@@ -7,11 +7,13 @@ use serde_json::json;
 
 use super::ask;
 use super::output::{Exit, Output};
-use crate::data::{self, Resolver, Sample};
+use crate::data::{self, Dataset, Resolver, Sample};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::{Direction, Metric};
+use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
+use crate::tuning::preflight::{self, Finding};
 use crate::workspace::config::ModelPlace;
 use crate::workspace::{Problem, Workspace};
 
@@ -23,7 +25,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let mut ws = None;
     match Workspace::open(root) {
         // Without a file there is nothing to check.
@@ -33,10 +35,20 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         Err(found) => problems.extend(found.0),
         Ok((workspace, missing)) => {
             problems.extend(missing.0);
-            problems.extend(check_data(&workspace, out));
+            let (of_data, sample) = check_data(&workspace, out);
+            problems.extend(of_data);
             problems.extend(check_models(&workspace));
-            for warning in warnings(&workspace) {
-                out.say(&format!("note: {warning}"));
+            warnings.extend(unset_keys(&workspace));
+            for finding in preflight(&workspace, &sample) {
+                let problem = finding.problem(&workspace);
+                if finding.refused {
+                    problems.push(problem);
+                } else {
+                    warnings.push(problem.to_string());
+                }
+            }
+            for warning in &warnings {
+                out.say(&format!("note: {}", data::clean_line(warning)));
             }
             ws = Some(workspace);
         }
@@ -50,6 +62,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let missed = goals.iter().flat_map(|g| &g.results).any(|g| g.state != "pass");
     let value = json!({
         "problems": problems,
+        "warnings": warnings,
         "goals": goals.as_ref().map(|g| &g.results),
         "candidate": goals.as_ref().and_then(|g| g.candidate.as_ref()),
     });
@@ -103,8 +116,7 @@ fn best(board: &Board) -> Option<Goals> {
 fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
     let mut text = match problems.len() {
         0 => "no problems".to_owned(),
-        1 => "1 problem:".to_owned(),
-        n => format!("{n} problems:"),
+        n => format!("{}:", counted(n, "problem")),
     };
     for problem in problems {
         text.push_str(&format!("\n{}", data::clean_line(&problem.to_string())));
@@ -123,7 +135,7 @@ fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
 }
 
 /// Looks at a sample of every source, and holds what the workspace names against it.
-fn check_data(ws: &Workspace, out: &Output) -> Vec<Problem> {
+fn check_data(ws: &Workspace, out: &Output) -> (Vec<Problem>, Sample) {
     let mut problems = Vec::new();
     let mut sample = Sample::default();
     for (i, (shown, path)) in ws.config.data.sources.iter().zip(ws.sources()).enumerate() {
@@ -143,7 +155,7 @@ fn check_data(ws: &Workspace, out: &Output) -> Vec<Problem> {
                     ));
                 }
                 if seen.sample.rows.is_empty() {
-                    let message = format!("{shown} has no usable row ({} bad ones)", seen.bad_total);
+                    let message = format!("{shown}: {}", seen.no_row());
                     problems.push(ws.problem(&source_key(ws, i), message));
                 }
                 sample.merge(seen.sample);
@@ -153,7 +165,25 @@ fn check_data(ws: &Workspace, out: &Output) -> Vec<Problem> {
     if !sample.rows.is_empty() {
         problems.extend(check_fields(ws, &sample));
     }
-    problems
+    (problems, sample)
+}
+
+/// What a run would refuse, or stumble over: of the imported data where it is imported, else of the sample.
+fn preflight(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
+    let rows = Dataset::open(ws).map(|data| preflight::Sample::of_dataset(&data)).unwrap_or_else(|_| {
+        let guess = data::guess(sample, None, None);
+        let resolver = Resolver::new(ws.config.data.input.as_deref(), ws.config.data.gold.as_deref(), &guess);
+        resolver.map(|r| preflight::Sample::of_fields(&sample.rows, &r)).unwrap_or_default()
+    });
+    let mut found = preflight::examine(&preflight::candidate(ws), None, &rows);
+    let train = Some(&ws.config.tuning.train);
+    for finding in preflight::examine(&preflight::candidate_for_training(ws), train, &rows) {
+        // The same stage may be too long in both; the pipeline's own finding is the one to see first.
+        if found.iter().all(|f| f.key != finding.key) {
+            found.push(finding);
+        }
+    }
+    found
 }
 
 fn source_key(ws: &Workspace, i: usize) -> String {
@@ -182,8 +212,10 @@ fn check_fields(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
             let near = crate::workspace::nearest(name, known.iter().map(String::as_str));
             let hint = near
                 .map_or_else(|| format!("fields: {}", known.join(", ")), |n| format!("did you mean `{n}`?"));
-            let message =
-                format!("`{key}`: none of {} sampled rows has a field `{name}`; {hint}", sample.rows.len());
+            let message = format!(
+                "`{key}`: none of {} has a field `{name}`; {hint}",
+                counted(sample.rows.len(), "sampled row")
+            );
             problems.push(ws.problem(&key, data::clean_line(&message)));
         }
     }
@@ -239,10 +271,14 @@ fn check_rows(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
     let n = sample.rows.len();
     let mut problems: Vec<Problem> = failed.into_iter().map(|m| ws.problem("data.input", m)).collect();
     if empty * 2 > n {
-        problems.push(ws.problem("data.input", format!("the input is empty in {empty} of {n} sampled rows")));
+        problems.push(ws.problem(
+            "data.input",
+            format!("the input is empty in {empty} of {}", counted(n, "sampled row")),
+        ));
     }
     if golds == 0 {
-        let message = format!("none of {n} sampled rows has a gold; name its field, gold = \"FIELD\"");
+        let message =
+            format!("none of {} has a gold; name its field, gold = \"FIELD\"", counted(n, "sampled row"));
         problems.push(ws.problem(if config.gold.is_some() { "data.gold" } else { "data" }, message));
     }
     problems
@@ -271,7 +307,7 @@ fn check_models(ws: &Workspace) -> Vec<Problem> {
 }
 
 /// What is no fault of the workspace but will be in the way.
-fn warnings(ws: &Workspace) -> Vec<String> {
+fn unset_keys(ws: &Workspace) -> Vec<String> {
     let unset = ws.config.models.iter().filter_map(|(name, model)| match &model.place {
         ModelPlace::Endpoint { api_key_env: Some(variable), .. } if std::env::var_os(variable).is_none() => {
             Some(format!("model `{name}` needs the environment variable {variable}, which is not set"))

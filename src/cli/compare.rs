@@ -9,6 +9,7 @@ use super::table::{Table, clean, number, share};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::Comparison;
 use crate::domain::outcome::FlipKind;
+use crate::domain::words::counted;
 use crate::score::paired::MCNEMAR;
 
 /// Flips that are printed.
@@ -20,6 +21,7 @@ const SHOWN_TEXT: usize = 40;
 pub struct Args {
     /// A candidate: its name, the start of its id, or a run
     a: String,
+    /// The candidate that is held against A
     b: String,
     /// Another metric than the primary one
     #[arg(long)]
@@ -39,9 +41,9 @@ pub fn render(c: &Comparison) -> String {
     let value = |v: f64| if binary { share(v, c.n) } else { number(v) };
     let [a, b] = &c.candidates;
     let mut text = format!(
-        "{} on {} rows\n  {}  {}\n  {}  {}\n  difference {:+.3} (95% {:+.3} to {:+.3}), p = {} ({})\n",
+        "{} on {}\n  {}  {}\n  {}  {}\n  difference {:+.3} (95% {:+.3} to {:+.3}), p = {} ({})\n",
         clean(&c.metric),
-        c.n,
+        counted(c.n, "row"),
         value(c.a),
         clean(a),
         value(c.b),
@@ -55,8 +57,8 @@ pub fn render(c: &Comparison) -> String {
     text.push_str(&format!("  fixed {}, regressed {}, churned {}\n", c.fixed, c.regressed, c.churned));
     if c.needed > 0 {
         text.push_str(&format!(
-            "  {} further rows fixed, none regressed, would bring p below 0.05\n",
-            c.needed
+            "  {} fixed, none regressed, would bring p below 0.05\n",
+            counted(c.needed, "further row")
         ));
     }
     if c.strata.len() > 1 {

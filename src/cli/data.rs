@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::ask::once;
 use super::output::{Exit, Output};
 use super::progress::Bytes;
 use crate::data;
-use crate::domain::api::ImportReport;
+use crate::domain::api::{ImportReport, Request};
+use crate::domain::words::counted;
 use crate::workspace::Workspace;
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +42,9 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let report = data::import(&ws, force, &mut |done, total| progress.show(done, total))
         .map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
     drop(progress);
+    if !report.cached {
+        once(&ws.root, Request::Imported)?;
+    }
     out.result(&report, || describe(&report));
     Ok(ExitCode::SUCCESS)
 }
@@ -49,12 +54,12 @@ pub fn describe(report: &ImportReport) -> String {
     let mib = report.bytes as f64 / (1 << 20) as f64;
     let how =
         if report.cached { "unchanged, index kept".to_owned() } else { format!("{:.1} s", report.seconds) };
-    let mut text = format!("{} rows, {mib:.1} MiB, {} ({how})\n", report.rows, report.format);
+    let mut text = format!("{}, {mib:.1} MiB, {} ({how})\n", counted(report.rows, "row"), report.format);
     for warning in &report.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
     if report.quarantined_total > 0 {
-        text.push_str(&format!("{} rows set aside:\n", report.quarantined_total));
+        text.push_str(&format!("{} set aside:\n", counted(report.quarantined_total, "row")));
         for bad in report.quarantined.iter().take(SHOWN) {
             text.push_str(&format!("  {}:{}: {}\n", bad.file, bad.line, data::clean_line(&bad.reason)));
         }

@@ -15,6 +15,7 @@ use super::{board, compare, tui};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, Comparison};
 use crate::domain::run::{RunKind, RunRecord};
+use crate::domain::words::counted;
 use crate::engine::client::Client;
 
 #[derive(Debug, clap::Args)]
@@ -156,7 +157,7 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
         let Response::Import { report } = ask(&client, Request::Import { force: false }).await? else {
             return Err(unexpected());
         };
-        out.say(&format!("data: {} rows", report.rows));
+        out.say(&format!("data: {}", counted(report.rows, "row")));
         let mut rungs = Vec::new();
         for kind in [RunKind::Strata, RunKind::Eval, RunKind::Train] {
             let Some(record) = rung(&client, root, kind, out).await? else { return Ok(ExitCode::from(130)) };
@@ -189,7 +190,7 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
 
 /// One run to its end; none when the person left it to itself.
 async fn rung(client: &Client, root: &Path, kind: RunKind, out: &Output) -> Result<Option<RunRecord>, Exit> {
-    let run = launch(client, root, kind, Vec::new()).await?;
+    let run = launch(client, root, kind, Vec::new(), None).await?;
     match follow::follow(client.clone(), root, &run, out).await? {
         Followed::Detached => Ok(None),
         Followed::Ended(record) if record.state.has_result() => Ok(Some(*record)),

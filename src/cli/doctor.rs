@@ -11,11 +11,14 @@ use super::output::{Exit, Output};
 use super::table::clean;
 use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
+use crate::domain::words::counted;
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
+use crate::machine;
 use crate::ops::cuda;
 use crate::store::files;
-use crate::workspace::{FILE, Workspace};
+use crate::worker::folder::RunFolder;
+use crate::workspace::{FILE, STATE, Workspace};
 
 /// Below this much free space a training run's checkpoints may not fit.
 const DISK_LOW: u64 = 2 << 30;
@@ -52,7 +55,11 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let mut checks = vec![gpu(), cuda_libraries(), memory(), disk(root), temp()];
     if root.join(FILE).is_file() {
         checks.push(workspace(root));
-        checks.extend(block_on(engine(root, args.repair))?);
+        match files::state_dir(&root.join(STATE)) {
+            Ok(()) => checks.extend(block_on(engine(root, args.repair))?),
+            // No engine can start there; what it would say is not the cause.
+            Err(error) => checks.push(Check::bad("folder", error.to_string(), files::UNWRITABLE)),
+        }
     } else if args.repair {
         return Err(Exit::usage(format!("{} is no workspace: there is nothing to repair", root.display())));
     }
@@ -105,31 +112,23 @@ fn gpu() -> Check {
     Check::good("gpu", format!("{}; driver {driver}", names.join(", ")))
 }
 
-/// Which of CUDA's libraries can be loaded; without them runs use the CPU, and nothing is wrong.
+/// Where CUDA's libraries are; without them runs use the CPU, and nothing is wrong.
 fn cuda_libraries() -> Check {
     let found = cuda::libraries();
-    let parts = [("driver", found.driver), ("nvrtc", found.nvrtc), ("cublas", found.cublas)];
-    let missing: Vec<_> = parts.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        return Check::good("cuda", "driver, nvrtc and cuBLAS can be loaded");
-    }
-    Check {
-        remedy: found.driver.then(|| {
-            format!(
-                "name the folder that holds them in {} (the Python wheels of PyTorch bring them)",
-                cuda::LIBS_VARIABLE
-            )
-        }),
-        ..Check::good("cuda", format!("not found: {}; runs use the CPU", missing.join(", ")))
-    }
+    let places: Vec<String> = found.all().iter().map(|(name, place)| format!("{name}: {place}")).collect();
+    let detail = match found.missing()[..] {
+        [] => places.join(", "),
+        _ => format!("{}; runs use the CPU", places.join(", ")),
+    };
+    Check { remedy: found.remedy(), ..Check::good("cuda", detail) }
 }
 
 fn memory() -> Check {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
-    let (free, total) = (system.available_memory(), system.total_memory());
+    let (free, total) = (machine::available_memory(), system.total_memory());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let detail = format!("{} of {} free, {threads} threads", size(free), size(total));
+    let detail = format!("{} of {} free, {}", size(free), size(total), counted(threads, "thread"));
     if free < MEMORY_LOW {
         return Check::bad("memory", detail, "end other programs, or use a smaller model or batch_size");
     }
@@ -221,13 +220,43 @@ async fn engine(root: &Path, repair: bool) -> Result<Vec<Check>, Exit> {
         ),
     });
     let Response::Runs { runs } = ask(&client, Request::Runs).await? else { return Err(unexpected()) };
-    checks.push(stale(&runs));
+    let damaged = damaged(root, &runs);
+    checks.push(stale(&runs, &damaged));
+    checks.extend(damaged.into_iter().map(|d| d.check));
     Ok(checks)
 }
 
-fn stale(runs: &[RunRecord]) -> Check {
+/// A run whose specification cannot be read.
+struct Damaged {
+    run: String,
+    check: Check,
+}
+
+/// Runs that can neither go on nor be asked for what they made, since what they were to do cannot be read any more.
+fn damaged(root: &Path, runs: &[RunRecord]) -> Vec<Damaged> {
+    let of = |record: &RunRecord| {
+        let folder = RunFolder::new(root.join(STATE).join("runs").join(&record.run));
+        // A run that waits for another has no specification yet.
+        if !folder.spec().exists() && record.state != RunState::Interrupted {
+            return None;
+        }
+        let error = folder.read_spec().err()?;
+        let what = if record.state == RunState::Done { "exported" } else { "resumed" };
+        let detail = format!("{} is {} and cannot be {what}: {error:#}", record.run, record.state);
+        let remedy = format!(
+            "put the file back from a copy, or start it again (`tunebench run {}`) and remove {}",
+            record.kind,
+            folder.dir().display()
+        );
+        Some(Damaged { run: record.run.clone(), check: Check::bad("run", detail, remedy) })
+    };
+    runs.iter().filter_map(of).collect()
+}
+
+fn stale(runs: &[RunRecord], damaged: &[Damaged]) -> Check {
     let of = |state: RunState| {
-        runs.iter().filter(|r| r.state == state).map(|r| r.run.as_str()).collect::<Vec<_>>()
+        let sound = |r: &&RunRecord| damaged.iter().all(|d| d.run != r.run);
+        runs.iter().filter(|r| r.state == state).filter(sound).map(|r| r.run.as_str()).collect::<Vec<_>>()
     };
     let interrupted = of(RunState::Interrupted);
     if interrupted.is_empty() {

@@ -64,11 +64,23 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     };
     let (rows, _) = lines::read_all::<RunRow>(&folder.rows())?;
     let format = args.format.map(export::Format::from);
-    let max_abs_diff =
-        export::export(folder.dir(), &spec, train, &rows, step, format, &args.to).map_err(|e| match e {
-            ExportError::Request(message) => Exit::usage(message),
-            ExportError::Failed(error) => Exit::from(error),
-        })?;
+    // A folder that cannot be made is told before the work is done, not after it.
+    let is_new = !args.to.exists();
+    std::fs::create_dir_all(&args.to).map_err(|e| {
+        Exit::usage(format!(
+            "--to {}: cannot be made: {e}; name a new folder in one that you can write to",
+            args.to.display()
+        ))
+    })?;
+    let exported = export::export(folder.dir(), &spec, train, &rows, step, format, &args.to);
+    if exported.is_err() && is_new {
+        // Empty again, unless somebody put something there.
+        let _ = std::fs::remove_dir(&args.to);
+    }
+    let max_abs_diff = exported.map_err(|e| match e {
+        ExportError::Request(message) => Exit::usage(message),
+        ExportError::Failed(error) => Exit::from(error),
+    })?;
     let path = args.to.canonicalize()?;
     out.result(&Exported { path: path.clone(), max_abs_diff }, || {
         format!("{}\nread again: logprobs differ by at most {max_abs_diff:.1e}", path.display())
@@ -89,12 +101,11 @@ fn find(root: &Path, run: &str) -> Result<RunFolder, Exit> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     known.sort();
-    let nearest =
-        known.iter().max_by(|a, b| strsim::jaro_winkler(run, a).total_cmp(&strsim::jaro_winkler(run, b)));
-    Err(Exit::usage(match nearest {
+    Err(Exit::usage(match workspace::nearest(run, known.iter().map(String::as_str)) {
+        _ if known.is_empty() => format!("no run `{run}`: {} has no runs", root.display()),
         Some(nearest) => {
-            format!("no run `{run}` here; the nearest is {nearest} (`tunebench runs` lists all)")
+            format!("no run `{run}` here; did you mean {nearest}? (`tunebench runs` lists all)")
         }
-        None => format!("no run `{run}`: {} has no runs", root.display()),
+        None => format!("no run `{run}` here; `tunebench runs` lists all"),
     }))
 }

@@ -13,6 +13,7 @@ use super::table::{clean, duration, figures, number};
 use crate::domain::api::{Push, Request, Response, View};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{RunRecord, RunState};
+use crate::domain::words::noun;
 use crate::engine::client::Client;
 
 /// Least time between two plain lines of progress.
@@ -168,11 +169,22 @@ impl<'a> Show<'a> {
                 match loss {
                     Some(loss) => self.line(&format!("step {step}: dev loss {}{metrics}", number(*loss))),
                     // An evaluation's own figures on the way.
-                    None => self.line(&format!("after {step} rows:{metrics}")),
+                    None => self.line(&format!("after {step} {}:{metrics}", noun(*step as usize, "row"))),
                 }
             }
+            EventBody::Preflight(preflight) => self.line(&preflight.line()),
             EventBody::Log { message } => self.line(message),
             EventBody::Warning { message } => self.line(&format!("warning: {message}")),
+            EventBody::Change { step, change } => self.line(&format!("step {step}: {change}")),
+            EventBody::Finding { step, holds: true, finding } => {
+                self.line(&format!(
+                    "doctor, step {step}: {}: {}; {}",
+                    finding.rule, finding.evidence, finding.advice
+                ));
+            }
+            EventBody::Finding { step, finding, .. } => {
+                self.line(&format!("doctor, step {step}: no longer {}", finding.rule));
+            }
             EventBody::State { .. } | EventBody::Sample { .. } | EventBody::Checkpoint { .. } => {}
         }
     }
@@ -197,10 +209,8 @@ pub fn result(run: &RunRecord, out: &Output) {
         object.insert("message".into(), json!(message));
     }
     out.result(&value, || {
-        let took = match (run.started_ms, run.ended_ms) {
-            (Some(from), Some(to)) => format!(" in {}", duration(to.saturating_sub(from))),
-            _ => String::new(),
-        };
+        let took = run.ended_ms.and_then(|end| run.took_ms(end));
+        let took = took.map_or_else(String::new, |took| format!(" in {}", duration(took)));
         let candidate =
             run.candidate.as_ref().map(|c| format!("\n  candidate {}", clean(c))).unwrap_or_default();
         let figures = figures(run, 12);

@@ -12,7 +12,7 @@ use crate::domain::candidate::Decoding;
 use crate::model::chat::{ChatTemplate, prompt_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::{TextStream, Tokenizer};
-use crate::model::{Decoder, Lora, ModelError};
+use crate::model::{Decoder, Lora, ModelError, files};
 use crate::ops::Par;
 
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,7 @@ pub struct Args {
     /// Draw among the likeliest tokens that have this probability together
     #[arg(long)]
     top_p: Option<f32>,
+    /// Of the draws; the same seed draws the same
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The prompt as it stands, without the model's chat template
@@ -50,6 +51,7 @@ pub struct Args {
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let dir = &args.model;
+    files::folder(dir).map_err(usage)?;
     let tokenizer = Tokenizer::load(dir).map_err(usage)?;
     let template = if args.raw { None } else { ChatTemplate::load(dir).map_err(usage)? };
     let text = if args.prompt == "-" {

@@ -8,7 +8,11 @@ use serde_json::json;
 
 use super::output::{Exit, Output};
 use crate::data::{self, Guess, Shape};
+use crate::domain::candidate::{Decoding, ModelSource, OutputKind};
+use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
+use crate::model::files;
+use crate::tuning::preflight;
 use crate::workspace::scaffold::Scaffold;
 use crate::workspace::{FILE, Workspace, nearest};
 
@@ -38,9 +42,10 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             file.display()
         )));
     }
+    files::folder(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
     ModelConfig::load(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
 
-    let mut rows = 0;
+    let (mut rows, mut empty) = (0, Vec::new());
     let mut sample = data::Sample::default();
     for path in &args.data {
         let shown = path.display().to_string();
@@ -50,27 +55,26 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
         let seen =
             data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
         rows += seen.rows;
+        if seen.sample.rows.is_empty() {
+            empty.push(format!("{shown}: {}", seen.no_row()));
+        }
         sample.merge(seen.sample);
         for bad in &seen.bad {
             out.say(&format!("bad row: {}:{}: {}", bad.file, bad.line, data::clean(&bad.reason)));
         }
         if seen.bad_total > 0 {
             out.say(&format!(
-                "{} bad rows seen; `tunebench data import` will set all of them aside",
-                seen.bad_total
+                "{} seen; `tunebench data import` will set all of them aside",
+                counted(seen.bad_total, "bad row")
             ));
         }
     }
     if sample.rows.is_empty() {
-        let names: Vec<String> = args.data.iter().map(|p| p.display().to_string()).collect();
-        return Err(Exit::usage(format!(
-            "{}: no usable row: the file is empty, has only a header, or each of its rows is bad",
-            names.join(", ")
-        )));
+        return Err(Exit::usage(empty.join("\n")));
     }
     let input = told_input(&args, &sample)?;
-    let guess = data::guess(&sample, input.as_deref(), args.gold.as_deref());
-    let scaffold = write(&args, &guess)?;
+    let mut guess = data::guess(&sample, input.as_deref(), args.gold.as_deref());
+    let scaffold = write(&args, &mut guess, &sample)?;
     say(&args, out, rows, &guess, &scaffold);
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +108,7 @@ fn told_input(args: &Args, sample: &data::Sample) -> Result<Option<String>, Exit
     }
 }
 
-fn write(args: &Args, guess: &Guess) -> Result<Scaffold, Exit> {
+fn write(args: &Args, guess: &mut Guess, sample: &data::Sample) -> Result<Scaffold, Exit> {
     fs::create_dir_all(args.dir.join("prompts"))?;
     let root = fs::canonicalize(&args.dir)?;
     let data = args.data.iter().map(|p| relative(&root, p)).collect::<Result<_, _>>()?;
@@ -114,7 +118,7 @@ fn write(args: &Args, guess: &Guess) -> Result<Scaffold, Exit> {
         let gold = gold.unwrap_or("none");
         format!("shape {}: input is {}, gold is {gold}", guess.shape.name(), input.unwrap_or("none"))
     });
-    let scaffold = Scaffold {
+    let mut scaffold = Scaffold {
         name,
         task: guess.task,
         data,
@@ -124,8 +128,11 @@ fn write(args: &Args, guess: &Guess) -> Result<Scaffold, Exit> {
         shape_note,
         dimensions: guess.dimensions.clone(),
         labels: guess.labels.clone(),
+        room: None,
     };
     let prompt = root.join(scaffold.prompt_path());
+    let own = fs::read_to_string(&prompt).ok();
+    guess.why.extend(fit(&mut scaffold, own.as_deref(), &args.model, guess, sample)?);
     // A prompt that a person has written already stays.
     if fs::symlink_metadata(&prompt).is_err() {
         create(&prompt, &scaffold.prompt())?;
@@ -133,6 +140,65 @@ fn write(args: &Args, guess: &Guess) -> Result<Scaffold, Exit> {
     create(&root.join(FILE), &scaffold.toml())?;
     Workspace::load(&root).map_err(|e| Exit::failed(format!("the new workspace does not load:\n{e}")))?;
     Ok(scaffold)
+}
+
+/// Makes prompt and answer fit the model's context on nine rows of ten; says what was done for it, or what is to be done.
+/// `own`: the prompt that a person has written already.
+fn fit(
+    scaffold: &mut Scaffold,
+    own: Option<&str>,
+    model: &Path,
+    guess: &Guess,
+    sample: &data::Sample,
+) -> Result<Vec<String>, Exit> {
+    /// Fewer tokens hold no answer.
+    const LEAST: usize = 4;
+    let Ok(resolver) = data::Resolver::new(guess.input.as_deref(), guess.gold.as_deref(), guess) else {
+        return Ok(Vec::new());
+    };
+    let rows = preflight::Sample::of_fields(&sample.rows, &resolver);
+    let measured = |scaffold: &Scaffold| -> Result<(usize, usize), Exit> {
+        let text = own.map_or_else(|| scaffold.prompt(), str::to_owned);
+        let source = ModelSource::Local { path: model.display().to_string() };
+        let stage = preflight::asked(
+            scaffold.stage(),
+            "base",
+            source,
+            &text,
+            OutputKind::default(),
+            Decoding::default(),
+        );
+        let (mut lengths, context) =
+            preflight::first_prompts(&stage, model, &rows).map_err(|e| Exit::usage(e.to_string()))?;
+        lengths.even.sort_unstable();
+        let at = lengths.even.len() * 9 / 10;
+        Ok((lengths.even.get(at).copied().unwrap_or_default(), context))
+    };
+    let mut done = Vec::new();
+    let (mut tokens, context) = measured(scaffold)?;
+    if tokens + scaffold.max_tokens() > context && scaffold.lists_labels() && own.is_none() {
+        let labels = std::mem::take(&mut scaffold.labels);
+        scaffold.room = Some(scaffold.max_tokens_for(&labels));
+        done.push(format!(
+            "prompt: does not list the {} labels: with them it has {tokens} tokens, the model's context is {context}; a model with a longer context could be told them",
+            labels.len()
+        ));
+        tokens = measured(scaffold)?.0;
+    }
+    let room = context.saturating_sub(tokens);
+    if room < scaffold.max_tokens() {
+        if room >= LEAST {
+            scaffold.room = Some(room);
+            done.push(format!(
+                "max_tokens: {room}, what prompts of {tokens} tokens leave of the model's context of {context}"
+            ));
+        } else {
+            done.push(format!(
+                "too long: prompts have {tokens} tokens and the model's context is {context}: take a model with a longer context, or a shorter input (--input FIELD)"
+            ));
+        }
+    }
+    Ok(done)
 }
 
 /// Appears whole or not at all, and never over another file.
@@ -181,7 +247,7 @@ fn say(args: &Args, out: &Output, rows: u64, guess: &Guess, scaffold: &Scaffold)
     });
     out.result(&value, || {
         let dir = args.dir.display();
-        let mut text = format!("{rows} rows\n");
+        let mut text = format!("{}\n", counted(rows as usize, "row"));
         for reason in &guess.why {
             text.push_str(&format!("  {}\n", data::clean_line(reason)));
         }

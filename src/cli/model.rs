@@ -12,7 +12,7 @@ use crate::model::config::RopeScaling;
 use crate::model::hub::{HubError, Progress, Pull};
 use crate::model::info::{ModelInfo, Shape};
 use crate::model::verify::{TOLERANCE, verify};
-use crate::model::{Decoder, Lora};
+use crate::model::{Decoder, Lora, files};
 use crate::ops::Par;
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,7 @@ pub struct Args {
 enum What {
     /// What a model is, and the memory that training a LoRA adapter on it would take
     Info {
+        /// A Hugging Face folder: config.json, tokenizer.json, *.safetensors
         dir: PathBuf,
         #[arg(long, default_value_t = 16)]
         rank: usize,
@@ -40,6 +41,7 @@ enum What {
     },
     /// Compare logits with a reference made elsewhere
     Verify {
+        /// A Hugging Face folder: config.json, tokenizer.json, *.safetensors
         dir: PathBuf,
         /// A LoRA adapter in PEFT's format
         #[arg(long, value_name = "DIR")]
@@ -76,7 +78,10 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                     "rank, batch, length and threads are whole numbers from 1 to 16777216",
                 ));
             }
+            files::folder(&dir).map_err(usage)?;
             let info = ModelInfo::load(&dir, &shape).map_err(usage)?;
+            let mut memory = serde_json::to_value(info.memory).unwrap_or_default();
+            memory["total"] = info.memory.total().into();
             let value = json!({
                 "arch": info.config.arch.name(),
                 "parameters": info.parameters,
@@ -91,12 +96,13 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                 "vocab": info.config.vocab,
                 "context": info.config.max_positions,
                 "adapter_parameters": info.adapter_parameters,
-                "memory": info.memory,
+                "memory": memory,
             });
             out.result(&value, || describe(&info, &shape));
             Ok(ExitCode::SUCCESS)
         }
         What::Verify { dir, adapter, reference, tolerance } => {
+            files::folder(&dir).map_err(usage)?;
             let decoder = Decoder::load(&dir).map_err(usage)?;
             let adapter = adapter.map(|a| Lora::load_peft(&a, &decoder)).transpose().map_err(usage)?;
             let par = Par::threads(threads());
@@ -139,7 +145,7 @@ fn describe(info: &ModelInfo, shape: &Shape) -> String {
         "{} · {} parameters · {} on disk as {}\n\
          {} layers, hidden {}, {} heads ({} for keys) of {}, ffn {}, vocabulary {}, context {}{}\n\n\
          memory to train LoRA rank {} on all linear layers ({} parameters), {} rows x {} tokens, {} threads, f32:\n  \
-         weights     {}\n  adapters    {}\n  gradients   {}\n  optimizer   {}\n  activations {}\n  total       {}",
+         weights     {}\n  adapters    {}\n  gradients   {}\n  optimizer   {}\n  activations {}\n  logits      {}\n  total       {}",
         c.arch.name(),
         count(info.parameters),
         mib(info.bytes).trim_start(),
@@ -163,7 +169,8 @@ fn describe(info: &ModelInfo, shape: &Shape) -> String {
         mib(m.gradients),
         mib(m.optimizer),
         mib(m.activations),
-        mib(m.total),
+        mib(m.logits),
+        mib(m.total()),
     )
 }
 

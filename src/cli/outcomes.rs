@@ -20,6 +20,7 @@ pub struct Args {
 enum What {
     /// Read JSON lines with `id`, `output`, and `correct` or `score`
     Import {
+        /// One JSON object a line
         file: PathBuf,
         /// Under which name they stand on the board
         #[arg(long)]

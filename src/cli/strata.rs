@@ -8,12 +8,13 @@ use serde_json::json;
 
 use super::ask::{ask, block_on, connect, launch, once, unexpected};
 use super::follow::{self, Followed};
-use super::output::Output;
+use super::output::{Exit, Output};
 use super::table::{Table, share};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::StrataView;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
+use crate::domain::words::counted;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,6 +38,7 @@ enum What {
         /// Only rows of this part
         #[arg(long, value_enum)]
         split: Option<Split>,
+        /// Of the draws; the same seed draws the same rows
         #[arg(long, default_value_t = 7)]
         seed: u64,
     },
@@ -64,6 +66,9 @@ impl From<Split> for Part {
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     match args.what {
         What::Build { k } => build(k, root, out),
+        What::Sample { per: 0, .. } => {
+            Err(Exit::usage("--per 0 draws nothing; expected a whole number of rows per stratum, at least 1"))
+        }
         What::Sample { per, split, seed } => {
             let request = Request::Sample { per, part: split.map(Part::from), seed };
             let Response::Sample { rows } = once(root, request)? else { return Err(unexpected()) };
@@ -77,7 +82,7 @@ fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
         let set = k.map(|k| ("k".to_owned(), k.to_string())).into_iter().collect();
-        let run = launch(&client, root, RunKind::Strata, set).await?;
+        let run = launch(&client, root, RunKind::Strata, set, None).await?;
         let followed = follow::follow(client, root, &run, out).await?;
         let record = match &followed {
             Followed::Ended(record) if record.state.has_result() => record,
@@ -86,10 +91,8 @@ fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
         let Response::Strata { view } = ask(&connect(root).await?, Request::Strata).await? else {
             return Err(unexpected());
         };
-        let seconds = match (record.started_ms, record.ended_ms) {
-            (Some(from), Some(to)) => to.saturating_sub(from) as f64 / 1000.0,
-            _ => 0.0,
-        };
+        let took = record.ended_ms.and_then(|end| record.took_ms(end));
+        let seconds = took.unwrap_or(0) as f64 / 1000.0;
         let value = json!({
             "strata": view.strata,
             "outliers": view.outliers,
@@ -113,13 +116,13 @@ fn render(view: &StrataView) -> String {
         table.row(cells);
     }
     format!(
-        "{}{} rows in {} strata ({} clusters), {} outliers, {} near-duplicates, {} quarantined\n",
+        "{}{} in {} ({}), {}, {}, {} quarantined\n",
         table.render(),
-        view.rows,
-        view.strata.len(),
-        view.clusters,
-        view.outliers,
-        view.near_duplicates,
+        counted(view.rows, "row"),
+        counted(view.strata.len(), "stratum"),
+        counted(view.clusters, "cluster"),
+        counted(view.outliers, "outlier"),
+        counted(view.near_duplicates, "near-duplicate"),
         view.quarantined
     )
 }

@@ -61,6 +61,11 @@ impl Dataset {
         self.index.record(row).map(|r| hex(&r.hash)).unwrap_or_default()
     }
 
+    /// Bytes of a row in its file.
+    pub fn bytes(&self, row: usize) -> u64 {
+        self.index.record(row).map_or(0, |r| u64::from(r.len))
+    }
+
     /// Position of a row by its id.
     pub fn find(&self, id: &str) -> Option<usize> {
         self.index.find(id)

@@ -181,6 +181,21 @@ fn unique(name: String, taken: &[String]) -> String {
 }
 
 /// Finds the array that holds the rows: the file itself, or the one array in its object.
+/// `{"data": []}`: where rows would stand, there are none.
+fn is_empty_envelope(path: &Path, start: usize) -> bool {
+    const ENVELOPES: [&str; 7] =
+        ["data", "rows", "examples", "items", "records", "instances", "conversations"];
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(HEAD).read_to_end(&mut head));
+    let object = read.ok().and_then(|_| {
+        serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(head.get(start..)?).ok()
+    });
+    let Some(object) = object else { return false };
+    let empty = |value: &serde_json::Value| value.as_array().is_some_and(Vec::is_empty);
+    (!object.is_empty() && object.values().all(empty))
+        || object.iter().any(|(key, value)| ENVELOPES.contains(&key.as_str()) && empty(value))
+}
+
 fn json(path: &Path, shown: &str, start: usize) -> Result<Layout, DataError> {
     let arrays = super::scan::arrays(path, start as u64)?;
     let layout =
@@ -188,6 +203,10 @@ fn json(path: &Path, shown: &str, start: usize) -> Result<Layout, DataError> {
     match &arrays[..] {
         [one] => Ok(layout(one.start, one.line)),
         // An object without arrays is one row: the splitter takes what stands from its brace on.
+        [] if is_empty_envelope(path, start) => {
+            let end = std::fs::metadata(path).map_err(DataError::io("cannot read", path))?.len();
+            Ok(layout(end, 1))
+        }
         [] => Ok(layout(start as u64, 1)),
         many => {
             let names: Vec<String> =

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::shape::{Shape, as_text};
+use crate::domain::words::counted;
 use crate::workspace::config::Task;
 
 /// Rows of a sample.
@@ -279,9 +280,12 @@ fn guess_task(guess: &mut Guess, rows: &[Map<String, Value>]) {
         (Task::Extraction, "the gold is JSON".to_owned())
     } else if kinds >= 2 && length / n <= 40 && (kinds * 4 <= n || (n < 40 && kinds * 2 <= n)) {
         guess.labels = labels(golds);
-        (Task::Classification, format!("the gold has {kinds} short values in {n} rows"))
+        (
+            Task::Classification,
+            format!("the gold has {} in {}", counted(kinds, "short value"), counted(n, "row")),
+        )
     } else {
-        (Task::Generation, format!("the gold is text, {} characters on the average", length / n))
+        (Task::Generation, format!("the gold is text, {} on the average", counted(length / n, "character")))
     };
     guess.task = task;
     guess.why.push(format!("task: {} ({because})", task.name()));

@@ -20,6 +20,7 @@ use super::scan::{Batch, Span, scan};
 use super::{DataError, canonical, parquet, parse};
 use crate::domain::api::ImportReport;
 use crate::domain::row::Quarantined;
+use crate::machine;
 use crate::workspace::Workspace;
 
 /// As many bad rows are described; all are counted.
@@ -50,7 +51,11 @@ pub fn import(
         }
         Err(e) => return Err(e),
     };
-    Ok(ImportReport { seconds: start.elapsed().as_secs_f64(), peak_mib: peak_mib(), ..report(&meta, cached) })
+    Ok(ImportReport {
+        seconds: start.elapsed().as_secs_f64(),
+        peak_mib: machine::peak_resident().map_or(0.0, |b| b as f64 / f64::from(1 << 20)),
+        ..report(&meta, cached)
+    })
 }
 
 pub(super) fn report(meta: &Meta, cached: bool) -> ImportReport {
@@ -65,14 +70,6 @@ pub(super) fn report(meta: &Meta, cached: bool) -> ImportReport {
         format: meta.format.clone(),
         warnings: meta.warnings.clone(),
     }
-}
-
-/// Highest resident memory of this process so far; 0 where the system does not tell.
-pub fn peak_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    kib.map_or(0.0, |kib| kib / 1024.0)
 }
 
 pub(super) fn index_dir(ws: &Workspace) -> PathBuf {

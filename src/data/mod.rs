@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use dataset::Dataset;
 pub use guess::{Guess, Sample, guess, template_of};
-pub use import::{import, peak_mib};
+pub use import::import;
 pub use parse::{clean, clean_line};
 pub use resolve::{Resolver, field, unknown_fields};
 pub use shape::Shape;

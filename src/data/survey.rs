@@ -9,6 +9,7 @@ use super::guess::{SAMPLE_ROW_BYTES, Sample};
 use super::scan::scan;
 use super::{DataError, parquet, parse};
 use crate::domain::row::Quarantined;
+use crate::domain::words::counted;
 
 /// Sampled bad rows that are described.
 const SHOWN: usize = 5;
@@ -25,13 +26,21 @@ pub struct Survey {
     /// Of the sampled rows; the first few.
     pub bad: Vec<Quarantined>,
     pub bad_total: usize,
+    /// A table with names of its columns.
+    pub header: bool,
 }
 
 /// Streams through the file and parses a sample of its rows. `shown` is what the file is called in errors.
 pub fn survey(path: &Path, shown: &str) -> Result<Survey, DataError> {
     let layout = format::detect(path, shown)?;
-    let mut survey =
-        Survey { format: layout.format, rows: 0, sample: Sample::default(), bad: Vec::new(), bad_total: 0 };
+    let mut survey = Survey {
+        format: layout.format,
+        rows: 0,
+        sample: Sample::default(),
+        bad: Vec::new(),
+        bad_total: 0,
+        header: !layout.columns.is_empty(),
+    };
     if layout.format == Format::Parquet {
         survey.rows = parquet::rows(path, shown)?;
         let mut seen = 0;
@@ -60,6 +69,18 @@ pub fn survey(path: &Path, shown: &str) -> Result<Survey, DataError> {
 }
 
 impl Survey {
+    /// Why there is no row in the sample.
+    pub fn no_row(&self) -> String {
+        match self.bad_total {
+            0 if self.rows > 0 => {
+                format!("{}, none of them short enough to be looked at", counted(self.rows as usize, "row"))
+            }
+            0 if self.header => "0 rows: the file has a header and no rows".into(),
+            0 => "0 rows: the file has none".into(),
+            n => format!("no usable row: {}", counted(n, "bad one")),
+        }
+    }
+
     fn take(&mut self, shown: &str, line: u64, bytes: &[u8], layout: &format::Layout) {
         if bytes.len() > SAMPLE_ROW_BYTES {
             return;

@@ -9,6 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
+use super::steer::Change;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -112,6 +113,8 @@ pub enum Request {
     Import {
         force: bool,
     },
+    /// The client has indexed the sources itself: the engine writes that into the journal and looks at the data again.
+    Imported,
     Strata,
     Sample {
         per: usize,
@@ -131,10 +134,18 @@ pub enum Request {
         /// Values of the environment variables that the workspace's models name. Never written down.
         #[serde(default)]
         keys: BTreeMap<String, String>,
+        /// The checkpoint that a training run branches from: `RUN@STEP`, or `RUN` for its best.
+        #[serde(default)]
+        from: Option<String>,
     },
     Control {
         run: String,
         action: RunAction,
+    },
+    /// Change a training run while it runs.
+    Steer {
+        run: String,
+        changes: Vec<Change>,
     },
     Runs,
     Run {
@@ -205,6 +216,9 @@ pub struct EngineStatus {
     pub device: String,
     /// Told once: what is missing, what was repaired.
     pub notices: Vec<String>,
+    /// `[tuning.train]` as it stands, key by key; empty where `workspace.toml` cannot be read.
+    #[serde(default)]
+    pub train: BTreeMap<String, String>,
 }
 
 /// What `data import` found.
@@ -238,6 +252,19 @@ pub enum View {
     },
     Board,
     Strata,
+    /// Files of the workspace that people save: `workspace.toml`, prompts, data. They are watched while somebody follows.
+    Files,
+}
+
+/// What a saved file led to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileNews {
+    /// Relative to the workspace where it lies in it.
+    pub file: String,
+    /// It cannot be used as it stands.
+    pub problem: bool,
+    /// Begins with the file's name.
+    pub text: String,
 }
 
 /// What the engine pushes to those who subscribed: a snapshot first, then deltas.
@@ -262,6 +289,10 @@ pub enum Push {
     },
     Strata {
         view: StrataView,
+    },
+    /// Files that were saved; as a snapshot only those that cannot be used.
+    Files {
+        news: Vec<FileNews>,
     },
 }
 

@@ -67,8 +67,14 @@ pub struct BoardRow {
     pub rung: String,
     /// The run its outcomes come from.
     pub run: Option<String>,
+    /// Every run that scored this same candidate, oldest first; the last one's outcomes count.
+    #[serde(default)]
+    pub runs: Vec<String>,
     /// Rows scored.
     pub n: usize,
+    /// Outcomes left out, because their rows are gone or have another content or gold since.
+    #[serde(default)]
+    pub stale: usize,
     /// Rows that failed with an error.
     pub errors: usize,
     pub metrics: BTreeMap<String, f64>,
@@ -80,6 +86,25 @@ pub struct BoardRow {
     pub tokens_out: f64,
     pub usd_per_1k: Option<f64>,
     pub goals: Vec<GoalResult>,
+}
+
+impl BoardRow {
+    /// What the figures alone do not say: several runs behind one candidate, outcomes left out.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if let [earlier @ .., last] = &self.runs[..]
+            && !earlier.is_empty()
+        {
+            let (runs, earlier) = (self.runs.len(), earlier.join(", "));
+            remarks.push(format!("{runs} runs of this same candidate: {last} counts, not {earlier}"));
+        }
+        if self.stale > 0 {
+            let rows = if self.stale == 1 { "row" } else { "rows" };
+            remarks
+                .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
+        }
+        remarks
+    }
 }
 
 /// Every candidate, on the eval part.

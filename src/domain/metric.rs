@@ -6,6 +6,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::words::nearest;
+
 /// What a value is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -188,8 +190,8 @@ pub struct Metric {
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum MetricError {
-    #[error("`{0}` is no metric; the nearest is `{1}` (all: {list})", list = names())]
-    Unknown(String, &'static str),
+    #[error("`{0}` is no metric; {near}metrics: {list}", near = .1.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default(), list = names())]
+    Unknown(String, Option<&'static str>),
     #[error("the metric `{0}` needs a {1}: `{0}:{1}`")]
     ArgumentMissing(&'static str, &'static str),
     #[error("the metric `{0}` takes nothing after a colon, found `{1}`")]
@@ -231,10 +233,7 @@ impl Metric {
             None => (None, head),
         };
         let entry = REGISTRY.iter().find(|e| e.name == base).ok_or_else(|| {
-            let near = REGISTRY.iter().max_by(|a, b| {
-                strsim::jaro_winkler(a.name, base).total_cmp(&strsim::jaro_winkler(b.name, base))
-            });
-            MetricError::Unknown(name.to_owned(), near.map_or("accuracy", |e| e.name))
+            MetricError::Unknown(name.to_owned(), nearest(base, REGISTRY.iter().map(|e| e.name)))
         })?;
         match (entry.argument, &argument) {
             (Argument::Required(what), None) => return Err(MetricError::ArgumentMissing(entry.name, what)),
@@ -302,7 +301,9 @@ mod tests {
     #[test]
     fn a_wrong_name_is_answered_with_the_nearest() {
         let said = Metric::find("acuracy").unwrap_err().to_string();
-        assert!(said.contains("`acuracy`") && said.contains("nearest is `accuracy`"), "{said}");
+        assert!(said.contains("`acuracy`") && said.contains("did you mean `accuracy`?"), "{said}");
+        let said = Metric::find("bleu").unwrap_err().to_string();
+        assert!(!said.contains("did you mean") && said.contains("metrics: accuracy, macro_f1"), "{said}");
         assert!(Metric::find("precision").unwrap_err().to_string().contains("precision:LABEL"));
         assert!(Metric::find("accuracy:x").is_err());
         assert!(Metric::find("route.macro_f1").is_err());

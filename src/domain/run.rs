@@ -7,8 +7,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
+use super::finding::Finding;
+use super::preflight::PastRuns;
 use super::row::RowRef;
-use super::settings::{EvalSettings, StrataSettings, TrainSettings};
+use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use super::steer::Origin;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -20,16 +23,20 @@ pub enum RunKind {
     Strata,
     Eval,
     Train,
+    /// A learning-rate range test.
+    #[serde(rename = "lr-range")]
+    LrRange,
 }
 
 impl RunKind {
-    pub const ALL: [Self; 3] = [Self::Strata, Self::Eval, Self::Train];
+    pub const ALL: [Self; 4] = [Self::Strata, Self::Eval, Self::Train, Self::LrRange];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strata => "strata",
             Self::Eval => "eval",
             Self::Train => "train",
+            Self::LrRange => "lr-range",
         }
     }
 }
@@ -120,6 +127,12 @@ pub enum Job {
         /// How the trained candidate is scored at the end.
         eval: EvalSettings,
     },
+    #[serde(rename = "lr-range")]
+    LrRange {
+        /// What would be trained; its learning rate and schedule are not used.
+        train: TrainSettings,
+        range: RangeSettings,
+    },
 }
 
 impl Job {
@@ -128,6 +141,7 @@ impl Job {
             Self::Strata(_) => RunKind::Strata,
             Self::Eval(_) => RunKind::Eval,
             Self::Train { .. } => RunKind::Train,
+            Self::LrRange { .. } => RunKind::LrRange,
         }
     }
 }
@@ -147,6 +161,12 @@ pub struct RunSpec {
     pub candidate: Option<Candidate>,
     /// What the person set for this run, for the record.
     pub settings: Vec<(String, String)>,
+    /// For training: what this workspace's earlier runs teach about its time and memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<PastRuns>,
+    /// The checkpoint that it starts from; a copy is in `inputs/start`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }
@@ -169,10 +189,20 @@ pub struct RunRecord {
     pub created_ms: u64,
     pub started_ms: Option<u64>,
     pub ended_ms: Option<u64>,
+    /// Time in which it ran, up to its last event: not while it waited, was paused or had no worker.
+    pub ran_ms: u64,
+    /// When it last told anything.
+    pub told_ms: u64,
     pub settings: Vec<(String, String)>,
+    /// The checkpoint that it started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
     pub progress: Option<Progress>,
     /// Last figures: `loss`, `eval_loss`, and at the end the metrics.
     pub metrics: BTreeMap<String, f64>,
+    /// What the doctor finds in it now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// Name of the candidate that the run scored or made.
     pub candidate: Option<String>,
     /// Last words: why it failed, or what it waits for.
@@ -181,6 +211,27 @@ pub struct RunRecord {
     pub resumable: bool,
     /// Highest event sequence number known.
     pub last_seq: u64,
+}
+
+impl RunRecord {
+    /// How long it has run by `now_ms`; none before its start.
+    pub fn took_ms(&self, now_ms: u64) -> Option<u64> {
+        self.started_ms?;
+        let since = if self.state == RunState::Running { now_ms.saturating_sub(self.told_ms) } else { 0 };
+        Some(self.ran_ms + since)
+    }
+
+    /// Whether an action makes sense where the run stands.
+    pub const fn accepts(&self, action: RunAction) -> bool {
+        match action {
+            RunAction::Pause => matches!(self.state, RunState::Running),
+            RunAction::Resume => self.resumable || matches!(self.state, RunState::Paused),
+            RunAction::Checkpoint | RunAction::Stop => {
+                matches!(self.state, RunState::Running | RunState::Paused)
+            }
+            RunAction::Cancel => !self.state.is_final(),
+        }
+    }
 }
 
 /// What a worker hands back at the end (`artifacts/result.json`).

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// `[eval]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,6 +130,17 @@ pub enum Schedule {
     Cosine,
 }
 
+/// What becomes of activations between forward and backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Kept as far as the free memory reaches.
+    #[default]
+    Auto,
+    Never,
+    Always,
+}
+
 /// `[tuning.train]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -168,6 +180,8 @@ pub struct TrainSettings {
     pub batch_size: usize,
     /// Micro-batches per optimizer step.
     pub accumulate: usize,
+    /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
+    pub recompute: Recompute,
     /// Longer rows are refused by the mask gate or cut, in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
@@ -180,6 +194,25 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
+    /// How often rows of a stratum (by its name) are drawn, relative to 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
+}
+
+impl TrainSettings {
+    /// Key by key, as text for people.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        fn text(value: &Value) -> String {
+            match value {
+                Value::String(text) => text.clone(),
+                Value::Array(many) => many.iter().map(text).collect::<Vec<_>>().join(","),
+                Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |n| n.to_string()),
+                other => other.to_string(),
+            }
+        }
+        let all = serde_json::to_value(self).unwrap_or_default();
+        all.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect()
+    }
 }
 
 impl Default for TrainSettings {
@@ -209,6 +242,7 @@ impl Default for TrainSettings {
             max_steps: None,
             batch_size: 8,
             accumulate: 1,
+            recompute: Recompute::Auto,
             max_length: 1024,
             eval_every: 0,
             patience: 0,
@@ -216,6 +250,22 @@ impl Default for TrainSettings {
             keep_checkpoints: 3,
             fixed_rows: 6,
             seed: 7,
+            weights: BTreeMap::new(),
         }
+    }
+}
+
+/// `[tuning.lr_range]`, resolved: the rate rises from `lr_min` to `lr_max` in equal ratios over `steps` steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RangeSettings {
+    pub lr_min: f64,
+    pub lr_max: f64,
+    pub steps: u64,
+}
+
+impl Default for RangeSettings {
+    fn default() -> Self {
+        Self { lr_min: 1e-6, lr_max: 1.0, steps: 100 }
     }
 }

@@ -1,6 +1,6 @@
 //! The board, comparisons, and outcomes made elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,8 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::candidates::{self, Known};
-use super::parts;
-use super::rows::{self, cut};
+use super::rows::{self, Loaded, cut};
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
 use crate::domain::board::{Board, BoardRow, Comparison, Goal};
@@ -23,7 +22,6 @@ use crate::domain::row::Part;
 use crate::score;
 use crate::store::files;
 use crate::worker::folder::now_ms;
-use crate::workspace::Workspace;
 
 /// Longest file of outcomes, and longest name.
 const OUTCOMES_MAX: u64 = 4 << 30;
@@ -36,8 +34,11 @@ const FLIP_TEXT: usize = 160;
 #[derive(Debug)]
 pub struct Scored {
     pub candidate: Candidate,
-    pub run: Option<String>,
+    /// Every run that scored it, oldest first; the last one's outcomes are these.
+    pub runs: Vec<String>,
     pub outcomes: Arc<Vec<Outcome>>,
+    /// Those whose rows still have the content and gold they were scored with.
+    pub current: Arc<Vec<Outcome>>,
     by_row: HashMap<String, usize>,
 }
 
@@ -51,7 +52,7 @@ impl Scored {
 #[derive(Debug, Default)]
 pub struct BoardCache {
     outcomes: HashMap<std::path::PathBuf, ((u64, i64, i64), Arc<Vec<Outcome>>)>,
-    scored: Option<(u64, Arc<Vec<Arc<Scored>>>)>,
+    scored: Option<(u64, Arc<Loaded>, Arc<Vec<Arc<Scored>>>)>,
 }
 
 fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
@@ -70,17 +71,33 @@ fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure
     Ok(read)
 }
 
-/// Every candidate that has outcomes, oldest first.
-pub fn all_scored(engine: &Engine) -> Result<Arc<Vec<Arc<Scored>>>, Failure> {
+/// Outcomes without those of rows that are gone or have another content or gold by now.
+fn current(
+    loaded: &Loaded,
+    outcomes: &Arc<Vec<Outcome>>,
+    gold: &BTreeMap<String, String>,
+) -> Arc<Vec<Outcome>> {
+    let holds =
+        |o: &Outcome| loaded.dataset.find(&o.row).is_some_and(|at| loaded.content(at, gold) == o.row_hash);
+    if outcomes.iter().all(holds) {
+        return outcomes.clone();
+    }
+    Arc::new(outcomes.iter().filter(|o| holds(o)).cloned().collect())
+}
+
+/// Every candidate that has outcomes, oldest first, held against the data as it stands.
+pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<Scored>>>, Failure> {
     let version = engine.read(|s| s.board_version);
     {
         let cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, kept)) = &cache.scored
+        if let Some((at, of, kept)) = &cache.scored
             && *at == version
+            && Arc::ptr_eq(of, loaded)
         {
             return Ok(kept.clone());
         }
     }
+    let gold = engine.read(|s| s.decisions.gold.clone());
     let mut all = Vec::new();
     for known in candidates::known(engine) {
         let outcomes = outcomes(engine, &known)?;
@@ -88,26 +105,30 @@ pub fn all_scored(engine: &Engine) -> Result<Arc<Vec<Arc<Scored>>>, Failure> {
             continue;
         }
         let by_row = outcomes.iter().enumerate().map(|(i, o)| (o.row.clone(), i)).collect();
-        all.push(Arc::new(Scored { candidate: known.candidate, run: known.run, outcomes, by_row }));
+        let current = current(loaded, &outcomes, &gold);
+        let Known { candidate, runs, .. } = known;
+        all.push(Arc::new(Scored { candidate, runs, outcomes, current, by_row }));
     }
     let all = Arc::new(all);
-    engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).scored = Some((version, all.clone()));
+    engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).scored =
+        Some((version, loaded.clone(), all.clone()));
     Ok(all)
-}
-
-fn workspace(engine: &Engine) -> Result<Workspace, Failure> {
-    Workspace::load(&engine.root).map_err(|p| parts::problems(&p))
 }
 
 /// Every candidate on the eval part.
 pub fn board(engine: &Engine) -> Result<Board, Failure> {
     let loaded = rows::loaded(engine)?;
     let config = &loaded.ws.config;
-    let scored = all_scored(engine)?;
+    let scored = all_scored(engine, &loaded)?;
     let goals: Vec<Goal> = config.goals.clone();
     let rows: Vec<BoardRow> = scored
         .iter()
-        .map(|s| score::board::row(&s.candidate, s.run.clone(), &s.outcomes, &config.eval, &goals))
+        .map(|s| {
+            let run = s.runs.last().cloned();
+            let row = score::board::row(&s.candidate, run, &s.current, &config.eval, &goals);
+            let all = score::board::on_the_board(&s.candidate, &s.outcomes).len();
+            BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row }
+        })
         .collect();
     let mut metrics = vec![config.eval.primary.clone()];
     for metric in &config.eval.metrics {
@@ -120,15 +141,14 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
 }
 
 /// The first baseline, and the candidate that stands best on the board (none when that is the baseline).
-pub fn base_and_best(engine: &Engine) -> Result<(Option<Arc<Scored>>, Option<Arc<Scored>>), Failure> {
-    let scored = all_scored(engine)?;
-    if scored.is_empty() {
-        return Ok((None, None));
-    }
-    let config = workspace(engine)?.config;
-    let primary = Metric::find(&config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+pub fn base_and_best(
+    engine: &Engine,
+    loaded: &Arc<Loaded>,
+) -> Result<(Option<Arc<Scored>>, Option<Arc<Scored>>), Failure> {
+    let scored = all_scored(engine, loaded)?;
+    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
     let value = |s: &Scored| {
-        let counted = score::board::on_the_board(&s.candidate, &s.outcomes);
+        let counted = score::board::on_the_board(&s.candidate, &s.current);
         let value = score::aggregate::value(&primary, &counted, Some(&s.candidate))?;
         Some(if primary.entry.direction == Direction::Higher { value } else { -value })
     };

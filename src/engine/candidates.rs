@@ -30,6 +30,8 @@ pub struct Known {
     pub candidate: Candidate,
     /// The newest run with outcomes of it; none where it was only named.
     pub run: Option<String>,
+    /// Every run with outcomes of it, oldest first.
+    pub runs: Vec<String>,
     pub folder: RunFolder,
     pub created_ms: u64,
 }
@@ -53,10 +55,13 @@ pub fn known(engine: &Engine) -> Vec<Known> {
         let id = candidate.id();
         match known.iter_mut().find(|k| k.candidate.id() == id) {
             Some(before) => {
+                before.runs.push(run.clone());
                 before.run = Some(run);
                 before.folder = folder;
             }
-            None => known.push(Known { candidate, run: Some(run), folder, created_ms }),
+            None => {
+                known.push(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms });
+            }
         }
     }
     known.sort_by_key(|k| k.created_ms);
@@ -112,7 +117,7 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 .ok()
                 .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
                 .map_or(0, |d| d.as_millis() as u64);
-            Some(Known { candidate, run: None, folder, created_ms })
+            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms })
         })
         .collect()
 }
@@ -133,7 +138,8 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
             Some((candidate, folder)) => {
                 let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
                 let candidate = shown.map_or(candidate, |k| k.candidate.clone());
-                Ok(Known { candidate, run: Some(name.to_owned()), folder, created_ms: 0 })
+                let run = name.to_owned();
+                Ok(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms: 0 })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
         };

@@ -266,7 +266,7 @@ async fn read_loop(mut read: OwnedReadHalf, waiting: Waiting, pushes: UnboundedS
 /// Start an engine: no terminal, its log in the state folder. It makes a session of its own at once.
 fn start(root: &Path, program: &Path) -> anyhow::Result<Child> {
     let state = root.join(".tunebench");
-    files::private_dir(&state)?;
+    files::state_dir(&state).map_err(files::with_remedy)?;
     let log = state.join("engine.log");
     if fs::metadata(&log).is_ok_and(|m| m.len() > LOG_MAX) {
         let _ = fs::rename(&log, state.join("engine.log.old"));

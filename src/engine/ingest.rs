@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::state::Run;
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Job, Progress, RunKind, RunRecord, RunState};
+use crate::domain::steer::Origin;
 use crate::store::StoredRun;
 use crate::store::lines;
 use crate::worker::folder::RunFolder;
@@ -26,6 +27,9 @@ pub struct LaunchFile {
     pub kind: RunKind,
     pub created_ms: u64,
     pub set: Vec<(String, String)>,
+    /// The checkpoint that a branch starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
     /// The run that must be done first.
     #[serde(default)]
     pub needs: Option<String>,
@@ -45,7 +49,11 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
             created_ms: launch.created_ms,
             started_ms: None,
             ended_ms: None,
+            ran_ms: 0,
+            told_ms: 0,
             settings: launch.set.clone(),
+            from: launch.from.clone(),
+            findings: Vec::new(),
             progress: None,
             metrics: BTreeMap::new(),
             candidate: None,
@@ -112,8 +120,18 @@ pub fn advance(run: &mut Run) -> io::Result<()> {
 /// One event into the record.
 fn fold(record: &mut RunRecord, event: &Event) {
     record.last_seq = event.seq;
+    // Who finds a dead worker does so later: its time ended with its last word.
+    let found_dead = matches!(event.body, EventBody::State { state: RunState::Interrupted, .. });
+    if record.state == RunState::Running && !found_dead {
+        record.ran_ms += event.t_ms.saturating_sub(record.told_ms);
+    }
+    record.told_ms = event.t_ms;
     match &event.body {
         EventBody::State { state, message } => {
+            // A worker that takes the run up again looks anew.
+            if record.state.is_final() {
+                record.findings.clear();
+            }
             record.state = *state;
             record.message.clone_from(message);
             if *state == RunState::Running {
@@ -139,10 +157,19 @@ fn fold(record: &mut RunRecord, event: &Event) {
             record.metrics.insert("eval_loss".into(), *loss);
         }
         EventBody::Eval { .. }
+        | EventBody::Preflight(_)
         | EventBody::Sample { .. }
         | EventBody::Log { .. }
         | EventBody::Warning { .. }
+        | EventBody::Change { .. }
         | EventBody::Checkpoint { .. } => {}
+        EventBody::Finding { holds, finding, .. } => {
+            record.findings.retain(|known| known.rule != finding.rule);
+            if *holds {
+                record.findings.push(finding.clone());
+                record.findings.sort_by_key(|finding| finding.rule);
+            }
+        }
     }
 }
 
@@ -168,7 +195,7 @@ fn settle(run: &mut Run) {
 pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
         run.record.candidate = match spec.job {
-            Job::Train { .. } => None,
+            Job::Train { .. } | Job::LrRange { .. } => None,
             Job::Strata(_) | Job::Eval(_) => spec.candidate.map(|c| c.name),
         };
     }
@@ -214,7 +241,8 @@ mod tests {
 
     fn folder(dir: &std::path::Path) -> RunFolder {
         let folder = RunFolder::new(dir);
-        let launch = LaunchFile { kind: RunKind::Train, created_ms: 1, set: Vec::new(), needs: None };
+        let launch =
+            LaunchFile { kind: RunKind::Train, created_ms: 1, set: Vec::new(), from: None, needs: None };
         files::write_json(&folder.launch(), &launch).unwrap();
         folder
     }
@@ -229,8 +257,11 @@ mod tests {
             grad_norm: 1.0,
             tokens: 1,
             trained_tokens: 1,
+            padding: 0,
             ms: 2.0,
+            wait_ms: 0.0,
             rows: Vec::new(),
+            losses: Vec::new(),
         }
     }
 
@@ -253,6 +284,33 @@ mod tests {
         assert_eq!(fresh.record.last_seq, 1001);
         let stored = StoredRun { record: live.record.clone(), offset: live.offset };
         assert_eq!(load("train-1", folder, Some(stored)).unwrap().record, live.record);
+    }
+
+    #[test]
+    fn a_run_took_the_time_in_which_it_ran() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut run = load("train-1", folder(temp.path()), None).unwrap();
+        assert_eq!(run.record.took_ms(5), None);
+        let state = |state| EventBody::State { state, message: None };
+        use RunState as S;
+        let told = [
+            (1_000, state(S::Queued)),
+            (2_000, state(S::Running)),
+            (2_500, step(1)),
+            (3_000, state(S::Paused)),
+            (9_000, state(S::Running)),
+            (9_100, step(2)),
+            // Dead since 9,100, found an hour later, resumed, and waiting again.
+            (3_600_000, state(S::Interrupted)),
+            (3_700_000, state(S::Queued)),
+            (3_800_000, state(S::Running)),
+        ];
+        for (seq, (t_ms, body)) in (1..).zip(told) {
+            fold(&mut run.record, &Event { seq, t_ms, body });
+        }
+        assert_eq!(run.record.took_ms(3_800_007), Some(1_000 + 100 + 7));
+        fold(&mut run.record, &Event { seq: 10, t_ms: 3_800_500, body: state(S::Done) });
+        assert_eq!(run.record.took_ms(u64::MAX), Some(1_600));
     }
 
     #[test]

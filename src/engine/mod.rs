@@ -5,10 +5,12 @@
 //! requests    one request -> one response, on blocking threads
 //! state       runs and decisions in memory, under one lock held for moments
 //! supervisor  a thread: starts workers, follows their event files, buries the dead
+//! saved       files that people save, while somebody looks
 //! launch      freezes what a run works on into its folder
 //! ```
 
 mod board;
+mod branch;
 mod candidates;
 pub mod client;
 mod ingest;
@@ -17,6 +19,7 @@ mod parts;
 pub mod protocol;
 mod requests;
 mod rows;
+mod saved;
 mod server;
 mod state;
 mod strata;
@@ -56,7 +59,7 @@ pub fn run(root: &Path) -> anyhow::Result<Ending> {
     let _ = rustix::process::setsid();
     let root = root.canonicalize().with_context(|| format!("no folder at {}", root.display()))?;
     let state_dir = root.join(".tunebench");
-    files::private_dir(&state_dir)?;
+    files::state_dir(&state_dir).map_err(files::with_remedy)?;
     let note = std::process::id().to_string();
     let Some(_lock) = Lock::take_within(&state_dir.join("engine.lock"), &note, Duration::from_millis(100))?
     else {

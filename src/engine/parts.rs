@@ -46,21 +46,38 @@ pub fn data_error(error: &DataError) -> Failure {
 
 /// Index the sources, unless an index that fits them is there.
 pub fn import(engine: &Engine, force: bool) -> Result<ImportReport, Failure> {
-    let ws = Workspace::load(&engine.root).map_err(|p| problems(&p))?;
-    let report = data::import(&ws, force, &mut |_, _| {}).map_err(|e| data_error(&e))?;
+    let report = index(engine, force)?;
     if !report.cached {
-        let args =
-            json!({ "rows": report.rows, "format": report.format, "quarantined": report.quarantined_total });
-        engine
-            .store
-            .record(now_ms(), "import", args)
-            .map_err(|e| failed(format!("the import could not be journalled: {e}")))?;
-        engine.update(|state| {
-            state.strata_version = state.version;
-            state.board_version = state.version;
-        });
+        journal(engine, &report)?;
     }
     Ok(report)
+}
+
+/// A client has indexed the sources (with its own memory and its own progress bar): the journal is the engine's alone.
+pub fn imported(engine: &Engine) -> Result<ImportReport, Failure> {
+    let report = index(engine, false)?;
+    journal(engine, &report)?;
+    Ok(report)
+}
+
+fn index(engine: &Engine, force: bool) -> Result<ImportReport, Failure> {
+    // A model that is not there, or a prompt that is being edited, keeps nobody from importing.
+    let (ws, _) = Workspace::open(&engine.root).map_err(|p| problems(&p))?;
+    data::import(&ws, force, &mut |_, _| {}).map_err(|e| data_error(&e))
+}
+
+fn journal(engine: &Engine, report: &ImportReport) -> Result<(), Failure> {
+    let args =
+        json!({ "rows": report.rows, "format": report.format, "quarantined": report.quarantined_total });
+    engine
+        .store
+        .record(now_ms(), "import", args)
+        .map_err(|e| failed(format!("the import could not be journalled: {e}")))?;
+    engine.update(|state| {
+        state.strata_version = state.version;
+        state.board_version = state.version;
+    });
+    Ok(())
 }
 
 /// The data, imported if need be.

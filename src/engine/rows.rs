@@ -63,6 +63,15 @@ pub fn loaded(engine: &Engine) -> Result<Arc<Loaded>, Failure> {
     loaded_of(engine, ws).map(|(_, loaded)| loaded)
 }
 
+/// [`loaded`] for what people look at: while `workspace.toml` cannot be read, as it last could.
+fn shown(engine: &Engine) -> Result<(Stamp, Arc<Loaded>), Failure> {
+    let ws = Workspace::load(&engine.root).or_else(|problems| {
+        let cache = engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.loaded.as_ref().map(|(_, l)| l.ws.clone()).ok_or_else(|| parts::problems(&problems))
+    })?;
+    loaded_of(engine, ws)
+}
+
 fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Failure> {
     let mut cache = engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
     let now = stamp(engine, &ws);
@@ -93,6 +102,13 @@ impl Loaded {
             .row(at)
             .and_then(|row| self.dataset.resolve(&row))
             .unwrap_or_else(|e| (format!("({e})"), None))
+    }
+
+    /// Hash of a row's content with the gold that holds now.
+    pub fn content(&self, at: usize, gold: &BTreeMap<String, String>) -> String {
+        let (id, hash) = (self.dataset.id(at), self.dataset.hash(at));
+        // Only where a person decided, what the file says is looked up.
+        if gold.contains_key(id) { with_gold(id, &hash, self.text(at).1, gold).1 } else { hash }
     }
 
     fn lengths(&self) -> &[u32] {
@@ -130,9 +146,8 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
 }
 
 pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
-    let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
-    let (stamp, loaded) = loaded_of(engine, ws)?;
-    let (base, best) = board::base_and_best(engine).unwrap_or_default();
+    let (stamp, loaded) = shown(engine)?;
+    let (base, best) = board::base_and_best(engine, &loaded).unwrap_or_default();
     let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
     let from = query.offset.min(found.len());
     let window = &found[from..(from + query.count.min(WINDOW_MAX)).min(found.len())];
@@ -282,7 +297,7 @@ fn search(
 }
 
 pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
-    let loaded = loaded(engine)?;
+    let (_, loaded) = shown(engine)?;
     let at = loaded.dataset.find(id).ok_or_else(|| bad_input(format!("no row `{id}`")))?;
     let row = loaded.dataset.row(at).map_err(|e| parts::data_error(&e))?;
     let (input, in_file) = loaded.text(at);
@@ -300,7 +315,7 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
             flags.push("near-duplicate".to_owned());
         }
     }
-    let answers = board::all_scored(engine)
+    let answers = board::all_scored(engine, &loaded)
         .unwrap_or_default()
         .iter()
         .filter_map(|scored| {

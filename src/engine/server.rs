@@ -17,7 +17,7 @@ use super::client::same_view;
 use super::protocol::{FRAME_MAX, ToClient, ToServer, VERSION, encode, read_frame, write_frame};
 use super::state::Engine;
 use super::{board, ingest, requests, strata};
-use crate::domain::api::{PROTOCOL, Push, Response, View};
+use crate::domain::api::{FileNews, PROTOCOL, Push, Response, View};
 use crate::domain::run::RunRecord;
 use crate::store::files;
 
@@ -207,6 +207,8 @@ struct Followed {
     /// For a run: the last event sent, and the byte offset after it.
     seq: u64,
     offset: u64,
+    /// For the files: they are watched as long as this is held.
+    _files: Option<super::saved::Follower>,
 }
 
 /// The writing half: answers as they come, and pushes in rounds.
@@ -242,7 +244,13 @@ async fn write_loop(
                 Some(Out::Follow(view)) => {
                     writer.follows.retain(|f| !same_view(&f.view, &view));
                     let seq = if let View::Run { after, .. } = view { after } else { 0 };
-                    writer.follows.push(Followed { view, seen: None, seq, offset: 0 });
+                    let files = if view == View::Files {
+                        let engine = writer.engine.clone();
+                        spawn_blocking(move || super::saved::follow(&engine)).await.ok()
+                    } else {
+                        None
+                    };
+                    writer.follows.push(Followed { view, seen: None, seq, offset: 0, _files: files });
                     (due, next_round) = (true, Instant::now());
                 }
                 Some(Out::Unfollow(view)) => writer.follows.retain(|f| !same_view(&f.view, &view)),
@@ -289,6 +297,7 @@ impl Writer {
             let (view, seen) = (self.follows[at].view.clone(), self.follows[at].seen);
             match view {
                 View::Runs => self.push_runs(at, seen).await?,
+                View::Files => self.push_files(at, seen).await?,
                 View::Run { run, .. } => self.push_run(at, &run, seen).await?,
                 View::Board => {
                     let version = self.engine.read(|s| s.board_version);
@@ -333,6 +342,18 @@ impl Writer {
             self.push(Push::RunChanged { run }).await?;
         }
         Ok(())
+    }
+
+    /// First what cannot be used as it stands; later what was saved.
+    async fn push_files(&mut self, at: usize, seen: Option<u64>) -> io::Result<()> {
+        let (version, news) = self.engine.read(|state| {
+            let due = |(at, news): &&(u64, FileNews)| seen.map_or(news.problem, |seen| *at > seen);
+            let news: Vec<FileNews> =
+                state.files.values().filter(due).map(|(_, news)| news.clone()).collect();
+            (state.version, news)
+        });
+        self.follows[at].seen = Some(version);
+        if news.is_empty() { Ok(()) } else { self.push(Push::Files { news }).await }
     }
 
     /// The record if it changed, and every event that is new, page by page.

@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use super::board::BoardCache;
 use super::ingest;
 use super::rows::RowCache;
+use super::saved::Watching;
 use super::strata::StrataCache;
-use crate::domain::api::{EngineStatus, Failure};
+use crate::domain::api::{EngineStatus, Failure, FileNews};
 use crate::domain::run::{RunKind, RunRecord, RunState};
+use crate::domain::words::counted;
 use crate::store::journal::Decisions;
 use crate::store::{Store, StoredRun};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -47,6 +49,8 @@ pub struct State {
     /// [`State::version`] when the board, or the strata, may have changed last.
     pub board_version: u64,
     pub strata_version: u64,
+    /// What became of each file that was saved while somebody followed, with [`State::version`] then.
+    pub files: BTreeMap<String, (u64, FileNews)>,
     /// The supervisor is to end (the engine leaves).
     pub leaving: bool,
 }
@@ -88,6 +92,7 @@ pub struct Engine {
     pub row_cache: Mutex<RowCache>,
     pub board_cache: Mutex<BoardCache>,
     pub strata_cache: Mutex<StrataCache>,
+    pub watching: Mutex<Watching>,
 }
 
 impl Engine {
@@ -113,6 +118,7 @@ impl Engine {
             row_cache: Mutex::default(),
             board_cache: Mutex::default(),
             strata_cache: Mutex::default(),
+            watching: Mutex::default(),
         };
         engine.load_runs(contents.runs)?;
         Ok(Arc::new(engine))
@@ -180,7 +186,8 @@ impl Engine {
             state.board_version = state.version;
             state.strata_version = state.version;
         });
-        let mut message = format!("rebuilt the store: {runs} runs, decisions on {marks} rows");
+        let mut message =
+            format!("rebuilt the store: {}, decisions on {}", counted(runs, "run"), counted(marks, "row"));
         for notice in notices {
             message.push_str("; ");
             message.push_str(&notice);
@@ -228,9 +235,9 @@ impl Engine {
 
     pub fn status(&self) -> EngineStatus {
         // Its name as it stands now; the folder's where the file cannot be read.
-        let workspace = crate::workspace::Workspace::open(&self.root).map_or_else(
-            |_| self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            |(workspace, _)| workspace.config.name,
+        let (workspace, train) = crate::workspace::Workspace::open(&self.root).map_or_else(
+            |_| (self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(), BTreeMap::new()),
+            |(workspace, _)| (workspace.config.name, workspace.config.tuning.train.shown()),
         );
         self.read(|state| EngineStatus {
             version: super::protocol::VERSION.into(),
@@ -239,11 +246,9 @@ impl Engine {
             root: self.root.display().to_string(),
             clients: state.clients,
             started_ms: self.started_ms,
-            device: match self.threads {
-                1 => "CPU, 1 thread".into(),
-                n => format!("CPU, {n} threads"),
-            },
+            device: format!("CPU, {}", counted(self.threads, "thread")),
             notices: state.notices.clone(),
+            train,
         })
     }
 

@@ -123,7 +123,7 @@ pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
             stratum.parts[column] += 1;
         }
     }
-    let (base, best) = board::base_and_best(engine).unwrap_or_default();
+    let (base, best) = board::base_and_best(engine, &loaded).unwrap_or_default();
     if let Some(base) = base {
         for (at, (score, n)) in scores(&loaded, &base).into_iter().enumerate() {
             if let Some(stratum) = view.strata.get_mut(at) {
@@ -147,12 +147,14 @@ pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
 /// Share of right rows on the eval part, and how many were scored, by stratum.
 fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
     let strata = loaded.strata.as_ref().map_or(0, |s| s.view.strata.len());
+    let right: HashMap<&str, Option<bool>> =
+        scored.current.iter().map(|o| (o.row.as_str(), o.correct)).collect();
     let mut counts = vec![(0usize, 0usize); strata];
     for (at, part) in loaded.parts.iter().enumerate() {
         if *part != Some(Part::Eval) {
             continue;
         }
-        let right = scored.outcome(loaded.dataset.id(at)).and_then(|o| o.correct);
+        let right = right.get(loaded.dataset.id(at)).copied().flatten();
         let count = loaded.stratum(at).and_then(|s| counts.get_mut(s as usize));
         if let (Some(right), Some(count)) = (right, count) {
             count.0 += usize::from(right);

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::launch;
-use super::state::Engine;
+use super::state::{Engine, Run, State};
 use crate::domain::run::{RunKind, RunState};
 use crate::worker::folder::RunFolder;
 use crate::worker::{self, EXIT_LOCKED};
@@ -39,6 +39,9 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
             followed.retain_mut(|worker| !look(&engine, worker));
             if followed.is_empty() {
                 followed.extend(start_next(&engine));
+            }
+            if let Some(ahead) = followed.first() {
+                tell_the_queue(&engine, &ahead.run);
             }
             seen = engine.wait(seen, (!followed.is_empty()).then_some(TICK));
         }
@@ -127,22 +130,47 @@ fn bury(engine: &Engine, run: &str, folder: &RunFolder, status: Option<ExitStatu
     }
 }
 
+/// Waits for nothing but its turn: what it needs has ended, well or not.
+fn is_ready(state: &State, run: &Run) -> bool {
+    let needs = run.needs.as_ref().and_then(|needed| state.runs.get(needed));
+    run.record.state == RunState::Queued
+        && !run.active
+        && needs.is_none_or(|needed| needed.record.state.is_final() && !needed.active)
+}
+
+/// Runs behind the one under way say what they wait for. That is no event of theirs: nobody works on them yet.
+fn tell_the_queue(engine: &Engine, ahead: &str) {
+    let stale = engine.read(|state| {
+        let first = &state.runs.get(ahead)?.record;
+        let words = match (first.state, &first.message) {
+            // It waits itself, for a run of another workspace.
+            (RunState::Queued, Some(message)) => format!("waits for {ahead}, which {message}"),
+            (RunState::Paused, _) => {
+                format!("waits for the CPU, in use by {ahead} of this workspace (paused)")
+            }
+            _ => format!("waits for the CPU, in use by {ahead} of this workspace"),
+        };
+        let stale = |r: &&Run| is_ready(state, r) && r.record.message.as_ref() != Some(&words);
+        let runs: Vec<String> = state.runs.values().filter(stale).map(|r| r.record.run.clone()).collect();
+        (!runs.is_empty()).then_some((words, runs))
+    });
+    let Some((words, runs)) = stale else { return };
+    engine.update(|state| {
+        let version = state.version;
+        for run in runs {
+            if let Some(run) = state.runs.get_mut(&run).filter(|r| r.record.state == RunState::Queued) {
+                run.record.message = Some(words.clone());
+                run.version = version;
+            }
+        }
+    });
+}
+
 /// Start the oldest queued run that can start.
 fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
     loop {
         let next = engine.read(|state| {
-            let mut queued: Vec<_> = state
-                .runs
-                .values()
-                .filter(|r| r.record.state == RunState::Queued && !r.active)
-                // What it waits for must have ended, well or not.
-                .filter(|r| {
-                    r.needs
-                        .as_ref()
-                        .and_then(|n| state.runs.get(n))
-                        .is_none_or(|n| n.record.state.is_final() && !n.active)
-                })
-                .collect();
+            let mut queued: Vec<_> = state.runs.values().filter(|r| is_ready(state, r)).collect();
             queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
             queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.folder.spec().exists()))
         });

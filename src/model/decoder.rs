@@ -167,6 +167,14 @@ impl Decoder {
         Ok(Self { params: vec![0.0; layout.total], nf4: Vec::new(), rope: rope(&config), layout, config })
     }
 
+    /// Places and shapes without numbers, with the linear layers in f32 or in NF4: for reckoning only, nothing can be computed
+    /// with it.
+    pub fn outline(config: ModelConfig, quantized: bool) -> Result<Self, ModelError> {
+        check(&config)?;
+        let layout = Layout::of(&config, quantized);
+        Ok(Self { params: Vec::new(), nf4: Vec::new(), rope: rope(&config), layout, config })
+    }
+
     /// Reads a Hugging Face folder: `config.json` and safetensors, sharded or not.
     ///
     /// # Errors
@@ -241,12 +249,18 @@ impl Decoder {
 
     /// Whether the linear layers of the blocks are in NF4.
     pub fn is_quantized(&self) -> bool {
-        !self.nf4.is_empty()
+        self.quantized_sizes().next().is_some()
+    }
+
+    /// Weights of the groups that are in NF4.
+    fn quantized_sizes(&self) -> impl Iterator<Item = usize> {
+        let linears = self.layout.layers.iter().flat_map(|at| &at.linears);
+        linears.filter(|at| at.weight.is_none()).map(|at| at.outputs * at.inputs)
     }
 
     /// Bytes of all weights as they stand in memory.
     pub fn bytes(&self) -> usize {
-        4 * self.params.len() + self.nf4.iter().flatten().flatten().map(Nf4::bytes).sum::<usize>()
+        4 * self.layout.total + self.quantized_sizes().map(Nf4::bytes_of).sum::<usize>()
     }
 
     /// In f32 what the quantized weights stand for.
@@ -312,7 +326,7 @@ impl Decoder {
 
     /// Number of parameters; tied embeddings count once.
     pub fn parameters(&self) -> usize {
-        self.params.len() + self.nf4.iter().flatten().flatten().map(Nf4::len).sum::<usize>()
+        self.layout.total + self.quantized_sizes().sum::<usize>()
     }
 
     /// All parameters in f32, stacked as [`Decoder::tensors`] says.

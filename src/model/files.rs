@@ -11,6 +11,19 @@ use super::ModelError;
 /// The largest JSON or template file that is read whole; tokenizers of large vocabularies have some 30 MB.
 const MAX_TEXT: u64 = 256 << 20;
 
+/// Refuses a model's folder that is none.
+pub fn folder(dir: &Path) -> Result<(), ModelError> {
+    const ADVICE: &str = "a Hugging Face folder with config.json, tokenizer.json and *.safetensors is expected; check the path, or download a model with `tunebench model pull ORGANIZATION/NAME`";
+    match std::fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(ModelError::file(dir, format!("is a file; {ADVICE}"))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(ModelError::file(dir, format!("does not exist; {ADVICE}")))
+        }
+        Err(e) => Err(ModelError::file(dir, format!("cannot be read: {e}; {ADVICE}"))),
+    }
+}
+
 /// The path of `name` in the model's folder `dir`, with links followed.
 ///
 /// A name may have folders but not lead upwards, and a link may lead to another place in the folder or, where the folder

@@ -1,12 +1,14 @@
 //! What a model is, and the memory that training a LoRA adapter on it takes; read from headers, without its weights.
 
 use std::path::Path;
-
-use serde::Serialize;
+use std::sync::Arc;
 
 use super::decoder::Layout;
+use super::trainable::footprint::RowSize;
 use super::weights::Weights;
-use super::{ModelConfig, ModelError};
+use super::{Decoder, Lora, ModelConfig, ModelError, Trainable};
+use crate::domain::preflight::Memory;
+use crate::domain::settings::Targets;
 
 /// The training that memory is reckoned for: LoRA on all linear layers.
 #[derive(Clone, Copy, Debug)]
@@ -16,21 +18,6 @@ pub struct Shape {
     pub batch: usize,
     pub length: usize,
     pub threads: usize,
-}
-
-/// Bytes by part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Memory {
-    /// In f32, as they are computed with.
-    pub weights: u64,
-    pub adapters: u64,
-    /// One for each thread that takes rows of its own.
-    pub gradients: u64,
-    /// AdamW's two moments.
-    pub optimizer: u64,
-    /// What the backward wants of the forward, buffers and logits.
-    pub activations: u64,
-    pub total: u64,
 }
 
 /// A model's folder at a glance.
@@ -58,64 +45,26 @@ impl ModelInfo {
             weights.check(&param.name, &param.shape)?;
         }
         let dtype = layout.params.first().and_then(|p| weights.dtype(&p.name));
-        let adapter_parameters = adapter_parameters(&config, shape.rank as u64);
+        let outline = Arc::new(Decoder::outline(config.clone(), false)?);
+        let lora = Lora::init(&outline, shape.rank, shape.rank as f32, &Targets::default(), 0)?;
+        let adapter_parameters = lora.parameters() as u64;
+        let row = RowSize { tokens: shape.length, targets: shape.length };
+        let memory = Trainable::lora(outline, lora, shape.threads)?.memory(&[vec![row; shape.batch]], &[]);
         Ok(Self {
             parameters: layout.total as u64,
             dtype: dtype.map(|d| format!("{d:?}").to_lowercase()).unwrap_or_default(),
             bytes: weights.bytes(),
             adapter_parameters,
-            memory: memory(&config, layout.total as u64, adapter_parameters, shape),
+            memory,
             config,
         })
-    }
-}
-
-/// `rank * (inputs + outputs)` of every linear layer of the blocks.
-fn adapter_parameters(c: &ModelConfig, rank: u64) -> u64 {
-    let linears = [
-        (c.hidden, c.q_dim()),
-        (c.hidden, c.kv_dim()),
-        (c.hidden, c.kv_dim()),
-        (c.q_dim(), c.hidden),
-        (c.hidden, c.ffn),
-        (c.hidden, c.ffn),
-        (c.ffn, c.hidden),
-    ];
-    linears.iter().map(|(i, o)| rank * (i + o) as u64).sum::<u64>() * c.layers as u64
-}
-
-/// As `trainable` lays its buffers out: rows go to threads, and each thread takes them in packs of some 2,048 tokens.
-fn memory(c: &ModelConfig, parameters: u64, adapters: u64, shape: &Shape) -> Memory {
-    let (batch, length, threads) = (shape.batch.max(1), shape.length.max(1), shape.threads.max(1));
-    // Too few rows for the threads: one shard, and the threads work inside of the operations.
-    let shards = if batch >= threads { threads } else { 1 };
-    let rows = batch.div_ceil(shards).min((2048 / length).max(1));
-    let tokens = (rows * length) as u64;
-    let (q, kv) = (c.q_dim(), c.kv_dim());
-    let qkv = q + 2 * kv;
-    let qk_norm = if c.qk_norm { q + kv + c.heads + c.kv_heads } else { 0 };
-    let per_layer = 2 * c.hidden + 2 + qkv + qk_norm + q + c.heads + 2 * c.ffn + 7 * shape.rank;
-    let shared = 3 * c.hidden + c.hidden.max(q) + 1 + c.ffn + qkv + 3 * shape.rank + 2 * c.hidden;
-    let logits = tokens.min(256) * c.vocab as u64;
-    let activations = 4 * shards as u64 * (tokens * (c.layers * per_layer + shared) as u64 + logits);
-    let [weights, adapters, gradients, optimizer] =
-        [parameters, adapters, adapters * shards as u64, 2 * adapters].map(|n| 4 * n);
-    Memory {
-        weights,
-        adapters,
-        gradients,
-        optimizer,
-        activations,
-        total: weights + adapters + gradients + optimizer + activations,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tokenizer::tests::{MODELS, fixture};
-    use super::super::{Decoder, Lora};
     use super::*;
-    use crate::domain::settings::Targets;
 
     #[test]
     fn figures_are_those_of_the_loaded_model_and_its_adapter() {
@@ -126,20 +75,8 @@ mod tests {
             let lora = Lora::init(&decoder, 4, 8.0, &Targets::default(), 1).unwrap();
             assert_eq!(info.parameters, decoder.parameters() as u64, "{name}");
             assert_eq!(info.adapter_parameters, lora.parameters() as u64, "{name}");
-            let m = info.memory;
-            assert_eq!(m.gradients, 2 * m.adapters);
-            assert_eq!(m.total, m.weights + m.adapters + m.gradients + m.optimizer + m.activations);
+            assert_eq!(info.memory.gradients, 2 * info.memory.adapters, "one for each thread");
         }
-    }
-
-    #[test]
-    fn more_rows_take_more_activations_up_to_a_pack() {
-        let config = ModelConfig::load(&fixture("llama")).unwrap();
-        let activations =
-            |batch, length| memory(&config, 0, 0, &Shape { rank: 8, batch, length, threads: 1 }).activations;
-        assert!(activations(8, 128) > activations(4, 128));
-        assert_eq!(activations(16, 128), activations(64, 128));
-        assert!(activations(1, 8192) > activations(64, 128));
     }
 
     #[test]

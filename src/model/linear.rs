@@ -106,27 +106,28 @@ impl<'a> Linear<'a> {
         self.add_bias(y);
     }
 
-    fn add_bias(&self, y: MatMut<'_>) {
-        if let Some(bias) = self.bias {
-            ops::add_bias(y, bias);
-        }
-    }
-
     /// What the backward wants of the forward, once more, without the output.
     pub fn forward_again(&self, x: Mat<'_>, saved: &mut LinearSaved, scratch: &mut LinearScratch, par: Par) {
-        let n = x.n_rows();
         let Some(Adapter { group, values, norms, dropout, .. }) = self.adapter else { return };
+        let n = x.n_rows();
         let for_a = match dropout {
             Some(mask) => dropped(x, &mask, &mut scratch.dropped),
             None => x,
         };
         let u = MatMut::new(&mut saved.u, n, group.rank);
-        if norms.is_none() {
-            return ops::lora_down(group, values, for_a, u, par);
+        if norms.is_some() {
+            let mut v = MatMut::new(&mut saved.v, n, self.at.outputs);
+            ops::linear(v.rb(), Write::Set, x, self.weight, par);
+            ops::lora_forward(group, values, for_a, u, v, par);
+        } else {
+            ops::lora_down(group, values, for_a, u, par);
         }
-        let mut v = MatMut::new(&mut saved.v, n, self.at.outputs);
-        ops::linear(v.rb(), Write::Set, x, self.weight, par);
-        ops::lora_forward(group, values, for_a, u, v, par);
+    }
+
+    fn add_bias(&self, y: MatMut<'_>) {
+        if let Some(bias) = self.bias {
+            ops::add_bias(y, bias);
+        }
     }
 
     /// `dx = dy W [+ c A]`, `c = scale dy B`; with DoRA the magnitudes' gradient too.

@@ -6,6 +6,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::decoder::Decoder;
 use super::{ModelError, pissa};
 use crate::domain::settings::{Init, Targets, TrainSettings};
+use crate::domain::words::nearest;
 use crate::ops::{self, LoraGroup, LoraPart, Par};
 
 /// The linear layers of a block, stacked by the input that they share.
@@ -98,18 +99,13 @@ impl Lora {
         Self::from_settings(decoder, &settings, Par::SERIAL)
     }
 
-    /// A fresh adapter as PEFT starts it: `A` uniform in `±1/sqrt(inputs)` (He et al. 2015 with slope sqrt 5), `B` zero, magnitudes
-    /// the lengths of the weights' rows; or as PiSSA has it.
+    /// The places of an adapter, all zero: needs no weights, an [`Decoder::outline`] will do.
     ///
     /// # Errors
-    /// A rank of zero, or above what PiSSA can split; a target or a pattern that names no linear layer of the decoder.
-    pub fn from_settings(decoder: &Decoder, settings: &TrainSettings, par: Par) -> Result<Self, ModelError> {
+    /// A rank of zero; a target or a pattern that names no linear layer of the decoder.
+    pub fn outline(decoder: &Decoder, settings: &TrainSettings) -> Result<Self, ModelError> {
         let (rank, alpha) = (settings.rank, settings.alpha);
-        let targets = match &settings.targets {
-            Targets::One(one) => vec![(one.as_str(), ())],
-            Targets::Many(many) => many.iter().map(|t| (t.as_str(), ())).collect(),
-        };
-        let mut targets = Patterns::new(targets, "target");
+        check_targets(decoder.config.layers, &settings.targets)?;
         let ranks = settings.rank_pattern.iter().map(|(name, rank)| (name.as_str(), *rank)).collect();
         let mut ranks = Patterns::new(ranks, "rank_pattern:");
         let alphas = settings.alpha_pattern.iter().map(|(name, alpha)| (name.as_str(), *alpha)).collect();
@@ -120,18 +116,12 @@ impl Lora {
             rank_stabilized: settings.method.is_rank_stabilized(),
             decomposed: settings.method.is_decomposed(),
         };
-        let mut lora = Self::layout(decoder, kind, |name| {
+        let lora = Self::layout(decoder, kind, |name| {
             let (rank, alpha) = (ranks.find(name).unwrap_or(rank), alphas.find(name).unwrap_or(alpha));
-            targets.find(name).map(|()| Choice { rank, alpha })
+            list(&settings.targets).iter().any(|t| matches(t, name)).then_some(Choice { rank, alpha })
         });
-        targets.all_used()?;
         ranks.all_used()?;
         alphas.all_used()?;
-        if lora.modules.is_empty() {
-            return Err(ModelError::Request(
-                "no target: name at least one linear layer, or \"all-linear\"".into(),
-            ));
-        }
         if let Some(module) = lora.modules.iter().find(|m| m.rank == 0 || !m.alpha.is_finite()) {
             let message = format!(
                 "{}: a LoRA of rank {} and alpha {} is none: rank is at least 1",
@@ -139,6 +129,16 @@ impl Lora {
             );
             return Err(ModelError::Request(message));
         }
+        Ok(lora)
+    }
+
+    /// A fresh adapter as PEFT starts it: `A` uniform in `±1/sqrt(inputs)` (He et al. 2015 with slope sqrt 5), `B` zero, magnitudes
+    /// the lengths of the weights' rows; or as PiSSA has it.
+    ///
+    /// # Errors
+    /// Those of [`Lora::outline`]; a rank above what PiSSA can split.
+    pub fn from_settings(decoder: &Decoder, settings: &TrainSettings, par: Par) -> Result<Self, ModelError> {
+        let mut lora = Self::outline(decoder, settings)?;
         if settings.init == Init::Pissa {
             lora.start_in_principal_components(decoder, par)?;
         } else {
@@ -387,6 +387,41 @@ fn outputs(decoder: &Decoder, name: &str) -> usize {
     }
 }
 
+fn list(targets: &Targets) -> &[String] {
+    match targets {
+        Targets::One(one) => std::slice::from_ref(one),
+        Targets::Many(many) => many,
+    }
+}
+
+/// Whether each target names a linear layer of a model with so many blocks.
+///
+/// # Errors
+/// No target; one that names no linear layer, told with the nearest name that does.
+pub fn check_targets(layers: usize, targets: &Targets) -> Result<(), ModelError> {
+    let targets = list(targets);
+    if targets.is_empty() {
+        let message = "no target: name at least one linear layer, or \"all-linear\"";
+        return Err(ModelError::Request(message.into()));
+    }
+    let names_one = |target: &str| {
+        let mut names =
+            (0..layers).flat_map(|l| GROUPS.iter().flat_map(move |g| g.iter().map(move |n| (l, n))));
+        names.any(|(layer, name)| matches(target, &format!("model.layers.{layer}.{name}")))
+    };
+    let Some(target) = targets.iter().find(|t| !names_one(t)) else { return Ok(()) };
+    // The last part of a full name is where the slip can be told from the names there are.
+    let (path, last) = target.rsplit_once('.').map_or(("", target.as_str()), |(path, last)| (path, last));
+    let near = nearest(last, projections().chain((path.is_empty()).then_some("all-linear")))
+        .map(|near| if path.is_empty() { near.to_owned() } else { format!("{path}.{near}") })
+        .filter(|near| names_one(near))
+        .map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+    Err(ModelError::Request(format!(
+        "target `{target}` names no linear layer of this model; {near}use \"all-linear\", names such as {}, or full names with *, such as model.layers.*.self_attn.q_proj",
+        projections().collect::<Vec<_>>().join(", ")
+    )))
+}
+
 /// Values by names or patterns of layers, and which of them have named one.
 struct Patterns<'a, T> {
     /// What they are called in a message.
@@ -416,9 +451,8 @@ impl<'a, T: Copy> Patterns<'a, T> {
     fn all_used(&self) -> Result<(), ModelError> {
         let Some((pattern, ..)) = self.entries.iter().find(|(.., used)| !used) else { return Ok(()) };
         let last = pattern.rsplit('.').next().unwrap_or_default();
-        let near = projections().map(|name| (strsim::normalized_damerau_levenshtein(last, name), name));
-        let near = near.filter(|(likeness, _)| *likeness >= 0.6).max_by(|a, b| a.0.total_cmp(&b.0));
-        let near = near.map_or(String::new(), |(_, name)| format!(" (did you mean `{name}`?)"));
+        let near =
+            nearest(last, projections()).map_or(String::new(), |name| format!(" (did you mean `{name}`?)"));
         Err(ModelError::Request(format!(
             "{} `{pattern}` names no linear layer of this model{near}; use \"all-linear\", names such as {}, or full names with *, such as model.layers.*.self_attn.q_proj",
             self.what,

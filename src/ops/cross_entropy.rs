@@ -9,7 +9,7 @@ use super::par::Par;
 use super::simd::{self, simd};
 
 /// Rows of one chunk: enough for the products to run at full speed, little enough for the logits to stay small.
-const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 fn chunk_rows(logits: &mut Vec<f32>, rows: usize, vocab: usize) -> usize {
     let chunk = CHUNK.min(rows);

@@ -31,7 +31,9 @@ mod weight;
 
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionShape, attention, attention_backward, attention_cached};
-pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_backward};
+pub use cross_entropy::{
+    CHUNK as CROSS_ENTROPY_ROWS, cross_entropy, linear_cross_entropy, linear_cross_entropy_backward,
+};
 pub use dora::{dora_backward, dora_forward, dora_gains, dora_norms};
 pub use dropout::{Dropout, dropout, dropout_backward, mix};
 pub use embedding::{embedding, embedding_backward};

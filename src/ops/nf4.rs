@@ -56,7 +56,7 @@ static DYNAMIC: LazyLock<[f32; 256]> = LazyLock::new(|| {
         let step = (1.0_f32 - 0.1) / parts as f32;
         // From both ends, fused, as torch.linspace has it.
         let edge = |i: usize| {
-            if 2 * i <= parts {
+            if i < parts.div_ceil(2) {
                 (f64::from(step) * i as f64 + f64::from(0.1_f32)) as f32
             } else {
                 (1.0 - f64::from(step) * (parts - i) as f64) as f32
@@ -64,7 +64,7 @@ static DYNAMIC: LazyLock<[f32; 256]> = LazyLock::new(|| {
         };
         let scale = 10_f64.powi(exponent - 6) as f32;
         for i in 0..parts {
-            let middle = scale * f32::midpoint(edge(i), edge(i + 1));
+            let middle = scale * (0.5 * (edge(i) + edge(i + 1)));
             levels.extend([middle, -middle]);
         }
     }
@@ -116,18 +116,9 @@ impl Nf4 {
         self.rows
     }
 
-    /// Number of weights.
-    pub fn len(&self) -> usize {
-        self.rows * self.cols
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.codes.len() + self.constants.len() + 4 * self.super_constants.len() + 4
+    /// Bytes that so many weights take.
+    pub fn bytes_of(len: usize) -> usize {
+        len.div_ceil(2) + len.div_ceil(BLOCK) + 4 * len.div_ceil(BLOCK * SUPER_BLOCK) + 4
     }
 
     /// Writes some rows (rows x cols) in f32 to `into`.
@@ -166,7 +157,7 @@ fn quantize_block(values: &[f32], codes: &mut [u8]) -> f32 {
 
 /// Index of the nearest level, the lower one of two as near.
 fn nearest(x: f32) -> u8 {
-    let middles = LEVELS.windows(2).map(|pair| f32::midpoint(pair[0], pair[1]));
+    let middles = LEVELS.windows(2).map(|pair| 0.5 * (pair[0] + pair[1]));
     middles.filter(|middle| x > *middle).count() as u8
 }
 
@@ -208,7 +199,7 @@ mod tests {
     use super::*;
 
     fn whole(weight: &Nf4) -> Vec<f32> {
-        let mut values = vec![f32::NAN; weight.len()];
+        let mut values = vec![f32::NAN; weight.rows * weight.cols];
         weight.read_rows(0..weight.rows, &mut MatMut::new(&mut values, weight.rows, weight.cols));
         values
     }
@@ -244,7 +235,7 @@ mod tests {
             assert!(near(&whole(&theirs)), "{name}: dequantized from its state");
             let ours = Nf4::quantize(&floats(&of("weight")), shape[0], shape[1]);
             // A last code without a weight is of no account.
-            let used = ours.len() / 2;
+            let used = shape[0] * shape[1] / 2;
             assert_eq!(ours.codes[..used], theirs.codes[..used], "{name}");
             assert_eq!(ours.constants, theirs.constants, "{name}");
             assert!(near(&whole(&ours)), "{name}: quantized here");
@@ -265,6 +256,15 @@ mod tests {
             for (found, value) in whole(&weight).iter().zip(&values) {
                 prop_assert!((found - value).abs() <= (0.152 + 0.02) * largest, "{} for {}", found, value);
             }
+        }
+    }
+
+    #[test]
+    fn a_weight_takes_the_bytes_that_are_reckoned() {
+        for (rows, cols) in [(1, 1), (64, 64), (130, 257)] {
+            let weight = Nf4::quantize(&vec![0.5; rows * cols], rows, cols);
+            let taken = weight.codes.len() + weight.constants.len() + 4 * weight.super_constants.len() + 4;
+            assert_eq!(Nf4::bytes_of(rows * cols), taken);
         }
     }
 

@@ -31,6 +31,9 @@ pub fn row(
         Metric::find(name).ok().and_then(|metric| aggregate::value(&metric, &scored, Some(candidate)))
     };
     BoardRow {
+        // What only the caller knows.
+        runs: Vec::new(),
+        stale: 0,
         candidate: candidate.name.clone(),
         id: candidate.id(),
         rung: candidate.rung.clone(),

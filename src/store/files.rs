@@ -79,6 +79,29 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What to do about a workspace that cannot be written to.
+pub const UNWRITABLE: &str = "runs, index and decisions are kept in it: make the workspace's folder writable (chmod u+w, or mount it read-write), or copy the workspace to a folder of your own";
+
+/// Make (or check) the state folder of a workspace: private, and open for writing.
+pub fn state_dir(dir: &Path) -> io::Result<()> {
+    private_dir(dir)?;
+    use rustix::fs::Access;
+    rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| {
+        let e = io::Error::from(e);
+        io::Error::new(e.kind(), format!("{} cannot be written to: {e}", dir.display()))
+    })
+}
+
+/// An error of [`state_dir`] with what to do about it.
+pub fn with_remedy(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            io::Error::new(error.kind(), format!("{error}; {UNWRITABLE}"))
+        }
+        _ => error,
+    }
+}
+
 /// Refuse what belongs to another user: whoever owns a folder or socket can put anything behind it.
 pub fn check_owner(path: &Path, owner: u32, own: u32) -> io::Result<()> {
     if owner == own {
@@ -225,5 +248,18 @@ mod tests {
         assert_eq!(short, socket_path(&long).unwrap());
         let fits = PathBuf::from("/tmp/w/.tunebench/engine.sock");
         assert_eq!(socket_path(&fits).unwrap(), fits);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_comes_with_a_remedy_and_other_errors_do_not() {
+        let said = |kind: io::ErrorKind| with_remedy(io::Error::new(kind, "x cannot be made")).to_string();
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            assert_eq!(said(kind), format!("x cannot be made; {UNWRITABLE}"));
+        }
+        assert_eq!(said(io::ErrorKind::NotFound), "x cannot be made");
+        let dir = tempfile::tempdir().unwrap();
+        state_dir(&dir.path().join("state")).unwrap();
+        // Nobody, root neither, may make a folder there.
+        assert!(state_dir(Path::new("/proc/state")).is_err());
     }
 }

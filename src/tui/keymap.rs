@@ -108,6 +108,10 @@ pub enum Action {
     Overlay,
     ChooseRun,
     StepRows,
+    Steer,
+    Branch,
+    Doctor,
+    RangeTest,
     ShowFlips,
     Pick,
     Swap,
@@ -206,11 +210,16 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::LaunchTrain, "run.train", "t", "", "Train a LoRA adapter"),
 
     b(C::Train, A::Pause, "run.pause", "p", "pause", "Pause the run; again: go on"),
+    b(C::Train, A::Resume, "run.resume", "R", "resume", "Resume the run, paused or from its last checkpoint"),
     b(C::Train, A::Checkpoint, "run.checkpoint", "c", "checkpoint", "Write a checkpoint now"),
     b(C::Train, A::StopAndKeep, "run.stop", "S", "stop+keep", "Finish now with a checkpoint and keep the results"),
     b(C::Train, A::CancelRun, "run.cancel", "k", "cancel", "Cancel the run"),
     b(C::Train, A::StepRows, "train.rows", "enter", "rows", "Open the rows of the step under the cursor"),
+    b(C::Train, A::Steer, "train.steer", "a", "adjust", "Change the run from its next step on: learning rate, weights of strata"),
+    b(C::Train, A::Branch, "train.branch", "b", "branch", "A new run from the checkpoint under the cursor, or from the best one"),
+    b(C::Train, A::Doctor, "train.doctor", "d", "doctor", "What the doctor finds, and its remedy"),
     b(C::Train, A::LaunchTrain, "run.train", "t", "train", "Train a LoRA adapter"),
+    b(C::Train, A::RangeTest, "train.range", "L", "rate test", "Test learning rates: which one is best to train with"),
     b(C::Train, A::ChooseRun, "train.run", "r", "run", "Choose the run to show"),
     b(C::Train, A::ShowFlips, "train.flips", "f", "flips", "Show which rows the run fixed and broke"),
     b(C::Train, A::Smooth, "chart.smooth", "e", "smooth", "Smooth the curve (moving average), or not"),
@@ -218,7 +227,6 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Train, A::ZoomIn, "chart.zoom-in", "z +", "zoom", "Zoom in at the cursor"),
     b(C::Train, A::ZoomOut, "chart.zoom-out", "Z minus", "", "Zoom out"),
     b(C::Train, A::Overlay, "chart.overlay", "o", "overlay", "Draw another run's curve too, or take it away"),
-    b(C::Train, A::Resume, "run.resume", "R", "", "Resume the run from its last checkpoint"),
     b(C::Train, A::CursorLeft, "chart.left", "left", "", "Cursor one step back"),
     b(C::Train, A::CursorRight, "chart.right", "right", "", "Cursor one step on"),
     b(C::Train, A::CursorFarLeft, "chart.far-left", "home", "", "Cursor a tenth of the chart back"),
@@ -241,7 +249,7 @@ pub const BINDINGS: &[Binding] = &[
 
     b(C::Runs, A::Open, "open", "enter", "open", "Open what is selected"),
     b(C::Runs, A::Pause, "run.pause", "p", "pause", "Pause the run; again: go on"),
-    b(C::Runs, A::Resume, "run.resume", "r R", "resume", "Resume the run from its last checkpoint"),
+    b(C::Runs, A::Resume, "run.resume", "r R", "resume", "Resume the run, paused or from its last checkpoint"),
     b(C::Runs, A::Checkpoint, "run.checkpoint", "c", "checkpoint", "Write a checkpoint now"),
     b(C::Runs, A::StopAndKeep, "run.stop", "S", "stop+keep", "Finish now with a checkpoint and keep the results"),
     b(C::Runs, A::CancelRun, "run.cancel", "k", "cancel", "Cancel the run"),
@@ -364,12 +372,18 @@ impl Keymap {
     }
 
     /// First key and label of everything that the footer shows for these contexts.
-    pub fn footer(&self, contexts: &[Context]) -> Vec<(String, &'static str)> {
+    ///
+    /// `offers` says which of them make sense as things stand.
+    pub fn footer(
+        &self,
+        contexts: &[Context],
+        offers: &dyn Fn(&Binding) -> bool,
+    ) -> Vec<(String, &'static str)> {
         let rows = contexts
             .iter()
             .flat_map(|c| BINDINGS.iter().zip(&self.keys).filter(move |(b, _)| b.context == *c));
         let mut shown: Vec<Action> = Vec::new();
-        rows.filter(|(b, keys)| !b.label.is_empty() && !keys.is_empty())
+        rows.filter(|(b, keys)| !b.label.is_empty() && !keys.is_empty() && offers(b))
             .filter(|(b, _)| {
                 let fresh = !shown.contains(&b.action);
                 shown.push(b.action);
@@ -379,16 +393,13 @@ impl Keymap {
             .collect()
     }
 
-    /// Rows for the help, by context: heading, then keys and text.
-    pub fn help(&self, contexts: &[Context]) -> Vec<(Context, Vec<(String, &'static str)>)> {
+    /// Rows for the help, by context: heading, then keys and what they do.
+    pub fn help(&self, contexts: &[Context]) -> Vec<(Context, Vec<(String, &'static Binding)>)> {
         contexts
             .iter()
             .map(|context| {
                 let rows = BINDINGS.iter().filter(|b| b.context == *context);
-                (
-                    *context,
-                    rows.map(|b| (self.keys_of(b), b.help)).filter(|(keys, _)| !keys.is_empty()).collect(),
-                )
+                (*context, rows.map(|b| (self.keys_of(b), b)).filter(|(keys, _)| !keys.is_empty()).collect())
             })
             .collect()
     }
@@ -446,7 +457,7 @@ mod tests {
         for context in [Context::Strata, Context::Rows, Context::Runs] {
             assert_eq!(keymap.find(&[context], Key::ctrl('s')).map(|b| b.action), Some(Action::Search));
             assert_eq!(keymap.find(&[context], Key::char('/')).map(|b| b.action), None);
-            assert!(keymap.footer(&[context]).iter().any(|(k, _)| k == "ctrl-s"));
+            assert!(keymap.footer(&[context], &|_| true).iter().any(|(k, _)| k == "ctrl-s"));
         }
         assert!(keymap.help(&[Context::Rows])[0].1.iter().any(|(k, _)| k == "ctrl-s"));
     }

@@ -13,6 +13,7 @@ use crate::domain::api::{FromEngine, Push, ToEngine, View};
 use crate::domain::board::{Board, StrataView};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::RunRecord;
+use crate::domain::words::{counted, noun};
 
 /// What was printed already, so that only news are.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ impl Plain {
             FromEngine::Connected { status } => {
                 lines.push(format!("workspace {} on {}", status.workspace, status.device));
                 lines.extend(status.notices.iter().map(|n| format!("notice: {n}")));
-                follow.extend([View::Strata, View::Board, View::Runs]);
+                follow.extend([View::Strata, View::Board, View::Runs, View::Files]);
                 let under_way = self.runs.values().filter(|r| !r.state.is_final());
                 follow.extend(under_way.map(|r| View::Run {
                     run: r.run.clone(),
@@ -58,6 +59,7 @@ impl Plain {
                         self.board = Some(new);
                     }
                 }
+                Push::Files { news } => lines.extend(news.into_iter().map(|n| n.text)),
                 Push::Runs { runs } => {
                     self.told_runs = true;
                     for run in runs.into_iter().rev() {
@@ -116,7 +118,7 @@ impl Plain {
                 line.extend(metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
                 Some(line)
             }
-            EventBody::Sample { step, row, output, gold, correct } => {
+            EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let verdict = match correct {
                     Some(true) => "right",
                     Some(false) => "wrong",
@@ -125,8 +127,18 @@ impl Plain {
                 let gold = gold.map_or(String::new(), |g| format!(", gold {g}"));
                 Some(format!("{run} step {step} row {row}: {output} ({verdict}{gold})"))
             }
+            EventBody::Preflight(preflight) => Some(format!("{run} {}", preflight.line())),
             EventBody::Log { message } => Some(format!("{run}: {message}")),
             EventBody::Warning { message } => Some(format!("{run} warning: {message}")),
+            EventBody::Change { step, change } => Some(format!("{run} step {step}: {change}")),
+            EventBody::Finding { step, holds, finding } => Some(if holds {
+                format!(
+                    "{run} doctor at step {step}: {}: {}; {}",
+                    finding.rule, finding.evidence, finding.advice
+                )
+            } else {
+                format!("{run} doctor at step {step}: no longer {}", finding.rule)
+            }),
             EventBody::Checkpoint { step, best, .. } => Some(format!(
                 "{run} checkpoint at step {step}{}",
                 if best { ", the best so far" } else { "" }
@@ -146,9 +158,10 @@ impl Plain {
 
 fn strata(view: &StrataView) -> Vec<String> {
     let mut lines = vec![format!(
-        "{} rows, {} strata, {} quarantined",
+        "{} {}, {}, {} quarantined",
         number::count(view.rows),
-        view.strata.len(),
+        noun(view.rows, "row"),
+        counted(view.strata.len(), "stratum"),
         view.quarantined
     )];
     for s in &view.strata {
@@ -156,9 +169,9 @@ fn strata(view: &StrataView) -> Vec<String> {
             v.map_or(String::new(), |v| format!(", {name} {}", number::short(v)))
         };
         lines.push(format!(
-            "stratum {}: {} rows{}{}",
+            "stratum {}: {}{}{}",
             s.name,
-            s.rows,
+            counted(s.rows, "row"),
             score("base", s.base),
             score("best", s.best)
         ));
@@ -167,15 +180,20 @@ fn strata(view: &StrataView) -> Vec<String> {
 }
 
 fn board(board: &Board) -> Vec<String> {
-    let mut lines = vec![format!("board: {} candidates on {} eval rows", board.rows.len(), board.eval_rows)];
+    let mut lines = vec![format!(
+        "board: {} on {}",
+        counted(board.rows.len(), "candidate"),
+        counted(board.eval_rows, "eval row")
+    )];
     for row in &board.rows {
-        let mut line = format!("candidate {} ({}), {} rows", row.candidate, row.rung, row.n);
+        let mut line = format!("candidate {} ({}), {}", row.candidate, row.rung, counted(row.n, "row"));
         line.extend(row.metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
         line.extend(
             row.latency_ms
                 .map(|l| format!(", latency p50 {}, p95 {}", number::millis(l.p50), number::millis(l.p95))),
         );
         line.extend(row.goals.iter().map(|g| format!(", goal {} {} {}", g.metric, g.want, g.state)));
+        line.extend(row.remarks().into_iter().map(|r| format!(", {r}")));
         lines.push(line);
     }
     lines
@@ -237,7 +255,8 @@ mod tests {
         assert_eq!(lines, ["workspace support-router on CPU, 2 threads"]);
         for view in follow {
             let (lines, _) = plain.take(FromEngine::Push { push: sample::snapshot(&view) });
-            assert!(!lines.is_empty());
+            // Of the files only those that cannot be used are told at first, and all can.
+            assert_eq!(lines.is_empty(), view == View::Files);
             let (again, _) = plain.take(FromEngine::Push { push: sample::snapshot(&view) });
             assert!(again.is_empty(), "told twice: {again:?}");
         }

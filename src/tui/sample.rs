@@ -54,6 +54,7 @@ pub fn status() -> EngineStatus {
         started_ms: NOW_MS - 60_000,
         device: "CPU, 2 threads".into(),
         notices: vec![],
+        train: crate::domain::settings::TrainSettings::default().shown(),
     }
 }
 
@@ -154,6 +155,10 @@ pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {
         created_ms: NOW_MS - 600_000,
         started_ms: Some(NOW_MS - 590_000),
         ended_ms: state.is_final().then_some(NOW_MS - 300_000),
+        ran_ms: 290_000,
+        told_ms: NOW_MS - 300_000,
+        from: None,
+        findings: Vec::new(),
         settings: vec![
             ("tuning.train.rank".into(), "16".into()),
             ("tuning.train.learning_rate".into(), "2e-4".into()),
@@ -206,8 +211,11 @@ pub fn step(seq: u64, step: u64, total: u64) -> Event {
         grad_norm: 0.5 + noise(step + 9) * 0.6,
         tokens: 3_400,
         trained_tokens: 48,
+        padding: 0,
         ms: 155.0 + noise(step + 5) * 20.0,
+        wait_ms: 0.2,
         rows: (0..8).map(|i| format!("{:05}", (step * 8 + i) % 3396)).collect(),
+        losses: (0..8).map(|i| (loss(step) * (0.3 + 1.4 * noise(step * 8 + i))) as f32).collect(),
     };
     Event { seq, t_ms: NOW_MS - 200_000 + step * 150, body }
 }
@@ -247,6 +255,7 @@ pub fn training(until: u64, total: u64) -> Vec<Event> {
                         output: if right { (*gold).into() } else { TEAMS[(k + 1) % 5].into() },
                         gold: Some((*gold).into()),
                         correct: Some(right),
+                        ended: Some(true),
                     },
                 );
             }
@@ -269,7 +278,9 @@ pub fn board() -> Board {
         id: format!("{i:064x}"),
         rung: rung.into(),
         run: Some(format!("eval-{i}")),
+        runs: vec![format!("eval-{i}")],
         n: 412,
+        stale: 0,
         errors: 0,
         metrics: BTreeMap::from([
             ("accuracy".into(), accuracy),
@@ -354,7 +365,7 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
 pub fn respond(request: &Request) -> Response {
     match request {
         Request::Status => Response::Status { status: status() },
-        Request::Import { .. } => Response::Import {
+        Request::Import { .. } | Request::Imported => Response::Import {
             report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() },
         },
         Request::Strata => Response::Strata { view: strata() },
@@ -378,6 +389,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Control { .. }
+        | Request::Steer { .. }
         | Request::Decide { .. }
         | Request::Undo
         | Request::Repair
@@ -391,6 +403,7 @@ pub fn snapshot(view: &View) -> Push {
         View::Runs => Push::Runs { runs: runs() },
         View::Board => Push::Board { board: board() },
         View::Strata => Push::Strata { view: strata() },
+        View::Files => Push::Files { news: vec![] },
         View::Run { run, after } => Push::Events {
             run: run.clone(),
             events: training(612, 1000).into_iter().filter(|e| e.seq > *after).collect(),

@@ -75,7 +75,8 @@ fn live(folder: &RunFolder, requests: &Requests, reporter: &mut FolderReporter) 
     // Fails only when a pool exists already, and then that one serves.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     let note = format!("{} of {}", inputs.spec.id, inputs.spec.workspace);
-    let Some(_device) = wait_for_device(requests, reporter, &note)? else {
+    let device = files::private_temp()?.join("device-cpu.lock");
+    let Some(_device) = wait_for_device(&device, requests, reporter, &note)? else {
         return Ok(RunState::Cancelled);
     };
     reporter.state(RunState::Running, None)?;
@@ -100,29 +101,36 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
         Job::Strata(settings) => crate::strata::build::run(settings, inputs, reporter),
         Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
+        Job::LrRange { train, range } => crate::tuning::train::range::run(train, range, inputs, reporter),
     }
 }
 
-/// Batch runs of all of the user's workspaces take turns on a device. None: cancelled while waiting.
+/// Batch runs of all of the user's workspaces take turns on a device. While it waits, the run says for whom, and says so again
+/// when that changes. None: cancelled while waiting.
 fn wait_for_device(
+    path: &Path,
     requests: &Requests,
     reporter: &mut FolderReporter,
     note: &str,
 ) -> anyhow::Result<Option<Lock>> {
-    let path = files::private_temp()?.join("device-cpu.lock");
-    let mut said = false;
+    let mut said: Option<String> = None;
     loop {
-        if let Some(lock) = Lock::try_take(&path, note)? {
+        if let Some(lock) = Lock::try_take(path, note)? {
             return Ok(Some(lock));
         }
         if requests.cancelled() || requests.stopped() {
             return Ok(None);
         }
-        if !said {
-            let holder = fs::read_to_string(&path).unwrap_or_default();
-            let holder = if holder.is_empty() { "another run" } else { holder.trim() };
+        // The file is empty for a moment, while a new holder writes its name.
+        let holder = fs::read_to_string(path).unwrap_or_default();
+        let holder = match (holder.trim(), &said) {
+            ("", Some(before)) => before.clone(),
+            ("", None) => "another run".to_owned(),
+            (holder, _) => holder.to_owned(),
+        };
+        if said.as_ref() != Some(&holder) {
             reporter.state(RunState::Queued, Some(format!("waits for the CPU, in use by {holder}")))?;
-            said = true;
+            said = Some(holder);
         }
         requests.nap(Duration::from_millis(200));
     }
@@ -170,6 +178,34 @@ pub fn log_tail(folder: &RunFolder, bytes: usize) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::run::RunAction;
+
+    #[test]
+    fn a_waiting_run_says_who_holds_the_device_and_says_so_again_when_that_changes() {
+        let temp = tempfile::tempdir().unwrap();
+        let device = temp.path().join("device.lock");
+        let held = Lock::try_take(&device, "train-1 of one").unwrap().unwrap();
+        let folder = RunFolder::new(temp.path());
+        let requests = Requests::default();
+        let mut reporter = FolderReporter::new(folder.clone(), requests.clone()).unwrap();
+        let until_said = |words: &str| {
+            while !folder.read_state().is_some_and(|s| s.message.is_some_and(|m| m.ends_with(words))) {
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| wait_for_device(&device, &requests, &mut reporter, "eval-1 of two").unwrap());
+            until_said("in use by train-1 of one");
+            // As another holder would: the same lock, another name.
+            fs::write(&device, "train-2 of three").unwrap();
+            until_said("in use by train-2 of three");
+            assert_eq!(folder.read_state().unwrap().state, RunState::Queued);
+            requests.put(RunAction::Cancel);
+            assert!(waiting.join().unwrap().is_none());
+        });
+        drop(held);
+    }
 
     #[test]
     fn a_panic_becomes_an_error_with_its_place() {

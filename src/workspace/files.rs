@@ -89,9 +89,26 @@ fn template(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path)
                     line,
                     message: format!("not a valid template: {detail}"),
                 });
+            } else if let Some(message) = says_nothing_of_the_row(&text) {
+                problems.push(Problem { file: shown, line: 1, message: message.into() });
             }
         }
     }
+}
+
+/// A prompt that is the same for every row can only be a slip.
+fn says_nothing_of_the_row(text: &str) -> Option<&'static str> {
+    if text.trim().is_empty() {
+        return Some("the prompt is empty; it must at least give the model the row's input, {{ input }}");
+    }
+    let env = minijinja::Environment::new();
+    let names = env.template_from_str(text).ok()?.undeclared_variables(false);
+    let of_row = |name: &String| {
+        !matches!(name.as_str(), "examples" | "labels") && env.globals().all(|(global, _)| global != name)
+    };
+    (!names.iter().any(of_row)).then_some(
+        "the prompt never mentions the row's input, so that every row would be asked the same; write {{ input }} (or a field's name) where it belongs",
+    )
 }
 
 /// `a/../b` without the detour.

@@ -16,7 +16,9 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 
 pub use config::Config;
-pub use problem::{Problem, Problems, nearest};
+pub use problem::{Problem, Problems};
+
+pub use crate::domain::words::nearest;
 
 use crate::domain::run::RunKind;
 
@@ -164,4 +166,4 @@ fn read_text(file: &Path, shown: &str) -> Result<String, Problems> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -54,41 +54,9 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The nearest of `valid` to what was written, if any is near enough to be meant.
-pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Metrics on strings are quadratic: what is absurdly long was not a slip of the finger.
-    if written.len() > 200 {
-        return None;
-    }
-    let lower = written.to_lowercase();
-    valid
-        .into_iter()
-        .map(|key| (strsim::normalized_damerau_levenshtein(&lower, key).max(part_of(&lower, key)), key))
-        .filter(|(likeness, _)| *likeness >= 0.4)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
-}
-
-/// `lr_rate` and `rate` are not near by letters, but one stands in the other.
-fn part_of(written: &str, key: &str) -> f64 {
-    let contained = written.len() >= 3 && (key.contains(written) || written.contains(key));
-    if contained { 0.5 } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_key_is_found_and_nonsense_has_none() {
-        let keys = ["learning_rate", "rank", "alpha", "source"];
-        assert_eq!(nearest("lerning_rate", keys), Some("learning_rate"));
-        assert_eq!(nearest("soruce", keys), Some("source"));
-        assert_eq!(nearest("Rank", keys), Some("rank"));
-        assert_eq!(nearest("learn", keys), Some("learning_rate"));
-        assert_eq!(nearest("xyzzy", keys), None);
-        assert_eq!(nearest(&"a".repeat(1 << 20), keys), None);
-    }
 
     #[test]
     fn problems_print_one_to_a_line_with_file_and_line() {

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::problem::{Problem, nearest};
+use super::problem::Problem;
 use super::tree::{Node, Place, Table, Value};
+use crate::domain::words::nearest;
 
 /// Collects problems, and the keys that each table may have.
 pub(super) struct Sink {
@@ -254,7 +255,7 @@ impl<'a> Fields<'a> {
         let Some(node) = self.get(key) else { return BTreeMap::new() };
         let path = self.full(key);
         let Value::Table(entries) = &node.value else {
-            self.wrong(key, node, &format!("names with numbers: write {key} = {{ q_proj = 8 }}"));
+            self.wrong(key, node, &format!("names with numbers: write {key} = {{ \"NAME\" = 2 }}"));
             return BTreeMap::new();
         };
         let mut numbers = BTreeMap::new();

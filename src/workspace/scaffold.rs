@@ -18,6 +18,8 @@ pub struct Scaffold {
     pub dimensions: Vec<String>,
     /// Labels seen, for the prompt of a classification.
     pub labels: Vec<String>,
+    /// Tokens of the answer, where the model leaves fewer than the task would have.
+    pub room: Option<usize>,
 }
 
 /// A prompt with more labels than this would be mostly labels.
@@ -41,7 +43,7 @@ impl Scaffold {
     /// The first prompt: what the task needs, nothing more.
     pub fn prompt(&self) -> String {
         match self.task {
-            Task::Classification if !self.labels.is_empty() && self.labels.len() <= MAX_LABELS => {
+            Task::Classification if self.lists_labels() => {
                 let labels: Vec<String> = self.labels.iter().map(|l| format!("- {}", verbatim(l))).collect();
                 format!(
                     "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{}\n",
@@ -62,11 +64,22 @@ impl Scaffold {
         }
     }
 
-    fn max_tokens(&self) -> usize {
+    /// The prompt names every label.
+    pub fn lists_labels(&self) -> bool {
+        self.task == Task::Classification && !self.labels.is_empty() && self.labels.len() <= MAX_LABELS
+    }
+
+    /// `max_tokens` of the stage.
+    pub fn max_tokens(&self) -> usize {
+        self.room.unwrap_or_else(|| self.max_tokens_for(&self.labels))
+    }
+
+    /// What answers of the task take, with such labels.
+    pub fn max_tokens_for(&self, labels: &[String]) -> usize {
         match self.task {
             // A token is rarely less than two letters of a label.
             Task::Classification => {
-                self.labels.iter().map(|l| l.chars().count() / 2 + 4).max().unwrap_or(16).clamp(8, 64)
+                labels.iter().map(|l| l.chars().count() / 2 + 4).max().unwrap_or(16).clamp(8, 64)
             }
             Task::Extraction => 256,
             Task::Generation | Task::Agent => 256,
@@ -199,6 +212,7 @@ mod tests {
                 shape_note: Some("shape".into()),
                 dimensions: vec!["chan\"nel".into()],
                 labels: vec!["a {{ b }}".into(), "{% c".into(), "\"d{#".into()],
+                room: None,
             };
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir_all(dir.path().join("prompts")).unwrap();

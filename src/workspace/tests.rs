@@ -203,7 +203,7 @@ fn wrong_types_and_ranges_name_their_line_and_what_is_expected() {
         (
             "metric = \"accuracy\"",
             "metric = \"acuracy\"",
-            "workspace.toml:6: `goal.0.metric`: `acuracy` is no metric; the nearest is `accuracy`",
+            "workspace.toml:6: `goal.0.metric`: `acuracy` is no metric; did you mean `accuracy`?",
         ),
         ("primary = \"accuracy\"", "primary = \"macro_f1\"", "does not say which rows are right"),
         ("at_least = 0.90", "", "workspace.toml:5: `goal.0.at_least` is missing"),

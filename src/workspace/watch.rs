@@ -2,40 +2,50 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use notify_debouncer_full::notify::{RecommendedWatcher, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::Workspace;
 use super::config::ModelPlace;
+use super::{FILE, Workspace};
 
 /// Editors save in several steps (write, rename, change mode); changes this close together are one.
 const SETTLE: Duration = Duration::from_millis(200);
+/// A file that is written all the time is told of this often.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Watches until dropped.
+#[derive(Debug)]
 pub struct Watch {
-    _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
+    _watcher: RecommendedWatcher,
 }
 
-/// Calls `changed` with the absolute paths of the workspace's files that were written, made, renamed or removed.
-/// The callback runs on the watcher's thread and must be quick.
+/// Calls `changed` with the absolute paths of the workspace's files that were written, made, renamed or removed; on a thread of its own,
+/// which sleeps while nothing changes (the debouncers of notify's family wake up all the time). Without a workspace that can be read:
+/// of `workspace.toml` in `root` alone.
 ///
 /// Watches the folders that hold the files, not the files: editors replace a file by rename, and a watched file that is
 /// replaced is lost.
-pub fn watch(ws: &Workspace, changed: impl Fn(Vec<PathBuf>) + Send + 'static) -> anyhow::Result<Watch> {
-    let mut files: BTreeSet<PathBuf> = BTreeSet::from([ws.file.clone()]);
-    files.extend(ws.sources());
-    files.extend(ws.config.stages.iter().filter_map(|s| s.prompt.as_ref()).map(|p| ws.resolve(p)));
-    files.extend(ws.config.stages.iter().filter_map(|s| s.tool.as_ref()).map(|p| ws.resolve(p)));
-    let train = ws.config.tuning.train.prompt.as_str();
-    if !matches!(train, "bare" | "same") {
-        files.insert(ws.resolve(train));
+pub fn watch(
+    root: &Path,
+    ws: Option<&Workspace>,
+    changed: impl Fn(Vec<PathBuf>) + Send + 'static,
+) -> anyhow::Result<Watch> {
+    let mut files: BTreeSet<PathBuf> = BTreeSet::from([root.join(FILE)]);
+    if let Some(ws) = ws {
+        files.extend(ws.sources());
+        files.extend(ws.config.stages.iter().filter_map(|s| s.prompt.as_ref()).map(|p| ws.resolve(p)));
+        files.extend(ws.config.stages.iter().filter_map(|s| s.tool.as_ref()).map(|p| ws.resolve(p)));
+        let train = ws.config.tuning.train.prompt.as_str();
+        if !matches!(train, "bare" | "same") {
+            files.insert(ws.resolve(train));
+        }
+        files.extend(ws.config.models.values().filter_map(|m| match &m.place {
+            ModelPlace::Local { path } => Some(ws.resolve(path).join("config.json")),
+            ModelPlace::Endpoint { .. } => None,
+        }));
     }
-    files.extend(ws.config.models.values().filter_map(|m| match &m.place {
-        ModelPlace::Local { path } => Some(ws.resolve(path).join("config.json")),
-        ModelPlace::Endpoint { .. } => None,
-    }));
     // Events carry the path of the watched folder as the system knows it, which is not the path as written where a link is on the way.
     let mut by_real: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     let mut folders = BTreeSet::new();
@@ -45,30 +55,41 @@ pub fn watch(ws: &Workspace, changed: impl Fn(Vec<PathBuf>) + Send + 'static) ->
         by_real.insert(real.join(name), file.clone());
         folders.insert(real);
     }
-    let prompts = std::fs::canonicalize(ws.root.join("prompts")).ok();
-    if let Some(prompts) = &prompts {
-        folders.insert(prompts.clone());
-    }
+    let prompts = std::fs::canonicalize(root.join("prompts")).ok();
+    folders.extend(prompts.clone());
 
-    let mut debouncer = new_debouncer(SETTLE, None, move |result: DebounceEventResult| {
-        let Ok(events) = result else { return };
-        let paths: BTreeSet<PathBuf> = events
-            .iter()
-            .filter(|e| !e.kind.is_access())
-            .flat_map(|e| e.paths.iter())
-            .filter_map(|path| match by_real.get(path) {
-                Some(file) => Some(file.clone()),
-                None => is_prompt(path, prompts.as_deref()).then(|| path.clone()),
-            })
-            .collect();
-        if !paths.is_empty() {
+    let (strokes, settle) = mpsc::channel::<PathBuf>();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let Ok(event) = event else { return };
+        if event.kind.is_access() {
+            return;
+        }
+        for path in &event.paths {
+            let file = match by_real.get(path) {
+                Some(file) => file,
+                None if is_prompt(path, prompts.as_deref()) => path,
+                None => continue,
+            };
+            // Whoever listened may be gone already.
+            let _ = strokes.send(file.clone());
+        }
+    })?;
+    std::thread::Builder::new().name("files".into()).spawn(move || {
+        while let Ok(first) = settle.recv() {
+            let mut paths = BTreeSet::from([first]);
+            let until = Instant::now() + LONGEST;
+            while let Ok(path) =
+                settle.recv_timeout(SETTLE.min(until.saturating_duration_since(Instant::now())))
+            {
+                paths.insert(path);
+            }
             changed(paths.into_iter().collect());
         }
     })?;
     for folder in folders {
-        debouncer.watch(&folder, RecursiveMode::NonRecursive)?;
+        watcher.watch(&folder, RecursiveMode::NonRecursive)?;
     }
-    Ok(Watch { _debouncer: debouncer })
+    Ok(Watch { _watcher: watcher })
 }
 
 /// A new prompt is of interest before `workspace.toml` names it.
@@ -86,7 +107,7 @@ mod tests {
         let dir = crate::workspace::tests::sample();
         let ws = Workspace::load(dir.path()).unwrap();
         let (tx, rx) = mpsc::channel();
-        let _watch = watch(&ws, move |paths| tx.send(paths).unwrap()).unwrap();
+        let _watch = watch(&ws.root, Some(&ws), move |paths| tx.send(paths).unwrap()).unwrap();
         std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
         std::fs::write(ws.root.join("prompts/route.md.tmp"), "{{ input }}!").unwrap();
         std::fs::rename(ws.root.join("prompts/route.md.tmp"), ws.root.join("prompts/route.md")).unwrap();

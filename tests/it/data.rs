@@ -7,7 +7,13 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn tunebench(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tunebench")).current_dir(dir).args(args).output().unwrap()
+    // An engine that writes the journal is soon gone again.
+    Command::new(env!("CARGO_BIN_EXE_tunebench"))
+        .current_dir(dir)
+        .args(args)
+        .env("TUNEBENCH_IDLE_SECS", "0.1")
+        .output()
+        .unwrap()
 }
 
 /// Exit code, the last line of stdout as JSON, stderr.
@@ -74,6 +80,11 @@ fn a_workspace_is_made_checked_and_imported() {
     assert_eq!(again["cached"], true);
     let (_, forced, _) = json(dir.path(), &["-C", "ws", "data", "import", "--force"]);
     assert_eq!((&forced["cached"], &forced["rows"]), (&false.into(), &120.into()));
+    // The two that indexed are in the journal.
+    let journal = std::fs::read_to_string(dir.path().join("ws/.tunebench/journal.jsonl")).unwrap();
+    let entries: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<_> = entries.iter().map(|e| (e["op"].as_str().unwrap(), &e["args"]["rows"])).collect();
+    assert_eq!(said, [("import", &120.into()), ("import", &120.into())]);
 }
 
 #[test]
@@ -172,4 +183,75 @@ fn what_the_data_says_never_reaches_the_terminal_as_control_characters() {
         let bytes = [out.stdout, out.stderr].concat();
         assert!(!bytes.contains(&0x1b) && !bytes.contains(&7), "{}", String::from_utf8_lossy(&bytes));
     }
+}
+
+#[test]
+fn init_leaves_the_labels_out_where_the_model_has_no_room_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    let mut text = String::from("text,label\n");
+    for i in 0..300 {
+        text.push_str(&format!("message {i},a long name of a label {}\n", i % 60));
+    }
+    std::fs::write(dir.path().join("rows.csv"), text).unwrap();
+    let (code, made, _) = json(dir.path(), &INIT);
+    assert_eq!(code, 0);
+    let why = made["why"].to_string();
+    assert!(why.contains("does not list the 60 labels") && why.contains("context is 96"), "{why}");
+    let prompt = std::fs::read_to_string(dir.path().join("ws/prompts/classify.md")).unwrap();
+    assert_eq!(prompt, "{{ input }}\n\nAnswer with the label and nothing else.\n");
+    let (code, found, stderr) = json(dir.path(), &["-C", "ws", "check"]);
+    assert_eq!((code, &found["problems"]), (0, &serde_json::json!([])), "{stderr}");
+}
+
+#[test]
+fn init_says_what_to_change_where_nothing_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    let mut text = String::from("text,label\n");
+    for i in 0..30 {
+        text.push_str(&format!("{},{}\n", "many words ".repeat(60), ["a", "b"][i % 2]));
+    }
+    std::fs::write(dir.path().join("rows.csv"), text).unwrap();
+    let (code, made, _) = json(dir.path(), &[&INIT[..], &["--input", "text"]].concat());
+    assert!(code == 0 && made["why"].to_string().contains("take a model with a longer context"), "{made}");
+    let (code, found, _) = json(dir.path(), &["-C", "ws", "check"]);
+    let found = found["problems"][0]["message"].to_string();
+    assert!(code == 1 && found.contains("30 of 30 rows are too long"), "{found}");
+}
+
+#[test]
+fn files_without_rows_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    for (name, text, said) in [
+        ("h.csv", "text,label\n", "h.csv: 0 rows: the file has a header and no rows"),
+        ("e.json", "{\"data\": [], \"version\": 1}", "e.json: 0 rows: the file has none"),
+        ("b.jsonl", "{\n", "b.jsonl: no usable row: 1 bad one"),
+    ] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        let (code, found, _) = json(dir.path(), &["init", "x", "--data", name, "--model", "model"]);
+        assert!(code == 2 && found["error"].as_str().unwrap() == said, "{found}");
+    }
+    // One row of one field is no envelope, though a list in it is empty.
+    std::fs::write(dir.path().join("o.json"), "{\"text\": \"hello\", \"tags\": []}").unwrap();
+    let (code, made, _) = json(dir.path(), &["init", "x", "--data", "o.json", "--model", "model"]);
+    assert!(code == 0 && made["rows"] == 1, "{made}");
+}
+
+#[test]
+fn what_is_asked_of_nothing_is_refused_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [
+        &["generate", "--model", "none", "--prompt", "x"][..],
+        &["model", "info", "none"],
+        &["model", "verify", "none", "--reference", "r"],
+        &["init", "x", "--data", "d.csv", "--model", "none"],
+    ] {
+        let (code, said, _) = json(dir.path(), args);
+        let said = said["error"].as_str().unwrap();
+        assert!(code == 2 && said.contains("none: does not exist") && said.contains("model pull"), "{said}");
+    }
+    let (code, said, _) = json(dir.path(), &["strata", "sample", "--per", "0"]);
+    assert!(code == 2 && said["error"].as_str().unwrap().contains("at least 1"), "{said}");
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::domain::settings::Targets;
 use crate::model::config::Arch;
+use crate::model::lora::check_targets;
 use crate::model::oracle::small;
 use crate::ops::Par;
 
@@ -74,6 +75,22 @@ fn targets_choose_layers_by_name_end_and_pattern() {
         assert!(error.contains(&format!("`{wrong}`")) && error.contains("all-linear"), "{error}");
     }
     assert!(count(&[]).unwrap_err().to_string().contains("no target"));
+}
+
+#[test]
+fn a_target_that_is_none_is_told_with_the_nearest() {
+    let said = |target: &str| check_targets(2, &Targets::One(target.into())).unwrap_err().to_string();
+    assert!(said("q_prj").contains("did you mean `q_proj`?"), "{}", said("q_prj"));
+    assert!(said("all-liner").contains("did you mean `all-linear`?"));
+    assert!(
+        said("model.layers.*.self_attn.v_prj").contains("did you mean `model.layers.*.self_attn.v_proj`?")
+    );
+    assert!(!said("xyzzy").contains("did you mean") && said("xyzzy").contains("down_proj"));
+    assert!(said("model.layers.2.mlp.up_proj").contains("names no linear layer"), "there are two layers");
+    for good in ["all-linear", "q_proj", "mlp.up_proj", "model.layers.1.mlp.up_proj", "*.self_attn.*"] {
+        check_targets(2, &Targets::One(good.into())).unwrap();
+    }
+    assert!(check_targets(2, &Targets::Many(Vec::new())).unwrap_err().to_string().contains("no target"));
 }
 
 #[test]

@@ -10,8 +10,14 @@ use crate::model::{ModelError, write};
 const OPTIMIZER: &str = "optimizer.safetensors";
 
 impl Trainable {
-    /// Writes the adapter (as PEFT does) or the model, and `optimizer.safetensors`, into `dir`.
+    /// Writes the adapter (as PEFT does) or the model, and `optimizer.safetensors`, into `dir`. After steps on a GPU
+    /// [`Trainable::bring_home`] comes before.
     pub fn save_state(&self, dir: &Path) -> Result<(), ModelError> {
+        if !self.home {
+            return Err(ModelError::Request(
+                "the state of the GPU was not copied home before it was saved".into(),
+            ));
+        }
         match &self.model {
             Model::Lora { lora, .. } => lora.save_peft(dir, None)?,
             Model::Full(decoder) => decoder.save(dir)?,
@@ -54,6 +60,10 @@ impl Trainable {
             }
         }
         (self.m, self.v, self.steps) = (m, v, steps);
+        self.home = true;
+        if let (Some(gpu), Model::Lora { lora, .. }) = (&mut self.gpu, &self.model) {
+            gpu.load(lora.values(), &self.m, &self.v)?;
+        }
         self.zero_grad();
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! An action was asked for, by key or from the palette.
 
-use super::{App, Effect, Mood, Purpose, Screen};
-use crate::domain::api::{Decision, Request};
+use super::{App, Effect, Link, Mood, Purpose, Screen};
+use crate::domain::api::{Decision, EngineStatus, Request};
 use crate::domain::run::{RunAction, RunKind};
-use crate::tui::keymap::{Action, Context};
+use crate::tui::keymap::{Action, Binding, Context};
 use crate::tui::layers::form::{Form, FormPurpose};
 use crate::tui::layers::picker::{Choice, Picker};
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
+use crate::tui::screens::train::steer::settings_like;
 
 impl App {
     /// Does what a key or the palette asked for, where the focus is.
@@ -40,7 +41,8 @@ impl App {
             Action::Quit => self.outbox.push(Effect::Quit),
             Action::Help => self.layers.push(Layer::Help { scroll: 0, contexts: self.contexts() }),
             Action::Palette => {
-                self.layers.push(Layer::Picker(Picker::palette(&self.keymap, &self.contexts())));
+                let palette = Picker::palette(&self.keymap, &self.contexts(), &|b| self.offers(b));
+                self.layers.push(Layer::Picker(palette));
             }
             Action::Back => {
                 if self.notices.pop().is_none() {
@@ -80,10 +82,16 @@ impl App {
             Action::ImportData => {
                 self.ask(Purpose::Import, Request::Import { force: true });
             }
-            Action::BuildStrata => self.launch(RunKind::Strata, Vec::new()),
+            Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
             Action::LaunchTrain => {
-                let like = self.shown_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
-                self.layers.push(Layer::Form(Form::train(like.as_deref().unwrap_or_default())));
+                let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
+                let mut form = Form::train(like.as_deref().unwrap_or_default());
+                if let Link::Up { status: EngineStatus { train, .. } } = &self.link {
+                    form.stands(train);
+                }
+                self.layers.push(Layer::Form(form));
+                // The file may have changed since.
+                self.ask(Purpose::Status, Request::Status);
             }
             Action::LaunchEval => {
                 let names = self.candidate_names();
@@ -95,16 +103,27 @@ impl App {
         true
     }
 
-    pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>) {
+    pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>, from: Option<String>) {
         // The one who holds the connection adds the values of the variables that the workspace names.
         self.ask(
             Purpose::Launch(kind),
-            Request::Launch { kind, set, keys: std::collections::BTreeMap::new() },
+            Request::Launch { kind, set, keys: std::collections::BTreeMap::new(), from },
         );
     }
 
     pub(crate) fn control(&mut self, run: String, action: RunAction) {
         self.ask(Purpose::Control(run.clone(), action), Request::Control { run, action });
+    }
+
+    /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
+    pub fn offers(&self, binding: &Binding) -> bool {
+        let Some(wanted) = steering(binding.action) else { return true };
+        let run = match binding.context {
+            Context::Train => self.shown_run(),
+            Context::Runs => self.selected_run(),
+            _ => return true,
+        };
+        run.and_then(|id| self.run(&id)).is_some_and(|r| r.accepts(wanted))
     }
 
     /// Actions on one run, the same on every screen.
@@ -114,24 +133,27 @@ impl App {
             return;
         };
         use crate::domain::run::RunState as S;
-        let (id, state) = (record.run, record.state);
+        let accepts = |wanted| record.accepts(wanted);
+        let (id, state) = (record.run.clone(), record.state);
         match action {
             Action::Pause if state == S::Paused => self.control(id, RunAction::Resume),
-            Action::Resume if state == S::Paused || record.resumable => self.control(id, RunAction::Resume),
-            Action::Resume => {
-                self.notice(Mood::Plain, format!("{id} is {state} and has nothing to resume from"));
-            }
-            _ if state.is_final() => self.notice(Mood::Plain, format!("{id} is {state} already")),
-            Action::Pause => self.control(id, RunAction::Pause),
-            Action::Checkpoint => self.control(id, RunAction::Checkpoint),
-            Action::StopAndKeep => self.control(id, RunAction::Stop),
-            Action::CancelRun => {
+            Action::CancelRun if accepts(RunAction::Cancel) => {
                 let question = format!(
                     "Cancel {id}? What it has learned since its last checkpoint is lost (S would keep it)."
                 );
                 self.layers.push(Layer::Confirm { question, then: Confirmed::Cancel(id) });
             }
-            _ => {}
+            _ => match steering(action) {
+                Some(wanted) if accepts(wanted) => self.control(id, wanted),
+                Some(RunAction::Resume) if state.is_final() => {
+                    self.notice(Mood::Plain, format!("{id} is {state} and has nothing to resume from"));
+                }
+                Some(wanted) => {
+                    let words = super::action_name(wanted);
+                    self.notice(Mood::Plain, format!("{id} is {state}: there is nothing to {words}"));
+                }
+                None => {}
+            },
         }
     }
 
@@ -241,12 +263,18 @@ impl App {
             }
             Choice::ShowRun(run) => self.show_training(run),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
+            Choice::Remedy(run, remedy) => self.remedy(run, remedy),
         }
     }
 
     fn submitted(&mut self, purpose: FormPurpose, values: Vec<(String, String)>) {
         match purpose {
-            FormPurpose::Launch(kind) => self.launch(kind, values),
+            FormPurpose::Launch(kind) => self.launch(kind, values, None),
+            FormPurpose::Steer(run) => self.steer_submitted(run, values),
+            FormPurpose::Branch => {
+                let (from, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "from");
+                self.launch(RunKind::Train, set, from.into_iter().next().map(|(_, from)| from));
+            }
             FormPurpose::ImportOutcomes => {
                 let value = |name: &str| {
                     values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default()
@@ -307,6 +335,18 @@ impl App {
                 None => self.notice(Mood::Plain, "a candidate needs a name; it keeps its old one"),
             },
         }
+    }
+}
+
+/// What an action asks of a run.
+const fn steering(action: Action) -> Option<RunAction> {
+    match action {
+        Action::Pause => Some(RunAction::Pause),
+        Action::Resume => Some(RunAction::Resume),
+        Action::Checkpoint => Some(RunAction::Checkpoint),
+        Action::StopAndKeep => Some(RunAction::Stop),
+        Action::CancelRun => Some(RunAction::Cancel),
+        _ => None,
     }
 }
 

@@ -96,8 +96,11 @@ pub enum Purpose {
     Rows(RowQuery),
     Row(String),
     Sample,
+    Status,
     Launch(RunKind),
     Control(String, RunAction),
+    /// Changes of a run.
+    Steer(String),
     Compare(String, String),
     StepRows {
         run: String,
@@ -117,8 +120,10 @@ impl Purpose {
             Self::Rows(_) => "read the rows".into(),
             Self::Row(id) => format!("read row {id}"),
             Self::Sample => "draw a sample".into(),
+            Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
+            Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
@@ -132,7 +137,12 @@ impl Purpose {
     const fn changes_things(&self) -> bool {
         !matches!(
             self,
-            Self::Rows(_) | Self::Row(_) | Self::Sample | Self::Compare(..) | Self::StepRows { .. }
+            Self::Rows(_)
+                | Self::Row(_)
+                | Self::Sample
+                | Self::Status
+                | Self::Compare(..)
+                | Self::StepRows { .. }
         )
     }
 }
@@ -287,7 +297,7 @@ impl App {
         if !self.connected() {
             return;
         }
-        let mut wanted = BTreeSet::from([View::Runs, View::Board, View::Strata]);
+        let mut wanted = BTreeSet::from([View::Runs, View::Board, View::Strata, View::Files]);
         let mut runs: Vec<String> = Vec::new();
         if self.screen == Screen::Train {
             runs.extend(self.shown_run());

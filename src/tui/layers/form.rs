@@ -1,8 +1,11 @@
 //! Forms: a few settings with what they must be, checked before anything is sent.
 
+use std::collections::BTreeMap;
+
 use crate::domain::run::RunKind;
 use crate::tui::key::{Code, Key};
 use crate::tui::widgets::input::TextInput;
+use crate::tui::widgets::text;
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Field {
     pub hint: &'static str,
     pub want: Want,
     pub input: TextInput,
+    /// The value in `workspace.toml`, which an empty input takes; empty where it is not known.
+    pub stands: String,
     /// Values to walk through with left and right at the line's ends.
     pub choices: Vec<String>,
 }
@@ -34,6 +39,10 @@ pub struct Field {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormPurpose {
     Launch(RunKind),
+    /// A training run from a checkpoint; the field `from` says which.
+    Branch,
+    /// Change this run.
+    Steer(String),
     ImportOutcomes,
 }
 
@@ -48,7 +57,7 @@ pub struct Form {
 }
 
 fn field(key: &'static str, label: &'static str, hint: &'static str, want: Want) -> Field {
-    Field { key, label, hint, want, input: TextInput::default(), choices: Vec::new() }
+    Field { key, label, hint, want, input: TextInput::default(), stands: String::new(), choices: Vec::new() }
 }
 
 impl Form {
@@ -102,6 +111,14 @@ impl Form {
             fields,
             focus: 0,
             error: None,
+        }
+    }
+
+    /// What the fields of a training are where they are left empty.
+    pub fn stands(&mut self, train: &BTreeMap<String, String>) {
+        for field in &mut self.fields {
+            let key = field.key.rsplit('.').next().unwrap_or_default();
+            field.stands = train.get(key).map(|value| text::clean(value).into_owned()).unwrap_or_default();
         }
     }
 
@@ -210,6 +227,7 @@ fn check(want: Want, text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::settings::{Targets, TrainSettings};
 
     fn typed(form: &mut Form, at: usize, text: &str) {
         form.fields[at].input = TextInput::new(text);
@@ -247,6 +265,16 @@ mod tests {
             );
         }
         assert_eq!(Form::outcomes().submit(), None);
+    }
+
+    #[test]
+    fn empty_fields_show_what_they_take_from_the_workspace() {
+        let mut form = Form::train(&[]);
+        let many = Targets::Many(vec!["q_proj".into(), "v_proj".into()]);
+        form.stands(&TrainSettings { rank: 4, targets: many, ..TrainSettings::default() }.shown());
+        let stands: Vec<&str> = form.fields.iter().map(|f| f.stands.as_str()).collect();
+        assert_eq!(stands, ["4", "32", "0.0002", "4", "8", "q_proj,v_proj", "bare"]);
+        assert_eq!(form.submit(), Some(vec![]), "they are shown, not sent");
     }
 
     #[test]

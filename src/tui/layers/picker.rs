@@ -3,20 +3,23 @@
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 
+use crate::domain::finding::Remedy;
 use crate::domain::run::RunRecord;
-use crate::tui::keymap::{Action, BINDINGS, Context, Keymap};
+use crate::tui::keymap::{Action, BINDINGS, Binding, Context, Keymap};
 use crate::tui::widgets::input::TextInput;
 
 /// What was chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
     /// An action, and the context in which it has a meaning.
     Action(Context, Action),
     ShowRun(String),
     Overlay(String),
+    /// What the doctor advises for a run.
+    Remedy(String, Option<Remedy>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     pub label: String,
     /// Shown at the right: keys, state.
@@ -40,8 +43,8 @@ impl Picker {
         Self { title: title.into(), input: TextInput::default(), items, shown, selected: 0 }
     }
 
-    /// Every action that makes sense by itself, each once; those of the contexts one stands in first.
-    pub fn palette(keymap: &Keymap, here: &[Context]) -> Self {
+    /// Every action that makes sense by itself and is offered as things stand, each once; those of the contexts one stands in first.
+    pub fn palette(keymap: &Keymap, here: &[Context], offers: &dyn Fn(&Binding) -> bool) -> Self {
         let own = |c| {
             !matches!(
                 c,
@@ -57,6 +60,7 @@ impl Picker {
         for b in BINDINGS
             .iter()
             .filter(|b| own(b.context) && !matches!(b.action, Action::Open | Action::Palette | Action::Back))
+            .filter(|b| offers(b))
         {
             // `p` pauses on two screens: one entry each, told apart by the screen where the meaning hangs on it.
             let everywhere = matches!(b.context, Context::Global | Context::Always)
@@ -135,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_palette_holds_every_action_once_and_finds_by_letters() {
-        let mut palette = Picker::palette(&Keymap::default(), &[Context::Train]);
+        let mut palette = Picker::palette(&Keymap::default(), &[Context::Train], &|_| true);
         for b in BINDINGS
             .iter()
             .filter(|b| matches!(b.context, Context::Global | Context::Strata | Context::Train))

@@ -79,7 +79,10 @@ fn help(app: &App, p: &mut Painter<'_>, body: Rect, from: usize, contexts: &[cra
     for (context, rows) in app.keymap.help(contexts) {
         if !rows.is_empty() {
             lines.push((String::new(), context.title().to_owned()));
-            lines.extend(rows.into_iter().map(|(keys, text)| (keys, text.to_owned())));
+            lines.extend(rows.into_iter().map(|(keys, binding)| {
+                let not_now = if app.offers(binding) { "" } else { " (not now)" };
+                (keys, format!("{}{not_now}", binding.help))
+            }));
         }
     }
     lines.push((String::new(), "signs".to_owned()));
@@ -153,12 +156,12 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form) {
         p.put(inner, 2, y, label, field.label, if focused { Role::Title } else { Role::Text });
         let width = inner.width.saturating_sub(label + 2).min(34);
         if field.input.text().is_empty() && !focused {
-            let empty = if matches!(field.want, super::form::Want::Needed) {
-                "needed"
-            } else {
-                "as in workspace.toml"
+            let empty = match (field.want, field.stands.as_str()) {
+                (super::form::Want::Needed, _) => "needed".to_owned(),
+                (_, "") => "as in workspace.toml".to_owned(),
+                (_, value) => format!("{value} (workspace.toml)"),
             };
-            p.put(inner, label + 2, y, width, empty, Role::Dim);
+            p.put(inner, label + 2, y, width, &empty, Role::Dim);
         } else {
             field.input.draw(p, inner, label + 2, y, width, focused);
         }

@@ -142,7 +142,7 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
 }
 
 fn footer(app: &App, p: &mut Painter<'_>, area: Rect) {
-    let mut keys = app.keymap.footer(&app.contexts());
+    let mut keys = app.keymap.footer(&app.contexts(), &|b| app.offers(b));
     // Help and leaving stand at the end and are never cut off; where there is room, the palette too.
     let room = area.width >= WIDE;
     let last = |label: &str| matches!(label, "help" | "leave") || (room && label == "palette");

@@ -1,7 +1,9 @@
 //! Tables over the state machine: message in, state and effects out.
 
 use super::{play, press, shown, type_text};
-use crate::domain::api::{Decision, Failure, FromEngine, Push, Request, Response, RowQuery, ToEngine, View};
+use crate::domain::api::{
+    Decision, Failure, FileNews, FromEngine, Push, Request, Response, RowQuery, ToEngine, View,
+};
 use crate::domain::row::Part;
 use crate::domain::run::{RunAction, RunKind, RunState};
 use crate::tui::app::{App, Effect, Link, Message, Mood, Screen};
@@ -213,6 +215,40 @@ fn steering_keys_ask_for_what_they_say() {
     assert_eq!(asked(&effects), [Request::Control { run: "lora-10".into(), action: RunAction::Resume }]);
 }
 
+#[test]
+fn a_run_is_offered_what_applies_where_it_stands() {
+    use RunState as S;
+    let all = ["pause", "resume", "checkpoint", "stop+keep", "cancel"];
+    for (state, resumable, want) in [
+        (S::Queued, false, &["cancel"][..]),
+        (S::Running, false, &["pause", "checkpoint", "stop+keep", "cancel"]),
+        (S::Paused, false, &["resume", "checkpoint", "stop+keep", "cancel"]),
+        (S::Done, false, &[]),
+        (S::Stopped, true, &["resume"]),
+        (S::Cancelled, false, &[]),
+        (S::Interrupted, true, &["resume"]),
+    ] {
+        let mut app = sample::app((200, 40), "dark", Signs::unicode());
+        let mut run = sample::run("lora-12", RunKind::Train, state);
+        run.resumable = resumable;
+        news(&mut app, FromEngine::Push { push: Push::Runs { runs: vec![run] } });
+        for screen in ["4", "7"] {
+            play(&mut app, screen);
+            let text = shown(&app);
+            let footer = text.lines().last().unwrap();
+            let offered: Vec<&str> = all.into_iter().filter(|w| footer.contains(&format!(" {w}"))).collect();
+            assert_eq!(offered, want, "{state} on screen {screen}: {footer}");
+            // The palette and the keys say the same as the footer.
+            press(&mut app, ":");
+            type_text(&mut app, "'resume");
+            assert_eq!(shown(&app).contains("nothing matches"), !want.contains(&"resume"), "{state}");
+            press(&mut app, "esc");
+            let asks = asked(&press(&mut app, "R"));
+            assert_eq!(asks.len(), usize::from(want.contains(&"resume")), "{state} on screen {screen}");
+        }
+    }
+}
+
 fn app_on_train() -> App {
     let mut app = app();
     play(&mut app, "4");
@@ -274,7 +310,7 @@ fn strata_that_are_being_built_say_how_far_they_are() {
     assert!(shown(&app).contains("strata-1 builds the strata: waits for the CPU"), "{}", shown(&app));
     assert_eq!(
         asked(&press(&mut app, "b")),
-        [Request::Launch { kind: RunKind::Strata, set: vec![], keys: Default::default() }]
+        [Request::Launch { kind: RunKind::Strata, set: vec![], keys: Default::default(), from: None }]
     );
 }
 
@@ -364,6 +400,37 @@ fn a_run_that_died_says_its_last_words() {
         text.contains("lora-12 interrupted: the worker was killed; it can be resumed on screen 7"),
         "{text}"
     );
+}
+
+#[test]
+fn the_board_says_which_runs_are_one_candidate_and_what_is_stale() {
+    let mut app = sample::app((80, 24), "dark", Signs::unicode());
+    play(&mut app, "5");
+    assert!(!shown(&app).contains("counts, not") && !shown(&app).contains("left out"));
+    let mut board = sample::board();
+    board.rows[0].runs = vec!["eval-1".into(), "eval-2".into()];
+    board.rows[0].stale = 3;
+    news(&mut app, FromEngine::Push { push: Push::Board { board } });
+    let text = shown(&app);
+    assert!(text.contains("2 runs of this same candidate: eval-2 counts, not eval-1"), "{text}");
+    assert!(text.contains("3 rows changed since: left out until it is evaluated again"), "{text}");
+}
+
+#[test]
+fn a_saved_file_is_told_and_what_was_wrong_with_it_goes_with_the_next() {
+    let mut app = app();
+    let file = |problem, text: &str| FromEngine::Push {
+        push: Push::Files {
+            news: vec![FileNews { file: "workspace.toml".into(), problem, text: text.into() }],
+        },
+    };
+    news(&mut app, file(true, "workspace.toml:3: unknown key `evil`"));
+    press(&mut app, "down");
+    assert!(shown(&app).contains("workspace.toml:3: unknown key `evil`"), "a problem stays");
+    news(&mut app, file(false, "workspace.toml: read again"));
+    let text = shown(&app);
+    assert!(text.contains("workspace.toml: read again") && !text.contains("evil"), "{text}");
+    assert!(app.notices.iter().all(|n| n.mood == Mood::Plain));
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn trained(
             return Err(missing(format!("run {} has no checkpoint of step {step}", spec.id)));
         }
         state::read(&dir).map_err(anyhow::Error::from)?;
-        let mut model = subject.start(settings, load()?, spec.threads)?;
+        let mut model = subject.start(settings, load()?, spec.threads, None)?;
         state::load_model(&dir, &mut model).map_err(anyhow::Error::from)?;
         return Ok(Model { decoder: model.decoder().clone(), adapter: model.adapter().cloned() });
     }

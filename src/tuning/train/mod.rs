@@ -4,6 +4,8 @@
 //! folder and turns what comes out into a candidate with a score.
 
 mod artifact;
+pub mod doctor;
+mod evaluation;
 pub mod examples;
 pub mod export;
 pub mod fit;
@@ -11,15 +13,19 @@ mod fixed_rows;
 mod listener;
 pub mod order;
 mod pace;
+mod preflight;
+pub mod range;
+mod requests;
 mod run;
 pub mod schedule;
 pub mod state;
+mod step;
 mod subject;
 
 #[cfg(test)]
 mod tests;
 
 pub use artifact::adapter_hash;
-pub use fit::{Data, End, Example, Fitted, fit, no_samples};
+pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
 pub use listener::Listener;
 pub use run::run;

@@ -5,20 +5,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::artifact;
 use super::examples;
-use super::fit::{Data, End, Fitted, fit};
+use super::fit::{Data, End, Fitted, Past, fit};
 use super::fixed_rows::FixedRows;
+use super::preflight;
 use super::state::{self, TrainerState};
-use super::subject::Subject;
+use super::subject::{ADAPTER, Subject};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
+use crate::domain::preflight::figures as lesson;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::{EvalSettings, TrainSettings};
+use crate::machine;
+use crate::model::ModelConfig;
 use crate::model::trainable::Trainable;
 use crate::tuning::evaluate;
 
@@ -32,10 +36,10 @@ pub fn run(
     check(settings)?;
     let spec = &inputs.spec;
     let subject = Subject::new(spec, settings)?;
-    let decoder = subject.load(settings)?;
+    let config = ModelConfig::load(&subject.base)?;
     let rows = |part: Part| inputs.rows.iter().filter(move |row| row.part == Some(part));
 
-    let max_length = settings.max_length.min(decoder.config.max_positions);
+    let max_length = settings.max_length.min(config.max_positions);
     let train = examples::build(rows(Part::Train), &subject, max_length);
     let dev = examples::build(rows(Part::Dev), &subject, max_length);
     let mut warnings = train.warnings("train", max_length);
@@ -50,11 +54,31 @@ pub fn run(
         reporter.event(EventBody::Log { message })?;
     }
 
-    let mut model = subject.start(settings, decoder, spec.threads)?;
-    let from = match &inputs.resume_from {
-        Some(newest) => resume(newest, &mut model, reporter)?,
-        None => None,
+    let data = Data { train: &train.examples, dev: &dev.examples };
+    ensure!(!data.train.is_empty(), "no row to train on");
+    let files = preflight::weights_on_disk(&subject.base);
+    let held = machine::resident().unwrap_or(0);
+    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads, held };
+    let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
+    reporter.event(EventBody::Preflight(plan.report.clone()))?;
+
+    let decoder = subject.load(settings)?;
+    let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
+    let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
+    model.grant_activations(plan.grant);
+    preflight::rehearse(&mut model, data, settings)?;
+    let state = match (&inputs.resume_from, &start) {
+        (Some(newest), _) => resume(newest, &mut model, reporter)?,
+        (None, Some(start)) => {
+            branch(start, &mut model)?;
+            None
+        }
+        (None, None) => None,
     };
+    if let Some(from) = &spec.from {
+        let message = format!("a branch of {from}: its weights and moments; rows and schedule begin anew");
+        reporter.event(EventBody::Log { message })?;
+    }
     let message = format!(
         "{} rows ({} trained tokens an epoch), {} dev rows, {} trained parameters",
         train.examples.len(),
@@ -66,13 +90,16 @@ pub fn run(
 
     let fixed =
         FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
-    let data = Data { train: &train.examples, dev: &dev.examples };
-    let fitted = fit(&mut model, data, settings, from, &mut |model| fixed.answer(model), reporter)?;
+    let from_step = state.as_ref().map_or(0, |state| state.step);
+    let past = Past { state, history: inputs.history.clone() };
+    let fitted = fit(&mut model, data, settings, past, &mut |model| fixed.answer(model), reporter)?;
     if fitted.end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
 
+    let peak = machine::peak_resident();
     let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
+    model.bring_home()?;
     let trained = artifact::write(&inputs.dir.join("artifacts"), settings.method, &model, &subject.base)?;
     drop(model);
     let message = format!("the model of step {used} is in {}", trained.place());
@@ -80,6 +107,8 @@ pub fn run(
 
     let candidate = trained.candidate(subject.candidate, subject.stage_at, &spec.id);
     let mut metrics = figures(&fitted.state, used);
+    let share = (fitted.state.step - from_step) as f64 / plan.report.steps.max(1) as f64;
+    metrics.extend(lessons(&plan, fitted.worked.as_secs_f64(), share, peak));
     let stopped = fitted.end == End::Stopped;
     let eval_rows: Vec<RunRow> = rows(Part::Eval).cloned().collect();
     if eval_rows.is_empty() {
@@ -93,7 +122,7 @@ pub fn run(
 }
 
 /// What no run could work with. The engine checks the same at launch; a run folder may come from elsewhere.
-fn check(s: &TrainSettings) -> anyhow::Result<()> {
+pub(super) fn check(s: &TrainSettings) -> anyhow::Result<()> {
     ensure!(s.objective == "sft", "objective = \"{}\": `sft` is the only objective yet", s.objective);
     let positive = [
         ("learning_rate", s.learning_rate),
@@ -118,6 +147,17 @@ fn check(s: &TrainSettings) -> anyhow::Result<()> {
         ensure!((0.0..1.0).contains(&value), "{name} = {value}: expected a number from 0 to below 1");
     }
     Ok(())
+}
+
+/// Bring `model` to the weights of the checkpoint in `start`, and the optimizer to its moments where it has the same parameters.
+fn branch(start: &Path, model: &mut Trainable) -> anyhow::Result<()> {
+    state::read(start).context("the checkpoint that this run branches from cannot be used")?;
+    // Merged already: every weight is trained on, and an adapter's moments say nothing of them.
+    if model.adapter().is_none() && start.join(ADAPTER).is_file() {
+        return Ok(());
+    }
+    state::load_model(start, model)
+        .context("a branch keeps method, rank, alpha and targets of the run that it branches from")
 }
 
 /// The state of the newest checkpoint that is whole, loaded into `model`; none when there is none.
@@ -195,6 +235,23 @@ fn figures(state: &TrainerState, used: u64) -> BTreeMap<String, f64> {
         [("loss", state.last_loss), ("eval_loss", state.best_loss), ("eval_loss_before", state.loss_before)];
     metrics.extend(losses.into_iter().filter_map(|(name, loss)| Some((name.to_owned(), loss?))));
     metrics
+}
+
+/// What the run took beside what was reckoned: later runs learn from it ([`crate::domain::preflight::PastRuns`]). `share` is
+/// the part of the work that was done in `seconds`.
+fn lessons(plan: &preflight::Plan, seconds: f64, share: f64, peak: Option<u64>) -> Vec<(String, f64)> {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let eta = plan.report.eta_ms.map(|ms| ms as f64 / 1e3);
+    let speed = (seconds > 0.0 && share > 0.0).then(|| plan.flops * share / seconds);
+    let all = [
+        (lesson::RECKONED_MIB, Some(mib(plan.reckoned))),
+        (lesson::ESTIMATED_MIB, Some(mib(plan.report.peak))),
+        (lesson::PEAK_MIB, peak.map(mib)),
+        (lesson::ESTIMATED_SECONDS, eta),
+        (lesson::TRAIN_SECONDS, Some(seconds)),
+        (lesson::FLOPS_PER_S, speed),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 /// Scoring after a stop: results that are kept include their score, so that stop has been answered.

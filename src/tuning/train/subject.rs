@@ -18,6 +18,9 @@ use crate::model::trainable::{AdapterTraining, Trainable};
 use crate::ops::Par;
 use crate::pipeline::template::{Prompt, Scope};
 
+/// Weights of an adapter in PEFT's format.
+pub(super) const ADAPTER: &str = "adapter_model.safetensors";
+
 /// The stage under training and how its rows become text.
 pub struct Subject<'a> {
     pub candidate: &'a Candidate,
@@ -62,7 +65,7 @@ impl<'a> Subject<'a> {
         if self.stage.gold.is_some() { own_gold(self.stage, row) } else { row.gold.clone() }
     }
 
-    /// The stage's base, in the form that the method trains on: with `qlora` its linear layers in NF4.
+    /// The stage's base in the form that the method trains on: for QLoRA and QDoRA its linear layers in NF4.
     pub fn load(&self, settings: &TrainSettings) -> anyhow::Result<Decoder> {
         Ok(if settings.method.is_quantized() {
             Decoder::load_quantized(&self.base)?
@@ -71,16 +74,20 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// The model before its first step: a fresh adapter, or the one that the candidate has, or every weight.
+    /// The model before its first step: a fresh adapter, or the one that the candidate has, or every weight. Where a branch of an
+    /// adapter is to train every weight, the adapter in `start` is merged.
     pub fn start(
         &self,
         settings: &TrainSettings,
         decoder: Decoder,
         threads: usize,
+        start: Option<&Path>,
     ) -> anyhow::Result<Trainable> {
-        let adapter = match &self.stage.adapter {
-            Some(adapter) => Some(Lora::load_peft(Path::new(&adapter.path), &decoder)?),
-            None => None,
+        let merged = start.filter(|dir| !settings.method.trains_adapter() && dir.join(ADAPTER).is_file());
+        let adapter = match (merged, &self.stage.adapter) {
+            (Some(dir), _) => Some(Lora::load_peft(dir, &decoder)?),
+            (None, Some(adapter)) => Some(Lora::load_peft(Path::new(&adapter.path), &decoder)?),
+            (None, None) => None,
         };
         let decoder = match (settings.method.trains_adapter(), adapter) {
             (true, adapter) => {

@@ -67,6 +67,31 @@ fn a_killed_worker_leaves_last_words_and_its_run_resumes_to_the_end() {
 }
 
 #[test]
+fn a_run_whose_specification_is_damaged_is_not_offered_to_be_resumed() {
+    let bench = Bench::new();
+    let run = bench.train(400);
+    bench.wait_steps(&run, 2);
+    bench.kill_worker(&run);
+    bench.wait_state(&run, "interrupted");
+    let spec = bench.state().join("runs").join(&run).join("spec.json");
+    std::fs::write(&spec, "{\"format\": ").unwrap();
+    let checks = bench.json(&["doctor"])["checks"].clone();
+    let of = |name: &str| checks.as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
+    let (damaged, runs) = (of("run"), of("runs"));
+    assert!(
+        damaged["detail"].as_str().unwrap().contains(&format!("{run} is interrupted and cannot be resumed")),
+        "{damaged}"
+    );
+    assert!(damaged["detail"].as_str().unwrap().contains("spec.json"), "{damaged}");
+    assert!(damaged["remedy"].as_str().unwrap().contains("tunebench run train"), "{damaged}");
+    assert_eq!(runs["ok"], true, "nothing else is to be resumed: {runs}");
+    let refused = bench.run(&["runs", "resume", &run]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("cannot be resumed"), "{said}");
+    assert_eq!(bench.json(&["runs", "show", &run])["state"], "interrupted");
+}
+
+#[test]
 fn after_a_killed_engine_the_next_client_adopts_the_worker_and_no_event_is_lost_or_doubled() {
     let bench = Bench::new();
     let run = bench.train(400);

@@ -3,6 +3,7 @@
 pub mod bench;
 mod frames;
 mod kills;
+mod training;
 
 use std::fs;
 
@@ -39,6 +40,13 @@ fn a_trained_candidate_is_compared_with_the_baseline_on_the_same_rows() {
     let run = trained["run"].as_str().unwrap();
     let at = bench.json(&["run", "eval", "--set", &format!("candidate={run}@10")]);
     assert_eq!(at["candidate"], format!("{run}@10"), "{at}");
+    let refused = bench.run(&["export", run, "--to", "/proc/no/such"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(2) && said.contains("--to /proc/no/such: cannot be made"),
+        "{said}"
+    );
+    assert!(said.contains("name a new folder"), "{said}");
 }
 
 #[test]
@@ -93,11 +101,37 @@ fn a_queued_run_waits_for_the_one_before_it_and_can_be_cancelled() {
     let first = bench.train(1_000_000);
     bench.wait_steps(&first, 1);
     let second = bench.launch("eval", &[]);
-    assert_eq!(bench.run_state(&second), "queued");
+    until("the second run to say what it waits for", || {
+        let record = bench.record(&second);
+        assert_eq!(record["state"], "queued", "{record}");
+        let said = format!("in use by {first} of this workspace");
+        record["message"].as_str().is_some_and(|m| m.ends_with(&said)).then_some(())
+    });
     assert!(bench.run(&["runs", "cancel", &second]).status.success());
     assert_eq!(bench.run_state(&second), "cancelled");
     assert!(bench.run(&["runs", "cancel", &first]).status.success());
     bench.wait_state(&first, "cancelled");
+}
+
+#[test]
+fn a_resumed_run_says_what_it_waits_for() {
+    let bench = Bench::new();
+    let first = bench.train(1_000_000);
+    bench.wait_steps(&first, 11);
+    assert!(bench.run(&["runs", "stop", &first]).status.success());
+    bench.wait_state(&first, "stopped");
+    let second = bench.train(1_000_000);
+    bench.wait_steps(&second, 1);
+    assert!(bench.run(&["runs", "resume", &first]).status.success());
+    let waiting = until("the resumed run to say what it waits for", || {
+        let record = bench.record(&first);
+        record["message"].as_str().is_some_and(|m| m.contains(&second)).then_some(record)
+    });
+    assert_eq!(waiting["state"], "queued");
+    assert!(bench.run(&["runs", "cancel", &second]).status.success());
+    bench.wait_state(&second, "cancelled");
+    bench.wait_state(&first, "running");
+    assert!(bench.run(&["runs", "cancel", &first]).status.success());
 }
 
 #[test]
@@ -141,6 +175,68 @@ fn bad_input_is_refused_with_code_2_and_leaves_no_run() {
 }
 
 #[test]
+fn what_check_refuses_a_launch_refuses_with_the_same_words() {
+    let bench = Bench::new();
+    let toml = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
+    fs::create_dir(bench.root.join("prompts")).unwrap();
+    let prompt = |name: &str| format!("max_tokens = 2\nprompt = \"prompts/{name}.md\"");
+    for (name, text) in [
+        ("empty", " \n"),
+        ("deaf", "Which team?\n"),
+        ("long", &format!("{}{{{{ input }}}}", "case ".repeat(120))),
+    ] {
+        fs::write(bench.root.join(format!("prompts/{name}.md")), text).unwrap();
+    }
+    for (from, to, kind, said) in [
+        ("rank = 2", "rank = 2\ntargets = \"q_prj\"".to_owned(), "train", "did you mean `q_proj`?"),
+        ("max_tokens = 2", prompt("empty"), "eval", "prompts/empty.md:1: the prompt is empty"),
+        ("max_tokens = 2", prompt("deaf"), "eval", "prompts/deaf.md:1: the prompt never mentions"),
+        ("max_tokens = 2", prompt("long"), "eval", "60 of 60 rows are too long"),
+        (
+            "rank = 2",
+            "rank = 2\nmax_length = 4".to_owned(),
+            "train",
+            "60 of 60 rows are too long to be trained on",
+        ),
+    ] {
+        fs::write(bench.root.join("workspace.toml"), toml.replacen(from, &to, 1)).unwrap();
+        let problems = bench.json(&["check"])["problems"].clone();
+        let [problem] = &problems.as_array().unwrap()[..] else { panic!("{problems}") };
+        let message = problem["message"].as_str().unwrap();
+        let shown = format!("{}:{}: {message}", problem["file"].as_str().unwrap(), problem["line"]);
+        assert!(shown.contains(said) && problem["line"] != 0, "{shown}");
+        let output = bench.run(&["run", kind, "--detach"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(&shown), "check: {shown}\nrun: {stderr}");
+    }
+    assert_eq!(bench.json(&["runs"])["runs"], serde_json::json!([]));
+}
+
+#[test]
+fn one_row_cannot_be_split_and_is_refused_as_bad_input() {
+    let bench = Bench::new();
+    fs::write(
+        bench.root.join("data/rows.jsonl"),
+        "{\"text\": \"a\", \"team\": \"cards\", \"channel\": \"chat\"}\n",
+    )
+    .unwrap();
+    for kind in ["eval", "train"] {
+        let output = bench.run(&["run", kind]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(2) && said.contains("the data has 1 row, which cannot be split"),
+            "{said}"
+        );
+    }
+    // Once it has a part, the part is what is told.
+    assert!(bench.run(&["strata", "build"]).status.success());
+    let output = bench.run(&["run", "train"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+}
+
+#[test]
 fn outcomes_made_elsewhere_stand_on_the_board_and_are_compared() {
     let bench = Bench::new();
     assert_eq!(bench.json(&["run", "eval"])["state"], "done");
@@ -166,6 +262,41 @@ fn outcomes_made_elsewhere_stand_on_the_board_and_are_compared() {
     let bad = bench.run(&["outcomes", "import", file.to_str().unwrap(), "--candidate", "x"]);
     assert_eq!(bad.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&bad.stderr).contains("outcomes.jsonl:2"), "{bad:?}");
+}
+
+#[test]
+fn rows_that_changed_since_are_left_out_of_the_board_until_a_rerun() {
+    let bench = Bench::new();
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let before = bench.json(&["board"])["rows"][0].clone();
+    assert_eq!((before["stale"].as_u64(), before["runs"].clone()), (Some(0), serde_json::json!(["eval-1"])));
+    // Other content in the file, for every row with an even number.
+    let path = bench.root.join("data/rows.jsonl");
+    let rows = fs::read_to_string(&path).unwrap();
+    let changed: String = rows
+        .lines()
+        .enumerate()
+        .map(|(i, line)| {
+            format!("{}\n", if i % 2 == 0 { line.replace("case", "matter") } else { line.into() })
+        })
+        .collect();
+    fs::write(&path, changed).unwrap();
+    let row = bench.json(&["board"])["rows"][0].clone();
+    let (n, stale) = (row["n"].as_u64().unwrap(), row["stale"].as_u64().unwrap());
+    assert!(stale > 0 && n > 0, "{row}");
+    assert_eq!(n + stale, before["n"].as_u64().unwrap(), "{row}");
+    let text = String::from_utf8(bench.run(&["board"]).stdout).unwrap();
+    assert!(text.contains("changed since: left out"), "{text}");
+    // The same candidate once more: whole again, and both runs are named.
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let row = bench.json(&["board"])["rows"][0].clone();
+    assert_eq!((row["stale"].as_u64(), row["n"].clone()), (Some(0), before["n"].clone()), "{row}");
+    assert_eq!(
+        (row["run"].as_str(), row["runs"].clone()),
+        (Some("eval-2"), serde_json::json!(["eval-1", "eval-2"]))
+    );
+    let text = String::from_utf8(bench.run(&["board"]).stdout).unwrap();
+    assert!(text.contains("2 runs of this same candidate: eval-2 counts, not eval-1"), "{text}");
 }
 
 #[test]

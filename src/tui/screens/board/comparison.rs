@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use super::Pane;
 use crate::domain::board::{Comparison, StratumDelta};
 use crate::domain::outcome::{Flip, FlipKind};
+use crate::domain::words::{counted, noun};
 use crate::tui::app::App;
 use crate::tui::screens::empty;
 use crate::tui::theme::Role;
@@ -91,12 +92,13 @@ fn verdict(p: &mut Painter<'_>, area: Rect, c: &Comparison) -> u16 {
     );
     p.put(area, 0, 1, area.width, &line, Role::Title);
     let values = format!(
-        "{} {} {} {} on {} rows: ",
+        "{} {} {} {} on {} {}: ",
         c.metric,
         number::share(c.a, 3),
         p.look.signs.arrow,
         number::share(c.b, 3),
-        number::count(c.n)
+        number::count(c.n),
+        noun(c.n, "row")
     );
     p.pieces(area, 0, 2, &[(values, Role::Text), (better.into(), role)]);
     if c.needed > 0 {
@@ -105,7 +107,7 @@ fn verdict(p: &mut Painter<'_>, area: Rect, c: &Comparison) -> u16 {
             0,
             3,
             area.width,
-            &format!("{} more rows fixed, none regressed, would bring p below .05", c.needed),
+            &format!("{} fixed, none regressed, would bring p below .05", counted(c.needed, "more row")),
             Role::Dim,
         );
         return 5;

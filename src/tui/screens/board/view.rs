@@ -4,6 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{Pane, comparison};
 use crate::domain::board::{Board, BoardRow};
+use crate::domain::words::noun;
 use crate::tui::app::App;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::{WIDE, empty, pane_tabs};
@@ -138,7 +139,12 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
         let inner = p.pane(area, title, focused);
         return empty(p, inner, if app.connected() { "reading the board ..." } else { "connecting ..." });
     };
-    let title = format!("{title} {} {} eval rows", p.look.signs.dot, number::count(board.eval_rows));
+    let title = format!(
+        "{title} {} {} {}",
+        p.look.signs.dot,
+        number::count(board.eval_rows),
+        noun(board.eval_rows, "eval row")
+    );
     let inner = p.pane(area, &title, focused);
     if board.rows.is_empty() {
         let key = app.keymap.key_for(&[Context::Board, Context::Global], Action::LaunchEval);
@@ -205,7 +211,7 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
     p.put(inner, 1, y, inner.width, &ladder, Role::Title);
 }
 
-/// The goals of the selected candidate in words.
+/// The goals of the selected candidate in words, and what its figures alone do not say.
 fn goals(board: &Board, selected: usize, p: &Painter<'_>) -> Vec<(String, Role)> {
     let Some(row) = board.rows.get(selected) else { return Vec::new() };
     let line = |g: &crate::domain::board::GoalResult| {
@@ -217,7 +223,8 @@ fn goals(board: &Board, selected: usize, p: &Painter<'_>) -> Vec<(String, Role)>
         let got = g.got.map_or("not measured".into(), number::short);
         (format!("{sign} goal {} {}: {got}", g.metric, g.want), role)
     };
-    row.goals.iter().take(4).map(line).collect()
+    let remarks = row.remarks().into_iter().map(|r| (format!("{} {r}", p.look.signs.warning), Role::Warning));
+    row.goals.iter().take(4).map(line).chain(remarks).collect()
 }
 
 /// What each rung gained over the best of the rungs before it: `ladder: +.092 prompt · +.097 lora`.

@@ -59,14 +59,12 @@ fn result(app: &App, run: &RunRecord) -> String {
 }
 
 fn progress(run: &RunRecord, now_ms: u64) -> String {
-    let took =
-        |from: Option<u64>, to: u64| from.map_or(String::new(), |t| number::duration(to.saturating_sub(t)));
     match &run.progress {
         Some(p) if !run.state.is_final() && p.total > 0 => {
             let left = p.eta_ms.map_or(String::new(), |ms| format!(" {}", number::duration(ms)));
             format!("{:.0}%{left}", p.done as f64 / p.total as f64 * 100.0)
         }
-        _ if run.state.is_final() => took(run.started_ms, run.ended_ms.unwrap_or(now_ms)),
+        _ if run.state.is_final() => run.took_ms(now_ms).map_or(String::new(), number::duration),
         _ => String::new(),
     }
 }

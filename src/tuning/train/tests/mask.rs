@@ -51,6 +51,8 @@ fn spec(stages: Vec<StageCandidate>) -> RunSpec {
         job: Job::Train { train: TrainSettings::default(), eval: EvalSettings::default() },
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages }),
         settings: vec![],
+        past: None,
+        from: None,
         rows: vec![],
     }
 }

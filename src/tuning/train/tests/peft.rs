@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::super::fit::{Data, Example, fit, no_samples};
+use super::super::fit::{Data, Example, Past, fit, no_samples};
 use super::super::order::Order;
 use super::recorder::Recorder;
 use crate::domain::event::EventBody;
@@ -89,12 +89,13 @@ fn train(model: &mut Trainable, expected: &Expected, settings: &TrainSettings) -
         for (place, row) in places.into_iter().zip(step.micro_batches.iter().flatten()) {
             let trained = row.trained.iter().map(|&t| t == 1).collect();
             let sequence = Sequence { tokens: row.tokens.clone(), trained };
-            train[place] = Some(Example { row: place.to_string(), sequence });
+            train[place] = Some(Example { row: place.to_string(), stratum: None, sequence });
         }
     }
     let train: Vec<Example> = train.into_iter().map(Option::unwrap).collect();
     let mut recorder = Recorder::new();
-    fit(model, Data { train: &train, dev: &[] }, settings, None, &mut no_samples, &mut recorder).unwrap();
+    fit(model, Data { train: &train, dev: &[] }, settings, Past::default(), &mut no_samples, &mut recorder)
+        .unwrap();
     let taken = recorder.events.iter().filter_map(|e| match e {
         EventBody::Step { loss, grad_norm, lr, .. } => Some((*loss, *grad_norm, *lr)),
         _ => None,

@@ -1,0 +1,39 @@
+//! What this machine has left, and what this process took of it.
+
+/// Bytes that processes may still take: of the system, and of the control group where one sets a limit.
+pub fn available_memory() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let of_group = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    system.available_memory().min(of_group)
+}
+
+/// Bytes that this process holds now; none where the system does not tell.
+pub fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// The most that this process ever held, in bytes; none where the system does not tell.
+pub fn peak_resident() -> Option<u64> {
+    status("VmHWM:")
+}
+
+fn status(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(1024 * kib)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_holds_at_most_its_peak() {
+        let held = vec![1u8; 8 << 20];
+        let (now, peak) = (resident().unwrap(), peak_resident().unwrap());
+        assert!(now >= held.len() as u64 && now <= peak + (1 << 20), "{now} {peak}");
+        assert!(available_memory() > 0);
+    }
+}

@@ -1,0 +1,183 @@
+use super::*;
+use crate::backend::{Ask, BackendError};
+use crate::domain::report::Control;
+use crate::pipeline::tests as scripted;
+use std::io;
+use std::path::Path;
+
+/// Keeps everything; asks to `then` after `after` outcomes.
+struct Notes {
+    events: Vec<EventBody>,
+    outcomes: Vec<Outcome>,
+    after: usize,
+    then: Control,
+}
+
+impl Notes {
+    fn new(after: usize, then: Control) -> Self {
+        Self { events: Vec::new(), outcomes: Vec::new(), after, then }
+    }
+}
+
+impl Reporter for Notes {
+    fn event(&mut self, body: EventBody) -> io::Result<()> {
+        self.events.push(body);
+        Ok(())
+    }
+    fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
+        self.outcomes.push(outcome.clone());
+        Ok(())
+    }
+    fn checkpoint(
+        &mut self,
+        _: u64,
+        _: bool,
+        _: usize,
+        _: &mut dyn FnMut(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        Err(io::Error::other("an evaluation has no checkpoints"))
+    }
+    fn poll_control(&mut self) -> io::Result<Control> {
+        Ok(if self.outcomes.len() >= self.after { self.then } else { Control::Continue })
+    }
+}
+
+fn rows(n: usize) -> Vec<RunRow> {
+    (0..n)
+        .map(|i| {
+            let mut row = scripted::row(&format!("r{i}"), if i % 4 == 0 { "odd" } else { "even" });
+            row.gold = Some(if i % 8 < 4 { "even" } else { "odd" }.to_owned());
+            row.fields.insert("own".into(), "even".into());
+            row
+        })
+        .collect()
+}
+
+fn evaluate(
+    rows: &[RunRow],
+    done: &[Outcome],
+    notes: &mut Notes,
+    curve: bool,
+    script: impl Fn(&Ask) -> Result<String, BackendError> + Clone + 'static,
+) -> anyhow::Result<Scored> {
+    let mut stage = scripted::stage("s", "{{ input }}", OutputKind::Label, &["even", "odd"]);
+    stage.gold = Some("own".into());
+    let candidate = scripted::candidate(vec![stage]);
+    let settings = EvalSettings {
+        metrics: ["macro_f1", "s.accuracy", "format_error_rate"].map(String::from).to_vec(),
+        latency_rows: 10,
+        ..EvalSettings::default()
+    };
+    Evaluation::new(&candidate, &settings, curve)?.run(
+        &rows.iter().collect::<Vec<_>>(),
+        done,
+        &mut |candidate| Ok(scripted::scripted(candidate, script.clone()).0),
+        notes,
+    )
+}
+
+fn echo(ask: &Ask) -> Result<String, BackendError> {
+    Ok(ask.text.clone())
+}
+
+#[test]
+fn every_row_is_answered_once_and_scored() {
+    let all = rows(100);
+    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let got = evaluate(&all, &[], &mut notes, true, echo).unwrap();
+    let ids: HashSet<&str> = notes.outcomes.iter().map(|o| o.row.as_str()).collect();
+    assert_eq!((ids.len(), notes.outcomes.len(), got.stopped), (100, 100, false));
+    assert_eq!(notes.outcomes.iter().filter(|o| o.latency_ms.is_some()).count(), 10);
+    // r0, r8, ... say odd for even; r5, r6, r7, ... say even for odd.
+    let right = all.iter().filter(|r| r.gold.as_ref() == Some(&r.input)).count();
+    assert_eq!(got.metrics["accuracy"], right as f64 / 100.0);
+    assert_eq!(got.metrics["s.accuracy"], 0.75);
+    assert_eq!((got.metrics["format_error_rate"], got.metrics["tokens_in"]), (0.0, 10.0));
+    assert!(got.metrics.contains_key("macro_f1") && got.metrics.contains_key("latency_p95_ms"));
+    let last = notes.events.iter().rev().find(|e| matches!(e, EventBody::Progress { .. })).unwrap();
+    assert!(matches!(last, EventBody::Progress { done: 100, total: 100, eta_ms: Some(0), .. }), "{last:?}");
+    let curve: Vec<_> = notes.events.iter().filter(|e| matches!(e, EventBody::Eval { .. })).collect();
+    assert!(curve.len() >= 2, "the running accuracy is told");
+}
+
+#[test]
+fn a_stopped_evaluation_goes_on_where_it_was() {
+    let all = rows(60);
+    let mut first = Notes::new(15, Control::Stop);
+    let got = evaluate(&all, &[], &mut first, true, echo).unwrap();
+    assert!(got.stopped && first.outcomes.len() < 60);
+    assert!(got.metrics.contains_key("accuracy"), "what was answered is kept and scored");
+    let mut second = Notes::new(usize::MAX, Control::Continue);
+    let resumed = evaluate(&all, &first.outcomes, &mut second, true, echo).unwrap();
+    assert_eq!(first.outcomes.len() + second.outcomes.len(), 60);
+    let mut whole = Notes::new(usize::MAX, Control::Continue);
+    let at_once = evaluate(&all, &[], &mut whole, true, echo).unwrap();
+    for name in ["accuracy", "macro_f1", "s.accuracy"] {
+        assert_eq!(resumed.metrics[name], at_once.metrics[name], "{name}");
+    }
+}
+
+#[test]
+fn a_stop_from_before_does_not_end_the_final_evaluation_but_a_cancel_does() {
+    let all = rows(30);
+    let mut stop = Notes::new(0, Control::Stop);
+    assert!(!evaluate(&all, &[], &mut stop, false, echo).unwrap().stopped);
+    assert_eq!(stop.outcomes.len(), 30);
+    assert!(!stop.events.iter().any(|e| matches!(e, EventBody::Eval { .. })), "no second curve");
+    let mut cancel = Notes::new(0, Control::Cancel);
+    assert!(evaluate(&all, &[], &mut cancel, false, echo).unwrap().stopped);
+    assert!(cancel.outcomes.is_empty());
+}
+
+#[test]
+fn a_failing_row_is_counted_and_the_run_goes_on() {
+    let all = rows(40);
+    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let fails = |ask: &Ask| {
+        if ask.text == "odd" { Err(BackendError("too long".into())) } else { Ok(ask.text.clone()) }
+    };
+    evaluate(&all, &[], &mut notes, true, fails).unwrap();
+    let failed: Vec<_> = notes.outcomes.iter().filter(|o| o.error.is_some()).collect();
+    assert_eq!(failed.len(), 10);
+    assert!(failed.iter().all(|o| o.correct == Some(false) && o.latency_ms.is_none()));
+    let warnings: Vec<_> = notes
+        .events
+        .iter()
+        .filter_map(|e| if let EventBody::Warning { message } = e { Some(message.as_str()) } else { None })
+        .collect();
+    assert_eq!(warnings.len(), 2, "the first failure, and how many there were: {warnings:?}");
+    assert!(warnings[1].starts_with("10 of 40 rows failed"), "{warnings:?}");
+}
+
+#[test]
+fn what_fails_for_every_row_ends_the_run() {
+    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let fails = |_: &Ask| Err(BackendError("no such model".into()));
+    let said = evaluate(&rows(100), &[], &mut notes, true, fails).err().unwrap().to_string();
+    assert!(said.contains("first 20 rows") && said.contains("no such model"), "{said}");
+    let said = evaluate(&[], &[], &mut notes, true, echo).err().unwrap().to_string();
+    assert!(said.contains("no row to evaluate"), "{said}");
+}
+
+#[test]
+fn rows_without_gold_are_answered_but_not_judged() {
+    let mut all = rows(12);
+    for row in &mut all {
+        row.gold = None;
+    }
+    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let got = evaluate(&all, &[], &mut notes, true, echo).unwrap();
+    assert!(!got.metrics.contains_key("accuracy"));
+    assert!(
+        notes.events.iter().any(|e| matches!(e, EventBody::Warning { message } if message.contains("gold")))
+    );
+}
+
+#[test]
+fn the_eval_part_is_taken_where_there_are_parts() {
+    let mut all = rows(4);
+    assert_eq!(eval_rows(&all).len(), 4);
+    all[1].part = Some(Part::Train);
+    all[2].part = Some(Part::Eval);
+    assert_eq!(eval_rows(&all).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["r2"]);
+}

@@ -1,0 +1,429 @@
+//! Preflight: what a run would refuse, or stumble over on many rows, found before it starts.
+//!
+//! `check`, `init` and the launch of a run ask the same questions here, of the same sample of rows.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::data::{Dataset, Resolver};
+use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate};
+use crate::domain::row::RunRow;
+use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::words::counted;
+use crate::model::ModelError;
+use crate::model::chat::{ChatTemplate, answer_tokens, prompt_tokens};
+use crate::model::config::ModelConfig;
+use crate::model::lora::check_targets;
+use crate::model::tokenizer::Tokenizer;
+use crate::pipeline::template::{Prompt, Scope};
+use crate::workspace::config::ModelPlace;
+use crate::workspace::{Problem, Workspace};
+
+/// Rows spread evenly over the data, and the longest of the others; where there are no more than both, all are looked at.
+const EVEN: usize = 200;
+const LONGEST: usize = 56;
+
+/// Something a run would refuse (`refused`), or that goes wrong on a few rows only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The key of `workspace.toml` that it is about.
+    pub key: String,
+    pub message: String,
+    pub refused: bool,
+}
+
+impl Finding {
+    fn refused(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into(), refused: true }
+    }
+
+    /// With the file and the line.
+    pub fn problem(&self, ws: &Workspace) -> Problem {
+        // A key that is not written stands for its table.
+        let table = self.key.rsplit_once('.').map_or("", |(table, _)| table);
+        let line = Some(ws.line_of(&self.key)).filter(|&line| line > 0);
+        let line = line.unwrap_or_else(|| ws.line_of(table));
+        Problem { line, ..ws.problem(&self.key, format!("`{}`: {}", self.key, self.message)) }
+    }
+}
+
+/// The rows that are looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    even: Vec<RunRow>,
+    long: Vec<RunRow>,
+    total: usize,
+}
+
+impl Sample {
+    /// `sizes`: bytes of every row. `read` gives a row, or none where it cannot be read.
+    pub fn choose(sizes: &[u64], mut read: impl FnMut(usize) -> Option<RunRow>) -> Self {
+        let total = sizes.len();
+        let all = total <= EVEN + LONGEST;
+        let even: Vec<usize> =
+            if all { (0..total).collect() } else { (0..EVEN).map(|i| i * total / EVEN).collect() };
+        let mut rest: Vec<usize> = (0..total).filter(|i| even.binary_search(i).is_err()).collect();
+        rest.sort_by_key(|&i| (std::cmp::Reverse(sizes[i]), i));
+        rest.truncate(LONGEST);
+        let mut rows = |places: Vec<usize>| places.into_iter().filter_map(&mut read).collect();
+        Self { even: rows(even), long: rows(rest), total }
+    }
+
+    /// Of imported data.
+    pub fn of_dataset(dataset: &Dataset) -> Self {
+        let sizes: Vec<u64> = (0..dataset.len()).map(|i| dataset.bytes(i)).collect();
+        Self::choose(&sizes, |i| {
+            let row = dataset.row(i).ok()?;
+            let (input, gold) = dataset.resolve(&row).ok()?;
+            Some(RunRow {
+                id: row.id,
+                hash: row.hash,
+                part: None,
+                stratum: None,
+                fields: row.fields,
+                input,
+                gold,
+            })
+        })
+    }
+
+    /// Of rows as a quick look at the files found them.
+    pub fn of_fields(rows: &[Map<String, Value>], resolver: &Resolver) -> Self {
+        let sizes: Vec<u64> = rows.iter().map(bytes).collect();
+        Self::choose(&sizes, |i| {
+            let (input, gold) = resolver.resolve(rows.get(i)?).ok()?;
+            Some(RunRow {
+                id: i.to_string(),
+                hash: String::new(),
+                part: None,
+                stratum: None,
+                fields: rows.get(i)?.clone(),
+                input,
+                gold,
+            })
+        })
+    }
+
+    /// `3 of 120 rows`
+    fn share(&self, count: usize) -> String {
+        let looked = self.even.len() + self.long.len();
+        if looked == self.total {
+            format!("{count} of {}", counted(looked, "row"))
+        } else {
+            format!("{count} of {looked} rows looked at (of {}, the longest among them)", self.total)
+        }
+    }
+}
+
+/// Tokens of rows against a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// Of the evenly spread rows.
+    pub even: Vec<usize>,
+    /// Of the longest of the others.
+    pub long: Vec<usize>,
+}
+
+impl Lengths {
+    fn of(sample: &Sample, tokens: impl Fn(&RunRow) -> Option<usize>) -> Self {
+        Self {
+            even: sample.even.iter().filter_map(&tokens).collect(),
+            long: sample.long.iter().filter_map(&tokens).collect(),
+        }
+    }
+
+    /// How many are above `limit`, the longest, and whether it is most of the data.
+    fn above(&self, limit: usize) -> Option<(usize, usize, bool)> {
+        let above = |lengths: &[usize]| lengths.iter().filter(|&&n| n > limit).count();
+        let (even, long) = (above(&self.even), above(&self.long));
+        let longest = self.even.iter().chain(&self.long).max()?;
+        (even + long > 0).then_some((even + long, *longest, even * 2 > self.even.len()))
+    }
+}
+
+fn bytes(fields: &Map<String, Value>) -> u64 {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string().len(), str::len);
+    fields.values().map(|value| text(value) as u64).sum()
+}
+
+/// How a model reads, and how much of it.
+struct Reader {
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+}
+
+impl Reader {
+    fn open(dir: &Path) -> Result<Self, ModelError> {
+        Ok(Self {
+            config: ModelConfig::load(dir)?,
+            tokenizer: Tokenizer::load(dir)?,
+            template: ChatTemplate::load(dir)?,
+        })
+    }
+
+    fn prompt(&self, text: &str) -> Option<usize> {
+        prompt_tokens(&self.tokenizer, self.template.as_ref(), text).ok().map(|t| t.len())
+    }
+
+    fn answer(&self, text: &str, gold: &str) -> Option<usize> {
+        answer_tokens(&self.tokenizer, self.template.as_ref(), text, gold).ok().map(|t| t.len())
+    }
+}
+
+/// Everything that a run of `candidate` (a training run, with `train`) would refuse, and what it would leave out on some rows.
+///
+/// A model that cannot be read at all is not told here: opening it says so.
+pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sample) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut readers: Vec<(&str, Option<Reader>)> = Vec::new();
+    for (at, stage) in candidate.stages.iter().enumerate() {
+        let path = match &stage.model.source {
+            ModelSource::Local { path } => path.as_str(),
+            ModelSource::Endpoint { endpoint, .. } => {
+                found.push(Finding::refused(
+                    format!("stage.{at}.model"),
+                    format!(
+                        "the model `{}` stands behind an endpoint ({endpoint}), and only local models can answer yet; give it a `path`",
+                        stage.model.name
+                    ),
+                ));
+                continue;
+            }
+        };
+        let known = readers.iter().position(|(dir, _)| *dir == path).unwrap_or_else(|| {
+            readers.push((path, Reader::open(Path::new(path)).ok()));
+            readers.len() - 1
+        });
+        let Some(reader) = readers.get(known).and_then(|(_, reader)| reader.as_ref()) else { continue };
+        found.extend(too_long(candidate, at, reader, sample));
+        if let Some(train) = train
+            && (stage.name == train.stage || (train.stage.is_empty() && candidate.stages.len() == 1))
+        {
+            found.extend(training(candidate, at, train, reader, sample));
+        }
+    }
+    found
+}
+
+/// Prompts that leave no room for `max_tokens` in the model's context.
+fn too_long(candidate: &Candidate, at: usize, reader: &Reader, sample: &Sample) -> Option<Finding> {
+    let stage = &candidate.stages[at];
+    let (context, room) = (reader.config.max_positions, stage.decoding.max_tokens);
+    let lengths = prompt_lengths(candidate, at, reader, sample)?;
+    let (count, longest, refused) = lengths.above(context.saturating_sub(room))?;
+    let message = format!(
+        "{} are too long: the longest is {} tokens ({longest} of the prompt, {room} of max_tokens), the model `{}` has {context}; shorten the prompt or the input, lower max_tokens, or take a model with a longer context",
+        sample.share(count),
+        longest + room,
+        stage.model.name,
+    );
+    Some(Finding { key: format!("stage.{at}.max_tokens"), message, refused })
+}
+
+fn prompt_lengths(candidate: &Candidate, at: usize, reader: &Reader, sample: &Sample) -> Option<Lengths> {
+    let prompt = Prompt::new(candidate.stages.get(at)?).ok()?;
+    Some(Lengths::of(sample, |row| reader.prompt(&rendered(candidate, at, &prompt, row)?)))
+}
+
+/// Tokens of the prompts of the first stage, and the context they must fit in.
+///
+/// # Errors
+/// A model that cannot be read.
+pub fn first_prompts(
+    stage: &StageCandidate,
+    dir: &Path,
+    sample: &Sample,
+) -> Result<(Lengths, usize), ModelError> {
+    let reader = Reader::open(dir)?;
+    let candidate = Candidate { name: String::new(), rung: String::new(), stages: vec![stage.clone()] };
+    let lengths = prompt_lengths(&candidate, 0, &reader, sample).unwrap_or_default();
+    Ok((lengths, reader.config.max_positions))
+}
+
+/// What the stage is asked on a row; none where its `when` does not hold or the template does not fit the row.
+fn rendered(candidate: &Candidate, at: usize, prompt: &Prompt, row: &RunRow) -> Option<String> {
+    let mut scope = Scope::new(row);
+    for earlier in &candidate.stages[..at] {
+        // What an earlier stage will say is not known; its gold is the best guess.
+        scope.add(&earlier.name, earlier.output, &own_gold(earlier, row).unwrap_or_default());
+    }
+    if !prompt.holds(&scope).ok()? {
+        return None;
+    }
+    prompt.render_in(&scope).ok()
+}
+
+fn own_gold(stage: &StageCandidate, row: &RunRow) -> Option<String> {
+    match row.fields.get(stage.gold.as_ref()?)? {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// Targets that the model has not; rows that are too long to be trained on.
+fn training(
+    candidate: &Candidate,
+    at: usize,
+    train: &TrainSettings,
+    reader: &Reader,
+    sample: &Sample,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let stage = &candidate.stages[at];
+    if train.method == Method::Lora
+        && stage.adapter.is_none()
+        && let Err(e) = check_targets(reader.config.layers, &train.targets)
+    {
+        found.push(Finding::refused("tuning.train.targets", e.to_string()));
+    }
+    let context = reader.config.max_positions;
+    let limit = train.max_length.min(context);
+    let Ok(prompt) = Prompt::new(stage) else { return found };
+    let lengths = Lengths::of(sample, |row| {
+        let gold = if stage.gold.is_some() { own_gold(stage, row) } else { row.gold.clone() }?;
+        let text = rendered(candidate, at, &prompt, row)?;
+        Some(reader.prompt(&text)? + reader.answer(&text, &gold)?)
+    });
+    if let Some((count, longest, refused)) = lengths.above(limit) {
+        let remedy = if limit < context {
+            format!("max_length is {limit} (the model `{}` has {context}); raise it", stage.model.name)
+        } else {
+            format!(
+                "the model `{}` has {context}; train on a shorter prompt (prompt = \"bare\") or input",
+                stage.model.name
+            )
+        };
+        let message = format!(
+            "{} are too long to be trained on: the longest is {longest} tokens with its answer, {remedy}",
+            sample.share(count)
+        );
+        found.push(Finding { key: "tuning.train.max_length".into(), message, refused });
+    }
+    found
+}
+
+/// The pipeline of `workspace.toml` as far as these questions need it. A prompt that cannot be read is left empty: that is told elsewhere.
+pub fn candidate(ws: &Workspace) -> Candidate {
+    let stages = ws.config.stages.iter().map(|stage| {
+        let source = match ws.config.models.get(&stage.model).map(|m| &m.place) {
+            Some(ModelPlace::Endpoint { endpoint, model, api_key_env }) => ModelSource::Endpoint {
+                endpoint: endpoint.clone(),
+                model: model.clone(),
+                api_key_env: api_key_env.clone(),
+            },
+            Some(ModelPlace::Local { path }) => {
+                ModelSource::Local { path: ws.resolve(path).display().to_string() }
+            }
+            None => ModelSource::Local { path: String::new() },
+        };
+        let prompt =
+            stage.prompt.as_ref().map(|p| std::fs::read_to_string(ws.resolve(p)).unwrap_or_default());
+        let decoding = Decoding { max_tokens: stage.max_tokens, ..Decoding::default() };
+        StageCandidate {
+            when: stage.when.clone(),
+            gold: stage.gold.clone(),
+            ..asked(
+                &stage.name,
+                &stage.model,
+                source,
+                prompt.as_deref().unwrap_or(BARE),
+                stage.output,
+                decoding,
+            )
+        }
+    });
+    Candidate { name: "baseline".into(), rung: "baseline".into(), stages: stages.collect() }
+}
+
+/// The input and nothing else.
+pub const BARE: &str = "{{ input }}";
+
+/// A stage with what decides how long its prompts are.
+pub fn asked(
+    name: &str,
+    model: &str,
+    source: ModelSource,
+    prompt: &str,
+    output: OutputKind,
+    decoding: Decoding,
+) -> StageCandidate {
+    StageCandidate {
+        name: name.to_owned(),
+        model: ModelRef {
+            name: model.to_owned(),
+            source,
+            hash: String::new(),
+            usd_per_million_input: None,
+            usd_per_million_output: None,
+            usd_per_hour: None,
+        },
+        adapter: None,
+        prompt: prompt.to_owned(),
+        prompt_name: String::new(),
+        output,
+        labels: Vec::new(),
+        decoding,
+        when: None,
+        retries: 0,
+        gold: None,
+    }
+}
+
+/// The pipeline as a training run asks it: the stage under training with its own prompt.
+pub fn candidate_for_training(ws: &Workspace) -> Candidate {
+    let train = &ws.config.tuning.train;
+    let mut candidate = candidate(ws);
+    let only = candidate.stages.len() == 1;
+    let named = |s: &&mut StageCandidate| s.name == train.stage || (only && train.stage.is_empty());
+    if let Some(stage) = candidate.stages.iter_mut().find(named) {
+        match train.prompt.as_str() {
+            "same" => {}
+            "bare" => BARE.clone_into(&mut stage.prompt),
+            file => stage.prompt = std::fs::read_to_string(ws.resolve(file)).unwrap_or_default(),
+        }
+    }
+    candidate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(i: usize) -> RunRow {
+        RunRow {
+            id: i.to_string(),
+            hash: String::new(),
+            part: None,
+            stratum: None,
+            fields: Map::new(),
+            input: String::new(),
+            gold: None,
+        }
+    }
+
+    #[test]
+    fn few_rows_are_all_looked_at_and_of_many_the_longest_too() {
+        let sample = Sample::choose(&[5; 120], |i| Some(row(i)));
+        assert_eq!((sample.even.len(), sample.long.len()), (120, 0));
+        assert_eq!(sample.share(3), "3 of 120 rows");
+        let mut sizes = vec![5; 10_000];
+        sizes[7_777] = 6;
+        let sample = Sample::choose(&sizes, |i| Some(row(i)));
+        assert_eq!((sample.even.len(), sample.long.len()), (EVEN, LONGEST));
+        assert_eq!(sample.long[0].id, "7777");
+        assert_eq!(sample.even[EVEN - 1].id, "9950", "spread over all of the data");
+        assert!(sample.share(3).contains("3 of 256 rows looked at (of 10000"));
+    }
+
+    #[test]
+    fn most_of_the_data_too_long_is_refused_and_a_few_rows_are_not() {
+        let lengths = |even: &[usize], long: &[usize]| Lengths { even: even.to_vec(), long: long.to_vec() };
+        assert_eq!(lengths(&[1, 2, 10], &[10]).above(10), None);
+        assert_eq!(lengths(&[1, 2, 11], &[12]).above(10), Some((2, 12, false)));
+        assert_eq!(lengths(&[1, 12, 11], &[]).above(10), Some((2, 12, true)));
+        assert_eq!(lengths(&[], &[]).above(10), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! `[tuning.*]`: what the rungs above the evaluation are to do.
+
+use std::collections::BTreeMap;
+
+use super::{MANY, known_model};
+use crate::domain::settings::{RangeSettings, Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
+use crate::workspace::config::*;
+use crate::workspace::method;
+use crate::workspace::reader::{Fields, clip};
+
+fn known_stage(fields: &Fields<'_>, key: &str, name: &str, stages: &[Stage]) {
+    if stages.iter().any(|s| s.name == name) {
+        return;
+    }
+    let names: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+    fields.fault(key, &format!("no stage is called `{}`; stages: {}", clip(name), names.join(", ")));
+}
+
+pub(super) fn read_prompt_tuning(
+    mut fields: Fields<'_>,
+    models: &BTreeMap<String, ModelEntry>,
+    stages: &[Stage],
+) -> PromptTuning {
+    let default = PromptTuning::default();
+    let critic = fields.string("critic");
+    if let Some(critic) = &critic {
+        known_model(&fields, "critic", critic, models);
+    }
+    let tuned = fields.strings("stages").unwrap_or_default();
+    for name in &tuned {
+        known_stage(&fields, "stages", name, stages);
+    }
+    let mut limits = fields.table_or_empty("budget");
+    let budget = Budget {
+        calls: limits.whole("calls", 1..=MANY),
+        usd: limits.amount("usd"),
+        seconds: limits.whole("seconds", 1..=MANY),
+    };
+    limits.finish();
+    let tuning = PromptTuning {
+        fan_out: fields.count("fan_out", 1..=4096).unwrap_or(default.fan_out),
+        epochs: fields.count("epochs", 1..=10_000).unwrap_or(default.epochs),
+        survivors: fields.count("survivors", 1..=4096).unwrap_or(default.survivors),
+        rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
+        critic,
+        stages: tuned,
+        budget,
+    };
+    if tuning.survivors > tuning.fan_out {
+        fields.fault(
+            "survivors",
+            &format!("{} cannot survive of a fan_out of {}", tuning.survivors, tuning.fan_out),
+        );
+    }
+    fields.finish();
+    tuning
+}
+
+pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>) -> TrajectoryTuning {
+    let tuning = TrajectoryTuning {
+        shots: fields.count("shots", 1..=1000).unwrap_or(TrajectoryTuning::default().shots),
+    };
+    fields.finish();
+    tuning
+}
+
+pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSettings {
+    let default = TrainSettings::default();
+    let stage = fields.string("stage");
+    if let Some(stage) = &stage {
+        known_stage(&fields, "stage", stage, stages);
+    }
+    let objective = fields.choice("objective", &[("sft", "sft")]).map(str::to_owned);
+    let method = method::read(&mut fields);
+    let targets = fields.strings("targets").map(|mut names| match names.len() {
+        1 => Targets::One(names.remove(0)),
+        _ => Targets::Many(names),
+    });
+    if matches!(&targets, Some(Targets::Many(names)) if names.is_empty()) {
+        fields.fault("targets", "must name at least one layer, or \"all-linear\"");
+    }
+    let schedules =
+        [("constant", Schedule::Constant), ("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
+    let recompute = [("auto", Recompute::Auto), ("never", Recompute::Never), ("always", Recompute::Always)];
+    let share = |s: f64| (0.0..1.0).contains(&s);
+    let settings = TrainSettings {
+        stage: stage.unwrap_or(default.stage),
+        prompt: fields.string("prompt").unwrap_or(default.prompt),
+        objective: objective.unwrap_or(default.objective),
+        method: method.method,
+        rank_pattern: method.rank_pattern,
+        alpha_pattern: method.alpha_pattern,
+        init: method.init,
+        dropout: method.dropout,
+        loraplus_lr_ratio: method.loraplus_lr_ratio,
+        rank: fields.count("rank", 1..=65_536).unwrap_or(default.rank),
+        alpha: fields.number("alpha", "above 0", |a| a > 0.0).map_or(default.alpha, |a| a as f32),
+        targets: targets.unwrap_or(default.targets),
+        learning_rate: fields
+            .number("learning_rate", "above 0 and at most 10", |r| r > 0.0 && r <= 10.0)
+            .unwrap_or(default.learning_rate),
+        schedule: fields.choice("schedule", &schedules).unwrap_or(default.schedule),
+        warmup: fields
+            .number("warmup", "a share from 0 to 1", |w| (0.0..=1.0).contains(&w))
+            .unwrap_or(default.warmup),
+        weight_decay: fields.amount("weight_decay").unwrap_or(default.weight_decay),
+        beta1: fields.number("beta1", "from 0 to below 1", share).unwrap_or(default.beta1),
+        beta2: fields.number("beta2", "from 0 to below 1", share).unwrap_or(default.beta2),
+        epsilon: fields.number("epsilon", "above 0", |e| e > 0.0).unwrap_or(default.epsilon),
+        max_grad_norm: fields.amount("max_grad_norm").unwrap_or(default.max_grad_norm),
+        epochs: fields
+            .number("epochs", "above 0 and at most 100000", |e| e > 0.0 && e <= 1e5)
+            .unwrap_or(default.epochs),
+        max_steps: fields.whole("max_steps", 1..=MANY).or(default.max_steps),
+        batch_size: fields.count("batch_size", 1..=1 << 20).unwrap_or(default.batch_size),
+        accumulate: fields.count("accumulate", 1..=1 << 20).unwrap_or(default.accumulate),
+        recompute: fields.choice("recompute", &recompute).unwrap_or_default(),
+        max_length: fields.count("max_length", 2..=1 << 24).unwrap_or(default.max_length),
+        eval_every: fields.whole("eval_every", 0..=MANY).unwrap_or(default.eval_every),
+        patience: fields.whole("patience", 0..=MANY).unwrap_or(default.patience),
+        checkpoint_every: fields.whole("checkpoint_every", 0..=MANY).unwrap_or(default.checkpoint_every),
+        keep_checkpoints: fields.count("keep_checkpoints", 1..=10_000).unwrap_or(default.keep_checkpoints),
+        fixed_rows: fields.count("fixed_rows", 0..=1000).unwrap_or(default.fixed_rows),
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+        weights: fields.numbers("weights", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w)),
+    };
+    fields.finish();
+    settings
+}
+
+pub(super) fn read_lr_range(mut fields: Fields<'_>) -> RangeSettings {
+    let default = RangeSettings::default();
+    let expected = "above 0 and at most 10";
+    let valid = |rate: f64| rate > 0.0 && rate <= RATE_MAX;
+    let range = RangeSettings {
+        lr_min: fields.number("lr_min", expected, valid).unwrap_or(default.lr_min),
+        lr_max: fields.number("lr_max", expected, valid).unwrap_or(default.lr_max),
+        steps: fields.whole("steps", 10..=1_000_000).unwrap_or(default.steps),
+    };
+    if range.lr_min >= range.lr_max {
+        let key = if fields.has("lr_min") { "lr_min" } else { "lr_max" };
+        fields.fault(key, &format!("lr_min = {} must be below lr_max = {}", range.lr_min, range.lr_max));
+    }
+    fields.finish();
+    range
+}
