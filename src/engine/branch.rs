@@ -109,13 +109,22 @@ impl Parent {
         }
         match (parent.method, branch.method) {
             (Method::Full, Method::Full) => return Ok(()),
-            (Method::Full, _) => return Err(keeps("method", "full".into())),
             // The adapter is merged, and every weight trained on.
-            (_, Method::Full) => return Ok(()),
-            _ => {}
+            (was, Method::Full) if was.trains_adapter() => return Ok(()),
+            // The base may become another one, the adapter not.
+            (Method::Lora | Method::Qlora, Method::Lora | Method::Qlora)
+            | (Method::Dora | Method::Qdora, Method::Dora | Method::Qdora) => {}
+            (was, is) if was == is => {}
+            (was, _) => return Err(keeps("method", format!("{was:?}").to_lowercase())),
         }
         if parent.rank != branch.rank {
             return Err(keeps("rank", parent.rank.to_string()));
+        }
+        if (&parent.rank_pattern, &parent.alpha_pattern) != (&branch.rank_pattern, &branch.alpha_pattern) {
+            return Err(keeps("rank_pattern and alpha_pattern", "as it has them".into()));
+        }
+        if parent.init != branch.init {
+            return Err(keeps("init", format!("{:?}", parent.init).to_lowercase()));
         }
         if parent.targets != branch.targets {
             return Err(keeps("targets", format!("{:?}", parent.targets)));

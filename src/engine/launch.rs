@@ -99,7 +99,8 @@ pub fn launch(
 
 /// What `check` refuses is refused here, by the same rule.
 fn preflight(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
-    let train = (kind == RunKind::Train).then_some(&wish.ws.config.tuning.train);
+    let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
+    let train = trains.then_some(&wish.ws.config.tuning.train);
     let found = preflight::examine(candidate, train, &preflight::Sample::of_dataset(dataset));
     let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
         // Its stages are not those of the file.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use super::ModelError;
 use super::decoder::{Decoder, Param};
 use super::lora::Lora;
-use crate::ops::cuda::Launcher;
+use crate::ops::cuda::{self, Launcher};
 use crate::ops::{self, Par};
 use cpu::{Cpu, Host};
 use device::Packed;
@@ -185,27 +185,34 @@ impl Trainable {
         self
     }
 
-    /// Moves the training of an adapter to a GPU: bf16 activations and base, f32 adapter, one shard.
-    ///
-    /// # Errors
-    /// A training of all weights; no room on the device.
-    pub fn move_to(&mut self, launcher: Arc<dyn Launcher>) -> Result<(), ModelError> {
-        let Model::Lora { decoder, lora } = &self.model else {
-            let message =
-                "method = \"full\" is trained on the CPU only; set device = \"cpu\" or another method";
-            return Err(ModelError::Request(message.into()));
-        };
+    /// What of this training a GPU does not do; none if it does all.
+    pub fn not_on_gpu(&self) -> Option<String> {
+        let Model::Lora { decoder, lora } = &self.model else { return Some("method = \"full\"".into()) };
+        let dim = decoder.config.head_dim;
+        if !cuda::attention_takes(dim) {
+            return Some(format!("attention with heads of {dim}"));
+        }
         let not_there = [
             ("A base in NF4 (QLoRA)", decoder.is_quantized()),
             ("DoRA", lora.norms.is_some()),
             ("PiSSA", lora.start.is_some()),
             ("dropout", self.adapter_training.dropout > 0.0),
         ];
-        if let Some((what, _)) = not_there.iter().find(|(_, asked)| *asked) {
+        not_there.iter().find(|(_, asked)| *asked).map(|(what, _)| (*what).to_owned())
+    }
+
+    /// Moves the training of an adapter to a GPU: bf16 activations and base, f32 adapter, one shard.
+    ///
+    /// # Errors
+    /// What a GPU does not do; no room on the device.
+    pub fn move_to(&mut self, launcher: Arc<dyn Launcher>) -> Result<(), ModelError> {
+        let refused = self.not_on_gpu();
+        let (Model::Lora { decoder, lora }, None) = (&self.model, &refused) else {
             return Err(ModelError::Request(format!(
-                "{what} is trained on the CPU only; set device = \"cpu\", or train without it"
+                "{} is trained on the CPU only yet: set device = \"cpu\", or train without it",
+                refused.unwrap_or_default()
             )));
-        }
+        };
         let mut gpu = GpuTraining::new(launcher, decoder, lora)?;
         gpu.load(lora.values(), &self.m, &self.v)?;
         self.gpu = Some(Box::new(gpu));

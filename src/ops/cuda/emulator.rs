@@ -156,6 +156,7 @@ impl std::fmt::Debug for Emulator {
 impl Emulator {
     /// None where there is no C++ compiler, which is said; `TUNEBENCH_REQUIRE_EMULATOR` makes that a failure.
     /// `order` is the one in which threads and blocks run: from the first (0), from the last (1), rotated (others).
+    #[allow(clippy::new_ret_no_self)] // What tests want is the seam.
     pub fn new(order: i32) -> Option<Arc<dyn Launcher>> {
         Self::of(LIBRARY.get_or_init(|| build(&KERNELS)), order)
     }

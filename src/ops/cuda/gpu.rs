@@ -21,7 +21,7 @@ const LOGIT_ROWS: usize = 128;
 const THREADS: u32 = 256;
 const PER_THREAD: usize = 8;
 const BLOCKS_PER_MULTIPROCESSOR: usize = 8;
-/// Partial sums of a norm.
+/// Most partial sums of a norm.
 const NORM_PARTS: usize = 256;
 
 /// What stands in a product's destination before: nothing that counts, or an addend.
@@ -453,16 +453,12 @@ impl Gpu {
         self.fit(parts, 2 * NORM_PARTS);
         let parts = &*parts;
         self.run(|| {
+            let blocks = self.strides(grad.len())[0].min(NORM_PARTS);
             let count = Arg::U64(grad.len() as u64);
-            let to = pointer(parts, 2 * NORM_PARTS)?;
-            self.launch(
-                "squared_norm",
-                [NORM_PARTS, 1],
-                [THREADS, 1],
-                0,
-                &[pointer(grad, grad.len())?, count, to],
-            )?;
-            let args = [to, int(NORM_PARTS)?, Arg::F32(1.0), Arg::F32(max_norm), pointer(state, 3)?];
+            let to = pointer(parts, 2 * blocks)?;
+            let args = [pointer(grad, grad.len())?, count, to];
+            self.launch("squared_norm", [blocks, 1], [THREADS, 1], 0, &args)?;
+            let args = [to, int(blocks)?, Arg::F32(1.0), Arg::F32(max_norm), pointer(state, 3)?];
             self.launch("clip", [1, 1], [THREADS, 1], 0, &args)
         });
     }

@@ -49,7 +49,7 @@ impl Device {
     }
 
     /// Memory that holds NaN.
-    fn new(&self, len: usize, dtype: Dtype) -> Buffer {
+    fn room(&self, len: usize, dtype: Dtype) -> Buffer {
         Buffer::new(&self.0, len, dtype).unwrap()
     }
 

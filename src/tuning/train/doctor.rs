@@ -106,10 +106,10 @@ impl Series {
 
 /// Every rule that holds, the worst first.
 pub fn examine(series: &Series) -> Vec<Finding> {
-    let overfitting = overfitting(series);
-    let flat = if overfitting.is_none() { eval_flat(series) } else { None };
     let oscillates = loss_oscillates(series);
     let slow = if oscillates.is_none() { slow(series) } else { None };
+    let overfitting = overfitting(series);
+    let flat = if overfitting.is_none() && slow.is_none() { eval_flat(series) } else { None };
     let found = [
         oscillates,
         gradient_jumps(series),
@@ -196,36 +196,56 @@ fn loss_oscillates(series: &Series) -> Option<Finding> {
     })
 }
 
-/// The loss falls in a straight line, and at this speed the run ends not far from where it began.
+/// The loss falls in a straight line, and at this speed the run ends not far from where it began. The dev loss tells it without
+/// the noise of batches; where it does not, the steps do.
 fn slow(series: &Series) -> Option<Finding> {
-    let (n, total) = (series.steps.len(), series.total);
-    let done = series.last_step() as f64 / total.max(1) as f64;
+    let done = series.last_step() as f64 / series.total.max(1) as f64;
+    // Late in a run a higher rate gains nothing any more.
+    if !(0.2..=0.7).contains(&done) {
+        return None;
+    }
+    let (what, first, now, end) = slow_by_evals(series).or_else(|| slow_by_steps(series))?;
+    (end > 0.8 * first && now > 0.2).then(|| Finding {
+        rule: Rule::Slow,
+        evidence: format!(
+            "the {what} went from {first:.3} to {now:.3} in {} steps, in a straight line: about {:.3} at the end",
+            series.last_step(),
+            end.max(0.0)
+        ),
+        advice: "a higher learning rate gets further: take three times as much, or make a range test".into(),
+        remedy: Some(Remedy::LearningRate { times: 3.0 }),
+    })
+}
+
+/// What falls, from where, to where, and to where by the end.
+type Fall = (&'static str, f64, f64, f64);
+
+fn slow_by_evals(series: &Series) -> Option<Fall> {
+    let evals = &series.evals;
+    let (first, middle, last) = (evals.first()?, evals.get(evals.len() / 2)?, evals.last()?);
+    let falls = evals.windows(2).all(|w| matches!(w, [a, b] if b.1 < a.1));
+    let speed = |a: &(u64, f64), b: &(u64, f64)| (a.1 - b.1) / (b.0 - a.0) as f64;
+    let straight = evals.len() >= 4 && speed(middle, last) >= 0.6 * speed(first, middle);
+    let left = series.total.saturating_sub(last.0) as f64;
+    (falls && straight && first.1 - last.1 > 1e-4 * first.1)
+        .then(|| ("dev loss", first.1, last.1, last.1 - left * speed(middle, last)))
+}
+
+fn slow_by_steps(series: &Series) -> Option<Fall> {
     let top = series.steps.iter().map(|s| s.lr).fold(0.0, f64::max);
     let start = series.steps.iter().position(|s| s.lr >= 0.999 * top)?.max(series.mixture);
     let losses: Vec<f64> = series.steps.get(start..)?.iter().map(|s| s.loss).collect();
-    // Late in a run a higher rate gains nothing any more.
-    if losses.len() < 2 * RECENT || !(0.2..=0.7).contains(&done) {
+    if losses.len() < 2 * RECENT {
         return None;
     }
     let (early, late) = losses.split_at(losses.len() / 2);
     let (a, b) = (slope(early), slope(late));
     let falls = |s: &Slope| s.per_step + 2.5 * s.error < 0.0;
     let straight = b.per_step * late.len() as f64 <= 0.6 * a.per_step * early.len() as f64;
-    if !(falls(&a) && falls(&b) && straight) {
-        return None;
-    }
-    let first = series.steps.iter().take(RECENT / 2).map(|s| s.loss).collect::<Vec<_>>();
-    let (first, level) = (median(&first), median(late.get(late.len() / 2..)?));
-    let end = level + b.per_step * total.saturating_sub(series.last_step()) as f64;
-    (end > 0.8 * first && level > 0.2).then(|| Finding {
-        rule: Rule::Slow,
-        evidence: format!(
-            "from {first:.3} to {level:.3} in {n} steps, in a straight line: about {:.3} at the end",
-            end.max(0.0)
-        ),
-        advice: "a higher learning rate gets further: take three times as much, or make a range test".into(),
-        remedy: Some(Remedy::LearningRate { times: 3.0 }),
-    })
+    let first: Vec<f64> = series.steps.iter().take(RECENT / 2).map(|s| s.loss).collect();
+    let level = median(late.get(late.len() / 2..)?);
+    let left = series.total.saturating_sub(series.last_step()) as f64;
+    (falls(&a) && falls(&b) && straight).then(|| ("loss", median(&first), level, level + b.per_step * left))
 }
 
 /// A gradient ten times as large as those before it, and larger than almost all that ever were.

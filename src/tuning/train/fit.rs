@@ -164,7 +164,9 @@ pub fn fit(
     let mixture = Mixture::new(data.train, settings);
     mixture.check()?;
     let mut doctor = Doctor::default();
-    past.history.iter().for_each(|event| doctor.see(event));
+    for event in &past.history {
+        doctor.see(event);
+    }
     let eval_every = if settings.eval_every > 0 { settings.eval_every } else { total.div_ceil(10) };
     // Rows of like length share a batch.
     let mut dev: Vec<&Example> = data.dev.iter().collect();

@@ -4,6 +4,7 @@
 //! folder and turns what comes out into a candidate with a score.
 
 mod artifact;
+mod device;
 pub mod doctor;
 mod evaluation;
 pub mod examples;

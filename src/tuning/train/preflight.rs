@@ -91,15 +91,20 @@ pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> any
     let kept = needs(&model, &batches);
     model.grant_activations(0);
     let least = needs(&model, &batches);
-    let grant = match settings.recompute {
-        Recompute::Never => usize::MAX,
+    let mut grant = match settings.recompute {
         Recompute::Always => 0,
-        Recompute::Auto if kept.1 <= budget => usize::MAX,
-        Recompute::Auto => {
+        Recompute::Auto if kept.1 > budget => {
             let rest = least.0.total() - least.0.activations + held;
             usize::try_from(budget.saturating_sub(rest)).unwrap_or(usize::MAX)
         }
+        Recompute::Never | Recompute::Auto => usize::MAX,
     };
+    if grant != usize::MAX && grant > 0 {
+        // Buffers between operations come on top of what layers keep.
+        model.grant_activations(grant);
+        let over = needs(&model, &batches).1.saturating_sub(budget);
+        grant = grant.saturating_sub(usize::try_from(over).unwrap_or(usize::MAX));
+    }
     model.grant_activations(grant);
     let (memory, reckoned) = needs(&model, &batches);
     if reckoned > budget {

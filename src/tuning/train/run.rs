@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 
 use super::artifact;
+use super::device;
 use super::examples;
 use super::fit::{Data, End, Fitted, Past, fit};
 use super::fixed_rows::FixedRows;
@@ -65,7 +66,10 @@ pub fn run(
     let decoder = subject.load(settings)?;
     let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
     let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
-    model.grant_activations(plan.grant);
+    device::place(&mut model, settings.device, reporter)?;
+    if !model.on_gpu() {
+        model.grant_activations(plan.grant);
+    }
     preflight::rehearse(&mut model, data, settings)?;
     let state = match (&inputs.resume_from, &start) {
         (Some(newest), _) => resume(newest, &mut model, reporter)?,

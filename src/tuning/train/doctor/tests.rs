@@ -152,7 +152,7 @@ fn trouble_is_found_and_nothing_else() {
             Made {
                 change: |s| {
                     if s.step == 211 {
-                        s.grad_norm *= 60.0
+                        s.grad_norm *= 60.0;
                     }
                 },
                 ..Made::default()
@@ -214,7 +214,7 @@ fn a_finding_ends_when_its_cause_is_gone_and_begins_again_with_it() {
     let made = Made {
         change: |s| {
             if (100..150).contains(&s.step) || s.step > 300 {
-                s.padding = 400
+                s.padding = 400;
             }
         },
         ..Made::default()
@@ -251,9 +251,13 @@ fn what_the_loss_was_under_other_weights_is_no_reproach() {
 fn steps_taken_again_are_looked_at_once() {
     let events = Made::default().events(5);
     let (mut once, mut again) = (Series::default(), Series::default());
-    events.iter().for_each(|e| once.see(e));
+    for event in &events {
+        once.see(event);
+    }
     let half = events.iter().position(|e| matches!(e, EventBody::Step { step: 200, .. })).unwrap();
-    events[..half + 30].iter().chain(&events[half..]).for_each(|e| again.see(e));
+    for event in events[..half + 30].iter().chain(&events[half..]) {
+        again.see(event);
+    }
     assert_eq!((once.steps, once.evals), (again.steps, again.evals));
 }
 
@@ -263,4 +267,50 @@ fn what_is_not_finite_names_rows_and_the_way_back() {
     assert!(finding.evidence.contains("step 7: loss NaN") && finding.evidence.contains("a, b"));
     assert_eq!(finding.remedy, Some(Remedy::Branch { times: 0.3 }));
     assert_eq!(not_finite(7, 1.0, f64::INFINITY, 0.5, "", None).remedy, None);
+}
+
+/// A series that a real run told.
+fn real(name: &str) -> Vec<EventBody> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        total: u64,
+        steps: Vec<[f64; 5]>,
+        evals: Vec<(u64, f64)>,
+    }
+    let path = format!("{}/tests/fixtures/doctor/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let told: Told = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let eval = |at: u64| {
+        let found = told.evals.iter().find(|(step, _)| *step == at);
+        found.map(|&(step, loss)| EventBody::Eval { step, loss: Some(loss), metrics: Default::default() })
+    };
+    let mut events: Vec<EventBody> = eval(0).into_iter().collect();
+    for (step, &[loss, grad_norm, lr, epoch, ms]) in (1..).zip(&told.steps) {
+        events.push(EventBody::Step {
+            step,
+            total: told.total,
+            epoch,
+            loss,
+            lr,
+            grad_norm,
+            tokens: 500,
+            trained_tokens: 20,
+            padding: 0,
+            ms,
+            wait_ms: 0.0,
+            rows: Vec::new(),
+            losses: Vec::new(),
+        });
+        events.extend(eval(step));
+    }
+    events
+}
+
+#[test]
+fn runs_of_the_demo_get_truthful_findings_only() {
+    let rules = |name| told(&real(name)).into_iter().map(|(_, rule)| rule).collect::<Vec<_>>();
+    assert_eq!(rules("healthy"), [], "the demo as it stands");
+    // A rate of 0.1: after forty steps every row gets the same answer, and nothing moves any more.
+    assert_eq!(rules("hot"), [Rule::EvalFlat]);
+    // A rate of 3e-6: the dev loss goes from 2.231 to 2.210, and stands still where the schedule ends.
+    assert_eq!(rules("slow"), [Rule::Slow, Rule::EvalFlat]);
 }
