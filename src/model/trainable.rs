@@ -198,6 +198,7 @@ impl Trainable {
             return Some(format!("attention with heads of {dim}"));
         }
         let not_there = [
+            ("A base in NF4 (QLoRA)", decoder.is_quantized()),
             ("DoRA", lora.norms.is_some()),
             ("PiSSA", lora.start.is_some()),
             ("dropout", self.adapter_training.dropout > 0.0),

@@ -135,7 +135,8 @@ impl<'a> OnDevice<'a> {
     }
 
     fn weight(&self, at: &LinearAt) -> View<'a> {
-        View::at(self.base, at.weight, at.outputs, at.inputs)
+        // A base in NF4 is refused before it comes here.
+        View::at(self.base, at.weight.unwrap_or_default(), at.outputs, at.inputs)
     }
 
     fn shape(&self) -> AttentionShape {

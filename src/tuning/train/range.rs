@@ -8,7 +8,6 @@
 //! one tenth of that rate (fastai's `lr_find`, "minimum"). The smaller of the two is suggested.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -23,7 +22,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::Part;
 use crate::domain::run::RunResult;
 use crate::domain::settings::{RangeSettings, TrainSettings};
-use crate::model::Decoder;
+use crate::model::Base;
 use crate::model::trainable::{Sequence, Trainable};
 
 /// Weight of the moving average by which divergence is told.
@@ -67,7 +66,7 @@ pub fn run(
     check(range)?;
     let spec = &inputs.spec;
     let subject = Subject::new(spec, settings)?;
-    let decoder = Decoder::load(&subject.base)?;
+    let Base { decoder, .. } = Base::load(&subject.base, settings.method.is_quantized())?;
     let max_length = settings.max_length.min(decoder.config.max_positions);
     let rows = inputs.rows.iter().filter(|row| row.part == Some(Part::Train));
     let train = examples::build(rows, &subject, max_length);
@@ -77,7 +76,7 @@ pub fn run(
     for message in examples::mask_gate(&train, &inputs.rows, &subject)? {
         reporter.event(EventBody::Log { message })?;
     }
-    let mut model = subject.start(settings, Arc::new(decoder), spec.threads, None)?;
+    let mut model = subject.start(settings, decoder, spec.threads, None)?;
     let (points, end) = sweep(&mut model, &train.examples, settings, range, reporter)?;
     if end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
