@@ -13,11 +13,12 @@ the batches are torch's own, by the same seed. The best of the evaluations on de
 The last column scores tunebench's adapter with transformers' generation: where it differs from tunebench's own accuracy, answering
 and not training is what differs.
 
-A finished seed is kept in WORK/seed-N.json and not done again. Prints a Markdown table.
+What is finished is kept (WORK/*.json) and not done again. Prints a Markdown table.
 Needs: pip install torch transformers peft
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -64,10 +65,17 @@ def lines(path):
 
 
 def train_with_tunebench(seed):
+    file = a.dir / f"run-{seed}.json"
+    if not file.exists():
+        file.write_text(json.dumps(run_train(seed)))
+    run = json.loads(file.read_text())
+    return workspace / ".tunebench" / "runs" / run["run"], run["metrics"]
+
+
+def run_train(seed):
     settings = {name: getattr(a, name) for name in RECIPE}
     settings |= dict(method="lora", targets="all-linear", prompt="bare", seed=seed)
-    run = tunebench("run", "train", *(f"--set=tuning.train.{k}={v}" for k, v in settings.items()))
-    return workspace / ".tunebench" / "runs" / run["run"], run["metrics"]
+    return tunebench("run", "train", *(f"--set=tuning.train.{k}={v}" for k, v in settings.items()))
 
 
 class Rows:
@@ -239,6 +247,19 @@ def score(model, rows):
     return right / len(part), answers
 
 
+def peft_of(rows):
+    """Trained and scored, or what an earlier call of the same settings and rows kept."""
+    file = a.dir / f"peft-{rows.settings['seed']}.json"
+    what = [rows.settings, rows.stage["decoding"], sorted((r["id"], r["part"]) for r in rows.train + rows.dev + rows.eval)]
+    what = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    if file.exists() and json.loads(file.read_text())["what"] == what:
+        return json.loads(file.read_text())
+    model, peft = train_with_peft(rows)
+    peft |= dict(accuracy=score(model, rows)[0], what=what)
+    file.write_text(json.dumps(peft))
+    return peft
+
+
 def seed_of(seed):
     folder, metrics = train_with_tunebench(seed)
     rows = Rows(folder)
@@ -246,8 +267,7 @@ def seed_of(seed):
     outcomes = {o["row"]: o["output"] for o in lines(folder / "outcomes.jsonl") if o["part"] == "eval"}
     ours, answers = score(PeftModel.from_pretrained(base(), str(folder / "artifacts" / "adapter")), rows)
     same = sum(answers[row] == output for row, output in outcomes.items() if output in rows.stage["labels"])
-    model, peft = train_with_peft(rows)
-    peft["accuracy"], _ = score(model, rows)
+    peft = peft_of(rows)
     parts = {part: len(getattr(rows, part)) for part in ("train", "dev", "eval")}
     return dict(
         seed=seed, parts=parts, steps=len(steps),
