@@ -66,8 +66,9 @@ pub async fn launch(
     root: &Path,
     kind: RunKind,
     set: Vec<(String, String)>,
+    from: Option<String>,
 ) -> Result<String, Exit> {
-    match ask(client, Request::Launch { kind, set, keys: keys(root) }).await? {
+    match ask(client, Request::Launch { kind, set, keys: keys(root), from }).await? {
         Response::Launched { run } => Ok(run),
         _ => Err(unexpected()),
     }

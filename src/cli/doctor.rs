@@ -112,23 +112,15 @@ fn gpu() -> Check {
     Check::good("gpu", format!("{}; driver {driver}", names.join(", ")))
 }
 
-/// Which of CUDA's libraries can be loaded; without them runs use the CPU, and nothing is wrong.
+/// Where CUDA's libraries are; without them runs use the CPU, and nothing is wrong.
 fn cuda_libraries() -> Check {
     let found = cuda::libraries();
-    let parts = [("driver", found.driver), ("nvrtc", found.nvrtc), ("cublas", found.cublas)];
-    let missing: Vec<_> = parts.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        return Check::good("cuda", "driver, nvrtc and cuBLAS can be loaded");
-    }
-    Check {
-        remedy: found.driver.then(|| {
-            format!(
-                "name the folder that holds them in {} (the Python wheels of PyTorch bring them)",
-                cuda::LIBS_VARIABLE
-            )
-        }),
-        ..Check::good("cuda", format!("not found: {}; runs use the CPU", missing.join(", ")))
-    }
+    let places: Vec<String> = found.all().iter().map(|(name, place)| format!("{name}: {place}")).collect();
+    let detail = match found.missing()[..] {
+        [] => places.join(", "),
+        _ => format!("{}; runs use the CPU", places.join(", ")),
+    };
+    Check { remedy: found.remedy(), ..Check::good("cuda", detail) }
 }
 
 fn memory() -> Check {

@@ -175,6 +175,16 @@ impl<'a> Show<'a> {
             EventBody::Preflight(preflight) => self.line(&preflight.line()),
             EventBody::Log { message } => self.line(message),
             EventBody::Warning { message } => self.line(&format!("warning: {message}")),
+            EventBody::Change { step, change } => self.line(&format!("step {step}: {change}")),
+            EventBody::Finding { step, holds: true, finding } => {
+                self.line(&format!(
+                    "doctor, step {step}: {}: {}; {}",
+                    finding.rule, finding.evidence, finding.advice
+                ));
+            }
+            EventBody::Finding { step, finding, .. } => {
+                self.line(&format!("doctor, step {step}: no longer {}", finding.rule));
+            }
             EventBody::State { .. } | EventBody::Sample { .. } | EventBody::Checkpoint { .. } => {}
         }
     }

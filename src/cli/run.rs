@@ -10,11 +10,14 @@ use crate::domain::run::RunKind;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to do: eval, train or strata
+    /// What to do: eval, train, strata or lr-range
     kind: String,
     /// A setting for this run: a path of workspace.toml (`tuning.train.rank=8`, or `rank=8`), or `candidate=NAME`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Start a training run from another one's checkpoint: RUN@STEP, or RUN for its best; its settings hold but for --set
+    #[arg(long, value_name = "RUN[@STEP]")]
+    from: Option<String>,
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
@@ -23,7 +26,7 @@ pub struct Args {
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let kind: RunKind = args.kind.parse().map_err(Exit::usage)?;
     let set = settings(&args.set)?;
-    start(root, kind, set, args.detach, out)
+    start(root, kind, set, args.from, args.detach, out)
 }
 
 /// Launch, and follow unless detached.
@@ -31,12 +34,13 @@ pub fn start(
     root: &Path,
     kind: RunKind,
     set: Vec<(String, String)>,
+    from: Option<String>,
     detach: bool,
     out: &Output,
 ) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
-        let run = launch(&client, root, kind, set).await?;
+        let run = launch(&client, root, kind, set, from).await?;
         if detach {
             follow::result(&follow::fresh(&client, &run).await?, out);
             return Ok(ExitCode::SUCCESS);

@@ -11,6 +11,7 @@ use super::table::{Table, clean, duration, figures, number};
 use crate::domain::api::{Request, Response};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{RunAction, RunRecord};
+use crate::domain::steer::Change;
 use crate::worker::folder::now_ms;
 
 /// Last events that `show` prints.
@@ -25,6 +26,8 @@ enum What {
     Checkpoint,
     Stop,
     Cancel,
+    /// Change a training run while it runs: learning_rate=1e-4, learning_rate=x0.3, weight:STRATUM=2
+    Steer,
 }
 
 #[derive(Debug, clap::Args)]
@@ -34,10 +37,18 @@ pub struct Args {
     what: What,
     /// The run (the start of its name is enough where only one begins so)
     run: Option<String>,
+    /// With `steer`: the changes, such as learning_rate=1e-4 or weight:STRATUM=2
+    changes: Vec<String>,
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let needs_run = || args.run.clone().ok_or_else(|| Exit::usage("which run? `tunebench runs` lists them"));
+    if args.what != What::Steer && !args.changes.is_empty() {
+        return Err(Exit::usage(format!(
+            "`{}`: only `runs steer RUN` takes changes",
+            args.changes.join(" ")
+        )));
+    }
     let action = match args.what {
         What::List => return list(root, out),
         What::Show => return show(root, needs_run()?, out),
@@ -46,15 +57,25 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         What::Checkpoint => RunAction::Checkpoint,
         What::Stop => RunAction::Stop,
         What::Cancel => RunAction::Cancel,
+        What::Steer => {
+            let changes: Vec<Change> =
+                args.changes.iter().map(|c| c.parse()).collect::<Result<_, String>>().map_err(Exit::usage)?;
+            let run = needs_run()?;
+            return tell(root, &run, Request::Steer { run: run.clone(), changes }, out);
+        }
     };
     let run = needs_run()?;
+    tell(root, &run, Request::Control { run: run.clone(), action }, out)
+}
+
+/// Ask something of a run, and say what came of it.
+fn tell(root: &Path, run: &str, request: Request, out: &Output) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
-        let Response::Done { message } = ask(&client, Request::Control { run: run.clone(), action }).await?
-        else {
+        let Response::Done { message } = ask(&client, request).await? else {
             return Err(unexpected());
         };
-        let record = super::follow::fresh(&client, &run).await?;
+        let record = super::follow::fresh(&client, run).await?;
         out.result(&record, || clean(&message));
         Ok(ExitCode::SUCCESS)
     })
@@ -122,10 +143,14 @@ fn describe(run: &RunRecord, events: &[Event]) -> String {
     say("candidate", run.candidate.clone());
     let set: Vec<String> = run.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
     say("settings", Some(set.join(" ")));
+    say("from", run.from.as_ref().map(ToString::to_string));
     let progress = run.progress.as_ref().filter(|_| !run.state.is_final());
     say("progress", progress.map(|p| format!("{} {}/{}", p.phase, p.done, p.total)));
     say("figures", Some(figures(run, 20)));
     say("took", run.took_ms(now_ms()).map(duration));
+    for finding in &run.findings {
+        say("doctor", Some(format!("{}: {}; {}", finding.rule, finding.evidence, finding.advice)));
+    }
     if run.resumable {
         say("next", Some(format!("`tunebench runs resume {}` goes on with it", run.run)));
     }
@@ -153,6 +178,11 @@ fn summary(body: &EventBody) -> String {
         EventBody::Preflight(preflight) => preflight.line(),
         EventBody::Log { message } => message.clone(),
         EventBody::Warning { message } => format!("warning: {message}"),
+        EventBody::Change { step, change } => format!("changed at step {step}: {change}"),
+        EventBody::Finding { step, holds, finding } => {
+            let words = if *holds { finding.evidence.as_str() } else { "no longer" };
+            format!("doctor at step {step}: {}: {words}", finding.rule)
+        }
         EventBody::Checkpoint { step, best, .. } => {
             format!("checkpoint at step {step}{}", if *best { " (best)" } else { "" })
         }

@@ -9,6 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
+use super::steer::Change;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -133,10 +134,18 @@ pub enum Request {
         /// Values of the environment variables that the workspace's models name. Never written down.
         #[serde(default)]
         keys: BTreeMap<String, String>,
+        /// The checkpoint that a training run branches from: `RUN@STEP`, or `RUN` for its best.
+        #[serde(default)]
+        from: Option<String>,
     },
     Control {
         run: String,
         action: RunAction,
+    },
+    /// Change a training run while it runs.
+    Steer {
+        run: String,
+        changes: Vec<Change>,
     },
     Runs,
     Run {

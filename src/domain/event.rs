@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::finding::Finding;
 use super::preflight::Preflight;
 use super::run::RunState;
+use super::steer::Change;
 
 /// One line of `events.jsonl`. `seq` counts from 1 without gaps over the whole life of a run, also across resumes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,10 +52,20 @@ pub enum EventBody {
         /// Tokens through the model, padding not counted.
         tokens: u64,
         trained_tokens: u64,
+        /// Tokens computed for nothing, to fill a batch. The CPU's batches have none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        padding: u64,
         ms: f64,
+        /// Between the end of the step before and the beginning of this one: gathering rows, writing events. Evaluations,
+        /// checkpoints and pauses are not counted.
+        #[serde(default)]
+        wait_ms: f64,
         /// Ids of the rows of this step.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rows: Vec<String>,
+        /// Each row's mean loss per trained token, in the order of `rows`; empty where it is not known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        losses: Vec<f32>,
     },
     /// An evaluation in mid-run.
     Eval {
@@ -73,6 +85,20 @@ pub enum EventBody {
         gold: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         correct: Option<bool>,
+        /// An end token came before the limit; none where that is not known, or the gold itself is beyond the limit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<bool>,
+    },
+    /// Somebody changed the run; `step` is the first one that is taken with it.
+    Change {
+        step: u64,
+        change: Change,
+    },
+    /// The doctor's rule began to hold (or what it says changed), or holds no more.
+    Finding {
+        step: u64,
+        holds: bool,
+        finding: Finding,
     },
     Log {
         message: String,
@@ -86,4 +112,9 @@ pub enum EventBody {
         path: String,
         best: bool,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }

@@ -26,7 +26,7 @@ impl Memory {
 
 /// What earlier runs on this machine teach about the next one: medians over the workspace's finished training runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Past {
+pub struct PastRuns {
     /// Number of runs.
     pub runs: u64,
     /// Peak memory over what was reckoned.
@@ -35,7 +35,7 @@ pub struct Past {
     pub flops_per_s: f64,
 }
 
-/// The names of a run's figures that [`Past`] is made of.
+/// The names of a run's figures that [`PastRuns`] is made of.
 pub mod figures {
     pub const ESTIMATED_MIB: &str = "estimated_mib";
     pub const RECKONED_MIB: &str = "reckoned_mib";
@@ -60,7 +60,7 @@ pub struct Preflight {
     pub tokens: u64,
     /// Of training with its evaluations; none before a run on this machine told its speed.
     pub eta_ms: Option<u64>,
-    /// Past runs that the estimates lean on.
+    /// PastRuns runs that the estimates lean on.
     pub past_runs: u64,
 }
 

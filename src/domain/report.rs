@@ -7,6 +7,7 @@ use super::event::EventBody;
 use super::outcome::Outcome;
 use super::row::RunRow;
 use super::run::RunSpec;
+use super::steer::Change;
 
 /// What was asked of the run since the last poll. Pausing happens inside the poll: it returns when the run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,11 @@ pub trait Reporter {
 
     /// Look for requests; blocks while the run is paused. `Cancel` and `Stop` are sticky.
     fn poll_control(&mut self) -> io::Result<Control>;
+
+    /// Changes that were asked for since the last call. Only training runs take them.
+    fn changes(&mut self) -> io::Result<Vec<Change>> {
+        Ok(Vec::new())
+    }
 }
 
 /// What a run starts from: its folder, its frozen spec, its rows.
@@ -50,4 +56,6 @@ pub struct RunInputs {
     pub resume_from: Option<std::path::PathBuf>,
     /// Ids of rows that already have an outcome in `outcomes.jsonl` (a resumed evaluation skips them).
     pub outcomes: Vec<Outcome>,
+    /// What an earlier life of a training run told: its steps (without their rows), evaluations, samples and changes.
+    pub history: Vec<EventBody>,
 }

@@ -7,9 +7,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
-use super::preflight::Past;
+use super::finding::Finding;
+use super::preflight::PastRuns;
 use super::row::RowRef;
-use super::settings::{EvalSettings, StrataSettings, TrainSettings};
+use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use super::steer::Origin;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -21,16 +23,20 @@ pub enum RunKind {
     Strata,
     Eval,
     Train,
+    /// A learning-rate range test.
+    #[serde(rename = "lr-range")]
+    LrRange,
 }
 
 impl RunKind {
-    pub const ALL: [Self; 3] = [Self::Strata, Self::Eval, Self::Train];
+    pub const ALL: [Self; 4] = [Self::Strata, Self::Eval, Self::Train, Self::LrRange];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strata => "strata",
             Self::Eval => "eval",
             Self::Train => "train",
+            Self::LrRange => "lr-range",
         }
     }
 }
@@ -121,6 +127,12 @@ pub enum Job {
         /// How the trained candidate is scored at the end.
         eval: EvalSettings,
     },
+    #[serde(rename = "lr-range")]
+    LrRange {
+        /// What would be trained; its learning rate and schedule are not used.
+        train: TrainSettings,
+        range: RangeSettings,
+    },
 }
 
 impl Job {
@@ -129,6 +141,7 @@ impl Job {
             Self::Strata(_) => RunKind::Strata,
             Self::Eval(_) => RunKind::Eval,
             Self::Train { .. } => RunKind::Train,
+            Self::LrRange { .. } => RunKind::LrRange,
         }
     }
 }
@@ -150,7 +163,10 @@ pub struct RunSpec {
     pub settings: Vec<(String, String)>,
     /// For training: what this workspace's earlier runs teach about its time and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub past: Option<Past>,
+    pub past: Option<PastRuns>,
+    /// The checkpoint that it starts from; a copy is in `inputs/start`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }
@@ -178,9 +194,15 @@ pub struct RunRecord {
     /// When it last told anything.
     pub told_ms: u64,
     pub settings: Vec<(String, String)>,
+    /// The checkpoint that it started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
     pub progress: Option<Progress>,
     /// Last figures: `loss`, `eval_loss`, and at the end the metrics.
     pub metrics: BTreeMap<String, f64>,
+    /// What the doctor finds in it now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// Name of the candidate that the run scored or made.
     pub candidate: Option<String>,
     /// Last words: why it failed, or what it waits for.

@@ -67,8 +67,57 @@ pub enum Method {
     /// Adapters `W x + (alpha / r) B A x` on frozen weights (Hu et al. 2021, arXiv:2106.09685).
     #[default]
     Lora,
+    /// LoRA scaled by `alpha / sqrt(r)` (Kalajdzievski 2023, arXiv:2312.03732).
+    Rslora,
+    /// LoRA on the direction of the weights, their magnitudes trained beside it (Liu et al. 2024, arXiv:2402.09353).
+    Dora,
+    /// LoRA on a base in NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314).
+    Qlora,
+    /// DoRA on such a base.
+    Qdora,
     /// Every parameter.
     Full,
+}
+
+impl Method {
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("lora", Self::Lora),
+        ("rslora", Self::Rslora),
+        ("dora", Self::Dora),
+        ("qlora", Self::Qlora),
+        ("qdora", Self::Qdora),
+        ("full", Self::Full),
+    ];
+
+    /// Whether an adapter is trained, and the base stays as it is.
+    pub fn trains_adapter(self) -> bool {
+        self != Self::Full
+    }
+
+    pub fn is_rank_stabilized(self) -> bool {
+        self == Self::Rslora
+    }
+
+    /// Whether magnitudes are trained beside the directions.
+    pub fn is_decomposed(self) -> bool {
+        matches!(self, Self::Dora | Self::Qdora)
+    }
+
+    /// Whether the base's linear layers are kept in NF4 while training.
+    pub fn is_quantized(self) -> bool {
+        matches!(self, Self::Qlora | Self::Qdora)
+    }
+}
+
+/// Where adapters start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// `A` at random, `B` zero: the model is the base's.
+    #[default]
+    Default,
+    /// In the principal singular values and vectors of each weight, the residual frozen (Meng et al. 2024, arXiv:2404.02948).
+    Pissa,
 }
 
 /// Shape of the learning rate after the warm-up.
@@ -92,6 +141,59 @@ pub enum Recompute {
     Always,
 }
 
+/// Where a training computes: `auto`, `cpu`, `cuda:0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceChoice {
+    /// The first GPU where one can be used, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    /// This GPU or none.
+    Cuda(u16),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("`{text}` is no device: write auto, cpu or cuda:0")),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(device: DeviceChoice) -> Self {
+        device.to_string()
+    }
+}
+
 /// `[tuning.train]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -106,7 +208,15 @@ pub struct TrainSettings {
     pub rank: usize,
     pub alpha: f32,
     pub targets: Targets,
+    /// Ranks and alphas of layers, by names or patterns as `targets` has them; the pattern with the most letters counts.
+    pub rank_pattern: BTreeMap<String, usize>,
+    pub alpha_pattern: BTreeMap<String, f32>,
+    pub init: Init,
+    /// Share of the adapters' inputs that a training step drops.
+    pub dropout: f32,
     pub learning_rate: f64,
+    /// Learning rate of `B` (and of DoRA's magnitudes) by that of `A`: LoRA+ (Hayou et al. 2024, arXiv:2402.12354).
+    pub loraplus_lr_ratio: f64,
     pub schedule: Schedule,
     /// Share of all steps.
     pub warmup: f64,
@@ -125,6 +235,7 @@ pub struct TrainSettings {
     pub accumulate: usize,
     /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
     pub recompute: Recompute,
+    pub device: DeviceChoice,
     /// Longer rows are refused by the mask gate or cut, in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
@@ -137,6 +248,9 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
+    /// How often rows of a stratum (by its name) are drawn, relative to 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
 }
 
 impl TrainSettings {
@@ -165,7 +279,12 @@ impl Default for TrainSettings {
             rank: 16,
             alpha: 32.0,
             targets: Targets::default(),
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            init: Init::Default,
+            dropout: 0.0,
             learning_rate: 2e-4,
+            loraplus_lr_ratio: 1.0,
             schedule: Schedule::Cosine,
             warmup: 0.03,
             weight_decay: 0.0,
@@ -178,6 +297,7 @@ impl Default for TrainSettings {
             batch_size: 8,
             accumulate: 1,
             recompute: Recompute::Auto,
+            device: DeviceChoice::Auto,
             max_length: 1024,
             eval_every: 0,
             patience: 0,
@@ -185,6 +305,22 @@ impl Default for TrainSettings {
             keep_checkpoints: 3,
             fixed_rows: 6,
             seed: 7,
+            weights: BTreeMap::new(),
         }
+    }
+}
+
+/// `[tuning.lr_range]`, resolved: the rate rises from `lr_min` to `lr_max` in equal ratios over `steps` steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RangeSettings {
+    pub lr_min: f64,
+    pub lr_max: f64,
+    pub steps: u64,
+}
+
+impl Default for RangeSettings {
+    fn default() -> Self {
+        Self { lr_min: 1e-6, lr_max: 1.0, steps: 100 }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::state::Run;
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Job, Progress, RunKind, RunRecord, RunState};
+use crate::domain::steer::Origin;
 use crate::store::StoredRun;
 use crate::store::lines;
 use crate::worker::folder::RunFolder;
@@ -26,6 +27,9 @@ pub struct LaunchFile {
     pub kind: RunKind,
     pub created_ms: u64,
     pub set: Vec<(String, String)>,
+    /// The checkpoint that a branch starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
     /// The run that must be done first.
     #[serde(default)]
     pub needs: Option<String>,
@@ -48,6 +52,8 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
             ran_ms: 0,
             told_ms: 0,
             settings: launch.set.clone(),
+            from: launch.from.clone(),
+            findings: Vec::new(),
             progress: None,
             metrics: BTreeMap::new(),
             candidate: None,
@@ -122,6 +128,10 @@ fn fold(record: &mut RunRecord, event: &Event) {
     record.told_ms = event.t_ms;
     match &event.body {
         EventBody::State { state, message } => {
+            // A worker that takes the run up again looks anew.
+            if record.state.is_final() {
+                record.findings.clear();
+            }
             record.state = *state;
             record.message.clone_from(message);
             if *state == RunState::Running {
@@ -151,7 +161,15 @@ fn fold(record: &mut RunRecord, event: &Event) {
         | EventBody::Sample { .. }
         | EventBody::Log { .. }
         | EventBody::Warning { .. }
+        | EventBody::Change { .. }
         | EventBody::Checkpoint { .. } => {}
+        EventBody::Finding { holds, finding, .. } => {
+            record.findings.retain(|known| known.rule != finding.rule);
+            if *holds {
+                record.findings.push(finding.clone());
+                record.findings.sort_by_key(|finding| finding.rule);
+            }
+        }
     }
 }
 
@@ -177,7 +195,7 @@ fn settle(run: &mut Run) {
 pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
         run.record.candidate = match spec.job {
-            Job::Train { .. } => None,
+            Job::Train { .. } | Job::LrRange { .. } => None,
             Job::Strata(_) | Job::Eval(_) => spec.candidate.map(|c| c.name),
         };
     }
@@ -223,7 +241,8 @@ mod tests {
 
     fn folder(dir: &std::path::Path) -> RunFolder {
         let folder = RunFolder::new(dir);
-        let launch = LaunchFile { kind: RunKind::Train, created_ms: 1, set: Vec::new(), needs: None };
+        let launch =
+            LaunchFile { kind: RunKind::Train, created_ms: 1, set: Vec::new(), from: None, needs: None };
         files::write_json(&folder.launch(), &launch).unwrap();
         folder
     }
@@ -238,8 +257,11 @@ mod tests {
             grad_norm: 1.0,
             tokens: 1,
             trained_tokens: 1,
+            padding: 0,
             ms: 2.0,
+            wait_ms: 0.0,
             rows: Vec::new(),
+            losses: Vec::new(),
         }
     }
 

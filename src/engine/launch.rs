@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed};
 use super::strata::StrataIndex;
-use super::{candidates, parts, rows, strata};
+use super::{branch, candidates, parts, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
-use crate::domain::preflight::{Past, figures};
+use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
 use crate::domain::words::counted;
@@ -48,12 +48,29 @@ pub fn launch(
     kind: RunKind,
     set: Vec<(String, String)>,
     keys: BTreeMap<String, String>,
+    from: Option<&str>,
 ) -> Result<String, Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if set.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > SET_MAX {
         return Err(bad_input("the settings are too long"));
     }
+    let (parent, set) = match from {
+        Some(_) if kind != RunKind::Train => {
+            return Err(bad_input(format!(
+                "a run of kind {kind} starts from no checkpoint; only `train` does"
+            )));
+        }
+        Some(from) => {
+            let parent = branch::find(engine, from)?;
+            let set = parent.settings(set);
+            (Some(parent), set)
+        }
+        None => (None, set),
+    };
     let wish = wish(engine, kind, &set)?;
+    if let Some(parent) = &parent {
+        parent.check(&wish.ws.config.tuning.train)?;
+    }
     let dataset = parts::dataset(engine, &wish.ws)?;
     if dataset.is_empty() {
         return Err(bad_input("the data has no readable rows; `tunebench check` says why"));
@@ -62,7 +79,7 @@ pub fn launch(
     if kind != RunKind::Strata {
         // Wrong wishes are refused now, not when the strata are done.
         let mut candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
-        if kind == RunKind::Train {
+        if matches!(kind, RunKind::Train | RunKind::LrRange) {
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         check_keys(&candidate, &keys)?;
@@ -77,12 +94,13 @@ pub fn launch(
             needs = Some(strata_run(engine)?);
         }
     }
-    create(engine, kind, set, needs)
+    create(engine, kind, set, needs, parent.as_ref())
 }
 
 /// What `check` refuses is refused here, by the same rule.
 fn preflight(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
-    let train = (kind == RunKind::Train).then_some(&wish.ws.config.tuning.train);
+    let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
+    let train = trains.then_some(&wish.ws.config.tuning.train);
     let found = preflight::examine(candidate, train, &preflight::Sample::of_dataset(dataset));
     let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
         // Its stages are not those of the file.
@@ -138,7 +156,7 @@ fn strata_run(engine: &Engine) -> Result<String, Failure> {
     });
     match under_way {
         Some(run) => Ok(run),
-        None => create(engine, RunKind::Strata, Vec::new(), None),
+        None => create(engine, RunKind::Strata, Vec::new(), None, None),
     }
 }
 
@@ -148,12 +166,19 @@ fn create(
     kind: RunKind,
     set: Vec<(String, String)>,
     needs: Option<String>,
+    parent: Option<&branch::Parent>,
 ) -> Result<String, Failure> {
     let io = |e: std::io::Error| failed(format!("the run's folder cannot be made: {e}"));
     let (id, path) = fresh_folder(engine, kind).map_err(io)?;
     let folder = RunFolder::new(&path);
-    let launch = LaunchFile { kind, created_ms: now_ms(), set, needs };
+    let from = parent.map(|parent| parent.origin.clone());
+    let launch = LaunchFile { kind, created_ms: now_ms(), set, from, needs };
     let made = files::write_json(&folder.launch(), &launch).map_err(io).and_then(|()| {
+        if let Some(parent) = parent {
+            folder
+                .keep_start(&parent.checkpoint)
+                .map_err(|e| failed(format!("the checkpoint of {} cannot be taken: {e}", parent.origin)))?;
+        }
         if launch.needs.is_none() {
             freeze(engine, &id, &folder, &launch)?;
         }
@@ -239,12 +264,19 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             let seed = train.seed;
             (Job::Train { train, eval: config.eval.clone() }, seed)
         }
+        RunKind::LrRange => {
+            let train = config.tuning.train.clone();
+            let seed = train.seed;
+            (Job::LrRange { train, range: config.tuning.lr_range }, seed)
+        }
     };
     let resolve = || candidates::resolve(engine, &ws, &dataset, candidate.as_deref());
     let candidate = match &job {
         Job::Strata(_) => None,
         Job::Eval(_) => Some(resolve()?),
-        Job::Train { train, .. } => Some(candidates::for_training(engine, &ws, resolve()?, train)?),
+        Job::Train { train, .. } | Job::LrRange { train, .. } => {
+            Some(candidates::for_training(engine, &ws, resolve()?, train)?)
+        }
     };
     let rows = run_rows(engine, &ws, &dataset, launch.kind)?;
     let spec = RunSpec {
@@ -258,6 +290,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         candidate,
         settings: launch.set.clone(),
         past: past(engine, launch.kind),
+        from: launch.from.clone(),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
@@ -267,7 +300,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
 const PAST_RUNS: usize = 9;
 
 /// Medians over the newest finished training runs: how far the peak was from what was reckoned, and how fast they went.
-fn past(engine: &Engine, kind: RunKind) -> Option<Past> {
+fn past(engine: &Engine, kind: RunKind) -> Option<PastRuns> {
     if kind != RunKind::Train {
         return None;
     }
@@ -287,7 +320,7 @@ fn past(engine: &Engine, kind: RunKind) -> Option<Past> {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     };
-    Some(Past {
+    Some(PastRuns {
         runs: runs.len() as u64,
         memory: median(runs.iter().map(|run| run.1).collect())?,
         flops_per_s: median(runs.iter().map(|run| run.2).collect())?,
@@ -320,12 +353,13 @@ fn run_rows(
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
         RunKind::Strata => parts::parts(engine, dataset)?,
-        RunKind::Eval | RunKind::Train => parts::assign(engine, ws, dataset, &of_row)?,
+        RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+        RunKind::LrRange => &[Part::Train],
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
@@ -349,6 +383,7 @@ fn run_rows(
         RunKind::Strata => &[],
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Eval],
+        RunKind::LrRange => &[Part::Train],
     };
     if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {
         let message = format!(

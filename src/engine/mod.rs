@@ -10,6 +10,7 @@
 //! ```
 
 mod board;
+mod branch;
 mod candidates;
 pub mod client;
 mod ingest;

@@ -7,8 +7,11 @@ use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, no_run};
 use super::{board, candidates, ingest, launch, parts, rows, strata};
 use crate::domain::api::{Decision, Failure, Request, Response};
-use crate::domain::run::{RunAction, RunRecord, RunState};
-use crate::worker::control;
+use crate::domain::row::{Part, RunRow};
+use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
+use crate::domain::steer::Change;
+use crate::store::lines;
+use crate::worker::control::{self, Ask};
 use crate::worker::folder::{RunFolder, now_ms};
 
 /// How long a worker may take to open its control socket.
@@ -41,11 +44,14 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
         }
         Request::Rows { query } => Response::Rows { page: rows::page(engine, &query)? },
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
-        Request::Launch { kind, set, keys } => {
-            Response::Launched { run: launch::launch(engine, kind, set, keys)? }
+        Request::Launch { kind, set, keys, from } => {
+            Response::Launched { run: launch::launch(engine, kind, set, keys, from.as_deref())? }
         }
         Request::Control { run, action } => {
             Response::Done { message: steer(engine, &find_run(engine, &run)?, action)? }
+        }
+        Request::Steer { run, changes } => {
+            Response::Done { message: change(engine, &find_run(engine, &run)?, changes)? }
         }
         Request::Runs => {
             let mut runs = engine.read(super::state::State::records);
@@ -160,20 +166,70 @@ fn wait_for_end(engine: &Engine, run: &str) {
 }
 
 fn ask_worker(folder: &RunFolder, run: &str, action: RunAction) -> Result<String, Failure> {
+    tell_worker(folder, run, &Ask::Action { ask: action })?;
+    let said = match action {
+        RunAction::Pause => "will pause at its next step",
+        RunAction::Resume => "goes on",
+        RunAction::Checkpoint => "will write a checkpoint",
+        RunAction::Stop => "will finish with a checkpoint",
+        RunAction::Cancel => "is being cancelled",
+    };
+    Ok(format!("{run} {said}"))
+}
+
+/// Change a training run from its next step on.
+fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String, Failure> {
+    let (record, folder, active) = engine
+        .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
+        .ok_or_else(|| no_run(run))?;
+    if record.kind != RunKind::Train {
+        return Err(bad_input(format!(
+            "{run} is a run of kind {}; only training runs can be steered",
+            record.kind
+        )));
+    }
+    if record.state.is_final() {
+        return Err(bad_input(format!(
+            "{run} is {} already; a branch can go on with other settings",
+            record.state
+        )));
+    }
+    if changes.is_empty() {
+        return Err(bad_input(
+            "nothing to change; write learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2",
+        ));
+    }
+    for change in &changes {
+        if let Change::Weight { stratum, .. } = change {
+            known_stratum(&folder, run, stratum)?;
+        }
+    }
+    if !active {
+        return Err(bad_input(format!("{run} is {}: it has no worker yet", record.state)));
+    }
+    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    tell_worker(&folder, run, &Ask::Steer { steer: changes })?;
+    Ok(format!("{run} takes {} from its next step on", words.join(" and ")))
+}
+
+/// The stratum is one of those that the run's training rows had at its launch.
+fn known_stratum(folder: &RunFolder, run: &str, stratum: &str) -> Result<(), Failure> {
+    let (rows, _) = lines::read_all::<RunRow>(&folder.rows()).map_err(|e| failed(format!("{run}: {e}")))?;
+    let known: std::collections::BTreeSet<String> =
+        rows.into_iter().filter(|r| r.part == Some(Part::Train)).filter_map(|r| r.stratum).collect();
+    if known.contains(stratum) {
+        return Ok(());
+    }
+    let there = known.into_iter().collect::<Vec<_>>().join(", ");
+    Err(bad_input(format!("no training row of {run} is of stratum `{stratum}`; its strata: {there}")))
+}
+
+fn tell_worker(folder: &RunFolder, run: &str, ask: &Ask) -> Result<(), Failure> {
     let deadline = Instant::now() + WORKER_PATIENCE;
     loop {
-        let asked = folder.control().and_then(|path| control::ask(&path, action));
+        let asked = folder.control().and_then(|path| control::ask(&path, ask));
         match asked {
-            Ok(()) => {
-                let said = match action {
-                    RunAction::Pause => "will pause at its next step",
-                    RunAction::Resume => "goes on",
-                    RunAction::Checkpoint => "will write a checkpoint",
-                    RunAction::Stop => "will finish with a checkpoint",
-                    RunAction::Cancel => "is being cancelled",
-                };
-                return Ok(format!("{run} {said}"));
-            }
+            Ok(()) => return Ok(()),
             // Its worker is starting; or it is ending, and then the run's state will say so.
             Err(e)
                 if matches!(

@@ -3,7 +3,7 @@
 use super::ModelError;
 use super::decoder::Decoder;
 use super::kv_cache::KvCache;
-use super::linear::{Linear, LinearSaved};
+use super::linear::{Linear, LinearSaved, LinearScratch};
 use super::lora::Lora;
 use crate::ops::{self, LoraGroup, Mat, MatMut, Par, Write};
 
@@ -20,6 +20,17 @@ pub struct Feed<'a> {
 impl Lora {
     pub(super) fn group(&self, layer: usize, group: usize) -> Option<&LoraGroup> {
         self.groups[layer][group].as_ref()
+    }
+
+    /// Outputs of a group whose magnitudes are trained; 0 for others.
+    pub(super) fn magnitudes_of(&self, layer: usize, group: usize) -> usize {
+        let norms = self.norms.as_ref().and_then(|norms| norms[layer][group].as_ref());
+        norms.map_or(0, Vec::len)
+    }
+
+    /// The largest such number.
+    pub(super) fn widest_magnitudes(&self) -> usize {
+        self.norms.iter().flatten().flatten().flatten().map(Vec::len).max().unwrap_or(0)
     }
 
     /// The largest rank of a group.
@@ -144,14 +155,18 @@ impl Decoder {
         let mut head_r = vec![0f32; if c.qk_norm { n * c.heads } else { 0 }];
         let (mut qkv, mut mixed) = (vec![0f32; n * shape.qkv_cols()], vec![0f32; n * shape.q_cols()]);
         let (mut gate_up, mut inner) = (vec![0f32; n * 2 * c.ffn], vec![0f32; n * c.ffn]);
-        let mut saved = LinearSaved { u: vec![0f32; n * adapter.map_or(0, Lora::widest)] };
+        let mut saved = LinearSaved {
+            u: vec![0f32; n * adapter.map_or(0, Lora::widest)],
+            v: vec![0f32; n * adapter.map_or(0, Lora::widest_magnitudes)],
+        };
+        let mut scratch = LinearScratch::default();
         ops::embedding(self.embedding(), &ids, MatMut::new(&mut x, n, h));
         for (layer, at) in self.layout.layers.iter().enumerate() {
             let linear = |group: usize| Linear::new(self, adapter, layer, group);
             let norm = self.slice(at.attention_norm, h);
             ops::rms_norm(Mat::new(&x, n, h), norm, c.rms_eps, MatMut::new(&mut normed, n, h), &mut r, par);
             let (hidden, out) = (Mat::new(&normed, n, h), MatMut::new(&mut qkv, n, shape.qkv_cols()));
-            linear(0).forward(hidden, &mut saved, out, Write::Set, par);
+            linear(0).forward(hidden, &mut saved, &mut scratch, out, Write::Set, par);
             let (mut q, rest) = MatMut::new(&mut qkv, n, shape.qkv_cols()).split_cols(shape.q_cols());
             let (mut k, v) = rest.split_cols(shape.kv_cols());
             if let Some((q_norm, k_norm)) = at.qk_norm {
@@ -172,14 +187,14 @@ impl Decoder {
                 row += new;
             }
             let (hidden, out) = (Mat::new(&mixed, n, shape.q_cols()), MatMut::new(&mut x, n, h));
-            linear(1).forward(hidden, &mut saved, out, Write::Add, par);
+            linear(1).forward(hidden, &mut saved, &mut scratch, out, Write::Add, par);
             let norm = self.slice(at.ffn_norm, h);
             ops::rms_norm(Mat::new(&x, n, h), norm, c.rms_eps, MatMut::new(&mut normed, n, h), &mut r, par);
             let (hidden, out) = (Mat::new(&normed, n, h), MatMut::new(&mut gate_up, n, 2 * c.ffn));
-            linear(2).forward(hidden, &mut saved, out, Write::Set, par);
+            linear(2).forward(hidden, &mut saved, &mut scratch, out, Write::Set, par);
             ops::swiglu(Mat::new(&gate_up, n, 2 * c.ffn), MatMut::new(&mut inner, n, c.ffn), par);
             let (hidden, out) = (Mat::new(&inner, n, c.ffn), MatMut::new(&mut x, n, h));
-            linear(3).forward(hidden, &mut saved, out, Write::Add, par);
+            linear(3).forward(hidden, &mut saved, &mut scratch, out, Write::Add, par);
         }
         for part in parts {
             feeds[part.feed].cache.advance(part.tokens.len());

@@ -4,20 +4,24 @@
 
 use super::decoder::{Decoder, LinearAt};
 use super::lora::Lora;
-use crate::ops::{self, LoraGroup, Mat, MatMut, Par, Weight, Write};
+use crate::ops::{self, Dropout, LoraGroup, Mat, MatMut, Par, Weight, Write};
 
 /// What the backward of a group wants of its forward, beside the input.
 #[derive(Debug, Default)]
 pub(super) struct LinearSaved {
     /// `x A^T` (tokens x rank).
     pub u: Vec<f32>,
+    /// With DoRA, the output before its magnitude and bias (tokens x outputs); then the gradient for it.
+    pub v: Vec<f32>,
 }
 
 /// Buffers that serve all groups in turn.
 #[derive(Debug, Default)]
 pub(super) struct LinearScratch {
-    /// Gradient of `u` (tokens x rank), from [`Linear::backward_x`] to [`Linear::backward_weights`].
+    /// Gradient of `u` (tokens x rank), from [`Linear::backward_x`] to [`Linear::backward_adapter`].
     pub c: Vec<f32>,
+    /// With dropout, the adapter's input or the gradient for it (tokens x inputs).
+    pub dropped: Vec<f32>,
 }
 
 /// Layers that share their input, stacked: `y = x W^T + bias + adapter`.
@@ -33,61 +37,167 @@ pub(super) struct Linear<'a> {
 struct Adapter<'a> {
     group: &'a LoraGroup,
     values: &'a [f32],
+    /// What is taken off with PiSSA.
+    start: Option<(&'a LoraGroup, &'a [f32])>,
+    /// With DoRA, lengths of the rows of `W + scale B A`.
+    norms: Option<&'a [f32]>,
+    /// On the input of `A`, in training steps.
+    dropout: Option<Dropout<'a>>,
 }
 
 impl<'a> Linear<'a> {
     pub fn new(decoder: &'a Decoder, lora: Option<&'a Lora>, layer: usize, group: usize) -> Self {
         let at = &decoder.layout.layers[layer].linears[group];
-        let adapter =
-            lora.and_then(|lora| Some(Adapter { group: lora.group(layer, group)?, values: lora.values() }));
+        let adapter = lora.and_then(|lora| {
+            Some(Adapter {
+                group: lora.group(layer, group)?,
+                values: &lora.params,
+                start: lora
+                    .start
+                    .as_ref()
+                    .and_then(|s| Some((s.groups[layer][group].as_ref()?, s.params.as_slice()))),
+                norms: lora.norms.as_ref().and_then(|norms| norms[layer][group].as_deref()),
+                dropout: None,
+            })
+        });
         Self { at, weight: decoder.weight(at), bias: at.bias(&decoder.params), adapter }
     }
 
+    /// The same with dropout on the adapter's input.
+    pub fn with_dropout(mut self, dropout: Option<Dropout<'a>>) -> Self {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.dropout = dropout;
+        }
+        self
+    }
+
     /// `y (=|+=) x W^T + bias + adapter`.
-    pub fn forward(&self, x: Mat<'_>, saved: &mut LinearSaved, mut y: MatMut<'_>, write: Write, par: Par) {
+    pub fn forward(
+        &self,
+        x: Mat<'_>,
+        saved: &mut LinearSaved,
+        scratch: &mut LinearScratch,
+        mut y: MatMut<'_>,
+        write: Write,
+        par: Par,
+    ) {
+        let n = x.n_rows();
+        let Some(Adapter { group, values, start, norms, dropout }) = self.adapter else {
+            ops::linear(y.rb(), write, x, self.weight, par);
+            return self.add_bias(y);
+        };
+        let for_a = match dropout {
+            Some(mask) => dropped(x, &mask, &mut scratch.dropped),
+            None => x,
+        };
+        if let Some(norms) = norms {
+            let mut v = MatMut::new(&mut saved.v, n, self.at.outputs);
+            ops::linear(v.rb(), Write::Set, x, self.weight, par);
+            ops::lora_forward(group, values, for_a, MatMut::new(&mut saved.u, n, group.rank), v.rb(), par);
+            ops::dora_forward(&ops::dora_gains(group, values, norms), v.as_mat(), y.rb(), write, par);
+            return self.add_bias(y);
+        }
         ops::linear(y.rb(), write, x, self.weight, par);
-        if let Some(bias) = self.bias {
-            ops::add_bias(y.rb(), bias);
+        // The same buffer for both: the backward wants the trained adapter's u, which comes last.
+        if let Some((group, values)) = start {
+            ops::lora_forward(group, values, for_a, MatMut::new(&mut saved.u, n, group.rank), y.rb(), par);
         }
-        if let Some(Adapter { group, values }) = self.adapter {
-            let u = MatMut::new(&mut saved.u, x.n_rows(), group.rank);
-            ops::lora_forward(group, values, x, u, y, par);
-        }
+        ops::lora_forward(group, values, for_a, MatMut::new(&mut saved.u, n, group.rank), y.rb(), par);
+        self.add_bias(y);
     }
 
     /// What the backward wants of the forward, once more, without the output.
-    pub fn forward_again(&self, x: Mat<'_>, saved: &mut LinearSaved, par: Par) {
-        if let Some(Adapter { group, values }) = self.adapter {
-            ops::lora_down(group, values, x, MatMut::new(&mut saved.u, x.n_rows(), group.rank), par);
+    pub fn forward_again(&self, x: Mat<'_>, saved: &mut LinearSaved, scratch: &mut LinearScratch, par: Par) {
+        let Some(Adapter { group, values, norms, dropout, .. }) = self.adapter else { return };
+        let n = x.n_rows();
+        let for_a = match dropout {
+            Some(mask) => dropped(x, &mask, &mut scratch.dropped),
+            None => x,
+        };
+        let u = MatMut::new(&mut saved.u, n, group.rank);
+        if norms.is_some() {
+            let mut v = MatMut::new(&mut saved.v, n, self.at.outputs);
+            ops::linear(v.rb(), Write::Set, x, self.weight, par);
+            ops::lora_forward(group, values, for_a, u, v, par);
+        } else {
+            ops::lora_down(group, values, for_a, u, par);
         }
     }
 
-    /// `dx = dy W [+ c A]`, `c = scale dy B`.
-    pub fn backward_x(&self, dy: Mat<'_>, scratch: &mut LinearScratch, mut dx: Option<MatMut<'_>>, par: Par) {
+    fn add_bias(&self, y: MatMut<'_>) {
+        if let Some(bias) = self.bias {
+            ops::add_bias(y, bias);
+        }
+    }
+
+    /// `dx = dy W [+ c A]`, `c = scale dy B`; with DoRA the magnitudes' gradient too.
+    pub fn backward_x(
+        &self,
+        grad: &mut [f32],
+        dy: Mat<'_>,
+        saved: &mut LinearSaved,
+        scratch: &mut LinearScratch,
+        mut dx: Option<MatMut<'_>>,
+        par: Par,
+    ) {
+        let n = dy.n_rows();
+        let Some(Adapter { group, values, start, norms, dropout }) = self.adapter else {
+            if let Some(dx) = dx {
+                ops::linear_backward_x(dx, dy, self.weight, par);
+            }
+            return;
+        };
+        let dy = match norms {
+            Some(norms) => {
+                let gains = ops::dora_gains(group, values, norms);
+                let v = MatMut::new(&mut saved.v, n, self.at.outputs);
+                ops::dora_backward(group, &gains, norms, grad, dy, v, par);
+                Mat::new(&saved.v, n, self.at.outputs)
+            }
+            None => dy,
+        };
         if let Some(dx) = &mut dx {
             ops::linear_backward_x(dx.rb(), dy, self.weight, par);
         }
-        if let Some(Adapter { group, values }) = self.adapter {
-            let c = MatMut::new(&mut scratch.c, dy.n_rows(), group.rank);
-            ops::lora_backward_x(group, values, dy, c, dx, par);
+        // Through the adapter: straight into dx, or with dropout into a buffer that is masked first.
+        let mut through = match (&mut dx, dropout) {
+            (Some(_), Some(_)) => {
+                let mut masked = MatMut::new(&mut scratch.dropped, n, self.at.inputs);
+                masked.fill(0.0);
+                Some(masked)
+            }
+            (Some(dx), None) => Some(dx.rb()),
+            (None, _) => None,
+        };
+        if let Some((group, values)) = start {
+            let c = MatMut::new(&mut scratch.c, n, group.rank);
+            ops::lora_backward_x(group, values, dy, c, through.as_mut().map(MatMut::rb), par);
+        }
+        ops::lora_backward_x(group, values, dy, MatMut::new(&mut scratch.c, n, group.rank), through, par);
+        if let (Some(dx), Some(mask)) = (dx, dropout) {
+            ops::dropout_backward(Mat::new(&scratch.dropped, n, self.at.inputs), &mask, dx);
         }
     }
 
-    /// Gradients of the adapter, if there is one.
+    /// Gradients of the adapter's `A` and `B`, if there is one.
     pub fn backward_adapter(
         &self,
         grad: &mut [f32],
         dy: Mat<'_>,
         x: Mat<'_>,
         saved: &LinearSaved,
-        scratch: &LinearScratch,
+        scratch: &mut LinearScratch,
         par: Par,
     ) {
-        if let Some(Adapter { group, .. }) = self.adapter {
-            let n = dy.n_rows();
-            let (u, c) = (Mat::new(&saved.u, n, group.rank), Mat::new(&scratch.c, n, group.rank));
-            ops::lora_backward_weights(group, grad, dy, x, u, c, par);
-        }
+        let Some(Adapter { group, norms, dropout, .. }) = self.adapter else { return };
+        let n = dy.n_rows();
+        let dy = if norms.is_some() { Mat::new(&saved.v, n, self.at.outputs) } else { dy };
+        let x = match dropout {
+            Some(mask) => dropped(x, &mask, &mut scratch.dropped),
+            None => x,
+        };
+        let (u, c) = (Mat::new(&saved.u, n, group.rank), Mat::new(&scratch.c, n, group.rank));
+        ops::lora_backward_weights(group, grad, dy, x, u, c, par);
     }
 
     /// Gradients of weight and bias, where everything is trained.
@@ -98,4 +208,9 @@ impl<'a> Linear<'a> {
             ops::bias_backward(dy, &mut grad[bias..bias + self.at.outputs]);
         }
     }
+}
+
+fn dropped<'b>(x: Mat<'_>, mask: &Dropout<'_>, buffer: &'b mut [f32]) -> Mat<'b> {
+    ops::dropout(x, mask, MatMut::new(buffer, x.n_rows(), x.n_cols()));
+    Mat::new(buffer, x.n_rows(), x.n_cols())
 }

@@ -3,11 +3,11 @@
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::ModelError;
 use super::decoder::Decoder;
-use crate::domain::settings::Targets;
-use crate::ops::{LoraGroup, LoraPart};
-use crate::workspace::nearest;
+use super::{ModelError, pissa};
+use crate::domain::settings::{Init, Targets, TrainSettings};
+use crate::domain::words::nearest;
+use crate::ops::{self, LoraGroup, LoraPart, Par};
 
 /// The linear layers of a block, stacked by the input that they share.
 pub(super) const GROUPS: [&[&str]; 4] = [
@@ -35,6 +35,8 @@ pub struct LoraModule {
     /// Offsets in the adapter's parameters.
     pub(super) a: usize,
     pub(super) b: usize,
+    /// Of DoRA's magnitudes (outputs).
+    pub(super) magnitude: Option<usize>,
 }
 
 /// An adapter for a decoder.
@@ -47,7 +49,21 @@ pub struct Lora {
     pub(super) modules: Vec<LoraModule>,
     pub(super) params: Vec<f32>,
     /// By layer, in the order of [`GROUPS`].
-    pub(super) groups: Vec<[Option<LoraGroup>; 4]>,
+    pub(super) groups: Vec<Groups<LoraGroup>>,
+    /// With DoRA, the lengths of the rows of `W + scale B A` (outputs of the group), as [`Lora::refresh`] found them.
+    pub(super) norms: Option<Vec<Groups<Vec<f32>>>>,
+    pub(super) start: Option<Start>,
+}
+
+/// Something for each group of a layer that has an adapter.
+pub(super) type Groups<T> = [Option<T>; 4];
+
+/// Where PiSSA started: the base stays whole, and `scale B A` of the start is taken off its output. The layout is the
+/// adapter's own; the scales are negative.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Start {
+    pub params: Vec<f32>,
+    pub groups: Vec<Groups<LoraGroup>>,
 }
 
 /// A linear layer that may carry an adapter, with rank and alpha if it is chosen.
@@ -56,11 +72,21 @@ pub(super) struct Choice {
     pub alpha: f32,
 }
 
+/// What all layers of an adapter have alike, beside the usual rank and alpha.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    pub rank: usize,
+    pub alpha: f32,
+    pub rank_stabilized: bool,
+    /// Magnitudes of the outputs are trained too.
+    pub decomposed: bool,
+}
+
 impl Lora {
-    /// A fresh adapter as PEFT starts it: `A` uniform in `±1/sqrt(inputs)` (He et al. 2015 with slope sqrt 5), `B` zero.
+    /// As [`Lora::from_settings`], all but these by default.
     ///
     /// # Errors
-    /// A rank of zero; a target that names no linear layer of the decoder.
+    /// As there.
     pub fn init(
         decoder: &Decoder,
         rank: usize,
@@ -68,32 +94,92 @@ impl Lora {
         targets: &Targets,
         seed: u64,
     ) -> Result<Self, ModelError> {
-        if rank == 0 || !alpha.is_finite() {
-            return Err(ModelError::Request(format!(
-                "a LoRA of rank {rank} and alpha {alpha} is none: rank is at least 1"
-            )));
-        }
-        check_targets(decoder.config.layers, targets)?;
-        let mut lora = Self::layout(decoder, rank, alpha, false, |name| {
-            list(targets).iter().any(|target| matches(target, name)).then_some(Choice { rank, alpha })
+        let settings =
+            TrainSettings { rank, alpha, targets: targets.clone(), seed, ..TrainSettings::default() };
+        Self::from_settings(decoder, &settings, Par::SERIAL)
+    }
+
+    /// The places of an adapter, all zero: needs no weights, an [`Decoder::outline`] will do.
+    ///
+    /// # Errors
+    /// A rank of zero; a target or a pattern that names no linear layer of the decoder.
+    pub fn outline(decoder: &Decoder, settings: &TrainSettings) -> Result<Self, ModelError> {
+        let (rank, alpha) = (settings.rank, settings.alpha);
+        check_targets(decoder.config.layers, &settings.targets)?;
+        let ranks = settings.rank_pattern.iter().map(|(name, rank)| (name.as_str(), *rank)).collect();
+        let mut ranks = Patterns::new(ranks, "rank_pattern:");
+        let alphas = settings.alpha_pattern.iter().map(|(name, alpha)| (name.as_str(), *alpha)).collect();
+        let mut alphas = Patterns::new(alphas, "alpha_pattern:");
+        let kind = Kind {
+            rank,
+            alpha,
+            rank_stabilized: settings.method.is_rank_stabilized(),
+            decomposed: settings.method.is_decomposed(),
+        };
+        let lora = Self::layout(decoder, kind, |name| {
+            let (rank, alpha) = (ranks.find(name).unwrap_or(rank), alphas.find(name).unwrap_or(alpha));
+            list(&settings.targets).iter().any(|t| matches(t, name)).then_some(Choice { rank, alpha })
         });
-        let mut rng = StdRng::seed_from_u64(seed);
-        for module in &lora.modules {
-            let bound = 1.0 / (module.inputs as f32).sqrt();
-            let a = &mut lora.params[module.a..module.a + module.rank * module.inputs];
-            a.fill_with(|| rng.random_range(-bound..bound));
+        ranks.all_used()?;
+        alphas.all_used()?;
+        if let Some(module) = lora.modules.iter().find(|m| m.rank == 0 || !m.alpha.is_finite()) {
+            let message = format!(
+                "{}: a LoRA of rank {} and alpha {} is none: rank is at least 1",
+                module.name, module.rank, module.alpha
+            );
+            return Err(ModelError::Request(message));
         }
         Ok(lora)
+    }
+
+    /// A fresh adapter as PEFT starts it: `A` uniform in `±1/sqrt(inputs)` (He et al. 2015 with slope sqrt 5), `B` zero, magnitudes
+    /// the lengths of the weights' rows; or as PiSSA has it.
+    ///
+    /// # Errors
+    /// Those of [`Lora::outline`]; a rank above what PiSSA can split.
+    pub fn from_settings(decoder: &Decoder, settings: &TrainSettings, par: Par) -> Result<Self, ModelError> {
+        let mut lora = Self::outline(decoder, settings)?;
+        if settings.init == Init::Pissa {
+            lora.start_in_principal_components(decoder, par)?;
+        } else {
+            let mut rng = StdRng::seed_from_u64(settings.seed);
+            for module in &lora.modules {
+                let bound = 1.0 / (module.inputs as f32).sqrt();
+                let a = &mut lora.params[module.a..module.a + module.rank * module.inputs];
+                a.fill_with(|| rng.random_range(-bound..bound));
+            }
+        }
+        lora.refresh(decoder, par);
+        if let Some(norms) = &lora.norms {
+            for module in &lora.modules {
+                let norms = norms[module.layer][module.group].as_deref().unwrap_or_default();
+                if let Some(m) = module.magnitude {
+                    lora.params[m..m + module.outputs].copy_from_slice(&norms[module.out.clone()]);
+                }
+            }
+        }
+        Ok(lora)
+    }
+
+    /// Brings what is derived from the parameters up to date: to be called whenever they have changed. Only DoRA has such things.
+    pub(super) fn refresh(&mut self, decoder: &Decoder, par: Par) {
+        let Some(norms) = &mut self.norms else { return };
+        for ((norms, groups), at) in norms.iter_mut().zip(&self.groups).zip(&decoder.layout.layers) {
+            for ((norms, group), at) in norms.iter_mut().zip(groups).zip(&at.linears) {
+                if let (Some(norms), Some(group)) = (norms, group) {
+                    ops::dora_norms(group, &self.params, decoder.weight(at), norms, par);
+                }
+            }
+        }
     }
 
     /// Places for the chosen layers' adapters, all zero. `choose` is asked for every linear layer by its name.
     pub(super) fn layout(
         decoder: &Decoder,
-        rank: usize,
-        alpha: f32,
-        rank_stabilized: bool,
+        kind: Kind,
         mut choose: impl FnMut(&str) -> Option<Choice>,
     ) -> Self {
+        let Kind { rank, alpha, rank_stabilized, decomposed } = kind;
         let (mut modules, mut groups, mut total) = (Vec::new(), Vec::new(), 0);
         for (layer, at) in decoder.layout.layers.iter().enumerate() {
             let mut of_layer = [const { None }; 4];
@@ -111,7 +197,13 @@ impl Lora {
                     let scale =
                         if rank_stabilized { alpha / (rank as f32).sqrt() } else { alpha / rank as f32 };
                     let a = total + ranks * inputs;
-                    parts.push(LoraPart { out: columns.clone(), ranks: ranks..ranks + rank, scale, b: 0 });
+                    parts.push(LoraPart {
+                        out: columns.clone(),
+                        ranks: ranks..ranks + rank,
+                        scale,
+                        b: 0,
+                        magnitude: None,
+                    });
                     ranks += rank;
                     modules.push(LoraModule {
                         name,
@@ -125,9 +217,10 @@ impl Lora {
                         out: columns,
                         a,
                         b: 0,
+                        magnitude: None,
                     });
                 }
-                // The group's A's stand together (one product makes x A^T for all of them), the B's follow.
+                // The group's A's stand together (one product makes x A^T for all of them), the B's follow, then magnitudes.
                 let a = total;
                 total += ranks * inputs;
                 for (part, module) in parts.iter_mut().zip(&mut modules[first..]) {
@@ -135,13 +228,26 @@ impl Lora {
                     module.b = total;
                     total += module.rank * module.outputs;
                 }
+                for (part, module) in parts.iter_mut().zip(&mut modules[first..]).filter(|_| decomposed) {
+                    part.magnitude = Some(total);
+                    module.magnitude = Some(total);
+                    total += module.outputs;
+                }
                 if !parts.is_empty() {
                     of_layer[group] = Some(LoraGroup { inputs, rank: ranks, a, parts });
                 }
             }
             groups.push(of_layer);
         }
-        Self { rank, alpha, rank_stabilized, modules, params: vec![0.0; total], groups }
+        let norms = decomposed.then(|| {
+            let of = |group: usize, layer: usize| {
+                groups[layer][group]
+                    .is_some()
+                    .then(|| vec![0.0; decoder.layout.layers[layer].linears[group].outputs])
+            };
+            (0..groups.len()).map(|layer| std::array::from_fn(|group| of(group, layer))).collect()
+        });
+        Self { rank, alpha, rank_stabilized, modules, params: vec![0.0; total], groups, norms, start: None }
     }
 
     pub fn modules(&self) -> &[LoraModule] {
@@ -157,6 +263,7 @@ impl Lora {
         &self.params
     }
 
+    /// For tests, of adapters without magnitudes: the parameters, to be changed in place.
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.params
     }
@@ -167,24 +274,80 @@ impl Lora {
         (&self.params[module.a..module.a + a], &self.params[module.b..module.b + b])
     }
 
-    /// The decoder with the adapter folded into its weights, `W + scale B A`.
+    /// Magnitudes (outputs) of a module, with DoRA.
+    pub fn magnitudes(&self, module: &LoraModule) -> Option<&[f32]> {
+        module.magnitude.map(|m| &self.params[m..m + module.outputs])
+    }
+
+    /// Where `B` and the magnitudes stand among the parameters, one range a group: what LoRA+ gives another learning rate.
+    pub(super) fn spans_of_b(&self) -> Vec<std::ops::Range<usize>> {
+        let groups: Vec<&LoraGroup> = self.groups.iter().flatten().flatten().collect();
+        let ends = groups.iter().skip(1).map(|g| g.a).chain([self.params.len()]);
+        groups.iter().zip(ends).map(|(g, end)| g.a + g.rank * g.inputs..end).collect()
+    }
+
+    /// The decoder with the adapter folded into its weights: `W + scale B A`, with DoRA each row brought to its magnitude.
+    ///
+    /// # Errors
+    /// An adapter of another model.
     pub fn merge(&self, decoder: &Decoder) -> Result<Decoder, ModelError> {
         self.check(decoder)?;
         let mut merged = decoder.clone();
         for module in &self.modules {
             let at = decoder.layout.layers[module.layer].linears[module.group];
-            let (a, b) = self.matrices(module);
+            let of_module = |params| {
+                let (a, b): (usize, usize) = (module.rank * module.inputs, module.outputs * module.rank);
+                let params: &[f32] = params;
+                (&params[module.a..module.a + a], &params[module.b..module.b + b])
+            };
+            let mut terms = vec![(module.scale, of_module(&self.params))];
+            if let Some(start) = &self.start {
+                terms.push((-module.scale, of_module(&start.params)));
+            }
+            let gains = match (&self.norms, self.group(module.layer, module.group)) {
+                (Some(norms), Some(group)) => norms[module.layer][module.group]
+                    .as_ref()
+                    .map(|norms| ops::dora_gains(group, &self.params, norms)),
+                _ => None,
+            };
             for (row, out) in module.out.clone().enumerate() {
                 let weight = &mut merged.params[at.weight + out * at.inputs..][..at.inputs];
-                for r in 0..module.rank {
-                    let factor = module.scale * b[row * module.rank + r];
-                    for (w, a) in weight.iter_mut().zip(&a[r * at.inputs..]) {
-                        *w += factor * a;
+                for (scale, (a, b)) in &terms {
+                    for r in 0..module.rank {
+                        let factor = scale * b[row * module.rank + r];
+                        for (w, a) in weight.iter_mut().zip(&a[r * at.inputs..]) {
+                            *w += factor * a;
+                        }
                     }
+                }
+                if let Some(gains) = &gains {
+                    weight.iter_mut().for_each(|w| *w *= gains[out]);
                 }
             }
         }
         Ok(merged)
+    }
+
+    /// Goes on from a saved adapter of the same layers; false if it is another one, and nothing is changed then.
+    pub(super) fn restore(&mut self, saved: Self, decoder: &Decoder) -> bool {
+        match &mut self.start {
+            None if saved.modules == self.modules => self.params = saved.params,
+            Some(start) if saved.modules.len() == self.modules.len() => {
+                let alike = |(ours, theirs): (&LoraModule, &LoraModule)| {
+                    (&ours.name, 2 * ours.rank, ours.scale, ours.inputs, ours.outputs)
+                        == (&theirs.name, theirs.rank, theirs.scale, theirs.inputs, theirs.outputs)
+                };
+                if !self.modules.iter().zip(&saved.modules).all(alike) {
+                    return false;
+                }
+                for (module, from) in self.modules.iter().zip(&saved.modules) {
+                    pissa::split(module, saved.matrices(from), &mut self.params, &mut start.params);
+                }
+            }
+            _ => return false,
+        }
+        self.refresh(decoder, Par::SERIAL);
+        true
     }
 
     /// That the adapter was made for a decoder of this shape.
@@ -247,6 +410,45 @@ pub fn check_targets(layers: usize, targets: &Targets) -> Result<(), ModelError>
         "target `{target}` names no linear layer of this model; {near}use \"all-linear\", names such as {}, or full names with *, such as model.layers.*.self_attn.q_proj",
         projections().collect::<Vec<_>>().join(", ")
     )))
+}
+
+/// Values by names or patterns of layers, and which of them have named one.
+struct Patterns<'a, T> {
+    /// What they are called in a message.
+    what: &'static str,
+    entries: Vec<(&'a str, T, bool)>,
+}
+
+impl<'a, T: Copy> Patterns<'a, T> {
+    fn new(entries: Vec<(&'a str, T)>, what: &'static str) -> Self {
+        Self { what, entries: entries.into_iter().map(|(pattern, value)| (pattern, value, false)).collect() }
+    }
+
+    /// The value of the pattern that says most of the name: the one with the most characters beside stars, the first by name
+    /// among equals.
+    fn find(&mut self, name: &str) -> Option<T> {
+        let letters = |pattern: &str| pattern.chars().filter(|c| *c != '*').count();
+        let mut best: Option<(usize, T)> = None;
+        for (pattern, value, used) in self.entries.iter_mut().filter(|(pattern, ..)| matches(pattern, name)) {
+            *used = true;
+            if best.is_none_or(|(most, _)| letters(pattern) > most) {
+                best = Some((letters(pattern), *value));
+            }
+        }
+        best.map(|(_, value)| value)
+    }
+
+    fn all_used(&self) -> Result<(), ModelError> {
+        let Some((pattern, ..)) = self.entries.iter().find(|(.., used)| !used) else { return Ok(()) };
+        let last = pattern.rsplit('.').next().unwrap_or_default();
+        let near =
+            nearest(last, projections()).map_or(String::new(), |name| format!(" (did you mean `{name}`?)"));
+        Err(ModelError::Request(format!(
+            "{} `{pattern}` names no linear layer of this model{near}; use \"all-linear\", names such as {}, or full names with *, such as model.layers.*.self_attn.q_proj",
+            self.what,
+            projections().collect::<Vec<_>>().join(", ")
+        )))
+    }
 }
 
 /// PEFT's rule (the full name, or its end after a dot), and `*` for any characters of the full name or its end.

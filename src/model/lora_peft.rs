@@ -1,17 +1,21 @@
 //! Adapters as PEFT writes and reads them: `adapter_config.json` and `adapter_model.safetensors`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::decoder::Decoder;
-use super::lora::{Choice, Lora, LoraModule};
+use super::lora::{Choice, Kind, Lora, LoraModule};
 use super::weights::Weights;
-use super::{ModelError, files, write};
+use super::{ModelError, files, pissa, write};
+use crate::ops::Par;
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
+/// What PEFT puts after the names of modules for DoRA's magnitudes.
+const MAGNITUDE: &str = ".lora_magnitude_vector";
 /// What PEFT puts before the names of the base model's modules.
 const PREFIX: &str = "base_model.model.";
 
@@ -19,7 +23,7 @@ impl Lora {
     /// Reads a PEFT adapter for `decoder`.
     ///
     /// # Errors
-    /// A file that is missing or damaged; a kind of adapter that is not supported (DoRA, trained biases or whole modules);
+    /// A file that is missing or damaged; a kind of adapter that is not supported (trained biases or whole modules);
     /// a tensor that is missing, of another shape, or of a layer that the decoder does not have.
     pub fn load_peft(dir: &Path, decoder: &Decoder) -> Result<Self, ModelError> {
         let file = dir.join(CONFIG);
@@ -39,11 +43,16 @@ impl Lora {
         // The tensors say which layers have adapters; the configuration only says which names to look at.
         let mut found = BTreeSet::new();
         for name in weights.names() {
+            let suffixes: &[&str] = if config.decomposed {
+                &[".lora_A.weight", ".lora_B.weight", MAGNITUDE]
+            } else {
+                &[".lora_A.weight", ".lora_B.weight"]
+            };
             let module = name
                 .strip_prefix(PREFIX)
-                .and_then(|n| n.strip_suffix(".lora_A.weight").or_else(|| n.strip_suffix(".lora_B.weight")));
+                .and_then(|n| suffixes.iter().find_map(|suffix| n.strip_suffix(suffix)));
             let Some(module) = module else {
-                let message = "is not a LoRA matrix of a linear layer; only base_model.model.NAME.lora_A.weight and lora_B.weight are supported";
+                let message = "is not a LoRA matrix of a linear layer; only base_model.model.NAME.lora_A.weight and lora_B.weight are supported, and lora_magnitude_vector with use_dora";
                 return Err(ModelError::tensor(&tensors, name, message));
             };
             found.insert(module.to_owned());
@@ -53,7 +62,7 @@ impl Lora {
         }
         let mut left = found.clone();
         let mut lacking = None;
-        let mut lora = Self::layout(decoder, config.rank, config.alpha, config.rank_stabilized, |name| {
+        let mut lora = Self::layout(decoder, config.kind(), |name| {
             if left.remove(name) {
                 let of = |pattern: &[(String, f64)]| {
                     pattern.iter().find(|(key, _)| ends_with(name, key)).map(|(_, v)| *v)
@@ -94,38 +103,69 @@ impl Lora {
                 }
                 weights.read_f32(&name, &shape, &mut lora.params[range])?;
             }
+            if let Some(m) = module.magnitude {
+                let name = format!("{PREFIX}{}{MAGNITUDE}", module.name);
+                weights.read_f32(&name, &[module.outputs], &mut lora.params[m..m + module.outputs])?;
+            }
         }
+        lora.refresh(decoder, Par::SERIAL);
         Ok(lora)
     }
 
-    /// Writes the adapter into `dir`, which is made if it is not there; `base` is the base model's name or path.
+    /// Writes the adapter into `dir`, which is made if it is not there; `base` is the base model's name or path. One that
+    /// started by PiSSA is written as a plain LoRA of twice the rank, for the untouched base.
     pub fn save_peft(&self, dir: &Path, base: Option<&str>) -> Result<(), ModelError> {
         std::fs::create_dir_all(dir).map_err(|e| ModelError::io(dir, e))?;
-        let mut names: Vec<(String, [usize; 2], &[f32])> = Vec::new();
+        let mut matrices: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = Vec::new();
         for module in &self.modules {
-            let (a, b) = self.matrices(module);
-            names.push((tensor(&module.name, 'A'), [module.rank, module.inputs], a));
-            names.push((tensor(&module.name, 'B'), [module.outputs, module.rank], b));
+            let ((a, b), rank) = match &self.start {
+                Some(start) => {
+                    let (a, b) = pissa::join(module, &self.params, &start.params);
+                    ((a.into(), b.into()), 2 * module.rank)
+                }
+                None => {
+                    let (a, b) = self.matrices(module);
+                    ((a.into(), b.into()), module.rank)
+                }
+            };
+            matrices.push((tensor(&module.name, 'A'), vec![rank, module.inputs], a));
+            matrices.push((tensor(&module.name, 'B'), vec![module.outputs, rank], b));
+            if let Some(m) = self.magnitudes(module) {
+                matrices.push((
+                    format!("{PREFIX}{}{MAGNITUDE}", module.name),
+                    vec![module.outputs],
+                    m.into(),
+                ));
+            }
         }
-        let tensors: Vec<_> = names.iter().map(|(n, s, v)| (n.as_str(), s.as_slice(), *v)).collect();
+        let tensors: Vec<_> =
+            matrices.iter().map(|(n, s, v)| (n.as_str(), s.as_slice(), v.as_ref())).collect();
         write::safetensors(&dir.join(TENSORS), &tensors, &[("format", "pt")])?;
         write::json(&dir.join(CONFIG), &self.config(base))
     }
 
     fn config(&self, base: Option<&str>) -> Value {
-        let differing = |value: fn(&LoraModule) -> Value, usual: &Value| -> Map<String, Value> {
+        let differing = |value: &dyn Fn(&LoraModule) -> Value, usual: &Value| -> Map<String, Value> {
             let pairs = self.modules.iter().map(|m| (m.name.clone(), value(m)));
             pairs.filter(|(_, v)| v != usual).collect()
         };
+        // With twice the rank, the alpha that leaves the scale as it is.
+        let (ranks, alphas) = match &self.start {
+            None => (1, 1.0),
+            Some(_) if self.rank_stabilized => (2, std::f32::consts::SQRT_2),
+            Some(_) => (2, 2.0),
+        };
+        let rank = |rank: usize| json!(rank * ranks);
+        let alpha = |alpha: f32| number(alpha * alphas);
         json!({
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": base,
             "inference_mode": true,
-            "r": self.rank,
-            "lora_alpha": number(self.alpha),
-            "rank_pattern": differing(|m| json!(m.rank), &json!(self.rank)),
-            "alpha_pattern": differing(|m| number(m.alpha), &number(self.alpha)),
+            "r": rank(self.rank),
+            "lora_alpha": alpha(self.alpha),
+            "rank_pattern": differing(&|m| rank(m.rank), &rank(self.rank)),
+            "alpha_pattern": differing(&|m| alpha(m.alpha), &alpha(self.alpha)),
             "use_rslora": self.rank_stabilized,
             "target_modules": self.target_modules(),
             "lora_dropout": 0.0,
@@ -135,7 +175,7 @@ impl Lora {
             "modules_to_save": null,
             "layers_to_transform": null,
             "layers_pattern": null,
-            "use_dora": false,
+            "use_dora": self.norms.is_some(),
         })
     }
 
@@ -174,6 +214,7 @@ struct PeftConfig {
     rank: usize,
     alpha: f32,
     rank_stabilized: bool,
+    decomposed: bool,
     /// In the file's order: the first that fits counts.
     rank_pattern: Vec<(String, f64)>,
     alpha_pattern: Vec<(String, f64)>,
@@ -182,6 +223,11 @@ struct PeftConfig {
 }
 
 impl PeftConfig {
+    fn kind(&self) -> Kind {
+        let Self { rank, alpha, rank_stabilized, decomposed, .. } = *self;
+        Kind { rank, alpha, rank_stabilized, decomposed }
+    }
+
     fn parse(map: &Map<String, Value>, file: &Path) -> Result<Self, ModelError> {
         refuse_unsupported(map, file)?;
         let number = |key: &str, or: f64| match map.get(key) {
@@ -231,10 +277,12 @@ impl PeftConfig {
             }
             _ => Vec::new(),
         };
+        let flag = |key: &str| map.get(key).and_then(Value::as_bool).unwrap_or(false);
         Ok(Self {
             rank: rank as usize,
             alpha: number("lora_alpha", 8.0)? as f32,
-            rank_stabilized: map.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+            rank_stabilized: flag("use_rslora"),
+            decomposed: flag("use_dora"),
             rank_pattern,
             alpha_pattern: pattern("alpha_pattern")?,
             targets,
@@ -251,7 +299,7 @@ fn refuse_unsupported(map: &Map<String, Value>, file: &Path) -> Result<(), Model
     if bias != "none" {
         return Err(ModelError::key(file, "bias", format!("{bias} is not supported; supported: none")));
     }
-    for key in ["use_dora", "fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora"] {
+    for key in ["fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora"] {
         if map.get(key).is_some_and(|v| !matches!(v, Value::Null | Value::Bool(false))) {
             return Err(ModelError::key(
                 file,

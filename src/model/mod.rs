@@ -15,6 +15,7 @@ pub mod lora;
 mod lora_peft;
 #[cfg(test)]
 mod oracle;
+mod pissa;
 pub mod sampling;
 pub mod tokenizer;
 pub mod trainable;

@@ -3,14 +3,16 @@
 //! Several of candle's fused operations drop gradients silently; only basic arithmetic, `matmul`, `softmax`, `silu` and
 //! `cross_entropy` are used.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 
 use super::config::{Arch, ModelConfig, RopeScaling};
 use super::decoder::Decoder;
-use super::lora::Lora;
-use super::trainable::Sequence;
+use super::lora::{GROUPS, Lora};
+use super::trainable::{Sequence, dropout_keys};
+use crate::ops::Dropout;
 
 /// A small decoder of each architecture, with what makes it differ: GQA, heads wider than hidden/heads, biases, q and k norm,
 /// sliding window, tied embeddings, RoPE scaling.
@@ -62,6 +64,10 @@ pub struct Oracle {
     tensors: BTreeMap<String, Tensor>,
     vars: Vec<(String, Var)>,
     scales: BTreeMap<String, f64>,
+    /// Rate and seed of dropout on the adapters' inputs.
+    pub dropout: Option<(f32, u64)>,
+    /// Of the row in work.
+    keys: RefCell<Vec<u64>>,
 }
 
 impl Oracle {
@@ -73,6 +79,8 @@ impl Oracle {
             tensors: BTreeMap::new(),
             vars: Vec::new(),
             scales: BTreeMap::new(),
+            dropout: None,
+            keys: RefCell::default(),
         };
         for p in decoder.tensors() {
             oracle.add(&p.name, &decoder.values()[p.range()], &p.shape, lora.is_none())?;
@@ -82,6 +90,31 @@ impl Oracle {
                 let (a, b) = lora.matrices(module);
                 oracle.add(&format!("{}.lora_A", module.name), a, &[module.rank, module.inputs], true)?;
                 oracle.add(&format!("{}.lora_B", module.name), b, &[module.outputs, module.rank], true)?;
+                if let Some(m) = lora.magnitudes(module) {
+                    oracle.add(
+                        &format!("{}.lora_magnitude_vector", module.name),
+                        m,
+                        &[module.outputs],
+                        true,
+                    )?;
+                }
+                if let Some(start) = &lora.start {
+                    let mut before = lora.clone();
+                    before.params.clone_from(&start.params);
+                    let (a, b) = before.matrices(module);
+                    oracle.add(
+                        &format!("{}.start_A", module.name),
+                        a,
+                        &[module.rank, module.inputs],
+                        false,
+                    )?;
+                    oracle.add(
+                        &format!("{}.start_B", module.name),
+                        b,
+                        &[module.outputs, module.rank],
+                        false,
+                    )?;
+                }
                 oracle.scales.insert(module.name.clone(), f64::from(module.scale));
             }
         }
@@ -100,15 +133,40 @@ impl Oracle {
     }
 
     fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        let mut y = x.matmul(&self.tensors[&format!("{name}.weight")].t()?)?;
+        let weight = &self.tensors[&format!("{name}.weight")];
+        let mut y = x.matmul(&weight.t()?)?;
+        if let Some(scale) = self.scales.get(name) {
+            let get = |what: &str| self.tensors.get(&format!("{name}.{what}"));
+            let for_a = self.drop(x, name)?;
+            let product = |a: &Tensor, b: &Tensor| for_a.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale;
+            let (a, b) = (&self.tensors[&format!("{name}.lora_A")], &self.tensors[&format!("{name}.lora_B")]);
+            y = (y + product(a, b)?)?;
+            if let (Some(a), Some(b)) = (get("start_A"), get("start_B")) {
+                y = (y - product(a, b)?)?;
+            }
+            if let Some(m) = get("lora_magnitude_vector") {
+                // A constant in the gradient.
+                let adapted = (weight + (b.matmul(a)? * *scale)?)?.detach();
+                let norms = adapted.sqr()?.sum_keepdim(1)?.sqrt()?.t()?;
+                y = y.broadcast_mul(&m.unsqueeze(0)?.div(&norms)?)?;
+            }
+        }
         if let Some(bias) = self.tensors.get(&format!("{name}.bias")) {
             y = y.broadcast_add(bias)?;
         }
-        if let Some(scale) = self.scales.get(name) {
-            let (a, b) = (&self.tensors[&format!("{name}.lora_A")], &self.tensors[&format!("{name}.lora_B")]);
-            y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?)?;
-        }
         Ok(y)
+    }
+
+    fn drop(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        let Some((rate, _)) = self.dropout else { return Ok(x.clone()) };
+        let rest = name.strip_prefix("model.layers.").unwrap();
+        let (layer, layer_name) = rest.split_once('.').unwrap();
+        let group = GROUPS.iter().position(|names| names.contains(&layer_name)).unwrap();
+        let keys = self.keys.borrow();
+        let mask = Dropout { keys: &keys, layer: layer.parse::<u64>().unwrap() * 4 + group as u64, rate };
+        let (n, columns) = x.dims2()?;
+        let factors = (0..n * columns).map(|i| f64::from(mask.factor(i / columns, i % columns)));
+        x * Tensor::from_vec(factors.collect::<Vec<f64>>(), (n, columns), &Device::Cpu)?
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
@@ -153,6 +211,9 @@ impl Oracle {
 
     /// Logits after every token (tokens x vocab).
     pub fn logits(&self, tokens: &[u32]) -> Result<Tensor> {
+        if let Some((_, seed)) = self.dropout {
+            *self.keys.borrow_mut() = dropout_keys(seed, tokens).take(tokens.len()).collect();
+        }
         let embedding = &self.tensors["model.embed_tokens.weight"];
         let mut x = embedding.index_select(&Tensor::new(tokens, &Device::Cpu)?, 0)?;
         for layer in 0..self.config.layers {

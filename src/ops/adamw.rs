@@ -22,6 +22,19 @@ impl Default for AdamW {
     }
 }
 
+impl AdamW {
+    /// Of step `t` (from 1): what a weight keeps under decay, the rate with the first moment's correction, the root of the
+    /// second's.
+    pub fn factors(&self, t: u64) -> [f32; 3] {
+        let power = |beta: f32| 1.0 - f64::from(beta).powf(t as f64);
+        [
+            1.0 - self.lr * self.weight_decay,
+            (f64::from(self.lr) / power(self.beta1)) as f32,
+            (1.0 / power(self.beta2).sqrt()) as f32,
+        ]
+    }
+}
+
 /// Factors of one step that are the same for all elements.
 #[derive(Clone, Copy)]
 struct Factors {
@@ -46,13 +59,13 @@ pub fn adamw(
     par: Par,
 ) {
     assert!(g.len() == w.len() && m.len() == w.len() && v.len() == w.len());
-    let power = |beta: f32| 1.0 - f64::from(beta).powf(t as f64);
+    let [keep, rate, root_correction] = settings.factors(t);
     let factors = Factors {
-        keep: 1.0 - settings.lr * settings.weight_decay,
+        keep,
         beta1: settings.beta1,
         beta2: settings.beta2,
-        rate: (f64::from(settings.lr) / power(settings.beta1)) as f32,
-        root_correction: (1.0 / power(settings.beta2).sqrt()) as f32,
+        rate,
+        root_correction,
         epsilon: settings.epsilon,
         grad_scale,
     };

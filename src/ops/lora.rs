@@ -19,6 +19,8 @@ pub struct LoraPart {
     pub ranks: Range<usize>,
     pub scale: f32,
     pub b: usize,
+    /// Offset of DoRA's magnitudes (one for each output), where the adapter is one.
+    pub magnitude: Option<usize>,
 }
 
 /// The adapters of one group; `a` is the offset of the stacked `A (rank x inputs)` in the adapter's parameters.
@@ -32,13 +34,13 @@ pub struct LoraGroup {
 }
 
 impl LoraGroup {
-    fn a<'a>(&self, params: &'a [f32]) -> Mat<'a> {
+    pub(super) fn a<'a>(&self, params: &'a [f32]) -> Mat<'a> {
         Mat::new(&params[self.a..], self.rank, self.inputs)
     }
 }
 
 impl LoraPart {
-    fn b<'a>(&self, params: &'a [f32]) -> Mat<'a> {
+    pub(super) fn b<'a>(&self, params: &'a [f32]) -> Mat<'a> {
         Mat::new(&params[self.b..], self.out.len(), self.ranks.len())
     }
 }

@@ -80,6 +80,12 @@ impl<'a> Mat<'a> {
         self.t().rows(range).t()
     }
 
+    pub fn at(&self, i: usize, j: usize) -> f32 {
+        assert!(i < self.rows && j < self.cols);
+        // SAFETY: the view's constructor checked that its elements lie in the borrowed buffer; no `MatMut` names this one.
+        unsafe { *self.ptr.add(i * self.row_stride + j * self.col_stride) }
+    }
+
     /// Row `i` as a slice; the columns must be contiguous.
     pub fn row(&self, i: usize) -> &'a [f32] {
         assert!(i < self.rows && (self.col_stride == 1 || self.cols <= 1));

@@ -11,6 +11,8 @@ mod adamw;
 mod attention;
 mod cross_entropy;
 pub mod cuda;
+mod dora;
+mod dropout;
 mod embedding;
 mod grad_norm;
 mod lora;
@@ -20,6 +22,7 @@ mod par;
 mod rms_norm;
 mod rope;
 pub(crate) mod simd;
+mod svd;
 mod swiglu;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,8 @@ pub use attention::{AttentionShape, attention, attention_backward, attention_cac
 pub use cross_entropy::{
     CHUNK as CROSS_ENTROPY_ROWS, cross_entropy, linear_cross_entropy, linear_cross_entropy_backward,
 };
+pub use dora::{dora_backward, dora_forward, dora_gains, dora_norms};
+pub use dropout::{Dropout, dropout, dropout_backward, mix};
 pub use embedding::{embedding, embedding_backward};
 pub use grad_norm::squared_norm;
 pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_down, lora_forward};
@@ -41,5 +46,6 @@ pub use rms_norm::{
     rms_norm_weight_backward,
 };
 pub use rope::{Rope, RopeTable, rotate};
+pub use svd::{Components, principal_components};
 pub use swiglu::{swiglu, swiglu_backward};
 pub use weight::{Weight, linear, linear_backward_x};

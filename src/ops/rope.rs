@@ -32,6 +32,11 @@ impl RopeTable {
         self.positions = self.positions.max(positions);
     }
 
+    /// All rows, one after another.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     fn row(&self, position: usize, dim: usize) -> &[f32] {
         &self.values[position * dim..(position + 1) * dim]
     }

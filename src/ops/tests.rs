@@ -222,8 +222,8 @@ fn lora_agrees_with_autograd_where_a_layer_of_the_group_has_none() {
         rank: 5,
         a: 2,
         parts: vec![
-            LoraPart { out: 0..4, ranks: 0..2, scale: 0.5, b: 2 + 35 },
-            LoraPart { out: 10..13, ranks: 2..5, scale: 2.0, b: 2 + 35 + 8 },
+            LoraPart { out: 0..4, ranks: 0..2, scale: 0.5, b: 2 + 35, magnitude: None },
+            LoraPart { out: 10..13, ranks: 2..5, scale: 2.0, b: 2 + 35 + 8, magnitude: None },
         ],
     };
     let params = noise(2 + 35 + 8 + 9, 11, 1.0);
@@ -347,4 +347,112 @@ fn the_squared_norm_is_exact_over_many_elements() {
     let g = vec![0.1_f32; 1_000_003];
     let wanted = f64::from(0.1_f32).powi(2) * 1_000_003.0;
     assert!((squared_norm(&g) / wanted - 1.0).abs() < 1e-6);
+}
+
+/// DoRA's output in f64 with norms of their own, taken for constants.
+fn plain_dora(
+    x: &[f64],
+    w: &[f64],
+    a: &[f64],
+    b: &[f64],
+    m: &[f64],
+    norms: &[f64],
+    [n, inputs, outputs, rank]: [usize; 4],
+    scale: f64,
+) -> Vec<f64> {
+    let mut y = Vec::new();
+    for t in 0..n {
+        for j in 0..outputs {
+            let weight = |i: usize| {
+                w[j * inputs + i]
+                    + scale * (0..rank).map(|r| b[j * rank + r] * a[r * inputs + i]).sum::<f64>()
+            };
+            let v: f64 = (0..inputs).map(|i| x[t * inputs + i] * weight(i)).sum();
+            y.push(m[j] / norms[j] * v);
+        }
+    }
+    y
+}
+
+#[test]
+fn dora_agrees_with_finite_differences_in_f64() {
+    let (n, inputs, outputs, rank, scale) = (70, 9, 40, 3, 0.7_f32);
+    let sizes = [n, inputs, outputs, rank];
+    // Parameters: A, B, m; a column of the group's output before them has no adapter.
+    let (b_at, m_at) = (rank * inputs, rank * (inputs + outputs));
+    let part = LoraPart { out: 1..outputs + 1, ranks: 0..rank, scale, b: b_at, magnitude: Some(m_at) };
+    let group = LoraGroup { inputs, rank, a: 0, parts: vec![part] };
+    let params = noise(m_at + outputs, 21, 1.0);
+    let (x, w) = (noise(n * inputs, 22, 1.0), noise((outputs + 1) * inputs, 23, 1.0));
+    let dy = noise(n * (outputs + 1), 24, 1.0);
+
+    let weight = Weight::F32(Mat::new(&w, outputs + 1, inputs));
+    let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    let (x64, w64, p64) = (wide(&x), wide(&w[inputs..]), wide(&params));
+    let norms64: Vec<f64> = (0..outputs)
+        .map(|j| {
+            let row = (0..inputs).map(|i| {
+                let low: f64 = (0..rank).map(|r| p64[b_at + j * rank + r] * p64[r * inputs + i]).sum();
+                w64[j * inputs + i] + f64::from(scale) * low
+            });
+            row.map(|v| v * v).sum::<f64>().sqrt()
+        })
+        .collect();
+    let output = |x: &[f64], p: &[f64]| {
+        plain_dora(x, &w64, &p[..b_at], &p[b_at..m_at], &p[m_at..], &norms64, sizes, f64::from(scale))
+    };
+    let objective = |x: &[f64], p: &[f64]| -> f64 {
+        let dy = dy.chunks(outputs + 1).flat_map(|row| &row[1..]);
+        output(x, p).iter().zip(dy).map(|(y, dy)| y * f64::from(*dy)).sum()
+    };
+    // The output is linear in x, m and in A and B each: differences are exact but for rounding.
+    let differences = |at: &dyn Fn(usize, f64) -> f64, len: usize| -> Vec<f64> {
+        (0..len).map(|i| (at(i, 0.5) - at(i, -0.5)) / 1.0).collect()
+    };
+    let moved = |values: &[f64], i: usize, by: f64| {
+        let mut values = values.to_vec();
+        values[i] += by;
+        values
+    };
+
+    for par in [Par::SERIAL, Par::threads(3)] {
+        let mut norms = vec![-1.0; outputs + 1];
+        dora_norms(&group, &params, weight, &mut norms, par);
+        assert_eq!(norms[0], -1.0, "a layer without an adapter has no norm");
+        assert_close(&norms[1..], &norms64, "norms");
+        let gains = dora_gains(&group, &params, &norms);
+        assert_eq!(gains[0], 1.0);
+
+        let (mut u, mut v) = (vec![0.0; n * rank], vec![0.0; n * (outputs + 1)]);
+        let mut y = vec![f32::NAN; n * (outputs + 1)];
+        let x_mat = Mat::new(&x, n, inputs);
+        linear(MatMut::new(&mut v, n, outputs + 1), Write::Set, x_mat, weight, par);
+        let (u_mat, v_mat) = (MatMut::new(&mut u, n, rank), MatMut::new(&mut v, n, outputs + 1));
+        lora_forward(&group, &params, x_mat, u_mat, v_mat, par);
+        let v_mat = Mat::new(&v, n, outputs + 1);
+        dora_forward(&gains, v_mat, MatMut::new(&mut y, n, outputs + 1), Write::Set, par);
+        let found: Vec<f32> = y.chunks(outputs + 1).flat_map(|row| &row[1..]).copied().collect();
+        assert_close(&found, &output(&x64, &p64), "y");
+        dora_forward(&gains, v_mat, MatMut::new(&mut y, n, outputs + 1), Write::Add, par);
+        assert!((y[1] - 2.0 * found[0]).abs() < 1e-5);
+
+        let mut grad = vec![0.0; params.len()];
+        let (mut c, mut dx) = (vec![0.0; n * rank], vec![0.0; n * inputs]);
+        let dy_mat = Mat::new(&dy, n, outputs + 1);
+        dora_backward(&group, &gains, &norms, &mut grad, dy_mat, MatMut::new(&mut v, n, outputs + 1), par);
+        let d = Mat::new(&v, n, outputs + 1);
+        // The column without an adapter is another layer's: its part of dx is taken off again.
+        linear_backward_x(MatMut::new(&mut dx, n, inputs), d, weight, par);
+        let others = Mat::new(&w, 1, inputs);
+        matmul(MatMut::new(&mut dx, n, inputs), Write::Add, -1.0, dy_mat.cols(0..1), others, par);
+        let c_mat = MatMut::new(&mut c, n, rank);
+        lora_backward_x(&group, &params, d, c_mat, Some(MatMut::new(&mut dx, n, inputs)), par);
+        let (u, c) = (Mat::new(&u, n, rank), Mat::new(&c, n, rank));
+        lora_backward_weights(&group, &mut grad, d, x_mat, u, c, par);
+        assert_close(&dx, &differences(&|i, by| objective(&moved(&x64, i, by), &p64), x.len()), "dx");
+        let of_params = differences(&|i, by| objective(&x64, &moved(&p64, i, by)), params.len());
+        for (what, range) in [("dA", 0..b_at), ("dB", b_at..m_at), ("dm", m_at..params.len())] {
+            assert_close(&grad[range.clone()], &of_params[range], what);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The weight of a linear layer as it stands in memory, and the two products that a pass makes with it.
 
+use std::ops::Range;
+
 use super::mat::{Mat, MatMut};
 use super::matmul::{Write, matmul};
 use super::par::Par;
@@ -11,15 +13,10 @@ pub enum Weight<'a> {
 }
 
 impl Weight<'_> {
-    pub fn outputs(&self) -> usize {
+    /// Writes some rows (rows x inputs) in f32 to `into`.
+    pub fn read_rows(&self, rows: Range<usize>, mut into: MatMut<'_>) {
         match self {
-            Self::F32(weight) => weight.n_rows(),
-        }
-    }
-
-    pub fn inputs(&self) -> usize {
-        match self {
-            Self::F32(weight) => weight.n_cols(),
+            Self::F32(weight) => into.copy_from(weight.rows(rows)),
         }
     }
 }

@@ -367,9 +367,17 @@ mod tests {
             candidate: None,
             settings: Vec::new(),
             past: None,
+            from: None,
             rows: Vec::new(),
         };
-        RunInputs { dir: dir.to_owned(), spec, rows, resume_from: None, outcomes: Vec::new() }
+        RunInputs {
+            dir: dir.to_owned(),
+            spec,
+            rows,
+            resume_from: None,
+            outcomes: Vec::new(),
+            history: Vec::new(),
+        }
     }
 
     fn build(rows: Vec<RunRow>, settings: &StrataSettings, threads: usize) -> StrataArtifact {

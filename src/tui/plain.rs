@@ -118,7 +118,7 @@ impl Plain {
                 line.extend(metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
                 Some(line)
             }
-            EventBody::Sample { step, row, output, gold, correct } => {
+            EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let verdict = match correct {
                     Some(true) => "right",
                     Some(false) => "wrong",
@@ -130,6 +130,15 @@ impl Plain {
             EventBody::Preflight(preflight) => Some(format!("{run} {}", preflight.line())),
             EventBody::Log { message } => Some(format!("{run}: {message}")),
             EventBody::Warning { message } => Some(format!("{run} warning: {message}")),
+            EventBody::Change { step, change } => Some(format!("{run} step {step}: {change}")),
+            EventBody::Finding { step, holds, finding } => Some(if holds {
+                format!(
+                    "{run} doctor at step {step}: {}: {}; {}",
+                    finding.rule, finding.evidence, finding.advice
+                )
+            } else {
+                format!("{run} doctor at step {step}: no longer {}", finding.rule)
+            }),
             EventBody::Checkpoint { step, best, .. } => Some(format!(
                 "{run} checkpoint at step {step}{}",
                 if best { ", the best so far" } else { "" }

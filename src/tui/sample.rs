@@ -157,6 +157,8 @@ pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {
         ended_ms: state.is_final().then_some(NOW_MS - 300_000),
         ran_ms: 290_000,
         told_ms: NOW_MS - 300_000,
+        from: None,
+        findings: Vec::new(),
         settings: vec![
             ("tuning.train.rank".into(), "16".into()),
             ("tuning.train.learning_rate".into(), "2e-4".into()),
@@ -209,8 +211,11 @@ pub fn step(seq: u64, step: u64, total: u64) -> Event {
         grad_norm: 0.5 + noise(step + 9) * 0.6,
         tokens: 3_400,
         trained_tokens: 48,
+        padding: 0,
         ms: 155.0 + noise(step + 5) * 20.0,
+        wait_ms: 0.2,
         rows: (0..8).map(|i| format!("{:05}", (step * 8 + i) % 3396)).collect(),
+        losses: (0..8).map(|i| (loss(step) * (0.3 + 1.4 * noise(step * 8 + i))) as f32).collect(),
     };
     Event { seq, t_ms: NOW_MS - 200_000 + step * 150, body }
 }
@@ -250,6 +255,7 @@ pub fn training(until: u64, total: u64) -> Vec<Event> {
                         output: if right { (*gold).into() } else { TEAMS[(k + 1) % 5].into() },
                         gold: Some((*gold).into()),
                         correct: Some(right),
+                        ended: Some(true),
                     },
                 );
             }
@@ -383,6 +389,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Control { .. }
+        | Request::Steer { .. }
         | Request::Decide { .. }
         | Request::Undo
         | Request::Repair

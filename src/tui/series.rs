@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Progress, RunState};
+use crate::domain::steer::Change;
 
 /// One optimizer step on the curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +56,8 @@ pub struct RunSeries {
     /// By row: its gold, and what was said on it, oldest first.
     pub samples: BTreeMap<String, (Option<String>, Vec<SamplePoint>)>,
     pub checkpoints: Vec<(u64, bool)>,
+    /// What was changed in mid-run, and the first step with it.
+    pub changes: Vec<(u64, Change)>,
     pub log: Vec<(u64, Tone, String)>,
     pub state: Option<RunState>,
     pub progress: Option<Progress>,
@@ -108,6 +111,9 @@ impl RunSeries {
                 trained_tokens,
                 ms,
                 rows: _,
+                padding: _,
+                wait_ms: _,
+                losses: _,
             } => {
                 // A resumed run takes some steps again, from its checkpoint on: the new ones replace the old.
                 self.rewind(step);
@@ -128,13 +134,28 @@ impl RunSeries {
                 self.evals.retain(|e| e.step < step);
                 self.evals.push(EvalPoint { step, loss, metrics });
             }
-            EventBody::Sample { step, row, output, gold, correct } => {
+            EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let (known, said) = self.samples.entry(row).or_default();
                 *known = gold.or(known.take());
                 said.retain(|s| s.step < step);
                 said.push(SamplePoint { step, output, correct });
             }
             EventBody::Preflight(preflight) => self.say(t_ms, Tone::Plain, preflight.line()),
+            EventBody::Change { step, change } => {
+                // A resumed run does not tell again of a change that it makes again.
+                if !self.changes.contains(&(step, change.clone())) {
+                    self.say(t_ms, Tone::Plain, format!("step {step}: {change}"));
+                    self.changes.push((step, change));
+                }
+            }
+            EventBody::Finding { step, holds, finding } => {
+                let (tone, text) = if holds {
+                    (Tone::Warning, format!("doctor, step {step}: {}: {}", finding.rule, finding.evidence))
+                } else {
+                    (Tone::Plain, format!("doctor, step {step}: no longer {}", finding.rule))
+                };
+                self.say(t_ms, tone, text);
+            }
             EventBody::Log { message } => self.say(t_ms, Tone::Plain, message),
             EventBody::Warning { message } => self.say(t_ms, Tone::Warning, message),
             EventBody::Checkpoint { step, path: _, best } => {
@@ -157,10 +178,6 @@ impl RunSeries {
                 said.retain(|s| s.step < step);
             }
         }
-    }
-
-    pub fn loss(&self) -> Vec<(f64, f64)> {
-        self.steps.iter().map(|s| (s.step as f64, s.loss)).collect()
     }
 
     /// The step at or before `step`.
@@ -187,36 +204,22 @@ impl RunSeries {
         Some((mean * self.total.saturating_sub(step) as f64) as u64)
     }
 
-    /// What stands out, in words: made from the figures themselves.
-    pub fn findings(&self) -> Vec<(Tone, String)> {
-        let mut found = Vec::new();
-        if let Some(bad) = self.steps.iter().rev().take(50).find(|s| !s.loss.is_finite()) {
-            found.push((
-                Tone::Warning,
-                format!("the loss of step {} is no number: lower the learning rate", bad.step),
-            ));
-        }
+    /// What goes well, in words. What does not is the doctor's to say.
+    pub fn going_well(&self) -> Vec<String> {
+        let mut well = Vec::new();
         let losses: Vec<f64> = self.evals.iter().filter_map(|e| e.loss).collect();
-        if let Some((best, _)) = losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)) {
-            let since = losses.len() - 1 - best;
-            if since >= 3 {
-                found
-                    .push((Tone::Warning, format!("no better eval for {since} evaluations: stop and keep?")));
-            } else if losses.len() >= 2 && since == 0 {
-                found.push((Tone::Plain, "eval follows: the last one is the best".to_owned()));
-            }
+        let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        if losses.len() >= 2 && losses.last() == Some(&best) {
+            well.push("eval follows: the last one is the best".to_owned());
         }
         let n = self.steps.len();
         if n >= 20 {
             let mean = |s: &[StepPoint]| s.iter().map(|s| s.loss).sum::<f64>() / s.len() as f64;
-            let (head, tail) = (mean(&self.steps[..n / 4]), mean(&self.steps[n - n / 4..]));
-            if tail < head {
-                found.push((Tone::Plain, "the loss falls".to_owned()));
-            } else {
-                found.push((Tone::Warning, "the loss does not fall".to_owned()));
+            if mean(&self.steps[n - n / 4..]) < mean(&self.steps[..n / 4]) {
+                well.push("the loss falls".to_owned());
             }
         }
-        found
+        well
     }
 }
 
@@ -234,8 +237,11 @@ mod tests {
             grad_norm: 1.0,
             tokens: 500,
             trained_tokens: 50,
+            padding: 0,
             ms: 100.0,
+            wait_ms: 0.0,
             rows: vec![],
+            losses: vec![],
         };
         Event { seq, t_ms: 0, body }
     }
@@ -275,17 +281,37 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_evaluation_is_pointed_out() {
-        let mut s = RunSeries::default();
+    fn an_evaluation_that_is_the_best_goes_well_and_another_does_not() {
         let eval = |(i, loss): (usize, &f64)| Event {
             seq: i as u64 + 1,
             t_ms: 0,
             body: EventBody::Eval { step: i as u64, loss: Some(*loss), metrics: BTreeMap::new() },
         };
-        s.push([1.0, 0.5, 0.6, 0.7, 0.8].iter().enumerate().map(eval).collect());
-        assert!(
-            s.findings().iter().any(|(tone, text)| *tone == Tone::Warning && text.contains("3 evaluations"))
-        );
+        let mut s = RunSeries::default();
+        s.push([1.0, 0.5].iter().enumerate().map(eval).collect());
+        assert_eq!(s.going_well(), ["eval follows: the last one is the best"]);
+        s.push([1.0, 0.5, 0.6].iter().enumerate().map(eval).collect());
+        assert_eq!(s.going_well(), [""; 0]);
+    }
+
+    #[test]
+    fn a_change_is_kept_once_also_when_its_step_is_taken_again() {
+        let change = |seq| Event {
+            seq,
+            t_ms: 0,
+            body: EventBody::Change { step: 3, change: Change::LearningRate(1e-4) },
+        };
+        let mut s = RunSeries::default();
+        s.push(vec![
+            step(1, 1, 1.0),
+            step(2, 2, 1.0),
+            change(3),
+            step(4, 3, 1.0),
+            step(5, 2, 1.0),
+            step(6, 3, 1.0),
+        ]);
+        assert_eq!(s.changes, [(3, Change::LearningRate(1e-4))]);
+        assert_eq!(s.steps.len(), 3);
     }
 
     #[test]

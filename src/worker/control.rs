@@ -1,6 +1,7 @@
 //! Requests to a running worker: its control socket and its signals, gathered in one place that the run polls.
 //!
-//! One JSON line in, one out: `{"ask": "pause"}` is answered by `{"ok": true}`.
+//! One JSON line in, one out: `{"ask": "pause"}` is answered by `{"ok": true}`, and so is
+//! `{"steer": ["learning_rate=1e-4", "weight:STRATUM=2"]}`.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,12 +17,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::domain::report::Control;
 use crate::domain::run::RunAction;
+use crate::domain::steer::Change;
 use crate::store::files;
 
 /// One request on the socket.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Ask {
-    pub ask: RunAction,
+#[serde(untagged)]
+pub enum Ask {
+    Action { ask: RunAction },
+    Steer { steer: Vec<Change> },
 }
 
 /// Its answer.
@@ -36,6 +40,7 @@ struct Wishes {
     checkpoint: bool,
     stop: bool,
     cancel: bool,
+    changes: Vec<Change>,
 }
 
 /// What has been asked of the run.
@@ -59,6 +64,15 @@ impl Requests {
             RunAction::Cancel => wishes.cancel = true,
         }
         self.shared.1.notify_all();
+    }
+
+    pub fn steer(&self, changes: Vec<Change>) {
+        self.wishes().changes.extend(changes);
+    }
+
+    /// Changes that nobody took yet.
+    pub fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut self.wishes().changes)
     }
 
     /// What to do now: `Some` to act, `None` while paused. Stop and cancel stay asked for.
@@ -143,8 +157,12 @@ async fn converse(stream: UnixStream, requests: &Requests) -> io::Result<()> {
     let mut lines = BufReader::new(read.take(64 << 10)).lines();
     while let Some(line) = lines.next_line().await? {
         let ok = match serde_json::from_str::<Ask>(&line) {
-            Ok(ask) => {
-                requests.put(ask.ask);
+            Ok(Ask::Action { ask }) => {
+                requests.put(ask);
+                true
+            }
+            Ok(Ask::Steer { steer }) => {
+                requests.steer(steer);
                 true
             }
             Err(_) => false,
@@ -157,12 +175,12 @@ async fn converse(stream: UnixStream, requests: &Requests) -> io::Result<()> {
 }
 
 /// The other end: ask the worker at `path`, and wait for its word.
-pub fn ask(path: &Path, action: RunAction) -> io::Result<()> {
+pub fn ask(path: &Path, ask: &Ask) -> io::Result<()> {
     use std::io::{BufRead as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(path)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.set_write_timeout(Some(Duration::from_secs(5)))?;
-    let mut line = serde_json::to_vec(&Ask { ask: action })?;
+    let mut line = serde_json::to_vec(ask)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut reader = std::io::BufReader::new(stream);
@@ -199,16 +217,19 @@ mod tests {
         let path = temp.path().join("c.sock");
         let requests = Requests::default();
         listen(&path, requests.clone()).unwrap();
-        ask(&path, RunAction::Pause).unwrap();
+        ask(&path, &Ask::Action { ask: RunAction::Pause }).unwrap();
         assert_eq!(requests.now(), None);
-        ask(&path, RunAction::Resume).unwrap();
+        ask(&path, &Ask::Action { ask: RunAction::Resume }).unwrap();
         assert_eq!(requests.now(), Some(Control::Continue));
+        let changes: Vec<Change> = ["learning_rate=x0.3", "weight:a b=2"].map(|c| c.parse().unwrap()).into();
+        ask(&path, &Ask::Steer { steer: changes.clone() }).unwrap();
+        assert_eq!((requests.take_changes(), requests.take_changes()), (changes, vec![]));
         use std::io::{Read as _, Write as _};
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.write_all(b"{\"ask\": \"explode\"}\n").unwrap();
+        stream.write_all(b"{\"ask\": \"explode\"}\n{\"steer\": [\"rank=8\"]}\n").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert_eq!(answer, "{\"ok\":false}\n");
+        assert_eq!(answer, "{\"ok\":false}\n{\"ok\":false}\n");
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! launch.json    what was asked for (the engine freezes it into spec.json when what it needs is there)
 //! spec.json      frozen: settings, candidate, ordered row ids with content hashes
-//! inputs/        rows.jsonl, and manifest.json with the hash of every file beside it
+//! inputs/        rows.jsonl, and manifest.json with the hash of every file beside it; start/, the checkpoint of a branch
 //! events.jsonl   outcomes.jsonl   state.json   worker.log
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
@@ -66,6 +66,10 @@ impl RunFolder {
     }
     pub fn rows(&self) -> PathBuf {
         self.dir.join("inputs/rows.jsonl")
+    }
+    /// The checkpoint that the run starts from, as it was at the launch.
+    pub fn start(&self) -> PathBuf {
+        self.dir.join("inputs/start")
     }
     pub fn manifest(&self) -> PathBuf {
         self.dir.join("inputs/manifest.json")
@@ -139,6 +143,59 @@ impl RunFolder {
         Ok(keep.into_iter().filter_map(|i| all[i].take()).collect())
     }
 
+    /// What a training run told before: steps (without their rows), evaluations, samples (without their texts) and changes.
+    fn read_history(&self) -> io::Result<Vec<EventBody>> {
+        let mut history = Vec::new();
+        if !self.events().exists() {
+            return Ok(history);
+        }
+        lines::read_from(&self.events(), 0, u64::MAX, |line, _| {
+            match serde_json::from_slice::<Event>(line).map(|event| event.body) {
+                Ok(EventBody::Step {
+                    step,
+                    total,
+                    epoch,
+                    loss,
+                    lr,
+                    grad_norm,
+                    tokens,
+                    trained_tokens,
+                    padding,
+                    ms,
+                    wait_ms,
+                    ..
+                }) => history.push(EventBody::Step {
+                    step,
+                    total,
+                    epoch,
+                    loss,
+                    lr,
+                    grad_norm,
+                    tokens,
+                    trained_tokens,
+                    padding,
+                    ms,
+                    wait_ms,
+                    rows: Vec::new(),
+                    losses: Vec::new(),
+                }),
+                Ok(EventBody::Sample { step, correct, ended, .. }) => history.push(EventBody::Sample {
+                    step,
+                    row: String::new(),
+                    output: String::new(),
+                    gold: None,
+                    correct,
+                    ended,
+                }),
+                Ok(body @ (EventBody::Eval { .. } | EventBody::Change { .. })) => history.push(body),
+                // A line of a newer version is passed over.
+                Ok(_) | Err(_) => {}
+            }
+            true
+        })?;
+        Ok(history)
+    }
+
     /// Complete checkpoints, oldest first: (step, folder).
     pub fn list_checkpoints(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let entries = match fs::read_dir(self.checkpoints()) {
@@ -158,6 +215,12 @@ impl RunFolder {
         Ok(found)
     }
 
+    /// The checkpoint that was marked as the best one.
+    pub fn best_checkpoint(&self) -> Option<PathBuf> {
+        let name = fs::read_to_string(self.checkpoints().join("best")).ok()?;
+        Some(self.checkpoints().join(name.trim())).filter(|path| path.is_dir())
+    }
+
     /// Write the frozen specification and its inputs. `spec.json` comes last: where it is, all is.
     pub fn freeze(&self, spec: &RunSpec, rows: &[RunRow]) -> io::Result<()> {
         files::private_dir(&self.inputs())?;
@@ -170,6 +233,22 @@ impl RunFolder {
         files::write_atomic(&self.rows(), &bytes)?;
         files::write_json(&self.manifest(), &manifest)?;
         files::write_json(&self.spec(), spec)
+    }
+
+    /// Put a checkpoint into `inputs/start`, so that its run may remove it: by links where they can be made (a checkpoint's files
+    /// are never written again), else by copies.
+    pub fn keep_start(&self, checkpoint: &Path) -> io::Result<()> {
+        files::private_dir(&self.inputs())?;
+        let start = self.start();
+        fs::create_dir(&start)?;
+        for entry in fs::read_dir(checkpoint)? {
+            let entry = entry?;
+            let to = start.join(entry.file_name());
+            if fs::hard_link(entry.path(), &to).is_err() {
+                fs::copy(entry.path(), &to)?;
+            }
+        }
+        files::sync_tree(&start)
     }
 
     /// Everything a run starts from, checked against its hashes.
@@ -208,7 +287,7 @@ impl RunFolder {
         let outcomes = match spec.job {
             Job::Eval(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::Strata(_) => {
+            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) => {
                 if self.outcomes().exists() {
                     fs::remove_file(self.outcomes())?;
                 }
@@ -216,7 +295,8 @@ impl RunFolder {
             }
         };
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
-        Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes })
+        let history = if matches!(spec.job, Job::Train { .. }) { self.read_history()? } else { Vec::new() };
+        Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes, history })
     }
 
     /// End (or queue) a run that has no living worker: one event, then `state.json`. Does nothing and returns false when a worker lives.

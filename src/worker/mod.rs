@@ -101,6 +101,7 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
         Job::Strata(settings) => crate::strata::build::run(settings, inputs, reporter),
         Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
+        Job::LrRange { train, range } => crate::tuning::train::range::run(train, range, inputs, reporter),
     }
 }
 

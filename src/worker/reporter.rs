@@ -10,6 +10,7 @@ use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::run::RunState;
+use crate::domain::steer::Change;
 use crate::store::files;
 use crate::store::lines::Appender;
 
@@ -108,6 +109,10 @@ impl Reporter for FolderReporter {
         self.thin(keep)?;
         self.event(EventBody::Checkpoint { step, path: format!("checkpoints/{name}"), best })?;
         self.events.sync()
+    }
+
+    fn changes(&mut self) -> io::Result<Vec<Change>> {
+        Ok(self.requests.take_changes())
     }
 
     fn poll_control(&mut self) -> io::Result<Control> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
-use crate::domain::settings::{EvalSettings, StrataSettings, TrainSettings};
+use crate::domain::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 
 /// What kind of answer the pipeline gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,7 @@ pub struct Tuning {
     pub prompt: PromptTuning,
     pub trajectory: TrajectoryTuning,
     pub train: TrainSettings,
+    pub lr_range: RangeSettings,
 }
 
 /// `[tuning.prompt]`.

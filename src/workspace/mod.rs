@@ -4,6 +4,7 @@
 
 pub mod config;
 mod files;
+mod method;
 mod problem;
 mod reader;
 pub mod scaffold;

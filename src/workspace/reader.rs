@@ -245,6 +245,35 @@ impl<'a> Fields<'a> {
         tables
     }
 
+    /// Numbers by free names (`rank_pattern = { q_proj = 8 }`), each one that `valid` accepts.
+    pub fn numbers(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        valid: impl Fn(f64) -> bool,
+    ) -> BTreeMap<String, f64> {
+        let Some(node) = self.get(key) else { return BTreeMap::new() };
+        let path = self.full(key);
+        let Value::Table(entries) = &node.value else {
+            self.wrong(key, node, &format!("names with numbers: write {key} = {{ \"NAME\" = 2 }}"));
+            return BTreeMap::new();
+        };
+        let mut numbers = BTreeMap::new();
+        for (name, node) in entries {
+            let number = match node.value {
+                Value::Float(n) => n,
+                Value::Integer(Some(n)) => n as f64,
+                _ => f64::NAN,
+            };
+            if number.is_finite() && valid(number) {
+                numbers.insert(name.clone(), number);
+            } else {
+                self.sink.push(node.place, format!("`{path}.{}` must be {expected}", clip(name)));
+            }
+        }
+        numbers
+    }
+
     /// A list of tables (`[[stage]]`).
     pub fn table_list(&mut self, key: &'static str) -> Vec<Fields<'a>> {
         let Some(node) = self.get(key) else { return Vec::new() };

@@ -12,7 +12,7 @@ use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
 use crate::domain::settings::{EvalSettings, StrataSettings};
 use crate::domain::words::nearest;
-use tuning::{read_prompt_tuning, read_train, read_trajectory_tuning};
+use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
 
 const MANY: u64 = i64::MAX as u64;
 
@@ -43,6 +43,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         prompt: read_prompt_tuning(tables.table_or_empty("prompt"), &models, &stages),
         trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory")),
         train: read_train(tables.table_or_empty("train"), &stages),
+        lr_range: read_lr_range(tables.table_or_empty("lr_range")),
     };
     tables.finish();
     file.finish();

@@ -32,12 +32,14 @@ pub(super) fn apply(
     Problems(problems).into_result()
 }
 
-/// The table that a run's settings stand in.
-const fn own_table(kind: RunKind) -> &'static str {
+/// The tables that a run's settings stand in, its own one first.
+const fn own_tables(kind: RunKind) -> &'static [&'static str] {
     match kind {
-        RunKind::Strata => "strata",
-        RunKind::Eval => "eval",
-        RunKind::Train => "tuning.train",
+        RunKind::Strata => &["strata"],
+        RunKind::Eval => &["eval"],
+        RunKind::Train => &["tuning.train"],
+        // What is tested is a training.
+        RunKind::LrRange => &["tuning.lr_range", "tuning.train"],
     }
 }
 
@@ -56,7 +58,7 @@ fn full_path(key: &str, keys: &Keys, kind: Option<RunKind>) -> Result<String, St
             .filter(|(table, _)| !table.is_empty())
             .flat_map(|(table, names)| names.iter().map(move |name| format!("{table}.{name}")))
     };
-    if let Some(own) = kind.map(own_table) {
+    for own in kind.map_or(&[][..], own_tables) {
         let path = format!("{own}.{key}");
         if all().any(|p| p == path) {
             return Ok(path);
@@ -67,8 +69,13 @@ fn full_path(key: &str, keys: &Keys, kind: Option<RunKind>) -> Result<String, St
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => {
-            let own: Vec<&str> =
-                kind.and_then(|k| keys.get(own_table(k))).map_or_else(Vec::new, Clone::clone);
+            let own: Vec<&str> = kind
+                .map_or(&[][..], own_tables)
+                .iter()
+                .filter_map(|table| keys.get(*table))
+                .flatten()
+                .copied()
+                .collect();
             let paths: Vec<String> = all().collect();
             let near = nearest(key, own.iter().copied().chain(paths.iter().map(String::as_str)));
             Err(match near {

@@ -167,9 +167,34 @@ fn wrong_types_and_ranges_name_their_line_and_what_is_expected() {
         (
             "method = \"lora\"",
             "method = \"lra\"",
-            "workspace.toml:60: `tuning.train.method`: `lra` is none of: lora, full",
+            "workspace.toml:60: `tuning.train.method`: `lra` is none of: lora, rslora, dora, qlora, qdora, full",
         ),
-        ("method = \"lora\"", "method = \"dora\"", "this version trains with `lora` or `full`"),
+        (
+            "method = \"lora\"",
+            "method = \"dora\"\ninit = \"pissa\"",
+            "workspace.toml:61: `tuning.train.init`: `pissa` splits the base's own weights",
+        ),
+        (
+            "method = \"lora\"",
+            "method = \"full\"\ndropout = 0.1",
+            "workspace.toml:61: `tuning.train.dropout`: is of adapters",
+        ),
+        (
+            "method = \"lora\"",
+            "dropout = 1",
+            "workspace.toml:60: `tuning.train.dropout` must be a share from 0 to below 1, not 1",
+        ),
+        ("method = \"lora\"", "loraplus_lr_ratoi = 4", "did you mean `loraplus_lr_ratio`?"),
+        (
+            "method = \"lora\"",
+            "rank_pattern = { q_proj = 2.5 }",
+            "workspace.toml:60: `tuning.train.rank_pattern.q_proj` must be a whole number from 1 to 65536",
+        ),
+        (
+            "method = \"lora\"",
+            "alpha_pattern = 3",
+            "workspace.toml:60: `tuning.train.alpha_pattern`: expected names with numbers",
+        ),
         (
             "model = \"base\"",
             "model = \"bose\"",

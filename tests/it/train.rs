@@ -13,7 +13,8 @@ use tunebench::domain::row::{Part, RowRef, RunRow};
 use tunebench::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
 use tunebench::domain::settings::{EvalSettings, Method, TrainSettings};
 use tunebench::store::lines;
-use tunebench::worker::folder::RunFolder;
+use tunebench::worker::control::{self, Ask};
+use tunebench::worker::folder::{EventLog, RunFolder};
 
 const TEAMS: [&str; 3] = ["billing", "delivery", "account"];
 
@@ -88,6 +89,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages: vec![stage] }),
         settings: vec![],
         past: None,
+        from: None,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     let folder = RunFolder::new(root.join(".tunebench/runs").join(id));
@@ -161,6 +163,35 @@ fn a_worker_killed_again_and_again_ends_with_the_same_adapter() {
     assert_eq!(adapter(&killed), adapter(&whole));
     assert_eq!(got.metrics["loss"].to_bits(), want.metrics["loss"].to_bits());
     assert_eq!(got.metrics["accuracy"], want.metrics["accuracy"]);
+}
+
+#[test]
+fn a_run_that_was_steered_and_killed_is_the_run_that_had_that_change_from_the_beginning() {
+    let temp = tempfile::tempdir().unwrap();
+    let long = TrainSettings { epochs: 60.0, fixed_rows: 0, ..settings() };
+    let steered = freeze(temp.path(), "steered", long.clone());
+    let mut child = worker(&steered);
+    let steer = Ask::Steer { steer: vec!["learning_rate=x0.21".parse().unwrap()] };
+    let changed = || events(&steered).into_iter().find(|e| matches!(e.body, EventBody::Change { .. }));
+    let mut asked = false;
+    while changed().is_none() || events(&steered).len() < 60 {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was changed");
+        asked = asked || steered.control().and_then(|socket| control::ask(&socket, &steer)).is_ok();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    run_to_end(&steered);
+
+    let told = freeze(temp.path(), "told", long.clone());
+    EventLog::open(&told.events()).unwrap().append(changed().unwrap().body).unwrap();
+    run_to_end(&told);
+    assert_eq!(curve(&steered).len(), 360);
+    assert_eq!(curve(&steered), curve(&told));
+    assert_eq!(adapter(&steered), adapter(&told));
+    let plain = freeze(temp.path(), "plain", long);
+    run_to_end(&plain);
+    assert_ne!(adapter(&plain), adapter(&told));
 }
 
 #[test]

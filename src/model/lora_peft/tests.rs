@@ -130,7 +130,7 @@ fn error_with(change: impl FnOnce(&mut Map<String, Value>)) -> String {
 fn adapters_that_are_not_supported_are_refused_by_their_key() {
     for (key, value) in [
         ("peft_type", json!("LOHA")),
-        ("use_dora", json!(true)),
+        ("lora_bias", json!(true)),
         ("bias", json!("all")),
         ("modules_to_save", json!(["lm_head"])),
         ("layer_replication", json!([[0, 1]])),

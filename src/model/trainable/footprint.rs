@@ -1,5 +1,7 @@
 //! Bytes that training takes, reckoned from shapes alone: the sizes that [`super::workspace`] makes its buffers of.
 
+use super::cpu::Host;
+use super::device::{Kind, Memory as Device};
 use super::plan::Plan;
 use super::workspace::Places;
 use super::{Sequence, Trainable};
@@ -23,72 +25,111 @@ impl Sequence {
     }
 }
 
-/// Floats per token that one layer keeps for its backward, in the order of the buffers of `Saved`, without its input.
-pub(super) fn saved_widths(decoder: &Decoder) -> [usize; 10] {
+/// Per token, what one layer keeps for its backward, in the order of the buffers of `Saved`, without its input.
+pub(super) fn saved_widths(decoder: &Decoder) -> [(Kind, usize); 10] {
+    use Kind::{Activation, Statistic};
     let (c, shape) = (&decoder.config, decoder.attention_shape());
     let qk_norm = usize::from(c.qk_norm);
     [
-        c.hidden,
-        1,
-        1,
-        shape.qkv_cols(),
-        qk_norm * (shape.q_cols() + shape.kv_cols()),
-        qk_norm * c.heads,
-        qk_norm * c.kv_heads,
-        shape.q_cols(),
-        c.heads,
-        2 * c.ffn,
+        (Activation, c.hidden),
+        (Statistic, 1),
+        (Statistic, 1),
+        (Activation, shape.qkv_cols()),
+        (Activation, qk_norm * (shape.q_cols() + shape.kv_cols())),
+        (Statistic, qk_norm * c.heads),
+        (Statistic, qk_norm * c.kv_heads),
+        (Activation, shape.q_cols()),
+        (Statistic, c.heads),
+        (Activation, 2 * c.ffn),
     ]
 }
 
-/// Ranks of the four groups of a layer.
-pub(super) fn ranks(lora: Option<&Lora>, layer: usize) -> [usize; 4] {
-    [0, 1, 2, 3].map(|g| lora.and_then(|a| a.group(layer, g)).map_or(0, |g| g.rank))
+/// What a group's adapter adds to the activations: columns per token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OfAdapter {
+    pub rank: usize,
+    /// With DoRA, the outputs that have a magnitude.
+    pub magnitudes: usize,
 }
 
-/// The largest ranks of the four groups over all layers.
-pub(super) fn widest_ranks(decoder: &Decoder, lora: Option<&Lora>) -> [usize; 4] {
-    let all = (0..decoder.config.layers).map(|layer| ranks(lora, layer));
-    all.fold([0; 4], |widest, of| std::array::from_fn(|g| widest[g].max(of[g])))
+/// Of the four groups of a layer.
+pub(super) fn of_adapters(lora: Option<&Lora>, layer: usize) -> [OfAdapter; 4] {
+    [0, 1, 2, 3].map(|group| OfAdapter {
+        rank: lora.and_then(|a| a.group(layer, group)).map_or(0, |g| g.rank),
+        magnitudes: lora.map_or(0, |a| a.magnitudes_of(layer, group)),
+    })
+}
+
+/// The largest of the four groups over all layers.
+pub(super) fn widest(decoder: &Decoder, lora: Option<&Lora>) -> [OfAdapter; 4] {
+    let mut widest = [OfAdapter::default(); 4];
+    for layer in 0..decoder.config.layers {
+        for (most, of) in widest.iter_mut().zip(of_adapters(lora, layer)) {
+            most.rank = most.rank.max(of.rank);
+            most.magnitudes = most.magnitudes.max(of.magnitudes);
+        }
+    }
+    widest
+}
+
+/// Bytes per token that a layer with such adapters keeps.
+fn saved_bytes<M: Device>(decoder: &Decoder, adapters: [OfAdapter; 4]) -> usize {
+    let own: usize = saved_widths(decoder).iter().map(|(kind, width)| M::bytes(*kind) * width).sum();
+    own + M::bytes(Kind::Activation) * adapters.iter().map(|a| a.rank + a.magnitudes).sum::<usize>()
 }
 
 /// Where the layers' activations go for a pack of `n` tokens under a budget of bytes.
-pub(super) fn places(
+pub(super) fn places<M: Device>(
     decoder: &Decoder,
     lora: Option<&Lora>,
     budget: usize,
     n: usize,
     backward: bool,
 ) -> Places {
-    let saved: usize = saved_widths(decoder).iter().chain(&widest_ranks(decoder, lora)).sum();
-    Places::new(decoder.config.layers, backward, budget, 4 * n * decoder.config.hidden, 4 * n * saved)
+    let input = M::bytes(Kind::Activation) * decoder.config.hidden;
+    let saved = saved_bytes::<M>(decoder, widest(decoder, lora));
+    Places::new(decoder.config.layers, backward, budget, n * input, n * saved)
 }
 
-/// Floats of one thread's buffers for packs of `n` tokens and `targets` targets: activations, logits.
-fn floats(
+/// Tokens and targets of a thread's largest pack.
+#[derive(Clone, Copy, Debug, Default)]
+struct Largest {
+    tokens: usize,
+    targets: usize,
+}
+
+/// Bytes of one thread's activations: buffers grow to the largest pack of either pass and stay.
+fn activation_bytes<M: Device>(
     decoder: &Decoder,
     lora: Option<&Lora>,
-    places: &Places,
-    n: usize,
-    targets: usize,
-    backward: bool,
-) -> (usize, usize) {
+    budget: usize,
+    dropout: bool,
+    forward: Largest,
+    backward: Largest,
+) -> usize {
     let (c, shape) = (&decoder.config, decoder.attention_shape());
-    let (h, own) = (c.hidden, saved_widths(decoder).iter().sum::<usize>());
-    let widest = widest_ranks(decoder, lora);
-    let saved: usize = (0..places.slots(c.layers))
-        .map(|slot| match places.layer_of(slot) {
-            Some(layer) => own + ranks(lora, layer).iter().sum::<usize>(),
-            None => own + widest.iter().sum::<usize>(),
-        })
-        .sum();
-    let mut per_token = saved + places.inputs(c.layers) * h + 1 + h + c.ffn;
-    let mut per_target = h;
-    if backward {
-        per_token += h + h.max(shape.q_cols()) + shape.qkv_cols() + lora.map_or(0, Lora::widest);
-        per_target += h;
+    let tokens = forward.tokens.max(backward.tokens);
+    let places = places::<M>(decoder, lora, budget, backward.tokens, true);
+    let of_slot = |slot: usize| {
+        let adapters = places.layer_of(slot).map_or_else(|| widest(decoder, lora), |l| of_adapters(lora, l));
+        saved_bytes::<M>(decoder, adapters)
+    };
+    let first = if forward.tokens > 0 { saved_bytes::<M>(decoder, widest(decoder, lora)) } else { 0 };
+    let first = (forward.tokens * first).max(backward.tokens * of_slot(0));
+    let above: usize = (1..places.slots(c.layers)).map(of_slot).sum();
+    // Inputs: the first two are used by both passes. Beside them a normalized state and swiglu's output.
+    let both = 2 * c.hidden + c.hidden + c.ffn;
+    let mut trained = (c.layers - 1) * c.hidden;
+    trained += c.hidden + c.hidden.max(shape.q_cols()) + shape.qkv_cols() + lora.map_or(0, Lora::widest);
+    if dropout {
+        trained += c.hidden.max(shape.q_cols()).max(c.ffn);
     }
-    (n * per_token + targets * per_target, targets.min(CROSS_ENTROPY_ROWS) * c.vocab)
+    let targets = forward.targets.max(backward.targets) + backward.targets;
+    let columns = tokens * both + backward.tokens * trained + targets * c.hidden;
+    first
+        + backward.tokens * above
+        + tokens * M::bytes(Kind::Statistic)
+        + M::bytes(Kind::Activation) * columns
 }
 
 impl Trainable {
@@ -97,32 +138,28 @@ impl Trainable {
     pub fn memory(&self, train: &[Vec<RowSize>], dev: &[Vec<RowSize>]) -> Memory {
         let (decoder, lora) = (self.model.decoder(), self.adapter());
         // Buffers grow and stay: each thread's are as large as its largest pack.
-        let mut largest: Vec<[(usize, usize); 2]> = Vec::new();
+        let mut largest: Vec<[Largest; 2]> = Vec::new();
         for (pass, batches) in [dev, train].into_iter().enumerate() {
             for batch in batches {
                 let lengths: Vec<usize> = batch.iter().map(|row| row.tokens).collect();
                 let plan = Plan::new(&lengths, self.threads);
-                largest.resize(largest.len().max(plan.shards.len()), [(0, 0); 2]);
+                largest.resize(largest.len().max(plan.shards.len()), [Largest::default(); 2]);
                 for (most, packs) in largest.iter_mut().zip(&plan.shards) {
                     for pack in packs {
-                        let (n, targets) = &mut most[pass];
-                        *n = (*n).max(pack.iter().map(|row| batch[*row].tokens).sum());
-                        *targets = (*targets).max(pack.iter().map(|row| batch[*row].targets).sum());
+                        let most = &mut most[pass];
+                        most.tokens = most.tokens.max(pack.iter().map(|row| batch[*row].tokens).sum());
+                        most.targets = most.targets.max(pack.iter().map(|row| batch[*row].targets).sum());
                     }
                 }
             }
         }
         let budget = self.activations / largest.len().max(1);
+        let dropout = self.adapter_training.dropout > 0.0;
         let (mut activations, mut logits) = (0, 0);
-        for most in &largest {
-            let pass = |backward: bool| {
-                let (n, targets) = most[usize::from(backward)];
-                let places = places(decoder, lora, budget, n, backward);
-                floats(decoder, lora, &places, n, targets, backward)
-            };
-            let (dev, train) = (pass(false), pass(true));
-            activations += dev.0.max(train.0);
-            logits += dev.1.max(train.1);
+        for [forward, backward] in &largest {
+            activations += activation_bytes::<Host>(decoder, lora, budget, dropout, *forward, *backward);
+            let targets = forward.targets.max(backward.targets);
+            logits += size_of::<f32>() * targets.min(CROSS_ENTROPY_ROWS) * decoder.config.vocab;
         }
         let trained = self.parameters();
         let bytes = |floats: usize| 4 * floats as u64;
@@ -131,8 +168,8 @@ impl Trainable {
             adapters: bytes(lora.map_or(0, Lora::parameters)),
             gradients: bytes(trained * largest.len()),
             optimizer: bytes(2 * trained),
-            activations: bytes(activations),
-            logits: bytes(logits),
+            activations: activations as u64,
+            logits: logits as u64,
         }
     }
 
@@ -144,7 +181,7 @@ impl Trainable {
             let budget = self.activations / plan.shards.len().max(1);
             let packs = plan.shards.iter().flatten();
             let n = packs.map(|pack| pack.iter().map(|r| lengths[*r]).sum::<usize>()).max().unwrap_or(0);
-            places(self.model.decoder(), self.adapter(), budget, n, true).shared()
+            places::<Host>(self.model.decoder(), self.adapter(), budget, n, true).shared()
         };
         train.iter().map(of).max().unwrap_or(0)
     }
@@ -176,9 +213,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::settings::Targets;
+    use crate::domain::settings::{Method, Targets, TrainSettings};
     use crate::model::config::Arch;
     use crate::model::oracle::small;
+    use crate::ops::Par;
 
     fn rows(lengths: &[usize]) -> Vec<Sequence> {
         let row =
@@ -190,15 +228,18 @@ mod tests {
     fn reckoned_bytes_are_those_of_the_buffers() {
         for arch in Arch::ALL {
             for (threads, grant) in [(1, usize::MAX), (2, usize::MAX), (2, 0), (1, 200_000)] {
-                for targets in ["all-linear", "q_proj"] {
+                for (targets, method) in
+                    [("all-linear", Method::Lora), ("q_proj", Method::Lora), ("all-linear", Method::Dora)]
+                {
                     let decoder = small(arch, 4);
                     let outline = Decoder::outline(decoder.config.clone()).unwrap();
-                    let lora = |d: &Decoder| Lora::init(d, 3, 6.0, &Targets::One(targets.into()), 5).unwrap();
-                    let mut planned =
-                        Trainable::lora(Arc::new(outline.clone()), lora(&outline), threads).unwrap();
+                    let targets = Targets::One(targets.into());
+                    let settings = TrainSettings { rank: 3, method, targets, ..TrainSettings::default() };
+                    let places = Lora::outline(&outline, &settings).unwrap();
+                    let mut planned = Trainable::lora(Arc::new(outline), places, threads).unwrap();
                     planned.grant_activations(grant);
-                    let mut real =
-                        Trainable::lora(Arc::new(decoder.clone()), lora(&decoder), threads).unwrap();
+                    let lora = Lora::from_settings(&decoder, &settings, Par::SERIAL).unwrap();
+                    let mut real = Trainable::lora(Arc::new(decoder.clone()), lora, threads).unwrap();
                     real.grant_activations(grant);
                     let (train, dev) = (rows(&[9, 30, 12, 40]), rows(&[70, 3]));
                     let sizes = |rows: &[Sequence]| vec![rows.iter().map(Sequence::size).collect::<Vec<_>>()];

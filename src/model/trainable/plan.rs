@@ -4,6 +4,8 @@ use crate::ops::Par;
 
 /// Tokens of one pack: enough for the products to run at full speed; bounds the memory of activations.
 const TOKENS_PER_PACK: usize = 2048;
+/// The same on a GPU, whose products want more rows.
+const TOKENS_PER_GPU_PACK: usize = 8192;
 /// A split whose largest share is beyond this multiple of the mean is worse than threads inside of the operations.
 const WORST_SHARE: f64 = 1.25;
 
@@ -33,18 +35,23 @@ impl Plan {
         let largest = shares.iter().map(|(tokens, _)| *tokens).max().unwrap_or(0);
         if largest as f64 > WORST_SHARE * total as f64 / threads as f64 {
             let all = (0..lengths.len()).filter(|i| lengths[*i] > 0).collect();
-            return Self { shards: vec![packs(all, lengths)], inner: Par::threads(threads) };
+            return Self { shards: vec![packs(all, lengths, TOKENS_PER_PACK)], inner: Par::threads(threads) };
         }
         let shards = shares.into_iter().map(|(_, mut rows)| {
             rows.sort_unstable();
-            packs(rows, lengths)
+            packs(rows, lengths, TOKENS_PER_PACK)
         });
         Self { shards: shards.collect(), inner: Par::SERIAL }
     }
 }
 
-/// Packs of at most [`TOKENS_PER_PACK`], of at least one row.
-fn packs(rows: Vec<usize>, lengths: &[usize]) -> Vec<Vec<usize>> {
+/// The packs of a GPU, one after another: rows in their order.
+pub(super) fn packs_for_gpu(lengths: &[usize]) -> Vec<Vec<usize>> {
+    packs((0..lengths.len()).filter(|i| lengths[*i] > 0).collect(), lengths, TOKENS_PER_GPU_PACK)
+}
+
+/// Packs of at most `most` tokens, of at least one row.
+fn packs(rows: Vec<usize>, lengths: &[usize], most: usize) -> Vec<Vec<usize>> {
     let mut packs: Vec<Vec<usize>> = Vec::new();
     let mut room = 0;
     for row in rows {
@@ -54,7 +61,7 @@ fn packs(rows: Vec<usize>, lengths: &[usize]) -> Vec<Vec<usize>> {
                 pack.push(row);
             }
             None => {
-                room = TOKENS_PER_PACK.saturating_sub(lengths[row]);
+                room = most.saturating_sub(lengths[row]);
                 packs.push(vec![row]);
             }
         }

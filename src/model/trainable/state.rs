@@ -10,8 +10,14 @@ use crate::model::{ModelError, write};
 const OPTIMIZER: &str = "optimizer.safetensors";
 
 impl Trainable {
-    /// Writes the adapter (as PEFT does) or the model, and `optimizer.safetensors`, into `dir`.
+    /// Writes the adapter (as PEFT does) or the model, and `optimizer.safetensors`, into `dir`. After steps on a GPU
+    /// [`Trainable::bring_home`] comes before.
     pub fn save_state(&self, dir: &Path) -> Result<(), ModelError> {
+        if !self.home {
+            return Err(ModelError::Request(
+                "the state of the GPU was not copied home before it was saved".into(),
+            ));
+        }
         match &self.model {
             Model::Lora { lora, .. } => lora.save_peft(dir, None)?,
             Model::Full(decoder) => decoder.save(dir)?,
@@ -36,12 +42,11 @@ impl Trainable {
         match &mut self.model {
             Model::Lora { decoder, lora } => {
                 let saved = Lora::load_peft(dir, decoder)?;
-                if saved.modules != lora.modules {
+                if !lora.restore(saved, decoder) {
                     let message =
                         "holds an adapter of other layers, ranks or scaling than this run's settings ask for";
                     return Err(ModelError::file(dir, message));
                 }
-                lora.params = saved.params;
             }
             Model::Full(decoder) => {
                 let weights = Weights::open(dir)?;
@@ -55,6 +60,10 @@ impl Trainable {
             }
         }
         (self.m, self.v, self.steps) = (m, v, steps);
+        self.home = true;
+        if let (Some(gpu), Model::Lora { lora, .. }) = (&mut self.gpu, &self.model) {
+            gpu.load(lora.values(), &self.m, &self.v)?;
+        }
         self.zero_grad();
         Ok(())
     }

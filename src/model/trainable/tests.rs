@@ -7,12 +7,12 @@ use crate::domain::settings::Targets;
 use crate::model::config::Arch;
 use crate::model::oracle::{Oracle, small};
 
-fn all_linear() -> Targets {
+pub(super) fn all_linear() -> Targets {
     Targets::One("all-linear".into())
 }
 
 /// Rows of different lengths; some tokens trained, one row without any, one row all.
-fn batch(vocab: u32, lengths: &[usize]) -> Vec<Sequence> {
+pub(super) fn batch(vocab: u32, lengths: &[usize]) -> Vec<Sequence> {
     let mut state = 7_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -29,7 +29,7 @@ fn batch(vocab: u32, lengths: &[usize]) -> Vec<Sequence> {
 }
 
 /// An adapter away from its start, where B = 0 hides A's gradient.
-fn adapter(decoder: &Decoder, targets: &Targets) -> Lora {
+pub(super) fn adapter(decoder: &Decoder, targets: &Targets) -> Lora {
     let mut lora = Lora::init(decoder, 3, 6.0, targets, 5).unwrap();
     let mut state = 3_u32;
     for module in lora.modules().to_vec() {
@@ -57,21 +57,35 @@ fn named(trainable: &mut Trainable) -> BTreeMap<String, Vec<f32>> {
             .flat_map(|m| {
                 let a = gradient[m.a..m.a + m.rank * m.inputs].to_vec();
                 let b = gradient[m.b..m.b + m.rank * m.outputs].to_vec();
+                let magnitudes = m.magnitude.map(|at| {
+                    (format!("{}.lora_magnitude_vector", m.name), gradient[at..at + m.outputs].to_vec())
+                });
                 [(format!("{}.lora_A", m.name), a), (format!("{}.lora_B", m.name), b)]
+                    .into_iter()
+                    .chain(magnitudes)
             })
             .collect(),
     }
 }
 
-fn assert_gradients_agree(trainable: &mut Trainable, rows: &[Sequence]) {
+pub(super) fn assert_gradients_agree(trainable: &mut Trainable, rows: &[Sequence]) {
     let rows: Vec<&Sequence> = rows.iter().collect();
     let scale = 0.5;
-    let (loss, wanted) =
-        Oracle::new(trainable.decoder(), trainable.adapter()).unwrap().gradients(&rows).unwrap();
+    let mut oracle = Oracle::new(trainable.decoder(), trainable.adapter()).unwrap();
+    let AdapterTraining { dropout, seed, .. } = trainable.adapter_training;
+    if dropout > 0.0 {
+        let (evaluated, _) = oracle.gradients(&rows).unwrap();
+        let without = trainable.loss(&rows).unwrap().loss_sum;
+        assert!((without - evaluated).abs() < 1e-5 * evaluated, "nothing is dropped in an evaluation");
+        oracle.dropout = Some((dropout, dropout_seed(seed, trainable.steps)));
+    }
+    let (loss, wanted) = oracle.gradients(&rows).unwrap();
     let step = trainable.forward_backward(&rows, scale).unwrap();
     assert_eq!(step.trained, rows.iter().map(|r| r.targets()).sum::<usize>());
     assert!((step.loss_sum - loss).abs() < 1e-5 * loss, "loss {} wanted {loss}", step.loss_sum);
-    assert!((trainable.loss(&rows).unwrap().loss_sum - step.loss_sum).abs() < 1e-6 * loss);
+    if dropout == 0.0 {
+        assert!((trainable.loss(&rows).unwrap().loss_sum - step.loss_sum).abs() < 1e-6 * loss);
+    }
     let found = named(trainable);
     assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
     for (name, wanted) in &wanted {
@@ -251,7 +265,8 @@ fn clipping_scales_the_step_to_the_norm() {
         let mut t = Trainable::full(small(Arch::Llama, 1), 1);
         let before = t.model.params().to_vec();
         t.forward_backward(&rows, 1e3).unwrap();
-        let norm = t.step(&settings, clip);
+        let norm = t.grad_norm();
+        t.step(&settings, clip);
         let squares = before.iter().zip(t.model.params().iter()).map(|(a, b)| f64::from(a - b).powi(2));
         (norm, squares.sum::<f64>().sqrt() * 1e6)
     };

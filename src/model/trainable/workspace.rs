@@ -1,36 +1,31 @@
-//! Buffers of one thread's forward and backward: made once, grown when a batch is larger, never cleared.
+//! Buffers of one forward and backward: made once, grown when a batch is larger, never cleared.
 
-use std::ops::Range;
-
-use super::footprint::{places, ranks, saved_widths, widest_ranks};
-use crate::model::decoder::Decoder;
-use crate::model::linear::{LinearSaved, LinearScratch};
-use crate::model::lora::Lora;
-use crate::ops::RopeTable;
+use super::device::{Batch, Device, Kind, Memory};
+use super::footprint::{OfAdapter, of_adapters, places, saved_widths, widest};
 
 /// What the backward of one layer wants of its forward, beside its input.
-#[derive(Debug, Default)]
-pub(super) struct Saved {
+#[derive(Debug)]
+pub(super) struct Saved<M: Memory> {
     /// The layer that it is of.
     pub of: Option<usize>,
     /// Residual stream before the feed-forward (tokens x hidden).
-    pub x_mid: Vec<f32>,
+    pub x_mid: M::Buffer,
     /// Inverse root mean squares of both norms (tokens).
-    pub r: Vec<f32>,
-    pub r_mid: Vec<f32>,
+    pub r: M::Buffer,
+    pub r_mid: M::Buffer,
     /// Of the four groups of linear layers.
-    pub linear: [LinearSaved; 4],
+    pub linear: [M::LinearSaved; 4],
     /// Stacked q|k|v, q and k normalized and rotated.
-    pub qkv: Vec<f32>,
+    pub qkv: M::Buffer,
     /// With q and k norm: q|k before it, and its inverse root mean squares per head.
-    pub qk: Vec<f32>,
-    pub r_q: Vec<f32>,
-    pub r_k: Vec<f32>,
+    pub qk: M::Buffer,
+    pub r_q: M::Buffer,
+    pub r_k: M::Buffer,
     /// Attention's output (tokens x heads*dim) and log sum exp (heads x tokens).
-    pub mixed: Vec<f32>,
-    pub lse: Vec<f32>,
+    pub mixed: M::Buffer,
+    pub lse: M::Buffer,
     /// Stacked gate|up (tokens x 2 ffn); the backward overwrites it with its gradient.
-    pub gate_up: Vec<f32>,
+    pub gate_up: M::Buffer,
 }
 
 /// Which buffers a layer uses.
@@ -85,54 +80,81 @@ impl Places {
     }
 }
 
-/// Everything else of a thread.
-#[derive(Debug, Default)]
-pub(super) struct Workspace {
-    pub places: Places,
-    pub saved: Vec<Saved>,
-    /// Residual stream before each layer, and after the last (tokens x hidden).
-    pub inputs: Vec<Vec<f32>>,
-    /// The packed batch: ids and positions of its tokens, token ranges of its rows.
-    pub ids: Vec<u32>,
-    pub positions: Vec<u32>,
-    pub rows: Vec<Range<usize>>,
-    /// Tokens after which a trained token comes, and that token.
-    pub predicting: Vec<usize>,
-    pub targets: Vec<u32>,
-    pub table: RopeTable,
-    /// Inverse root mean squares of the last norm.
-    pub r: Vec<f32>,
-    /// A normalized hidden state, made anew in the backward.
-    pub normed: Vec<f32>,
-    /// swiglu's output (tokens x ffn), then its gradient.
-    pub inner: Vec<f32>,
-    /// Gradients: of the residual stream, of a hidden state, of q|k|v.
-    pub d_x: Vec<f32>,
-    pub d_h: Vec<f32>,
-    pub d_qkv: Vec<f32>,
-    pub linear: LinearScratch,
-    /// Hidden states of the predicting tokens only, and their gradient.
-    pub hidden: Vec<f32>,
-    pub d_hidden: Vec<f32>,
-    pub logits: Vec<f32>,
-}
-
-/// Grows without copying; what stands in a buffer is never read before it is written.
-fn fit(buffer: &mut Vec<f32>, len: usize) {
-    if buffer.len() < len {
-        // The old memory goes first, so that both are never there at once. Zeroed pages come lazily from the system.
-        *buffer = Vec::new();
-        *buffer = vec![0.0; len];
+impl<M: Memory> Default for Saved<M> {
+    fn default() -> Self {
+        Self {
+            of: None,
+            x_mid: Default::default(),
+            r: Default::default(),
+            r_mid: Default::default(),
+            linear: Default::default(),
+            qkv: Default::default(),
+            qk: Default::default(),
+            r_q: Default::default(),
+            r_k: Default::default(),
+            mixed: Default::default(),
+            lse: Default::default(),
+            gate_up: Default::default(),
+        }
     }
 }
 
-impl Workspace {
+/// Everything else.
+#[derive(Debug)]
+pub(super) struct Workspace<M: Memory> {
+    pub places: Places,
+    pub saved: Vec<Saved<M>>,
+    /// Residual stream before each layer, and after the last (tokens x hidden).
+    pub inputs: Vec<M::Buffer>,
+    pub batch: Batch<M::Batch>,
+    /// Inverse root mean squares of the last norm.
+    pub r: M::Buffer,
+    /// A normalized hidden state, made anew in the backward.
+    pub normed: M::Buffer,
+    /// swiglu's output (tokens x ffn), then its gradient.
+    pub inner: M::Buffer,
+    /// Gradients: of the residual stream, of a hidden state, of q|k|v.
+    pub d_x: M::Buffer,
+    pub d_h: M::Buffer,
+    pub d_qkv: M::Buffer,
+    pub linear: M::LinearScratch,
+    /// Hidden states of the predicting tokens only, and their gradient.
+    pub hidden: M::Buffer,
+    pub d_hidden: M::Buffer,
+    /// Of a chunk of them; the output layer's operation makes room for as many as it takes at once.
+    pub logits: M::Buffer,
+}
+
+impl<M: Memory> Default for Workspace<M> {
+    fn default() -> Self {
+        Self {
+            places: Places::default(),
+            saved: Vec::new(),
+            inputs: Vec::new(),
+            batch: Batch::default(),
+            r: Default::default(),
+            normed: Default::default(),
+            inner: Default::default(),
+            d_x: Default::default(),
+            d_h: Default::default(),
+            d_qkv: Default::default(),
+            linear: Default::default(),
+            hidden: Default::default(),
+            d_hidden: Default::default(),
+            logits: Default::default(),
+        }
+    }
+}
+
+impl<M: Memory> Workspace<M> {
     /// Makes room for the packed batch, with activations of at most `budget` bytes if that is possible at all.
-    pub fn fit(&mut self, decoder: &Decoder, lora: Option<&Lora>, budget: usize, backward: bool) {
+    pub fn fit<D: Device<Memory = M>>(&mut self, device: &D, budget: usize, backward: bool) {
+        use Kind::{Activation, Statistic};
+        let (decoder, lora) = (device.decoder(), device.lora());
         let (c, shape) = (&decoder.config, decoder.attention_shape());
-        let (n, h) = (self.ids.len(), c.hidden);
-        let (widths, widest) = (saved_widths(decoder), widest_ranks(decoder, lora));
-        self.places = places(decoder, lora, budget, n, backward);
+        let (n, h) = (self.batch.packed.tokens(), c.hidden);
+        let (widths, widest) = (saved_widths(decoder), widest(decoder, lora));
+        self.places = places::<M>(decoder, lora, budget, n, backward);
         let slots = self.places.slots(c.layers);
         // Where memory is short, places of a smaller batch before are given back.
         if self.saved.len() < slots || (backward && self.places.shared > 0) {
@@ -144,7 +166,7 @@ impl Workspace {
         for layer in (0..c.layers).rev() {
             let slot = self.places.slot(layer);
             let saved = &mut self.saved[slot];
-            let ranks = if slot == 0 && self.places.shared > 0 { widest } else { ranks(lora, layer) };
+            let own = if slot == 0 && self.places.shared > 0 { widest } else { of_adapters(lora, layer) };
             let buffers = [
                 &mut saved.x_mid,
                 &mut saved.r,
@@ -157,49 +179,62 @@ impl Workspace {
                 &mut saved.lse,
                 &mut saved.gate_up,
             ];
-            for (buffer, width) in
-                buffers.into_iter().zip(widths).chain(saved.linear.iter_mut().map(|l| &mut l.u).zip(ranks))
-            {
-                fit(buffer, n * width);
+            for (buffer, (kind, width)) in buffers.into_iter().zip(widths) {
+                device.fit(buffer, kind, n * width);
+            }
+            for (saved, OfAdapter { rank, magnitudes }) in saved.linear.iter_mut().zip(own) {
+                device.fit_linear(saved, n, rank, magnitudes);
             }
         }
         let inputs = self.places.inputs(c.layers);
         if self.inputs.len() < inputs {
-            self.inputs.resize_with(inputs, Vec::new);
+            self.inputs.resize_with(inputs, Default::default);
         }
         for input in &mut self.inputs {
-            fit(input, n * h);
+            device.fit(input, Activation, n * h);
         }
-        for (buffer, width) in [(&mut self.r, 1), (&mut self.normed, h), (&mut self.inner, c.ffn)] {
-            fit(buffer, n * width);
+        for (buffer, kind, width) in [
+            (&mut self.r, Statistic, 1),
+            (&mut self.normed, Activation, h),
+            (&mut self.inner, Activation, c.ffn),
+        ] {
+            device.fit(buffer, kind, n * width);
         }
-        fit(&mut self.hidden, self.targets.len() * h);
+        let targets = self.batch.packed.targets.len();
+        device.fit(&mut self.hidden, Activation, targets * h);
+        device.fit_linear_scratch(&mut self.linear, n);
         if backward {
             for (buffer, width) in [
                 (&mut self.d_x, h),
                 (&mut self.d_h, h.max(shape.q_cols())),
                 (&mut self.d_qkv, shape.qkv_cols()),
-                (&mut self.linear.c, lora.map_or(0, Lora::widest)),
             ] {
-                fit(buffer, n * width);
+                device.fit(buffer, Activation, n * width);
             }
-            fit(&mut self.d_hidden, self.targets.len() * h);
+            device.fit(&mut self.d_hidden, Activation, targets * h);
         }
-        let positions = self.positions.iter().max().map_or(0, |p| *p as usize + 1);
-        self.table.cover(&decoder.rope, positions);
     }
 }
 
 #[cfg(test)]
-impl Workspace {
+impl Workspace<super::cpu::Host> {
     /// Floats in all buffers but the logits.
     pub fn floats(&self) -> usize {
         let saved = self.saved.iter().flat_map(|s| {
             [&s.x_mid, &s.r, &s.r_mid, &s.qkv, &s.qk, &s.r_q, &s.r_k, &s.mixed, &s.lse, &s.gate_up]
                 .into_iter()
-                .chain(s.linear.iter().map(|l| &l.u))
+                .chain(s.linear.iter().flat_map(|l| [&l.u, &l.v]))
         });
-        let own = [&self.r, &self.normed, &self.inner, &self.d_x, &self.d_h, &self.d_qkv, &self.linear.c];
+        let own = [
+            &self.r,
+            &self.normed,
+            &self.inner,
+            &self.d_x,
+            &self.d_h,
+            &self.d_qkv,
+            &self.linear.c,
+            &self.linear.dropped,
+        ];
         let all = saved.chain(&self.inputs).chain(own).chain([&self.hidden, &self.d_hidden]);
         all.map(Vec::len).sum()
     }

@@ -7,6 +7,7 @@ use crate::tui::keymap::{Action, Binding, Context};
 use crate::tui::layers::form::{Form, FormPurpose};
 use crate::tui::layers::picker::{Choice, Picker};
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
+use crate::tui::screens::train::steer::settings_like;
 
 impl App {
     /// Does what a key or the palette asked for, where the focus is.
@@ -81,9 +82,9 @@ impl App {
             Action::ImportData => {
                 self.ask(Purpose::Import, Request::Import { force: true });
             }
-            Action::BuildStrata => self.launch(RunKind::Strata, Vec::new()),
+            Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
             Action::LaunchTrain => {
-                let like = self.shown_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
+                let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
                 let mut form = Form::train(like.as_deref().unwrap_or_default());
                 if let Link::Up { status: EngineStatus { train, .. } } = &self.link {
                     form.stands(train);
@@ -102,11 +103,11 @@ impl App {
         true
     }
 
-    pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>) {
+    pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>, from: Option<String>) {
         // The one who holds the connection adds the values of the variables that the workspace names.
         self.ask(
             Purpose::Launch(kind),
-            Request::Launch { kind, set, keys: std::collections::BTreeMap::new() },
+            Request::Launch { kind, set, keys: std::collections::BTreeMap::new(), from },
         );
     }
 
@@ -262,12 +263,18 @@ impl App {
             }
             Choice::ShowRun(run) => self.show_training(run),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
+            Choice::Remedy(run, remedy) => self.remedy(run, remedy),
         }
     }
 
     fn submitted(&mut self, purpose: FormPurpose, values: Vec<(String, String)>) {
         match purpose {
-            FormPurpose::Launch(kind) => self.launch(kind, values),
+            FormPurpose::Launch(kind) => self.launch(kind, values, None),
+            FormPurpose::Steer(run) => self.steer_submitted(run, values),
+            FormPurpose::Branch => {
+                let (from, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "from");
+                self.launch(RunKind::Train, set, from.into_iter().next().map(|(_, from)| from));
+            }
             FormPurpose::ImportOutcomes => {
                 let value = |name: &str| {
                     values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default()

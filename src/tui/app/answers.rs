@@ -37,10 +37,11 @@ impl App {
                 }
             }
             (Purpose::Launch(kind), Response::Launched { run }) => {
-                if kind == RunKind::Train {
+                let curve = matches!(kind, RunKind::Train | RunKind::LrRange);
+                if curve {
                     self.show_training(run.clone());
                 }
-                let where_ = if kind == RunKind::Train { "" } else { "; 7 shows it" };
+                let where_ = if curve { "" } else { "; 7 shows it" };
                 self.notice(Mood::Good, format!("{run} is on its way{where_}"));
             }
             (Purpose::Control(run, action), _) => {
@@ -53,17 +54,34 @@ impl App {
                 };
                 self.notice(Mood::Plain, format!("{run} {words}"));
             }
+            (Purpose::Steer(_), Response::Done { message }) => self.notice(Mood::Good, message),
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
             }
             (Purpose::StepRows { run, step }, Response::Events { events, .. }) => {
                 let rows = events.into_iter().find_map(|e| match e.body {
-                    EventBody::Step { step: s, rows, .. } if s == step => Some(rows),
+                    EventBody::Step { step: s, rows, losses, .. } if s == step => Some((rows, losses)),
                     _ => None,
                 });
                 match rows {
-                    Some(rows) if !rows.is_empty() => {
-                        self.show_rows(format!("rows of step {step} of {run}"), rows);
+                    Some((rows, losses)) if !rows.is_empty() => {
+                        let mut with: Vec<(String, Option<f32>)> = rows
+                            .into_iter()
+                            .enumerate()
+                            .map(|(i, row)| (row, losses.get(i).copied()))
+                            .collect();
+                        // The costliest first: those are behind a spike.
+                        with.sort_by(|a, b| b.1.unwrap_or(0.0).total_cmp(&a.1.unwrap_or(0.0)));
+                        // With weights a row can be in a step twice.
+                        let mut seen = std::collections::BTreeSet::new();
+                        with.retain(|(row, _)| seen.insert(row.clone()));
+                        let order = if losses.is_empty() { "" } else { " by loss" };
+                        self.show_rows(
+                            format!("rows of step {step} of {run}{order}"),
+                            with.iter().map(|(row, _)| row.clone()).collect(),
+                        );
+                        self.strata.losses =
+                            with.into_iter().filter_map(|(row, loss)| Some((row, loss?))).collect();
                     }
                     _ => self
                         .notice(Mood::Plain, format!("step {step} of {run} does not say which rows it used")),

@@ -99,6 +99,8 @@ pub enum Purpose {
     Status,
     Launch(RunKind),
     Control(String, RunAction),
+    /// Changes of a run.
+    Steer(String),
     Compare(String, String),
     StepRows {
         run: String,
@@ -121,6 +123,7 @@ impl Purpose {
             Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
+            Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),

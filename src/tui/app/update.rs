@@ -146,7 +146,10 @@ impl App {
         let name = &run.run;
         match run.state {
             RunState::Done | RunState::Stopped => {
-                let result = self.result_words(run);
+                let result = match crate::tui::screens::train::steer::suggestion(run) {
+                    Some(words) => format!(" and {words}"),
+                    None => self.result_words(run),
+                };
                 let next = match (run.kind, &run.candidate) {
                     (RunKind::Train, Some(candidate)) => {
                         // Nobody's own comparison is taken away, and nobody's focus is moved.
@@ -160,6 +163,7 @@ impl App {
                         "; 5 shows what it fixed and broke"
                     }
                     (RunKind::Eval, _) => "; 5 shows the board",
+                    (RunKind::LrRange, _) => "; 4 shows its curve",
                     (RunKind::Strata, _) => "; 1 shows the strata",
                     _ => "",
                 };

@@ -39,6 +39,10 @@ pub struct Field {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormPurpose {
     Launch(RunKind),
+    /// A training run from a checkpoint; the field `from` says which.
+    Branch,
+    /// Change this run.
+    Steer(String),
     ImportOutcomes,
 }
 

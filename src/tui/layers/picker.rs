@@ -3,20 +3,23 @@
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 
+use crate::domain::finding::Remedy;
 use crate::domain::run::RunRecord;
 use crate::tui::keymap::{Action, BINDINGS, Binding, Context, Keymap};
 use crate::tui::widgets::input::TextInput;
 
 /// What was chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
     /// An action, and the context in which it has a meaning.
     Action(Context, Action),
     ShowRun(String),
     Overlay(String),
+    /// What the doctor advises for a run.
+    Remedy(String, Option<Remedy>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     pub label: String,
     /// Shown at the right: keys, state.

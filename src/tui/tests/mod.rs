@@ -5,6 +5,7 @@ mod hostile;
 mod looks;
 mod loops;
 mod state;
+mod steer;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

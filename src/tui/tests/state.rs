@@ -310,7 +310,7 @@ fn strata_that_are_being_built_say_how_far_they_are() {
     assert!(shown(&app).contains("strata-1 builds the strata: waits for the CPU"), "{}", shown(&app));
     assert_eq!(
         asked(&press(&mut app, "b")),
-        [Request::Launch { kind: RunKind::Strata, set: vec![], keys: Default::default() }]
+        [Request::Launch { kind: RunKind::Strata, set: vec![], keys: Default::default(), from: None }]
     );
 }
 

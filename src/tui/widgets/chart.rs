@@ -172,6 +172,8 @@ pub struct Chart {
     pub lines: Vec<Line>,
     pub marks: Vec<Mark>,
     pub cursor: Option<f64>,
+    /// x is a power of ten: 2 is written as 100.
+    pub powers: bool,
 }
 
 /// Cells left of the plot, for the labels of the vertical axis.
@@ -245,6 +247,10 @@ const fn ascii_dots(dots: u8) -> char {
     }
 }
 
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
+}
+
 impl Chart {
     fn column_of(&self, x: f64, n: usize) -> Option<usize> {
         let span = self.range.1 - self.range.0;
@@ -273,8 +279,9 @@ impl Chart {
             }
         }
         let bottom = area.height - 1;
-        let labels = [self.range.0, f64::midpoint(self.range.0, self.range.1), self.range.1]
-            .map(|x| number::tick(x.round()));
+        let labels = [self.range.0, f64::midpoint(self.range.0, self.range.1), self.range.1].map(|x| {
+            if self.powers { number::tick(two_digits(10_f64.powf(x))) } else { number::tick(x.round()) }
+        });
         p.put(area, GUTTER, bottom, 8, &labels[0], Role::Axis);
         if area.width > GUTTER + 30 {
             let middle = GUTTER + plot.width / 2 - (text::width(&labels[1]) / 2) as u16;

@@ -46,8 +46,8 @@ impl Trained {
 /// Write `artifacts/adapter` or `artifacts/model`, replacing what stood there. `base` lends its tokenizer's files.
 pub fn write(artifacts: &Path, method: Method, model: &Trainable, base: &Path) -> anyhow::Result<Trained> {
     fs::create_dir_all(artifacts)?;
-    match (method, model.adapter()) {
-        (Method::Lora, Some(lora)) => {
+    match (method.trains_adapter(), model.adapter()) {
+        (true, Some(lora)) => {
             let dir = artifacts.join("adapter");
             replace_folder(&dir, |fresh| Ok(lora.save_peft(fresh, base.to_str())?))?;
             Ok(Trained::Adapter(AdapterRef { path: text(&dir)?, hash: adapter_hash(&dir)? }))

@@ -102,7 +102,9 @@ pub fn build<'a>(
             Ok(sequence) if sequence.tokens.len() > max_length => {
                 built.too_long.push((row.id.clone(), sequence.tokens.len()));
             }
-            Ok(sequence) => built.examples.push(Example { row: row.id.clone(), sequence }),
+            Ok(sequence) => {
+                built.examples.push(Example { row: row.id.clone(), stratum: row.stratum.clone(), sequence });
+            }
             Err(e) => {
                 built.failed.push(row.id.clone());
                 built.first_failure.get_or_insert(format!("row {}: {e:#}", row.id));

@@ -12,7 +12,7 @@ use super::state;
 use super::subject::Subject;
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunSpec;
-use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::settings::TrainSettings;
 use crate::model::Decoder;
 use crate::model::lora::Lora;
 use crate::ops::Par;
@@ -74,13 +74,13 @@ pub fn export(
     format: Option<Format>,
     to: &Path,
 ) -> Result<f64, ExportError> {
-    let format = match (settings.method, format) {
-        (Method::Full, Some(Format::Peft)) => {
+    let format = match (settings.method.trains_adapter(), format) {
+        (false, Some(Format::Peft)) => {
             let message = "the run trained every weight and has no adapter; use --format merged";
             return Err(ExportError::Request(message.into()));
         }
-        (Method::Full, _) => Format::Merged,
-        (Method::Lora, format) => format.unwrap_or(Format::Peft),
+        (false, _) => Format::Merged,
+        (true, format) => format.unwrap_or(Format::Peft),
     };
     if to.exists() && std::fs::read_dir(to).map_or(true, |mut entries| entries.next().is_some()) {
         let message = format!("{} is there already and not empty; name a new folder", to.display());
@@ -157,18 +157,18 @@ fn trained(
             return Err(missing(format!("run {} has no checkpoint of step {step}", spec.id)));
         }
         state::read(&dir).map_err(anyhow::Error::from)?;
-        let mut model = subject.start(settings, load()?, spec.threads)?;
+        let mut model = subject.start(settings, load()?, spec.threads, None)?;
         state::load_model(&dir, &mut model).map_err(anyhow::Error::from)?;
         return Ok(Model { decoder: model.decoder().clone(), adapter: model.adapter().cloned() });
     }
     let (adapter, model) = (artifacts.join("adapter"), artifacts.join("model"));
-    match settings.method {
-        Method::Lora if adapter.is_dir() => {
+    match settings.method.trains_adapter() {
+        true if adapter.is_dir() => {
             let decoder = load()?;
             let lora = Lora::load_peft(&adapter, &decoder).map_err(anyhow::Error::from)?;
             Ok(Model { decoder, adapter: Some(lora) })
         }
-        Method::Full if model.is_dir() => {
+        false if model.is_dir() => {
             Ok(Model { decoder: Decoder::load(&model).map_err(anyhow::Error::from)?, adapter: None })
         }
         _ => Err(missing(format!("run {} has not come to a result", spec.id))),

@@ -11,22 +11,27 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
+use super::doctor::Doctor;
 use super::order::Order;
 use super::pace::Pace;
+use super::requests::Mixture;
 use super::schedule::LearningRate;
 use super::state::{self, TrainerState};
 use crate::domain::event::EventBody;
-use crate::domain::report::{Control, Reporter};
+use crate::domain::report::Reporter;
 use crate::domain::settings::TrainSettings;
-use crate::model::trainable::{AdamW, Sequence, Trainable};
+use crate::domain::steer::Recorded;
+use crate::model::trainable::{Sequence, Trainable};
 
 /// A row as the model is trained on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// The row's id.
     pub row: String,
+    /// Name of its stratum, where strata are built.
+    pub stratum: Option<String>,
     pub sequence: Sequence,
 }
 
@@ -45,6 +50,8 @@ pub struct Sample {
     pub output: String,
     pub gold: Option<String>,
     pub correct: Option<bool>,
+    /// It ended by itself; none where the gold itself does not fit the limit.
+    pub ended: Option<bool>,
 }
 
 /// Answers the fixed rows with the model as it is now. Called at every evaluation.
@@ -84,9 +91,18 @@ impl Fitted {
     }
 }
 
+/// What an earlier life of the run left.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// Of the checkpoint whose model state has been loaded; none: from the beginning.
+    pub state: Option<TrainerState>,
+    /// What was told, also after that checkpoint.
+    pub history: Vec<EventBody>,
+}
+
 /// Train `model` on `data.train`.
 ///
-/// `from` continues a run whose model state has been loaded: what follows is bit for bit what would have followed.
+/// With a `past` it continues a run: what follows is bit for bit what would have followed, changes in mid-run included.
 /// The gradient of a step is that of the mean loss per trained token over all its micro-batches, however they are cut.
 ///
 /// # Errors
@@ -96,7 +112,7 @@ pub fn fit(
     model: &mut Trainable,
     data: Data<'_>,
     settings: &TrainSettings,
-    from: Option<TrainerState>,
+    past: Past,
     answer: &mut Answer<'_>,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Fitted> {
@@ -104,8 +120,8 @@ pub fn fit(
     let inputs = fingerprint(data, settings)?;
     let order = Order::new(data.train.len(), settings);
     let total = order.total_steps();
-    let saved_step = from.as_ref().map(|state| state.step);
-    let state = match from {
+    let saved_step = past.state.as_ref().map(|state| state.step);
+    let mut state = match past.state {
         None => TrainerState {
             step: 0,
             epoch: 0,
@@ -119,6 +135,7 @@ pub fn fit(
             evals_without_better: 0,
             last_loss: None,
             finished: false,
+            changes: Vec::new(),
             inputs,
         },
         Some(state) => {
@@ -134,16 +151,33 @@ pub fn fit(
         let end = if state.step < total { End::Early } else { End::Done };
         return Ok(Fitted { end, state, worked: Duration::ZERO });
     }
+    // Changes that were made after the checkpoint are made again at their steps.
+    for event in &past.history {
+        if let EventBody::Change { step, change } = event {
+            let recorded = Recorded { step: *step, change: change.clone() };
+            if !state.changes.contains(&recorded) {
+                state.changes.push(recorded);
+            }
+        }
+    }
+    state.changes.sort_by_key(|recorded| recorded.step);
+    let mixture = Mixture::new(data.train, settings);
+    mixture.check()?;
+    let mut doctor = Doctor::default();
+    for event in &past.history {
+        doctor.see(event);
+    }
     let eval_every = if settings.eval_every > 0 { settings.eval_every } else { total.div_ceil(10) };
     // Rows of like length share a batch.
     let mut dev: Vec<&Example> = data.dev.iter().collect();
     dev.sort_by_key(|example| example.sequence.tokens.len());
-    let fit = Fit {
+    let mut fit = Fit {
         model,
         train: data.train,
         dev,
         settings,
         rates: LearningRate::new(settings, total),
+        mixture,
         order,
         total,
         eval_every,
@@ -154,31 +188,36 @@ pub fn fit(
         stop: false,
         checkpoint_asked: false,
         saved_step,
+        doctor,
+        step_ended: None,
     };
+    fit.begin();
     fit.run()
 }
 
-struct Fit<'a> {
-    model: &'a mut Trainable,
-    train: &'a [Example],
-    dev: Vec<&'a Example>,
-    settings: &'a TrainSettings,
-    rates: LearningRate,
-    order: Order,
-    total: u64,
+pub(super) struct Fit<'a> {
+    pub(super) model: &'a mut Trainable,
+    pub(super) train: &'a [Example],
+    pub(super) dev: Vec<&'a Example>,
+    pub(super) settings: &'a TrainSettings,
+    pub(super) rates: LearningRate,
+    /// How often which rows are drawn.
+    pub(super) mixture: Mixture,
+    pub(super) order: Order,
+    pub(super) total: u64,
     eval_every: u64,
-    pace: Pace,
-    state: TrainerState,
-    answer: &'a mut Answer<'a>,
-    reporter: &'a mut dyn Reporter,
-    stop: bool,
-    checkpoint_asked: bool,
+    pub(super) pace: Pace,
+    pub(super) state: TrainerState,
+    pub(super) answer: &'a mut Answer<'a>,
+    pub(super) reporter: &'a mut dyn Reporter,
+    pub(super) stop: bool,
+    pub(super) checkpoint_asked: bool,
     /// Step of the newest checkpoint.
-    saved_step: Option<u64>,
+    pub(super) saved_step: Option<u64>,
+    pub(super) doctor: Doctor,
+    /// When the step before ended, by the pace's clock; none where something else came after it.
+    pub(super) step_ended: Option<Duration>,
 }
-
-/// Somebody asked to cancel: unwinds to the loop.
-struct Cancelled;
 
 impl Fit<'_> {
     fn run(mut self) -> anyhow::Result<Fitted> {
@@ -235,144 +274,27 @@ impl Fit<'_> {
         Fitted { end, worked: self.pace.worked(), state: self.state }
     }
 
-    /// One optimizer step.
-    fn step(&mut self) -> anyhow::Result<Result<(), Cancelled>> {
-        let begun = self.pace.worked();
-        let step = self.state.step + 1;
-        let train = self.train;
-        let micro_batches =
-            self.order.step(step, |row| train.get(row).map_or(0, |e| e.sequence.tokens.len()));
-        let micro_batches: Vec<Vec<&Example>> = micro_batches
-            .iter()
-            .map(|rows| rows.iter().filter_map(|&row| train.get(row)).collect())
-            .collect();
-        let examples = || micro_batches.iter().flatten().copied();
-        let trained: usize = examples().map(|e| e.sequence.targets()).sum();
-        let tokens: usize = examples().map(|e| e.sequence.tokens.len()).sum();
-        let scale = 1.0 / trained.max(1) as f32;
-
-        self.model.zero_grad();
-        let mut loss_sum = 0.0;
-        for batch in &micro_batches {
-            if self.poll()?.is_err() {
-                return Ok(Err(Cancelled));
-            }
-            let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
-            loss_sum += self.model.forward_backward(&rows, scale).with_context(|| in_rows(batch))?.loss_sum;
-        }
-        let loss = loss_sum / trained.max(1) as f64;
-        let grad_norm = self.model.grad_norm();
-        let lr = self.rates.at(step);
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(self.not_finite(step, loss, grad_norm, lr, &examples().collect::<Vec<_>>()));
-        }
-        let optimizer = AdamW {
-            lr: lr as f32,
-            beta1: self.settings.beta1 as f32,
-            beta2: self.settings.beta2 as f32,
-            epsilon: self.settings.epsilon as f32,
-            weight_decay: self.settings.weight_decay as f32,
-        };
-        self.model.step(&optimizer, self.settings.max_grad_norm as f32);
-
-        self.state.step = step;
-        (self.state.epoch, self.state.epoch_rows) = self.order.position_after(step);
-        self.state.tokens += tokens as u64;
-        self.state.trained_tokens += trained as u64;
-        self.state.last_loss = Some(loss);
-        self.reporter.event(EventBody::Step {
-            step,
-            total: self.total,
-            epoch: self.order.epochs_after(step),
-            loss,
-            lr,
-            grad_norm,
-            tokens: tokens as u64,
-            trained_tokens: trained as u64,
-            ms: self.pace.worked().saturating_sub(begun).as_secs_f64() * 1e3,
-            rows: examples().map(|e| e.row.clone()).collect(),
-        })?;
-        Ok(Ok(()))
-    }
-
-    /// Dev loss and the fixed rows' answers; keeps the books of the best step and of patience.
-    fn evaluate(&mut self) -> anyhow::Result<Result<(), Cancelled>> {
-        let step = self.state.step;
-        let loss = match self.dev_loss()? {
-            Err(cancelled) => return Ok(Err(cancelled)),
-            Ok(loss) => loss,
-        };
-        self.reporter.event(EventBody::Eval { step, loss, metrics: Default::default() })?;
-        match (self.answer)(self.model) {
-            Ok(samples) => {
-                for Sample { row, output, gold, correct } in samples {
-                    self.reporter.event(EventBody::Sample { step, row, output, gold, correct })?;
-                }
-            }
-            // The run is worth more than a look at it.
-            Err(e) => self.warn(format!("step {step}: the fixed rows could not be answered: {e:#}"))?,
-        }
-        let Some(loss) = loss else { return Ok(Ok(())) };
-        if !loss.is_finite() {
-            bail!("step {step}: the dev loss is not finite ({loss}); {}", self.way_back());
-        }
-        if step == 0 {
-            self.state.loss_before = Some(loss);
-        } else if self.state.best_loss.is_none_or(|best| loss < best) {
-            self.state.best_step = Some(step);
-            self.state.best_loss = Some(loss);
-            self.state.evals_without_better = 0;
-        } else {
-            self.state.evals_without_better += 1;
-        }
-        Ok(Ok(()))
-    }
-
-    /// Mean loss per trained token over the dev rows; none without dev rows.
-    fn dev_loss(&mut self) -> anyhow::Result<Result<Option<f64>, Cancelled>> {
-        let (mut sum, mut trained) = (0.0, 0);
-        let dev = std::mem::take(&mut self.dev);
-        let mut cancelled = false;
-        for batch in dev.chunks(self.settings.batch_size.max(1)) {
-            if self.poll()?.is_err() {
-                cancelled = true;
-                break;
-            }
-            let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
-            let loss = self.model.loss(&rows).with_context(|| in_rows(batch))?;
-            sum += loss.loss_sum;
-            trained += loss.trained;
-        }
-        self.dev = dev;
-        if cancelled {
-            return Ok(Err(Cancelled));
-        }
-        Ok(Ok((trained > 0).then(|| sum / trained as f64)))
-    }
-
     fn checkpoint(&mut self, best: bool, state: &TrainerState) -> anyhow::Result<()> {
+        self.model.bring_home()?;
         let (step, model) = (state.step, &*self.model);
         self.reporter
             .checkpoint(step, best, self.settings.keep_checkpoints.max(1), &mut |dir| {
                 state::write(dir, model, state)
             })
             .with_context(|| format!("the checkpoint of step {step} could not be written"))?;
-        self.saved_step = Some(step);
+        (self.saved_step, self.step_ended) = (Some(step), None);
         Ok(())
     }
 
-    /// Look for requests; time spent paused is not work.
-    fn poll(&mut self) -> io::Result<Result<(), Cancelled>> {
-        let begun = Instant::now();
-        let control = self.reporter.poll_control()?;
-        self.pace.idle += begun.elapsed();
-        match control {
-            Control::Continue => {}
-            Control::Checkpoint => self.checkpoint_asked = true,
-            Control::Stop => self.stop = true,
-            Control::Cancel => return Ok(Err(Cancelled)),
-        }
-        Ok(Ok(()))
+    /// Tell it, and let the doctor hear it.
+    pub(super) fn tell(&mut self, body: EventBody) -> io::Result<()> {
+        self.doctor.see(&body);
+        self.reporter.event(body)
+    }
+
+    /// What the doctor finds now that a step was taken, or the model evaluated.
+    pub(super) fn examine(&mut self, evaluated: bool) -> io::Result<()> {
+        self.doctor.news(evaluated).into_iter().try_for_each(|news| self.reporter.event(news))
     }
 
     /// At most one line a second, but always at the ends.
@@ -390,7 +312,7 @@ impl Fit<'_> {
         })
     }
 
-    fn warn(&mut self, message: String) -> io::Result<()> {
+    pub(super) fn warn(&mut self, message: String) -> io::Result<()> {
         self.reporter.event(EventBody::Warning { message })
     }
 
@@ -401,7 +323,7 @@ impl Fit<'_> {
                 "stopped early at step {step} of {}: {} evaluations without a better dev loss",
                 self.total, self.settings.patience
             );
-            self.reporter.event(EventBody::Log { message })?;
+            self.tell(EventBody::Log { message })?;
         }
         if let (Some(best_step), Some(best), Some(before)) = (best_step, best_loss, loss_before)
             && best >= before
@@ -414,38 +336,7 @@ impl Fit<'_> {
         Ok(())
     }
 
-    /// The loss or the gradient of a step is not finite. The step has not been taken: the weights are those of the step before.
-    fn not_finite(
-        &mut self,
-        step: u64,
-        loss: f64,
-        grad_norm: f64,
-        lr: f64,
-        examples: &[&Example],
-    ) -> anyhow::Error {
-        let what = if loss.is_finite() {
-            format!("gradient norm is {grad_norm}")
-        } else {
-            format!("loss is {loss}")
-        };
-        let mut culprits: Vec<&str> = Vec::new();
-        for example in examples {
-            if self.model.loss(&[&example.sequence]).is_ok_and(|loss| !loss.loss_sum.is_finite()) {
-                culprits.push(&example.row);
-            }
-        }
-        let rows = if culprits.is_empty() {
-            format!("its rows: {}", list(&examples.iter().map(|e| e.row.as_str()).collect::<Vec<_>>()))
-        } else {
-            format!("rows whose own loss is not finite: {}", list(&culprits))
-        };
-        anyhow::anyhow!(
-            "step {step}: the {what} (learning rate {lr:e}); {rows}. The step was not taken; {}",
-            self.way_back()
-        )
-    }
-
-    fn way_back(&self) -> String {
+    pub(super) fn way_back(&self) -> String {
         match self.saved_step {
             Some(step) => format!(
                 "the newest checkpoint is of step {step}. Start again with a lower learning_rate (now {:e})",
@@ -456,7 +347,7 @@ impl Fit<'_> {
     }
 }
 
-fn in_rows(batch: &[&Example]) -> String {
+pub(super) fn in_rows(batch: &[&Example]) -> String {
     format!("among the rows {}", list(&batch.iter().map(|e| e.row.as_str()).collect::<Vec<_>>()))
 }
 
@@ -476,7 +367,7 @@ fn fingerprint(data: Data<'_>, settings: &TrainSettings) -> anyhow::Result<Strin
     hasher.update(&serde_json::to_vec(settings)?);
     for part in [data.train, data.dev] {
         hasher.update(&(part.len() as u64).to_le_bytes());
-        for Example { row, sequence } in part {
+        for Example { row, sequence, .. } in part {
             for length in [row.len(), sequence.tokens.len()] {
                 hasher.update(&(length as u64).to_le_bytes());
             }

@@ -18,6 +18,8 @@ use crate::score::rows::{Answer, score};
 struct FixedRow {
     id: String,
     prompt: Vec<u32>,
+    /// Tokens of the golden answer, without the one that ends it.
+    answer: usize,
     gold: Option<String>,
 }
 
@@ -49,6 +51,7 @@ impl<'a> FixedRows<'a> {
             .map(|(example, row)| FixedRow {
                 id: row.id.clone(),
                 prompt: prompt_of(example),
+                answer: example.sequence.targets().saturating_sub(1),
                 gold: subject.gold(row),
             })
             .collect();
@@ -83,7 +86,14 @@ impl<'a> FixedRows<'a> {
                     };
                     metric.right(score(metric.entry.base, metric.argument.as_deref(), &answer)?)
                 });
-                Ok(Sample { row: row.id.clone(), output: reading.text, gold: row.gold.clone(), correct })
+                let fits = row.answer < decoding.max_tokens;
+                Ok(Sample {
+                    row: row.id.clone(),
+                    output: reading.text,
+                    gold: row.gold.clone(),
+                    correct,
+                    ended: (generation.ended || fits).then_some(generation.ended),
+                })
             })
             .collect()
     }

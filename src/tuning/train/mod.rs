@@ -4,6 +4,9 @@
 //! folder and turns what comes out into a candidate with a score.
 
 mod artifact;
+mod device;
+pub mod doctor;
+mod evaluation;
 pub mod examples;
 pub mod export;
 pub mod fit;
@@ -12,15 +15,18 @@ mod listener;
 pub mod order;
 mod pace;
 mod preflight;
+pub mod range;
+mod requests;
 mod run;
 pub mod schedule;
 pub mod state;
+mod step;
 mod subject;
 
 #[cfg(test)]
 mod tests;
 
 pub use artifact::adapter_hash;
-pub use fit::{Data, End, Example, Fitted, fit, no_samples};
+pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
 pub use listener::Listener;
 pub use run::run;

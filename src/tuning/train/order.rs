@@ -1,7 +1,7 @@
 //! Which rows make up which step.
 //!
-//! Nothing here has a state: the order is a function of the seed, the epoch and the number of rows, so a step's rows can be
-//! named before, during and after it, and a resumed run takes exactly those that it would have taken.
+//! The order is a function of the seed, the epoch, the number of rows and the weights that they have had from which step on,
+//! so a step's rows can be named before, during and after it, and a resumed run takes exactly those that it would have taken.
 
 use crate::domain::rng::SplitMix64;
 use crate::domain::settings::TrainSettings;
@@ -11,6 +11,10 @@ pub(super) const ROUNDING: f64 = 1e-9;
 
 /// The steps of a run over `rows` examples. Every epoch is a shuffle of its own; its last step takes what is left, so that
 /// every example is visited exactly once per epoch and no step spans two epochs.
+///
+/// With weights an epoch has as many places as before, and its rows are drawn for them by systematic sampling (Madow 1949):
+/// of `n` places, a row of weight `w` gets `n w / sum(w)`, rounded up or down by chance. A change in mid-epoch fills the places
+/// that are left from the rows that the epoch's shuffle has for them, so that what was seen already does not come again soon.
 #[derive(Clone, Debug)]
 pub struct Order {
     rows: usize,
@@ -18,8 +22,10 @@ pub struct Order {
     batch_size: usize,
     seed: u64,
     total_steps: u64,
-    /// The epoch (from 0) last asked for, and its shuffle.
-    shuffled: (u64, Vec<usize>),
+    /// Each row's weight from a step on, oldest first.
+    weights: Vec<(u64, Vec<f64>)>,
+    /// The epoch (from 0) last asked for, and its order.
+    known: Option<(u64, Vec<usize>)>,
 }
 
 impl Order {
@@ -38,8 +44,16 @@ impl Order {
             batch_size,
             seed: settings.seed,
             total_steps,
-            shuffled: (0, shuffle(rows, settings.seed, 0)),
+            weights: Vec::new(),
+            known: None,
         }
+    }
+
+    /// From step `step` on, each row is drawn as often as its weight says. Weights are not negative, and not all 0.
+    pub fn weigh(&mut self, step: u64, weights: Vec<f64>) {
+        self.weights.retain(|(from, _)| *from < step);
+        self.weights.push((step, weights));
+        self.known = None;
     }
 
     pub const fn total_steps(&self) -> u64 {
@@ -68,21 +82,71 @@ impl Order {
     /// `length` gives a row's tokens.
     pub fn step(&mut self, step: u64, length: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
         let (epoch, first) = self.position_after(step - 1);
-        if self.shuffled.0 != epoch {
-            self.shuffled = (epoch, shuffle(self.rows, self.seed, epoch));
-        }
+        let order = match self.known.take() {
+            Some((of, order)) if of == epoch => order,
+            _ => self.epoch(epoch),
+        };
         let last = (first + self.rows_per_step).min(self.rows);
-        let mut rows = self.shuffled.1.get(first..last).unwrap_or_default().to_vec();
+        let mut rows = order.get(first..last).unwrap_or_default().to_vec();
+        self.known = Some((epoch, order));
         rows.sort_by_key(|&row| (length(row), row));
         rows.chunks(self.batch_size).map(<[usize]>::to_vec).collect()
     }
+
+    /// The rows of an epoch, in order.
+    fn epoch(&self, epoch: u64) -> Vec<usize> {
+        let shuffled = shuffle(self.rows, self.seed, epoch);
+        let first_step = epoch * self.steps_per_epoch() + 1;
+        let steps = first_step..first_step + self.steps_per_epoch();
+        let at_start = self.weights.iter().rev().find(|(step, _)| *step <= first_step);
+        let within = self.weights.iter().filter(|(step, _)| *step > first_step && steps.contains(step));
+        let mut order = shuffled.clone();
+        for (step, weights) in at_start.into_iter().chain(within) {
+            let from = if *step <= first_step { 0 } else { self.position_after(step - 1).1 };
+            let places = shuffled.get(from..).unwrap_or_default();
+            let mut rng =
+                SplitMix64::new(self.seed ^ mixed(epoch) ^ mixed(from as u64).rotate_left(17) ^ 0x57EE);
+            order.truncate(from);
+            order.extend(draw(places, &shuffled, weights, &mut rng));
+        }
+        order
+    }
+}
+
+/// As many rows as `places` has, from those rows; from `all` where none of those has a weight.
+fn draw(places: &[usize], all: &[usize], weights: &[f64], rng: &mut SplitMix64) -> Vec<usize> {
+    let weight = |row: usize| weights.get(row).copied().unwrap_or(1.0);
+    let total = |rows: &[usize]| rows.iter().map(|&row| weight(row)).sum::<f64>();
+    let from = if total(places) > 0.0 { places } else { all };
+    let first = from.first().map_or(1.0, |&row| weight(row));
+    if from.iter().all(|&row| weight(row).to_bits() == first.to_bits()) {
+        return from.iter().take(places.len()).copied().collect();
+    }
+    let per_weight = places.len() as f64 / total(from);
+    let (start, mut reached, mut drawn) = (rng.unit(), 0.0, Vec::with_capacity(places.len()));
+    for &row in from {
+        reached += weight(row) * per_weight;
+        while drawn.len() < places.len() && drawn.len() as f64 + start < reached {
+            drawn.push(row);
+        }
+    }
+    // The last place is missed by no more than rounding.
+    if let Some(&last) = from.iter().rfind(|&&row| weight(row) > 0.0) {
+        drawn.resize(places.len(), last);
+    }
+    rng.shuffle(&mut drawn);
+    drawn
 }
 
 /// A permutation of `0..n`.
 fn shuffle(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..n).collect();
-    SplitMix64::new(seed ^ epoch.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03)).shuffle(&mut rows);
+    SplitMix64::new(seed ^ mixed(epoch)).shuffle(&mut rows);
     rows
+}
+
+const fn mixed(n: u64) -> u64 {
+    n.wrapping_add(1).wrapping_mul(0xD1B5_4A32_D192_ED03)
 }
 
 #[cfg(test)]
@@ -130,6 +194,59 @@ mod tests {
             let mut order = order(rows, 4, 3, 1.0, seed);
             let lengths: Vec<usize> = order.step(1, |row| row * 31 % 17).concat().iter().map(|row| row * 31 % 17).collect();
             prop_assert!(lengths.is_sorted());
+        }
+    }
+
+    /// Every row of an epoch as often as it comes.
+    fn counts(order: &mut Order, epoch: u64, rows: usize) -> Vec<usize> {
+        let steps = order.steps_per_epoch();
+        let mut counts = vec![0; rows];
+        for step in 1..=steps {
+            order.step(epoch * steps + step, |row| row).concat().iter().for_each(|&row| counts[row] += 1);
+        }
+        counts
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_comes_as_often_as_its_weight_says(
+            rows in 2usize..60, batch in 1usize..7, seed: u64, odd in 0.0..4.0f64, from in 1u64..40,
+        ) {
+            let mut order = order(rows, batch, 1, 9.0, seed);
+            let weights: Vec<f64> = (0..rows).map(|row| if row % 2 == 1 { odd } else { 1.0 }).collect();
+            let total: f64 = weights.iter().sum();
+            order.weigh(from, weights.clone());
+            let epoch = (from - 1).div_ceil(order.steps_per_epoch());
+            for epoch in epoch..epoch + 2 {
+                let got = counts(&mut order, epoch, rows);
+                prop_assert_eq!(got.iter().sum::<usize>(), rows);
+                for (count, weight) in got.iter().zip(&weights) {
+                    let want = rows as f64 * weight / total;
+                    prop_assert!((*count as f64 - want).abs() < 1.0 + 1e-9, "{count} for {want}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_change_in_mid_epoch_leaves_what_came_before_and_keeps_the_number_of_rows(
+            rows in 2usize..60, batch in 1usize..7, seed: u64, from in 1u64..30,
+        ) {
+            let mut plain = order(rows, batch, 1, 9.0, seed);
+            let mut changed = plain.clone();
+            changed.weigh(from, (0..rows).map(|row| f64::from(u8::from(row % 3 == 0))).collect());
+            for step in 1..30 {
+                let (was, is) = (plain.step(step, |row| row), changed.step(step, |row| row));
+                prop_assert_eq!(was.concat().len(), is.concat().len());
+                if step < from {
+                    prop_assert_eq!(was, is);
+                } else {
+                    prop_assert!(is.concat().iter().all(|row| row % 3 == 0), "weight 0 never comes");
+                }
+            }
+            changed.weigh(from, vec![2.0; rows]);
+            for step in 1..30 {
+                prop_assert_eq!(plain.step(step, |row| row), changed.step(step, |row| row), "equal weights change nothing");
+            }
         }
     }
 

@@ -7,11 +7,10 @@ use anyhow::{Context as _, bail};
 
 use super::fit::{Data, Example};
 use super::order::Order;
-use crate::domain::preflight::{Memory, Past, Preflight, bytes};
+use crate::domain::preflight::{Memory, PastRuns, Preflight, bytes};
 use crate::domain::settings::{Method, Recompute, Targets, TrainSettings};
-use crate::machine;
 use crate::model::trainable::footprint::RowSize;
-use crate::model::trainable::{Sequence, Trainable};
+use crate::model::trainable::{AdapterTraining, Sequence, Trainable};
 use crate::model::{Decoder, Lora, ModelConfig};
 
 /// Share of the free memory that a run may plan with: the rest is for the system and for what is not reckoned.
@@ -72,34 +71,40 @@ pub struct Asked<'a> {
     pub data: Data<'a>,
     pub settings: &'a TrainSettings,
     pub threads: usize,
+    /// Bytes that this process holds already.
+    pub held: u64,
 }
 
 /// Reckons the run. `available` is what the machine has left, in bytes.
 ///
 /// # Errors
 /// A run that does not fit: what to lower, and what each would save.
-pub fn reckon(asked: &Asked<'_>, past: Option<&Past>, available: u64) -> anyhow::Result<Plan> {
-    let Asked { config, files, data, settings, threads } = *asked;
+pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> anyhow::Result<Plan> {
+    let Asked { config, files, data, settings, threads, held } = *asked;
     let mut model = outline(config, settings, threads)?;
     let batches = Batches::new(data, settings);
-    let here = machine::resident().unwrap_or(0);
     let needs = |model: &Trainable, batches: &Batches| {
         let memory = model.memory(&batches.train, &batches.dev);
-        (memory, here + memory.total().max(memory.weights + files))
+        (memory, held + memory.total().max(memory.weights + files))
     };
-    let budget = (available as f64 * SHARE) as u64 + here;
+    let budget = (available as f64 * SHARE) as u64 + held;
     let kept = needs(&model, &batches);
     model.grant_activations(0);
     let least = needs(&model, &batches);
-    let grant = match settings.recompute {
-        Recompute::Never => usize::MAX,
+    let mut grant = match settings.recompute {
         Recompute::Always => 0,
-        Recompute::Auto if kept.1 <= budget => usize::MAX,
-        Recompute::Auto => {
-            let rest = least.0.total() - least.0.activations + here;
+        Recompute::Auto if kept.1 > budget => {
+            let rest = least.0.total() - least.0.activations + held;
             usize::try_from(budget.saturating_sub(rest)).unwrap_or(usize::MAX)
         }
+        Recompute::Never | Recompute::Auto => usize::MAX,
     };
+    if grant != usize::MAX && grant > 0 {
+        // Buffers between operations come on top of what layers keep.
+        model.grant_activations(grant);
+        let over = needs(&model, &batches).1.saturating_sub(budget);
+        grant = grant.saturating_sub(usize::try_from(over).unwrap_or(usize::MAX));
+    }
     model.grant_activations(grant);
     let (memory, reckoned) = needs(&model, &batches);
     if reckoned > budget {
@@ -137,13 +142,12 @@ fn evaluations(steps: u64, settings: &TrainSettings) -> f64 {
 /// The run's model without its numbers.
 fn outline(config: &ModelConfig, settings: &TrainSettings, threads: usize) -> anyhow::Result<Trainable> {
     let decoder = Decoder::outline(config.clone())?;
-    Ok(match settings.method {
-        Method::Full => Trainable::full(decoder, threads),
-        Method::Lora => {
-            let lora = Lora::init(&decoder, settings.rank, settings.alpha, &settings.targets, settings.seed)?;
-            Trainable::lora(Arc::new(decoder), lora, threads)?
-        }
-    })
+    if !settings.method.trains_adapter() {
+        return Ok(Trainable::full(decoder, threads));
+    }
+    let lora = Lora::outline(&decoder, settings)?;
+    let training = AdapterTraining { dropout: settings.dropout, ..AdapterTraining::default() };
+    Ok(Trainable::lora(Arc::new(decoder), lora, threads)?.with_adapter_training(training))
 }
 
 /// Bytes of the weights' files in a model's folder.
@@ -172,7 +176,7 @@ fn too_large(asked: &Asked<'_>, memory: &Memory, reckoned: u64, budget: u64) -> 
         }
         Ok(())
     };
-    if settings.method == Method::Full {
+    if !settings.method.trains_adapter() {
         let lora = TrainSettings { method: Method::Lora, ..settings.clone() };
         way("method = \"lora\"".into(), &lora, threads)?;
     }
@@ -186,7 +190,7 @@ fn too_large(asked: &Asked<'_>, memory: &Memory, reckoned: u64, budget: u64) -> 
         let smaller = TrainSettings { batch_size, accumulate, ..settings.clone() };
         way(format!("batch_size = {batch_size} with accumulate = {accumulate}"), &smaller, threads)?;
     }
-    if settings.method == Method::Lora && settings.rank > 1 {
+    if settings.method.trains_adapter() && settings.rank > 1 {
         let smaller = TrainSettings { rank: settings.rank / 2, ..settings.clone() };
         way(format!("rank = {}", smaller.rank), &smaller, threads)?;
         if settings.targets == Targets::default() {

@@ -5,15 +5,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::artifact;
+use super::device;
 use super::examples;
-use super::fit::{Data, End, Fitted, fit};
+use super::fit::{Data, End, Fitted, Past, fit};
 use super::fixed_rows::FixedRows;
 use super::preflight;
 use super::state::{self, TrainerState};
-use super::subject::Subject;
+use super::subject::{ADAPTER, Subject};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::preflight::figures as lesson;
@@ -57,18 +58,31 @@ pub fn run(
     let data = Data { train: &train.examples, dev: &dev.examples };
     ensure!(!data.train.is_empty(), "no row to train on");
     let files = preflight::weights_on_disk(&subject.base);
-    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads };
+    let held = machine::resident().unwrap_or(0);
+    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads, held };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
     reporter.event(EventBody::Preflight(plan.report.clone()))?;
 
     let decoder = Decoder::load(&subject.base)?;
-    let mut model = subject.start(settings, decoder, spec.threads)?;
-    model.grant_activations(plan.grant);
+    let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
+    let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
+    device::place(&mut model, settings.device, reporter)?;
+    if !model.on_gpu() {
+        model.grant_activations(plan.grant);
+    }
     preflight::rehearse(&mut model, data, settings)?;
-    let from = match &inputs.resume_from {
-        Some(newest) => resume(newest, &mut model, reporter)?,
-        None => None,
+    let state = match (&inputs.resume_from, &start) {
+        (Some(newest), _) => resume(newest, &mut model, reporter)?,
+        (None, Some(start)) => {
+            branch(start, &mut model)?;
+            None
+        }
+        (None, None) => None,
     };
+    if let Some(from) = &spec.from {
+        let message = format!("a branch of {from}: its weights and moments; rows and schedule begin anew");
+        reporter.event(EventBody::Log { message })?;
+    }
     let message = format!(
         "{} rows ({} trained tokens an epoch), {} dev rows, {} trained parameters",
         train.examples.len(),
@@ -80,14 +94,16 @@ pub fn run(
 
     let fixed =
         FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
-    let from_step = from.as_ref().map_or(0, |state| state.step);
-    let fitted = fit(&mut model, data, settings, from, &mut |model| fixed.answer(model), reporter)?;
+    let from_step = state.as_ref().map_or(0, |state| state.step);
+    let past = Past { state, history: inputs.history.clone() };
+    let fitted = fit(&mut model, data, settings, past, &mut |model| fixed.answer(model), reporter)?;
     if fitted.end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
 
     let peak = machine::peak_resident();
     let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
+    model.bring_home()?;
     let trained = artifact::write(&inputs.dir.join("artifacts"), settings.method, &model, &subject.base)?;
     drop(model);
     let message = format!("the model of step {used} is in {}", trained.place());
@@ -110,7 +126,7 @@ pub fn run(
 }
 
 /// What no run could work with. The engine checks the same at launch; a run folder may come from elsewhere.
-fn check(s: &TrainSettings) -> anyhow::Result<()> {
+pub(super) fn check(s: &TrainSettings) -> anyhow::Result<()> {
     ensure!(s.objective == "sft", "objective = \"{}\": `sft` is the only objective yet", s.objective);
     let positive = [
         ("learning_rate", s.learning_rate),
@@ -135,6 +151,17 @@ fn check(s: &TrainSettings) -> anyhow::Result<()> {
         ensure!((0.0..1.0).contains(&value), "{name} = {value}: expected a number from 0 to below 1");
     }
     Ok(())
+}
+
+/// Bring `model` to the weights of the checkpoint in `start`, and the optimizer to its moments where it has the same parameters.
+fn branch(start: &Path, model: &mut Trainable) -> anyhow::Result<()> {
+    state::read(start).context("the checkpoint that this run branches from cannot be used")?;
+    // Merged already: every weight is trained on, and an adapter's moments say nothing of them.
+    if model.adapter().is_none() && start.join(ADAPTER).is_file() {
+        return Ok(());
+    }
+    state::load_model(start, model)
+        .context("a branch keeps method, rank, alpha and targets of the run that it branches from")
 }
 
 /// The state of the newest checkpoint that is whole, loaded into `model`; none when there is none.
@@ -214,7 +241,7 @@ fn figures(state: &TrainerState, used: u64) -> BTreeMap<String, f64> {
     metrics
 }
 
-/// What the run took beside what was reckoned: later runs learn from it ([`crate::domain::preflight::Past`]). `share` is
+/// What the run took beside what was reckoned: later runs learn from it ([`crate::domain::preflight::PastRuns`]). `share` is
 /// the part of the work that was done in `seconds`.
 fn lessons(plan: &preflight::Plan, seconds: f64, share: f64, peak: Option<u64>) -> Vec<(String, f64)> {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

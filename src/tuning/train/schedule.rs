@@ -34,6 +34,15 @@ impl LearningRate {
         }
     }
 
+    /// Another peak for the steps to come; the shape stays.
+    pub const fn set_peak(&mut self, peak: f64) {
+        self.peak = peak;
+    }
+
+    pub const fn peak(&self) -> f64 {
+        self.peak
+    }
+
     /// The rate of step `step`, from 1.
     pub fn at(&self, step: u64) -> f64 {
         if step <= self.warmup_steps {
@@ -78,6 +87,34 @@ mod tests {
             &rates(Schedule::Cosine, 0.0, 4),
             &[1., f64::midpoint(1., c), 0.5, f64::midpoint(1., -c)],
         );
+    }
+
+    #[test]
+    fn schedules_are_those_of_transformers_but_for_its_first_step_of_rate_zero() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            schedule: Schedule,
+            warmup_steps: u64,
+            total_steps: u64,
+            rates: Vec<f64>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Reference {
+            cases: Vec<Case>,
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/schedules.json");
+        let reference: Reference = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(reference.cases.len(), 12);
+        for case in reference.cases {
+            let share = case.warmup_steps as f64 / case.total_steps as f64;
+            let got = rates(case.schedule, share, case.total_steps);
+            let warmup = case.warmup_steps as usize;
+            // Their warm-up begins with a step of rate 0 and is one step behind ours; the decay is the same.
+            let want = case.rates.get(1..=warmup).unwrap_or(&case.rates[1..]);
+            for (g, w) in got.iter().zip(want).chain(got[warmup..].iter().zip(&case.rates[warmup..])) {
+                assert!((g - w).abs() < 1e-12, "{:?}, warm-up {warmup}: {g} is not {w}", case.schedule);
+            }
+        }
     }
 
     #[test]

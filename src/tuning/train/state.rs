@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::steer::Recorded;
 use crate::model::trainable::Trainable;
 
 const TRAINER_FILE: &str = "trainer.json";
 const FORMAT: u32 = 1;
 
 /// Where the training loop stands. Together with the model's state it decides everything that follows: the order of the rows
-/// is a function of `seed` and position, and nothing else is drawn by chance.
+/// is a function of `seed`, position and changes, and nothing else is drawn by chance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
     /// Optimizer steps taken.
@@ -42,6 +43,9 @@ pub struct TrainerState {
     pub last_loss: Option<f64>,
     /// The run came to its end (by its steps or by patience); a resumed one has nothing left to train.
     pub finished: bool,
+    /// Changes in mid-run, oldest first; a resumed run may still have some before it.
+    #[serde(default)]
+    pub changes: Vec<Recorded>,
     /// Hash of the settings and of every token trained or evaluated on.
     pub inputs: String,
 }

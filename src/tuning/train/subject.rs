@@ -9,13 +9,17 @@ use super::examples::Language;
 use crate::domain::candidate::{Candidate, ModelSource, StageCandidate};
 use crate::domain::row::RunRow;
 use crate::domain::run::RunSpec;
-use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::settings::TrainSettings;
 use crate::model::Decoder;
 use crate::model::chat::ChatTemplate;
 use crate::model::lora::Lora;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::trainable::Trainable;
+use crate::model::trainable::{AdapterTraining, Trainable};
+use crate::ops::Par;
 use crate::pipeline::template::{Prompt, Scope};
+
+/// Weights of an adapter in PEFT's format.
+pub(super) const ADAPTER: &str = "adapter_model.safetensors";
 
 /// The stage under training and how its rows become text.
 pub struct Subject<'a> {
@@ -61,27 +65,39 @@ impl<'a> Subject<'a> {
         if self.stage.gold.is_some() { own_gold(self.stage, row) } else { row.gold.clone() }
     }
 
-    /// The model before its first step: a fresh adapter, or the one that the candidate has, or every weight.
+    /// The model before its first step: a fresh adapter, or the one that the candidate has, or every weight. Where a branch of an
+    /// adapter is to train every weight, the adapter in `start` is merged.
     pub fn start(
         &self,
         settings: &TrainSettings,
         decoder: Decoder,
         threads: usize,
+        start: Option<&Path>,
     ) -> anyhow::Result<Trainable> {
-        let adapter = match &self.stage.adapter {
-            Some(adapter) => Some(Lora::load_peft(Path::new(&adapter.path), &decoder)?),
-            None => None,
+        let merged = start.filter(|dir| !settings.method.trains_adapter() && dir.join(ADAPTER).is_file());
+        let adapter = match (merged, &self.stage.adapter) {
+            (Some(dir), _) => Some(Lora::load_peft(dir, &decoder)?),
+            (None, Some(adapter)) => Some(Lora::load_peft(Path::new(&adapter.path), &decoder)?),
+            (None, None) => None,
         };
-        Ok(match (settings.method, adapter) {
-            (Method::Lora, Some(lora)) => Trainable::lora(Arc::new(decoder), lora, threads)?,
-            (Method::Lora, None) => {
-                let lora =
-                    Lora::init(&decoder, settings.rank, settings.alpha, &settings.targets, settings.seed)?;
-                Trainable::lora(Arc::new(decoder), lora, threads)?
+        let decoder = match (settings.method.trains_adapter(), adapter) {
+            (true, adapter) => {
+                let lora = match adapter {
+                    Some(lora) => lora,
+                    None => Lora::from_settings(&decoder, settings, Par::threads(threads))?,
+                };
+                let training = AdapterTraining {
+                    dropout: settings.dropout,
+                    seed: settings.seed,
+                    loraplus_lr_ratio: settings.loraplus_lr_ratio as f32,
+                };
+                let trainable = Trainable::lora(Arc::new(decoder), lora, threads)?;
+                return Ok(trainable.with_adapter_training(training));
             }
-            (Method::Full, Some(lora)) => Trainable::full(lora.merge(&decoder)?, threads),
-            (Method::Full, None) => Trainable::full(decoder, threads),
-        })
+            (false, Some(lora)) => lora.merge(&decoder)?,
+            (false, None) => decoder,
+        };
+        Ok(Trainable::full(decoder, threads))
     }
 }
 

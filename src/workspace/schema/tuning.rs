@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
-use crate::domain::settings::{Method, Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::settings::{DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
 use crate::workspace::config::*;
+use crate::workspace::method;
 use crate::workspace::reader::{Fields, clip};
 
 fn known_stage(fields: &Fields<'_>, key: &str, name: &str, stages: &[Stage]) {
@@ -70,7 +72,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         known_stage(&fields, "stage", stage, stages);
     }
     let objective = fields.choice("objective", &[("sft", "sft")]).map(str::to_owned);
-    let method = read_method(&mut fields);
+    let method = method::read(&mut fields);
     let targets = fields.strings("targets").map(|mut names| match names.len() {
         1 => Targets::One(names.remove(0)),
         _ => Targets::Many(names),
@@ -86,7 +88,12 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         stage: stage.unwrap_or(default.stage),
         prompt: fields.string("prompt").unwrap_or(default.prompt),
         objective: objective.unwrap_or(default.objective),
-        method: method.unwrap_or_default(),
+        method: method.method,
+        rank_pattern: method.rank_pattern,
+        alpha_pattern: method.alpha_pattern,
+        init: method.init,
+        dropout: method.dropout,
+        loraplus_lr_ratio: method.loraplus_lr_ratio,
         rank: fields.count("rank", 1..=65_536).unwrap_or(default.rank),
         alpha: fields.number("alpha", "above 0", |a| a > 0.0).map_or(default.alpha, |a| a as f32),
         targets: targets.unwrap_or(default.targets),
@@ -108,6 +115,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         max_steps: fields.whole("max_steps", 1..=MANY).or(default.max_steps),
         batch_size: fields.count("batch_size", 1..=1 << 20).unwrap_or(default.batch_size),
         accumulate: fields.count("accumulate", 1..=1 << 20).unwrap_or(default.accumulate),
+        device: read_device(&mut fields).unwrap_or(default.device),
         recompute: fields.choice("recompute", &recompute).unwrap_or_default(),
         max_length: fields.count("max_length", 2..=1 << 24).unwrap_or(default.max_length),
         eval_every: fields.whole("eval_every", 0..=MANY).unwrap_or(default.eval_every),
@@ -116,24 +124,36 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         keep_checkpoints: fields.count("keep_checkpoints", 1..=10_000).unwrap_or(default.keep_checkpoints),
         fixed_rows: fields.count("fixed_rows", 0..=1000).unwrap_or(default.fixed_rows),
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+        weights: fields.numbers("weights", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w)),
     };
     fields.finish();
     settings
 }
 
-fn read_method(fields: &mut Fields<'_>) -> Option<Method> {
-    let method = fields.choice(
-        "method",
-        &[
-            ("lora", Some(Method::Lora)),
-            ("full", Some(Method::Full)),
-            ("rslora", None),
-            ("dora", None),
-            ("qlora", None),
-        ],
-    )?;
-    if method.is_none() {
-        fields.fault("method", "this version trains with `lora` or `full`");
+pub(super) fn read_lr_range(mut fields: Fields<'_>) -> RangeSettings {
+    let default = RangeSettings::default();
+    let expected = "above 0 and at most 10";
+    let valid = |rate: f64| rate > 0.0 && rate <= RATE_MAX;
+    let range = RangeSettings {
+        lr_min: fields.number("lr_min", expected, valid).unwrap_or(default.lr_min),
+        lr_max: fields.number("lr_max", expected, valid).unwrap_or(default.lr_max),
+        steps: fields.whole("steps", 10..=1_000_000).unwrap_or(default.steps),
+    };
+    if range.lr_min >= range.lr_max {
+        let key = if fields.has("lr_min") { "lr_min" } else { "lr_max" };
+        fields.fault(key, &format!("lr_min = {} must be below lr_max = {}", range.lr_min, range.lr_max));
     }
-    method
+    fields.finish();
+    range
+}
+
+fn read_device(fields: &mut Fields<'_>) -> Option<DeviceChoice> {
+    let text = fields.string("device")?;
+    match text.parse() {
+        Ok(device) => Some(device),
+        Err(_) => {
+            fields.fault("device", &format!("`{}` is no device: write auto, cpu or cuda:0", clip(&text)));
+            None
+        }
+    }
 }

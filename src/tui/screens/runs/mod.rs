@@ -89,7 +89,7 @@ impl App {
             }
             Action::Open => {
                 match selected.as_ref().and_then(|id| self.run(id)).map(|r| (r.run.clone(), r.kind)) {
-                    Some((run, RunKind::Train)) => self.show_training(run),
+                    Some((run, RunKind::Train | RunKind::LrRange)) => self.show_training(run),
                     Some(_) => self.runs_screen.pane = Pane::Detail,
                     None => {}
                 }

@@ -3,6 +3,8 @@
 mod decide;
 pub mod view;
 
+use std::collections::BTreeMap;
+
 use ratatui::layout::Rect;
 
 use super::{WIDE, body_of};
@@ -69,6 +71,8 @@ pub struct StrataState {
     /// What the rows pane shows, and its title.
     pub query: RowQuery,
     pub scope: String,
+    /// Losses of the rows of one training step, where it is those that are shown.
+    pub losses: BTreeMap<String, f32>,
     pub window: Window<RowSummary>,
     /// Rows were fetched at least once for this query.
     pub loaded: bool,
@@ -170,6 +174,7 @@ impl StrataState {
     pub fn show(&mut self, query: RowQuery, scope: String) {
         if self.query != query || self.scope != scope {
             (self.query, self.scope) = (query, scope);
+            self.losses.clear();
             self.window = Window::default();
             self.detail = None;
             self.loaded = false;

@@ -250,13 +250,18 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     let golds = state.window.rows.iter().take(200).filter_map(|r| r.gold.as_deref());
     let longest = golds.map(|g| text::width(&text::clean(g))).max().unwrap_or(4);
     let gold_width = (longest as u16).clamp(4, (inner.width / 4).min(24));
-    let columns = id_width + 3 + gold_width + 1 + answers * (answer_width + 1);
+    let loss_width = if state.losses.is_empty() { 0 } else { 6 };
+    let columns = id_width + 3 + loss_width + gold_width + 1 + answers * (answer_width + 1);
     let with_length = inner.width > columns + 30;
     let mut x = 2;
-    for (name, width) in [("id", id_width), ("gold", gold_width)] {
-        p.put(inner, x, 0, width, name, Role::Dim);
-        x += width + 1;
+    p.put(inner, x, 0, id_width, "id", Role::Dim);
+    x += id_width + 1;
+    if loss_width > 0 {
+        p.put(inner, x, 0, loss_width, "loss", Role::Dim);
+        x += loss_width;
     }
+    p.put(inner, x, 0, gold_width, "gold", Role::Dim);
+    x += gold_width + 1;
     for name in
         [base_name.map(|_| "base"), best_name.filter(|_| answers > 1).map(|_| "best")].into_iter().flatten()
     {
@@ -290,6 +295,11 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         let mut x = 2;
         p.put(list, x, y, id_width, &row.id, plain);
         x += id_width + 1;
+        if loss_width > 0 {
+            let loss = state.losses.get(&row.id).map_or_else(|| "-".into(), |l| number::short(f64::from(*l)));
+            p.put(list, x, y, loss_width - 1, &loss, plain);
+            x += loss_width;
+        }
         p.put(list, x, y, gold_width, row.gold.as_deref().unwrap_or("-"), plain);
         x += gold_width + 1;
         for shown in [base_name.map(|_| &row.base), best_name.filter(|_| answers > 1).map(|_| &row.best)]

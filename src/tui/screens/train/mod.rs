@@ -1,5 +1,6 @@
 //! Screen 4: a training run's curve, figures, fixed rows, warnings and log.
 
+pub mod steer;
 pub mod view;
 
 use crate::domain::api::Request;
@@ -76,9 +77,9 @@ pub fn range(state: &TrainState, series: &RunSeries, others: &[&RunSeries]) -> (
 }
 
 impl App {
-    /// Training runs, newest first.
+    /// Training runs and range tests, newest first.
     pub fn training_runs(&self) -> impl Iterator<Item = &RunRecord> {
-        self.runs().iter().filter(|r| r.kind == RunKind::Train)
+        self.runs().iter().filter(|r| matches!(r.kind, RunKind::Train | RunKind::LrRange))
     }
 
     /// The run that the screen shows: the chosen one, else one under way, else the newest.
@@ -99,6 +100,9 @@ impl App {
 
     pub(crate) fn act_train(&mut self, action: Action) {
         let shown = self.shown_run();
+        if self.act_steer(shown.as_ref(), action) {
+            return;
+        }
         match action {
             Action::Smooth => self.train.smooth = !self.train.smooth,
             Action::LogScale => self.train.log_scale = !self.train.log_scale,
@@ -133,7 +137,9 @@ impl App {
                 self.layers.push(Layer::Picker(picker));
             }
             Action::Overlay => {
-                let others = self.training_runs().filter(|r| Some(&r.run) != shown.as_ref());
+                let kind = shown.as_ref().and_then(|id| self.run(id)).map(|r| r.kind);
+                let others =
+                    self.training_runs().filter(|r| Some(&r.run) != shown.as_ref() && Some(r.kind) == kind);
                 let picker = Picker::runs("draw another run's curve too", others, Choice::Overlay);
                 if picker.items.is_empty() {
                     self.notice(Mood::Plain, "there is no other training run to draw");

@@ -2,12 +2,12 @@
 
 use ratatui::layout::Rect;
 
-use super::{Pane, SMOOTHING, TrainState, range};
-use crate::domain::run::{RunRecord, RunState};
+use super::{Pane, SMOOTHING, TrainState, range, steer};
+use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::tui::app::App;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::{WIDE, empty, pane_tabs, runs, short_key};
-use crate::tui::series::{RunSeries, Tone};
+use crate::tui::series::{RunSeries, StepPoint, Tone};
 use crate::tui::theme::Role;
 use crate::tui::widgets::chart::{Chart, Line, Mark, Scale, smooth};
 use crate::tui::widgets::{Painter, number, text};
@@ -38,11 +38,11 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
         let chart_height = (body.height * 3 / 5).max(8);
         chart(app, p, Rect { height: chart_height, ..body }, &id, record, series);
         let below = Rect { y: body.y + chart_height, height: body.height - chart_height, ..body };
-        let tabs = |active| pane_tabs(&["what it says", "figures", "log"], active);
+        let tabs = |active| pane_tabs(&["what it says", "figures", "doctor, log"], active);
         match state.pane {
             Pane::Samples => samples(p, below, series, &tabs(0)),
             Pane::Figures => figures(p, below, state, record, series, &tabs(1)),
-            Pane::Log => log(p, below, state, series, &tabs(2)),
+            Pane::Log => log(p, below, state, record, series, &tabs(2)),
         }
         return;
     }
@@ -59,13 +59,51 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
     );
     let figures_height = 10.min(right.height / 2);
     figures(p, Rect { height: figures_height, ..right }, state, record, series, "figures");
-    log(
-        p,
-        Rect { y: right.y + figures_height, height: right.height - figures_height, ..right },
-        state,
-        series,
-        "log",
-    );
+    let rest = Rect { y: right.y + figures_height, height: right.height - figures_height, ..right };
+    let doctor_height =
+        (said(p, record, series, right.width.saturating_sub(2)).len() as u16 + 2).clamp(3, rest.height / 2);
+    let pane = p.pane(Rect { height: doctor_height, ..rest }, "doctor", false);
+    doctor(p, pane, record, series);
+    let rest = Rect { y: rest.y + doctor_height, height: rest.height - doctor_height, ..rest };
+    let inner = p.pane(rest, "log", false);
+    log_lines(p, inner, series, state.scroll);
+}
+
+/// What the doctor says: its findings with their evidence and advice, or what goes well.
+fn said(p: &Painter<'_>, record: Option<&RunRecord>, series: &RunSeries, width: u16) -> Vec<(String, Role)> {
+    let signs = &p.look.signs;
+    let mut lines = Vec::new();
+    let mut say = |sign: &str, text: &str, first: Role, rest: Role| {
+        for (i, line) in text::wrap(text, usize::from(width.saturating_sub(2)), 4).into_iter().enumerate() {
+            lines.push((
+                format!("{} {line}", if i == 0 { sign } else { " " }),
+                if i == 0 { first } else { rest },
+            ));
+        }
+    };
+    for finding in record.iter().flat_map(|r| &r.findings) {
+        let text = format!("{}: {}", finding.rule, finding.evidence);
+        say(signs.warning, &text, Role::Warning, Role::Warning);
+        let advice = match finding.remedy {
+            Some(_) => format!("{} (d)", finding.advice),
+            None => finding.advice.clone(),
+        };
+        say(signs.arrow, &advice, Role::Text, Role::Text);
+    }
+    for text in series.going_well() {
+        say(signs.right, &text, Role::Good, Role::Good);
+    }
+    lines
+}
+
+fn doctor(p: &mut Painter<'_>, inner: Rect, record: Option<&RunRecord>, series: &RunSeries) {
+    let lines = said(p, record, series, inner.width);
+    if lines.is_empty() {
+        p.put(inner, 0, 0, inner.width, "nothing to remark", Role::Dim);
+    }
+    for (y, (line, role)) in lines.iter().take(usize::from(inner.height)).enumerate() {
+        p.put(inner, 0, y as u16, inner.width, line, *role);
+    }
 }
 
 fn title(app: &App, p: &Painter<'_>, id: &str, record: Option<&RunRecord>, series: &RunSeries) -> String {
@@ -144,23 +182,29 @@ fn chart(
         };
         return empty(p, inner, &text);
     }
-    legend(p, inner, state, &others);
+    legend(p, inner, state, record, series, &others);
     let plot = Rect { y: inner.y + 1, height: inner.height - 1, ..inner };
-    let range = range(state, series, &others.iter().map(|(_, s)| *s).collect::<Vec<_>>());
+    let over_rate = is_range_test(record);
+    let x = |s: &StepPoint| if over_rate { s.lr.max(f64::MIN_POSITIVE).log10() } else { s.step as f64 };
+    let points = |series: &RunSeries| series.steps.iter().map(|s| (x(s), s.loss)).collect::<Vec<_>>();
+    let range = match (series.steps.first(), series.steps.last()) {
+        (Some(first), Some(last)) if over_rate => (x(first), x(last)),
+        _ => range(state, series, &others.iter().map(|(_, s)| *s).collect::<Vec<_>>()),
+    };
     let inside = |x: f64| x >= range.0 && x <= range.1;
     let mut lines = Vec::new();
     let mut marks = Vec::new();
     let mut values = Vec::new();
     for (i, (_, other)) in others.iter().enumerate() {
         let role = Role::series(i + 1);
-        let points = other.loss();
+        let points = points(other);
         lines.push(Line { points: if state.smooth { smooth(&points, SMOOTHING) } else { points }, role });
         let sign = p.look.signs.marks[(i + 1) % p.look.signs.marks.len()];
         marks.extend(
             other.evals.iter().filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role })),
         );
     }
-    let points = series.loss();
+    let points = points(series);
     if state.smooth {
         lines.push(Line { points: points.clone(), role: Role::CurveRaw });
         lines.push(Line { points: smooth(&points, SMOOTHING), role: Role::Curve });
@@ -174,21 +218,51 @@ fn chart(
             .iter()
             .filter_map(|e| Some(Mark { x: e.step as f64, y: e.loss?, sign, role: Role::Eval })),
     );
+    let sign = p.look.signs.delta;
+    marks.extend(series.changes.iter().filter_map(|(step, _)| {
+        series.at(*step).map(|s| Mark { x: x(s), y: s.loss, sign, role: Role::Title })
+    }));
+    if let Some(rate) = record.and_then(|r| r.metrics.get("suggested_learning_rate")) {
+        let nearest =
+            series.steps.iter().min_by(|a, b| (a.lr / rate).ln().abs().total_cmp(&(b.lr / rate).ln().abs()));
+        let sign = p.look.signs.star;
+        marks.extend(nearest.map(|s| Mark { x: x(s), y: s.loss, sign, role: Role::Title }));
+    }
     for line in &lines {
         values.extend(line.points.iter().filter(|(x, _)| inside(*x)).map(|(_, y)| *y));
     }
     values.extend(marks.iter().filter(|m| inside(m.x)).map(|m| m.y));
     let scale = Scale::over(values, state.log_scale);
-    let cursor = state.cursor.map(|c| c as f64);
-    Chart { range, scale, lines, marks, cursor }.draw(p, plot);
+    let cursor = state.cursor.and_then(|c| series.at(c)).map(x);
+    Chart { range, scale, lines, marks, cursor, powers: over_rate }.draw(p, plot);
 }
 
-fn legend(p: &mut Painter<'_>, inner: Rect, state: &TrainState, others: &[(&String, &RunSeries)]) {
+fn is_range_test(record: Option<&RunRecord>) -> bool {
+    record.is_some_and(|r| r.kind == RunKind::LrRange)
+}
+
+fn legend(
+    p: &mut Painter<'_>,
+    inner: Rect,
+    state: &TrainState,
+    record: Option<&RunRecord>,
+    series: &RunSeries,
+    others: &[(&String, &RunSeries)],
+) {
     let line = if p.look.signs.ascii { "--" } else { "──" };
     let mut x = p.put(inner, 0, 0, 9, "loss", Role::Dim) + 2;
-    x = p.pieces(inner, x, 0, &[(line.into(), Role::Curve), (" train  ".into(), Role::Text)]);
-    let sign = p.look.signs.marks[0];
-    x = p.pieces(inner, x, 0, &[(sign.into(), Role::Eval), (" eval  ".into(), Role::Text)]);
+    if is_range_test(record) {
+        let said = record.and_then(steer::suggestion).unwrap_or_else(|| "over the learning rate".into());
+        x = p.pieces(inner, x, 0, &[(line.into(), Role::Curve), (format!(" {said}  "), Role::Text)]);
+    } else {
+        x = p.pieces(inner, x, 0, &[(line.into(), Role::Curve), (" train  ".into(), Role::Text)]);
+        let sign = p.look.signs.marks[0];
+        x = p.pieces(inner, x, 0, &[(sign.into(), Role::Eval), (" eval  ".into(), Role::Text)]);
+    }
+    if !series.changes.is_empty() {
+        let sign = p.look.signs.delta;
+        x = p.pieces(inner, x, 0, &[(sign.into(), Role::Title), (" changed  ".into(), Role::Text)]);
+    }
     for (i, (run, _)) in others.iter().enumerate() {
         let sign = p.look.signs.marks[(i + 1) % p.look.signs.marks.len()];
         x = p.pieces(
@@ -273,6 +347,14 @@ fn figures(
         pairs.push(("checkpoint".into(), format!("step {step}")));
     }
     if let Some(record) = record {
+        if let Some(from) = &record.from {
+            pairs.push(("branch of".into(), from.to_string()));
+        }
+        let rates = ["suggested", "steepest", "minimum", "diverged"];
+        pairs.extend(rates.iter().filter_map(|name| {
+            let rate = record.metrics.get(&format!("{name}_learning_rate"))?;
+            Some((format!("lr {name}"), number::short(*rate)))
+        }));
         pairs.extend(record.settings.iter().map(|(k, v)| (short_key(k).to_owned(), v.clone())));
     }
     let columns = (inner.width / 26).max(1);
@@ -284,24 +366,23 @@ fn figures(
     }
 }
 
-fn log(p: &mut Painter<'_>, area: Rect, state: &TrainState, series: &RunSeries, title: &str) {
+/// The doctor above the log, where both share one pane.
+fn log(
+    p: &mut Painter<'_>,
+    area: Rect,
+    state: &TrainState,
+    record: Option<&RunRecord>,
+    series: &RunSeries,
+    title: &str,
+) {
     let inner = p.pane(area, title, false);
-    let findings = series.findings();
-    let mut y = 0;
-    for (tone, text) in findings.iter().take(usize::from(inner.height / 2)) {
-        let (sign, role) = match tone {
-            Tone::Warning => (p.look.signs.warning, Role::Warning),
-            Tone::Plain => (p.look.signs.right, Role::Good),
-        };
-        p.put(inner, 0, y, inner.width, &format!("{sign} {text}"), role);
-        y += 1;
+    let lines = said(p, record, series, inner.width).len() as u16;
+    let height = lines.min(inner.height / 2);
+    if height > 0 {
+        doctor(p, Rect { height, ..inner }, record, series);
     }
-    log_lines(
-        p,
-        Rect { y: inner.y + y, height: inner.height.saturating_sub(y), ..inner },
-        series,
-        state.scroll,
-    );
+    let rest = Rect { y: inner.y + height, height: inner.height.saturating_sub(height), ..inner };
+    log_lines(p, rest, series, state.scroll);
 }
 
 /// The last lines of a run's log; `back` lines further up.

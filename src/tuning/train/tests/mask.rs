@@ -52,6 +52,7 @@ fn spec(stages: Vec<StageCandidate>) -> RunSpec {
         candidate: Some(Candidate { name: "base".into(), rung: "baseline".into(), stages }),
         settings: vec![],
         past: None,
+        from: None,
         rows: vec![],
     }
 }

@@ -3,7 +3,8 @@
 mod mask;
 mod peft;
 mod preflight;
-mod recorder;
+pub(super) mod recorder;
+mod steer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use recorder::{Recorder, steps};
 
-use super::fit::{Data, End, Example, Fitted, Sample, fit, no_samples};
+use super::fit::{Data, End, Example, Fitted, Past, Sample, fit, no_samples};
 use super::state;
 use crate::domain::event::EventBody;
 use crate::domain::report::Control;
@@ -24,13 +25,17 @@ const VOCAB: u32 = 24;
 
 /// A fresh adapter on a small random base, always the same.
 fn model(seed: u64) -> Trainable {
+    model_with_heads_of(4, seed)
+}
+
+pub(super) fn model_with_heads_of(head_dim: usize, seed: u64) -> Trainable {
     let config = ModelConfig {
         arch: Arch::Llama,
         hidden: 16,
         layers: 2,
         heads: 4,
         kv_heads: 2,
-        head_dim: 4,
+        head_dim,
         ffn: 24,
         vocab: VOCAB as usize,
         max_positions: 32,
@@ -55,7 +60,7 @@ fn model(seed: u64) -> Trainable {
 }
 
 /// Rows of uneven length whose answer is the last token of the prompt plus one, then the end token 0.
-fn examples(n: usize, offset: u32) -> Vec<Example> {
+pub(super) fn examples(n: usize, offset: u32) -> Vec<Example> {
     (0..n as u32)
         .map(|i| {
             let i = i + offset;
@@ -64,12 +69,13 @@ fn examples(n: usize, offset: u32) -> Vec<Example> {
             tokens.push(tokens[prompt - 1] + 1);
             tokens.push(0);
             let trained = (0..tokens.len()).map(|t| t >= prompt).collect();
-            Example { row: format!("row-{i}"), sequence: Sequence { tokens, trained } }
+            let stratum = Some(if i.is_multiple_of(3) { "threes" } else { "others" }.to_owned());
+            Example { row: format!("row-{i}"), stratum, sequence: Sequence { tokens, trained } }
         })
         .collect()
 }
 
-fn settings() -> TrainSettings {
+pub(super) fn settings() -> TrainSettings {
     TrainSettings {
         batch_size: 3,
         accumulate: 2,
@@ -105,7 +111,8 @@ impl Runs {
             }
         };
         let data = Data { train: &self.train, dev: &self.dev };
-        fit(&mut model, data, settings, from, &mut no_samples, recorder)
+        let past = Past { state: from, history: recorder.events.clone() };
+        fit(&mut model, data, settings, past, &mut no_samples, recorder)
     }
 }
 
@@ -237,8 +244,31 @@ fn the_best_checkpoint_is_kept_and_patience_ends_the_run() {
     assert_eq!(recorder.kept(), [best, best + 2, best + 3]);
     // Asked once more, there is nothing left to train.
     let steps_before = steps(&recorder.events).len();
-    assert_eq!(runs.go(&settings, &mut recorder, 2).unwrap(), fitted);
+    let again = runs.go(&settings, &mut recorder, 2).unwrap();
+    assert_eq!((again.end, again.state), (fitted.end, fitted.state));
     assert_eq!(steps(&recorder.events).len(), steps_before);
+}
+
+#[test]
+fn an_equal_dev_loss_is_no_better_one_and_the_last_step_ends_the_run_before_patience_does() {
+    let runs = Runs::new();
+    for (steps, end) in [(20, End::Early), (3, End::Done)] {
+        // A rate that changes nothing in f32: every evaluation gives the same loss.
+        let settings = TrainSettings {
+            learning_rate: 1e-30,
+            patience: 2,
+            eval_every: 1,
+            keep_checkpoints: 1,
+            max_steps: Some(steps),
+            ..settings()
+        };
+        let mut recorder = Recorder::new();
+        let fitted = runs.go(&settings, &mut recorder, 1).unwrap();
+        assert_eq!((fitted.end, fitted.state.step, fitted.best_step()), (end, 3, 1));
+        assert_eq!(recorder.kept(), [1, 3], "the best one and the newest");
+        let losses: Vec<u64> = recorder.evals().iter().map(|e| e.1.to_bits()).collect();
+        assert_eq!(losses, [losses[0]; 4]);
+    }
 }
 
 #[test]
@@ -333,10 +363,11 @@ fn fixed_rows_are_answered_at_every_evaluation_and_their_failure_is_only_a_warni
             output: format!("answer {asked}"),
             gold: None,
             correct: Some(false),
+            ended: Some(true),
         }])
     };
     let data = Data { train: &runs.train, dev: &runs.dev };
-    fit(&mut model(1), data, &settings(), None, &mut answer, &mut recorder).unwrap();
+    fit(&mut model(1), data, &settings(), Past::default(), &mut answer, &mut recorder).unwrap();
     let samples: Vec<u64> = recorder
         .events
         .iter()

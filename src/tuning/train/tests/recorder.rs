@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
+use crate::domain::steer::Change;
 
 pub struct Recorder {
     pub dir: tempfile::TempDir,
@@ -18,6 +19,8 @@ pub struct Recorder {
     polls_at_step: Vec<u64>,
     /// What is asked at poll 1, 2, ...
     pub script: Box<dyn FnMut(u64) -> io::Result<Control>>,
+    /// What is to be changed, asked before every step.
+    pub steer: Box<dyn FnMut() -> Vec<Change>>,
 }
 
 impl Recorder {
@@ -29,6 +32,7 @@ impl Recorder {
             polls: 0,
             polls_at_step: Vec::new(),
             script: Box::new(|_| Ok(Control::Continue)),
+            steer: Box::new(Vec::new),
         }
     }
 
@@ -128,6 +132,10 @@ impl Reporter for Recorder {
             }
         }
         Ok(())
+    }
+
+    fn changes(&mut self) -> io::Result<Vec<Change>> {
+        Ok((self.steer)())
     }
 
     fn poll_control(&mut self) -> io::Result<Control> {

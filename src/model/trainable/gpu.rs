@@ -1,0 +1,442 @@
+//! The operations on a GPU: activations in bf16, statistics, adapters and their gradients in f32, one stream.
+//!
+//! The base stands there in bf16, every tensor at the place that it has in the decoder's parameters. Products with `A` and `B`
+//! take a bf16 copy of the adapter, made once a step; their gradients are summed in f32.
+
+use super::device::{Batch, Device, Kind, Memory};
+use crate::model::decoder::{Decoder, LayerAt, LinearAt};
+use crate::model::lora::Lora;
+use crate::ops::cuda::{Addend, Buffer, CudaError, Dtype, Gpu, Positions, Tiles, View, attention_tiles};
+use crate::ops::{AttentionShape, RopeTable};
+
+/// A GPU's memory.
+#[derive(Debug)]
+pub(super) struct OnGpu;
+
+impl Memory for OnGpu {
+    type Buffer = Buffer;
+    /// `u = x A^T` (tokens x rank).
+    type LinearSaved = Buffer;
+    /// Gradient of `u` (tokens x rank).
+    type LinearScratch = Buffer;
+    type Batch = BatchOnGpu;
+    type Gradient = Buffer;
+    type Loss = Losses;
+
+    fn bytes(kind: Kind) -> usize {
+        dtype(kind).bytes()
+    }
+}
+
+fn dtype(kind: Kind) -> Dtype {
+    match kind {
+        Kind::Activation => Dtype::Bf16,
+        Kind::Statistic => Dtype::F32,
+    }
+}
+
+/// A packed batch on the device.
+#[derive(Debug)]
+pub(super) struct BatchOnGpu {
+    ids: Buffer,
+    positions: Buffer,
+    predicting: Buffer,
+    targets: Buffer,
+    tiles: Tiles,
+    /// Cosines and sines of the positions so far, on both sides.
+    rope: RopeTable,
+    table: Buffer,
+    /// Scratch of the attention's backward (heads x tokens).
+    delta: Buffer,
+}
+
+impl Default for BatchOnGpu {
+    fn default() -> Self {
+        let words = || Buffer::empty(Dtype::U32);
+        Self {
+            ids: words(),
+            positions: words(),
+            predicting: words(),
+            targets: words(),
+            tiles: Tiles::default(),
+            rope: RopeTable::default(),
+            table: Buffer::empty(Dtype::F32),
+            delta: Buffer::empty(Dtype::F32),
+        }
+    }
+}
+
+/// Sums of losses, one of each packed batch, read by the host once a step.
+#[derive(Debug)]
+pub(super) struct Losses {
+    /// Of the targets of one batch.
+    each: Buffer,
+    sums: Buffer,
+    used: usize,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self { each: Buffer::empty(Dtype::F32), sums: Buffer::empty(Dtype::F32), used: 0 }
+    }
+}
+
+impl Losses {
+    /// Batches between two readings.
+    const MOST: usize = 1024;
+
+    /// The sum since the last call; waits for the device.
+    pub fn take(&mut self, gpu: &Gpu) -> Result<f64, CudaError> {
+        gpu.check()?;
+        let mut sums = vec![0.0; std::mem::take(&mut self.used)];
+        self.sums.read_f32(0, &mut sums)?;
+        Ok(sums.into_iter().map(f64::from).sum())
+    }
+}
+
+/// The model on a GPU.
+#[derive(Clone, Copy)]
+pub(super) struct OnDevice<'a> {
+    pub gpu: &'a Gpu,
+    /// For configuration and layout; its values stay on the host.
+    pub decoder: &'a Decoder,
+    pub lora: &'a Lora,
+    /// The decoder's parameters in bf16.
+    pub base: &'a Buffer,
+    /// The adapter's in bf16.
+    pub adapter: &'a Buffer,
+}
+
+impl<'a> OnDevice<'a> {
+    fn hidden<'b>(&self, buffer: &'b Buffer, n: usize) -> View<'b> {
+        View::new(buffer, n, self.decoder.config.hidden)
+    }
+
+    /// A vector of the base.
+    fn vector(&self, offset: usize, len: usize) -> View<'a> {
+        View::at(self.base, offset, 1, len)
+    }
+
+    fn norm(&self, offset: usize) -> View<'a> {
+        self.vector(offset, self.decoder.config.hidden)
+    }
+
+    fn qk_norms(&self, at: &LayerAt) -> Option<[View<'a>; 2]> {
+        let dim = self.decoder.config.head_dim;
+        at.qk_norm.map(|(q, k)| [self.vector(q, dim), self.vector(k, dim)])
+    }
+
+    fn table(&self, offset: usize) -> View<'a> {
+        View::at(self.base, offset, self.decoder.config.vocab, self.decoder.config.hidden)
+    }
+
+    fn group(&self, (layer, group): (usize, usize)) -> &'a LinearAt {
+        &self.decoder.layout.layers[layer].linears[group]
+    }
+
+    fn weight(&self, at: &LinearAt) -> View<'a> {
+        View::at(self.base, at.weight, at.outputs, at.inputs)
+    }
+
+    fn shape(&self) -> AttentionShape {
+        self.decoder.attention_shape()
+    }
+
+    fn positions<'b>(&self, batch: &'b Batch<BatchOnGpu>) -> Positions<'b> {
+        Positions { table: &batch.own.table, positions: &batch.own.positions }
+    }
+
+    /// `u = x A^T` of a group, if it has an adapter.
+    fn down(&self, at: (usize, usize), x: View<'_>, u: &Buffer) {
+        if let Some(group) = self.lora.group(at.0, at.1) {
+            let a = View::at(self.adapter, group.a, group.rank, group.inputs);
+            self.gpu.matmul(View::new(u, x.rows, group.rank), Addend::None, 1.0, x, a.t());
+        }
+    }
+}
+
+impl Device for OnDevice<'_> {
+    type Memory = OnGpu;
+
+    fn decoder(&self) -> &Decoder {
+        self.decoder
+    }
+
+    fn lora(&self) -> Option<&Lora> {
+        Some(self.lora)
+    }
+
+    fn fit(&self, buffer: &mut Buffer, kind: Kind, len: usize) {
+        self.gpu.fit_as(buffer, len, dtype(kind));
+    }
+
+    fn fit_linear(&self, saved: &mut Buffer, n: usize, rank: usize, _magnitudes: usize) {
+        self.gpu.fit_as(saved, n * rank, Dtype::Bf16);
+    }
+
+    fn fit_linear_scratch(&self, scratch: &mut Buffer, n: usize) {
+        self.gpu.fit_as(scratch, n * self.lora.widest(), Dtype::Bf16);
+    }
+
+    fn take(&self, batch: &mut Batch<BatchOnGpu>) {
+        let Batch { packed, own } = batch;
+        let gpu = self.gpu;
+        gpu.write_u32(&mut own.ids, &packed.ids);
+        gpu.write_u32(&mut own.positions, &packed.positions);
+        gpu.write_u32(&mut own.predicting, &packed.predicting);
+        gpu.write_u32(&mut own.targets, &packed.targets);
+        let tiles = attention_tiles(&packed.rows);
+        own.tiles.count = tiles.len() / 4;
+        gpu.write_u32(&mut own.tiles.buffer, &tiles);
+        let covered = own.rope.values().len();
+        own.rope.cover(&self.decoder.rope, packed.positions());
+        if own.rope.values().len() > covered {
+            gpu.write_f32(&mut own.table, own.rope.values());
+        }
+        gpu.fit(&mut own.delta, self.decoder.config.heads * packed.tokens());
+    }
+
+    fn copy(&self, from: &Buffer, to: &mut Buffer, len: usize) {
+        self.gpu.copy(to, from, len);
+    }
+
+    fn embedding(&self, batch: &Batch<BatchOnGpu>, x: &mut Buffer) {
+        let x = self.hidden(x, batch.packed.tokens());
+        self.gpu.gather(self.table(self.decoder.layout.embedding), &batch.own.ids, x);
+    }
+
+    fn embedding_backward(&self, _: &Batch<BatchOnGpu>, _: &Buffer, _: &mut Buffer) {
+        // Asked for only where everything is trained, and that is not done here: `lora` is never none.
+    }
+
+    fn rms_norm(&self, norm: usize, x: &Buffer, y: &mut Buffer, r: &mut Buffer, n: usize) {
+        let eps = self.decoder.config.rms_eps;
+        self.gpu.rms_norm(self.hidden(x, n), self.norm(norm), eps, self.hidden(y, n), r);
+    }
+
+    fn rms_norm_again(&self, norm: usize, x: &Buffer, r: &Buffer, y: &mut Buffer, n: usize) {
+        self.gpu.rms_norm_again(self.hidden(x, n), self.norm(norm), r, self.hidden(y, n));
+    }
+
+    fn rms_norm_backward(
+        &self,
+        norm: usize,
+        x: &Buffer,
+        r: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+        add: bool,
+        _: Option<&mut Buffer>,
+        n: usize,
+    ) {
+        let (x, dy, dx) = (self.hidden(x, n), self.hidden(dy, n), self.hidden(dx, n));
+        self.gpu.rms_norm_backward(x, self.norm(norm), r, dy, dx, add);
+    }
+
+    fn linear(
+        &self,
+        at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
+        x: &Buffer,
+        u: &mut Buffer,
+        _: &mut Buffer,
+        y: &mut Buffer,
+        residual: Option<&Buffer>,
+    ) {
+        let (linear, n) = (self.group(at), batch.packed.tokens());
+        let (x, y) = (View::new(x, n, linear.inputs), View::new(y, n, linear.outputs));
+        // The residual is added by the product, in f32.
+        let addend = residual.map_or(Addend::None, |r| Addend::Other(View::new(r, n, linear.outputs)));
+        self.gpu.matmul(y, addend, 1.0, x, self.weight(linear).t());
+        if let Some(bias) = linear.bias {
+            self.gpu.add_bias(y, self.vector(bias, linear.outputs));
+        }
+        self.down(at, x, u);
+        if let Some(group) = self.lora.group(at.0, at.1) {
+            let u = View::new(u, n, group.rank);
+            for part in &group.parts {
+                let b = View::at(self.adapter, part.b, part.out.len(), part.ranks.len());
+                let (y, u) = (y.cols(part.out.clone()), u.cols(part.ranks.clone()));
+                self.gpu.matmul(y, Addend::Itself, part.scale, u, b.t());
+            }
+        }
+    }
+
+    fn linear_again(
+        &self,
+        at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
+        x: &Buffer,
+        u: &mut Buffer,
+        _: &mut Buffer,
+    ) {
+        self.down(at, View::new(x, batch.packed.tokens(), self.group(at).inputs), u);
+    }
+
+    fn linear_backward_x(
+        &self,
+        at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
+        _: &mut Buffer,
+        dy: &Buffer,
+        _: &mut Buffer,
+        c: &mut Buffer,
+        dx: Option<&mut Buffer>,
+    ) {
+        let (linear, n) = (self.group(at), batch.packed.tokens());
+        let dy = View::new(dy, n, linear.outputs);
+        let dx = dx.map(|dx| View::new(dx, n, linear.inputs));
+        if let Some(dx) = dx {
+            self.gpu.matmul(dx, Addend::None, 1.0, dy, self.weight(linear));
+        }
+        let Some(group) = self.lora.group(at.0, at.1) else { return };
+        let c = View::new(c, n, group.rank);
+        for part in &group.parts {
+            let b = View::at(self.adapter, part.b, part.out.len(), part.ranks.len());
+            let (c, dy) = (c.cols(part.ranks.clone()), dy.cols(part.out.clone()));
+            self.gpu.matmul(c, Addend::None, part.scale, dy, b);
+        }
+        if let Some(dx) = dx {
+            let a = View::at(self.adapter, group.a, group.rank, group.inputs);
+            self.gpu.matmul(dx, Addend::Itself, 1.0, c, a);
+        }
+    }
+
+    fn linear_backward_weights(
+        &self,
+        at: (usize, usize),
+        batch: &Batch<BatchOnGpu>,
+        grad: &mut Buffer,
+        dy: &Buffer,
+        x: &Buffer,
+        u: &Buffer,
+        c: &mut Buffer,
+    ) {
+        let n = batch.packed.tokens();
+        let (linear, Some(group)) = (self.group(at), self.lora.group(at.0, at.1)) else { return };
+        let (dy, x) = (View::new(dy, n, linear.outputs), View::new(x, n, linear.inputs));
+        let (u, c) = (View::new(u, n, group.rank), View::new(c, n, group.rank));
+        let d_a = View::at(grad, group.a, group.rank, group.inputs);
+        self.gpu.matmul(d_a, Addend::Itself, 1.0, c.t(), x);
+        for part in &group.parts {
+            let d_b = View::at(grad, part.b, part.out.len(), part.ranks.len());
+            let (dy, u) = (dy.cols(part.out.clone()), u.cols(part.ranks.clone()));
+            self.gpu.matmul(d_b, Addend::Itself, part.scale, dy.t(), u);
+        }
+    }
+
+    fn position(
+        &self,
+        at: &LayerAt,
+        batch: &Batch<BatchOnGpu>,
+        qkv: &mut Buffer,
+        qk: &mut Buffer,
+        r_q: &mut Buffer,
+        _r_k: &mut Buffer,
+    ) {
+        let (shape, n) = (self.shape(), batch.packed.tokens());
+        let qkv = View::new(qkv, n, shape.qkv_cols());
+        let positions = self.positions(batch);
+        match self.qk_norms(at) {
+            Some(norms) => {
+                // The kernel keeps the inverse root mean squares of q's and k's heads in one place.
+                self.gpu.fit(r_q, n * (shape.heads + shape.kv_heads));
+                let eps = self.decoder.config.rms_eps;
+                self.gpu.norm_rope(&shape, qkv, qk, norms, eps, r_q, positions);
+            }
+            None => {
+                let qk = qkv.cols(0..shape.q_cols() + shape.kv_cols());
+                self.gpu.rotate(qk, shape.dim, positions, false);
+            }
+        }
+    }
+
+    fn position_backward(
+        &self,
+        at: &LayerAt,
+        batch: &Batch<BatchOnGpu>,
+        d_qkv: &mut Buffer,
+        qk: &Buffer,
+        r_q: &Buffer,
+        _r_k: &Buffer,
+        _: Option<&mut Buffer>,
+    ) {
+        let (shape, n) = (self.shape(), batch.packed.tokens());
+        let d_qkv = View::new(d_qkv, n, shape.qkv_cols());
+        let positions = self.positions(batch);
+        match self.qk_norms(at) {
+            Some(norms) => self.gpu.norm_rope_backward(&shape, d_qkv, qk, norms, r_q, positions),
+            None => {
+                let d_qk = d_qkv.cols(0..shape.q_cols() + shape.kv_cols());
+                self.gpu.rotate(d_qk, shape.dim, positions, true);
+            }
+        }
+    }
+
+    fn attention(&self, batch: &Batch<BatchOnGpu>, qkv: &Buffer, out: &mut Buffer, lse: &mut Buffer) {
+        let (shape, n) = (self.shape(), batch.packed.tokens());
+        let (qkv, out) = (View::new(qkv, n, shape.qkv_cols()), View::new(out, n, shape.q_cols()));
+        self.gpu.attention(&shape, qkv, &batch.own.tiles, out, lse);
+    }
+
+    fn attention_backward(
+        &self,
+        batch: &Batch<BatchOnGpu>,
+        qkv: &Buffer,
+        out: &Buffer,
+        lse: &Buffer,
+        d_out: &Buffer,
+        d_qkv: &mut Buffer,
+    ) {
+        let (shape, n) = (self.shape(), batch.packed.tokens());
+        let (qkv, d_qkv) = (View::new(qkv, n, shape.qkv_cols()), View::new(d_qkv, n, shape.qkv_cols()));
+        let (out, d_out) = (View::new(out, n, shape.q_cols()), View::new(d_out, n, shape.q_cols()));
+        let own = &batch.own;
+        self.gpu.attention_backward(&shape, qkv, &own.tiles, out, lse, d_out, d_qkv, &own.delta);
+    }
+
+    fn swiglu(&self, gate_up: &Buffer, inner: &mut Buffer, n: usize) {
+        let ffn = self.decoder.config.ffn;
+        self.gpu.swiglu(View::new(gate_up, n, 2 * ffn), View::new(inner, n, ffn));
+    }
+
+    fn swiglu_backward(&self, gate_up: &mut Buffer, d_inner: &mut Buffer, n: usize) {
+        let ffn = self.decoder.config.ffn;
+        self.gpu.swiglu_backward(View::new(gate_up, n, 2 * ffn), View::new(d_inner, n, ffn));
+    }
+
+    fn gather(&self, batch: &Batch<BatchOnGpu>, x: &Buffer, hidden: &mut Buffer) {
+        let packed = &batch.packed;
+        let (x, hidden) = (self.hidden(x, packed.tokens()), self.hidden(hidden, packed.targets.len()));
+        self.gpu.gather(x, &batch.own.predicting, hidden);
+    }
+
+    fn scatter(&self, batch: &Batch<BatchOnGpu>, d_hidden: &Buffer, dx: &mut Buffer) {
+        let packed = &batch.packed;
+        self.gpu.zero(dx);
+        let (d_hidden, dx) = (self.hidden(d_hidden, packed.targets.len()), self.hidden(dx, packed.tokens()));
+        self.gpu.scatter(d_hidden, &batch.own.predicting, dx);
+    }
+
+    fn loss(
+        &self,
+        batch: &Batch<BatchOnGpu>,
+        hidden: &Buffer,
+        logits: &mut Buffer,
+        loss: &mut Losses,
+        backward: Option<(f32, &mut Buffer, Option<&mut Buffer>)>,
+    ) {
+        let n = batch.packed.targets.len();
+        self.gpu.fit(&mut loss.sums, Losses::MOST);
+        if loss.used == Losses::MOST {
+            self.gpu.sum(&loss.sums, Losses::MOST, (&loss.sums, 0));
+            loss.used = 1;
+        }
+        let backward = backward.map(|(scale, d_hidden, _)| (scale, self.hidden(d_hidden, n)));
+        let head = self.table(self.decoder.layout.head);
+        let (hidden, sum) = (self.hidden(hidden, n), (&loss.sums, loss.used));
+        let targets = &batch.own.targets;
+        self.gpu.linear_cross_entropy(hidden, head, targets, logits, &mut loss.each, sum, backward);
+        loss.used += 1;
+    }
+}

@@ -1,0 +1,219 @@
+//! The state of a training on a GPU: base, adapter, gradient, moments, buffers; and the steps over it.
+//!
+//! Nothing here waits for the device but [`GpuTraining::settle`], once a step, and what copies the state home.
+
+use std::sync::Arc;
+
+use super::Sequence;
+use super::device::Packed;
+use super::gpu::{Losses, OnDevice, OnGpu};
+use super::pass::Net;
+use super::workspace::Workspace;
+use crate::model::ModelError;
+use crate::model::decoder::Decoder;
+use crate::model::lora::Lora;
+use crate::ops::AdamW;
+use crate::ops::cuda::{AdamWFactors, Buffer, CudaError, Dtype, Gpu, Launcher};
+
+/// Memory that stays free for the driver and for what else runs on the device.
+const RESERVE: usize = 512 << 20;
+
+/// A training on a GPU.
+#[derive(Debug)]
+pub(super) struct GpuTraining {
+    gpu: Gpu,
+    /// The decoder's parameters in bf16, in their places.
+    base: Buffer,
+    /// The adapter: as it is trained, and as the products take it.
+    values: Buffer,
+    adapter: Buffer,
+    /// Whether `adapter` is older than `values`.
+    stale: bool,
+    grad: Buffer,
+    m: Buffer,
+    v: Buffer,
+    workspace: Workspace<OnGpu>,
+    losses: Losses,
+    /// Norm of the gradient, factor, 1 if finite.
+    state: Buffer,
+    parts: Buffer,
+    /// Bytes for activations when the buffers are made first; reckoned from what is free then.
+    budget: Option<usize>,
+}
+
+impl GpuTraining {
+    /// Brings decoder and adapter to the device, tensor by tensor.
+    ///
+    /// # Errors
+    /// No room: with the bytes that the parts take.
+    pub fn new(launcher: Arc<dyn Launcher>, decoder: &Decoder, lora: &Lora) -> Result<Self, ModelError> {
+        let (total, n) = (decoder.parameters(), lora.parameters());
+        let parts = [
+            ("base weights", total * Dtype::Bf16.bytes()),
+            ("adapter, its gradient and moments", n * (4 * Dtype::F32.bytes() + Dtype::Bf16.bytes())),
+        ];
+        let new = |len, dtype| Buffer::new(&launcher, len, dtype);
+        let made = || -> Result<Self, CudaError> {
+            let base = new(total, Dtype::Bf16)?;
+            for tensor in decoder.tensors() {
+                base.write_f32(tensor.offset, &decoder.values()[tensor.range()])?;
+            }
+            let values = Buffer::from_f32(&launcher, lora.values())?;
+            Ok(Self {
+                base,
+                values,
+                adapter: new(n, Dtype::Bf16)?,
+                stale: true,
+                grad: Buffer::zeros(&launcher, n, Dtype::F32)?,
+                m: Buffer::empty(Dtype::F32),
+                v: Buffer::empty(Dtype::F32),
+                workspace: Workspace::default(),
+                losses: Losses::default(),
+                state: Buffer::zeros(&launcher, 3, Dtype::F32)?,
+                parts: Buffer::empty(Dtype::U32),
+                budget: None,
+                gpu: Gpu::new(launcher.clone()),
+            })
+        };
+        made().map_err(|e| with_remedy(e, &parts))
+    }
+
+    /// Adds the losses of the rows, and with `scale` the gradient; `granted` bounds the bytes of activations.
+    pub fn run<'a>(
+        &mut self,
+        decoder: &Decoder,
+        lora: &Lora,
+        packs: impl Iterator<Item = Vec<&'a Sequence>>,
+        scale: Option<f32>,
+        granted: usize,
+    ) -> Result<(), ModelError> {
+        if self.stale {
+            self.gpu.cast(&self.values, &self.adapter, self.values.len());
+            self.stale = false;
+        }
+        let activations = match self.budget {
+            Some(budget) => budget,
+            None => {
+                let free = self.gpu.launcher().memory()?.free;
+                *self.budget.insert(free.saturating_sub(RESERVE + logits(decoder)))
+            }
+        };
+        for rows in packs {
+            pack(&mut self.workspace.batch.packed, rows);
+            let device = OnDevice { gpu: &self.gpu, decoder, lora, base: &self.base, adapter: &self.adapter };
+            let net = Net { device: &device, activations: activations.min(granted) };
+            let backward = scale.map(|scale| (scale, &mut self.grad));
+            net.run(&mut self.workspace, &mut self.losses, backward);
+            self.gpu.check().map_err(|e| {
+                let tokens = self.workspace.batch.packed.tokens();
+                with_remedy(
+                    e,
+                    &[
+                        ("base weights", self.base.bytes()),
+                        ("one more row of this length", row_bytes(decoder, tokens)),
+                    ],
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn zero_grad(&mut self) {
+        self.gpu.zero(&self.grad);
+    }
+
+    /// The sum of losses since the last call; waits for the device.
+    pub fn take_loss(&mut self) -> Result<f64, ModelError> {
+        Ok(self.losses.take(&self.gpu)?)
+    }
+
+    /// The sum of losses since the last call, and the norm of the gradient; waits for the device once.
+    pub fn settle(&mut self) -> Result<(f64, f64), ModelError> {
+        self.gpu.clip(&self.grad, 0.0, &mut self.parts, &self.state);
+        let loss = self.losses.take(&self.gpu)?;
+        let mut state = [0.0];
+        self.state.read_f32(0, &mut state)?;
+        Ok((loss, f64::from(state[0])))
+    }
+
+    /// Step `t` (from 1) of AdamW over ranges of the parameters, each with settings of its own; the gradient is scaled down to
+    /// norm `clip` if that is positive and exceeded. A gradient that is not finite changes nothing.
+    pub fn step(&mut self, spans: &[(std::ops::Range<usize>, AdamW)], t: u64, clip: f32) {
+        let n = self.values.len();
+        if self.m.is_empty() {
+            for moments in [&mut self.m, &mut self.v] {
+                self.gpu.fit(moments, n);
+                self.gpu.zero(moments);
+            }
+        }
+        self.gpu.clip(&self.grad, clip, &mut self.parts, &self.state);
+        for (span, settings) in spans {
+            let [keep, rate, root_correction] = settings.factors(t);
+            let AdamW { beta1, beta2, epsilon, .. } = *settings;
+            let factors = AdamWFactors { keep, beta1, beta2, rate, root_correction, epsilon };
+            let buffers = [&self.values, &self.grad, &self.m, &self.v];
+            self.gpu.adamw(buffers, span.clone(), &factors, &self.state);
+        }
+        self.stale = true;
+    }
+
+    /// The gradient, on the host.
+    #[cfg(test)]
+    pub fn gradient(&mut self) -> Result<Vec<f32>, ModelError> {
+        self.gpu.check()?;
+        Ok(self.grad.to_f32()?)
+    }
+
+    /// Copies adapter and moments to the host.
+    pub fn save(&mut self, params: &mut [f32], m: &mut Vec<f32>, v: &mut Vec<f32>) -> Result<(), ModelError> {
+        self.gpu.check()?;
+        self.values.read_f32(0, params)?;
+        (*m, *v) = (self.m.to_f32()?, self.v.to_f32()?);
+        Ok(())
+    }
+
+    /// Takes adapter and moments from the host; empty moments are those before the first step.
+    pub fn load(&mut self, params: &[f32], m: &[f32], v: &[f32]) -> Result<(), ModelError> {
+        self.values.write_f32(0, params)?;
+        self.stale = true;
+        for (moments, values) in [(&mut self.m, m), (&mut self.v, v)] {
+            *moments = Buffer::empty(Dtype::F32);
+            self.gpu.write_f32(moments, values);
+        }
+        self.zero_grad();
+        Ok(self.gpu.check()?)
+    }
+}
+
+/// Lays rows one after another.
+fn pack(packed: &mut Packed, rows: Vec<&Sequence>) {
+    super::pack(packed, rows.into_iter(), None);
+}
+
+/// Bytes of a chunk of logits.
+fn logits(decoder: &Decoder) -> usize {
+    let vocab = decoder.config.vocab;
+    Gpu::logit_rows(usize::MAX >> 8, vocab) * vocab * Dtype::Bf16.bytes()
+}
+
+/// Bytes that a row of so many tokens takes at least: the layers' inputs, one layer's activations, gradients.
+fn row_bytes(decoder: &Decoder, tokens: usize) -> usize {
+    let (c, shape) = (&decoder.config, decoder.attention_shape());
+    let width = (c.layers + 5) * c.hidden + 2 * shape.qkv_cols() + shape.q_cols() + 3 * c.ffn;
+    tokens * width * Dtype::Bf16.bytes()
+}
+
+/// An error with what a run can do about it.
+fn with_remedy(error: CudaError, parts: &[(&str, usize)]) -> ModelError {
+    match error {
+        CudaError::OutOfMemory { .. } => {
+            let parts: Vec<String> =
+                parts.iter().map(|(name, bytes)| format!("{name}: {} MiB", bytes >> 20)).collect();
+            ModelError::Request(format!(
+                "{error} ({}). Lower batch_size (accumulate keeps the step's rows) or max_length, set recompute = \"always\", or device = \"cpu\"",
+                parts.join(", ")
+            ))
+        }
+        other => ModelError::Cuda(other),
+    }
+}
