@@ -4,6 +4,7 @@
 //! through all layers by itself, serially, and adds to a gradient of its own; these are summed in a fixed order. So results
 //! depend on the number of threads only by rounding, and not at all otherwise.
 
+mod buffers;
 mod cpu;
 mod device;
 pub mod footprint;
@@ -36,6 +37,7 @@ use plan::Plan;
 use workspace::Workspace;
 
 pub use crate::ops::AdamW;
+pub use buffers::{Buffers, Lendable};
 
 /// One row: its tokens, and which of them are targets (each is predicted from the tokens before it, so never the first).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,6 +138,8 @@ pub struct Trainable {
     activations: usize,
     /// The first one's gradient collects the others'.
     shards: Vec<Shard>,
+    /// Where the shards' workspaces lie between two batches; those of another model over the same base may use them then.
+    buffers: Buffers,
     /// AdamW's first and second moments; empty before the first step.
     m: Vec<f32>,
     v: Vec<f32>,
@@ -169,6 +173,7 @@ impl Trainable {
             threads: threads.max(1),
             activations: usize::MAX,
             shards: Vec::new(),
+            buffers: Buffers::default(),
             m: Vec::new(),
             v: Vec::new(),
             steps: 0,
@@ -236,6 +241,12 @@ impl Trainable {
     /// Zero computes all of them again; without a grant all are kept. The gradient is the same, bit for bit.
     pub fn grant_activations(&mut self, bytes: usize) {
         self.activations = bytes;
+    }
+
+    /// Works in `buffers` from now on: models over one base that take turns need one set of activations between them.
+    /// Whatever others left in them, results are the same, bit for bit.
+    pub fn share_buffers(&mut self, buffers: Buffers) {
+        self.buffers = buffers;
     }
 
     /// The model: the frozen base, or the one in training.
@@ -317,6 +328,7 @@ impl Trainable {
         if self.shards.len() < plan.shards.len() {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
+        self.buffers.lend(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
         let activations = self.activations / plan.shards.len().max(1);
         let (mut device, parameters) = (self.model.on_cpu(plan.inner), self.model.parameters());
         device.dropout = seed.map(|_| self.adapter_training.dropout);
@@ -344,6 +356,7 @@ impl Trainable {
                 }
             });
         }
+        self.buffers.take_back(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
         self.loss += self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard.loss).sum::<f64>();
         Ok(trained)
     }

@@ -246,8 +246,8 @@ mod tests {
                     let memory = planned.memory(&sizes(&train), &sizes(&dev));
                     real.loss(&dev.iter().collect::<Vec<_>>()).unwrap();
                     real.forward_backward(&train.iter().collect::<Vec<_>>(), 1.0).unwrap();
-                    let buffers: usize = real.shards.iter().map(|s| s.workspace.floats()).sum();
-                    let logits: usize = real.shards.iter().map(|s| s.workspace.logits.len()).sum();
+                    let buffers: usize = real.buffers.idle().iter().map(|w| w.floats()).sum();
+                    let logits: usize = real.buffers.idle().iter().map(|w| w.logits.len()).sum();
                     let grads: usize = real.shards.iter().map(|s| s.grad.len()).sum();
                     assert_eq!(memory.gradients, 4 * grads as u64, "{arch:?} {threads} {grant}");
                     assert_eq!(memory.logits, 4 * logits as u64, "{arch:?} {threads} {grant}");

@@ -8,6 +8,7 @@
 //! one tenth of that rate (fastai's `lr_find`, "minimum"). The smaller of the two is suggested.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -77,7 +78,7 @@ pub fn run(
     for message in examples::mask_gate(&train, &inputs.rows, &subject)? {
         reporter.event(EventBody::Log { message })?;
     }
-    let mut model = subject.start(settings, decoder, spec.threads, None)?;
+    let mut model = subject.start(settings, Arc::new(decoder), spec.threads, None)?;
     device::place(&mut model, settings, reporter)?;
     let (points, end) = sweep(&mut model, &train.examples, settings, range, reporter)?;
     if end == End::Cancelled {
