@@ -324,7 +324,9 @@ impl Lora {
                     }
                 }
                 if let Some(gains) = &gains {
-                    weight.iter_mut().for_each(|w| *w *= gains[out]);
+                    for w in weight.iter_mut() {
+                        *w *= gains[out];
+                    }
                 }
             }
         }

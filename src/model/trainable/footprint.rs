@@ -93,13 +93,13 @@ pub(super) fn places<M: Device>(
 
 /// Tokens and targets of a thread's largest pack.
 #[derive(Clone, Copy, Debug, Default)]
-struct Largest {
-    tokens: usize,
-    targets: usize,
+pub(super) struct Largest {
+    pub tokens: usize,
+    pub targets: usize,
 }
 
 /// Bytes of one thread's activations: buffers grow to the largest pack of either pass and stay.
-fn activation_bytes<M: Device>(
+pub(super) fn activation_bytes<M: Device>(
     decoder: &Decoder,
     lora: Option<&Lora>,
     budget: usize,

@@ -143,7 +143,7 @@ impl<'a> OnDevice<'a> {
         self.decoder.attention_shape()
     }
 
-    fn positions<'b>(&self, batch: &'b Batch<BatchOnGpu>) -> Positions<'b> {
+    fn positions(batch: &Batch<BatchOnGpu>) -> Positions<'_> {
         Positions { table: &batch.own.table, positions: &batch.own.positions }
     }
 
@@ -337,7 +337,7 @@ impl Device for OnDevice<'_> {
     ) {
         let (shape, n) = (self.shape(), batch.packed.tokens());
         let qkv = View::new(qkv, n, shape.qkv_cols());
-        let positions = self.positions(batch);
+        let positions = Self::positions(batch);
         match self.qk_norms(at) {
             Some(norms) => {
                 // The kernel keeps the inverse root mean squares of q's and k's heads in one place.
@@ -364,7 +364,7 @@ impl Device for OnDevice<'_> {
     ) {
         let (shape, n) = (self.shape(), batch.packed.tokens());
         let d_qkv = View::new(d_qkv, n, shape.qkv_cols());
-        let positions = self.positions(batch);
+        let positions = Self::positions(batch);
         match self.qk_norms(at) {
             Some(norms) => self.gpu.norm_rope_backward(&shape, d_qkv, qk, norms, r_q, positions),
             None => {

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
+use super::device;
 use super::examples;
 use super::fit::{Example, in_rows};
 use super::order::Order;
@@ -77,6 +78,7 @@ pub fn run(
         reporter.event(EventBody::Log { message })?;
     }
     let mut model = subject.start(settings, decoder, spec.threads, None)?;
+    device::place(&mut model, settings, reporter)?;
     let (points, end) = sweep(&mut model, &train.examples, settings, range, reporter)?;
     if end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });

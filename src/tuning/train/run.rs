@@ -74,10 +74,8 @@ pub fn run(
     let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
     let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
     model.share_buffers(buffers.clone());
-    device::place(&mut model, settings.device, reporter)?;
-    if !model.on_gpu() {
-        model.grant_activations(plan.grant);
-    }
+    model.grant_activations(plan.grant);
+    device::place(&mut model, settings, reporter)?;
     preflight::rehearse(&mut model, data, settings)?;
     let state = match (&inputs.resume_from, &start) {
         (Some(newest), _) => resume(newest, &mut model, reporter)?,
