@@ -1,9 +1,8 @@
 // RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467), twin of src/ops/rms_norm.rs.
 //
-// Shapes: x, y, dy, dx (rows x width), w (width), r (rows). One block a row; of heads, one warp a head.
+// Shapes: x, y, dy, dx (rows x width), w (width), r (rows). One block a row. (Of q and k heads: norm_rope.cu.)
 // Forward  y = x r w, r = rsqrt(mean(x^2) + eps):               4 bytes an element (x once more from cache), 4 flops.
 // Backward dx = [dx +] r w dy - x (r^3 / width) sum(dy w x):     6 bytes an element (8 with add), 8 flops.
-// Weight   dw += sum over rows of dy x r:                        4 bytes and 3 flops an element.
 
 #include "common.h"
 
@@ -60,70 +59,5 @@ extern "C" __global__ void rms_norm_backward(const bf16* x, const bf16* w, const
 #pragma unroll
         for (int j = 0; j < 8; ++j) d.v[j] += g.v[j] * b.v[j] * inverse - a.v[j] * c;
         store_up_to_8(dx + at + i, d, left, whole);
-    }
-}
-
-// A block of 32 columns by 8 threads of rows each.
-extern "C" __global__ void rms_norm_weight_backward(const bf16* x, const float* r, const bf16* dy, float* dw, int rows, int width) {
-    __shared__ float parts[8][33];
-    int column = blockIdx.x * 32 + threadIdx.x;
-    float sum = 0.0f;
-    if (column < width)
-        for (int row = threadIdx.y; row < rows; row += 8) {
-            size_t at = (size_t)row * width + column;
-            sum += to_float(dy[at]) * to_float(x[at]) * r[row];
-        }
-    parts[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y == 0 && column < width) {
-        for (int i = 1; i < 8; ++i) sum += parts[i][threadIdx.x];
-        dw[column] += sum;
-    }
-}
-
-// Every head by itself (qwen3's q and k norm); y may be x.
-extern "C" __global__ void rms_norm_heads(const bf16* x, int x_stride, const bf16* w, bf16* y, int y_stride, float* r, int rows,
-                                          int heads, int dim, float eps) {
-    int item = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (item >= rows * heads) return;
-    bool whole = dim % 8 == 0 && x_stride % 8 == 0 && y_stride % 8 == 0 && aligned16(x) && aligned16(w) && aligned16(y);
-    x += (size_t)(item / heads) * x_stride + item % heads * dim;
-    y += (size_t)(item / heads) * y_stride + item % heads * dim;
-    float squares = 0.0f;
-    for (int i = lane * 8; i < dim; i += 256) {
-        Eight a = load_up_to_8(x + i, dim - i, whole);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) squares += a.v[j] * a.v[j];
-    }
-    float inverse = rsqrtf(warp_sum(squares) / dim + eps);
-    if (lane == 0) r[item] = inverse;
-    for (int i = lane * 8; i < dim; i += 256) {
-        Eight a = load_up_to_8(x + i, dim - i, whole), b = load_up_to_8(w + i, dim - i, whole);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) a.v[j] *= inverse * b.v[j];
-        store_up_to_8(y + i, a, dim - i, whole);
-    }
-}
-
-// d holds dy and becomes dx.
-extern "C" __global__ void rms_norm_heads_backward(const bf16* x, int x_stride, const bf16* w, const float* r, bf16* d, int d_stride,
-                                                   int rows, int heads, int dim) {
-    int item = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (item >= rows * heads) return;
-    bool whole = dim % 8 == 0 && x_stride % 8 == 0 && d_stride % 8 == 0 && aligned16(x) && aligned16(w) && aligned16(d);
-    x += (size_t)(item / heads) * x_stride + item % heads * dim;
-    d += (size_t)(item / heads) * d_stride + item % heads * dim;
-    float inverse = r[item], sum = 0.0f;
-    for (int i = lane * 8; i < dim; i += 256) {
-        Eight a = load_up_to_8(x + i, dim - i, whole), b = load_up_to_8(w + i, dim - i, whole), g = load_up_to_8(d + i, dim - i, whole);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) sum += g.v[j] * b.v[j] * a.v[j];
-    }
-    float c = warp_sum(sum) * inverse * inverse * inverse / dim;
-    for (int i = lane * 8; i < dim; i += 256) {
-        Eight a = load_up_to_8(x + i, dim - i, whole), b = load_up_to_8(w + i, dim - i, whole), g = load_up_to_8(d + i, dim - i, whole);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) g.v[j] = g.v[j] * b.v[j] * inverse - a.v[j] * c;
-        store_up_to_8(d + i, g, dim - i, whole);
     }
 }

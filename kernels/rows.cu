@@ -2,8 +2,7 @@
 //
 // gather_rows  y_i = table[id_i]: embedding, and the hidden states that predict.   4 bytes an element, no flops.
 // scatter_rows table[id_i] = y_i, ids differ: the gradient of the latter.          4 bytes an element, no flops.
-// add_bias     y += bias (twin: src/ops/matmul.rs): 4 bytes and 1 flop.    cast_bf16, cast_columns: 6 bytes an element.
-// copy_columns: columns of one buffer to columns of another; 4 bytes an element.
+// add_bias     y += bias (twin: src/ops/matmul.rs): 4 bytes and 1 flop.    cast_bf16: 6 bytes an element.
 
 #include "common.h"
 
@@ -39,20 +38,4 @@ extern "C" __global__ void add_bias(bf16* y, const bf16* bias, int stride, int r
 
 extern "C" __global__ void cast_bf16(const float* x, bf16* y, size_t count) {
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < count; i += (size_t)gridDim.x * blockDim.x) y[i] = to_bf16(x[i]);
-}
-
-// y = bf16(scale x), into columns of a wider buffer.
-extern "C" __global__ void cast_columns(const float* x, bf16* y, int x_stride, int y_stride, int rows, int width, float scale) {
-    unsigned count = (unsigned)rows * width;
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x)
-        y[(size_t)(i / width) * y_stride + i % width] = to_bf16(scale * x[(size_t)(i / width) * x_stride + i % width]);
-}
-
-extern "C" __global__ void copy_columns(const bf16* x, bf16* y, int x_stride, int y_stride, int rows, int width) {
-    bool whole = width % 8 == 0 && x_stride % 8 == 0 && y_stride % 8 == 0 && aligned16(x) && aligned16(y);
-    for (Steps s(rows, width); s.more(); s.next()) {
-        int left = width - s.column();
-        Eight e = load_up_to_8(x + (size_t)s.row() * x_stride + s.column(), left, whole);
-        store_up_to_8(y + (size_t)s.row() * y_stride + s.column(), e, left, whole);
-    }
 }

@@ -141,6 +141,59 @@ pub enum Recompute {
     Always,
 }
 
+/// Where a training computes: `auto`, `cpu`, `cuda:0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceChoice {
+    /// The first GPU where one can be used, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    /// This GPU or none.
+    Cuda(u16),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("`{text}` is no device: write auto, cpu or cuda:0")),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(device: DeviceChoice) -> Self {
+        device.to_string()
+    }
+}
+
 /// `[tuning.train]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -182,6 +235,7 @@ pub struct TrainSettings {
     pub accumulate: usize,
     /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
     pub recompute: Recompute,
+    pub device: DeviceChoice,
     /// Longer rows are refused by the mask gate or cut, in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
@@ -243,6 +297,7 @@ impl Default for TrainSettings {
             batch_size: 8,
             accumulate: 1,
             recompute: Recompute::Auto,
+            device: DeviceChoice::Auto,
             max_length: 1024,
             eval_every: 0,
             patience: 0,

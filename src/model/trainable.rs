@@ -4,6 +4,7 @@
 //! through all layers by itself, serially, and adds to a gradient of its own; these are summed in a fixed order. So results
 //! depend on the number of threads only by rounding, and not at all otherwise.
 
+mod buffers;
 mod cpu;
 mod device;
 pub mod footprint;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use super::ModelError;
 use super::decoder::{Decoder, Param};
 use super::lora::Lora;
-use crate::ops::cuda::Launcher;
+use crate::ops::cuda::{self, Launcher};
 use crate::ops::{self, Par};
 use cpu::{Cpu, Host, Losses};
 use device::Packed;
@@ -36,6 +37,7 @@ use plan::Plan;
 use workspace::Workspace;
 
 pub use crate::ops::AdamW;
+pub use buffers::{Buffers, Lendable};
 
 /// One row: its tokens, and which of them are targets (each is predicted from the tokens before it, so never the first).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,6 +140,8 @@ pub struct Trainable {
     activations: usize,
     /// The first one's gradient collects the others'.
     shards: Vec<Shard>,
+    /// Where the shards' workspaces lie between two batches; those of another model over the same base may use them then.
+    buffers: Buffers,
     /// AdamW's first and second moments; empty before the first step.
     m: Vec<f32>,
     v: Vec<f32>,
@@ -172,6 +176,7 @@ impl Trainable {
             threads: threads.max(1),
             activations: usize::MAX,
             shards: Vec::new(),
+            buffers: Buffers::default(),
             m: Vec::new(),
             v: Vec::new(),
             steps: 0,
@@ -189,26 +194,34 @@ impl Trainable {
         self
     }
 
-    /// Moves the training of an adapter to a GPU: bf16 activations and base, f32 adapter, one shard.
-    ///
-    /// # Errors
-    /// A training of all weights; no room on the device.
-    pub fn move_to(&mut self, launcher: Arc<dyn Launcher>) -> Result<(), ModelError> {
-        let Model::Lora { decoder, lora } = &self.model else {
-            let message =
-                "method = \"full\" is trained on the CPU only; set device = \"cpu\" or another method";
-            return Err(ModelError::Request(message.into()));
-        };
+    /// What of this training a GPU does not do; none if it does all.
+    pub fn not_on_gpu(&self) -> Option<String> {
+        let Model::Lora { decoder, lora } = &self.model else { return Some("method = \"full\"".into()) };
+        let dim = decoder.config.head_dim;
+        if !cuda::attention_takes(dim) {
+            return Some(format!("attention with heads of {dim}"));
+        }
         let not_there = [
+            ("A base in NF4 (QLoRA)", decoder.is_quantized()),
             ("DoRA", lora.norms.is_some()),
             ("PiSSA", lora.start.is_some()),
             ("dropout", self.adapter_training.dropout > 0.0),
         ];
-        if let Some((what, _)) = not_there.iter().find(|(_, asked)| *asked) {
+        not_there.iter().find(|(_, asked)| *asked).map(|(what, _)| (*what).to_owned())
+    }
+
+    /// Moves the training of an adapter to a GPU: bf16 activations and base, f32 adapter, one shard.
+    ///
+    /// # Errors
+    /// What a GPU does not do; no room on the device.
+    pub fn move_to(&mut self, launcher: Arc<dyn Launcher>) -> Result<(), ModelError> {
+        let refused = self.not_on_gpu();
+        let (Model::Lora { decoder, lora }, None) = (&self.model, &refused) else {
             return Err(ModelError::Request(format!(
-                "{what} is trained on the CPU only; set device = \"cpu\", or train without it"
+                "{} is trained on the CPU only yet: set device = \"cpu\", or train without it",
+                refused.unwrap_or_default()
             )));
-        }
+        };
         let mut gpu = GpuTraining::new(launcher, decoder, lora)?;
         gpu.load(lora.values(), &self.m, &self.v)?;
         self.gpu = Some(Box::new(gpu));
@@ -233,6 +246,12 @@ impl Trainable {
     /// Zero computes all of them again; without a grant all are kept. The gradient is the same, bit for bit.
     pub fn grant_activations(&mut self, bytes: usize) {
         self.activations = bytes;
+    }
+
+    /// Works in `buffers` from now on: models over one base that take turns need one set of activations between them.
+    /// Whatever others left in them, results are the same, bit for bit.
+    pub fn share_buffers(&mut self, buffers: Buffers) {
+        self.buffers = buffers;
     }
 
     /// The model: the frozen base, or the one in training.
@@ -320,6 +339,7 @@ impl Trainable {
         if self.shards.len() < plan.shards.len() {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
+        self.buffers.lend(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
         let activations = self.activations / plan.shards.len().max(1);
         let (mut device, parameters) = (self.model.on_cpu(plan.inner), self.model.parameters());
         device.dropout = seed.map(|_| self.adapter_training.dropout);
@@ -353,12 +373,8 @@ impl Trainable {
                 }
             });
         }
-        let used = || self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard);
-        self.loss += used().map(|shard| shard.losses.sum).sum::<f64>();
-        self.row_losses.resize(rows.len(), 0.0);
-        for (i, sum) in used().flat_map(|shard| &shard.rows) {
-            self.row_losses[*i] = *sum;
-        }
+        self.buffers.take_back(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
+        self.loss += self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard.loss).sum::<f64>();
         Ok(trained)
     }
 

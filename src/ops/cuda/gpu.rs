@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::buffer::Buffer;
 use super::error::CudaError;
@@ -21,7 +22,7 @@ const LOGIT_ROWS: usize = 128;
 const THREADS: u32 = 256;
 const PER_THREAD: usize = 8;
 const BLOCKS_PER_MULTIPROCESSOR: usize = 8;
-/// Partial sums of a norm.
+/// Most partial sums of a norm.
 const NORM_PARTS: usize = 256;
 
 /// What stands in a product's destination before: nothing that counts, or an addend.
@@ -193,6 +194,38 @@ impl Gpu {
                 self.launcher.gemm(&Gemm { m, n, k, a, b, c, d: at, ld: d.stride, output, alpha, beta })
             }
         });
+    }
+
+    /// Operations a second of the product of two bf16 matrices (side x side): the median of three rounds of `times` products.
+    pub fn matmul_rate(&self, side: usize, times: usize) -> Result<f64, CudaError> {
+        // Numbers of a plain generator: products of zeros take less power and run at a higher clock.
+        let mut state = 1_u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let row: Vec<f32> = (0..side * side).map(|_| number()).collect();
+        let mut buffers = [Buffer::default(), Buffer::default(), Buffer::default()];
+        for buffer in &mut buffers {
+            self.write_f32(buffer, &row);
+        }
+        self.check()?;
+        let [a, b, d] = buffers.each_ref().map(|buffer| View::new(buffer, side, side));
+        let mut rounds = Vec::new();
+        for round in 0..4 {
+            let start = Instant::now();
+            for _ in 0..times {
+                self.matmul(d, Addend::None, 1.0, a, b.t());
+            }
+            self.check()?;
+            self.launcher.synchronize()?;
+            // The first one warms up.
+            if round > 0 {
+                rounds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        rounds.sort_by(f64::total_cmp);
+        Ok(2.0 * (side as f64).powi(3) * times as f64 / rounds[1])
     }
 
     /// Adds `bias` (1 x width) to every row of `y`.
@@ -453,16 +486,12 @@ impl Gpu {
         self.fit(parts, 2 * NORM_PARTS);
         let parts = &*parts;
         self.run(|| {
+            let blocks = self.strides(grad.len())[0].min(NORM_PARTS);
             let count = Arg::U64(grad.len() as u64);
-            let to = pointer(parts, 2 * NORM_PARTS)?;
-            self.launch(
-                "squared_norm",
-                [NORM_PARTS, 1],
-                [THREADS, 1],
-                0,
-                &[pointer(grad, grad.len())?, count, to],
-            )?;
-            let args = [to, int(NORM_PARTS)?, Arg::F32(1.0), Arg::F32(max_norm), pointer(state, 3)?];
+            let to = pointer(parts, 2 * blocks)?;
+            let args = [pointer(grad, grad.len())?, count, to];
+            self.launch("squared_norm", [blocks, 1], [THREADS, 1], 0, &args)?;
+            let args = [to, int(blocks)?, Arg::F32(1.0), Arg::F32(max_norm), pointer(state, 3)?];
             self.launch("clip", [1, 1], [THREADS, 1], 0, &args)
         });
     }

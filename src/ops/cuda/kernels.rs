@@ -64,18 +64,18 @@ impl AttentionKernels {
             2 * width * (tiles * TILE as u32 + 4 * others) + 4 * floats * others
         };
         Some(match dim {
-            _ if dim == 0 || !dim.is_multiple_of(8) => return None,
-            ..=64 => Self {
+            _ if !dim.is_multiple_of(8) => return None,
+            1..=64 => Self {
                 forward: ("attention_64", bytes(0, 64, 64, 0)),
                 backward_kv: ("attention_backward_kv_64", bytes(2, 64, 64, 4)),
                 backward_q: ("attention_backward_q_64", bytes(2, 64, 64, 0)),
             },
-            ..=128 => Self {
+            65..=128 => Self {
                 forward: ("attention_128", bytes(0, 128, 64, 0)),
                 backward_kv: ("attention_backward_kv_128", bytes(2, 128, 32, 4)),
                 backward_q: ("attention_backward_q_128", bytes(2, 128, 32, 0)),
             },
-            ..=256 => Self {
+            129..=256 => Self {
                 forward: ("attention_256", bytes(0, 256, 32, 0)),
                 backward_kv: ("attention_backward_kv_256", bytes(2, 256, 16, 4)),
                 backward_q: ("attention_backward_q_256", bytes(2, 256, 16, 0)),
@@ -83,6 +83,11 @@ impl AttentionKernels {
             _ => return None,
         })
     }
+}
+
+/// Whether the attention kernels take heads of `dim`.
+pub fn attention_takes(dim: usize) -> bool {
+    AttentionKernels::of(dim).is_some()
 }
 
 #[cfg(test)]

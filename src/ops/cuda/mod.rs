@@ -31,7 +31,7 @@ pub use driver::{Driver, devices};
 pub(crate) use emulator::Emulator;
 pub use error::CudaError;
 pub use gpu::{AdamWFactors, Addend, Gpu, Positions, Tiles};
-pub use kernels::{AttentionKernels, KERNELS, attention_tiles};
+pub use kernels::{AttentionKernels, KERNELS, attention_takes, attention_tiles};
 pub use libraries::{Found, LIBS_VARIABLE, Libraries, libraries};
 pub use seam::{Address, Arg, Dtype, Gemm, Launch, Launcher, Memory, Operand};
 pub use view::View;

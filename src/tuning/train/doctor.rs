@@ -261,10 +261,10 @@ fn gradient_jumps(series: &Series) -> Option<Finding> {
             if norm <= 20.0 * usual {
                 return None;
             }
-            // A small gradient late in a run is no danger, however small the others have become.
+            // Late in a run the others have become small, and norms have long tails: a jump is large beside nearly all before.
             let mut before = norms.get(..i)?.to_vec();
             before.sort_by(f64::total_cmp);
-            (norm > 3.0 * before.get(before.len() * 9 / 10)?).then_some((i, usual))
+            (norm > 2.0 * before.get(before.len() * 99 / 100)?).then_some((i, usual))
         })
         .collect();
     let &(last, usual) = jumps.last()?;

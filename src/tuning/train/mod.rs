@@ -4,6 +4,7 @@
 //! folder and turns what comes out into a candidate with a score.
 
 mod artifact;
+mod device;
 pub mod doctor;
 mod evaluation;
 pub mod examples;
@@ -28,4 +29,5 @@ mod tests;
 pub use artifact::adapter_hash;
 pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
 pub use listener::Listener;
+pub use preflight::TooLarge;
 pub use run::run;

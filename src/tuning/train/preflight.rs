@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use thiserror::Error;
 
 use super::fit::{Data, Example};
 use super::order::Order;
@@ -15,6 +16,11 @@ use crate::model::{Decoder, Lora, ModelConfig};
 
 /// Share of the free memory that a run may plan with: the rest is for the system and for what is not reckoned.
 const SHARE: f64 = 0.9;
+
+/// The run does not fit the memory that is left now.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct TooLarge(String);
 
 /// What was reckoned, and what follows from it for the run.
 pub struct Plan {
@@ -91,19 +97,24 @@ pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> any
     let kept = needs(&model, &batches);
     model.grant_activations(0);
     let least = needs(&model, &batches);
-    let grant = match settings.recompute {
-        Recompute::Never => usize::MAX,
+    let mut grant = match settings.recompute {
         Recompute::Always => 0,
-        Recompute::Auto if kept.1 <= budget => usize::MAX,
-        Recompute::Auto => {
+        Recompute::Auto if kept.1 > budget => {
             let rest = least.0.total() - least.0.activations + held;
             usize::try_from(budget.saturating_sub(rest)).unwrap_or(usize::MAX)
         }
+        Recompute::Never | Recompute::Auto => usize::MAX,
     };
+    if grant != usize::MAX && grant > 0 {
+        // Buffers between operations come on top of what layers keep.
+        model.grant_activations(grant);
+        let over = needs(&model, &batches).1.saturating_sub(budget);
+        grant = grant.saturating_sub(usize::try_from(over).unwrap_or(usize::MAX));
+    }
     model.grant_activations(grant);
     let (memory, reckoned) = needs(&model, &batches);
     if reckoned > budget {
-        bail!(too_large(asked, &memory, reckoned, budget)?);
+        bail!(TooLarge(too_large(asked, &memory, reckoned, budget)?));
     }
 
     let order = Order::new(data.train.len(), settings);
@@ -136,7 +147,7 @@ fn evaluations(steps: u64, settings: &TrainSettings) -> f64 {
 
 /// The run's model without its numbers.
 fn outline(config: &ModelConfig, settings: &TrainSettings, threads: usize) -> anyhow::Result<Trainable> {
-    let decoder = Decoder::outline(config.clone())?;
+    let decoder = Decoder::outline(config.clone(), settings.method.is_quantized())?;
     if !settings.method.trains_adapter() {
         return Ok(Trainable::full(decoder, threads));
     }

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
+use super::device;
 use super::examples;
 use super::fit::{Example, in_rows};
 use super::order::Order;
@@ -22,7 +23,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::Part;
 use crate::domain::run::RunResult;
 use crate::domain::settings::{RangeSettings, TrainSettings};
-use crate::model::Decoder;
+use crate::model::Base;
 use crate::model::trainable::{Sequence, Trainable};
 
 /// Weight of the moving average by which divergence is told.
@@ -66,7 +67,7 @@ pub fn run(
     check(range)?;
     let spec = &inputs.spec;
     let subject = Subject::new(spec, settings)?;
-    let decoder = Decoder::load(&subject.base)?;
+    let Base { decoder, .. } = Base::load(&subject.base, settings.method.is_quantized())?;
     let max_length = settings.max_length.min(decoder.config.max_positions);
     let rows = inputs.rows.iter().filter(|row| row.part == Some(Part::Train));
     let train = examples::build(rows, &subject, max_length);
@@ -77,6 +78,7 @@ pub fn run(
         reporter.event(EventBody::Log { message })?;
     }
     let mut model = subject.start(settings, decoder, spec.threads, None)?;
+    device::place(&mut model, settings, reporter)?;
     let (points, end) = sweep(&mut model, &train.examples, settings, range, reporter)?;
     if end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });

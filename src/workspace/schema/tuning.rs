@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
-use crate::domain::settings::{RangeSettings, Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::settings::{DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings};
 use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
 use crate::workspace::config::*;
 use crate::workspace::method;
@@ -115,6 +115,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         max_steps: fields.whole("max_steps", 1..=MANY).or(default.max_steps),
         batch_size: fields.count("batch_size", 1..=1 << 20).unwrap_or(default.batch_size),
         accumulate: fields.count("accumulate", 1..=1 << 20).unwrap_or(default.accumulate),
+        device: read_device(&mut fields).unwrap_or(default.device),
         recompute: fields.choice("recompute", &recompute).unwrap_or_default(),
         max_length: fields.count("max_length", 2..=1 << 24).unwrap_or(default.max_length),
         eval_every: fields.whole("eval_every", 0..=MANY).unwrap_or(default.eval_every),
@@ -144,4 +145,15 @@ pub(super) fn read_lr_range(mut fields: Fields<'_>) -> RangeSettings {
     }
     fields.finish();
     range
+}
+
+fn read_device(fields: &mut Fields<'_>) -> Option<DeviceChoice> {
+    let text = fields.string("device")?;
+    match text.parse() {
+        Ok(device) => Some(device),
+        Err(_) => {
+            fields.fault("device", &format!("`{}` is no device: write auto, cpu or cuda:0", clip(&text)));
+            None
+        }
+    }
 }

@@ -15,7 +15,7 @@ fn step(
 ) -> Vec<f32> {
     let (count, blocks) = (Arg::U64(g.len() as u64), 5);
     // Two floats hold a double.
-    let (g, parts, state) = (d.f32(g), d.new(2 * blocks, Dtype::F32), d.new(3, Dtype::F32));
+    let (g, parts, state) = (d.f32(g), d.room(2 * blocks, Dtype::F32), d.room(3, Dtype::F32));
     d.launch("squared_norm", blocks, 64, &[at(&g), count, at(&parts)]);
     d.launch("clip", 1, 256, &[at(&parts), int(blocks), Arg::F32(scale), Arg::F32(clip), at(&state)]);
     let power = |beta: f32| 1.0 - f64::from(beta).powi(t);

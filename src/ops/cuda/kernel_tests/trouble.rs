@@ -8,7 +8,7 @@ fn message(result: Result<(), CudaError>) -> String {
 fn a_launch_that_is_wrong_is_told_from_one_that_is_right() {
     let Some(emulator) = Emulator::new(0) else { return };
     let d = Device(emulator);
-    let (x, y) = (d.f32(&[1.0; 40]), d.new(40, Dtype::Bf16));
+    let (x, y) = (d.f32(&[1.0; 40]), d.room(40, Dtype::Bf16));
     let args = |count: u64| [at(&x), at(&y), Arg::U64(count)];
     d.launch("cast_bf16", 1, 32, &args(40));
     assert!(

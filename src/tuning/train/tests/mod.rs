@@ -3,7 +3,7 @@
 mod mask;
 mod peft;
 mod preflight;
-mod recorder;
+pub(super) mod recorder;
 mod steer;
 
 use std::path::Path;
@@ -25,13 +25,17 @@ const VOCAB: u32 = 24;
 
 /// A fresh adapter on a small random base, always the same.
 fn model(seed: u64) -> Trainable {
+    model_with_heads_of(4, seed)
+}
+
+pub(super) fn model_with_heads_of(head_dim: usize, seed: u64) -> Trainable {
     let config = ModelConfig {
         arch: Arch::Llama,
         hidden: 16,
         layers: 2,
         heads: 4,
         kv_heads: 2,
-        head_dim: 4,
+        head_dim,
         ffn: 24,
         vocab: VOCAB as usize,
         max_positions: 32,
@@ -56,7 +60,7 @@ fn model(seed: u64) -> Trainable {
 }
 
 /// Rows of uneven length whose answer is the last token of the prompt plus one, then the end token 0.
-fn examples(n: usize, offset: u32) -> Vec<Example> {
+pub(super) fn examples(n: usize, offset: u32) -> Vec<Example> {
     (0..n as u32)
         .map(|i| {
             let i = i + offset;
@@ -71,7 +75,7 @@ fn examples(n: usize, offset: u32) -> Vec<Example> {
         .collect()
 }
 
-fn settings() -> TrainSettings {
+pub(super) fn settings() -> TrainSettings {
     TrainSettings {
         batch_size: 3,
         accumulate: 2,
