@@ -374,7 +374,12 @@ impl Trainable {
             });
         }
         self.buffers.take_back(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
-        self.loss += self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard.loss).sum::<f64>();
+        let used = self.shards.iter().take(plan.shards.len());
+        self.loss += used.clone().map(|shard| shard.losses.sum).sum::<f64>();
+        self.row_losses.resize(rows.len(), 0.0);
+        for (i, sum) in used.flat_map(|shard| &shard.rows) {
+            self.row_losses[*i] = *sum;
+        }
         Ok(trained)
     }
 
