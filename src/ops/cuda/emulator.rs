@@ -164,16 +164,20 @@ impl Emulator {
 
     /// A device of so much memory.
     pub fn with_room(order: i32, total: usize) -> Option<Arc<dyn Launcher>> {
-        Self::of(LIBRARY.get_or_init(|| build(&KERNELS)), order)
+        Self::of(LIBRARY.get_or_init(|| build(&KERNELS)), order, total)
     }
 
     /// With the kernels of `tests/emulator/broken.cu` instead.
     pub fn broken(order: i32) -> Option<Arc<dyn Launcher>> {
         let kernels = [("broken.cu", include_str!("../../../tests/emulator/broken.cu"))];
-        Self::of(BROKEN.get_or_init(|| build(&kernels)), order)
+        Self::of(BROKEN.get_or_init(|| build(&kernels)), order, TOTAL)
     }
 
-    fn of(library: &'static Result<libloading::Library, String>, order: i32) -> Option<Arc<dyn Launcher>> {
+    fn of(
+        library: &'static Result<libloading::Library, String>,
+        order: i32,
+        total: usize,
+    ) -> Option<Arc<dyn Launcher>> {
         match library {
             Ok(library) => {
                 // SAFETY: the type is that of emulator_launch; the library is never unloaded.
