@@ -32,7 +32,7 @@ impl LocalModel {
         adapter: Option<&AdapterRef>,
         threads: usize,
     ) -> Result<Self, ModelError> {
-        let decoder = Base::open(dir, &model.hash)?.decoder;
+        let decoder = Base::open(dir, &model.hash, false)?.decoder;
         let adapter = adapter.map(|a| Lora::load_peft(Path::new(&a.path), &decoder)).transpose()?;
         Ok(Self::new(decoder, adapter, Tokenizer::load(dir)?, ChatTemplate::load(dir)?, threads))
     }

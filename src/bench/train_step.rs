@@ -347,11 +347,11 @@ mod tests {
         let of = |args: &str| Cli::try_parse_from(args.split(' ')).unwrap().settings;
         let qwen = of("x --shape qwen3-0.6b");
         assert_eq!((qwen.hidden, qwen.layers, qwen.batch, qwen.seq, qwen.rank), (1024, 28, 4, 2048, 16));
-        let outline = Decoder::outline(config(&qwen)).unwrap();
+        let outline = Decoder::outline(config(&qwen), false).unwrap();
         assert_eq!(outline.parameters(), 596_049_920, "Qwen/Qwen3-0.6B, tied embeddings once");
         let llama = of("x --shape llama-3.2-3b --batch 2");
         assert_eq!((llama.hidden, llama.heads, llama.kv_heads, llama.batch), (3072, 24, 8, 2));
-        assert_eq!(Decoder::outline(config(&llama)).unwrap().parameters(), 3_212_749_824);
+        assert_eq!(Decoder::outline(config(&llama), false).unwrap().parameters(), 3_212_749_824);
         assert_eq!(of("x").seq, 128);
     }
 

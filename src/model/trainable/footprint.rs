@@ -164,7 +164,7 @@ impl Trainable {
         let trained = self.parameters();
         let bytes = |floats: usize| 4 * floats as u64;
         Memory {
-            weights: bytes(decoder.parameters()),
+            weights: decoder.bytes() as u64,
             adapters: bytes(lora.map_or(0, Lora::parameters)),
             gradients: bytes(trained * largest.len()),
             optimizer: bytes(2 * trained),
@@ -232,7 +232,7 @@ mod tests {
                     [("all-linear", Method::Lora), ("q_proj", Method::Lora), ("all-linear", Method::Dora)]
                 {
                     let decoder = small(arch, 4);
-                    let outline = Decoder::outline(decoder.config.clone()).unwrap();
+                    let outline = Decoder::outline(decoder.config.clone(), false).unwrap();
                     let targets = Targets::One(targets.into());
                     let settings = TrainSettings { rank: 3, method, targets, ..TrainSettings::default() };
                     let places = Lora::outline(&outline, &settings).unwrap();

@@ -219,9 +219,12 @@ pub fn is_list(key: &str, text: &str) -> bool {
 /// Where several values may stand, each must be what one must be.
 fn check(want: Want, text: &str, lists: bool) -> Result<(), String> {
     if lists && matches!(want, Want::Count | Want::Positive | Want::Rate) && text.contains(',') {
-        return values(text).iter().try_for_each(|value| match value.is_empty() {
-            true => Err(format!("`{text}`: a value is missing")),
-            false => check_one(want, value),
+        return values(text).iter().try_for_each(|value| {
+            if value.is_empty() {
+                Err(format!("`{text}`: a value is missing"))
+            } else {
+                check_one(want, value)
+            }
         });
     }
     check_one(want, text)

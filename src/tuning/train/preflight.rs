@@ -147,7 +147,7 @@ fn evaluations(steps: u64, settings: &TrainSettings) -> f64 {
 
 /// The run's model without its numbers.
 fn outline(config: &ModelConfig, settings: &TrainSettings, threads: usize) -> anyhow::Result<Trainable> {
-    let decoder = Decoder::outline(config.clone())?;
+    let decoder = Decoder::outline(config.clone(), settings.method.is_quantized())?;
     if !settings.method.trains_adapter() {
         return Ok(Trainable::full(decoder, threads));
     }

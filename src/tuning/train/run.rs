@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 
@@ -24,8 +23,8 @@ use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::{EvalSettings, TrainSettings};
 use crate::machine;
-use crate::model::trainable::{Buffers, Trainable};
-use crate::model::{Base, Decoder, ModelConfig};
+use crate::model::trainable::Trainable;
+use crate::model::{Base, ModelConfig};
 use crate::tuning::evaluate;
 
 /// Train the run's candidate and score what comes of it on the eval part.
@@ -61,19 +60,17 @@ pub fn run(
     let hash = &subject.stage.model.hash;
     let shares = settings.method.trains_adapter();
     // Where another run of this process holds the base, it is neither read nor held twice.
-    let shared = if shares { Base::held(&subject.base, hash) } else { None };
+    let shared = if shares { Base::held(&subject.base, hash, settings.method.is_quantized()) } else { None };
     let files = if shared.is_some() { 0 } else { preflight::weights_on_disk(&subject.base) };
     let held = machine::resident().unwrap_or(0).saturating_sub(shared.unwrap_or(0));
     let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads, held };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
     reporter.event(EventBody::Preflight(plan.report.clone()))?;
 
-    let Base { decoder, buffers } = if shares {
-        Base::open(&subject.base, hash)?
-    } else {
-        // Its weights change: they are nobody else's.
-        Base { decoder: Arc::new(Decoder::load(&subject.base)?), buffers: Buffers::default() }
-    };
+    let quantized = settings.method.is_quantized();
+    let Base { decoder, buffers } =
+        // Where the weights change, they are nobody else's.
+        if shares { Base::open(&subject.base, hash, quantized)? } else { Base::load(&subject.base, quantized)? };
     let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
     let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
     model.share_buffers(buffers.clone());

@@ -1,5 +1,7 @@
 //! The sweep of the shown run: its curves over that run's, its runs in a list.
 
+use std::cmp::Ordering;
+
 use ratatui::layout::Rect;
 
 use crate::domain::api::Request;
@@ -11,6 +13,11 @@ use crate::tui::widgets::{Painter, number, text};
 
 use super::TrainState;
 
+/// Those of one sweep were launched in the same moment: then by number.
+fn by_age(a: &RunRecord, b: &RunRecord) -> Ordering {
+    (a.created_ms, a.run.len(), &a.run).cmp(&(b.created_ms, b.run.len(), &b.run))
+}
+
 impl App {
     /// Runs of the sweep that the shown run belongs to, oldest first; none when it was launched by itself.
     pub fn sweep(&self) -> Vec<&RunRecord> {
@@ -18,7 +25,7 @@ impl App {
         let Some(group) = self.run(&shown).and_then(|r| r.group.as_ref()) else { return Vec::new() };
         let of_group = |r: &&RunRecord| r.group.as_ref().is_some_and(|g| g.name == group.name);
         let mut members: Vec<&RunRecord> = self.training_runs().filter(of_group).collect();
-        members.sort_by_key(|r| (r.created_ms, r.run.len(), r.run.as_str()));
+        members.sort_by(|a, b| by_age(a, b));
         members
     }
 
@@ -34,7 +41,7 @@ impl App {
         others.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
         others.truncate(TrainState::MAX_OVERLAYS);
         // In the order of the list, so that a curve keeps its sign when losses change.
-        others.sort_by_key(|r| (r.created_ms, r.run.len(), r.run.clone()));
+        others.sort_by(|a, b| by_age(a, b));
         others.into_iter().map(|r| r.run.clone()).collect()
     }
 
