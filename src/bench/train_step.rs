@@ -8,8 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::domain::settings::DeviceChoice;
-use crate::domain::settings::Targets;
+use crate::domain::settings::{DeviceChoice, Targets};
 use crate::machine;
 use crate::model::config::{Arch, ModelConfig, RopeScaling};
 use crate::model::{AdamW, Decoder, Lora, Sequence, Trainable};

@@ -50,12 +50,6 @@ impl GpuTraining {
     pub fn new(launcher: Arc<dyn Launcher>, decoder: &Decoder, lora: &Lora) -> Result<Self, ModelError> {
         let (total, n) = (decoder.parameters(), lora.parameters());
         let own = n * (4 * Dtype::F32.bytes() + Dtype::Bf16.bytes());
-        if decoder.values().len() != total || decoder.tensors().last().is_some_and(|t| t.range().end > total)
-        {
-            let message =
-                "a base whose weights are quantized is trained on the CPU only yet: set device = \"cpu\"";
-            return Err(ModelError::Request(message.into()));
-        }
         let new = |len, dtype| Buffer::new(&launcher, len, dtype);
         let made = || -> Result<Self, CudaError> {
             let base = new(total, Dtype::Bf16)?;

@@ -167,7 +167,7 @@ mod tests {
                 state
             });
             let data = Data { train: &train, dev: &dev };
-            let past = Past { state: from, history: recorder.events.clone() };
+            let past = Past { state: from, ..Past::default() };
             fit(&mut model, data, &settings, past, &mut no_samples, recorder)
         };
         let (mut cpu, mut gpu, mut killed) = (Recorder::new(), Recorder::new(), Recorder::new());
