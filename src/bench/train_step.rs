@@ -107,6 +107,9 @@ pub struct Report {
     pub tokens_per_s: f64,
     /// Peak resident memory of this process, or what was allocated on the GPU; none where the system does not tell.
     pub peak_mib: Option<u64>,
+    /// What preflight would have said of it; on the CPU only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reckoned_mib: Option<u64>,
     /// `cpu`, or what the GPU calls itself.
     pub device: String,
     /// On a GPU: the rate of one large bf16 product in this run (10^12 operations a second), and the share of it that the step
@@ -144,6 +147,7 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
         Some(gpu) => Some(Gpu::new(gpu.clone()).matmul_rate(RATE_SIDE, RATE_TIMES)?),
         None => None,
     };
+    let held = machine::resident();
     let decoder = Arc::new(Decoder::random(config(s), 0).context("making the model")?);
     let targets = Targets::One("all-linear".into());
     let lora = Lora::init(&decoder, s.rank, 2.0 * s.rank as f32, &targets, 0)?;
@@ -159,6 +163,8 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
     let rows = rows(s);
     let rows: Vec<&Sequence> = rows.iter().collect();
     let tokens = s.batch * s.seq;
+    let memory = trainable.memory(&[rows.iter().map(|row| row.size()).collect()], &[]);
+    let reckoned = held.filter(|_| gpu.is_none()).map(|held| (held + memory.total()) >> 20);
     let (mut times, mut loss) = (Vec::new(), 0.0);
     for _ in 0..s.steps {
         let start = Instant::now();
@@ -187,6 +193,7 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
         floor_ms: round(floor_ms),
         tokens_per_s: (1e3 * tokens as f64 / ms_per_step).round(),
         peak_mib,
+        reckoned_mib: reckoned,
         device: gpu.as_ref().map_or_else(|| "cpu".to_owned(), |gpu| gpu.name()),
         matmul_tflops: rate.map(|rate| round(rate / 1e12)),
         mfu: rate.map(|_| floor_ms / ms_per_step),

@@ -29,7 +29,7 @@ use super::decoder::{Decoder, Param};
 use super::lora::Lora;
 use crate::ops::cuda::{self, Launcher};
 use crate::ops::{self, Par};
-use cpu::{Cpu, Host};
+use cpu::{Cpu, Host, Losses};
 use device::Packed;
 use gpu_training::GpuTraining;
 use pass::Net;
@@ -108,7 +108,9 @@ struct Shard {
     /// As long as the trained parameters once used.
     grad: Vec<f32>,
     dirty: bool,
-    loss: f64,
+    losses: Losses,
+    /// Rows of the batch, and the sum of their losses.
+    rows: Vec<(usize, f64)>,
 }
 
 /// What a training step does with an adapter beyond following its gradient.
@@ -146,6 +148,7 @@ pub struct Trainable {
     steps: u64,
     /// Losses that nobody has asked for yet.
     loss: f64,
+    row_losses: Vec<f64>,
     /// Where the work is done, if not here; adapter and moments above are then as old as [`Trainable::bring_home`].
     gpu: Option<Box<GpuTraining>>,
     home: bool,
@@ -178,6 +181,7 @@ impl Trainable {
             v: Vec::new(),
             steps: 0,
             loss: 0.0,
+            row_losses: Vec::new(),
             gpu: None,
             home: true,
         }
@@ -295,6 +299,11 @@ impl Trainable {
         }
     }
 
+    /// The sum of each row's losses, in the order of the last batch. Empty where they stay on a GPU.
+    pub fn row_losses(&self) -> &[f64] {
+        &self.row_losses
+    }
+
     /// The batch's loss, without a gradient.
     pub fn loss(&mut self, rows: &[&Sequence]) -> Result<StepLoss, ModelError> {
         let trained = self.run(rows, None)?;
@@ -319,6 +328,7 @@ impl Trainable {
         let seed = (scale.is_some() && dropout > 0.0 && self.adapter().is_some())
             .then(|| dropout_seed(seed, self.steps));
         let lengths: Vec<usize> = rows.iter().map(|row| row.inputs()).collect();
+        self.row_losses.clear();
         if let (Some(gpu), Model::Lora { decoder, lora }) = (&mut self.gpu, &self.model) {
             let packs = plan::packs_for_gpu(&lengths);
             let packs = packs.iter().map(|pack| pack.iter().map(|i| rows[*i]).collect());
@@ -338,12 +348,18 @@ impl Trainable {
             if scale.is_some() && shard.grad.len() < parameters {
                 shard.grad = vec![0.0; parameters];
             }
-            shard.loss = 0.0;
+            shard.losses.sum = 0.0;
+            shard.rows.clear();
             for batch in batches {
                 pack(&mut shard.workspace.batch.packed, batch.iter().map(|i| rows[*i]), seed);
                 let backward = scale.map(|scale| (scale, shard.grad.as_mut_slice()));
                 shard.dirty |= backward.is_some();
-                net.run(&mut shard.workspace, &mut shard.loss, backward);
+                net.run(&mut shard.workspace, &mut shard.losses, backward);
+                let mut each = shard.losses.each.iter();
+                for &i in batch {
+                    let own = each.by_ref().take(rows[i].targets()).map(|l| f64::from(*l)).sum();
+                    shard.rows.push((i, own));
+                }
             }
         };
         let tasks = self.shards.iter_mut().zip(&plan.shards);
@@ -358,7 +374,12 @@ impl Trainable {
             });
         }
         self.buffers.take_back(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
-        self.loss += self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard.loss).sum::<f64>();
+        let used = self.shards.iter().take(plan.shards.len());
+        self.loss += used.clone().map(|shard| shard.losses.sum).sum::<f64>();
+        self.row_losses.resize(rows.len(), 0.0);
+        for (i, sum) in used.flat_map(|shard| &shard.rows) {
+            self.row_losses[*i] = *sum;
+        }
         Ok(trained)
     }
 

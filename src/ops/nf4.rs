@@ -91,9 +91,9 @@ pub struct Nf4 {
 impl Nf4 {
     /// Quantizes `values` (rows x cols, row by row).
     pub fn quantize(values: &[f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(values.len(), rows * cols, "a weight of {rows} x {cols}");
         // Whole blocks for every task, so that the result does not depend on their number.
         const TASK: usize = 256 * BLOCK;
+        assert_eq!(values.len(), rows * cols, "a weight of {rows} x {cols}");
         let mut codes = vec![0; values.len().div_ceil(2)];
         let mut largest = vec![0.0_f32; values.len().div_ceil(BLOCK)];
         let tasks = codes.par_chunks_mut(TASK / 2).zip(largest.par_chunks_mut(TASK / BLOCK));

@@ -16,7 +16,7 @@ use super::device;
 use super::examples;
 use super::fit::{Example, in_rows};
 use super::order::Order;
-use super::step::optimizer;
+use super::step::{means, optimizer};
 use super::subject::Subject;
 use crate::domain::event::EventBody;
 use crate::domain::report::{Control, Reporter, RunInputs};
@@ -160,6 +160,7 @@ pub fn sweep(
         let trained: usize = examples().map(|e| e.sequence.targets()).sum();
         let tokens: usize = examples().map(|e| e.sequence.tokens.len()).sum();
         model.zero_grad();
+        let mut losses = Vec::new();
         for batch in &batches {
             match reporter.poll_control()? {
                 Control::Continue | Control::Checkpoint => {}
@@ -169,6 +170,7 @@ pub fn sweep(
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
             let scale = 1.0 / trained.max(1) as f32;
             model.accumulate(&rows, scale).with_context(|| in_rows(batch))?;
+            losses.extend(means(model.row_losses(), batch));
         }
         let (sum, grad_norm) = model.settle()?;
         let (loss, lr) = (sum / trained.max(1) as f64, rate(range, step));
@@ -190,7 +192,7 @@ pub fn sweep(
             ms: begun.elapsed().as_secs_f64() * 1e3,
             wait_ms: 0.0,
             rows: examples().map(|e| e.row.clone()).collect(),
-            losses: Vec::new(),
+            losses,
         })?;
         if watch.diverges(loss) {
             return Ok((points, End::Diverged));
