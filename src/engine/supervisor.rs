@@ -253,19 +253,19 @@ fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String
         return None;
     }
     let ask = Ask::Host { host: folder.dir().to_owned() };
-    match host.folder.control().and_then(|path| control::ask(&path, &ask)) {
-        Ok(()) => {
-            mark_active(engine, &run, true);
-            Some(Followed { run, folder, child: host.child.clone(), lived: true, lost: 0 })
-        }
-        // It has no socket yet, or no more.
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => None,
-        Err(e) => {
-            tracing::info!("{run} waits: {e}");
-            *refused = Some(run);
-            None
-        }
+    let asked = host.folder.control().and_then(|path| control::ask(&path, &ask));
+    // An answer that came too late is one all the same.
+    if asked.is_ok() || folder.is_locked() {
+        mark_active(engine, &run, true);
+        return Some(Followed { run, folder, child: host.child.clone(), lived: true, lost: 0 });
     }
+    let error = asked.err()?;
+    // Else it has no socket yet, or no more.
+    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+        tracing::info!("{run} waits: {error}");
+        *refused = Some(run);
+    }
+    None
 }
 
 fn spawn(engine: &Engine, folder: &RunFolder) -> std::io::Result<Child> {

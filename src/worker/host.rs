@@ -46,8 +46,8 @@ struct Guest {
     base: Option<BaseKey>,
 }
 
-/// Folder and content of the base that an adapter is trained on.
-type BaseKey = (String, String);
+/// Folder and content of the base that an adapter is trained on, and whether it is quantized.
+type BaseKey = (String, String, bool);
 
 /// Only adapters leave the base as it is. On a GPU each run still has a copy of its own, so there is nothing to share.
 fn base_of(spec: &RunSpec) -> Option<BaseKey> {
@@ -59,7 +59,7 @@ fn base_of(spec: &RunSpec) -> Option<BaseKey> {
     };
     match &stage.model.source {
         ModelSource::Local { path } if train.method.trains_adapter() && on_cpu(train.device) => {
-            Some((path.clone(), stage.model.hash.clone()))
+            Some((path.clone(), stage.model.hash.clone(), train.method.is_quantized()))
         }
         _ => None,
     }
