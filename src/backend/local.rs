@@ -1,17 +1,16 @@
 //! A model of this machine: rows spread over threads, each with its own cache.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{Answer, Ask, Backend, BackendError};
 use crate::domain::candidate::{AdapterRef, ModelRef};
 use crate::model::chat::{ChatTemplate, prompt_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::{Decoder, Lora, ModelError};
+use crate::model::{Base, Decoder, Lora, ModelError};
 use crate::ops::Par;
 
 /// Weights, adapter, tokenizer and chat template that answer together.
@@ -25,9 +24,6 @@ pub struct LocalModel {
     generators: Vec<Generator>,
 }
 
-/// Decoders in use, so that stages with the same base hold its weights once. By folder and content.
-static OPEN: Mutex<Option<HashMap<(PathBuf, String), Weak<Decoder>>>> = Mutex::new(None);
-
 impl LocalModel {
     /// Opens the model's folder, with an adapter in PEFT's format.
     pub fn open(
@@ -36,7 +32,7 @@ impl LocalModel {
         adapter: Option<&AdapterRef>,
         threads: usize,
     ) -> Result<Self, ModelError> {
-        let decoder = shared(dir, &model.hash)?;
+        let decoder = Base::open(dir, &model.hash, false)?.decoder;
         let adapter = adapter.map(|a| Lora::load_peft(Path::new(&a.path), &decoder)).transpose()?;
         Ok(Self::new(decoder, adapter, Tokenizer::load(dir)?, ChatTemplate::load(dir)?, threads))
     }
@@ -77,21 +73,6 @@ impl LocalModel {
             ms: made.ms,
         })
     }
-}
-
-fn shared(dir: &Path, hash: &str) -> Result<Arc<Decoder>, ModelError> {
-    let dir = dir.canonicalize().map_err(|e| ModelError::io(dir, e))?;
-    // Held while loading, so that two who ask at once do not load twice.
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let open = open.get_or_insert_default();
-    open.retain(|_, decoder| decoder.strong_count() > 0);
-    let key = (dir, hash.to_owned());
-    if let Some(decoder) = open.get(&key).and_then(Weak::upgrade) {
-        return Ok(decoder);
-    }
-    let decoder = Arc::new(Decoder::load(&key.0)?);
-    open.insert(key, Arc::downgrade(&decoder));
-    Ok(decoder)
 }
 
 impl Backend for LocalModel {
@@ -148,6 +129,8 @@ impl Backend for LocalModel {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::domain::candidate::{Decoding, ModelSource};
 

@@ -8,11 +8,32 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::domain::settings::DeviceChoice;
 use crate::domain::settings::Targets;
 use crate::machine;
 use crate::model::config::{Arch, ModelConfig, RopeScaling};
 use crate::model::{AdamW, Decoder, Lora, Sequence, Trainable};
+use crate::ops::cuda::{Driver, Gpu};
 use crate::ops::{Mat, MatMut, Par, Write, matmul};
+
+/// Side of the matrices whose product tells a GPU's rate, and how often it is made.
+const RATE_SIDE: usize = 8192;
+const RATE_TIMES: usize = 30;
+
+/// The shape of a known model; its weights are random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Shape {
+    #[value(name = "qwen3-0.6b")]
+    Qwen3,
+    #[value(name = "llama-3.2-3b")]
+    Llama3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Dtype {
+    F32,
+    Bf16,
+}
 
 /// Shape of model and batch.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -22,30 +43,48 @@ pub struct Settings {
     steps: u16,
     #[arg(long, default_value_t = 2, value_parser = size(1..=1024))]
     threads: usize,
-    #[arg(long, default_value_t = 512, value_parser = size(2..=65_536))]
+    /// cpu or cuda:0
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// What activations are stored as: f32 on the CPU, bf16 on a GPU
+    #[arg(long)]
+    dtype: Option<Dtype>,
+    /// Sizes of a known model, four rows of 2048 tokens, rank 16; others given beside it win
+    #[arg(long)]
+    shape: Option<Shape>,
+    #[arg(long, default_value_t = 512, default_value_ifs = of_shape("1024", "3072"), value_parser = size(2..=65_536))]
     hidden: usize,
-    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("28", "28"), value_parser = size(1..=1024))]
     layers: usize,
-    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("16", "24"), value_parser = size(1..=1024))]
     heads: usize,
-    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("8", "8"), value_parser = size(1..=1024))]
     kv_heads: usize,
     /// Inner dimension of the feed-forward network
-    #[arg(long, default_value_t = 1408, value_parser = size(1..=1 << 20))]
+    #[arg(long, default_value_t = 1408, default_value_ifs = of_shape("3072", "8192"), value_parser = size(1..=1 << 20))]
     ffn: usize,
-    #[arg(long, default_value_t = 8192, value_parser = size(2..=1 << 20))]
+    #[arg(long, default_value_t = 8192, default_value_ifs = of_shape("151936", "128256"), value_parser = size(2..=1 << 20))]
     vocab: usize,
     /// Rows of one step
-    #[arg(long, default_value_t = 8, value_parser = size(1..=65_536))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("4", "4"), value_parser = size(1..=65_536))]
     batch: usize,
     /// Tokens of one row
-    #[arg(long, default_value_t = 128, value_parser = size(1..=1 << 20))]
+    #[arg(long, default_value_t = 128, default_value_ifs = of_shape("2048", "2048"), value_parser = size(1..=1 << 20))]
     seq: usize,
-    #[arg(long, default_value_t = 8, value_parser = size(1..=4096))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("16", "16"), value_parser = size(1..=4096))]
     rank: usize,
     /// Keep only each layer's input for the backward and compute the rest again
     #[arg(long)]
     recompute: bool,
+}
+
+/// A default for each shape.
+fn of_shape(
+    qwen3: &'static str,
+    llama3: &'static str,
+) -> [(&'static str, clap::builder::ArgPredicate, Option<&'static str>); 2] {
+    let is = |name: &'static str| clap::builder::ArgPredicate::Equals(name.into());
+    [("shape", is("qwen3-0.6b"), Some(qwen3)), ("shape", is("llama-3.2-3b"), Some(llama3))]
 }
 
 /// A whole number in a range; clap has no ranged parser for `usize`.
@@ -62,11 +101,23 @@ fn size(
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub ms_per_step: f64,
-    /// The step's large matrix products alone, split over the same threads.
+    /// The step's large matrix products alone: on the CPU made by themselves over the same threads, on a GPU all of the step's
+    /// operations at the rate of one large product.
     pub floor_ms: f64,
     pub tokens_per_s: f64,
-    /// Peak resident memory of this process; none where the system does not tell.
+    /// Peak resident memory of this process, or what was allocated on the GPU; none where the system does not tell.
     pub peak_mib: Option<u64>,
+    /// What preflight would have said of it; on the CPU only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reckoned_mib: Option<u64>,
+    /// `cpu`, or what the GPU calls itself.
+    pub device: String,
+    /// On a GPU: the rate of one large bf16 product in this run (10^12 operations a second), and the share of it that the step
+    /// reaches (MFU; what is computed twice counts once).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matmul_tflops: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// Number of trained parameters.
     pub trainable: usize,
     /// Mean loss per token of the last step.
@@ -87,6 +138,16 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
         s.heads,
         s.kv_heads
     );
+    let gpu = match (s.device, s.dtype) {
+        (DeviceChoice::Cuda(n), None | Some(Dtype::Bf16)) => Some(Driver::open(usize::from(n))?),
+        (DeviceChoice::Cpu | DeviceChoice::Auto, None | Some(Dtype::F32)) => None,
+        _ => anyhow::bail!("--dtype: the CPU trains in f32, a GPU in bf16"),
+    };
+    let rate = match &gpu {
+        Some(gpu) => Some(Gpu::new(gpu.clone()).matmul_rate(RATE_SIDE, RATE_TIMES)?),
+        None => None,
+    };
+    let held = machine::resident();
     let decoder = Arc::new(Decoder::random(config(s), 0).context("making the model")?);
     let targets = Targets::One("all-linear".into());
     let lora = Lora::init(&decoder, s.rank, 2.0 * s.rank as f32, &targets, 0)?;
@@ -95,40 +156,65 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
     if s.recompute {
         trainable.grant_activations(0);
     }
+    let of_rate = gpu.as_ref().map_or(0, |gpu| gpu.peak());
+    if let Some(gpu) = &gpu {
+        trainable.move_to(gpu.clone())?;
+    }
     let rows = rows(s);
     let rows: Vec<&Sequence> = rows.iter().collect();
     let tokens = s.batch * s.seq;
+    let memory = trainable.memory(&[rows.iter().map(|row| row.size()).collect()], &[]);
+    let reckoned = held.filter(|_| gpu.is_none()).map(|held| (held + memory.total()) >> 20);
     let (mut times, mut loss) = (Vec::new(), 0.0);
     for _ in 0..s.steps {
         let start = Instant::now();
-        let step = trainable.forward_backward(&rows, 1.0 / tokens as f32)?;
+        trainable.accumulate(&rows, 1.0 / tokens as f32)?;
         trainable.step(&AdamW { weight_decay: 0.01, ..AdamW::default() }, 0.0);
+        loss = trainable.settle()?.0 / tokens as f64;
         trainable.zero_grad();
-        loss = step.loss_sum / step.trained as f64;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    let (ms_per_step, peak_mib) = (median_of_second_half(&times), machine::peak_resident().map(|b| b >> 20));
-    drop(trainable);
-    let floor_ms = floor(s);
+    let ms_per_step = median_of_second_half(&times);
+    let flops: f64 = rows.iter().map(|row| trainable.flops(row.size(), true)).sum();
+    let (peak_mib, floor_ms) = match (&gpu, rate) {
+        // The rate's matrices are freed before, but may have been the most at once in a small run.
+        (Some(gpu), Some(rate)) => {
+            ((gpu.peak() > of_rate).then(|| gpu.peak() as u64 >> 20), 1e3 * flops / rate)
+        }
+        _ => {
+            let peak = machine::peak_resident().map(|b| b >> 20);
+            drop(trainable);
+            (peak, floor(s))
+        }
+    };
     let round = |x: f64| (x * 10.0).round() / 10.0;
     Ok(Report {
         ms_per_step: round(ms_per_step),
         floor_ms: round(floor_ms),
         tokens_per_s: (1e3 * tokens as f64 / ms_per_step).round(),
         peak_mib,
+        reckoned_mib: reckoned,
+        device: gpu.as_ref().map_or_else(|| "cpu".to_owned(), |gpu| gpu.name()),
+        matmul_tflops: rate.map(|rate| round(rate / 1e12)),
+        mfu: rate.map(|_| floor_ms / ms_per_step),
         trainable: trained,
         loss,
     })
 }
 
+/// Both known models have heads of 128, whatever their hidden size.
+fn head_dim(s: &Settings) -> usize {
+    s.shape.map_or(s.hidden / s.heads, |_| 128)
+}
+
 fn config(s: &Settings) -> ModelConfig {
     ModelConfig {
-        arch: Arch::Llama,
+        arch: if s.shape == Some(Shape::Qwen3) { Arch::Qwen3 } else { Arch::Llama },
         hidden: s.hidden,
         layers: s.layers,
         heads: s.heads,
         kv_heads: s.kv_heads,
-        head_dim: s.hidden / s.heads,
+        head_dim: head_dim(s),
         ffn: s.ffn,
         vocab: s.vocab,
         max_positions: s.seq.max(512),
@@ -138,8 +224,8 @@ fn config(s: &Settings) -> ModelConfig {
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
-        qk_norm: false,
-        tied_embeddings: false,
+        qk_norm: s.shape == Some(Shape::Qwen3),
+        tied_embeddings: s.shape.is_some(),
         sliding_window: None,
         bos: None,
         eos: Vec::new(),
@@ -169,8 +255,8 @@ fn median_of_second_half(times: &[f64]) -> f64 {
 /// The products of a step with the frozen weights, each forward and for its input's gradient, without anything between them.
 fn floor(s: &Settings) -> f64 {
     let tokens = (s.batch * s.seq).div_ceil(s.threads);
-    let (h, kv) = (s.hidden, s.hidden / s.heads * s.kv_heads);
-    let layer = [(h, h + 2 * kv), (h, h), (h, 2 * s.ffn), (s.ffn, h)];
+    let (h, q, kv) = (s.hidden, head_dim(s) * s.heads, head_dim(s) * s.kv_heads);
+    let layer = [(h, q + 2 * kv), (q, h), (h, 2 * s.ffn), (s.ffn, h)];
     let widest = layer.iter().flat_map(|(i, o)| [*i, *o]).max().unwrap_or(0);
     let weights: Vec<Vec<f32>> = (0..s.layers).flat_map(|_| layer).map(|(i, o)| vec![0.01; i * o]).collect();
     let head = vec![0.01; s.vocab * h];
@@ -262,6 +348,29 @@ mod tests {
         let per_layer = 2 * ((16 + 16) + 2 * (16 + 8) + (16 + 16) + 3 * (16 + 24));
         assert_eq!(report.trainable, 2 * per_layer);
         assert!(report.ms_per_step > 0.0 && report.floor_ms >= 0.0 && report.loss < 5.0 && report.loss > 1.0);
+    }
+
+    #[test]
+    fn a_known_shape_sets_the_sizes_that_are_not_given() {
+        let of = |args: &str| Cli::try_parse_from(args.split(' ')).unwrap().settings;
+        let qwen = of("x --shape qwen3-0.6b");
+        assert_eq!((qwen.hidden, qwen.layers, qwen.batch, qwen.seq, qwen.rank), (1024, 28, 4, 2048, 16));
+        let outline = Decoder::outline(config(&qwen), false).unwrap();
+        assert_eq!(outline.parameters(), 596_049_920, "Qwen/Qwen3-0.6B, tied embeddings once");
+        let llama = of("x --shape llama-3.2-3b --batch 2");
+        assert_eq!((llama.hidden, llama.heads, llama.kv_heads, llama.batch), (3072, 24, 8, 2));
+        assert_eq!(Decoder::outline(config(&llama), false).unwrap().parameters(), 3_212_749_824);
+        assert_eq!(of("x").seq, 128);
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_here_and_a_type_that_a_device_does_not_have_are_errors() {
+        let message = run(&small(&["--dtype", "bf16"])).unwrap_err().to_string();
+        assert!(message.contains("f32"), "{message}");
+        if crate::ops::cuda::devices() == 0 {
+            let message = run(&small(&["--device", "cuda:0", "--dtype", "bf16"])).unwrap_err().to_string();
+            assert!(message.contains("CUDA cannot be used") || message.contains("no device"), "{message}");
+        }
     }
 
     #[test]

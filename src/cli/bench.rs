@@ -64,8 +64,14 @@ fn import(rows: usize, out: &Output) -> super::CommandResult {
 fn train_step(settings: &train_step::Settings, out: &Output) -> super::CommandResult {
     let report = train_step::run(settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
     out.result(&report, || {
+        let rate = match (report.matmul_tflops, report.mfu) {
+            (Some(rate), Some(mfu)) => {
+                format!("; {}: a large bf16 product runs at {rate:.1} TFLOP/s, MFU {mfu:.3}", report.device)
+            }
+            _ => String::new(),
+        };
         format!(
-            "{:.1} ms/step ({:.2} of the {:.1} ms of its matrix products), {:.0} tokens/s, peak {} MiB, {} trained, loss {:.4}",
+            "{:.1} ms/step ({:.2} of the {:.1} ms of its matrix products), {:.0} tokens/s, peak {} MiB, {} trained, loss {:.4}{rate}",
             report.ms_per_step,
             report.ms_per_step / report.floor_ms,
             report.floor_ms,

@@ -19,7 +19,7 @@ use crate::engine::client::Client;
 /// Least time between two plain lines of progress.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 /// Exit code after Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// How the following ended.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub enum Followed {
 
 /// Show a run's progress on stderr until it ends or Ctrl-C detaches. Outlives engines.
 pub async fn follow(mut client: Client, root: &Path, run: &str, out: &Output) -> Result<Followed, Exit> {
-    let mut show = Show::new(out, run);
+    let mut show = Show::new(out, run, out.stderr_is_terminal());
     let mut after = 0;
     'connected: loop {
         client.follow(View::Run { run: run.to_owned(), after }).await?;
@@ -70,7 +70,7 @@ pub async fn follow(mut client: Client, root: &Path, run: &str, out: &Output) ->
 }
 
 /// What is drawn.
-struct Show<'a> {
+pub(super) struct Show<'a> {
     out: &'a Output,
     bar: Option<ProgressBar>,
     run: String,
@@ -82,8 +82,9 @@ struct Show<'a> {
 }
 
 impl<'a> Show<'a> {
-    fn new(out: &'a Output, run: &str) -> Self {
-        let bar = out.stderr_is_terminal().then(|| {
+    /// With a bar, or by lines.
+    pub(super) fn new(out: &'a Output, run: &str, bar: bool) -> Self {
+        let bar = bar.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             if let Ok(style) =
                 ProgressStyle::with_template("{prefix} {msg:22} [{wide_bar}] {pos}/{len} {eta}")
@@ -119,7 +120,7 @@ impl<'a> Show<'a> {
         }
     }
 
-    fn record(&mut self, record: &RunRecord) {
+    pub(super) fn record(&mut self, record: &RunRecord) {
         if self.state != Some(record.state) || self.message != record.message {
             let said = record.message.as_ref().map(|m| format!(": {m}")).unwrap_or_default();
             self.line(&format!("{}{said}", record.state));
@@ -154,7 +155,7 @@ impl<'a> Show<'a> {
         }
     }
 
-    fn event(&mut self, event: &Event) {
+    pub(super) fn event(&mut self, event: &Event) {
         match &event.body {
             EventBody::Progress { phase, done, total, eta_ms } => {
                 self.progress(phase, *done, *total, *eta_ms);

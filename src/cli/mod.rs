@@ -22,6 +22,7 @@ pub mod progress;
 pub mod run;
 pub mod runs;
 pub mod strata;
+mod sweep;
 mod table;
 pub mod tui;
 pub mod worker;

@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{block_on, connect, launch};
+use super::ask::{block_on, connect, keys, launch, once, unexpected};
 use super::follow;
 use super::output::{Exit, Output};
+use super::sweep;
+use crate::domain::api::{Request, Response};
 use crate::domain::run::RunKind;
+use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,6 +21,15 @@ pub struct Args {
     /// Start a training run from another one's checkpoint: RUN@STEP, or RUN for its best; its settings hold but for --set
     #[arg(long, value_name = "RUN[@STEP]")]
     from: Option<String>,
+    /// Begin with what was set for this run; --set and --sweep replace some of it
+    #[arg(long, value_name = "RUN", conflicts_with = "from")]
+    like: Option<String>,
+    /// Train once for each of several values, side by side: `--sweep rank=4,8,16`; several times for all combinations
+    #[arg(long = "sweep", value_name = "KEY=A,B,C", conflicts_with = "from")]
+    sweep: Vec<String>,
+    /// With --sweep: stop runs early that fall behind (their best dev loss is above the median of the others' means)
+    #[arg(long, requires = "sweep")]
+    drop_hopeless: bool,
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
@@ -25,7 +37,26 @@ pub struct Args {
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let kind: RunKind = args.kind.parse().map_err(Exit::usage)?;
-    let set = settings(&args.set)?;
+    let mut set = settings("set", &args.set)?;
+    let axes = settings("sweep", &args.sweep)?;
+    if let Some(like) = args.like {
+        let Response::Run { run } = once(root, Request::Run { run: like })? else { return Err(unexpected()) };
+        if run.kind != kind {
+            return Err(Exit::usage(format!("--like {}: it is no {kind} run", run.run)));
+        }
+        // What is given now replaces what stood there, by whichever of its names.
+        let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let given: Vec<String> = set.iter().chain(&axes).map(|(key, _)| short(key)).collect();
+        set.splice(0..0, run.settings.into_iter().filter(|(key, _)| !given.contains(&short(key))));
+    }
+    if !axes.is_empty() {
+        if kind != RunKind::Train {
+            return Err(Exit::usage(format!("--sweep: only training runs are swept, not {kind}")));
+        }
+        let axes = axes.into_iter().map(|(key, list)| (key, values(&list))).collect();
+        let request = Request::Sweep { set, axes, drop_hopeless: args.drop_hopeless, keys: keys(root) };
+        return sweep::start(root, request, args.detach, out);
+    }
     start(root, kind, set, args.from, args.detach, out)
 }
 
@@ -51,11 +82,11 @@ pub fn start(
 }
 
 /// `key=value` pairs.
-fn settings(set: &[String]) -> Result<Vec<(String, String)>, Exit> {
+fn settings(flag: &str, set: &[String]) -> Result<Vec<(String, String)>, Exit> {
     set.iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
-            _ => Err(Exit::usage(format!("--set {pair}: KEY=VALUE is expected, as in --set rank=8"))),
+            _ => Err(Exit::usage(format!("--{flag} {pair}: KEY=VALUE is expected, as in --{flag} rank=8"))),
         })
         .collect()
 }

@@ -49,7 +49,10 @@ pub fn run(args: TuiArgs, root: &Path) -> super::CommandResult {
         let forward = async move {
             while let Some(mut message) = asked.recv().await {
                 // Values of the variables that the workspace names go from memory to memory, and only with a launch.
-                if let ToEngine::Ask { request: Request::Launch { keys: values, .. }, .. } = &mut message {
+                if let ToEngine::Ask { request, .. } = &mut message
+                    && let Request::Launch { keys: values, .. } | Request::Sweep { keys: values, .. } =
+                        request
+                {
                     *values = keys(&place);
                 }
                 if to_driver.send(message).is_err() {

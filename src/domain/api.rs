@@ -10,6 +10,7 @@ use super::event::Event;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
+use super::sweep::Axis;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -138,6 +139,19 @@ pub enum Request {
         #[serde(default)]
         from: Option<String>,
     },
+    /// Launch a training run for every combination of the axes' values.
+    Sweep {
+        set: Vec<(String, String)>,
+        axes: Vec<Axis>,
+        drop_hopeless: bool,
+        #[serde(default)]
+        keys: BTreeMap<String, String>,
+    },
+    /// Stop the runs of a sweep that fall behind from now on, or leave them alone.
+    DropHopeless {
+        group: String,
+        on: bool,
+    },
     Control {
         run: String,
         action: RunAction,
@@ -188,6 +202,7 @@ pub enum Response {
     Rows { page: RowPage },
     Row { row: RowDetail },
     Launched { run: String },
+    Swept { group: String, runs: Vec<String> },
     Runs { runs: Vec<RunRecord> },
     Run { run: RunRecord },
     Events { run: String, events: Vec<Event>, more: bool },

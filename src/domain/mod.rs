@@ -14,4 +14,5 @@ pub mod row;
 pub mod run;
 pub mod settings;
 pub mod steer;
+pub mod sweep;
 pub mod words;

@@ -12,6 +12,7 @@ use super::preflight::PastRuns;
 use super::row::RowRef;
 use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
+use super::sweep::Group;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -197,6 +198,9 @@ pub struct RunRecord {
     /// The checkpoint that it started from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
+    /// The sweep that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
     pub progress: Option<Progress>,
     /// Last figures: `loss`, `eval_loss`, and at the end the metrics.
     pub metrics: BTreeMap<String, f64>,

@@ -10,6 +10,7 @@ use super::state::Run;
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Job, Progress, RunKind, RunRecord, RunState};
 use crate::domain::steer::Origin;
+use crate::domain::sweep::Group;
 use crate::store::StoredRun;
 use crate::store::lines;
 use crate::worker::folder::RunFolder;
@@ -33,6 +34,9 @@ pub struct LaunchFile {
     /// The run that must be done first.
     #[serde(default)]
     pub needs: Option<String>,
+    /// The sweep that it was launched with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
 }
 
 /// A run as its folder tells it, from where the store left it.
@@ -54,6 +58,7 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
             settings: launch.set.clone(),
             from: launch.from.clone(),
             findings: Vec::new(),
+            group: None,
             progress: None,
             metrics: BTreeMap::new(),
             candidate: None,
@@ -68,7 +73,8 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
     let stored = stored.filter(|s| s.offset <= length && s.record.run == id).unwrap_or_else(fresh);
     let needs = if folder.spec().exists() { None } else { launch.needs.clone() };
     let mut run = Run {
-        record: stored.record,
+        // It can change after the launch.
+        record: RunRecord { group: launch.group, ..stored.record },
         folder,
         offset: stored.offset,
         pages: BTreeMap::new(),
@@ -241,8 +247,14 @@ mod tests {
 
     fn folder(dir: &std::path::Path) -> RunFolder {
         let folder = RunFolder::new(dir);
-        let launch =
-            LaunchFile { kind: RunKind::Train, created_ms: 1, set: Vec::new(), from: None, needs: None };
+        let launch = LaunchFile {
+            kind: RunKind::Train,
+            created_ms: 1,
+            set: Vec::new(),
+            from: None,
+            needs: None,
+            group: None,
+        };
         files::write_json(&folder.launch(), &launch).unwrap();
         folder
     }

@@ -15,7 +15,8 @@ use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
-use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
+use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec, RunState};
+use crate::domain::sweep::Group;
 use crate::domain::words::counted;
 use crate::store::files;
 use crate::tuning::preflight;
@@ -51,9 +52,6 @@ pub fn launch(
     from: Option<&str>,
 ) -> Result<String, Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if set.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > SET_MAX {
-        return Err(bad_input("the settings are too long"));
-    }
     let (parent, set) = match from {
         Some(_) if kind != RunKind::Train => {
             return Err(bad_input(format!(
@@ -67,8 +65,52 @@ pub fn launch(
         }
         None => (None, set),
     };
-    let wish = wish(engine, kind, &set)?;
-    if let Some(parent) = &parent {
+    let needs = check(engine, kind, &set, &keys, parent.as_ref())?;
+    create(engine, kind, set, needs, parent.as_ref(), None)
+}
+
+/// Start runs as a group: check all, then freeze and queue each. Returns the group's name and the runs' ids.
+pub fn launch_group(
+    engine: &Engine,
+    kind: RunKind,
+    sets: Vec<Vec<(String, String)>>,
+    keys: &BTreeMap<String, String>,
+    group: impl FnOnce() -> Group,
+) -> Result<(String, Vec<String>), Failure> {
+    let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let needs: Vec<Option<String>> =
+        sets.iter().map(|set| check(engine, kind, set, keys, None)).collect::<Result<_, _>>()?;
+    let group = group();
+    let mut runs = Vec::new();
+    for (set, needs) in sets.into_iter().zip(needs) {
+        match create(engine, kind, set, needs, None, Some(group.clone())) {
+            Ok(run) => runs.push(run),
+            Err(failure) => {
+                // All or none.
+                for run in &runs {
+                    let why = format!("its sweep could not be launched: {}", failure.message);
+                    let _ = engine.set_run_state(run, RunState::Cancelled, Some(why));
+                }
+                return Err(failure);
+            }
+        }
+    }
+    Ok((group.name, runs))
+}
+
+/// Refuse what cannot be run. Returns the run that must be done before.
+fn check(
+    engine: &Engine,
+    kind: RunKind,
+    set: &[(String, String)],
+    keys: &BTreeMap<String, String>,
+    parent: Option<&branch::Parent>,
+) -> Result<Option<String>, Failure> {
+    if set.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > SET_MAX {
+        return Err(bad_input("the settings are too long"));
+    }
+    let wish = wish(engine, kind, set)?;
+    if let Some(parent) = parent {
         parent.check(&wish.ws.config.tuning.train)?;
     }
     let dataset = parts::dataset(engine, &wish.ws)?;
@@ -82,7 +124,7 @@ pub fn launch(
         if matches!(kind, RunKind::Train | RunKind::LrRange) {
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
-        check_keys(&candidate, &keys)?;
+        check_keys(&candidate, keys)?;
         preflight(&wish, kind, &candidate, &dataset)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
@@ -94,7 +136,7 @@ pub fn launch(
             needs = Some(strata_run(engine)?);
         }
     }
-    create(engine, kind, set, needs, parent.as_ref())
+    Ok(needs)
 }
 
 /// What `check` refuses is refused here, by the same rule.
@@ -156,7 +198,7 @@ fn strata_run(engine: &Engine) -> Result<String, Failure> {
     });
     match under_way {
         Some(run) => Ok(run),
-        None => create(engine, RunKind::Strata, Vec::new(), None, None),
+        None => create(engine, RunKind::Strata, Vec::new(), None, None, None),
     }
 }
 
@@ -167,12 +209,13 @@ fn create(
     set: Vec<(String, String)>,
     needs: Option<String>,
     parent: Option<&branch::Parent>,
+    group: Option<Group>,
 ) -> Result<String, Failure> {
     let io = |e: std::io::Error| failed(format!("the run's folder cannot be made: {e}"));
     let (id, path) = fresh_folder(engine, kind).map_err(io)?;
     let folder = RunFolder::new(&path);
     let from = parent.map(|parent| parent.origin.clone());
-    let launch = LaunchFile { kind, created_ms: now_ms(), set, from, needs };
+    let launch = LaunchFile { kind, created_ms: now_ms(), set, from, needs, group };
     let made = files::write_json(&folder.launch(), &launch).map_err(io).and_then(|()| {
         if let Some(parent) = parent {
             folder

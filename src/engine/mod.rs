@@ -24,6 +24,7 @@ mod server;
 mod state;
 mod strata;
 mod supervisor;
+mod sweep;
 
 use std::fs;
 use std::io;

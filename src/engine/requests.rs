@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, no_run};
-use super::{board, candidates, ingest, launch, parts, rows, strata};
+use super::{board, candidates, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
@@ -46,6 +46,13 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
         Request::Launch { kind, set, keys, from } => {
             Response::Launched { run: launch::launch(engine, kind, set, keys, from.as_deref())? }
+        }
+        Request::Sweep { set, axes, drop_hopeless, keys } => {
+            let (group, runs) = sweep::launch(engine, &set, &axes, drop_hopeless, &keys)?;
+            Response::Swept { group, runs }
+        }
+        Request::DropHopeless { group, on } => {
+            Response::Done { message: sweep::set_drop(engine, &group, on)? }
         }
         Request::Control { run, action } => {
             Response::Done { message: steer(engine, &find_run(engine, &run)?, action)? }
@@ -166,7 +173,7 @@ fn wait_for_end(engine: &Engine, run: &str) {
 }
 
 fn ask_worker(folder: &RunFolder, run: &str, action: RunAction) -> Result<String, Failure> {
-    tell_worker(folder, run, &Ask::Action { ask: action })?;
+    tell_worker(folder, run, &action.into())?;
     let said = match action {
         RunAction::Pause => "will pause at its next step",
         RunAction::Resume => "goes on",

@@ -1,30 +1,42 @@
-//! Starts workers, one batch run at a time, follows them, and says what became of those that died.
+//! Starts workers, one at a time, follows them, and says what became of those that died. A run that can share the worker that is
+//! there (`crate::worker::host`) is handed to it; others wait.
 //!
 //! A thread of its own. While no run is under way it sleeps until something changes; else it looks ten times a second.
 
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::launch;
 use super::state::{Engine, Run, State};
+use super::sweep::Judge;
+use crate::domain::api::Failure;
 use crate::domain::run::{RunKind, RunState};
+use crate::worker::control::{self, Ask};
 use crate::worker::folder::RunFolder;
 use crate::worker::{self, EXIT_LOCKED};
 
 /// Time between two looks at a living worker.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A worker that is followed.
+/// Looks at a run that nobody holds, before it is given up.
+const LOST: u32 = 20;
+
+/// A run that is followed.
 struct Followed {
     run: String,
     folder: RunFolder,
-    /// None: started by an earlier engine, and adopted.
-    child: Option<Child>,
+    /// Its process, which other runs may share. None: started by an earlier engine, and adopted.
+    child: Option<Arc<Mutex<Child>>>,
+    /// Its lock was held by a worker.
+    lived: bool,
+    /// Looks in which it was not held any more, with the run not ended and its process there.
+    lost: u32,
 }
 
 /// Start the thread. It adopts living workers and marks dead ones first.
@@ -32,14 +44,26 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
     let mut followed = take_stock(&engine);
     std::thread::Builder::new().name("supervisor".into()).spawn(move || {
         let mut seen = 0;
+        let mut judge = Judge::default();
+        // What the worker did not take in, until one of its runs ends.
+        let mut refused = None;
         loop {
             if engine.read(|state| state.leaving) {
                 break;
             }
+            let before = followed.len();
             followed.retain_mut(|worker| !look(&engine, worker));
+            if followed.len() < before {
+                refused = None;
+            }
             if followed.is_empty() {
                 followed.extend(start_next(&engine));
+            } else {
+                while let Some(joined) = join_next(&engine, &followed, &mut refused) {
+                    followed.push(joined);
+                }
             }
+            judge.look(&engine);
             if let Some(ahead) = followed.first() {
                 tell_the_queue(&engine, &ahead.run);
             }
@@ -59,7 +83,7 @@ fn take_stock(engine: &Engine) -> Vec<Followed> {
         if folder.is_locked() {
             tracing::info!("adopts the worker of {run}");
             mark_active(engine, &run, true);
-            followed.push(Followed { run, folder, child: None });
+            followed.push(Followed { run, folder, child: None, lived: true, lost: 0 });
         } else if !queued {
             bury(engine, &run, &folder, None);
         }
@@ -67,24 +91,34 @@ fn take_stock(engine: &Engine) -> Vec<Followed> {
     followed
 }
 
-/// Take in what is new. True when the worker is gone.
+/// Take in what is new. True when nobody works on the run any more.
 fn look(engine: &Engine, worker: &mut Followed) -> bool {
     // Death is looked for first, so that the last look at the file comes after the last write.
-    let status = match &mut worker.child {
-        Some(child) => match child.try_wait() {
-            Ok(None) => None,
-            Ok(Some(status)) if status.code() == Some(i32::from(EXIT_LOCKED)) => {
-                worker.child = None;
-                None
-            }
-            Ok(Some(status)) => Some(Some(status)),
-            Err(_) => Some(None),
-        },
-        None => (!worker.folder.is_locked()).then_some(None),
+    let exit =
+        worker.child.as_ref().map(|child| child.lock().unwrap_or_else(PoisonError::into_inner).try_wait());
+    let locked = worker.folder.is_locked();
+    worker.lived |= locked;
+    let mut status = match exit {
+        None | Some(Ok(None)) => None,
+        Some(Ok(Some(status))) if status.code() == Some(i32::from(EXIT_LOCKED)) => {
+            worker.child = None;
+            None
+        }
+        Some(Ok(Some(status))) => Some(Some(status)),
+        Some(Err(_)) => Some(None),
     };
     while engine.ingest(&worker.run) {}
-    let Some(status) = status else { return false };
     let ended = engine.record(&worker.run).is_ok_and(|r| r.state.is_final());
+    if status.is_none() && !locked {
+        // Its process may live on, with other runs. One that dies gives its locks up before it can be asked what of.
+        worker.lost += u32::from(worker.lived && !ended);
+        let last = worker.child.as_ref().is_some_and(|child| Arc::strong_count(child) == 1);
+        // The last run of a process is followed till that has ended, so that it is reaped.
+        if (ended && !last) || worker.child.is_none() || worker.lost > LOST {
+            status = Some(None);
+        }
+    }
+    let Some(status) = status else { return false };
     if !ended {
         bury(engine, &worker.run, &worker.folder, status);
     }
@@ -169,20 +203,16 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
 /// Start the oldest queued run that can start.
 fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
     loop {
-        let next = engine.read(|state| {
-            let mut queued: Vec<_> = state.runs.values().filter(|r| is_ready(state, r)).collect();
-            queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
-            queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.folder.spec().exists()))
-        });
-        let (run, folder, frozen) = next?;
-        let started = if frozen { Ok(()) } else { launch::freeze_waiting(engine, &run) }.and_then(|()| {
+        let (run, folder, _) = next_ready(engine)?;
+        let started = frozen(engine, &run, &folder).and_then(|()| {
             spawn(engine, &folder)
                 .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
         });
         match started {
             Ok(child) => {
                 mark_active(engine, &run, true);
-                return Some(Followed { run, folder, child: Some(child) });
+                let child = Some(Arc::new(Mutex::new(child)));
+                return Some(Followed { run, folder, child, lived: false, lost: 0 });
             }
             Err(failure) => {
                 let set = engine.set_run_state(&run, RunState::Failed, Some(failure.message));
@@ -191,6 +221,49 @@ fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
                     return None;
                 }
             }
+        }
+    }
+}
+
+/// The oldest queued run that can start.
+fn next_ready(engine: &Engine) -> Option<(String, RunFolder, RunKind)> {
+    engine.read(|state| {
+        let mut queued: Vec<_> = state.runs.values().filter(|r| is_ready(state, r)).collect();
+        queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
+        queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.record.kind))
+    })
+}
+
+fn frozen(engine: &Engine, run: &str, folder: &RunFolder) -> Result<(), Failure> {
+    if folder.spec().exists() { Ok(()) } else { launch::freeze_waiting(engine, run) }
+}
+
+/// Hand the next run to the worker that is there. Only the next: those behind it do not overtake it.
+fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String>) -> Option<Followed> {
+    let host = followed.first()?;
+    let (run, folder, kind) = next_ready(engine)?;
+    let trains = |run: &str| engine.record(run).is_ok_and(|r| r.kind == RunKind::Train);
+    if kind != RunKind::Train || refused.as_ref() == Some(&run) || !followed.iter().all(|f| trains(&f.run)) {
+        return None;
+    }
+    if let Err(failure) = frozen(engine, &run, &folder) {
+        if !matches!(engine.set_run_state(&run, RunState::Failed, Some(failure.message)), Ok(true)) {
+            *refused = Some(run);
+        }
+        return None;
+    }
+    let ask = Ask::Host { host: folder.dir().to_owned() };
+    match host.folder.control().and_then(|path| control::ask(&path, &ask)) {
+        Ok(()) => {
+            mark_active(engine, &run, true);
+            Some(Followed { run, folder, child: host.child.clone(), lived: true, lost: 0 })
+        }
+        // It has no socket yet, or no more.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => None,
+        Err(e) => {
+            tracing::info!("{run} waits: {e}");
+            *refused = Some(run);
+            None
         }
     }
 }

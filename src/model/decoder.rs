@@ -3,6 +3,7 @@
 //! Per layer, on hidden states `x`: `x += o(attention(rope(q|k|v of norm(x))))`, `x += down(swiglu(gate|up of norm(x)))`.
 //! q, k and v stand one below the other, so do gate and up: each group is one product.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rand::rngs::StdRng;
@@ -11,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::config::{ModelConfig, RopeScaling};
 use super::weights::Weights;
 use super::{ModelError, write};
-use crate::ops::{AttentionShape, Mat, Rope, Weight};
+use crate::ops::{AttentionShape, Mat, Nf4, Rope, Weight};
 
 /// A tensor of the checkpoint within the parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,8 @@ impl Param {
 /// A linear layer, or several stacked over the same input: weight `(outputs x inputs)`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinearAt {
-    pub weight: usize,
+    /// None where it is kept in NF4.
+    pub weight: Option<usize>,
     pub bias: Option<usize>,
     pub inputs: usize,
     pub outputs: usize,
@@ -76,6 +78,8 @@ pub(super) struct Layout {
 struct Layer<'a> {
     layout: &'a mut Layout,
     prefix: String,
+    /// Weights of linear layers stand elsewhere.
+    quantized: bool,
 }
 
 impl Layer<'_> {
@@ -88,9 +92,11 @@ impl Layer<'_> {
     }
 
     fn linear(&mut self, names: &[(&str, usize)], inputs: usize, bias: bool) -> LinearAt {
-        let weight = self.layout.total;
-        for (name, outputs) in names {
-            self.add(&format!("{name}.weight"), &[*outputs, inputs]);
+        let weight = (!self.quantized).then_some(self.layout.total);
+        if weight.is_some() {
+            for (name, outputs) in names {
+                self.add(&format!("{name}.weight"), &[*outputs, inputs]);
+            }
         }
         let bias_at = self.layout.total;
         if bias {
@@ -105,9 +111,13 @@ impl Layer<'_> {
 
 impl Layout {
     pub(super) fn new(c: &ModelConfig) -> Self {
+        Self::of(c, false)
+    }
+
+    fn of(c: &ModelConfig, quantized: bool) -> Self {
         let mut layout = Self { params: vec![], layers: vec![], embedding: 0, norm: 0, head: 0, total: 0 };
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let mut at = Layer { layout: &mut layout, prefix: String::new() };
+        let mut at = Layer { layout: &mut layout, prefix: String::new(), quantized };
         at.add("model.embed_tokens.weight", &[c.vocab, c.hidden]);
         for i in 0..c.layers {
             at.prefix = format!("model.layers.{i}.");
@@ -139,11 +149,13 @@ impl Layout {
     }
 }
 
-/// A decoder in f32.
+/// A decoder in f32, or with the linear layers of its blocks in NF4.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     pub config: ModelConfig,
     pub(super) params: Vec<f32>,
+    /// By layer and group, of each its linear layers one below the other; empty in f32.
+    nf4: Vec<[Vec<Nf4>; 4]>,
     pub(super) layout: Layout,
     pub(super) rope: Rope,
 }
@@ -152,14 +164,15 @@ impl Decoder {
     fn blank(config: ModelConfig) -> Result<Self, ModelError> {
         check(&config)?;
         let layout = Layout::new(&config);
-        Ok(Self { params: vec![0.0; layout.total], rope: rope(&config), layout, config })
+        Ok(Self { params: vec![0.0; layout.total], nf4: Vec::new(), rope: rope(&config), layout, config })
     }
 
-    /// Places and shapes without numbers: for reckoning only, nothing can be computed with it.
-    pub fn outline(config: ModelConfig) -> Result<Self, ModelError> {
+    /// Places and shapes without numbers, with the linear layers in f32 or in NF4: for reckoning only, nothing can be computed
+    /// with it.
+    pub fn outline(config: ModelConfig, quantized: bool) -> Result<Self, ModelError> {
         check(&config)?;
-        let layout = Layout::new(&config);
-        Ok(Self { params: Vec::new(), rope: rope(&config), layout, config })
+        let layout = Layout::of(&config, quantized);
+        Ok(Self { params: Vec::new(), nf4: Vec::new(), rope: rope(&config), layout, config })
     }
 
     /// Reads a Hugging Face folder: `config.json` and safetensors, sharded or not.
@@ -180,6 +193,96 @@ impl Decoder {
         Ok(decoder)
     }
 
+    /// As [`Decoder::load`], with the linear layers of the blocks in NF4 with double quantization (QLoRA); embeddings, norms and
+    /// head stay in f32. One weight at a time is there in f32.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_quantized(dir: &Path) -> Result<Self, ModelError> {
+        let config = ModelConfig::load(dir)?;
+        let weights = Weights::open(dir)?;
+        check(&config)?;
+        for param in &Layout::new(&config).params {
+            weights.check(&param.name, &param.shape)?;
+        }
+        Self::quantized_from(config, |param, into| weights.read_f32(&param.name, &param.shape, into))
+    }
+
+    /// The same decoder with the linear layers of its blocks in NF4; one that is so already stays as it is.
+    ///
+    /// # Errors
+    /// None for a decoder that was made.
+    pub fn quantized(&self) -> Result<Self, ModelError> {
+        if self.is_quantized() {
+            return Ok(self.clone());
+        }
+        let places: BTreeMap<&str, &Param> =
+            self.layout.params.iter().map(|p| (p.name.as_str(), p)).collect();
+        Self::quantized_from(self.config.clone(), |param, into| {
+            if let Some(from) = places.get(param.name.as_str()) {
+                into.copy_from_slice(&self.params[from.range()]);
+            }
+            Ok(())
+        })
+    }
+
+    fn quantized_from(
+        config: ModelConfig,
+        read: impl Fn(&Param, &mut [f32]) -> Result<(), ModelError>,
+    ) -> Result<Self, ModelError> {
+        let layout = Layout::of(&config, true);
+        let mut params = vec![0.0; layout.total];
+        for param in &layout.params {
+            read(param, &mut params[param.range()])?;
+        }
+        let mut nf4: Vec<[Vec<Nf4>; 4]> = vec![Default::default(); config.layers];
+        let mut buffer = Vec::new();
+        for param in Layout::new(&config).params {
+            let place = super::lora::place(&param.name);
+            let (Some((layer, group)), [rows, cols]) = (place, param.shape.as_slice()) else { continue };
+            buffer.resize(param.len(), 0.0);
+            read(&param, &mut buffer)?;
+            nf4[layer][group].push(Nf4::quantize(&buffer, *rows, *cols));
+        }
+        Ok(Self { params, nf4, rope: rope(&config), layout, config })
+    }
+
+    /// Whether the linear layers of the blocks are in NF4.
+    pub fn is_quantized(&self) -> bool {
+        self.quantized_sizes().next().is_some()
+    }
+
+    /// Weights of the groups that are in NF4.
+    fn quantized_sizes(&self) -> impl Iterator<Item = usize> {
+        let linears = self.layout.layers.iter().flat_map(|at| &at.linears);
+        linears.filter(|at| at.weight.is_none()).map(|at| at.outputs * at.inputs)
+    }
+
+    /// Bytes of all weights as they stand in memory.
+    pub fn bytes(&self) -> usize {
+        4 * self.layout.total + self.quantized_sizes().map(Nf4::bytes_of).sum::<usize>()
+    }
+
+    /// In f32 what the quantized weights stand for.
+    #[cfg(test)]
+    pub(super) fn dequantized(&self) -> Self {
+        let mut decoder = Self::blank(self.config.clone()).unwrap();
+        for param in decoder.layout.params.clone() {
+            let into = &mut decoder.params[param.range()];
+            if let Some(from) = self.layout.params.iter().find(|p| p.name == param.name) {
+                into.copy_from_slice(&self.params[from.range()]);
+                continue;
+            }
+            let (layer, group) = super::lora::place(&param.name).unwrap();
+            let (at, blank) = (&self.layout.layers[layer].linears[group], &decoder.layout.layers[layer]);
+            let first = (param.offset - blank.linears[group].weight.unwrap()) / at.inputs;
+            let rows = first..first + param.shape[0];
+            self.weight(at, layer, group)
+                .read_rows(rows, crate::ops::MatMut::new(into, param.shape[0], at.inputs));
+        }
+        decoder
+    }
+
     /// Random weights as transformers starts a model: normal with deviation 0.02, norms 1, biases 0.
     pub fn random(config: ModelConfig, seed: u64) -> Result<Self, ModelError> {
         let mut decoder = Self::blank(config)?;
@@ -196,7 +299,11 @@ impl Decoder {
     }
 
     /// Writes `config.json` and `model.safetensors` (f32) into `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// A quantized decoder; a file that cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        self.check_f32("be written")?;
         std::fs::create_dir_all(dir).map_err(|e| ModelError::io(dir, e))?;
         let tensors: Vec<_> = self
             .layout
@@ -208,12 +315,21 @@ impl Decoder {
         write::json(&dir.join("config.json"), &self.config.to_json())
     }
 
-    /// Number of parameters; tied embeddings count once.
-    pub fn parameters(&self) -> usize {
-        self.layout.total
+    pub(super) fn check_f32(&self, to: &str) -> Result<(), ModelError> {
+        if self.is_quantized() {
+            return Err(ModelError::Request(format!(
+                "a base in NF4 cannot {to}: load the model in f32 for that"
+            )));
+        }
+        Ok(())
     }
 
-    /// All parameters, stacked as [`Decoder::tensors`] says.
+    /// Number of parameters; tied embeddings count once.
+    pub fn parameters(&self) -> usize {
+        self.layout.total + self.quantized_sizes().sum::<usize>()
+    }
+
+    /// All parameters in f32, stacked as [`Decoder::tensors`] says.
     pub fn values(&self) -> &[f32] {
         &self.params
     }
@@ -223,7 +339,7 @@ impl Decoder {
         &mut self.params
     }
 
-    /// Names, places and shapes of the parameters.
+    /// Names, places and shapes of the parameters in f32.
     pub fn tensors(&self) -> &[Param] {
         &self.layout.params
     }
@@ -242,8 +358,11 @@ impl Decoder {
     }
 
     /// The weight of a group of linear layers, in whatever form it is kept.
-    pub(super) fn weight(&self, at: &LinearAt) -> Weight<'_> {
-        Weight::F32(Mat::new(&self.params[at.weight..], at.outputs, at.inputs))
+    pub(super) fn weight(&self, at: &LinearAt, layer: usize, group: usize) -> Weight<'_> {
+        match at.weight {
+            Some(weight) => Weight::F32(Mat::new(&self.params[weight..], at.outputs, at.inputs)),
+            None => Weight::Nf4(&self.nf4[layer][group]),
+        }
     }
 
     pub(super) fn embedding(&self) -> Mat<'_> {

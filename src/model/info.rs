@@ -45,7 +45,7 @@ impl ModelInfo {
             weights.check(&param.name, &param.shape)?;
         }
         let dtype = layout.params.first().and_then(|p| weights.dtype(&p.name));
-        let outline = Arc::new(Decoder::outline(config.clone())?);
+        let outline = Arc::new(Decoder::outline(config.clone(), false)?);
         let lora = Lora::init(&outline, shape.rank, shape.rank as f32, &Targets::default(), 0)?;
         let adapter_parameters = lora.parameters() as u64;
         let row = RowSize { tokens: shape.length, targets: shape.length };

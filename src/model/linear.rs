@@ -60,7 +60,7 @@ impl<'a> Linear<'a> {
                 dropout: None,
             })
         });
-        Self { at, weight: decoder.weight(at), bias: at.bias(&decoder.params), adapter }
+        Self { at, weight: decoder.weight(at, layer, group), bias: at.bias(&decoder.params), adapter }
     }
 
     /// The same with dropout on the adapter's input.
@@ -202,8 +202,10 @@ impl<'a> Linear<'a> {
 
     /// Gradients of weight and bias, where everything is trained.
     pub fn backward_full(&self, grad: &mut [f32], dy: Mat<'_>, x: Mat<'_>, par: Par) {
-        let d_weight = MatMut::new(&mut grad[self.at.weight..], self.at.outputs, self.at.inputs);
-        ops::matmul(d_weight, Write::Add, 1.0, dy.t(), x, par);
+        if let Some(weight) = self.at.weight {
+            let d_weight = MatMut::new(&mut grad[weight..], self.at.outputs, self.at.inputs);
+            ops::matmul(d_weight, Write::Add, 1.0, dy.t(), x, par);
+        }
         if let Some(bias) = self.at.bias {
             ops::bias_backward(dy, &mut grad[bias..bias + self.at.outputs]);
         }

@@ -164,10 +164,11 @@ impl Lora {
     /// Brings what is derived from the parameters up to date: to be called whenever they have changed. Only DoRA has such things.
     pub(super) fn refresh(&mut self, decoder: &Decoder, par: Par) {
         let Some(norms) = &mut self.norms else { return };
-        for ((norms, groups), at) in norms.iter_mut().zip(&self.groups).zip(&decoder.layout.layers) {
-            for ((norms, group), at) in norms.iter_mut().zip(groups).zip(&at.linears) {
+        for (layer, (norms, groups)) in norms.iter_mut().zip(&self.groups).enumerate() {
+            for (at, (norms, group)) in norms.iter_mut().zip(groups).enumerate() {
                 if let (Some(norms), Some(group)) = (norms, group) {
-                    ops::dora_norms(group, &self.params, decoder.weight(at), norms, par);
+                    let weight = decoder.weight(&decoder.layout.layers[layer].linears[at], layer, at);
+                    ops::dora_norms(group, &self.params, weight, norms, par);
                 }
             }
         }
@@ -289,12 +290,14 @@ impl Lora {
     /// The decoder with the adapter folded into its weights: `W + scale B A`, with DoRA each row brought to its magnitude.
     ///
     /// # Errors
-    /// An adapter of another model.
+    /// An adapter of another model; a quantized decoder.
     pub fn merge(&self, decoder: &Decoder) -> Result<Decoder, ModelError> {
         self.check(decoder)?;
+        decoder.check_f32("take an adapter into its weights")?;
         let mut merged = decoder.clone();
         for module in &self.modules {
             let at = decoder.layout.layers[module.layer].linears[module.group];
+            let Some(first) = at.weight else { continue };
             let of_module = |params| {
                 let (a, b): (usize, usize) = (module.rank * module.inputs, module.outputs * module.rank);
                 let params: &[f32] = params;
@@ -311,7 +314,7 @@ impl Lora {
                 _ => None,
             };
             for (row, out) in module.out.clone().enumerate() {
-                let weight = &mut merged.params[at.weight + out * at.inputs..][..at.inputs];
+                let weight = &mut merged.params[first + out * at.inputs..][..at.inputs];
                 for (scale, (a, b)) in &terms {
                     for r in 0..module.rank {
                         let factor = scale * b[row * module.rank + r];
@@ -321,7 +324,9 @@ impl Lora {
                     }
                 }
                 if let Some(gains) = &gains {
-                    weight.iter_mut().for_each(|w| *w *= gains[out]);
+                    for w in weight.iter_mut() {
+                        *w *= gains[out];
+                    }
                 }
             }
         }
@@ -359,6 +364,13 @@ impl Lora {
             });
         if fits { Ok(()) } else { Err(ModelError::Request("the adapter was made for another model".into())) }
     }
+}
+
+/// Layer and group of a linear layer's weight by its full name; none for other parameters.
+pub(super) fn place(weight: &str) -> Option<(usize, usize)> {
+    let (layer, name) = weight.strip_prefix("model.layers.")?.strip_suffix(".weight")?.split_once('.')?;
+    let group = GROUPS.iter().position(|names| names.contains(&name))?;
+    Some((layer.parse().ok()?, group))
 }
 
 /// Names of a block's linear layers without their module: `q_proj` and so on.

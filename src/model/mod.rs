@@ -1,5 +1,6 @@
 //! Configurations, weights, decoder, adapters, generation, chat templates.
 
+pub mod base;
 pub mod chat;
 pub mod config;
 pub mod decoder;
@@ -23,6 +24,7 @@ pub mod verify;
 pub mod weights;
 pub mod write;
 
+pub use base::Base;
 pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use error::ModelError;

@@ -82,6 +82,7 @@ impl Oracle {
             dropout: None,
             keys: RefCell::default(),
         };
+        let decoder = &decoder.dequantized();
         for p in decoder.tensors() {
             oracle.add(&p.name, &decoder.values()[p.range()], &p.shape, lora.is_none())?;
         }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::ModelError;
 use super::decoder::Decoder;
 use super::lora::{Lora, LoraModule, Start};
-use crate::ops::{self, Mat, Par};
+use crate::ops::{self, Mat, MatMut, Par};
 
 impl Lora {
     /// Splits every layer's weight; the layout is there, the parameters are zero.
@@ -34,8 +34,10 @@ impl Lora {
         // Layers side by side, each by one thread: what comes out does not depend on their number.
         let split = |module: &LoraModule| {
             let at = decoder.layout.layers[module.layer].linears[module.group];
-            let weight = &decoder.params[at.weight + module.out.start * at.inputs..];
-            ops::principal_components(Mat::new(weight, module.outputs, module.inputs), module.rank)
+            let mut weight = vec![0.0; module.outputs * module.inputs];
+            let rows = MatMut::new(&mut weight, module.outputs, module.inputs);
+            decoder.weight(&at, module.layer, module.group).read_rows(module.out.clone(), rows);
+            ops::principal_components(Mat::new(&weight, module.outputs, module.inputs), module.rank)
         };
         let components: Vec<_> = if par.is_serial() {
             self.modules.iter().map(split).collect()

@@ -4,6 +4,7 @@
 //! through all layers by itself, serially, and adds to a gradient of its own; these are summed in a fixed order. So results
 //! depend on the number of threads only by rounding, and not at all otherwise.
 
+mod buffers;
 mod cpu;
 mod device;
 pub mod footprint;
@@ -28,7 +29,7 @@ use super::decoder::{Decoder, Param};
 use super::lora::Lora;
 use crate::ops::cuda::{self, Launcher};
 use crate::ops::{self, Par};
-use cpu::{Cpu, Host};
+use cpu::{Cpu, Host, Losses};
 use device::Packed;
 use gpu_training::GpuTraining;
 use pass::Net;
@@ -36,6 +37,7 @@ use plan::Plan;
 use workspace::Workspace;
 
 pub use crate::ops::AdamW;
+pub use buffers::{Buffers, Lendable};
 
 /// One row: its tokens, and which of them are targets (each is predicted from the tokens before it, so never the first).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +108,9 @@ struct Shard {
     /// As long as the trained parameters once used.
     grad: Vec<f32>,
     dirty: bool,
-    loss: f64,
+    losses: Losses,
+    /// Rows of the batch, and the sum of their losses.
+    rows: Vec<(usize, f64)>,
 }
 
 /// What a training step does with an adapter beyond following its gradient.
@@ -136,12 +140,15 @@ pub struct Trainable {
     activations: usize,
     /// The first one's gradient collects the others'.
     shards: Vec<Shard>,
+    /// Where the shards' workspaces lie between two batches; those of another model over the same base may use them then.
+    buffers: Buffers,
     /// AdamW's first and second moments; empty before the first step.
     m: Vec<f32>,
     v: Vec<f32>,
     steps: u64,
     /// Losses that nobody has asked for yet.
     loss: f64,
+    row_losses: Vec<f64>,
     /// Where the work is done, if not here; adapter and moments above are then as old as [`Trainable::bring_home`].
     gpu: Option<Box<GpuTraining>>,
     home: bool,
@@ -169,10 +176,12 @@ impl Trainable {
             threads: threads.max(1),
             activations: usize::MAX,
             shards: Vec::new(),
+            buffers: Buffers::default(),
             m: Vec::new(),
             v: Vec::new(),
             steps: 0,
             loss: 0.0,
+            row_losses: Vec::new(),
             gpu: None,
             home: true,
         }
@@ -193,6 +202,7 @@ impl Trainable {
             return Some(format!("attention with heads of {dim}"));
         }
         let not_there = [
+            ("A base in NF4 (QLoRA)", decoder.is_quantized()),
             ("DoRA", lora.norms.is_some()),
             ("PiSSA", lora.start.is_some()),
             ("dropout", self.adapter_training.dropout > 0.0),
@@ -236,6 +246,12 @@ impl Trainable {
     /// Zero computes all of them again; without a grant all are kept. The gradient is the same, bit for bit.
     pub fn grant_activations(&mut self, bytes: usize) {
         self.activations = bytes;
+    }
+
+    /// Works in `buffers` from now on: models over one base that take turns need one set of activations between them.
+    /// Whatever others left in them, results are the same, bit for bit.
+    pub fn share_buffers(&mut self, buffers: Buffers) {
+        self.buffers = buffers;
     }
 
     /// The model: the frozen base, or the one in training.
@@ -283,6 +299,11 @@ impl Trainable {
         }
     }
 
+    /// The sum of each row's losses, in the order of the last batch. Empty where they stay on a GPU.
+    pub fn row_losses(&self) -> &[f64] {
+        &self.row_losses
+    }
+
     /// The batch's loss, without a gradient.
     pub fn loss(&mut self, rows: &[&Sequence]) -> Result<StepLoss, ModelError> {
         let trained = self.run(rows, None)?;
@@ -307,6 +328,7 @@ impl Trainable {
         let seed = (scale.is_some() && dropout > 0.0 && self.adapter().is_some())
             .then(|| dropout_seed(seed, self.steps));
         let lengths: Vec<usize> = rows.iter().map(|row| row.inputs()).collect();
+        self.row_losses.clear();
         if let (Some(gpu), Model::Lora { decoder, lora }) = (&mut self.gpu, &self.model) {
             let packs = plan::packs_for_gpu(&lengths);
             let packs = packs.iter().map(|pack| pack.iter().map(|i| rows[*i]).collect());
@@ -317,6 +339,7 @@ impl Trainable {
         if self.shards.len() < plan.shards.len() {
             self.shards.resize_with(plan.shards.len(), Shard::default);
         }
+        self.buffers.lend(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
         let activations = self.activations / plan.shards.len().max(1);
         let (mut device, parameters) = (self.model.on_cpu(plan.inner), self.model.parameters());
         device.dropout = seed.map(|_| self.adapter_training.dropout);
@@ -325,12 +348,18 @@ impl Trainable {
             if scale.is_some() && shard.grad.len() < parameters {
                 shard.grad = vec![0.0; parameters];
             }
-            shard.loss = 0.0;
+            shard.losses.sum = 0.0;
+            shard.rows.clear();
             for batch in batches {
                 pack(&mut shard.workspace.batch.packed, batch.iter().map(|i| rows[*i]), seed);
                 let backward = scale.map(|scale| (scale, shard.grad.as_mut_slice()));
                 shard.dirty |= backward.is_some();
-                net.run(&mut shard.workspace, &mut shard.loss, backward);
+                net.run(&mut shard.workspace, &mut shard.losses, backward);
+                let mut each = shard.losses.each.iter();
+                for &i in batch {
+                    let own = each.by_ref().take(rows[i].targets()).map(|l| f64::from(*l)).sum();
+                    shard.rows.push((i, own));
+                }
             }
         };
         let tasks = self.shards.iter_mut().zip(&plan.shards);
@@ -344,7 +373,13 @@ impl Trainable {
                 }
             });
         }
-        self.loss += self.shards.iter().zip(&plan.shards).map(|(shard, _)| shard.loss).sum::<f64>();
+        self.buffers.take_back(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
+        let used = self.shards.iter().take(plan.shards.len());
+        self.loss += used.clone().map(|shard| shard.losses.sum).sum::<f64>();
+        self.row_losses.resize(rows.len(), 0.0);
+        for (i, sum) in used.flat_map(|shard| &shard.rows) {
+            self.row_losses[*i] = *sum;
+        }
         Ok(trained)
     }
 

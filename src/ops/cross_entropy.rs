@@ -19,11 +19,13 @@ fn chunk_rows(logits: &mut Vec<f32>, rows: usize, vocab: usize) -> usize {
     chunk.max(1)
 }
 
-/// Sum of the losses of `hidden` (rows x h) under `head` (vocab x h) against `targets` (rows); `logits` is scratch.
+/// Sum of the losses of `hidden` (rows x h) under `head` (vocab x h) against `targets` (rows), each of which goes to `each` (rows);
+/// `logits` is scratch.
 pub fn linear_cross_entropy(
     hidden: Mat<'_>,
     head: Mat<'_>,
     targets: &[u32],
+    each: &mut [f32],
     logits: &mut Vec<f32>,
     par: Par,
 ) -> f64 {
@@ -34,7 +36,7 @@ pub fn linear_cross_entropy(
         let last = (first + chunk).min(rows);
         let mut z = MatMut::new(logits, last - first, vocab);
         matmul(z.rb(), Write::Set, 1.0, hidden.rows(first..last), head.t(), par);
-        loss += cross_entropy(z, &targets[first..last], None, par);
+        loss += cross_entropy(z, &targets[first..last], &mut each[first..last], None, par);
     }
     loss
 }
@@ -45,6 +47,7 @@ pub fn linear_cross_entropy_backward(
     head: Mat<'_>,
     targets: &[u32],
     scale: f32,
+    each: &mut [f32],
     logits: &mut Vec<f32>,
     mut d_hidden: MatMut<'_>,
     mut d_head: Option<MatMut<'_>>,
@@ -57,7 +60,7 @@ pub fn linear_cross_entropy_backward(
         let last = (first + chunk).min(rows);
         let mut z = MatMut::new(logits, last - first, vocab);
         matmul(z.rb(), Write::Set, 1.0, hidden.rows(first..last), head.t(), par);
-        loss += cross_entropy(z.rb(), &targets[first..last], Some(scale), par);
+        loss += cross_entropy(z.rb(), &targets[first..last], &mut each[first..last], Some(scale), par);
         matmul(d_hidden.rb().rows(first..last), Write::Set, 1.0, z.as_mat(), head, par);
         if let Some(d_head) = &mut d_head {
             matmul(d_head.rb(), Write::Add, 1.0, z.as_mat().t(), hidden.rows(first..last), par);
@@ -66,30 +69,39 @@ pub fn linear_cross_entropy_backward(
     loss
 }
 
-/// Sum of the losses of `logits` (rows x vocab); with a scale, they become `scale * dz` in place.
-pub fn cross_entropy(logits: MatMut<'_>, targets: &[u32], scale: Option<f32>, par: Par) -> f64 {
+/// Sum of the losses of `logits` (rows x vocab), each of which goes to `each`; with a scale, they become `scale * dz` in place.
+pub fn cross_entropy(
+    logits: MatMut<'_>,
+    targets: &[u32],
+    each: &mut [f32],
+    scale: Option<f32>,
+    par: Par,
+) -> f64 {
     let n = logits.n_rows();
-    assert_eq!(n, targets.len());
+    assert_eq!((n, n), (targets.len(), each.len()));
     if !par.is_serial() && n >= 16 {
         let ((z0, z1), (t0, t1)) = (logits.split_rows(n / 2), targets.split_at(n / 2));
+        let (e0, e1) = each.split_at_mut(n / 2);
         let (p, q) = par.halves();
-        let (a, b) = rayon::join(|| cross_entropy(z0, t0, scale, p), || cross_entropy(z1, t1, scale, q));
+        let (a, b) =
+            rayon::join(|| cross_entropy(z0, t0, e0, scale, p), || cross_entropy(z1, t1, e1, scale, q));
         a + b
     } else {
-        rows(logits, targets, scale)
+        rows(logits, targets, each, scale)
     }
 }
 
 simd! {
-    fn rows(logits: MatMut<'_>, targets: &[u32], scale: Option<f32>) -> f64 {
+    fn rows(logits: MatMut<'_>, targets: &[u32], each: &mut [f32], scale: Option<f32>) -> f64 {
         let mut loss = 0f64;
-        for (i, target) in targets.iter().enumerate() {
+        for (i, (target, own)) in targets.iter().zip(each.iter_mut()).enumerate() {
             let row = logits.row_mut(i);
             let target = *target as usize;
             let largest = simd::max(row);
             let of_target = row[target];
             let sum = simd::exp_sum::<FMA>(row, largest);
-            loss += f64::from(largest - of_target + sum.ln());
+            *own = largest - of_target + sum.ln();
+            loss += f64::from(*own);
             if let Some(scale) = scale {
                 let factor = scale / sum;
                 for z in row.iter_mut() {

@@ -18,6 +18,7 @@ mod grad_norm;
 mod lora;
 mod mat;
 mod matmul;
+mod nf4;
 mod par;
 mod rms_norm;
 mod rope;
@@ -40,6 +41,7 @@ pub use grad_norm::squared_norm;
 pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_down, lora_forward};
 pub use mat::{Mat, MatMut};
 pub use matmul::{Write, add_bias, bias_backward, matmul};
+pub use nf4::Nf4;
 pub use par::Par;
 pub use rms_norm::{
     rms_norm, rms_norm_again, rms_norm_backward, rms_norm_heads, rms_norm_heads_backward,

@@ -143,7 +143,9 @@ simd! {
                 }
                 let length = dot::<FMA>(row, row).sqrt();
                 let by = if length > 0.0 { 1.0 / length } else { 0.0 };
-                row.iter_mut().for_each(|x| *x *= by);
+                for x in row.iter_mut() {
+                    *x *= by;
+                }
             }
         }
     }
@@ -183,9 +185,9 @@ mod tests {
             let w = Mat::new(&w, m, n);
             let found = principal_components(w, rank);
             assert_eq!((found.left.len(), found.right.len()), (rank * m, rank * n));
-            for i in 0..rank {
+            for (i, wanted) in spectrum.iter().enumerate().take(rank) {
                 let (u, v) = (&found.left[i * m..(i + 1) * m], &found.right[i * n..(i + 1) * n]);
-                assert!((found.values[i] / spectrum[i] - 1.0).abs() < 1e-5, "{m} x {n}: {:?}", found.values);
+                assert!((found.values[i] / wanted - 1.0).abs() < 1e-5, "{m} x {n}: {:?}", found.values);
                 // W v = s u, and both have length 1: what defines them.
                 for (row, u) in u.iter().enumerate() {
                     let product: f32 = w.row(row).iter().zip(v).map(|(w, v)| w * v).sum();

@@ -202,12 +202,27 @@ fn linear_cross_entropy_agrees_with_autograd_over_several_chunks() {
     });
     for par in [Par::SERIAL, Par::threads(2)] {
         let (mut logits, mut d_x, mut d_head) = (Vec::new(), vec![f32::NAN; n * h], vec![0.0; vocab * h]);
+        let mut each = vec![f32::NAN; n];
         let (x, head) = (Mat::new(&x, n, h), Mat::new(&head, vocab, h));
         let (into, weights) = (MatMut::new(&mut d_x, n, h), MatMut::new(&mut d_head, vocab, h));
-        let found =
-            linear_cross_entropy_backward(x, head, &targets, scale, &mut logits, into, Some(weights), par);
+        let found = linear_cross_entropy_backward(
+            x,
+            head,
+            &targets,
+            scale,
+            &mut each,
+            &mut logits,
+            into,
+            Some(weights),
+            par,
+        );
         assert!((found - loss[0]).abs() < 1e-6 * loss[0]);
-        assert!((linear_cross_entropy(x, head, &targets, &mut logits, par) - loss[0]).abs() < 1e-6 * loss[0]);
+        let sum: f64 = each.iter().map(|l| f64::from(*l)).sum();
+        assert!((sum - loss[0]).abs() < 1e-6 * loss[0]);
+        let mut again = vec![f32::NAN; n];
+        let found = linear_cross_entropy(x, head, &targets, &mut again, &mut logits, par);
+        assert!((found - loss[0]).abs() < 1e-6 * loss[0]);
+        assert_eq!(again, each);
         assert_close(&d_x, &grads[0], "d hidden");
         assert_close(&d_head, &grads[1], "d head");
     }

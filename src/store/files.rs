@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all, and folders that are nobody else's business.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -148,7 +148,7 @@ pub fn socket_path(wanted: &Path) -> io::Result<PathBuf> {
 /// A file lock of the kernel's, gone when the process is.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -167,9 +167,16 @@ impl Lock {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(e) => return Err(e.into()),
         }
-        file.set_len(0)?;
-        (&file).write_all(note.as_bytes())?;
-        Ok(Some(Self { _file: file }))
+        let lock = Self { file };
+        lock.note(note)?;
+        Ok(Some(lock))
+    }
+
+    /// Write another note.
+    pub fn note(&self, note: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        (&self.file).seek(io::SeekFrom::Start(0))?;
+        (&self.file).write_all(note.as_bytes())
     }
 
     /// [`Lock::try_take`], tried again for a while: somebody who only looks ([`Lock::is_held`]) is in the way for a moment.

@@ -163,6 +163,7 @@ pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {
             ("tuning.train.rank".into(), "16".into()),
             ("tuning.train.learning_rate".into(), "2e-4".into()),
         ],
+        group: None,
         progress: (!state.is_final()).then(|| Progress {
             phase: "train".into(),
             done: 612,
@@ -374,6 +375,10 @@ pub fn respond(request: &Request) -> Response {
         }
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
+        Request::Sweep { .. } => {
+            Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
+        }
+        Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
         Request::Launch { kind, .. } => Response::Launched { run: format!("{kind}-13") },
         Request::Runs => Response::Runs { runs: runs() },
         Request::Run { run: id } => match runs().into_iter().find(|r| r.run == *id) {

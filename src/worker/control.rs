@@ -1,11 +1,12 @@
 //! Requests to a running worker: its control socket and its signals, gathered in one place that the run polls.
 //!
 //! One JSON line in, one out: `{"ask": "pause"}` is answered by `{"ok": true}`, and so is
-//! `{"steer": ["learning_rate=1e-4", "weight:STRATUM=2"]}`.
+//! `{"steer": ["learning_rate=1e-4", "weight:STRATUM=2"]}`. `{"host": RUN_DIR}` asks the worker to take another run in; where it
+//! cannot, the answer says why.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -24,15 +25,36 @@ use crate::store::files;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Ask {
-    Action { ask: RunAction },
-    Steer { steer: Vec<Change> },
+    Action {
+        ask: RunAction,
+        /// Becomes the run's last words, where it ends by this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    Steer {
+        steer: Vec<Change>,
+    },
+    Host {
+        host: PathBuf,
+    },
+}
+
+impl From<RunAction> for Ask {
+    fn from(ask: RunAction) -> Self {
+        Self::Action { ask, why: None }
+    }
 }
 
 /// Its answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
     pub ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
+
+/// Takes the run in a folder into this process, or says why not.
+pub type TakeIn = Arc<dyn Fn(&Path) -> Result<(), String> + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct Wishes {
@@ -40,6 +62,7 @@ struct Wishes {
     checkpoint: bool,
     stop: bool,
     cancel: bool,
+    why: Option<String>,
     changes: Vec<Change>,
 }
 
@@ -64,6 +87,15 @@ impl Requests {
             RunAction::Cancel => wishes.cancel = true,
         }
         self.shared.1.notify_all();
+    }
+
+    /// Why the run is to end: its last words.
+    pub fn because(&self, why: String) {
+        self.wishes().why = Some(why);
+    }
+
+    pub fn why(&self) -> Option<String> {
+        self.wishes().why.clone()
     }
 
     pub fn steer(&self, changes: Vec<Change>) {
@@ -116,8 +148,20 @@ impl Requests {
     }
 }
 
+/// Ends the listening when dropped, and removes the socket.
+pub struct Listening {
+    path: PathBuf,
+    _until: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 /// Listen at `path` (and for SIGTERM, which means stop; SIGHUP means nothing) on a thread of its own.
-pub fn listen(path: &Path, requests: Requests) -> io::Result<()> {
+pub fn listen(path: &Path, requests: Requests, take_in: TakeIn) -> io::Result<Listening> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -133,41 +177,47 @@ pub fn listen(path: &Path, requests: Requests) -> io::Result<()> {
         let _guard = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
     };
+    let (until, mut ended) = tokio::sync::oneshot::channel();
     thread::Builder::new().name("control".into()).spawn(move || {
         runtime.block_on(async move {
             loop {
                 tokio::select! {
+                    _ = &mut ended => break,
                     Some(()) = terminate.recv() => requests.put(RunAction::Stop),
                     Some(()) = hangup.recv() => {}
                     Ok((stream, _)) = listener.accept() => {
-                        let requests = requests.clone();
-                        tokio::spawn(async move { let _ = converse(stream, &requests).await; });
+                        let (requests, take_in) = (requests.clone(), take_in.clone());
+                        tokio::spawn(async move { let _ = converse(stream, &requests, &take_in).await; });
                     }
                 }
             }
         });
     })?;
-    Ok(())
+    Ok(Listening { path: path.to_owned(), _until: until })
 }
 
-async fn converse(stream: UnixStream, requests: &Requests) -> io::Result<()> {
+async fn converse(stream: UnixStream, requests: &Requests, take_in: &TakeIn) -> io::Result<()> {
     files::check_owner(Path::new("the other end"), stream.peer_cred()?.uid(), files::own_uid())?;
     let (read, mut write) = stream.into_split();
     // Requests are short; whoever sends more is not one of ours.
     let mut lines = BufReader::new(read.take(64 << 10)).lines();
     while let Some(line) = lines.next_line().await? {
-        let ok = match serde_json::from_str::<Ask>(&line) {
-            Ok(Ask::Action { ask }) => {
+        let said = match serde_json::from_str::<Ask>(&line) {
+            Ok(Ask::Action { ask, why }) => {
+                if let Some(why) = why {
+                    requests.because(why);
+                }
                 requests.put(ask);
-                true
+                Ok(())
             }
             Ok(Ask::Steer { steer }) => {
                 requests.steer(steer);
-                true
+                Ok(())
             }
-            Err(_) => false,
+            Ok(Ask::Host { host }) => take_in(&host).map_err(Some),
+            Err(_) => Err(None),
         };
-        let mut answer = serde_json::to_vec(&Answer { ok })?;
+        let mut answer = serde_json::to_vec(&Answer { ok: said.is_ok(), why: said.err().flatten() })?;
         answer.push(b'\n');
         write.write_all(&answer).await?;
     }
@@ -187,7 +237,8 @@ pub fn ask(path: &Path, ask: &Ask) -> io::Result<()> {
     let mut answer = String::new();
     reader.read_line(&mut answer)?;
     match serde_json::from_str::<Answer>(&answer) {
-        Ok(Answer { ok: true }) => Ok(()),
+        Ok(Answer { ok: true, .. }) => Ok(()),
+        Ok(Answer { why: Some(why), .. }) => Err(io::Error::other(why)),
         _ => Err(io::Error::other("the worker did not understand the request")),
     }
 }
@@ -216,14 +267,20 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("c.sock");
         let requests = Requests::default();
-        listen(&path, requests.clone()).unwrap();
-        ask(&path, &Ask::Action { ask: RunAction::Pause }).unwrap();
+        let take_in: TakeIn = Arc::new(|dir| Err(format!("no room for {}", dir.display())));
+        let listening = listen(&path, requests.clone(), take_in).unwrap();
+        ask(&path, &RunAction::Pause.into()).unwrap();
         assert_eq!(requests.now(), None);
-        ask(&path, &Ask::Action { ask: RunAction::Resume }).unwrap();
+        ask(&path, &RunAction::Resume.into()).unwrap();
         assert_eq!(requests.now(), Some(Control::Continue));
         let changes: Vec<Change> = ["learning_rate=x0.3", "weight:a b=2"].map(|c| c.parse().unwrap()).into();
         ask(&path, &Ask::Steer { steer: changes.clone() }).unwrap();
         assert_eq!((requests.take_changes(), requests.take_changes()), (changes, vec![]));
+        let refused = ask(&path, &Ask::Host { host: "runs/train-2".into() }).unwrap_err();
+        assert_eq!(refused.to_string(), "no room for runs/train-2");
+        let why = Some("it was hopeless".to_owned());
+        ask(&path, &Ask::Action { ask: RunAction::Stop, why: why.clone() }).unwrap();
+        assert_eq!((requests.now(), requests.why()), (Some(Control::Stop), why));
         use std::io::{Read as _, Write as _};
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         stream.write_all(b"{\"ask\": \"explode\"}\n{\"steer\": [\"rank=8\"]}\n").unwrap();
@@ -231,5 +288,7 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "{\"ok\":false}\n{\"ok\":false}\n");
+        drop(listening);
+        assert!(!path.exists());
     }
 }

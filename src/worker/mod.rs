@@ -1,27 +1,33 @@
-//! The worker: one process per run, started as `tunebench worker RUN_DIR`.
+//! The worker: one process per run, started as `tunebench worker RUN_DIR`. Runs that train adapters over the base of one that is
+//! under way are taken into its process instead ([`host`]).
 //!
 //! It reads the run folder and model files, nothing else, and writes the run folder. It lives on when the engine dies;
 //! whoever holds `lock` is the worker.
 
 pub mod control;
 pub mod folder;
+pub mod host;
 mod reporter;
+mod turns;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::domain::event::EventBody;
-use crate::domain::report::RunInputs;
+use crate::domain::report::{Reporter as _, RunInputs};
 use crate::domain::run::{Job, RunResult, RunState};
 use crate::store::files::{self, Lock};
+use crate::tuning::train::TooLarge;
 use control::Requests;
 use folder::RunFolder;
+use host::{Host, Seat};
 pub use reporter::FolderReporter;
 
 /// Exit code of a worker that found the run's lock held: another worker lives.
@@ -47,47 +53,109 @@ pub fn run(dir: &Path) -> anyhow::Result<Ending> {
     // A session of our own: a hang-up of the terminal, or of the engine's, is not for us. It fails where we lead one already.
     let _ = rustix::process::setsid();
     let patience = Duration::from_secs(1);
-    let Some(_lock) = Lock::take_within(&folder.lock(), &std::process::id().to_string(), patience)? else {
+    let Some(lock) = Lock::take_within(&folder.lock(), &std::process::id().to_string(), patience)? else {
         return Ok(Ending::Locked);
     };
     eprintln!("{STARTED}{}", std::process::id());
+    let host = Arc::new(Host::default());
+    let seat = host.first(&folder);
+    let ending = serve(&host, &folder, seat, lock);
+    host.wait();
+    ending
+}
+
+/// Take the run in `dir` into this process, on a thread of its own.
+fn take_in(host: &Arc<Host>, dir: &Path) -> Result<(), String> {
+    let said = |e: io::Error| e.to_string();
+    let folder = RunFolder::new(dir.canonicalize().map_err(said)?);
+    let pid = std::process::id().to_string();
+    let Some(lock) = Lock::take_within(&folder.lock(), &pid, Duration::from_millis(200)).map_err(said)?
+    else {
+        return Err("another worker has the run".into());
+    };
+    let seat = host.join(&folder)?;
+    // Last words of the process stand in the log of the run that it was started for.
+    let mut log =
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log()).map_err(said)?;
+    writeln!(log, "{STARTED}{pid}, which has other runs too").map_err(said)?;
+    let host = host.clone();
+    let work = move || {
+        if let Err(error) = serve(&host, &folder, seat, lock) {
+            eprintln!("{}: error: {error:#}", folder.dir().display());
+        }
+    };
+    // As large a stack as a process begins with.
+    std::thread::Builder::new().name("run".into()).stack_size(8 << 20).spawn(work).map_err(said)?;
+    Ok(())
+}
+
+/// The run from its first event to its last.
+fn serve(host: &Arc<Host>, folder: &RunFolder, seat: Seat, lock: Lock) -> anyhow::Result<Ending> {
     let requests = Requests::default();
-    let control = folder.control()?;
-    control::listen(&control, requests.clone())?;
-    let mut reporter = FolderReporter::new(folder.clone(), requests.clone())?;
-    let ending = live(&folder, &requests, &mut reporter);
-    let _ = fs::remove_file(&control);
+    let taker = host.clone();
+    let listening = control::listen(
+        &folder.control()?,
+        requests.clone(),
+        Arc::new(move |dir: &Path| take_in(&taker, dir)),
+    )?;
+    let mut reporter = FolderReporter::new(folder.clone(), requests.clone())?.with_turns(host.turns.clone());
+    let ending = live(host, folder, &requests, &mut reporter);
+    drop(listening);
     let (state, message) = match ending {
-        Ok(state) => (state, None),
+        Ok(state) => (state, requests.why().filter(|_| state == RunState::Stopped)),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("{}: error: {error:#}", folder.dir().file_name().unwrap_or_default().display());
             (RunState::Failed, Some(format!("{error:#}")))
         }
     };
     reporter.state(state, message)?;
+    // The turn, the run's lock, its place: whoever finds the run unlocked finds its last word.
+    drop(reporter);
+    drop(lock);
+    drop(seat);
     Ok(if state == RunState::Failed { Ending::Failed } else { Ending::Orderly })
 }
 
 /// From reading the inputs to the result; the state to end in.
-fn live(folder: &RunFolder, requests: &Requests, reporter: &mut FolderReporter) -> anyhow::Result<RunState> {
+fn live(
+    host: &Host,
+    folder: &RunFolder,
+    requests: &Requests,
+    reporter: &mut FolderReporter,
+) -> anyhow::Result<RunState> {
     let inputs = folder.read_inputs()?;
     let threads = inputs.spec.threads.max(1);
     // Fails only when a pool exists already, and then that one serves.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    let note = format!("{} of {}", inputs.spec.id, inputs.spec.workspace);
     let device = files::private_temp()?.join("device-cpu.lock");
-    let Some(_device) = wait_for_device(&device, requests, reporter, &note)? else {
+    let Some(_device) = wait_for_device(&device, || host.device(&device), requests, reporter)? else {
         return Ok(RunState::Cancelled);
     };
     reporter.state(RunState::Running, None)?;
     if let Some(from) = &inputs.resume_from {
         let name = from.file_name().unwrap_or_default().to_string_lossy();
-        crate::domain::report::Reporter::event(
-            reporter,
-            EventBody::Log { message: format!("resumed from {name}") },
-        )?;
+        reporter.event(EventBody::Log { message: format!("resumed from {name}") })?;
     }
-    let result = guarded(|| dispatch(&inputs, reporter))?;
+    let result = loop {
+        let others = host.departures();
+        reporter.take_turn();
+        let result = guarded(|| dispatch(&inputs, reporter));
+        reporter.hand_on();
+        match (result, others) {
+            // When another run has left there is more room.
+            (Err(error), Some(left)) if error.is::<TooLarge>() => {
+                reporter.state(RunState::Queued, Some(format!("waits for another run to end: {error}")))?;
+                while host.departures() == Some(left) && !requests.cancelled() && !requests.stopped() {
+                    requests.nap(Duration::from_millis(200));
+                }
+                if requests.cancelled() || requests.stopped() {
+                    return Ok(RunState::Cancelled);
+                }
+                reporter.state(RunState::Running, None)?;
+            }
+            (result, _) => break result?,
+        }
+    };
     if requests.cancelled() {
         return Ok(RunState::Cancelled);
     }
@@ -109,13 +177,13 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
 /// when that changes. None: cancelled while waiting.
 fn wait_for_device(
     path: &Path,
+    take: impl Fn() -> io::Result<Option<Arc<Lock>>>,
     requests: &Requests,
     reporter: &mut FolderReporter,
-    note: &str,
-) -> anyhow::Result<Option<Lock>> {
+) -> anyhow::Result<Option<Arc<Lock>>> {
     let mut said: Option<String> = None;
     loop {
-        if let Some(lock) = Lock::try_take(path, note)? {
+        if let Some(lock) = take()? {
             return Ok(Some(lock));
         }
         if requests.cancelled() || requests.stopped() {
@@ -139,22 +207,27 @@ fn wait_for_device(
 /// Run `work`; a panic becomes an error with its message and place.
 fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     static PLACE: Mutex<Option<String>> = Mutex::new(None);
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
-        // The first panic is the cause; those after it are other threads finding out.
-        PLACE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(place);
-        before(info);
-    }));
-    let result = catch_unwind(AssertUnwindSafe(work));
-    let _ = std::panic::take_hook();
-    result.unwrap_or_else(|payload| {
+    static HOOK: Once = Once::new();
+    let place = || PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let found = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+            // The first panic is the cause; those after it are other threads finding out.
+            PLACE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(found);
+            before(info);
+        }));
+    });
+    // What an earlier panic left that somebody caught.
+    place().take();
+    // Runs take turns: what panics is the run whose turn it is, on whatever thread.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("unknown panic");
-        let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let place = place().take().unwrap_or_default();
         Err(anyhow::anyhow!("internal error: {text}{place}"))
     })
 }
@@ -186,7 +259,7 @@ mod tests {
         let device = temp.path().join("device.lock");
         let held = Lock::try_take(&device, "train-1 of one").unwrap().unwrap();
         let folder = RunFolder::new(temp.path());
-        let requests = Requests::default();
+        let (host, requests) = (Host::default(), Requests::default());
         let mut reporter = FolderReporter::new(folder.clone(), requests.clone()).unwrap();
         let until_said = |words: &str| {
             while !folder.read_state().is_some_and(|s| s.message.is_some_and(|m| m.ends_with(words))) {
@@ -194,8 +267,9 @@ mod tests {
             }
         };
         std::thread::scope(|scope| {
-            let waiting =
-                scope.spawn(|| wait_for_device(&device, &requests, &mut reporter, "eval-1 of two").unwrap());
+            let waiting = scope.spawn(|| {
+                wait_for_device(&device, || host.device(&device), &requests, &mut reporter).unwrap()
+            });
             until_said("in use by train-1 of one");
             // As another holder would: the same lock, another name.
             fs::write(&device, "train-2 of three").unwrap();
@@ -205,6 +279,19 @@ mod tests {
             assert!(waiting.join().unwrap().is_none());
         });
         drop(held);
+    }
+
+    #[test]
+    fn the_device_is_one_for_the_runs_of_a_process_and_none_for_others() {
+        let temp = tempfile::tempdir().unwrap();
+        let device = temp.path().join("device.lock");
+        let (here, elsewhere) = (Host::default(), Host::default());
+        let first = here.device(&device).unwrap().unwrap();
+        let second = here.device(&device).unwrap().unwrap();
+        drop(first);
+        assert!(elsewhere.device(&device).unwrap().is_none());
+        drop(second);
+        assert!(elsewhere.device(&device).unwrap().is_some());
     }
 
     #[test]

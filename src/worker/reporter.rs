@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::control::Requests;
 use super::folder::{EventLog, RunFolder};
+use super::turns::{Turn, Turns};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
@@ -21,12 +23,32 @@ pub struct FolderReporter {
     events: EventLog,
     outcomes: Option<Appender>,
     requests: Requests,
+    /// Where other runs of this process compute too, and the turn that this one has.
+    turns: Option<Arc<Turns>>,
+    turn: Option<Turn>,
 }
 
 impl FolderReporter {
     pub fn new(folder: RunFolder, requests: Requests) -> io::Result<Self> {
         let events = EventLog::open(&folder.events())?;
-        Ok(Self { folder, events, outcomes: None, requests })
+        Ok(Self { folder, events, outcomes: None, requests, turns: None, turn: None })
+    }
+
+    /// Compute in turn with others from the next [`FolderReporter::take_turn`] on.
+    pub fn with_turns(self, turns: Arc<Turns>) -> Self {
+        Self { turns: Some(turns), ..self }
+    }
+
+    /// Wait for this run's turn, unless it has it.
+    pub fn take_turn(&mut self) {
+        if self.turn.is_none() {
+            self.turn = self.turns.as_ref().map(Turns::take);
+        }
+    }
+
+    /// Let others compute.
+    pub fn hand_on(&mut self) {
+        self.turn = None;
     }
 
     /// Enter a state: the event first, durably, then `state.json`.
@@ -116,6 +138,16 @@ impl Reporter for FolderReporter {
     }
 
     fn poll_control(&mut self) -> io::Result<Control> {
+        // Others compute now, and for as long as this run is paused.
+        self.hand_on();
+        let control = self.wait_for_control();
+        self.take_turn();
+        control
+    }
+}
+
+impl FolderReporter {
+    fn wait_for_control(&mut self) -> io::Result<Control> {
         if let Some(control) = self.requests.now() {
             return Ok(control);
         }

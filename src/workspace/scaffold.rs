@@ -157,7 +157,7 @@ impl Scaffold {
         file.text("\n[tuning.train]");
         file.line(&format!("stage = \"{}\"", self.stage()), "");
         file.line("prompt = \"bare\"", "bare (input only) | same (the stage's prompt) | a file");
-        file.line("method = \"lora\"", "lora | full");
+        file.line("method = \"lora\"", "lora | rslora | dora | qlora | qdora | full");
         file.text("rank = 16\nalpha = 32\ntargets = \"all-linear\"\nlearning_rate = 2e-4\nepochs = 4");
         file.0
     }

@@ -275,7 +275,7 @@ fn plain_prints_lines_and_ends_when_nothing_is_under_way() {
     let output = bench.run(&["--plain"]);
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    for line in ["workspace tickets", "60 rows", "board: 1 candidates", "run eval-1 (eval): done"] {
+    for line in ["workspace tickets", "60 rows", "board: 1 candidate on", "run eval-1 (eval): done"] {
         assert!(text.lines().any(|l| l.contains(line)), "{line}: {text}");
     }
     assert!(!text.contains('\u{1b}'));

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::domain::settings::Targets;
+use crate::domain::settings::{Init, Method, Targets, TrainSettings};
 use crate::model::config::Arch;
 use crate::model::lora::check_targets;
 use crate::model::oracle::small;
@@ -188,18 +188,35 @@ fn writes_adapters_for_peft() {
     let Some(out) = std::env::var_os("TUNEBENCH_ADAPTERS_OUT").map(PathBuf::from) else {
         panic!("set TUNEBENCH_ADAPTERS_OUT to a folder");
     };
-    for (arch, targets) in [
-        (Arch::Llama, "all-linear"),
-        (Arch::Mistral, "q_proj"),
-        (Arch::Qwen2, "layers.1.*"),
-        (Arch::Qwen3, "*_proj"),
+    let settings = |change: fn(&mut TrainSettings)| {
+        let mut settings = TrainSettings { rank: 3, alpha: 2.5, seed: 4, ..TrainSettings::default() };
+        change(&mut settings);
+        settings
+    };
+    for (name, arch, settings) in [
+        ("all", Arch::Llama, settings(|_| {})),
+        ("one", Arch::Mistral, settings(|s| s.targets = Targets::One("q_proj".into()))),
+        ("layer", Arch::Qwen2, settings(|s| s.targets = Targets::One("layers.1.*".into()))),
+        ("pattern", Arch::Qwen3, settings(|s| s.targets = Targets::One("*_proj".into()))),
+        ("rslora", Arch::Qwen3, settings(|s| s.method = Method::Rslora)),
+        ("dora", Arch::Qwen2, settings(|s| s.method = Method::Dora)),
+        ("pissa", Arch::Llama, settings(|s| s.init = Init::Pissa)),
+        (
+            "ranks",
+            Arch::Mistral,
+            settings(|s| {
+                s.rank_pattern = [("q_proj".into(), 5), ("layers.1.mlp.*".into(), 1)].into();
+                s.alpha_pattern = [("*.0.*".into(), 1.5)].into();
+            }),
+        ),
     ] {
-        let dir = out.join(format!("{arch:?}"));
+        let dir = out.join(name);
         let decoder = small(arch, 2);
-        let mut lora = Lora::init(&decoder, 3, 2.5, &Targets::One(targets.into()), 4).unwrap();
-        for (i, value) in lora.values_mut().iter_mut().enumerate() {
+        let mut lora = Lora::from_settings(&decoder, &settings, Par::SERIAL).unwrap();
+        for (i, value) in lora.params.iter_mut().enumerate() {
             *value += 0.2 * (i as f32).sin();
         }
+        lora.refresh(&decoder, Par::SERIAL);
         let tokens: Vec<u32> = (0..40).map(|i| i * 7 % 53).collect();
         let logits = decoder.logits_all(&tokens, Some(&lora), Par::SERIAL).unwrap();
         let ids: Vec<f32> = tokens.iter().map(|t| *t as f32).collect();

@@ -12,13 +12,21 @@ const LAYER_GROUPS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Host;
 
+/// The losses of the batch that was computed last.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    pub sum: f64,
+    /// Of every target.
+    pub each: Vec<f32>,
+}
+
 impl Memory for Host {
     type Buffer = Vec<f32>;
     type LinearSaved = LinearSaved;
     type LinearScratch = LinearScratch;
     type Batch = RopeTable;
     type Gradient = [f32];
-    type Loss = f64;
+    type Loss = Losses;
 
     fn bytes(_: Kind) -> usize {
         size_of::<f32>()
@@ -313,13 +321,16 @@ impl Device for Cpu<'_> {
         batch: &Batch<RopeTable>,
         hidden: &Vec<f32>,
         logits: &mut Vec<f32>,
-        loss: &mut f64,
+        loss: &mut Losses,
         backward: Option<(f32, &mut Vec<f32>, Option<&mut [f32]>)>,
     ) {
         let (d, targets) = (self.decoder, &batch.packed.targets);
         let hidden = self.mat(hidden, targets.len());
-        *loss += match backward {
-            None => ops::linear_cross_entropy(hidden, d.head(), targets, logits, self.par),
+        loss.each.clear();
+        loss.each.resize(targets.len(), 0.0);
+        let each = loss.each.as_mut_slice();
+        loss.sum += match backward {
+            None => ops::linear_cross_entropy(hidden, d.head(), targets, each, logits, self.par),
             Some((scale, d_hidden, grad)) => {
                 let d_head =
                     grad.map(|grad| MatMut::new(&mut grad[d.layout.head..], d.config.vocab, d.config.hidden));
@@ -329,6 +340,7 @@ impl Device for Cpu<'_> {
                     d.head(),
                     targets,
                     scale,
+                    each,
                     logits,
                     d_hidden,
                     d_head,

@@ -93,13 +93,13 @@ pub(super) fn places<M: Device>(
 
 /// Tokens and targets of a thread's largest pack.
 #[derive(Clone, Copy, Debug, Default)]
-struct Largest {
-    tokens: usize,
-    targets: usize,
+pub(super) struct Largest {
+    pub tokens: usize,
+    pub targets: usize,
 }
 
 /// Bytes of one thread's activations: buffers grow to the largest pack of either pass and stay.
-fn activation_bytes<M: Device>(
+pub(super) fn activation_bytes<M: Device>(
     decoder: &Decoder,
     lora: Option<&Lora>,
     budget: usize,
@@ -164,7 +164,7 @@ impl Trainable {
         let trained = self.parameters();
         let bytes = |floats: usize| 4 * floats as u64;
         Memory {
-            weights: bytes(decoder.parameters()),
+            weights: decoder.bytes() as u64,
             adapters: bytes(lora.map_or(0, Lora::parameters)),
             gradients: bytes(trained * largest.len()),
             optimizer: bytes(2 * trained),
@@ -232,7 +232,7 @@ mod tests {
                     [("all-linear", Method::Lora), ("q_proj", Method::Lora), ("all-linear", Method::Dora)]
                 {
                     let decoder = small(arch, 4);
-                    let outline = Decoder::outline(decoder.config.clone()).unwrap();
+                    let outline = Decoder::outline(decoder.config.clone(), false).unwrap();
                     let targets = Targets::One(targets.into());
                     let settings = TrainSettings { rank: 3, method, targets, ..TrainSettings::default() };
                     let places = Lora::outline(&outline, &settings).unwrap();
@@ -246,8 +246,8 @@ mod tests {
                     let memory = planned.memory(&sizes(&train), &sizes(&dev));
                     real.loss(&dev.iter().collect::<Vec<_>>()).unwrap();
                     real.forward_backward(&train.iter().collect::<Vec<_>>(), 1.0).unwrap();
-                    let buffers: usize = real.shards.iter().map(|s| s.workspace.floats()).sum();
-                    let logits: usize = real.shards.iter().map(|s| s.workspace.logits.len()).sum();
+                    let buffers: usize = real.buffers.idle().iter().map(|w| w.floats()).sum();
+                    let logits: usize = real.buffers.idle().iter().map(|w| w.logits.len()).sum();
                     let grads: usize = real.shards.iter().map(|s| s.grad.len()).sum();
                     assert_eq!(memory.gradients, 4 * grads as u64, "{arch:?} {threads} {grant}");
                     assert_eq!(memory.logits, 4 * logits as u64, "{arch:?} {threads} {grant}");

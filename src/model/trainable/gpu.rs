@@ -135,14 +135,15 @@ impl<'a> OnDevice<'a> {
     }
 
     fn weight(&self, at: &LinearAt) -> View<'a> {
-        View::at(self.base, at.weight, at.outputs, at.inputs)
+        // A base in NF4 is refused before it comes here.
+        View::at(self.base, at.weight.unwrap_or_default(), at.outputs, at.inputs)
     }
 
     fn shape(&self) -> AttentionShape {
         self.decoder.attention_shape()
     }
 
-    fn positions<'b>(&self, batch: &'b Batch<BatchOnGpu>) -> Positions<'b> {
+    fn positions(batch: &Batch<BatchOnGpu>) -> Positions<'_> {
         Positions { table: &batch.own.table, positions: &batch.own.positions }
     }
 
@@ -336,7 +337,7 @@ impl Device for OnDevice<'_> {
     ) {
         let (shape, n) = (self.shape(), batch.packed.tokens());
         let qkv = View::new(qkv, n, shape.qkv_cols());
-        let positions = self.positions(batch);
+        let positions = Self::positions(batch);
         match self.qk_norms(at) {
             Some(norms) => {
                 // The kernel keeps the inverse root mean squares of q's and k's heads in one place.
@@ -363,7 +364,7 @@ impl Device for OnDevice<'_> {
     ) {
         let (shape, n) = (self.shape(), batch.packed.tokens());
         let d_qkv = View::new(d_qkv, n, shape.qkv_cols());
-        let positions = self.positions(batch);
+        let positions = Self::positions(batch);
         match self.qk_norms(at) {
             Some(norms) => self.gpu.norm_rope_backward(&shape, d_qkv, qk, norms, r_q, positions),
             None => {

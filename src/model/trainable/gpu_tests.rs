@@ -196,3 +196,28 @@ fn full_training_is_refused_with_what_to_do() {
     let message = full.move_to(launcher).unwrap_err().to_string();
     assert!(message.contains("device = \"cpu\""), "{message}");
 }
+
+#[test]
+fn out_of_memory_says_what_to_lower_and_what_that_saves() {
+    let decoder = model(Arch::Llama, 3);
+    let lora = rounded(&decoder, &all_linear());
+    let Some(launcher) = Emulator::with_room(0, 400 << 10) else { return };
+    let mut gpu = Trainable::lora(decoder.clone(), lora.clone(), 1).unwrap();
+    gpu.move_to(launcher).unwrap();
+    let rows = batch(53, &[90; 8]);
+    let rows: Vec<&Sequence> = rows.iter().collect();
+    let message = gpu.forward_backward(&rows, 0.5).unwrap_err().to_string();
+    for words in
+        ["out of device memory", "the base takes", "batch_size or max_length by half saves", "logits"]
+    {
+        assert!(message.contains(words), "{message}");
+    }
+    // Fewer rows at once fit, and what failed is forgotten.
+    gpu.zero_grad();
+    assert!(gpu.forward_backward(&rows[..1], 0.5).unwrap().loss_sum > 0.0);
+
+    let Some(tiny) = Emulator::with_room(0, 1 << 12) else { return };
+    let mut none = Trainable::lora(decoder, lora, 1).unwrap();
+    let message = none.move_to(tiny).unwrap_err().to_string();
+    assert!(message.contains("the base takes") && message.contains("device = \"cpu\""), "{message}");
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Sequence;
 use super::device::Packed;
+use super::footprint::{Largest, activation_bytes};
 use super::gpu::{Losses, OnDevice, OnGpu};
 use super::pass::Net;
 use super::workspace::Workspace;
@@ -48,10 +49,13 @@ impl GpuTraining {
     /// No room: with the bytes that the parts take.
     pub fn new(launcher: Arc<dyn Launcher>, decoder: &Decoder, lora: &Lora) -> Result<Self, ModelError> {
         let (total, n) = (decoder.parameters(), lora.parameters());
-        let parts = [
-            ("base weights", total * Dtype::Bf16.bytes()),
-            ("adapter, its gradient and moments", n * (4 * Dtype::F32.bytes() + Dtype::Bf16.bytes())),
-        ];
+        let own = n * (4 * Dtype::F32.bytes() + Dtype::Bf16.bytes());
+        if decoder.values().len() != total || decoder.tensors().last().is_some_and(|t| t.range().end > total)
+        {
+            let message =
+                "a base whose weights are quantized is trained on the CPU only yet: set device = \"cpu\"";
+            return Err(ModelError::Request(message.into()));
+        }
         let new = |len, dtype| Buffer::new(&launcher, len, dtype);
         let made = || -> Result<Self, CudaError> {
             let base = new(total, Dtype::Bf16)?;
@@ -75,7 +79,14 @@ impl GpuTraining {
                 gpu: Gpu::new(launcher.clone()),
             })
         };
-        made().map_err(|e| with_remedy(e, &parts))
+        made().map_err(|error| match error {
+            CudaError::OutOfMemory { .. } => ModelError::Request(format!(
+                "{error}: the base takes {} and the adapter with gradient and moments {}; use a smaller base, a lower rank or fewer targets, or device = \"cpu\"",
+                mib(total * Dtype::Bf16.bytes()),
+                mib(own)
+            )),
+            other => other.into(),
+        })
     }
 
     /// Adds the losses of the rows, and with `scale` the gradient; `granted` bounds the bytes of activations.
@@ -104,16 +115,15 @@ impl GpuTraining {
             let net = Net { device: &device, activations: activations.min(granted) };
             let backward = scale.map(|scale| (scale, &mut self.grad));
             net.run(&mut self.workspace, &mut self.losses, backward);
-            self.gpu.check().map_err(|e| {
-                let tokens = self.workspace.batch.packed.tokens();
-                with_remedy(
-                    e,
-                    &[
-                        ("base weights", self.base.bytes()),
-                        ("one more row of this length", row_bytes(decoder, tokens)),
-                    ],
-                )
-            })?;
+            if let Err(error) = self.gpu.check() {
+                let packed = &self.workspace.batch.packed;
+                let pack = Largest { tokens: packed.tokens(), targets: packed.targets.len() };
+                let budget = activations.min(granted);
+                let error = with_remedy(error, decoder, lora, pack, budget, self.base.bytes());
+                // What was made for a batch that does not fit is in the way of one that does.
+                (self.workspace, self.losses) = Default::default();
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -196,24 +206,41 @@ fn logits(decoder: &Decoder) -> usize {
     Gpu::logit_rows(usize::MAX >> 8, vocab) * vocab * Dtype::Bf16.bytes()
 }
 
-/// Bytes that a row of so many tokens takes at least: the layers' inputs, one layer's activations, gradients.
-fn row_bytes(decoder: &Decoder, tokens: usize) -> usize {
-    let (c, shape) = (&decoder.config, decoder.attention_shape());
-    let width = (c.layers + 5) * c.hidden + 2 * shape.qkv_cols() + shape.q_cols() + 3 * c.ffn;
-    tokens * width * Dtype::Bf16.bytes()
+/// An error; where memory is short, with what takes it and what would save how much.
+fn with_remedy(
+    error: CudaError,
+    decoder: &Decoder,
+    lora: &Lora,
+    pack: Largest,
+    budget: usize,
+    base: usize,
+) -> ModelError {
+    if !matches!(error, CudaError::OutOfMemory { .. }) {
+        return error.into();
+    }
+    let bytes = |pack: Largest, budget: usize| {
+        activation_bytes::<OnGpu>(decoder, Some(lora), budget, false, Largest::default(), pack)
+    };
+    let now = bytes(pack, budget);
+    let half = Largest { tokens: pack.tokens / 2, targets: pack.targets / 2 };
+    let mut ways = vec![format!(
+        "batch_size or max_length by half saves {}",
+        mib(now.saturating_sub(bytes(half, budget)))
+    )];
+    let again = now.saturating_sub(bytes(pack, 0));
+    if again > 0 {
+        ways.push(format!("recompute = \"always\" saves {}", mib(again)));
+    }
+    ModelError::Request(format!(
+        "{error}: the base takes {}, the activations of {} tokens at once {}, a chunk of logits {}. To lower {} (accumulate keeps the rows of a step)",
+        mib(base),
+        pack.tokens,
+        mib(now),
+        mib(logits(decoder)),
+        ways.join("; ")
+    ))
 }
 
-/// An error with what a run can do about it.
-fn with_remedy(error: CudaError, parts: &[(&str, usize)]) -> ModelError {
-    match error {
-        CudaError::OutOfMemory { .. } => {
-            let parts: Vec<String> =
-                parts.iter().map(|(name, bytes)| format!("{name}: {} MiB", bytes >> 20)).collect();
-            ModelError::Request(format!(
-                "{error} ({}). Lower batch_size (accumulate keeps the step's rows) or max_length, set recompute = \"always\", or device = \"cpu\"",
-                parts.join(", ")
-            ))
-        }
-        other => ModelError::Cuda(other),
-    }
+fn mib(bytes: usize) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }

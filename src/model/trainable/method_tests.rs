@@ -36,8 +36,16 @@ fn methods() -> Vec<(&'static str, TrainSettings)> {
                 s.targets = Targets::Many(vec!["v_proj".into(), "up_proj".into(), "o_proj".into()]);
             }),
         ),
+        ("qlora", with(|s| s.method = Method::Qlora)),
+        ("qdora with dropout", with(|s| (s.method, s.dropout) = (Method::Qdora, 0.1))),
         ("pissa with dropout", with(|s| (s.init, s.dropout) = (Init::Pissa, 0.2))),
     ]
+}
+
+/// The base as the method has it.
+fn base(arch: Arch, layers: usize, settings: &TrainSettings) -> Arc<Decoder> {
+    let decoder = small(arch, layers);
+    Arc::new(if settings.method.is_quantized() { decoder.quantized().unwrap() } else { decoder })
 }
 
 fn start(decoder: &Arc<Decoder>, settings: &TrainSettings, threads: usize) -> Trainable {
@@ -69,7 +77,7 @@ fn gradients_agree_with_autograd_for_every_method_and_architecture() {
         for arch in Arch::ALL {
             for threads in [1, 2] {
                 println!("{name}, {arch:?}, {threads} threads");
-                let decoder = Arc::new(small(arch, 2));
+                let decoder = base(arch, 2, &settings);
                 let mut trainable = away(&decoder, &settings, threads);
                 assert_gradients_agree(&mut trainable, &batch(53, &[9, 7, 12, 90, 3]));
             }
@@ -80,7 +88,7 @@ fn gradients_agree_with_autograd_for_every_method_and_architecture() {
 #[test]
 fn every_method_starts_as_the_base_model() {
     for (name, settings) in methods() {
-        let decoder = Arc::new(small(Arch::Qwen2, 2));
+        let decoder = base(Arch::Qwen2, 2, &settings);
         let tokens: Vec<u32> = (0..30).map(|i| i * 7 % 53).collect();
         let trainable = start(&decoder, &settings, 1);
         let base = decoder.logits_all(&tokens, None, Par::SERIAL).unwrap();
@@ -93,12 +101,13 @@ fn every_method_starts_as_the_base_model() {
 #[test]
 fn a_method_s_adapter_is_merged_saved_and_loaded_without_a_change_of_the_logits() {
     for (name, settings) in methods() {
-        let decoder = Arc::new(small(Arch::Qwen2, 2));
+        let decoder = base(Arch::Qwen2, 2, &settings);
         let tokens: Vec<u32> = (0..30).map(|i| i * 7 % 53).collect();
         let trainable = away(&decoder, &settings, 1);
         let lora = trainable.adapter().unwrap();
         let logits = decoder.logits_all(&tokens, Some(lora), Par::SERIAL).unwrap();
-        let merged = lora.merge(&decoder).unwrap().logits_all(&tokens, None, Par::SERIAL).unwrap();
+        let merged =
+            lora.merge(&decoder.dequantized()).unwrap().logits_all(&tokens, None, Par::SERIAL).unwrap();
         let dir = tempfile::tempdir().unwrap();
         lora.save_peft(dir.path(), None).unwrap();
         let loaded = Lora::load_peft(dir.path(), &decoder).unwrap();
@@ -119,14 +128,16 @@ proptest! {
     ) {
         let rows = batch(53, &lengths);
         for (name, settings) in methods() {
-            let decoder = Arc::new(small(Arch::Llama, 2));
-            let gradient = |rows: &[&Sequence], threads: usize, split: usize| {
+            let decoder = base(Arch::Llama, 2, &settings);
+            let gradient_within = |rows: &[&Sequence], threads: usize, split: usize, activations: usize| {
                 let mut trainable = away(&decoder, &settings, threads);
+                trainable.grant_activations(activations);
                 for part in rows.chunks(split) {
                     trainable.forward_backward(part, 0.25).unwrap();
                 }
                 trainable.gradient().to_vec()
             };
+            let gradient = |rows: &[&Sequence], threads, split| gradient_within(rows, threads, split, usize::MAX);
             let mut rows: Vec<&Sequence> = rows.iter().collect();
             let whole = gradient(&rows, 1, rows.len());
             let n = rows.len();
@@ -135,7 +146,8 @@ proptest! {
             let norm: f64 = whole.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
             let off: f64 = whole.iter().zip(&other).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
             prop_assert!(off <= 1e-5 * norm, "{}: off by {} of {}", name, off, norm);
-            prop_assert_eq!(gradient(&rows, threads, split), other, "{}: not the same bits the second time", name);
+            prop_assert_eq!(&gradient(&rows, threads, split), &other, "{}: not the same bits the second time", name);
+            prop_assert_eq!(gradient_within(&rows, threads, split, 0), other, "{}: activations made again", name);
         }
     }
 }
@@ -145,7 +157,6 @@ fn every_method_goes_on_from_a_saved_state_bit_for_bit() {
     let settings = AdamW { lr: 0.01, weight_decay: 0.1, ..AdamW::default() };
     let rows = batch(53, &[9, 7, 12, 30]);
     let rows: Vec<&Sequence> = rows.iter().collect();
-    let decoder = Arc::new(small(Arch::Qwen2, 2));
     let step = |t: &mut Trainable| {
         t.zero_grad();
         let loss = t.forward_backward(&rows, 0.1).unwrap().loss_sum;
@@ -153,6 +164,7 @@ fn every_method_goes_on_from_a_saved_state_bit_for_bit() {
         loss
     };
     for (name, method) in methods() {
+        let decoder = base(Arch::Qwen2, 2, &method);
         let mut whole = start(&decoder, &method, 2);
         let losses: Vec<f64> = (0..6).map(|_| step(&mut whole)).collect();
         assert!(losses[5] < losses[0], "{name}: training lowers the loss: {losses:?}");
@@ -257,4 +269,41 @@ fn pissa_needs_as_many_singular_values_as_its_rank() {
     let settings = TrainSettings { rank: 30, init: Init::Pissa, ..TrainSettings::default() };
     let error = Lora::from_settings(&small(Arch::Llama, 1), &settings, Par::SERIAL).unwrap_err().to_string();
     assert!(error.contains("pissa") && error.contains("lower rank"), "{error}");
+}
+
+#[test]
+fn a_quantized_base_is_an_eighth_in_its_linear_layers_and_says_what_it_cannot_do() {
+    let decoder = small(Arch::Qwen3, 2);
+    let quantized = decoder.quantized().unwrap();
+    let linear: usize =
+        decoder.tensors().iter().filter(|p| p.name.contains("_proj.weight")).map(|p| p.len()).sum();
+    let others = decoder.parameters() - linear;
+    assert_eq!(quantized.parameters(), decoder.parameters());
+    assert_eq!(quantized.values().len(), others, "no weight is kept in f32 as well");
+    // 4.127 bits a weight, and a few bytes for the last blocks that are not full.
+    let allowed = linear as f64 * 4.127 / 8.0 + 14.0 * 16.0;
+    assert!(
+        (quantized.bytes() - 4 * others) as f64 <= allowed,
+        "{} of {linear}",
+        quantized.bytes() - 4 * others
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    decoder.save(dir.path()).unwrap();
+    let loaded = Decoder::load_quantized(dir.path()).unwrap();
+    assert_eq!(loaded.dequantized().values(), quantized.dequantized().values());
+    // Near, but not the same.
+    let worst = decoder
+        .values()
+        .iter()
+        .zip(loaded.dequantized().values())
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
+    let largest = decoder.values().iter().map(|w| w.abs()).fold(0.0, f32::max);
+    assert!(worst > 0.0 && worst < 0.2 * largest, "{worst} of {largest}");
+
+    let error = loaded.save(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("NF4") && error.contains("f32"), "{error}");
+    let lora = Lora::init(&loaded, 2, 4.0, &Targets::default(), 1).unwrap();
+    assert!(lora.merge(&loaded).unwrap_err().to_string().contains("NF4"));
 }

@@ -291,7 +291,7 @@ fn activations_made_again_give_the_same_gradient_bit_for_bit() {
             for _ in 0..2 {
                 trainable.zero_grad();
                 losses.push(trainable.forward_backward(&rows, 0.5).unwrap().loss_sum.to_bits());
-                places = trainable.shards.iter().map(|s| s.workspace.saved.len()).sum::<usize>();
+                places = trainable.buffers.idle().iter().map(|w| w.saved.len()).sum::<usize>();
                 trainable.loss(&rows).unwrap();
             }
             (losses, trainable.gradient().iter().map(|g| g.to_bits()).collect::<Vec<_>>(), places)
@@ -320,4 +320,44 @@ fn full_training_makes_activations_again_too() {
         trainable.gradient().to_vec()
     };
     assert_eq!(with(usize::MAX), with(0));
+}
+
+#[test]
+fn models_that_take_turns_over_one_base_use_one_set_of_buffers_and_get_the_results_of_each_alone() {
+    let decoder = Arc::new(small(Arch::Qwen3, 3));
+    let batches = [batch(53, &[9, 7, 12]), batch(53, &[30, 4, 4, 21]), batch(53, &[5])];
+    let optimizer = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
+    let start = |rank: usize, buffers: &Buffers| {
+        let lora = Lora::init(&decoder, rank, 8.0, &all_linear(), rank as u64).unwrap();
+        let mut trainable = Trainable::lora(decoder.clone(), lora, 2).unwrap();
+        // One of them makes its activations again.
+        trainable.grant_activations(if rank == 5 { 0 } else { usize::MAX });
+        trainable.share_buffers(buffers.clone());
+        trainable
+    };
+    let step = |trainable: &mut Trainable, at: usize| {
+        let rows: Vec<&Sequence> = batches[at % batches.len()].iter().collect();
+        trainable.zero_grad();
+        let loss = trainable.forward_backward(&rows, 0.5).unwrap().loss_sum.to_bits();
+        trainable.step(&optimizer, 1.0);
+        (loss, trainable.loss(&rows).unwrap().loss_sum.to_bits())
+    };
+    let ranks = [2, 5, 3];
+    let alone: Vec<_> = ranks
+        .iter()
+        .map(|&rank| {
+            let mut trainable = start(rank, &Buffers::default());
+            (0..7).map(|at| step(&mut trainable, at)).collect::<Vec<_>>()
+        })
+        .collect();
+    let shared = Buffers::default();
+    let mut models: Vec<_> = ranks.iter().map(|&rank| start(rank, &shared)).collect();
+    let mut together = vec![Vec::new(); ranks.len()];
+    for at in 0..7 {
+        for (model, found) in models.iter_mut().zip(&mut together) {
+            found.push(step(model, at));
+        }
+    }
+    assert_eq!(together, alone);
+    assert_eq!(shared.idle().len(), 2, "one workspace for each thread, not for each model");
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use cudarc::cublaslt::{result, sys};
 
@@ -78,7 +78,7 @@ impl Drop for Plan {
 pub(super) struct Blas {
     handle: sys::cublasLtHandle_t,
     workspace: Address,
-    plans: HashMap<Key, Arc<Plan>>,
+    plans: HashMap<Key, Rc<Plan>>,
 }
 
 // SAFETY: the handle may be used from any thread; this is behind the driver's mutex.
@@ -117,7 +117,7 @@ impl Blas {
         let plan = match self.plans.get(&key) {
             Some(plan) => plan.clone(),
             None => {
-                let plan = Arc::new(self.plan(&key)?);
+                let plan = Rc::new(self.plan(&key)?);
                 self.plans.insert(key, plan.clone());
                 plan
             }

@@ -144,6 +144,7 @@ unsafe impl Send for Heap {}
 pub struct Emulator {
     launch: Entry,
     order: i32,
+    total: usize,
     heap: Mutex<Heap>,
 }
 
@@ -158,21 +159,30 @@ impl Emulator {
     /// `order` is the one in which threads and blocks run: from the first (0), from the last (1), rotated (others).
     #[allow(clippy::new_ret_no_self)] // What tests want is the seam.
     pub fn new(order: i32) -> Option<Arc<dyn Launcher>> {
-        Self::of(LIBRARY.get_or_init(|| build(&KERNELS)), order)
+        Self::with_room(order, TOTAL)
+    }
+
+    /// A device of so much memory.
+    pub fn with_room(order: i32, total: usize) -> Option<Arc<dyn Launcher>> {
+        Self::of(LIBRARY.get_or_init(|| build(&KERNELS)), order, total)
     }
 
     /// With the kernels of `tests/emulator/broken.cu` instead.
     pub fn broken(order: i32) -> Option<Arc<dyn Launcher>> {
         let kernels = [("broken.cu", include_str!("../../../tests/emulator/broken.cu"))];
-        Self::of(BROKEN.get_or_init(|| build(&kernels)), order)
+        Self::of(BROKEN.get_or_init(|| build(&kernels)), order, TOTAL)
     }
 
-    fn of(library: &'static Result<libloading::Library, String>, order: i32) -> Option<Arc<dyn Launcher>> {
+    fn of(
+        library: &'static Result<libloading::Library, String>,
+        order: i32,
+        total: usize,
+    ) -> Option<Arc<dyn Launcher>> {
         match library {
             Ok(library) => {
                 // SAFETY: the type is that of emulator_launch; the library is never unloaded.
                 let launch = unsafe { *library.get::<Entry>(b"emulator_launch\0").unwrap() };
-                Some(Arc::new(Self { launch, order, heap: Mutex::default() }))
+                Some(Arc::new(Self { launch, order, total, heap: Mutex::default() }))
             }
             Err(why) => {
                 assert!(
@@ -230,8 +240,9 @@ impl Launcher for Emulator {
         assert!(bytes > 0);
         let layout = Layout::from_size_align(RED_ZONE + bytes.next_multiple_of(256) + RED_ZONE, 256).unwrap();
         let mut heap = self.heap.lock().unwrap();
-        if heap.now + bytes > TOTAL {
-            return Err(CudaError::OutOfMemory { asked: bytes, free: TOTAL - heap.now, total: TOTAL });
+        if heap.now + bytes > self.total {
+            let (free, total) = (self.total - heap.now, self.total);
+            return Err(CudaError::OutOfMemory { asked: bytes, free, total });
         }
         // SAFETY: the size is not zero; the fill is within it.
         let base = unsafe {
@@ -371,7 +382,7 @@ impl Launcher for Emulator {
 
     fn memory(&self) -> Result<Memory, CudaError> {
         let heap = self.heap.lock().unwrap();
-        Ok(Memory { free: TOTAL - heap.now, total: TOTAL })
+        Ok(Memory { free: self.total - heap.now, total: self.total })
     }
 
     fn peak(&self) -> usize {

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::buffer::Buffer;
 use super::error::CudaError;
@@ -193,6 +194,38 @@ impl Gpu {
                 self.launcher.gemm(&Gemm { m, n, k, a, b, c, d: at, ld: d.stride, output, alpha, beta })
             }
         });
+    }
+
+    /// Operations a second of the product of two bf16 matrices (side x side): the median of three rounds of `times` products.
+    pub fn matmul_rate(&self, side: usize, times: usize) -> Result<f64, CudaError> {
+        // Numbers of a plain generator: products of zeros take less power and run at a higher clock.
+        let mut state = 1_u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let row: Vec<f32> = (0..side * side).map(|_| number()).collect();
+        let mut buffers = [Buffer::default(), Buffer::default(), Buffer::default()];
+        for buffer in &mut buffers {
+            self.write_f32(buffer, &row);
+        }
+        self.check()?;
+        let [a, b, d] = buffers.each_ref().map(|buffer| View::new(buffer, side, side));
+        let mut rounds = Vec::new();
+        for round in 0..4 {
+            let start = Instant::now();
+            for _ in 0..times {
+                self.matmul(d, Addend::None, 1.0, a, b.t());
+            }
+            self.check()?;
+            self.launcher.synchronize()?;
+            // The first one warms up.
+            if round > 0 {
+                rounds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        rounds.sort_by(f64::total_cmp);
+        Ok(2.0 * (side as f64).powi(3) * times as f64 / rounds[1])
     }
 
     /// Adds `bias` (1 x width) to every row of `y`.

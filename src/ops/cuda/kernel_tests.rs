@@ -91,7 +91,7 @@ fn in_all_orders(run: impl Fn(&Device) -> Vec<Vec<f32>>) -> Option<Vec<Vec<f32>>
         let bits = |lists: &[Vec<f32>]| -> Vec<u32> { lists.iter().flatten().map(|x| x.to_bits()).collect() };
         match &first {
             Some(first) => {
-                assert!(bits(first) == bits(&found), "order {order} of the threads gives another result")
+                assert!(bits(first) == bits(&found), "order {order} of the threads gives another result");
             }
             None => first = Some(found),
         }

@@ -3,8 +3,9 @@
 use super::{App, Effect, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Decision, EngineStatus, Request};
 use crate::domain::run::{RunAction, RunKind};
+use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
-use crate::tui::layers::form::{Form, FormPurpose};
+use crate::tui::layers::form::{Form, FormPurpose, is_list};
 use crate::tui::layers::picker::{Choice, Picker};
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
 use crate::tui::screens::train::steer::settings_like;
@@ -269,6 +270,13 @@ impl App {
 
     fn submitted(&mut self, purpose: FormPurpose, values: Vec<(String, String)>) {
         match purpose {
+            FormPurpose::Launch(RunKind::Train) if values.iter().any(|(key, text)| is_list(key, text)) => {
+                let (axes, set): (Vec<_>, Vec<_>) =
+                    values.into_iter().partition(|(key, text)| is_list(key, text));
+                let axes = axes.into_iter().map(|(key, text)| (key, sweep::values(&text))).collect();
+                let keys = std::collections::BTreeMap::new();
+                self.ask(Purpose::Sweep, Request::Sweep { set, axes, drop_hopeless: false, keys });
+            }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),
             FormPurpose::Branch => {

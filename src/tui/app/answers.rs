@@ -44,6 +44,14 @@ impl App {
                 let where_ = if curve { "" } else { "; 7 shows it" };
                 self.notice(Mood::Good, format!("{run} is on its way{where_}"));
             }
+            (Purpose::Sweep, Response::Swept { group, runs }) => {
+                let words = format!("{group}: {} {} on their way", runs.len(), noun(runs.len(), "run"));
+                if let Some(first) = runs.into_iter().next() {
+                    self.show_training(first);
+                }
+                self.notice(Mood::Good, words);
+            }
+            (Purpose::DropHopeless(_), Response::Done { message }) => self.notice(Mood::Plain, message),
             (Purpose::Control(run, action), _) => {
                 let words = match action {
                     RunAction::Pause => "will pause after this step",

@@ -99,6 +99,9 @@ pub enum Purpose {
     Status,
     Launch(RunKind),
     Control(String, RunAction),
+    Sweep,
+    /// The sweep whose hopeless runs are dropped, or not.
+    DropHopeless(String),
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
@@ -122,6 +125,8 @@ impl Purpose {
             Self::Sample => "draw a sample".into(),
             Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
+            Self::Sweep => "start the sweep".into(),
+            Self::DropHopeless(group) => format!("change {group}"),
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
@@ -301,7 +306,7 @@ impl App {
         let mut runs: Vec<String> = Vec::new();
         if self.screen == Screen::Train {
             runs.extend(self.shown_run());
-            runs.extend(self.train.overlays.iter().cloned());
+            runs.extend(self.overlaid());
         }
         if self.screen == Screen::Runs {
             runs.extend(self.selected_run());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::run::RunKind;
+use crate::domain::sweep::values;
 use crate::tui::key::{Code, Key};
 use crate::tui::widgets::input::TextInput;
 use crate::tui::widgets::text;
@@ -106,7 +107,7 @@ impl Form {
             }
         }
         Self {
-            title: "train a LoRA adapter",
+            title: "train a LoRA adapter (several values, such as 4,8,16, make a sweep)",
             purpose: FormPurpose::Launch(RunKind::Train),
             fields,
             focus: 0,
@@ -183,9 +184,10 @@ impl Form {
     /// The filled-in values, when all are what they must be; else the focus goes to the first that is not.
     pub fn submit(&mut self) -> Option<Vec<(String, String)>> {
         let mut values = Vec::new();
+        let lists = self.purpose == FormPurpose::Launch(RunKind::Train);
         for (i, field) in self.fields.iter().enumerate() {
             let text = field.input.text().trim();
-            match check(field.want, text) {
+            match check(field.want, text, lists) {
                 Ok(()) if text.is_empty() => {}
                 Ok(()) => values.push((field.key.to_owned(), value(field.key, text))),
                 Err(why) => {
@@ -208,7 +210,27 @@ fn value(key: &str, text: &str) -> String {
     text.to_owned()
 }
 
-fn check(want: Want, text: &str) -> Result<(), String> {
+/// Several values of one number: a sweep.
+pub fn is_list(key: &str, text: &str) -> bool {
+    !["targets", "prompt", "candidate"].contains(&key.rsplit('.').next().unwrap_or_default())
+        && values(text).len() > 1
+}
+
+/// Where several values may stand, each must be what one must be.
+fn check(want: Want, text: &str, lists: bool) -> Result<(), String> {
+    if lists && matches!(want, Want::Count | Want::Positive | Want::Rate) && text.contains(',') {
+        return values(text).iter().try_for_each(|value| {
+            if value.is_empty() {
+                Err(format!("`{text}`: a value is missing"))
+            } else {
+                check_one(want, value)
+            }
+        });
+    }
+    check_one(want, text)
+}
+
+fn check_one(want: Want, text: &str) -> Result<(), String> {
     if text.is_empty() {
         return if want == Want::Needed { Err("is needed".into()) } else { Ok(()) };
     }
@@ -253,6 +275,8 @@ mod tests {
             (2, "inf", "between 0 and 1"),
             (2, "2", "between 0 and 1"),
             (3, "nan", "above 0"),
+            (0, "4,0", "a whole number"),
+            (0, "4,,8", "a value is missing"),
         ] {
             let mut form = Form::train(&[]);
             typed(&mut form, at, text);

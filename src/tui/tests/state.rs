@@ -6,6 +6,7 @@ use crate::domain::api::{
 };
 use crate::domain::row::Part;
 use crate::domain::run::{RunAction, RunKind, RunState};
+use crate::domain::sweep::Group;
 use crate::tui::app::{App, Effect, Link, Message, Mood, Screen};
 use crate::tui::sample::{self, NOW_MS};
 use crate::tui::screens::strata::Pane;
@@ -193,6 +194,44 @@ fn a_launch_from_the_form_shows_the_new_run() {
         },
     );
     assert_eq!(app.shown_run().as_deref(), Some("train-13"));
+}
+
+#[test]
+fn several_values_in_the_form_launch_a_sweep_whose_curves_are_drawn_together() {
+    let mut app = app();
+    play(&mut app, "1 t");
+    press(&mut app, "ctrl-u");
+    type_text(&mut app, "4, 8");
+    let effects = press(&mut app, "enter");
+    let [Request::Sweep { set, axes, drop_hopeless: false, .. }] = &asked(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(axes, &[("tuning.train.rank".to_owned(), vec!["4".to_owned(), "8".to_owned()])]);
+    assert!(set.iter().all(|(key, _)| key != "tuning.train.rank"), "{set:?}");
+    sample::settle(&mut app, effects);
+    let mut follows = Vec::new();
+    for (i, name) in ["train-13", "train-14"].into_iter().enumerate() {
+        let mut run = sample::run(name, RunKind::Train, RunState::Running);
+        run.settings[0].1 = ["4", "8"][i].into();
+        run.group = Some(Group { name: "sweep-1".into(), drop_hopeless: false });
+        follows.extend(news(&mut app, FromEngine::Push { push: Push::RunChanged { run } }));
+    }
+    assert_eq!(app.shown_run().as_deref(), Some("train-13"));
+    assert_eq!(app.overlaid(), ["train-14"]);
+    let followed = |run: &str| {
+        follows.iter().any(
+            |e| matches!(e, Effect::Send(ToEngine::Follow { view: View::Run { run: r, .. } }) if r == run),
+        )
+    };
+    assert!(followed("train-13") && followed("train-14"), "{follows:?}");
+    play(&mut app, "w w w");
+    let screen = shown(&app);
+    assert!(screen.contains("sweep-1") && screen.contains("rank=8"), "{screen}");
+    let effects = press(&mut app, "D");
+    assert_eq!(asked(&effects), [Request::DropHopeless { group: "sweep-1".into(), on: true }]);
+    // Back takes the others away.
+    play(&mut app, "esc");
+    assert_eq!(app.overlaid(), [""; 0]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use crate::domain::event::EventBody;
 use crate::domain::report::Reporter;
-use crate::domain::settings::DeviceChoice;
+use crate::domain::settings::{DeviceChoice, Recompute, TrainSettings};
 use crate::model::trainable::Trainable;
 use crate::ops::cuda::{self, CudaError, Driver, Launcher};
 
@@ -14,12 +14,22 @@ use crate::ops::cuda::{self, CudaError, Driver, Launcher};
 ///
 /// # Errors
 /// A GPU that was asked for by name and cannot be used: what is missing, and what to do.
-pub fn place(model: &mut Trainable, choice: DeviceChoice, reporter: &mut dyn Reporter) -> anyhow::Result<()> {
+pub fn place(
+    model: &mut Trainable,
+    settings: &TrainSettings,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<()> {
     let look = || {
         let found = cuda::libraries();
         Gpus { driver: found.driver.is_there(), remedy: found.remedy(), count: cuda::devices() }
     };
-    place_with(model, choice, &look, &Driver::open, reporter)
+    place_with(model, settings.device, &look, &Driver::open, reporter)?;
+    if model.on_gpu() {
+        // What preflight granted is of the host's memory; a device's own is looked at when its buffers are made.
+        let always = settings.recompute == Recompute::Always;
+        model.grant_activations(if always { 0 } else { usize::MAX });
+    }
+    Ok(())
 }
 
 /// What this machine has.
@@ -83,10 +93,9 @@ fn place_with(
 mod tests {
     use super::*;
     use crate::ops::cuda::Emulator;
-    use crate::tuning::train::fit::Past;
     use crate::tuning::train::tests::recorder::{Recorder, steps};
     use crate::tuning::train::tests::{examples, model_with_heads_of, settings};
-    use crate::tuning::train::{Data, End, fit, no_samples, state};
+    use crate::tuning::train::{Data, End, Past, fit, no_samples, state};
 
     const GPU: &dyn Fn() -> Gpus = &|| Gpus { driver: true, remedy: None, count: 1 };
 
@@ -158,14 +167,8 @@ mod tests {
                 state
             });
             let data = Data { train: &train, dev: &dev };
-            fit(
-                &mut model,
-                data,
-                &settings,
-                Past { state: from, ..Past::default() },
-                &mut no_samples,
-                recorder,
-            )
+            let past = Past { state: from, history: recorder.events.clone() };
+            fit(&mut model, data, &settings, past, &mut no_samples, recorder)
         };
         let (mut cpu, mut gpu, mut killed) = (Recorder::new(), Recorder::new(), Recorder::new());
         assert_eq!(go(DeviceChoice::Cpu, &mut cpu).unwrap().end, End::Done);

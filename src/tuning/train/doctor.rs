@@ -248,7 +248,8 @@ fn slow_by_steps(series: &Series) -> Option<Fall> {
     (falls(&a) && falls(&b) && straight).then(|| ("loss", median(&first), level, level + b.per_step * left))
 }
 
-/// A gradient ten times as large as those before it, and larger than almost all that ever were.
+/// A gradient twenty times as large as those before it, and larger than almost all that ever were. (Healthy runs have single
+/// rows of twelve times the usual.)
 fn gradient_jumps(series: &Series) -> Option<Finding> {
     const BEFORE: usize = 50;
     let norms: Vec<f64> = series.steps.iter().map(|s| s.grad_norm).collect();
@@ -257,13 +258,13 @@ fn gradient_jumps(series: &Series) -> Option<Finding> {
         .filter_map(|i| {
             let usual = median(norms.get(i.saturating_sub(BEFORE)..i)?);
             let norm = *norms.get(i)?;
-            if norm <= 10.0 * usual {
+            if norm <= 20.0 * usual {
                 return None;
             }
-            // A small gradient late in a run is no danger, however small the others have become.
+            // Late in a run the others have become small, and norms have long tails: a jump is large beside nearly all before.
             let mut before = norms.get(..i)?.to_vec();
             before.sort_by(f64::total_cmp);
-            (norm > 2.0 * before.get(before.len() * 9 / 10)?).then_some((i, usual))
+            (norm > 2.0 * before.get(before.len() * 99 / 100)?).then_some((i, usual))
         })
         .collect();
     let &(last, usual) = jumps.last()?;

@@ -4,6 +4,7 @@
 //! when both say the same.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::artifact;
 use super::examples;
@@ -157,7 +158,7 @@ fn trained(
             return Err(missing(format!("run {} has no checkpoint of step {step}", spec.id)));
         }
         state::read(&dir).map_err(anyhow::Error::from)?;
-        let mut model = subject.start(settings, load()?, spec.threads, None)?;
+        let mut model = subject.start(settings, Arc::new(load()?), spec.threads, None)?;
         state::load_model(&dir, &mut model).map_err(anyhow::Error::from)?;
         return Ok(Model { decoder: model.decoder().clone(), adapter: model.adapter().cloned() });
     }

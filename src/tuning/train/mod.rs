@@ -29,4 +29,5 @@ mod tests;
 pub use artifact::adapter_hash;
 pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
 pub use listener::Listener;
+pub use preflight::TooLarge;
 pub use run::run;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use thiserror::Error;
 
 use super::fit::{Data, Example};
 use super::order::Order;
@@ -15,6 +16,11 @@ use crate::model::{Decoder, Lora, ModelConfig};
 
 /// Share of the free memory that a run may plan with: the rest is for the system and for what is not reckoned.
 const SHARE: f64 = 0.9;
+
+/// The run does not fit the memory that is left now.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct TooLarge(String);
 
 /// What was reckoned, and what follows from it for the run.
 pub struct Plan {
@@ -108,7 +114,7 @@ pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> any
     model.grant_activations(grant);
     let (memory, reckoned) = needs(&model, &batches);
     if reckoned > budget {
-        bail!(too_large(asked, &memory, reckoned, budget)?);
+        bail!(TooLarge(too_large(asked, &memory, reckoned, budget)?));
     }
 
     let order = Order::new(data.train.len(), settings);
@@ -141,7 +147,7 @@ fn evaluations(steps: u64, settings: &TrainSettings) -> f64 {
 
 /// The run's model without its numbers.
 fn outline(config: &ModelConfig, settings: &TrainSettings, threads: usize) -> anyhow::Result<Trainable> {
-    let decoder = Decoder::outline(config.clone())?;
+    let decoder = Decoder::outline(config.clone(), settings.method.is_quantized())?;
     if !settings.method.trains_adapter() {
         return Ok(Trainable::full(decoder, threads));
     }

@@ -12,17 +12,18 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
+use super::device;
 use super::examples;
 use super::fit::{Example, in_rows};
 use super::order::Order;
-use super::step::optimizer;
+use super::step::{means, optimizer};
 use super::subject::Subject;
 use crate::domain::event::EventBody;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::Part;
 use crate::domain::run::RunResult;
 use crate::domain::settings::{RangeSettings, TrainSettings};
-use crate::model::Decoder;
+use crate::model::Base;
 use crate::model::trainable::{Sequence, Trainable};
 
 /// Weight of the moving average by which divergence is told.
@@ -66,7 +67,7 @@ pub fn run(
     check(range)?;
     let spec = &inputs.spec;
     let subject = Subject::new(spec, settings)?;
-    let decoder = Decoder::load(&subject.base)?;
+    let Base { decoder, .. } = Base::load(&subject.base, settings.method.is_quantized())?;
     let max_length = settings.max_length.min(decoder.config.max_positions);
     let rows = inputs.rows.iter().filter(|row| row.part == Some(Part::Train));
     let train = examples::build(rows, &subject, max_length);
@@ -77,6 +78,7 @@ pub fn run(
         reporter.event(EventBody::Log { message })?;
     }
     let mut model = subject.start(settings, decoder, spec.threads, None)?;
+    device::place(&mut model, settings, reporter)?;
     let (points, end) = sweep(&mut model, &train.examples, settings, range, reporter)?;
     if end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
@@ -158,6 +160,7 @@ pub fn sweep(
         let trained: usize = examples().map(|e| e.sequence.targets()).sum();
         let tokens: usize = examples().map(|e| e.sequence.tokens.len()).sum();
         model.zero_grad();
+        let mut losses = Vec::new();
         for batch in &batches {
             match reporter.poll_control()? {
                 Control::Continue | Control::Checkpoint => {}
@@ -167,6 +170,7 @@ pub fn sweep(
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
             let scale = 1.0 / trained.max(1) as f32;
             model.accumulate(&rows, scale).with_context(|| in_rows(batch))?;
+            losses.extend(means(model.row_losses(), batch));
         }
         let (sum, grad_norm) = model.settle()?;
         let (loss, lr) = (sum / trained.max(1) as f64, rate(range, step));
@@ -188,7 +192,7 @@ pub fn sweep(
             ms: begun.elapsed().as_secs_f64() * 1e3,
             wait_ms: 0.0,
             rows: examples().map(|e| e.row.clone()).collect(),
-            losses: Vec::new(),
+            losses,
         })?;
         if watch.diverges(loss) {
             return Ok((points, End::Diverged));

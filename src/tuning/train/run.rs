@@ -24,7 +24,7 @@ use crate::domain::run::RunResult;
 use crate::domain::settings::{EvalSettings, TrainSettings};
 use crate::machine;
 use crate::model::trainable::Trainable;
-use crate::model::{Decoder, ModelConfig};
+use crate::model::{Base, ModelConfig};
 use crate::tuning::evaluate;
 
 /// Train the run's candidate and score what comes of it on the eval part.
@@ -57,19 +57,25 @@ pub fn run(
 
     let data = Data { train: &train.examples, dev: &dev.examples };
     ensure!(!data.train.is_empty(), "no row to train on");
-    let files = preflight::weights_on_disk(&subject.base);
-    let held = machine::resident().unwrap_or(0);
+    let hash = &subject.stage.model.hash;
+    let shares = settings.method.trains_adapter();
+    // Where another run of this process holds the base, it is neither read nor held twice.
+    let shared = if shares { Base::held(&subject.base, hash, settings.method.is_quantized()) } else { None };
+    let files = if shared.is_some() { 0 } else { preflight::weights_on_disk(&subject.base) };
+    let held = machine::resident().unwrap_or(0).saturating_sub(shared.unwrap_or(0));
     let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads, held };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
     reporter.event(EventBody::Preflight(plan.report.clone()))?;
 
-    let decoder = Decoder::load(&subject.base)?;
+    let quantized = settings.method.is_quantized();
+    let Base { decoder, buffers } =
+        // Where the weights change, they are nobody else's.
+        if shares { Base::open(&subject.base, hash, quantized)? } else { Base::load(&subject.base, quantized)? };
     let start = spec.from.as_ref().map(|_| inputs.dir.join("inputs/start"));
     let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
-    device::place(&mut model, settings.device, reporter)?;
-    if !model.on_gpu() {
-        model.grant_activations(plan.grant);
-    }
+    model.share_buffers(buffers.clone());
+    model.grant_activations(plan.grant);
+    device::place(&mut model, settings, reporter)?;
     preflight::rehearse(&mut model, data, settings)?;
     let state = match (&inputs.resume_from, &start) {
         (Some(newest), _) => resume(newest, &mut model, reporter)?,
@@ -101,7 +107,9 @@ pub fn run(
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
 
-    let peak = machine::peak_resident();
+    // Of this process: where others trained beside it, it says nothing about this run.
+    let peak = machine::peak_resident().filter(|_| !buffers.joined());
+    drop(buffers);
     let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
     model.bring_home()?;
     let trained = artifact::write(&inputs.dir.join("artifacts"), settings.method, &model, &subject.base)?;

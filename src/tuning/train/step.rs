@@ -23,6 +23,11 @@ pub(super) fn optimizer(settings: &TrainSettings, lr: f64) -> AdamW {
     }
 }
 
+/// Each row's mean loss per trained token.
+pub(super) fn means<'a>(sums: &'a [f64], batch: &'a [&Example]) -> impl Iterator<Item = f32> + 'a {
+    sums.iter().zip(batch).map(|(sum, example)| (sum / example.sequence.targets().max(1) as f64) as f32)
+}
+
 impl Fit<'_> {
     /// One optimizer step.
     pub(super) fn step(&mut self) -> anyhow::Result<Result<(), Cancelled>> {
@@ -43,12 +48,14 @@ impl Fit<'_> {
 
         let begun = self.pace.worked();
         self.model.zero_grad();
+        let mut losses = Vec::new();
         for batch in &micro_batches {
             if self.poll()?.is_err() {
                 return Ok(Err(Cancelled));
             }
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
             self.model.accumulate(&rows, scale).with_context(|| in_rows(batch))?;
+            losses.extend(means(self.model.row_losses(), batch));
         }
         let (loss_sum, grad_norm) = self.model.settle()?;
         let loss = loss_sum / trained.max(1) as f64;
@@ -80,7 +87,7 @@ impl Fit<'_> {
             ms: ms(begun, ended),
             wait_ms: before.map_or(0.0, |before| ms(before, begun)),
             rows,
-            losses: Vec::new(),
+            losses,
         })?;
         self.examine(false)?;
         Ok(Ok(()))

@@ -70,7 +70,7 @@ impl<'a> Subject<'a> {
     pub fn start(
         &self,
         settings: &TrainSettings,
-        decoder: Decoder,
+        decoder: Arc<Decoder>,
         threads: usize,
         start: Option<&Path>,
     ) -> anyhow::Result<Trainable> {
@@ -91,11 +91,11 @@ impl<'a> Subject<'a> {
                     seed: settings.seed,
                     loraplus_lr_ratio: settings.loraplus_lr_ratio as f32,
                 };
-                let trainable = Trainable::lora(Arc::new(decoder), lora, threads)?;
+                let trainable = Trainable::lora(decoder, lora, threads)?;
                 return Ok(trainable.with_adapter_training(training));
             }
             (false, Some(lora)) => lora.merge(&decoder)?,
-            (false, None) => decoder,
+            (false, None) => Arc::unwrap_or_clone(decoder),
         };
         Ok(Trainable::full(decoder, threads))
     }

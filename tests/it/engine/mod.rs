@@ -3,6 +3,7 @@
 pub mod bench;
 mod frames;
 mod kills;
+mod shared;
 mod training;
 
 use std::fs;
@@ -120,7 +121,9 @@ fn a_resumed_run_says_what_it_waits_for() {
     bench.wait_steps(&first, 11);
     assert!(bench.run(&["runs", "stop", &first]).status.success());
     bench.wait_state(&first, "stopped");
-    let second = bench.train(1_000_000);
+    // It shares its model with nobody.
+    let full = ["method=full", "max_steps=1000000", "epochs=100000", "learning_rate=1e-6"];
+    let second = bench.launch("train", &full);
     bench.wait_steps(&second, 1);
     assert!(bench.run(&["runs", "resume", &first]).status.success());
     let waiting = until("the resumed run to say what it waits for", || {

@@ -35,7 +35,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
 }
 
 /// Role of a state; its sign and name stand beside it.
-const fn role(state: RunState) -> Role {
+pub const fn state_role(state: RunState) -> Role {
     match state {
         RunState::Running | RunState::Done | RunState::Stopped => Role::Good,
         RunState::Failed | RunState::Interrupted => Role::Bad,
@@ -130,7 +130,7 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
         let cells = [
             (run.run.clone(), plain),
             (run.kind.to_string(), plain),
-            (state_text, if here { plain } else { role(run.state) }),
+            (state_text, if here { plain } else { state_role(run.state) }),
             (number::age(run.created_ms, app.now_ms), plain),
             (progress(run, app.now_ms), plain),
             (result(app, run), plain),
@@ -153,7 +153,7 @@ fn detail(app: &App, p: &mut Painter<'_>, area: Rect, tabs: &str) {
     let inner = p.pane(area, &title, state.pane == Pane::Detail);
     let mut y = 0;
     let head = format!("{} {} {}", run.kind, state_sign(&p.look.signs, run.state), run.state);
-    y += u16::from(p.put(inner, 0, y, inner.width, &head, role(run.state)) > 0);
+    y += u16::from(p.put(inner, 0, y, inner.width, &head, state_role(run.state)) > 0);
     if let Some(progress) = run.progress.as_ref().filter(|g| g.total > 0 && !run.state.is_final()) {
         let text = format!("{} {} of {}", progress.phase, progress.done, progress.total);
         let used = p.put(inner, 0, y, inner.width / 2, &text, Role::Text);

@@ -1,6 +1,7 @@
 //! Screen 4: a training run's curve, figures, fixed rows, warnings and log.
 
 pub mod steer;
+pub mod sweep;
 pub mod view;
 
 use crate::domain::api::Request;
@@ -19,6 +20,7 @@ pub enum Pane {
     Samples,
     Figures,
     Log,
+    Sweep,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub struct TrainState {
     pub shown: Option<String>,
     /// Runs drawn too, at most four.
     pub overlays: Vec<String>,
+    /// Not with the curves of its sweep either.
+    pub alone: bool,
     pub smooth: bool,
     pub log_scale: bool,
     /// Steps from, to; none: all.
@@ -58,6 +62,7 @@ impl TrainState {
     /// First the cursor goes, then the zoom, then what lies over the curve.
     pub fn back(&mut self) {
         if self.cursor.take().is_none() && self.zoom.take().is_none() {
+            self.alone = self.overlays.is_empty();
             self.overlays.clear();
         }
     }
@@ -94,6 +99,7 @@ impl App {
         if self.train.shown.as_ref() != Some(&run) {
             self.train.overlays.retain(|r| *r != run);
             (self.train.cursor, self.train.zoom, self.train.scroll) = (None, None, 0);
+            self.train.alone = false;
             self.train.shown = Some(run);
         }
     }
@@ -106,22 +112,17 @@ impl App {
         match action {
             Action::Smooth => self.train.smooth = !self.train.smooth,
             Action::LogScale => self.train.log_scale = !self.train.log_scale,
-            Action::NextPane => {
-                self.train.pane = match self.train.pane {
-                    Pane::Samples => Pane::Figures,
-                    Pane::Figures => Pane::Log,
-                    Pane::Log => Pane::Samples,
-                };
+            Action::NextPane | Action::PreviousPane => {
+                let mut panes = vec![Pane::Samples, Pane::Figures, Pane::Log];
+                if !self.sweep().is_empty() {
+                    panes.push(Pane::Sweep);
+                }
+                let at = panes.iter().position(|pane| *pane == self.train.pane).unwrap_or(0);
+                let by = if action == Action::NextPane { 1 } else { panes.len() - 1 };
+                self.train.pane = panes[(at + by) % panes.len()];
                 self.train.scroll = 0;
             }
-            Action::PreviousPane => {
-                self.train.pane = match self.train.pane {
-                    Pane::Samples => Pane::Log,
-                    Pane::Figures => Pane::Samples,
-                    Pane::Log => Pane::Figures,
-                };
-                self.train.scroll = 0;
-            }
+            Action::DropHopeless => self.toggle_drop(),
             Action::Up | Action::Down | Action::PageUp | Action::PageDown => {
                 // The log is read from its end: up goes back in time.
                 let back = match action {

@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use super::{Pane, SMOOTHING, TrainState, range, steer};
+use super::{Pane, SMOOTHING, TrainState, range, steer, sweep};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::tui::app::App;
 use crate::tui::keymap::{Action, Context};
@@ -14,8 +14,8 @@ use crate::tui::widgets::{Painter, number, text};
 
 /// ```text
 /// wide: | chart          | figures  |      narrow: | chart                     |
-///       | what it says   | findings |              | samples / figures / log   |
-///       |                | log      |
+///       | its sweep      | findings |              | samples / figures / log / |
+///       | what it says   | log      |              | sweep                     |
 /// ```
 pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
     let state = &app.train;
@@ -38,9 +38,12 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
         let chart_height = (body.height * 3 / 5).max(8);
         chart(app, p, Rect { height: chart_height, ..body }, &id, record, series);
         let below = Rect { y: body.y + chart_height, height: body.height - chart_height, ..body };
-        let tabs = |active| pane_tabs(&["what it says", "figures", "doctor, log"], active);
+        let names = ["what it says", "figures", "doctor, log", "sweep"];
+        let names = if app.sweep().is_empty() { &names[..3] } else { &names };
+        let tabs = |active| pane_tabs(names, active);
         match state.pane {
-            Pane::Samples => samples(p, below, series, &tabs(0)),
+            Pane::Sweep if names.len() > 3 => sweep::draw(app, p, below, &tabs(3)),
+            Pane::Samples | Pane::Sweep => samples(p, below, series, &tabs(0)),
             Pane::Figures => figures(p, below, state, record, series, &tabs(1)),
             Pane::Log => log(p, below, state, record, series, &tabs(2)),
         }
@@ -50,7 +53,11 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
     let left = Rect { width: body.width - right_width, ..body };
     let right = Rect { x: left.right(), width: right_width, ..body };
     let samples_height = (series.samples.len() as u16 + 2).clamp(4, body.height / 3);
-    chart(app, p, Rect { height: left.height - samples_height, ..left }, &id, record, series);
+    let swept = app.sweep().len() as u16;
+    let sweep_height = if swept > 0 { (swept + 2).min(left.height / 4) } else { 0 };
+    let chart_height = left.height - samples_height - sweep_height;
+    chart(app, p, Rect { height: chart_height, ..left }, &id, record, series);
+    sweep::draw(app, p, Rect { y: left.y + chart_height, height: sweep_height, ..left }, "sweep");
     samples(
         p,
         Rect { y: left.bottom() - samples_height, height: samples_height, ..left },
@@ -161,8 +168,9 @@ fn chart(
         return;
     }
     let none = RunSeries::default();
+    let overlaid = app.overlaid();
     let others: Vec<(&String, &RunSeries)> =
-        state.overlays.iter().map(|run| (run, app.series.get(run).unwrap_or(&none))).collect();
+        overlaid.iter().map(|run| (run, app.series.get(run).unwrap_or(&none))).collect();
     if series.steps.is_empty() && series.evals.is_empty() && others.is_empty() {
         let text = match record {
             Some(r) if r.state.is_final() => {
@@ -328,6 +336,9 @@ fn figures(
     );
     let inner = p.pane(area, &title, false);
     let mut pairs: Vec<(String, String)> = Vec::new();
+    if let Some(from) = record.and_then(|record| record.from.as_ref()) {
+        pairs.push(("branch of".into(), from.to_string()));
+    }
     if let Some(s) = point {
         pairs.push(("loss".into(), number::short(s.loss)));
         if let Some(eval) = series.evals.iter().rev().find(|e| e.step <= s.step) {
@@ -347,9 +358,6 @@ fn figures(
         pairs.push(("checkpoint".into(), format!("step {step}")));
     }
     if let Some(record) = record {
-        if let Some(from) = &record.from {
-            pairs.push(("branch of".into(), from.to_string()));
-        }
         let rates = ["suggested", "steepest", "minimum", "diverged"];
         pairs.extend(rates.iter().filter_map(|name| {
             let rate = record.metrics.get(&format!("{name}_learning_rate"))?;

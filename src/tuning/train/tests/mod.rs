@@ -219,6 +219,31 @@ fn each_epoch_visits_every_row_once_and_steps_name_their_rows() {
 }
 
 #[test]
+fn every_rows_own_loss_is_told_and_their_mean_is_the_steps() {
+    let runs = Runs::new();
+    let mut recorder = Recorder::new();
+    runs.go(&settings(), &mut recorder, 1).unwrap();
+    let mut steps = 0;
+    for event in &recorder.events {
+        let EventBody::Step { step, loss, rows, losses, .. } = event else { continue };
+        assert_eq!(rows.len(), losses.len());
+        // All answers have two tokens.
+        let mean = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
+        assert!((mean - loss).abs() < 1e-6 * loss, "{mean} {loss}");
+        if *step == 1 {
+            let mut model = model(1);
+            for (row, told) in rows.iter().zip(losses) {
+                let example = runs.train.iter().find(|e| e.row == *row).unwrap();
+                let alone = model.loss(&[&example.sequence]).unwrap().loss_sum / 2.0;
+                assert!((alone - f64::from(*told)).abs() < 1e-5 * alone, "{row}: {told}, alone {alone}");
+            }
+        }
+        steps += 1;
+    }
+    assert_eq!(steps, 20);
+}
+
+#[test]
 fn the_best_checkpoint_is_kept_and_patience_ends_the_run() {
     // Learns the answers of other rows: the dev loss rises as soon as the training loss has fallen far enough.
     let mut runs = Runs::new();

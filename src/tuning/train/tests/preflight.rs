@@ -45,7 +45,7 @@ fn activations_are_made_again_when_memory_asks_and_only_then() {
     assert!(least.report.memory.activations < plenty.report.memory.activations);
     assert_eq!(least.report.recomputed.0, plenty.report.recomputed.1);
     // Between the two: something is made again, and it fits.
-    let middle = (least.report.memory.total() + plenty.report.memory.total()) / 2;
+    let middle = least.report.memory.total().midpoint(plenty.report.memory.total());
     let tight = reckon(&asked, None, available(middle)).unwrap();
     assert!(tight.report.recomputed.0 > 0 && tight.report.memory.total() <= middle);
 }

@@ -1,0 +1,106 @@
+//! `tunebench run train --sweep`: several runs side by side, followed together, and a table of what came of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::ask::{ask, block_on, connect, unexpected};
+use super::follow::{self, INTERRUPTED, Show};
+use super::output::Output;
+use super::table::{Table, duration, number};
+use crate::domain::api::{Push, Request, Response, View};
+use crate::domain::run::RunRecord;
+use crate::domain::words::counted;
+
+pub fn start(root: &Path, request: Request, detach: bool, out: &Output) -> super::CommandResult {
+    let swept: Vec<String> = match &request {
+        Request::Sweep { axes, .. } => axes.iter().map(|(key, _)| key.clone()).collect(),
+        _ => Vec::new(),
+    };
+    block_on(async {
+        let mut client = connect(root).await?;
+        let Response::Swept { group, runs } = ask(&client, request).await? else { return Err(unexpected()) };
+        out.say(&format!("{group}: {}: {}", counted(runs.len(), "run"), runs.join(" ")));
+        let mut shows: BTreeMap<String, (Show<'_>, u64, Option<RunRecord>)> =
+            runs.iter().map(|run| (run.clone(), (Show::new(out, run, false), 0, None))).collect();
+        if detach {
+            let mut records = Vec::new();
+            for run in &runs {
+                records.push(follow::fresh(&client, run).await?);
+            }
+            result(&group, &swept, &records, out);
+            return Ok(ExitCode::SUCCESS);
+        }
+        'connected: loop {
+            for (run, (_, after, ended)) in &shows {
+                if ended.is_none() {
+                    client.follow(View::Run { run: run.clone(), after: *after }).await?;
+                }
+            }
+            loop {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {
+                        out.say(&format!("detached; {group} goes on (`tunebench runs`)"));
+                        return Ok(ExitCode::from(INTERRUPTED));
+                    }
+                    push = client.push() => match push {
+                        None => {
+                            out.say("the engine ended; connecting again");
+                            client = connect(root).await?;
+                            continue 'connected;
+                        }
+                        Some(Push::Events { run, events }) => {
+                            if let Some((show, after, _)) = shows.get_mut(&run) {
+                                for event in events {
+                                    *after = (*after).max(event.seq);
+                                    show.event(&event);
+                                }
+                            }
+                        }
+                        Some(Push::RunChanged { run: record }) => {
+                            if let Some((show, _, ended)) = shows.get_mut(&record.run) {
+                                show.record(&record);
+                                *ended = record.state.is_final().then_some(record);
+                            }
+                            if shows.values().all(|(_, _, ended)| ended.is_some()) {
+                                break 'connected;
+                            }
+                        }
+                        Some(_) => {}
+                    },
+                }
+            }
+        }
+        let records: Vec<RunRecord> =
+            runs.iter().filter_map(|run| shows.get(run).and_then(|(_, _, ended)| ended.clone())).collect();
+        result(&group, &swept, &records, out);
+        let well = records.iter().all(|r| r.state.has_result());
+        Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// `group, runs`, and on a terminal a table with the swept settings and the figures beside them.
+fn result(group: &str, swept: &[String], records: &[RunRecord], out: &Output) {
+    out.result(&serde_json::json!({ "group": group, "runs": records }), || {
+        let mut head = vec!["run", "state"];
+        head.extend(swept.iter().map(String::as_str));
+        head.extend([">steps", ">loss", ">dev loss", ">took", "said"]);
+        let mut table = Table::new(&head);
+        for record in records {
+            let metric = |name: &str| record.metrics.get(name).map(|v| number(*v)).unwrap_or_default();
+            let set = |key: &String| {
+                let last = record.settings.iter().rev().find(|(k, _)| k == key);
+                last.map(|(_, value)| value.clone()).unwrap_or_default()
+            };
+            let steps = record.progress.as_ref().filter(|p| p.phase == "train").map(|p| p.done.to_string());
+            let took = record.ended_ms.and_then(|end| record.took_ms(end)).map(duration);
+            let mut row = vec![record.run.clone(), record.state.to_string()];
+            row.extend(swept.iter().map(set));
+            row.push(record.metrics.get("steps").map(|s| number(*s)).or(steps).unwrap_or_default());
+            row.extend([metric("loss"), metric("eval_loss"), took.unwrap_or_default()]);
+            row.push(record.message.clone().unwrap_or_default());
+            table.row(row);
+        }
+        format!("{group}\n{}", table.render())
+    });
+}
