@@ -2,13 +2,14 @@
 """Peer: Banking77 by the same recipe, tunebench against torch + transformers + peft, over seeds.
 
 usage: banking77.py --tunebench BIN --data FILE... --model DIR --dir WORK
-                    [--input text --gold category] [--seeds 7 8 9] [--threads 2]
+                    [--input text --gold category] [--seeds 7 8 9] [--threads 2] [--paired]
                     [--epochs 4 --batch-size 16 --learning-rate 3e-3 --rank 16 --alpha 32 --max-length 256 --eval-every 0]
 
 `tunebench init` makes a workspace in WORK, `tunebench run train` trains and scores. Then torch + peft is given what that run's
 folder froze: rows, parts, settings, label set. Prompts and answers become tokens by transformers' chat template and tokenizer, not
 by ours; the script stops where they differ from those that the run's mask gate shows. The start of the adapter and the order of
-the batches are torch's own, by the same seed. The best of the evaluations on dev rows is scored on the eval rows.
+the batches are torch's own, by the same seed; with `--paired` they are those of tunebench's run, so that chance is the same on both
+sides and what is left is a difference of the recipes (and what rounding grows to). The best of the evaluations on dev rows is scored.
 
 The last column scores tunebench's adapter with transformers' generation: where it differs from tunebench's own accuracy, answering
 and not training is what differs.
@@ -36,6 +37,7 @@ p.add_argument("--input", default="text")
 p.add_argument("--gold", default="category")
 p.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
 p.add_argument("--threads", type=int, default=2)
+p.add_argument("--paired", action="store_true")
 RECIPE = dict(epochs=4.0, batch_size=16, learning_rate=3e-3, rank=16, alpha=32.0, max_length=256, eval_every=0)
 for name, default in RECIPE.items():
     p.add_argument("--" + name.replace("_", "-"), type=type(default), default=default)
@@ -72,9 +74,9 @@ def train_with_tunebench(seed):
     return workspace / ".tunebench" / "runs" / run["run"], run["metrics"]
 
 
-def run_train(seed):
+def run_train(seed, **other):
     settings = {name: getattr(a, name) for name in RECIPE}
-    settings |= dict(method="lora", targets="all-linear", prompt="bare", seed=seed)
+    settings |= dict(method="lora", targets="all-linear", prompt="bare", seed=seed) | other
     return tunebench("run", "train", *(f"--set=tuning.train.{k}={v}" for k, v in settings.items()))
 
 
@@ -83,7 +85,7 @@ class Rows:
 
     def __init__(self, folder):
         spec = json.loads((folder / "spec.json").read_text())
-        self.settings = spec["job"]["train"]
+        self.folder, self.settings = folder, spec["job"]["train"]
         (self.stage,) = spec["candidate"]["stages"]
         rows = lines(folder / "inputs" / "rows.jsonl")
         self.tokenizer = AutoTokenizer.from_pretrained(a.model)
@@ -154,11 +156,38 @@ def base():
     return AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
 
 
+def start_of(seed):
+    """The adapter that tunebench starts with: after one step of no size, with B at zero again."""
+    run = run_train(seed, max_steps=1, learning_rate=1e-30)
+    folder = workspace / ".tunebench" / "runs" / run["run"] / "artifacts" / "adapter"
+    model = PeftModel.from_pretrained(base(), str(folder), is_trainable=True)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.zero_()
+    return model
+
+
+def orders(rows, s):
+    """The rows of every step."""
+    if a.paired:
+        train = {r["id"]: r for r in rows.train}
+        for event in lines(rows.folder / "events.jsonl"):
+            if event["kind"] == "step":
+                yield [train[row] for row in event["rows"]]
+        return
+    generator = torch.Generator().manual_seed(s["seed"])
+    while True:
+        order = torch.randperm(len(rows.train), generator=generator).tolist()
+        for at in range(0, len(order), s["batch_size"]):
+            yield [rows.train[i] for i in order[at : at + s["batch_size"]]]
+
+
 def train_with_peft(rows):
     s = rows.settings
     assert (s["method"], s["accumulate"], s["patience"], s["max_steps"]) == ("lora", 1, 0, None), s
     torch.manual_seed(s["seed"])
-    model = get_peft_model(base(), LoraConfig(
+    model = start_of(s["seed"]) if a.paired else get_peft_model(base(), LoraConfig(
         r=s["rank"], lora_alpha=s["alpha"], target_modules=s["targets"], task_type="CAUSAL_LM"))
     trained = [q for q in model.parameters() if q.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -167,12 +196,8 @@ def train_with_peft(rows):
     total = math.ceil(s["epochs"] * math.ceil(len(rows.train) / size) - 1e-9)
     eval_every = s["eval_every"] or math.ceil(total / 10)
     dev = sorted(rows.dev, key=rows.length)
-    best, order, step, seconds, steps = (math.inf, None, None), [], 0, 0.0, []
-    generator = torch.Generator().manual_seed(s["seed"])
-    while step < total:
-        order = order or torch.randperm(len(rows.train), generator=generator).tolist()
-        batch, order = [rows.train[i] for i in order[:size]], order[size:]
-        step += 1
+    best, seconds, steps = (math.inf, None, None), 0.0, []
+    for step, batch in zip(range(1, total + 1), orders(rows, s)):
         begun = time.perf_counter()
         model.train()
         for group in optimizer.param_groups:
@@ -249,7 +274,7 @@ def score(model, rows):
 
 def peft_of(rows):
     """Trained and scored, or what an earlier call of the same settings and rows kept."""
-    file = a.dir / f"peft-{rows.settings['seed']}.json"
+    file = a.dir / f"{'paired' if a.paired else 'peft'}-{rows.settings['seed']}.json"
     what = [rows.settings, rows.stage["decoding"], sorted((r["id"], r["part"]) for r in rows.train + rows.dev + rows.eval)]
     what = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     if file.exists() and json.loads(file.read_text())["what"] == what:
@@ -286,7 +311,7 @@ if not (workspace / "workspace.toml").exists():
 
 results = []
 for seed in a.seeds:
-    kept = a.dir / f"seed-{seed}.json"
+    kept = a.dir / f"{'pair' if a.paired else 'seed'}-{seed}.json"
     if not kept.exists():
         result = seed_of(seed) | {"recipe": {name: getattr(a, name) for name in RECIPE}}
         kept.write_text(json.dumps(result))
