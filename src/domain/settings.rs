@@ -236,7 +236,7 @@ pub struct TrainSettings {
     /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
     pub recompute: Recompute,
     pub device: DeviceChoice,
-    /// Longer rows are refused by the mask gate or cut, in tokens.
+    /// Longer rows are left out, which is told; in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
     pub eval_every: u64,

@@ -79,6 +79,14 @@ impl ChatTemplate {
         Ok(Self { env, origin: "chat template".into(), special })
     }
 
+    /// The same at a fixed time: what templates print of the date is then the same however long a run takes and whenever it is
+    /// resumed.
+    #[must_use]
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.env.add_function("strftime_now", move |format: String| strftime(&format, time));
+        self
+    }
+
     /// The conversation as text; with `add_generation_prompt` it ends where the assistant is to go on.
     ///
     /// Templates of models that can think aloud are told not to (`enable_thinking`): answers here are short, scored, and

@@ -163,3 +163,11 @@ fn a_template_file_goes_before_the_configuration_and_faults_name_their_file() {
         );
     }
 }
+
+#[test]
+fn at_a_fixed_time_a_template_prints_the_same_date_for_ever() {
+    let template = ChatTemplate::new("{{ strftime_now('%d %b %Y %T') }}", BTreeMap::new()).unwrap();
+    assert_ne!(template.render(&[], true).unwrap(), "29 Feb 2000 00:00:00");
+    let template = template.at(UNIX_EPOCH + Duration::from_secs(86_400 * 11_016));
+    assert_eq!(template.render(&[], true).unwrap(), "29 Feb 2000 00:00:00");
+}

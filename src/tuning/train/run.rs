@@ -85,6 +85,13 @@ pub fn run(
         }
         (None, None) => None,
     };
+    if let (Some(_), Some(lora), None) = (&subject.stage.adapter, model.adapter(), &spec.from) {
+        let message = format!(
+            "goes on with the candidate's adapter (rank {}, alpha {}): method, rank, alpha, targets and init of the settings do not apply",
+            lora.rank, lora.alpha
+        );
+        reporter.event(EventBody::Warning { message })?;
+    }
     if let Some(from) = &spec.from {
         let message = format!("a branch of {from}: its weights and moments; rows and schedule begin anew");
         reporter.event(EventBody::Log { message })?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 
@@ -44,7 +45,9 @@ impl<'a> Subject<'a> {
                 bail!("stage `{}` is answered by {endpoint}; only a local model can be trained", stage.name)
             }
         };
-        let language = Language { tokenizer: Tokenizer::load(&base)?, template: ChatTemplate::load(&base)? };
+        let launched = SystemTime::UNIX_EPOCH + Duration::from_millis(spec.created_ms);
+        let template = ChatTemplate::load(&base)?.map(|template| template.at(launched));
+        let language = Language { tokenizer: Tokenizer::load(&base)?, template };
         let prompt = Prompt::new(stage)?;
         Ok(Self { candidate, stage_at, stage, base, language, prompt })
     }
