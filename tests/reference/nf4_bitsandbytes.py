@@ -2,7 +2,9 @@
 """Weights quantized to NF4 with double quantization by bitsandbytes, and dequantized again.
 
 usage: nf4_bitsandbytes.py OUT_FILE     (tests/fixtures/nf4/bitsandbytes.safetensors)
-Writes for two weights, `even` (110 x 160: more than 256 blocks) and `odd` (7 x 19: a last block that is not full, in an odd number):
+(bitsandbytes 0.50.2 quantizes a width that is no multiple of 64 in blocks over the flat weight, but its CPU code dequantizes it with
+other blocks' constants; `odd` takes another path in it, which is right.)
+Writes for two weights, `even` (95 x 192: more than 256 blocks) and `odd` (7 x 19: a last block that is not full, in an odd number):
        <name>.weight, .codes, .constants, .super_constants, .mean, .dequantized; and the tables `levels`, `dynamic`.
 Needs: pip install torch bitsandbytes safetensors (no GPU)
 """
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 
 torch.manual_seed(0)
 tensors = {"dynamic": F.create_dynamic_map()}
-for name, shape in {"even": (110, 160), "odd": (7, 19)}.items():
+for name, shape in {"even": (95, 192), "odd": (7, 19)}.items():
     # Rows of different size, so that the blocks' constants differ.
     weight = torch.randn(shape) * 0.05 * torch.exp(0.5 * torch.randn(shape[0], 1))
     codes, state = F.quantize_4bit(weight, quant_type="nf4", compress_statistics=True, blocksize=64)
