@@ -86,12 +86,13 @@ const LEAST_OTHERS: usize = 2;
 
 /// The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2): a run is hopeless at step `s` when its best dev loss
 /// up to `s` is above the median, over the other runs that came as far, of their mean dev losses up to `s`. Those need not have ended
-/// here, as runs of a sweep go side by side; `s` is the last step that enough of them came to. The run with the lowest dev loss is never dropped: every other's mean is at least that
-/// run's lowest. Returns why.
+/// here, as runs of a sweep go side by side; `s` is the last step that enough of them came to. The run with the lowest dev loss is
+/// never dropped: every other's mean is at least that run's lowest. Returns why.
 pub fn hopeless(own: &Losses, others: &[&Losses]) -> Option<String> {
     // The loss before the first step is that of the base, the same for all.
     let until = |losses: &Losses, step: u64| -> Vec<f64> {
-        losses.range(1..=step).map(|(_, loss)| *loss).filter(|loss| loss.is_finite()).collect()
+        let after_first = losses.range(..=step).filter(|(at, _)| **at > 0);
+        after_first.map(|(_, loss)| *loss).filter(|loss| loss.is_finite()).collect()
     };
     let mut lasts: Vec<u64> = others.iter().filter_map(|losses| losses.keys().next_back().copied()).collect();
     lasts.sort_unstable_by(|a, b| b.cmp(a));
@@ -138,6 +139,16 @@ mod tests {
         assert_eq!(values("[\"q_proj\", \"v_proj\"],all-linear"), ["[\"q_proj\", \"v_proj\"]", "all-linear"]);
         assert_eq!(values("\"a,b\",c"), ["\"a,b\"", "c"]);
         assert_eq!(values("4,"), ["4", ""]);
+    }
+
+    #[test]
+    fn before_the_first_step_nobody_is_hopeless() {
+        let first = Losses::from([(0, 2.0)]);
+        assert_eq!(hopeless(&first, &[&first, &first]), None);
+        assert_eq!(hopeless(&Losses::new(), &[&first, &first]), None);
+        let further = Losses::from([(0, 2.0), (10, 1.0), (20, 0.9), (30, 0.8)]);
+        assert_eq!(hopeless(&first, &[&further, &further]), None);
+        assert_eq!(hopeless(&further, &[&first, &first]), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -47,25 +48,28 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
         let mut judge = Judge::default();
         // What the worker did not take in, until one of its runs ends.
         let mut refused = None;
-        loop {
-            if engine.read(|state| state.leaving) {
-                break;
-            }
-            let before = followed.len();
-            followed.retain_mut(|worker| !look(&engine, worker));
-            if followed.len() < before {
-                refused = None;
-            }
-            if followed.is_empty() {
-                followed.extend(start_next(&engine));
-            } else {
-                while let Some(joined) = join_next(&engine, &followed, &mut refused) {
-                    followed.push(joined);
+        while !engine.read(|state| state.leaving) {
+            // A fault of ours in one look must not end all looking: runs would go on with nobody to say so.
+            let looked = catch_unwind(AssertUnwindSafe(|| {
+                let before = followed.len();
+                followed.retain_mut(|worker| !look(&engine, worker));
+                if followed.len() < before {
+                    refused = None;
                 }
-            }
-            judge.look(&engine);
-            if let Some(ahead) = followed.first() {
-                tell_the_queue(&engine, &ahead.run);
+                if followed.is_empty() {
+                    followed.extend(start_next(&engine));
+                } else {
+                    while let Some(joined) = join_next(&engine, &followed, &mut refused) {
+                        followed.push(joined);
+                    }
+                }
+                judge.look(&engine);
+                if let Some(ahead) = followed.first() {
+                    tell_the_queue(&engine, &ahead.run);
+                }
+            }));
+            if looked.is_err() {
+                tracing::error!("a look at the runs failed; the next one follows");
             }
             seen = engine.wait(seen, (!followed.is_empty()).then_some(TICK));
         }
