@@ -118,13 +118,17 @@ impl App {
 
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
     pub fn offers(&self, binding: &Binding) -> bool {
-        let Some(wanted) = steering(binding.action) else { return true };
         let run = match binding.context {
             Context::Train => self.shown_run(),
             Context::Runs => self.selected_run(),
             _ => return true,
         };
-        run.and_then(|id| self.run(&id)).is_some_and(|r| r.accepts(wanted))
+        let run = run.and_then(|id| self.run(&id));
+        match (steering(binding.action), binding.action) {
+            (Some(wanted), _) => run.is_some_and(|r| r.accepts(wanted)),
+            (None, Action::Steer) => run.is_some_and(|r| !r.state.is_final()),
+            (None, _) => true,
+        }
     }
 
     /// Actions on one run, the same on every screen.
