@@ -13,7 +13,7 @@ use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::{Direction, Metric};
 use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
-use crate::tuning::preflight::{self, Finding};
+use crate::tuning::check::{self, Finding};
 use crate::workspace::config::ModelPlace;
 use crate::workspace::{Problem, Workspace};
 
@@ -39,7 +39,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             problems.extend(of_data);
             problems.extend(check_models(&workspace));
             warnings.extend(unset_keys(&workspace));
-            for finding in preflight(&workspace, &sample) {
+            for finding in findings(&workspace, &sample) {
                 let problem = finding.problem(&workspace);
                 if finding.refused {
                     problems.push(problem);
@@ -169,15 +169,15 @@ fn check_data(ws: &Workspace, out: &Output) -> (Vec<Problem>, Sample) {
 }
 
 /// What a run would refuse, or stumble over: of the imported data where it is imported, else of the sample.
-fn preflight(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
-    let rows = Dataset::open(ws).map(|data| preflight::Sample::of_dataset(&data)).unwrap_or_else(|_| {
+fn findings(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
+    let rows = Dataset::open(ws).map(|data| check::Sample::of_dataset(&data)).unwrap_or_else(|_| {
         let guess = data::guess(sample, None, None);
         let resolver = Resolver::new(ws.config.data.input.as_deref(), ws.config.data.gold.as_deref(), &guess);
-        resolver.map(|r| preflight::Sample::of_fields(&sample.rows, &r)).unwrap_or_default()
+        resolver.map(|r| check::Sample::of_fields(&sample.rows, &r)).unwrap_or_default()
     });
-    let mut found = preflight::examine(&preflight::candidate(ws), None, &rows);
+    let mut found = check::examine(&check::candidate(ws), None, &rows);
     let train = Some(&ws.config.tuning.train);
-    for finding in preflight::examine(&preflight::candidate_for_training(ws), train, &rows) {
+    for finding in check::examine(&check::candidate_for_training(ws), train, &rows) {
         // The same stage may be too long in both; the pipeline's own finding is the one to see first.
         if found.iter().all(|f| f.key != finding.key) {
             found.push(finding);

@@ -12,7 +12,7 @@ use crate::domain::candidate::{Decoding, ModelSource, OutputKind};
 use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
 use crate::model::files;
-use crate::tuning::preflight;
+use crate::tuning::check;
 use crate::workspace::scaffold::Scaffold;
 use crate::workspace::{FILE, Workspace, nearest};
 
@@ -156,20 +156,14 @@ fn fit(
     let Ok(resolver) = data::Resolver::new(guess.input.as_deref(), guess.gold.as_deref(), guess) else {
         return Ok(Vec::new());
     };
-    let rows = preflight::Sample::of_fields(&sample.rows, &resolver);
+    let rows = check::Sample::of_fields(&sample.rows, &resolver);
     let measured = |scaffold: &Scaffold| -> Result<(usize, usize), Exit> {
         let text = own.map_or_else(|| scaffold.prompt(), str::to_owned);
         let source = ModelSource::Local { path: model.display().to_string() };
-        let stage = preflight::asked(
-            scaffold.stage(),
-            "base",
-            source,
-            &text,
-            OutputKind::default(),
-            Decoding::default(),
-        );
+        let stage =
+            check::asked(scaffold.stage(), "base", source, &text, OutputKind::default(), Decoding::default());
         let (mut lengths, context) =
-            preflight::first_prompts(&stage, model, &rows).map_err(|e| Exit::usage(e.to_string()))?;
+            check::first_prompts(&stage, model, &rows).map_err(|e| Exit::usage(e.to_string()))?;
         lengths.even.sort_unstable();
         let at = lengths.even.len() * 9 / 10;
         Ok((lengths.even.get(at).copied().unwrap_or_default(), context))

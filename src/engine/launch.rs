@@ -19,7 +19,7 @@ use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec, RunState};
 use crate::domain::sweep::Group;
 use crate::domain::words::counted;
 use crate::store::files;
-use crate::tuning::preflight;
+use crate::tuning::check;
 use crate::worker::folder::{RunFolder, now_ms};
 use crate::workspace::Workspace;
 
@@ -125,7 +125,7 @@ fn check(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         check_keys(&candidate, keys)?;
-        preflight(&wish, kind, &candidate, &dataset)?;
+        refuse(&wish, kind, &candidate, &dataset)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -140,10 +140,10 @@ fn check(
 }
 
 /// What `check` refuses is refused here, by the same rule.
-fn preflight(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
+fn refuse(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
     let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
     let train = trains.then_some(&wish.ws.config.tuning.train);
-    let found = preflight::examine(candidate, train, &preflight::Sample::of_dataset(dataset));
+    let found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
     let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
         // Its stages are not those of the file.
         Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),

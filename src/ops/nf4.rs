@@ -116,6 +116,12 @@ impl Nf4 {
         self.rows
     }
 
+    /// Codes, constants, super-constants, mean and the levels of constants: what the CUDA kernel is given.
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> (&[u8], &[u8], &[f32], f32, &'static [f32]) {
+        (&self.codes, &self.constants, &self.super_constants, self.mean, DYNAMIC.as_slice())
+    }
+
     /// Bytes that so many weights take.
     pub fn bytes_of(len: usize) -> usize {
         len.div_ceil(2) + len.div_ceil(BLOCK) + 4 * len.div_ceil(BLOCK * SUPER_BLOCK) + 4

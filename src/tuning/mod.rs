@@ -1,5 +1,5 @@
 //! The rungs of the ladder: evaluate, train; and what is looked at before any of them starts.
 
+pub mod check;
 pub mod evaluate;
-pub mod preflight;
 pub mod train;

@@ -150,47 +150,19 @@ impl RunFolder {
             return Ok(history);
         }
         lines::read_from(&self.events(), 0, u64::MAX, |line, _| {
-            match serde_json::from_slice::<Event>(line).map(|event| event.body) {
-                Ok(EventBody::Step {
-                    step,
-                    total,
-                    epoch,
-                    loss,
-                    lr,
-                    grad_norm,
-                    tokens,
-                    trained_tokens,
-                    padding,
-                    ms,
-                    wait_ms,
-                    ..
-                }) => history.push(EventBody::Step {
-                    step,
-                    total,
-                    epoch,
-                    loss,
-                    lr,
-                    grad_norm,
-                    tokens,
-                    trained_tokens,
-                    padding,
-                    ms,
-                    wait_ms,
-                    rows: Vec::new(),
-                    losses: Vec::new(),
-                }),
-                Ok(EventBody::Sample { step, correct, ended, .. }) => history.push(EventBody::Sample {
-                    step,
-                    row: String::new(),
-                    output: String::new(),
-                    gold: None,
-                    correct,
-                    ended,
-                }),
-                Ok(body @ (EventBody::Eval { .. } | EventBody::Change { .. })) => history.push(body),
+            let Ok(mut body) = serde_json::from_slice::<Event>(line).map(|event| event.body) else {
                 // A line of a newer version is passed over.
-                Ok(_) | Err(_) => {}
+                return true;
+            };
+            match &mut body {
+                EventBody::Step { rows, losses, .. } => (*rows, *losses) = (Vec::new(), Vec::new()),
+                EventBody::Sample { row, output, gold, .. } => {
+                    (*row, *output, *gold) = (String::new(), String::new(), None);
+                }
+                EventBody::Eval { .. } | EventBody::Change { .. } => {}
+                _ => return true,
             }
+            history.push(body);
             true
         })?;
         Ok(history)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::{self, Dropout, LoraGroup, LoraPart, Mat, MatMut, Par, Weight, Write};
+use crate::ops::{self, Dropout, LoraGroup, LoraPart, Mat, MatMut, Nf4, Par, Weight, Write};
 
 #[test]
 fn dropout_drops_the_same_elements_as_the_cpu() {
@@ -92,52 +92,23 @@ fn dora_norms_forward_and_backward_agree_with_the_cpu() {
 }
 
 #[test]
-fn nf4_weights_are_their_code_times_their_scale() {
-    // The values of QLoRA's appendix E, from the quantiles of a normal distribution.
-    let values = [
-        -1.0,
-        -0.696_192_8,
-        -0.525_073_05,
-        -0.394_917_5,
-        -0.284_441_38,
-        -0.184_773_43,
-        -0.091_050_036,
-        0.0,
-        0.079_580_3,
-        0.160_930_2,
-        0.246_112_3,
-        0.337_915_24,
-        0.440_709_83,
-        0.562_617,
-        0.722_956_84,
-        1.0_f32,
-    ];
-    for count in [1, 64, 1000, 17_000] {
-        let mut state = 1_u32;
-        let mut byte = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        };
-        let codes: Vec<u8> = (0..usize::div_ceil(count, 2)).map(|_| byte()).collect();
-        let scales: Vec<u8> = (0..usize::div_ceil(count, 64)).map(|_| byte()).collect();
-        let (table, nested) =
-            (exact_noise(256, 1, 1.0), exact_noise(usize::div_ceil(count, 64 * 256), 2, 0.1));
+fn nf4_weights_are_dequantized_as_on_the_cpu() {
+    // Fewer weights than a block, a last block that is not full, more constants than a super-block.
+    for (rows, cols) in [(1, 1), (1, 64), (8, 125), (100, 170)] {
+        let weight = Nf4::quantize(&noise(rows * cols, 5, 0.3), rows, cols);
+        let (codes, constants, super_constants, mean, levels) = weight.parts();
         let Some(found) = in_all_orders(|d| {
-            let (c, s, t, n) = (d.u8(&codes), d.u8(&scales), d.f32(&table), d.f32(&nested));
-            let w = d.room(count, Dtype::Bf16);
-            let args = [at(&c), at(&s), at(&t), at(&n), Arg::F32(0.5), at(&w), Arg::U64(count as u64)];
+            let (c, s, t, n) = (d.u8(codes), d.u8(constants), d.f32(levels), d.f32(super_constants));
+            let w = d.room(rows * cols, Dtype::Bf16);
+            let count = Arg::U64((rows * cols) as u64);
+            let args = [at(&c), at(&s), at(&t), at(&n), Arg::F32(mean), at(&w), count];
             d.launch("nf4_dequantize", 3, 64, &args);
             vec![w.to_f32().unwrap()]
         }) else {
             return;
         };
-        let wanted: Vec<f32> = (0..count)
-            .map(|i| {
-                let code = if i % 2 == 0 { codes[i / 2] >> 4 } else { codes[i / 2] & 15 };
-                values[usize::from(code)]
-                    * (table[usize::from(scales[i / 64])] * nested[i / (64 * 256)] + 0.5)
-            })
-            .collect();
+        let mut wanted = vec![0.0; rows * cols];
+        weight.read_rows(0..rows, &mut MatMut::new(&mut wanted, rows, cols));
         assert_close(&found[0], &wanted, BF16, "w");
     }
 }

@@ -1,4 +1,4 @@
-//! Preflight: what a run would refuse, or stumble over on many rows, found before it starts.
+//! What a run would refuse, or stumble over on many rows, found before it starts.
 //!
 //! `check`, `init` and the launch of a run ask the same questions here, of the same sample of rows.
 
