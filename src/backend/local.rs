@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Answer, Ask, Backend, BackendError};
+use super::{Answer, Ask, Backend, BackendError, Finish, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
-use crate::model::chat::{ChatTemplate, prompt_tokens};
+use crate::model::chat::{ChatTemplate, conversation_tokens, prompt_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Base, Decoder, Lora, ModelError};
@@ -49,6 +49,20 @@ impl LocalModel {
         Self { decoder, adapter, tokenizer, template, generators }
     }
 
+    fn prompt(&self, ask: &Ask) -> Result<Vec<u32>, ModelError> {
+        match &ask.prompt {
+            Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
+            Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
+            Prompt::Chat(messages) => match &self.template {
+                Some(template) => conversation_tokens(&self.tokenizer, Some(template), messages),
+                None => Err(ModelError::Request(
+                    "the model has no chat template, so it cannot be asked with turns of a conversation"
+                        .into(),
+                )),
+            },
+        }
+    }
+
     fn one(
         &self,
         generator: &mut Generator,
@@ -71,14 +85,15 @@ impl LocalModel {
             tokens_out: made.steps as u64,
             ttft_ms: made.ttft_ms,
             ms: made.ms,
+            finish: if made.ended { Finish::Stop } else { Finish::Length },
+            ..Answer::default()
         })
     }
 }
 
 impl Backend for LocalModel {
-    fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
-        let prompts: Vec<Result<Vec<u32>, ModelError>> =
-            asks.iter().map(|a| prompt_tokens(&self.tokenizer, self.template.as_ref(), &a.text)).collect();
+    fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
+        let prompts: Vec<Result<Vec<u32>, ModelError>> = asks.iter().map(|ask| self.prompt(ask)).collect();
         let mut answers: Vec<Option<Result<Answer, BackendError>>> = asks.iter().map(|_| None).collect();
         let mut work: Vec<(usize, &[u32])> = Vec::new();
         for (i, prompt) in prompts.iter().enumerate() {
@@ -119,6 +134,9 @@ impl Backend for LocalModel {
             }),
         };
         for (i, answer) in done {
+            if let Ok(answer) = &answer {
+                let _ = listener(i, &answer.text);
+            }
             answers[i] = Some(answer);
         }
         self.generators = generators;
@@ -131,8 +149,9 @@ impl Backend for LocalModel {
 mod tests {
     use std::path::PathBuf;
 
+    use super::super::Access;
     use super::*;
-    use crate::domain::candidate::{Decoding, ModelSource};
+    use crate::domain::candidate::{Decoding, Limits, ModelSource};
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
@@ -146,16 +165,17 @@ mod tests {
             usd_per_million_input: None,
             usd_per_million_output: None,
             usd_per_hour: None,
+            limits: Limits::default(),
         }
     }
 
     fn ask(text: &str, temperature: f32) -> Ask {
         let decoding = Decoding { max_tokens: 6, temperature, seed: 3, ..Decoding::default() };
-        Ask { text: text.into(), decoding }
+        Ask::turn(text, decoding)
     }
 
     fn open(dir: &Path, threads: usize) -> Box<dyn Backend> {
-        super::super::open(&model(dir), None, threads).unwrap()
+        super::super::open(&model(dir), None, &Access::threads(threads)).unwrap()
     }
 
     fn texts(answers: Vec<Result<Answer, BackendError>>) -> Vec<String> {
@@ -172,7 +192,7 @@ mod tests {
                 .iter()
                 .map(|a| {
                     let decoding = Decoding { max_tokens: 24, ..Decoding::default() };
-                    Ask { text: a["text"].as_str().unwrap().into(), decoding }
+                    Ask::turn(a["text"].as_str().unwrap(), decoding)
                 })
                 .collect();
             let got = open(&fixture(name), 2).answer(&asks);
@@ -239,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_opened_says_why() {
-        let say = |m: &ModelRef| super::super::open(m, None, 1).err().unwrap().to_string();
+        let say = |m: &ModelRef| super::super::open(m, None, &Access::threads(1)).err().unwrap().to_string();
         assert!(say(&model(Path::new("/no/such/folder"))).contains("/no/such/folder"));
         let endpoint =
             ModelSource::Endpoint { endpoint: "http://x/v1".into(), model: "m".into(), api_key_env: None };

@@ -2,19 +2,86 @@
 
 mod local;
 
-use std::path::Path;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::domain::candidate::{AdapterRef, Decoding, ModelRef, ModelSource};
+use crate::domain::candidate::{AdapterRef, Constraint, Decoding, ModelRef, ModelSource};
+use crate::domain::keys::Keys;
+use crate::model::chat::Message;
 
 pub use local::LocalModel;
 
-/// One question. A chat model gets `text` as the user's turn; a model without a chat template as it stands.
+/// What a question consists of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// A stage's prompt: the user's turn of a chat model, the text as it stands for a model without a chat template.
+    Turn(String),
+    /// A conversation; the model must have a chat template, or be behind an endpoint.
+    Chat(Vec<Message>),
+    /// Text that the model is to continue.
+    Text(String),
+}
+
+/// One question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
-    pub text: String,
+    pub prompt: Prompt,
     pub decoding: Decoding,
+    pub constraint: Option<Constraint>,
+    /// Tools that the model may call, each as OpenAI's `tools` has it.
+    pub tools: Vec<serde_json::Value>,
+    /// Tells repeated drawings of the same question apart; part of the cache's key.
+    pub sample: u32,
+    /// Log-probability of every token of the answer, with so many of the likeliest others.
+    pub logprobs: Option<usize>,
+}
+
+impl Ask {
+    /// A stage's question.
+    pub fn turn(text: impl Into<String>, decoding: Decoding) -> Self {
+        Self {
+            prompt: Prompt::Turn(text.into()),
+            decoding,
+            constraint: None,
+            tools: Vec::new(),
+            sample: 0,
+            logprobs: None,
+        }
+    }
+
+    /// The text of the last turn.
+    pub fn text(&self) -> &str {
+        match &self.prompt {
+            Prompt::Turn(text) | Prompt::Text(text) => text,
+            Prompt::Chat(messages) => messages.last().map_or("", |m| m.content.as_str()),
+        }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Finish {
+    /// By the model's own wish, a stop string, or because a constraint was fulfilled.
+    #[default]
+    Stop,
+    /// At `max_tokens` or the end of the context.
+    Length,
+    /// With calls of tools.
+    ToolCalls,
+    /// The listener had enough.
+    Broken,
+}
+
+/// A token of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenLogprob {
+    pub text: String,
+    /// Natural logarithm of its probability, before temperature and cuts.
+    pub logprob: f64,
+    /// The likeliest tokens in its place, likeliest first.
+    pub top: Vec<(String, f64)>,
 }
 
 /// One answer.
@@ -26,28 +93,66 @@ pub struct Answer {
     /// Time to the first token.
     pub ttft_ms: f64,
     pub ms: f64,
+    pub finish: Finish,
+    /// As far as they were asked for.
+    pub logprobs: Vec<TokenLogprob>,
+    /// With labels to choose from: each with its probability, likeliest first.
+    pub labels: Vec<(String, f64)>,
+    /// Calls of tools, each as OpenAI's `tool_calls` has it.
+    pub tool_calls: Vec<serde_json::Value>,
+    /// From the response cache: its times are those of the first asking.
+    pub cached: bool,
+    /// Pieces of personal data that went out as placeholders.
+    pub masked: u32,
 }
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct BackendError(pub String);
 
+/// Gets pieces of answers as they come (place of the question, text); may break that answer off.
+pub type Listener<'a> = dyn FnMut(usize, &str) -> ControlFlow<()> + 'a;
+
 /// A model that answers. Answers stand in the order of the questions.
 pub trait Backend {
-    fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>>;
+    /// Answers while `listener` hears.
+    fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>>;
+
+    fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
+        self.stream(asks, &mut |_, _| ControlFlow::Continue(()))
+    }
 }
 
-/// Opens a model, with an adapter in PEFT's format. `threads`: how many it may use for a batch.
+/// What a backend may use beside the model itself.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Threads for a batch.
+    pub threads: usize,
+    pub keys: Keys,
+    /// Folder of the response cache.
+    pub cache: Option<PathBuf>,
+}
+
+impl Access {
+    /// Threads alone: no keys, no cache.
+    pub fn threads(threads: usize) -> Self {
+        Self { threads, keys: Keys::default(), cache: None }
+    }
+}
+
+/// Opens a model, with an adapter in PEFT's format.
 pub fn open(
     model: &ModelRef,
     adapter: Option<&AdapterRef>,
-    threads: usize,
+    access: &Access,
 ) -> Result<Box<dyn Backend>, BackendError> {
     match &model.source {
-        ModelSource::Local { path } => match LocalModel::open(Path::new(path), model, adapter, threads) {
-            Ok(local) => Ok(Box::new(local)),
-            Err(e) => Err(BackendError(format!("the model `{}` cannot be opened: {e}", model.name))),
-        },
+        ModelSource::Local { path } => {
+            match LocalModel::open(Path::new(path), model, adapter, access.threads) {
+                Ok(local) => Ok(Box::new(local)),
+                Err(e) => Err(BackendError(format!("the model `{}` cannot be opened: {e}", model.name))),
+            }
+        }
         ModelSource::Endpoint { endpoint, .. } => Err(BackendError(format!(
             "the model `{}` stands behind an endpoint ({endpoint}), and only local models can answer yet; give it a `path`",
             model.name

@@ -72,6 +72,7 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
         top_k: args.top_k,
         top_p: args.top_p,
         seed: args.seed,
+        ..Decoding::default()
     };
 
     let mut stream = TextStream::new(&tokenizer);

@@ -40,6 +40,25 @@ pub struct ModelRef {
     pub usd_per_million_output: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd_per_hour: Option<f64>,
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
+}
+
+/// How an endpoint may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Requests under way at once.
+    pub max_in_flight: Option<usize>,
+    pub requests_per_minute: Option<usize>,
+    /// Personal data goes out as placeholders, which are reversed in the answer.
+    pub mask_pii: bool,
+}
+
+impl Limits {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A LoRA adapter in PEFT's format.
@@ -58,13 +77,45 @@ pub struct Decoding {
     pub temperature: f32,
     pub top_k: Option<usize>,
     pub top_p: Option<f32>,
+    /// Tokens less likely than this share of the likeliest are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Logits of tokens seen in prompt or answer are divided by it where positive, else multiplied; none or 1: no penalty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    /// The answer ends before the first of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
     pub seed: u64,
 }
 
 impl Default for Decoding {
     fn default() -> Self {
-        Self { max_tokens: 64, temperature: 0.0, top_k: None, top_p: None, seed: 0 }
+        Self {
+            max_tokens: 64,
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            stop: Vec::new(),
+            seed: 0,
+        }
     }
+}
+
+/// What an answer must look like; the model can say nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Constraint {
+    /// One of these, with the probability of each.
+    Labels(Vec<String>),
+    /// A text that the whole of this regular expression matches.
+    Regex(String),
+    /// JSON of this schema (JSON Schema).
+    Schema(serde_json::Value),
+    /// Any JSON object.
+    Json,
 }
 
 /// One stage of a pipeline, frozen: everything that decides its answer.
@@ -87,6 +138,8 @@ pub struct StageCandidate {
     pub when: Option<String>,
     #[serde(default)]
     pub retries: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
     /// Field with the stage's own gold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gold: Option<String>,
@@ -108,7 +161,7 @@ impl Candidate {
             .stages
             .iter()
             .map(|s| {
-                BTreeMap::from([
+                let mut parts: BTreeMap<&str, serde_json::Value> = BTreeMap::from([
                     ("name", s.name.clone().into()),
                     ("model", s.model.hash.clone().into()),
                     ("adapter", s.adapter.as_ref().map(|a| a.hash.clone()).into()),
@@ -122,7 +175,17 @@ impl Candidate {
                     ("seed", s.decoding.seed.into()),
                     ("when", s.when.clone().into()),
                     ("retries", s.retries.into()),
-                ])
+                ]);
+                // What came later counts only where it is set, so that older candidates keep their ids.
+                let decoding = &s.decoding;
+                let later: [(&str, Option<serde_json::Value>); 4] = [
+                    ("min_p", decoding.min_p.map(Into::into)),
+                    ("repetition_penalty", decoding.repetition_penalty.map(Into::into)),
+                    ("stop", (!decoding.stop.is_empty()).then(|| decoding.stop.clone().into())),
+                    ("constraint", s.constraint.as_ref().map(|c| serde_json::json!(c))),
+                ];
+                parts.extend(later.into_iter().filter_map(|(key, value)| Some((key, value?))));
+                parts
             })
             .collect();
         let mut text = serde_json::json!(stages).to_string();

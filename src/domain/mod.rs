@@ -5,6 +5,7 @@ pub mod board;
 pub mod candidate;
 pub mod event;
 pub mod finding;
+pub mod keys;
 pub mod metric;
 pub mod outcome;
 pub mod preflight;

@@ -22,6 +22,20 @@ pub struct StageOutcome {
     /// The stage's `when` did not hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
+    /// Answers that came from the response cache, of `1 + retries`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached: u32,
+    /// Pieces of personal data that went out as placeholders.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub masked: u32,
+    /// Probability of the label, where labels were scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// One line of `outcomes.jsonl`.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::event::EventBody;
+use super::keys::Keys;
 use super::outcome::Outcome;
 use super::row::RunRow;
 use super::run::RunSpec;
@@ -56,6 +57,10 @@ pub struct RunInputs {
     pub resume_from: Option<std::path::PathBuf>,
     /// Ids of rows that already have an outcome in `outcomes.jsonl` (a resumed evaluation skips them).
     pub outcomes: Vec<Outcome>,
+    /// Values of the variables that the candidate's endpoints name.
+    pub keys: Keys,
+    /// The workspace's response cache.
+    pub cache: Option<std::path::PathBuf>,
     /// What an earlier life of a training run told: its steps (without their rows), evaluations, samples and changes.
     pub history: Vec<EventBody>,
 }

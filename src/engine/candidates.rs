@@ -12,7 +12,7 @@ use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{
-    AdapterRef, Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate,
+    AdapterRef, Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
@@ -317,6 +317,11 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
                 usd_per_million_input: entry.usd_per_million_input,
                 usd_per_million_output: entry.usd_per_million_output,
                 usd_per_hour: entry.usd_per_hour,
+                limits: Limits {
+                    max_in_flight: entry.max_in_flight,
+                    requests_per_minute: entry.requests_per_minute,
+                    mask_pii: entry.mask_pii,
+                },
             },
             adapter: None,
             prompt,
@@ -328,10 +333,11 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
                 temperature: stage.temperature,
                 top_k: stage.top_k,
                 top_p: stage.top_p,
-                seed: 0,
+                ..Decoding::default()
             },
             when: stage.when.clone(),
             retries: stage.retries,
+            constraint: None,
             gold: stage.gold.clone(),
         });
     }

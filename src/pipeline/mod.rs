@@ -7,7 +7,7 @@ pub mod template;
 
 use thiserror::Error;
 
-use crate::backend::{self, Ask, Backend, BackendError};
+use crate::backend::{self, Access, Ask, Backend, BackendError};
 use crate::domain::candidate::{Candidate, Decoding, OutputKind, StageCandidate};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
@@ -56,9 +56,9 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Compile the templates and open the models.
-    pub fn new(candidate: &Candidate, threads: usize) -> Result<Self, PipelineError> {
+    pub fn new(candidate: &Candidate, access: &Access) -> Result<Self, PipelineError> {
         Self::with_backends(candidate, &mut |stage| {
-            backend::open(&stage.model, stage.adapter.as_ref(), threads)
+            backend::open(&stage.model, stage.adapter.as_ref(), access)
         })
     }
 
@@ -138,7 +138,10 @@ impl Stage {
             }
             let asks: Vec<Ask> = open
                 .iter()
-                .map(|(_, prompt)| Ask { text: prompt.clone(), decoding: self.decoding(attempt) })
+                .map(|(_, prompt)| Ask {
+                    constraint: self.spec.constraint.clone(),
+                    ..Ask::turn(prompt.clone(), self.decoding(attempt))
+                })
                 .collect();
             let mut answers = backend.answer(&asks).into_iter();
             open.retain(|(i, _)| {
@@ -164,6 +167,9 @@ impl Stage {
                 outcome.tokens_in += answer.tokens_in;
                 outcome.tokens_out += answer.tokens_out;
                 outcome.ms += answer.ms;
+                outcome.cached += u32::from(answer.cached);
+                outcome.masked += answer.masked;
+                outcome.probability = answer.labels.first().map(|(_, p)| *p);
                 outcome.retries = attempt;
                 outcome.format_ok = read.ok;
                 outcome.output.clone_from(&read.text);
@@ -204,8 +210,8 @@ pub mod tests {
     //! A backend that follows a script, for tests of everything above it.
 
     use super::*;
-    use crate::backend::Answer;
-    use crate::domain::candidate::{ModelRef, ModelSource};
+    use crate::backend::{Answer, Listener};
+    use crate::domain::candidate::{Limits, ModelRef, ModelSource};
     use serde_json::json;
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -219,12 +225,19 @@ pub mod tests {
     }
 
     impl Backend for Scripted {
-        fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
+        fn stream(&mut self, asks: &[Ask], _: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
             self.asked.borrow_mut().push(asks.to_vec());
             asks.iter()
                 .map(|ask| {
                     let text = (self.script)(ask)?;
-                    Ok(Answer { text, tokens_in: 10, tokens_out: 2, ttft_ms: 1.0, ms: 5.0 })
+                    Ok(Answer {
+                        text,
+                        tokens_in: 10,
+                        tokens_out: 2,
+                        ttft_ms: 1.0,
+                        ms: 5.0,
+                        ..Answer::default()
+                    })
                 })
                 .collect()
         }
@@ -240,6 +253,7 @@ pub mod tests {
                 usd_per_million_input: None,
                 usd_per_million_output: None,
                 usd_per_hour: None,
+                limits: Limits::default(),
             },
             adapter: None,
             prompt: prompt.into(),
@@ -249,6 +263,7 @@ pub mod tests {
             decoding: Decoding::default(),
             when: None,
             retries: 0,
+            constraint: None,
             gold: None,
         }
     }
@@ -291,7 +306,7 @@ pub mod tests {
         let candidate =
             candidate(vec![stage("route", "{{ input }}", OutputKind::Label, &["tech", "sales"]), second]);
         let (mut pipeline, asked) = scripted(&candidate, |ask| {
-            Ok(match ask.text.as_str() {
+            Ok(match ask.text() {
                 "broken" => "TECH.",
                 "buy" => "sales",
                 _ => "reboot",
@@ -305,7 +320,7 @@ pub mod tests {
         assert!(got[1].stages[1].skipped && got[1].stages[1].tokens_in == 0);
         let asked = asked.borrow();
         assert_eq!(asked.len(), 2, "rows go through a stage together");
-        assert_eq!(asked[1].iter().map(|a| a.text.as_str()).collect::<Vec<_>>(), ["mail: tech / broken"]);
+        assert_eq!(asked[1].iter().map(|a| a.text()).collect::<Vec<_>>(), ["mail: tech / broken"]);
     }
 
     #[test]
@@ -313,7 +328,7 @@ pub mod tests {
         let mut s = stage("route", "{{ input }}", OutputKind::Label, &["tech"]);
         s.retries = 2;
         let (mut pipeline, asked) = scripted(&candidate(vec![s]), |ask| {
-            Ok(if ask.text == "good" || ask.decoding.seed == 1 { "tech" } else { "hm" }.to_owned())
+            Ok(if ask.text() == "good" || ask.decoding.seed == 1 { "tech" } else { "hm" }.to_owned())
         });
         let rows = [row("1", "bad"), row("2", "good")];
         let got = pipeline.answer(&rows.iter().collect::<Vec<_>>());
@@ -343,7 +358,7 @@ pub mod tests {
     fn a_row_that_fails_leaves_the_others_alone() {
         let first = stage("a", "{{ input }}", OutputKind::Json, &[]);
         let second = stage("b", "{{ a.city }}", OutputKind::Text, &[]);
-        let (mut pipeline, _) = scripted(&candidate(vec![first, second]), |ask| match ask.text.as_str() {
+        let (mut pipeline, _) = scripted(&candidate(vec![first, second]), |ask| match ask.text() {
             "boom" => Err(BackendError("prompt too long".into())),
             "full" => Ok("{\"city\": \"Rome\"}".to_owned()),
             "empty" => Ok("{}".to_owned()),

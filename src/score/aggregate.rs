@@ -111,7 +111,7 @@ fn usd_per_1k(candidate: &Candidate, outcomes: &[&Outcome]) -> Option<f64> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::candidate::{Decoding, ModelRef, ModelSource, OutputKind, StageCandidate};
+    use crate::domain::candidate::{Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate};
     use crate::domain::outcome::StageOutcome;
 
     pub fn candidate(name: &str) -> Candidate {
@@ -122,6 +122,7 @@ pub(super) mod tests {
             usd_per_million_input: None,
             usd_per_million_output: None,
             usd_per_hour: None,
+            limits: Limits::default(),
         };
         let stage = StageCandidate {
             name: "route".into(),
@@ -134,6 +135,7 @@ pub(super) mod tests {
             decoding: Decoding::default(),
             when: None,
             retries: 0,
+            constraint: None,
             gold: None,
         };
         Candidate { name: name.into(), rung: "baseline".into(), stages: vec![stage] }

@@ -376,6 +376,8 @@ mod tests {
             rows,
             resume_from: None,
             outcomes: Vec::new(),
+            keys: crate::domain::keys::Keys::default(),
+            cache: None,
             history: Vec::new(),
         }
     }

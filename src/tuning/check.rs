@@ -7,7 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::data::{Dataset, Resolver};
-use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate};
+use crate::domain::candidate::{
+    Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
+};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Method, TrainSettings};
 use crate::domain::words::counted;
@@ -359,6 +361,7 @@ pub fn asked(
             usd_per_million_input: None,
             usd_per_million_output: None,
             usd_per_hour: None,
+            limits: Limits::default(),
         },
         adapter: None,
         prompt: prompt.to_owned(),
@@ -368,6 +371,7 @@ pub fn asked(
         decoding,
         when: None,
         retries: 0,
+        constraint: None,
         gold: None,
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
+use crate::backend::Access;
 use crate::domain::candidate::{Candidate, OutputKind};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
@@ -42,7 +43,9 @@ pub fn run(
 ) -> anyhow::Result<RunResult> {
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to evaluate")?;
     let rows = eval_rows(&inputs.rows);
-    let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, inputs.spec.threads)?);
+    let access =
+        Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+    let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
     let scored = Evaluation::new(candidate, settings, true)?.run(&rows, &inputs.outcomes, open, reporter)?;
     Ok(RunResult { metrics: scored.metrics, candidate: Some(candidate.clone()), stopped: scored.stopped })
 }
@@ -54,11 +57,11 @@ pub fn candidate(
     rows: &[RunRow],
     settings: &EvalSettings,
     done: &[Outcome],
-    threads: usize,
+    access: &Access,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<BTreeMap<String, f64>> {
     let rows: Vec<&RunRow> = rows.iter().collect();
-    let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, threads)?);
+    let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, access)?);
     Ok(Evaluation::new(candidate, settings, false)?.run(&rows, done, open, reporter)?.metrics)
 }
 

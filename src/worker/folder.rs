@@ -18,6 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::event::{Event, EventBody};
+use crate::domain::keys::Keys;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::RunInputs;
 use crate::domain::row::RunRow;
@@ -268,7 +269,8 @@ impl RunFolder {
         };
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
         let history = if matches!(spec.job, Job::Train { .. }) { self.read_history()? } else { Vec::new() };
-        Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes, history })
+        let (keys, cache) = (Keys::default(), None);
+        Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes, keys, cache, history })
     }
 
     /// End (or queue) a run that has no living worker: one event, then `state.json`. Does nothing and returns false when a worker lives.

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tunebench::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate};
+use tunebench::domain::candidate::{
+    Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
+};
 use tunebench::domain::event::{Event, EventBody};
 use tunebench::domain::row::{Part, RowRef, RunRow};
 use tunebench::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
@@ -67,6 +69,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
             usd_per_million_input: None,
             usd_per_million_output: None,
             usd_per_hour: None,
+            limits: Limits::default(),
         },
         adapter: None,
         prompt: "{{ input }}".into(),
@@ -76,6 +79,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         decoding: Decoding { max_tokens: 8, ..Decoding::default() },
         when: None,
         retries: 0,
+        constraint: None,
         gold: None,
     };
     let spec = RunSpec {

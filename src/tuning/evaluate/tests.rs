@@ -77,7 +77,7 @@ fn evaluate(
 }
 
 fn echo(ask: &Ask) -> Result<String, BackendError> {
-    Ok(ask.text.clone())
+    Ok(ask.text().to_owned())
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_failing_row_is_counted_and_the_run_goes_on() {
     let all = rows(40);
     let mut notes = Notes::new(usize::MAX, Control::Continue);
     let fails = |ask: &Ask| {
-        if ask.text == "odd" { Err(BackendError("too long".into())) } else { Ok(ask.text.clone()) }
+        if ask.text() == "odd" { Err(BackendError("too long".into())) } else { Ok(ask.text().to_owned()) }
     };
     evaluate(&all, &[], &mut notes, true, fails).unwrap();
     let failed: Vec<_> = notes.outcomes.iter().filter(|o| o.error.is_some()).collect();

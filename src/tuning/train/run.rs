@@ -15,6 +15,7 @@ use super::fixed_rows::FixedRows;
 use super::preflight;
 use super::state::{self, TrainerState};
 use super::subject::{ADAPTER, Subject};
+use crate::backend::Access;
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::preflight::figures as lesson;
@@ -135,7 +136,8 @@ pub fn run(
         reporter.event(EventBody::Warning { message })?;
     } else {
         let mut scoring = Scoring { reporter, stop_is_answered: stopped };
-        metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], spec.threads, &mut scoring)?);
+        let access = Access { threads: spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+        metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], &access, &mut scoring)?);
     }
     Ok(RunResult { metrics, candidate: Some(candidate), stopped })
 }

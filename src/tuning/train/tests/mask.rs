@@ -7,7 +7,9 @@ use serde_json::{Map, json};
 
 use super::super::examples::{build, mask_gate};
 use super::super::subject::Subject;
-use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate};
+use crate::domain::candidate::{
+    Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
+};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
 use crate::domain::settings::{EvalSettings, TrainSettings};
@@ -27,6 +29,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
             usd_per_million_input: None,
             usd_per_million_output: None,
             usd_per_hour: None,
+            limits: Limits::default(),
         },
         adapter: None,
         prompt: prompt.into(),
@@ -36,6 +39,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
         decoding: Decoding::default(),
         when: None,
         retries: 0,
+        constraint: None,
         gold: None,
     }
 }
