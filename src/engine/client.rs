@@ -326,7 +326,7 @@ pub async fn drive(
                         let (client, to_screens) = (client.clone(), to_screens.clone());
                         tokio::spawn(async move {
                             let response = client.ask(request).await.unwrap_or_else(|e| Response::Error {
-                                error: crate::domain::api::Failure { code: 1, message: e.to_string() },
+                                error: crate::domain::api::Failure::new(1, e.to_string()),
                             });
                             let _ = to_screens.send(FromEngine::Answer { tag, response });
                         });

@@ -331,9 +331,9 @@ pub fn no_run(run: &str) -> Failure {
 }
 
 pub fn bad_input(message: impl Into<String>) -> Failure {
-    Failure { code: 2, message: message.into() }
+    Failure::new(2, message)
 }
 
 pub fn failed(message: impl Into<String>) -> Failure {
-    Failure { code: 1, message: message.into() }
+    Failure::new(1, message)
 }

@@ -2,6 +2,7 @@
 
 use super::{App, Effect, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Decision, EngineStatus, Request};
+use crate::domain::keys::Keys;
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
@@ -108,12 +109,12 @@ impl App {
         // The one who holds the connection adds the values of the variables that the workspace names.
         self.ask(
             Purpose::Launch(kind),
-            Request::Launch { kind, set, keys: std::collections::BTreeMap::new(), from },
+            Request::Launch { kind, set, keys: Keys::default(), from },
         );
     }
 
     pub(crate) fn control(&mut self, run: String, action: RunAction) {
-        self.ask(Purpose::Control(run.clone(), action), Request::Control { run, action });
+        self.ask(Purpose::Control(run.clone(), action), Request::Control { run, action, keys: Keys::default() });
     }
 
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
@@ -278,7 +279,7 @@ impl App {
                 let (axes, set): (Vec<_>, Vec<_>) =
                     values.into_iter().partition(|(key, text)| is_list(key, text));
                 let axes = axes.into_iter().map(|(key, text)| (key, sweep::values(&text))).collect();
-                let keys = std::collections::BTreeMap::new();
+                let keys = Keys::default();
                 self.ask(Purpose::Sweep, Request::Sweep { set, axes, drop_hopeless: false, keys });
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),

@@ -243,7 +243,7 @@ fn steering_keys_ask_for_what_they_say() {
         ("k y", RunAction::Cancel),
     ] {
         let effects = press(&mut app_on_train(), keys);
-        assert_eq!(asked(&effects), [Request::Control { run: "lora-12".into(), action: want }], "{keys}");
+        assert_eq!(asked(&effects), [Request::Control { run: "lora-12".into(), action: want, keys: Default::default() }], "{keys}");
     }
     for keys in ["k n", "k esc", "R"] {
         assert_eq!(asked(&press(&mut app_on_train(), keys)), [], "{keys}");
@@ -251,7 +251,7 @@ fn steering_keys_ask_for_what_they_say() {
     let mut app = app();
     play(&mut app, "7 down down");
     let effects = press(&mut app, "r");
-    assert_eq!(asked(&effects), [Request::Control { run: "lora-10".into(), action: RunAction::Resume }]);
+    assert_eq!(asked(&effects), [Request::Control { run: "lora-10".into(), action: RunAction::Resume, keys: Default::default() }]);
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn failures_stay_until_they_are_closed() {
     play(&mut app, "7");
     let effects = press(&mut app, "p");
     let Some(Effect::Send(ToEngine::Ask { tag, .. })) = effects.first() else { panic!("{effects:?}") };
-    let error = Failure { code: 1, message: "the worker does not listen; resume the run".into() };
+    let error = Failure::new(1, "the worker does not listen; resume the run");
     news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Error { error } });
     press(&mut app, "down");
     let text = shown(&app);
@@ -404,7 +404,7 @@ fn a_failed_question_for_rows_is_not_repeated_for_ever() {
     let mut effects = press(&mut app, "down");
     for _ in 0..3 {
         let Some(Effect::Send(ToEngine::Ask { tag, .. })) = effects.first() else { break };
-        let error = Failure { code: 1, message: "disk".into() };
+        let error = Failure::new(1, "disk");
         effects = news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Error { error } });
     }
     assert_eq!(effects, []);
