@@ -269,4 +269,3 @@ fn stale(runs: &[RunRecord], damaged: &[Damaged]) -> Check {
         format!("`tunebench runs resume {}` goes on from its last checkpoint", interrupted[0]),
     )
 }
-
