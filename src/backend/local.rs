@@ -348,9 +348,5 @@ mod tests {
     fn what_cannot_be_opened_says_why() {
         let say = |m: &ModelRef| super::super::open(m, None, &Access::threads(1)).err().unwrap().to_string();
         assert!(say(&model(Path::new("/no/such/folder"))).contains("/no/such/folder"));
-        let endpoint =
-            ModelSource::Endpoint { endpoint: "http://x/v1".into(), model: "m".into(), api_key_env: None };
-        let message = say(&ModelRef { source: endpoint, ..model(Path::new("")) });
-        assert!(message.contains("base") && message.contains("endpoint"), "{message}");
     }
 }

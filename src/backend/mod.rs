@@ -1,6 +1,9 @@
 //! Something that answers.
 
+pub mod endpoint;
 mod local;
+mod mask;
+mod replace;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,6 +14,7 @@ use crate::domain::candidate::{AdapterRef, Constraint, Decoding, ModelRef, Model
 use crate::domain::keys::Keys;
 use crate::model::chat::Message;
 
+pub use endpoint::Endpoint;
 pub use local::{AskId, Lane, LocalModel, Progress};
 
 /// What a question consists of.
@@ -104,6 +108,10 @@ pub struct Answer {
     pub cached: bool,
     /// Pieces of personal data that went out as placeholders.
     pub masked: u32,
+    /// Waiting beside the answer's own time: for a limit on requests, or until it was asked again.
+    pub waited_ms: f64,
+    /// The server counted no tokens; what stands here is reckoned from the length of the texts.
+    pub estimated: bool,
 }
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -120,6 +128,11 @@ pub trait Backend {
 
     fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
         self.stream(asks, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// Questions that it works on at once; a batch should not have fewer.
+    fn width(&self) -> usize {
+        1
     }
 }
 
@@ -153,9 +166,12 @@ pub fn open(
                 Err(e) => Err(BackendError(format!("the model `{}` cannot be opened: {e}", model.name))),
             }
         }
-        ModelSource::Endpoint { endpoint, .. } => Err(BackendError(format!(
-            "the model `{}` stands behind an endpoint ({endpoint}), and only local models can answer yet; give it a `path`",
-            model.name
-        ))),
+        ModelSource::Endpoint { .. } => match adapter {
+            None => Ok(Box::new(Endpoint::open(model, &access.keys)?)),
+            Some(_) => Err(BackendError(format!(
+                "the model `{}` stands behind an endpoint, which takes no adapter",
+                model.name
+            ))),
+        },
     }
 }

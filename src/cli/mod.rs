@@ -24,6 +24,7 @@ pub mod runs;
 pub mod strata;
 mod sweep;
 mod table;
+mod trust;
 pub mod tui;
 pub mod worker;
 

@@ -350,6 +350,10 @@ pub enum ToEngine {
     Unfollow {
         view: View,
     },
+    /// A person agreed that these keys are sent. Whoever holds the connection remembers it; the engine is not told.
+    Trust {
+        needs: Vec<KeyNeed>,
+    },
 }
 
 /// From whoever holds the connection to the screens.

@@ -31,6 +31,11 @@ impl KeyNeed {
         Some(Self { origin, variable: variable.clone() })
     }
 
+    /// What goes there can be read on the way.
+    pub fn is_open(&self) -> bool {
+        Address::parse(&self.origin).is_ok_and(|address| address.is_open())
+    }
+
     /// What the stages of a candidate need, each once.
     pub fn of_candidate(candidate: &Candidate) -> Vec<Self> {
         let mut needs: Vec<Self> = candidate.stages.iter().filter_map(|s| Self::of(&s.model)).collect();
@@ -68,6 +73,16 @@ impl Keys {
     /// Those that are needed, and no others.
     pub fn only(&self, needs: &[KeyNeed]) -> Self {
         Self::new(needs.iter().filter_map(|need| Some((need.clone(), self.get(need)?.to_owned()))))
+    }
+
+    /// These and others; where both have a value, the other's.
+    pub fn and(&self, other: &Self) -> Self {
+        let all = [self, other].into_iter().flat_map(|keys| keys.0.iter());
+        Self::new(all.flat_map(|(origin, of)| {
+            of.iter().map(|(variable, value)| {
+                (KeyNeed { origin: origin.clone(), variable: variable.clone() }, value.clone())
+            })
+        }))
     }
 
     /// The needs that these keys do not meet.

@@ -12,6 +12,7 @@ use super::rows::RowCache;
 use super::saved::Watching;
 use super::strata::StrataCache;
 use crate::domain::api::{EngineStatus, Failure, FileNews};
+use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::domain::words::counted;
 use crate::store::journal::Decisions;
@@ -33,12 +34,16 @@ pub struct Run {
     pub active: bool,
     /// The run that must be done before this one can be frozen.
     pub needs: Option<String>,
+    /// What its models need; known once it is frozen.
+    pub needs_keys: Vec<KeyNeed>,
 }
 
 /// Behind the engine's lock; held for moments only.
 #[derive(Debug, Default)]
 pub struct State {
     pub runs: HashMap<String, Run>,
+    /// Keys by run, while it is queued or under way. They are nowhere else.
+    pub keys: HashMap<String, Keys>,
     pub decisions: Decisions,
     pub notices: Vec<String>,
     pub clients: usize,
@@ -63,11 +68,20 @@ impl State {
         records
     }
 
-    /// A run is queued or under way.
+    /// Keys that a queued run needs and nobody has given since the engine began.
+    pub fn missing_keys(&self, run: &Run) -> Vec<KeyNeed> {
+        if run.active || run.record.state != RunState::Queued {
+            return Vec::new();
+        }
+        self.keys.get(&run.record.run).cloned().unwrap_or_default().missing(&run.needs_keys)
+    }
+
+    /// A run is queued or under way. One that waits for keys does not keep the engine: it loses nothing.
     pub fn is_busy(&self) -> Option<String> {
         self.runs
             .values()
             .filter(|r| r.active || !r.record.state.is_final())
+            .filter(|r| self.missing_keys(r).is_empty())
             .min_by_key(|r| r.record.created_ms)
             .map(|r| format!("{} is {}", r.record.run, r.record.state))
     }
@@ -278,6 +292,8 @@ impl Engine {
         let keep = StoredRun { record: entry.record.clone(), offset: entry.offset };
         state.version = version;
         if ended {
+            // Whoever resumes it gives them again.
+            state.keys.remove(run);
             state.board_version = version;
             if kind == RunKind::Strata {
                 state.strata_version = version;
@@ -328,6 +344,13 @@ impl Engine {
 
 pub fn no_run(run: &str) -> Failure {
     bad_input(format!("no run `{run}`; `tunebench runs` lists them"))
+}
+
+/// Refused for want of keys.
+pub fn needs_keys(what: &str, needs: Vec<KeyNeed>) -> Failure {
+    let named: Vec<String> = needs.iter().map(ToString::to_string).collect();
+    let message = format!("{what} needs {}, which was not given", named.join(" and "));
+    Failure { needs, ..bad_input(message) }
 }
 
 pub fn bad_input(message: impl Into<String>) -> Failure {

@@ -4,7 +4,7 @@
 //! A thread of its own. While no run is under way it sleeps until something changes; else it looks ten times a second.
 
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +17,7 @@ use super::launch;
 use super::state::{Engine, Run, State};
 use super::sweep::Judge;
 use crate::domain::api::Failure;
+use crate::domain::keys::Keys;
 use crate::domain::run::{RunKind, RunState};
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::RunFolder;
@@ -63,6 +64,7 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
                         followed.push(joined);
                     }
                 }
+                tell_of_keys(&engine);
                 judge.look(&engine);
                 if let Some(ahead) = followed.first() {
                     tell_the_queue(&engine, &ahead.run);
@@ -173,6 +175,7 @@ fn is_ready(state: &State, run: &Run) -> bool {
     let needs = run.needs.as_ref().and_then(|needed| state.runs.get(needed));
     run.record.state == RunState::Queued
         && !run.active
+        && state.missing_keys(run).is_empty()
         && needs.is_none_or(|needed| needed.record.state.is_final() && !needed.active)
 }
 
@@ -204,16 +207,50 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
     });
 }
 
+/// Runs whose keys went with an earlier engine say which they need. That is no event of theirs either.
+fn tell_of_keys(engine: &Engine) {
+    let words = |state: &State, run: &Run| {
+        let missing = state.missing_keys(run);
+        let named: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let words = format!(
+            "waits for {}: `tunebench runs resume {}` where it is set",
+            named.join(" and "),
+            run.record.run
+        );
+        (!missing.is_empty() && run.record.message.as_ref() != Some(&words))
+            .then(|| (run.record.run.clone(), words))
+    };
+    let stale: Vec<(String, String)> =
+        engine.read(|state| state.runs.values().filter_map(|run| words(state, run)).collect());
+    if stale.is_empty() {
+        return;
+    }
+    engine.update(|state| {
+        let version = state.version;
+        for (run, words) in stale {
+            if let Some(run) = state.runs.get_mut(&run) {
+                (run.record.message, run.record.resumable, run.version) = (Some(words), true, version);
+            }
+        }
+    });
+}
+
 /// Start the oldest queued run that can start.
 fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
     loop {
         let (run, folder, _) = next_ready(engine)?;
         let started = frozen(engine, &run, &folder).and_then(|()| {
-            spawn(engine, &folder)
+            if engine.read(|s| s.runs.get(&run).is_some_and(|r| !s.missing_keys(r).is_empty())) {
+                return Ok(None);
+            }
+            spawn(engine, &run, &folder)
+                .map(Some)
                 .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
         });
         match started {
-            Ok(child) => {
+            // What it needs was not known before it was frozen.
+            Ok(None) => {}
+            Ok(Some(child)) => {
                 mark_active(engine, &run, true);
                 let child = Some(Arc::new(Mutex::new(child)));
                 return Some(Followed { run, folder, child, lived: false, lost: 0 });
@@ -256,7 +293,10 @@ fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String
         }
         return None;
     }
-    let ask = Ask::Host { host: folder.dir().to_owned() };
+    if engine.read(|s| s.runs.get(&run).is_some_and(|r| !s.missing_keys(r).is_empty())) {
+        return None;
+    }
+    let ask = Ask::Host { host: folder.dir().to_owned(), keys: keys_of(engine, &run) };
     let asked = host.folder.control().and_then(|path| control::ask(&path, &ask));
     // An answer that came too late is one all the same.
     if asked.is_ok() || folder.is_locked() {
@@ -272,10 +312,17 @@ fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String
     None
 }
 
-fn spawn(engine: &Engine, folder: &RunFolder) -> std::io::Result<Child> {
+fn keys_of(engine: &Engine, run: &str) -> Keys {
+    engine.read(|state| state.keys.get(run).cloned().unwrap_or_default())
+}
+
+/// Keys go through a pipe: arguments and environment of a process can be read from outside.
+fn spawn(engine: &Engine, run: &str, folder: &RunFolder) -> std::io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log())?;
     let threads = engine.threads.to_string();
-    Command::new(&engine.program)
+    let keys = keys_of(engine, run);
+    let mut command = Command::new(&engine.program);
+    command
         .arg("worker")
         .arg(folder.dir())
         .current_dir("/")
@@ -283,6 +330,17 @@ fn spawn(engine: &Engine, folder: &RunFolder) -> std::io::Result<Child> {
         .env("CANDLE_NUM_THREADS", &threads)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
+        .stderr(log);
+    for need in engine.read(|s| s.runs.get(run).map(|r| r.needs_keys.clone())).unwrap_or_default() {
+        command.env_remove(need.variable);
+    }
+    if keys.is_empty() {
+        return command.spawn();
+    }
+    let mut child = command.arg("--keys").stdin(Stdio::piped()).spawn()?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A worker that is gone already says why in its log.
+        let _ = pipe.write_all(&serde_json::to_vec(&keys)?);
+    }
+    Ok(child)
 }

@@ -92,6 +92,11 @@ impl Pipeline {
         Ok(Self { stages, backends })
     }
 
+    /// Rows that its models work on at once.
+    pub fn width(&self) -> usize {
+        self.backends.iter().map(|backend| backend.width()).max().unwrap_or(1)
+    }
+
     /// Put rows through all stages. One result a row, in their order.
     pub fn answer(&mut self, rows: &[&RunRow]) -> Vec<Answered> {
         let mut all = vec![Answered::default(); rows.len()];
@@ -169,6 +174,8 @@ impl Stage {
                 outcome.ms += answer.ms;
                 outcome.cached += u32::from(answer.cached);
                 outcome.masked += answer.masked;
+                outcome.waited_ms += answer.waited_ms;
+                outcome.estimated |= answer.estimated;
                 outcome.probability = answer.labels.first().map(|(_, p)| *p);
                 outcome.retries = attempt;
                 outcome.format_ok = read.ok;

@@ -183,14 +183,16 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
     for (at, stage) in candidate.stages.iter().enumerate() {
         let path = match &stage.model.source {
             ModelSource::Local { path } => path.as_str(),
-            ModelSource::Endpoint { endpoint, .. } => {
-                found.push(Finding::refused(
-                    format!("stage.{at}.model"),
-                    format!(
-                        "the model `{}` stands behind an endpoint ({endpoint}), and only local models can answer yet; give it a `path`",
-                        stage.model.name
-                    ),
-                ));
+            ModelSource::Endpoint { .. } => {
+                if train.is_some_and(|train| is_trained(candidate, stage, train)) {
+                    found.push(Finding::refused(
+                        ENDPOINT_STAGE,
+                        format!(
+                            "the model `{}` of stage `{}` stands behind an endpoint, and only a model with a `path` can be trained",
+                            stage.model.name, stage.name
+                        ),
+                    ));
+                }
                 continue;
             }
         };
@@ -201,12 +203,19 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
         let Some(reader) = readers.get(known).and_then(|(_, reader)| reader.as_ref()) else { continue };
         found.extend(too_long(candidate, at, reader, sample));
         if let Some(train) = train
-            && (stage.name == train.stage || (train.stage.is_empty() && candidate.stages.len() == 1))
+            && is_trained(candidate, stage, train)
         {
             found.extend(training(candidate, at, train, reader, sample));
         }
     }
     found
+}
+
+/// The key of the finding that the stage to train has no weights here.
+pub const ENDPOINT_STAGE: &str = "tuning.train.stage";
+
+fn is_trained(candidate: &Candidate, stage: &StageCandidate, train: &TrainSettings) -> bool {
+    stage.name == train.stage || (train.stage.is_empty() && candidate.stages.len() == 1)
 }
 
 /// Prompts that leave no room for `max_tokens` in the model's context.

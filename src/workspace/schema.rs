@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::config::*;
 use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
+use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
 use crate::domain::settings::{EvalSettings, StrataSettings};

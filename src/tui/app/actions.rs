@@ -1,8 +1,8 @@
 //! An action was asked for, by key or from the palette.
 
 use super::{App, Effect, Link, Mood, Purpose, Screen};
-use crate::domain::api::{Decision, EngineStatus, Request};
-use crate::domain::keys::Keys;
+use crate::domain::api::{Decision, EngineStatus, Request, ToEngine};
+use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
@@ -163,6 +163,19 @@ impl App {
         }
     }
 
+    /// A key would go somewhere for the first time.
+    pub(super) fn ask_for_trust(&mut self, purpose: Purpose, again: Request, needs: Vec<KeyNeed>) {
+        let each = needs.iter().map(|need| {
+            let open = if need.is_open() { ", unencrypted" } else { "" };
+            format!("the key in {} to {}{open}", need.variable, need.origin)
+        });
+        let question = format!(
+            "This workspace sends {}. Send it, now and whenever it is needed?",
+            each.collect::<Vec<_>>().join(" and ")
+        );
+        self.layers.push(Layer::Confirm { question, then: Confirmed::Trust { purpose, again: Box::new(again), needs } });
+    }
+
     pub(crate) fn decide(&mut self, words: String, decision: Decision) {
         self.ask(Purpose::Decide(words), Request::Decide { decision });
     }
@@ -206,9 +219,16 @@ impl App {
             Layer::Confirm { then, .. } => {
                 let then = then.clone();
                 self.layers.pop();
-                let Confirmed::Cancel(run) = then;
-                if action == Action::Yes {
-                    self.control(run, RunAction::Cancel);
+                match (then, action == Action::Yes) {
+                    (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
+                    (Confirmed::Trust { purpose, again, needs }, true) => {
+                        self.outbox.push(Effect::Send(ToEngine::Trust { needs }));
+                        self.ask(purpose, *again);
+                    }
+                    (Confirmed::Trust { purpose, .. }, false) => {
+                        self.notice(Mood::Plain, format!("no key was sent; could not {}", purpose.words()));
+                    }
+                    (Confirmed::Cancel(_), false) => {}
                 }
             }
             Layer::Picker(picker) => match action {
