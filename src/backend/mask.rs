@@ -103,13 +103,22 @@ mod tests {
             ("card 4111 1111 1111 1111, 4111-1111-1111-1111", "card <CARD_1>, <CARD_2>"),
             ("378282246310005", "<CARD_1>"),
             ("from 192.168.0.17:8080 and 2001:db8::ff00:42:8329", "from <IP_1>:8080 and <IP_2>"),
-            ("version 1.2.3, at 12:30:15, std::mem::take, 300.1.1.1", "version 1.2.3, at 12:30:15, std::mem::take, 300.1.1.1"),
+            (
+                "version 1.2.3, at 12:30:15, std::mem::take, 300.1.1.1",
+                "version 1.2.3, at 12:30:15, std::mem::take, 300.1.1.1",
+            ),
             ("call +49 (30) 1234-5678 or 030 / 123 45 67", "call <PHONE_1> or <PHONE_2>"),
             ("(415) 555-2671, 415-555-2671, 415.555.2671", "<PHONE_1>, <PHONE_2>, <PHONE_3>"),
-            ("on 2024-01-15, in 2019-2023, 1,000.00 for 250 of 1000", "on 2024-01-15, in 2019-2023, 1,000.00 for 250 of 1000"),
+            (
+                "on 2024-01-15, in 2019-2023, 1,000.00 for 250 of 1000",
+                "on 2024-01-15, in 2019-2023, 1,000.00 for 250 of 1000",
+            ),
             ("https://me:pass@host.com/x?y=1, ok", "<URL_1>, ok"),
             ("https://host.com/@me and postgres://u@h/db", "https://host.com/@me and <URL_1>"),
-            ("account 12345678, pi 3.14159265358979, 1234567", "account <NUMBER_1>, pi 3.14159265358979, 1234567"),
+            (
+                "account 12345678, pi 3.14159265358979, 1234567",
+                "account <NUMBER_1>, pi 3.14159265358979, 1234567",
+            ),
             ("ssn 078-05-1120", "ssn <NUMBER_1>"),
         ] {
             assert_eq!(masked(text), want, "{text}");

@@ -8,15 +8,13 @@ pub struct Replacer {
     pairs: Vec<(String, String)>,
     /// The end of what came, which may be the beginning of one of the texts.
     held: String,
-    /// Texts that were replaced.
-    replaced: usize,
 }
 
 impl Replacer {
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut pairs: Vec<_> = pairs.into_iter().filter(|(from, _)| !from.is_empty()).collect();
         pairs.sort_by_key(|(from, _)| std::cmp::Reverse(from.len()));
-        Self { pairs, held: String::new(), replaced: 0 }
+        Self { pairs, held: String::new() }
     }
 
     /// The next piece; what can be said of the answer by now.
@@ -37,11 +35,6 @@ impl Replacer {
         all
     }
 
-    /// Texts replaced so far.
-    pub const fn replaced(&self) -> usize {
-        self.replaced
-    }
-
     fn take(&mut self, end: bool) -> String {
         let held = std::mem::take(&mut self.held);
         let mut out = String::with_capacity(held.len());
@@ -57,7 +50,6 @@ impl Replacer {
                 Some((from, to)) => {
                     out.push_str(to);
                     rest = &rest[from.len()..];
-                    self.replaced += 1;
                 }
                 None => {
                     out.push(first);
@@ -83,8 +75,10 @@ mod tests {
     fn the_longest_text_is_replaced_and_what_is_put_in_stays() {
         assert_eq!(replacer().whole("<A_1><A_12> <A_1 secret section"), "one<A_1> <A_1  Stion");
         let mut r = replacer();
-        assert_eq!((r.push("a<A"), r.push("_1"), r.push(">b"), r.finish()), ("a".into(), String::new(), "oneb".into(), String::new()));
-        assert_eq!(r.replaced(), 1);
+        assert_eq!(
+            (r.push("a<A"), r.push("_1"), r.push(">b"), r.finish()),
+            ("a".into(), String::new(), "oneb".into(), String::new())
+        );
     }
 
     proptest! {

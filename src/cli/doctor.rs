@@ -10,10 +10,12 @@ use super::ask::{ask, block_on, unexpected};
 use super::output::{Exit, Output};
 use super::table::clean;
 use super::trust::{self, Trust};
+use crate::backend::cache as answers;
 use crate::backend::endpoint;
 use crate::domain::address::Address;
 use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
+use crate::domain::settings::CachePlace;
 use crate::domain::words::{bytes, counted};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
@@ -60,6 +62,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     if root.join(FILE).is_file() {
         checks.push(workspace(root));
         checks.extend(endpoints(root));
+        checks.push(cache(root, args.repair));
         match files::state_dir(&root.join(STATE)) {
             Ok(()) => checks.extend(block_on(engine(root, args.repair))?),
             // No engine can start there; what it would say is not the cause.
@@ -202,18 +205,28 @@ fn endpoints(root: &Path) -> Vec<Check> {
         checks.push(match endpoint::probe(&address, key, asked) {
             Ok((models, true)) => Check::good(
                 "endpoint",
-                format!("model `{name}`: {endpoint} answers, `{asked}` is one of {}{with}", counted(models, "model")),
+                format!(
+                    "model `{name}`: {endpoint} answers, `{asked}` is one of {}{with}",
+                    counted(models, "model")
+                ),
             ),
             // Some list aliases and adapters nowhere.
             Ok((models, false)) => Check {
-                remedy: Some(format!("check the name `{asked}`, unless the server takes names that it does not list")),
+                remedy: Some(format!(
+                    "check the name `{asked}`, unless the server takes names that it does not list"
+                )),
                 ..Check::good(
                     "endpoint",
-                    format!("model `{name}`: {endpoint} answers, `{asked}` is none of its {}{with}", counted(models, "model")),
+                    format!(
+                        "model `{name}`: {endpoint} answers, `{asked}` is none of its {}{with}",
+                        counted(models, "model")
+                    ),
                 )
             },
             // Without its key it may refuse for that alone.
-            Err(why) if without => Check::good("endpoint", format!("model `{name}`: {endpoint}: {why}{with}")),
+            Err(why) if without => {
+                Check::good("endpoint", format!("model `{name}`: {endpoint}: {why}{with}"))
+            }
             Err(why) => Check::bad(
                 "endpoint",
                 format!("model `{name}`: {endpoint}: {why}"),
@@ -222,6 +235,27 @@ fn endpoints(root: &Path) -> Vec<Check> {
         });
     }
     checks
+}
+
+/// The response cache. Damage costs answers that are asked again, nothing else, and repair removes it.
+fn cache(root: &Path, repair: bool) -> Check {
+    let dir = CachePlace::folder(&root.join(STATE));
+    let removed = if repair { answers::repair(&dir) } else { Ok(0) };
+    match removed.and_then(|removed| Ok((removed, answers::survey(&dir)?))) {
+        Ok((0, seen)) => {
+            let remedy = (seen.damaged > 0).then(|| "`tunebench doctor --repair` removes them".to_owned());
+            Check { remedy, ..Check::good("cache", super::cache::words(&seen)) }
+        }
+        Ok((removed, seen)) => {
+            let removed = counted(removed, "damaged line");
+            Check::good("cache", format!("{}; removed {removed}", super::cache::words(&seen)))
+        }
+        Err(error) => Check::bad(
+            "cache",
+            format!("{}: {error}", dir.display()),
+            "remove that folder; answers are asked again and remembered anew",
+        ),
+    }
 }
 
 /// Engine, store and runs, as the engine tells. Starting it is a check in itself.

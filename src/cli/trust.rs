@@ -119,7 +119,12 @@ impl Trust {
             return Err(Exit::usage(format!("{}; say {FLAG} to agree, once for all", question(need))));
         }
         let mut stderr = io::stderr().lock();
-        write!(stderr, "{} in {}. Send it, now and whenever it is needed? [y/N] ", question(need), clean(&self.workspace))?;
+        write!(
+            stderr,
+            "{} in {}. Send it, now and whenever it is needed? [y/N] ",
+            question(need),
+            clean(&self.workspace)
+        )?;
         stderr.flush()?;
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line)?;
@@ -129,11 +134,7 @@ impl Trust {
 
 fn question(need: &KeyNeed) -> String {
     let open = if need.is_open() { ", unencrypted" } else { "" };
-    format!(
-        "the workspace sends the key in {} to {}{open}",
-        clean(&need.variable),
-        clean(&need.origin)
-    )
+    format!("the workspace sends the key in {} to {}{open}", clean(&need.variable), clean(&need.origin))
 }
 
 /// The value of a variable, where it is set.

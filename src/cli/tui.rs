@@ -63,7 +63,8 @@ pub fn run(args: TuiArgs, root: &Path) -> super::CommandResult {
                 match &mut message {
                     ToEngine::Trust { needs } => {
                         if let Err(error) = trust.add(needs) {
-                            let _ = news.send(problem(format!("trust.json: the answer could not be kept: {error}")));
+                            let _ = news
+                                .send(problem(format!("trust.json: the answer could not be kept: {error}")));
                         }
                         continue;
                     }
@@ -93,9 +94,8 @@ pub fn run(args: TuiArgs, root: &Path) -> super::CommandResult {
                 }
             }
         };
-        let connection = async move {
-            tokio::join!(client::drive(root, from_screens, to_keeper), forward, backward).0
-        };
+        let connection =
+            async move { tokio::join!(client::drive(root, from_screens, to_keeper), forward, backward).0 };
         tokio::select! {
             biased;
             left = tui::run(options, to_engine, from_engine) => left?,

@@ -280,7 +280,8 @@ mod tests {
         let changes: Vec<Change> = ["learning_rate=x0.3", "weight:a b=2"].map(|c| c.parse().unwrap()).into();
         ask(&path, &Ask::Steer { steer: changes.clone() }).unwrap();
         assert_eq!((requests.take_changes(), requests.take_changes()), (changes, vec![]));
-        let refused = ask(&path, &Ask::Host { host: "runs/train-2".into(), keys: Keys::default() }).unwrap_err();
+        let refused =
+            ask(&path, &Ask::Host { host: "runs/train-2".into(), keys: Keys::default() }).unwrap_err();
         assert_eq!(refused.to_string(), "no room for runs/train-2");
         let why = Some("it was hopeless".to_owned());
         ask(&path, &Ask::Action { ask: RunAction::Stop, why: why.clone() }).unwrap();

@@ -92,13 +92,7 @@ fn take_in(host: &Arc<Host>, dir: &Path, keys: Keys) -> Result<(), String> {
 }
 
 /// The run from its first event to its last.
-fn serve(
-    host: &Arc<Host>,
-    folder: &RunFolder,
-    seat: Seat,
-    lock: Lock,
-    keys: Keys,
-) -> anyhow::Result<Ending> {
+fn serve(host: &Arc<Host>, folder: &RunFolder, seat: Seat, lock: Lock, keys: Keys) -> anyhow::Result<Ending> {
     let requests = Requests::default();
     let taker = host.clone();
     let listening = control::listen(

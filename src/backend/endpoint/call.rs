@@ -193,7 +193,9 @@ impl Endpoint {
         while body.len() < ERROR_MAX {
             let until = (Instant::now() + self.times.idle).min(end);
             match timeout_at(until, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk[..chunk.len().min(ERROR_MAX - body.len())]),
+                Ok(Ok(Some(chunk))) => {
+                    body.extend_from_slice(&chunk[..chunk.len().min(ERROR_MAX - body.len())])
+                }
                 _ => break,
             }
         }
@@ -229,7 +231,9 @@ impl Reading<'_> {
             // Only what belongs to an answer counts as a piece of it: a server may keep a dead stream open with comments.
             let (until, limit) = match (streamed, self.ttft) {
                 (true, None) => (first, "first piece of an answer"),
-                (true, Some(_)) => ((Instant::now() + self.endpoint.times.idle).min(end), "next piece of the answer"),
+                (true, Some(_)) => {
+                    ((Instant::now() + self.endpoint.times.idle).min(end), "next piece of the answer")
+                }
                 (false, _) => (end, "rest of the answer"),
             };
             let chunk = match timeout_at(until, response.chunk()).await {
@@ -253,7 +257,9 @@ impl Reading<'_> {
                 whole.extend_from_slice(&chunk);
                 continue;
             }
-            let ready = events.push(&chunk).map_err(|TooLong| self.row("events were expected, and one without end came"))?;
+            let ready = events
+                .push(&chunk)
+                .map_err(|TooLong| self.row("events were expected, and one without end came"))?;
             for event in ready {
                 if event.trim_ascii() == b"[DONE]" {
                     done = true;
@@ -307,7 +313,10 @@ impl Reading<'_> {
         if self.reply.has_begun() {
             return self.row(&format!("the answer was cut off after {} bytes: {why}", self.reply.text.len()));
         }
-        Trouble::Passing(self.endpoint.secret.line(&format!("the answer was cut off before its first piece: {why}")), None)
+        Trouble::Passing(
+            self.endpoint.secret.line(&format!("the answer was cut off before its first piece: {why}")),
+            None,
+        )
     }
 
     fn row(&self, words: &str) -> Trouble {
@@ -337,10 +346,8 @@ impl Reading<'_> {
         let said = |(key, _): (String, String)| self.reply.text.contains(&key);
         let logprobs = if self.endpoint.secret.pairs().any(said) { Vec::new() } else { self.reply.logprobs };
         let tokens = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN) as u64;
-        let (tokens_in, tokens_out) = self
-            .reply
-            .usage
-            .unwrap_or_else(|| (tokens(request.bytes), tokens(self.reply.text.len())));
+        let (tokens_in, tokens_out) =
+            self.reply.usage.unwrap_or_else(|| (tokens(request.bytes), tokens(self.reply.text.len())));
         Answer {
             text: self.text,
             tokens_in,
@@ -378,7 +385,8 @@ fn shown(bytes: &[u8]) -> String {
     if !start.starts_with("<!doctype html") && !start.starts_with("<html") {
         return text.into_owned();
     }
-    let title = text.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).map(|(title, _)| title);
+    let title =
+        text.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).map(|(title, _)| title);
     match title {
         Some(title) => format!("an HTML page, \"{}\"", title.trim()),
         None => "an HTML page".into(),

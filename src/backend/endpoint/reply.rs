@@ -186,7 +186,9 @@ impl Reply {
             }
         }
         if self.calls.len() > CALLS_MAX {
-            return Err(Fault::Wrong(format!("at most {CALLS_MAX} calls of tools were expected, and more came")));
+            return Err(Fault::Wrong(format!(
+                "at most {CALLS_MAX} calls of tools were expected, and more came"
+            )));
         }
         Ok(())
     }
@@ -241,7 +243,9 @@ fn read_usage(usage: &Value) -> Result<(u64, u64), Fault> {
     let count = |name: &str| match usage.get(name) {
         Some(value) => match value.as_u64().filter(|n| *n <= TOKENS_MAX) {
             Some(n) => Ok(n),
-            None => Err(Fault::Wrong(format!("a count of tokens was expected in usage.{name}, and {value} came"))),
+            None => {
+                Err(Fault::Wrong(format!("a count of tokens was expected in usage.{name}, and {value} came")))
+            }
         },
         None => Err(Fault::Wrong(format!("a count of tokens was expected in usage.{name}, and none came"))),
     };
@@ -329,13 +333,18 @@ mod tests {
             json!({ "choices": [], "usage": { "prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7 } }),
         ])
         .unwrap();
-        assert_eq!((reply.text.as_str(), reply.usage, reply.ending(false)), ("Rome", Some((5, 2)), Ok(Finish::Length)));
+        assert_eq!(
+            (reply.text.as_str(), reply.usage, reply.ending(false)),
+            ("Rome", Some((5, 2)), Ok(Finish::Length))
+        );
     }
 
     #[test]
     fn calls_of_tools_are_merged_by_their_index() {
         let call = |index: u64, id: Value, name: Value, arguments: &str| {
-            delta(json!({ "tool_calls": [{ "index": index, "id": id, "type": "function", "function": { "name": name, "arguments": arguments } }] }))
+            delta(
+                json!({ "tool_calls": [{ "index": index, "id": id, "type": "function", "function": { "name": name, "arguments": arguments } }] }),
+            )
         };
         let reply = take(&[
             call(0, json!("a"), json!("find"), ""),
@@ -347,7 +356,10 @@ mod tests {
         ])
         .unwrap();
         let calls = reply.tool_calls(str::to_owned);
-        assert_eq!(calls[0], json!({ "id": "a", "type": "function", "function": { "name": "find", "arguments": "{\"q\":1}" } }));
+        assert_eq!(
+            calls[0],
+            json!({ "id": "a", "type": "function", "function": { "name": "find", "arguments": "{\"q\":1}" } })
+        );
         assert_eq!(calls[1]["function"], json!({ "name": "book", "arguments": "{\"x\":2}" }));
         assert_eq!(reply.ending(true), Ok(Finish::ToolCalls));
         let many: Vec<Value> = (0..200).map(|i| call(i, json!("a"), json!("f"), "")).collect();
@@ -378,20 +390,37 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_told_apart() {
         let fault = |chunk: Value| take(&[chunk]).unwrap_err();
-        assert_eq!(fault(json!({ "error": { "message": "no room", "code": "x" } })), Fault::Error("no room (x)".into()));
+        assert_eq!(
+            fault(json!({ "error": { "message": "no room", "code": "x" } })),
+            Fault::Error("no room (x)".into())
+        );
         assert_eq!(fault(json!({ "error": "no room" })), Fault::Error("no room".into()));
-        assert_eq!(fault(json!({ "detail": [{ "loc": ["body", "model"], "msg": "missing" }] })), Fault::Error("body.model: missing".into()));
+        assert_eq!(
+            fault(json!({ "detail": [{ "loc": ["body", "model"], "msg": "missing" }] })),
+            Fault::Error("body.model: missing".into())
+        );
         assert_eq!(fault(json!({ "object": "error", "message": "old" })), Fault::Error("old".into()));
-        for strange in [json!({}), json!([]), json!("x"), json!({ "choices": "x" }), json!({ "choices": [{ "delta": { "content": 3 } }] })] {
+        for strange in [
+            json!({}),
+            json!([]),
+            json!("x"),
+            json!({ "choices": "x" }),
+            json!({ "choices": [{ "delta": { "content": 3 } }] }),
+        ] {
             assert!(matches!(fault(strange.clone()), Fault::Strange(_)), "{strange}");
         }
-        for (name, value) in [("prompt_tokens", json!(-1)), ("completion_tokens", json!(1.5)), ("prompt_tokens", json!(1e18))] {
+        for (name, value) in
+            [("prompt_tokens", json!(-1)), ("completion_tokens", json!(1.5)), ("prompt_tokens", json!(1e18))]
+        {
             let mut usage = json!({ "prompt_tokens": 1, "completion_tokens": 1 });
             usage[name] = value;
             let Fault::Wrong(words) = fault(json!({ "choices": [], "usage": usage })) else { panic!() };
             assert!(words.contains(&format!("usage.{name}")), "{words}");
         }
-        assert_eq!(Reply::default().take(b"{\"choices\": [{\"text\": \"\xff\"}]}", 9), Err(Fault::Strange("JSON in UTF-8 was expected".into())));
+        assert_eq!(
+            Reply::default().take(b"{\"choices\": [{\"text\": \"\xff\"}]}", 9),
+            Err(Fault::Strange("JSON in UTF-8 was expected".into()))
+        );
         let long = json!({ "choices": [{ "text": "x".repeat(1001) }] });
         assert!(matches!(fault(long), Fault::Wrong(words) if words.contains("1000 bytes")));
         let ending = |chunk: Value, done| take(&[chunk]).unwrap().ending(done);

@@ -58,7 +58,9 @@ impl Request {
     /// With `masked`, personal data goes out as placeholders.
     pub fn new(model: &str, ask: &Ask, masked: bool) -> Result<Self, BackendError> {
         let (path, name, mut asked) = match &ask.prompt {
-            Prompt::Turn(text) => ("chat/completions", "messages", json!([{ "role": "user", "content": text }])),
+            Prompt::Turn(text) => {
+                ("chat/completions", "messages", json!([{ "role": "user", "content": text }]))
+            }
             Prompt::Chat(messages) => {
                 let messages = serde_json::to_value(messages)
                     .map_err(|e| BackendError(format!("the conversation cannot be sent: {e}")))?;
@@ -238,7 +240,10 @@ mod tests {
         let mut ask = Ask { prompt: Prompt::Text("Once".into()), ..Ask::turn("", decoding.clone()) };
         ask.logprobs = Some(2);
         let request = Request::new("big", &ask, false).unwrap();
-        assert_eq!((request.path, &body(&ask)["prompt"], &body(&ask)["logprobs"]), ("completions", &json!("Once"), &json!(2)));
+        assert_eq!(
+            (request.path, &body(&ask)["prompt"], &body(&ask)["logprobs"]),
+            ("completions", &json!("Once"), &json!(2))
+        );
         ask.tools = vec![json!({})];
         assert!(Request::new("big", &ask, false).is_err());
         let messages = vec![Message::user("mail a@b.cd"), Message::assistant("to <EMAIL_1>?")];

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn events_end_at_empty_lines_of_any_kind() {
-        let text = b"\xef\xbb\xbfdata: a\n\n: hello\r\n\r\ndata:b\rdata: c\r\revent: x\nid: 1\n\ndata\n\ndata: d";
+        let text =
+            b"\xef\xbb\xbfdata: a\n\n: hello\r\n\r\ndata:b\rdata: c\r\revent: x\nid: 1\n\ndata\n\ndata: d";
         assert_eq!(all(&[text]), ["a", "b\nc", "d"]);
     }
 

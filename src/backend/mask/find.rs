@@ -128,7 +128,9 @@ fn ibans(text: &str) -> Vec<Span> {
     let bytes = text.as_bytes();
     let begins = |at: usize| {
         let at = bytes.get(at..at + 4);
-        at.is_some_and(|b| b[..2].iter().all(u8::is_ascii_alphabetic) && b[2..].iter().all(u8::is_ascii_digit))
+        at.is_some_and(|b| {
+            b[..2].iter().all(u8::is_ascii_alphabetic) && b[2..].iter().all(u8::is_ascii_digit)
+        })
     };
     let mut spans = Vec::new();
     let mut free = 0;
@@ -271,7 +273,9 @@ fn addresses(text: &str) -> Vec<Span> {
         if ends(before(text, from)) && ends(after(text, to)) {
             let word = text[from..to].trim_end_matches('.');
             let word = if word.ends_with("::") { word } else { word.trim_end_matches(':') };
-            if word.len() >= 6 && word.contains(|c: char| c.is_ascii_digit()) && word.parse::<Ipv6Addr>().is_ok()
+            if word.len() >= 6
+                && word.contains(|c: char| c.is_ascii_digit())
+                && word.parse::<Ipv6Addr>().is_ok()
             {
                 spans.push((from, from + word.len()));
                 continue;

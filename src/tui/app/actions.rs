@@ -107,14 +107,14 @@ impl App {
 
     pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>, from: Option<String>) {
         // The one who holds the connection adds the values of the variables that the workspace names.
-        self.ask(
-            Purpose::Launch(kind),
-            Request::Launch { kind, set, keys: Keys::default(), from },
-        );
+        self.ask(Purpose::Launch(kind), Request::Launch { kind, set, keys: Keys::default(), from });
     }
 
     pub(crate) fn control(&mut self, run: String, action: RunAction) {
-        self.ask(Purpose::Control(run.clone(), action), Request::Control { run, action, keys: Keys::default() });
+        self.ask(
+            Purpose::Control(run.clone(), action),
+            Request::Control { run, action, keys: Keys::default() },
+        );
     }
 
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
@@ -173,7 +173,10 @@ impl App {
             "This workspace sends {}. Send it, now and whenever it is needed?",
             each.collect::<Vec<_>>().join(" and ")
         );
-        self.layers.push(Layer::Confirm { question, then: Confirmed::Trust { purpose, again: Box::new(again), needs } });
+        self.layers.push(Layer::Confirm {
+            question,
+            then: Confirmed::Trust { purpose, again: Box::new(again), needs },
+        });
     }
 
     pub(crate) fn decide(&mut self, words: String, decision: Decision) {

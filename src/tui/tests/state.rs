@@ -243,7 +243,11 @@ fn steering_keys_ask_for_what_they_say() {
         ("k y", RunAction::Cancel),
     ] {
         let effects = press(&mut app_on_train(), keys);
-        assert_eq!(asked(&effects), [Request::Control { run: "lora-12".into(), action: want, keys: Default::default() }], "{keys}");
+        assert_eq!(
+            asked(&effects),
+            [Request::Control { run: "lora-12".into(), action: want, keys: Default::default() }],
+            "{keys}"
+        );
     }
     for keys in ["k n", "k esc", "R"] {
         assert_eq!(asked(&press(&mut app_on_train(), keys)), [], "{keys}");
@@ -251,7 +255,10 @@ fn steering_keys_ask_for_what_they_say() {
     let mut app = app();
     play(&mut app, "7 down down");
     let effects = press(&mut app, "r");
-    assert_eq!(asked(&effects), [Request::Control { run: "lora-10".into(), action: RunAction::Resume, keys: Default::default() }]);
+    assert_eq!(
+        asked(&effects),
+        [Request::Control { run: "lora-10".into(), action: RunAction::Resume, keys: Default::default() }]
+    );
 }
 
 #[test]
