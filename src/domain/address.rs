@@ -15,7 +15,9 @@ impl Address {
     /// What is wrong with it, to be put behind the address (which is not repeated: it may hold a secret).
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const SHAPE: &str = "is no address of an endpoint; write it as in http://127.0.0.1:8000/v1";
-        if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+        // The parser would take the first part of such a path for the host.
+        let hostless = text.split_once("://").is_some_and(|(_, rest)| rest.starts_with('/'));
+        if hostless || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
             return Err(SHAPE);
         }
         let url = Url::parse(text).map_err(|_| SHAPE)?;
