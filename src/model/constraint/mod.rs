@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
-use toktrie::{ApproximateTokEnv, INVALID_TOKEN, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{ParserFactory, regex_to_lark};
 use serde_json::{Value, json};
+use toktrie::{ApproximateTokEnv, INVALID_TOKEN, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 
 use super::ModelError;
 use super::tokenizer::{TokenBytes, Tokenizer};
@@ -45,7 +45,8 @@ impl Grammars {
     /// A tokenizer whose tokens are not known byte by byte.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, ModelError> {
         let TokenBytes { bytes, strips_space } = tokenizer.token_bytes()?;
-        let failed = |e: String| ModelError::file(tokenizer.file(), format!("cannot be used for constraints: {e}"));
+        let failed =
+            |e: String| ModelError::file(tokenizer.file(), format!("cannot be used for constraints: {e}"));
         // Ids have 24 bits in the trie.
         if bytes.is_empty() || bytes.len() >= 1 << 24 {
             return Err(failed(format!("it has {} tokens", bytes.len())));
@@ -164,7 +165,8 @@ fn grammar(constraint: &Constraint, space: &str) -> Result<TopLevelGrammar, Stri
         if let Some(keys) = schema.as_object_mut() {
             keys.insert("x-guidance".into(), json!({ "whitespace_pattern": WHITE_SPACE }));
         }
-        let schema = GrammarWithLexer { name: Some("json".into()), ..GrammarWithLexer::from_json_schema(schema) };
+        let schema =
+            GrammarWithLexer { name: Some("json".into()), ..GrammarWithLexer::from_json_schema(schema) };
         if space.is_empty() {
             return TopLevelGrammar::from_grammar(schema);
         }
