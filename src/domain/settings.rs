@@ -1,6 +1,7 @@
 //! Settings of runs, with their defaults: the tables of `workspace.toml`, resolved.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +26,47 @@ impl Default for EvalSettings {
                 .to_vec(),
             latency_rows: 30,
         }
+    }
+}
+
+/// `[cache]`: answers that are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSettings {
+    /// Every question is asked anew and no answer is kept.
+    pub off: bool,
+    /// MiB on disk.
+    pub limit_mb: u64,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { off: false, limit_mb: 512 }
+    }
+}
+
+impl CacheSettings {
+    /// Where the answers of a workspace are, by its state folder; none where the cache is off.
+    pub fn place(self, state_dir: &Path) -> Option<CachePlace> {
+        (!self.off).then(|| CachePlace {
+            dir: CachePlace::folder(state_dir),
+            limit: self.limit_mb.saturating_mul(1 << 20),
+        })
+    }
+}
+
+/// A response cache on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachePlace {
+    pub dir: PathBuf,
+    /// Bytes.
+    pub limit: u64,
+}
+
+impl CachePlace {
+    /// `cache/answers` of a state folder.
+    pub fn folder(state_dir: &Path) -> PathBuf {
+        state_dir.join("cache/answers")
     }
 }
 

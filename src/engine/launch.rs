@@ -334,6 +334,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         settings: launch.set.clone(),
         past: past(engine, launch.kind),
         from: launch.from.clone(),
+        cache: config.cache,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))

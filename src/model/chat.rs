@@ -43,6 +43,8 @@ pub struct ChatTemplate {
     /// For errors: where it stands.
     origin: String,
     special: BTreeMap<String, String>,
+    /// It prints the time.
+    dated: bool,
 }
 
 impl ChatTemplate {
@@ -75,8 +77,10 @@ impl ChatTemplate {
         });
         env.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
         env.add_filter("tojson", tojson);
-        env.add_template_owned(NAME, without_generation_tags(&source.into()))?;
-        Ok(Self { env, origin: "chat template".into(), special })
+        let source = without_generation_tags(&source.into());
+        let dated = source.contains("strftime_now");
+        env.add_template_owned(NAME, source)?;
+        Ok(Self { env, origin: "chat template".into(), special, dated })
     }
 
     /// The same at a fixed time: what templates print of the date is then the same however long a run takes and whenever it is
@@ -85,6 +89,11 @@ impl ChatTemplate {
     pub fn at(mut self, time: SystemTime) -> Self {
         self.env.add_function("strftime_now", move |format: String| strftime(&format, time));
         self
+    }
+
+    /// Whether what it renders may depend on the date.
+    pub fn is_dated(&self) -> bool {
+        self.dated
     }
 
     /// The conversation as text; with `add_generation_prompt` it ends where the assistant is to go on.

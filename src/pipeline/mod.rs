@@ -92,6 +92,11 @@ impl Pipeline {
         Ok(Self { stages, backends })
     }
 
+    /// Ask anew from now on (or no longer), whatever the response cache remembers.
+    pub fn set_fresh(&mut self, fresh: bool) {
+        self.backends.iter_mut().for_each(|backend| backend.set_fresh(fresh));
+    }
+
     /// Put rows through all stages. One result a row, in their order.
     pub fn answer(&mut self, rows: &[&RunRow]) -> Vec<Answered> {
         let mut all = vec![Answered::default(); rows.len()];

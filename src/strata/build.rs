@@ -368,6 +368,7 @@ mod tests {
             settings: Vec::new(),
             past: None,
             from: None,
+            cache: Default::default(),
             rows: Vec::new(),
         };
         RunInputs {

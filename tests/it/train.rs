@@ -94,6 +94,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         settings: vec![],
         past: None,
         from: None,
+        cache: Default::default(),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     let folder = RunFolder::new(root.join(".tunebench/runs").join(id));

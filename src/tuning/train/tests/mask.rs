@@ -57,6 +57,7 @@ fn spec(stages: Vec<StageCandidate>) -> RunSpec {
         settings: vec![],
         past: None,
         from: None,
+        cache: Default::default(),
         rows: vec![],
     }
 }
