@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Answer, Ask, Backend, BackendError, Finish, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
-use crate::model::chat::{ChatTemplate, conversation_tokens, prompt_tokens};
+use crate::model::chat::{ChatTemplate, Message, conversation_tokens, prompt_tokens, tool_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Base, Decoder, Lora, ModelError};
@@ -51,9 +51,15 @@ impl LocalModel {
 
     fn prompt(&self, ask: &Ask) -> Result<Vec<u32>, ModelError> {
         match &ask.prompt {
+            Prompt::Turn(text) if !ask.tools.is_empty() => {
+                tool_tokens(&self.tokenizer, self.template.as_ref(), &[Message::user(text)], &ask.tools)
+            }
             Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
             Prompt::Chat(messages) => match &self.template {
+                Some(template) if !ask.tools.is_empty() => {
+                    tool_tokens(&self.tokenizer, Some(template), messages, &ask.tools)
+                }
                 Some(template) => conversation_tokens(&self.tokenizer, Some(template), messages),
                 None => Err(ModelError::Request(
                     "the model has no chat template, so it cannot be asked with turns of a conversation"
