@@ -14,7 +14,7 @@ use crate::domain::keys::Keys;
 use crate::domain::settings::CachePlace;
 use crate::model::chat::Message;
 
-pub use local::LocalModel;
+pub use local::{AskId, Lane, LocalModel, Progress};
 
 /// What a question consists of.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::output::{Exit, Output};
 use crate::backend::cache::{self, Survey};
 use crate::domain::settings::CachePlace;
-use crate::domain::words::counted;
+use crate::domain::words::{bytes, counted};
 use crate::workspace::{FILE, STATE};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,21 +41,17 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             out.result(&value, || words(&seen));
         }
         What::Clear => {
-            let (bytes, stayed) = cache::clear(&dir).map_err(cannot)?;
-            out.result(&json!({ "bytes": bytes, "stayed": stayed }), || {
+            let (freed, stayed) = cache::clear(&dir).map_err(cannot)?;
+            out.result(&json!({ "bytes": freed, "stayed": stayed }), || {
                 let stayed = match stayed {
                     0 => String::new(),
                     n => format!("; {} that a run writes stayed", counted(n, "segment")),
                 };
-                format!("removed {}{stayed}", mib(bytes))
+                format!("removed {}{stayed}", bytes(freed))
             });
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// In a line, for `doctor` as well.
@@ -72,7 +68,7 @@ pub(super) fn words(seen: &Survey) -> String {
     format!(
         "{}, {}; {} hits of {}{rate}{damaged}",
         counted(seen.answers, "answer"),
-        mib(seen.bytes),
+        bytes(seen.bytes),
         seen.hits,
         counted(asked as usize, "question")
     )
