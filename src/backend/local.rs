@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Answer, Ask, Backend, BackendError, Finish, Listener, Prompt};
+use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
 use crate::model::chat::{ChatTemplate, Message, conversation_tokens, prompt_tokens, tool_tokens};
 use crate::model::generate::Generator;
@@ -222,14 +222,20 @@ impl Backend for LocalModel {
                 match progress {
                     Progress::Piece(piece) => {
                         texts[i].push_str(&piece);
-                        if listener(i, &piece).is_break() {
+                        if listener(i, Heard::Piece(&piece)).is_break() {
                             self.cancel(id);
                             let text = std::mem::take(&mut texts[i]);
-                            answers[i] =
-                                Some(Ok(Answer { text, finish: Finish::Broken, ..Answer::default() }));
+                            let answer = Answer { text, finish: Finish::Broken, ..Answer::default() };
+                            let _ = listener(i, Heard::Done(&answer));
+                            answers[i] = Some(Ok(answer));
                         }
                     }
-                    Progress::Done(answer) => answers[i] = Some(answer),
+                    Progress::Done(answer) => {
+                        if let Ok(answer) = &answer {
+                            let _ = listener(i, Heard::Done(answer));
+                        }
+                        answers[i] = Some(answer);
+                    }
                 }
             }
         }

@@ -249,7 +249,7 @@ pub mod tests {
     //! A backend that follows a script, for tests of everything above it.
 
     use super::*;
-    use crate::backend::{Answer, Listener};
+    use crate::backend::{Answer, Heard, Listener};
     use crate::domain::candidate::{Limits, ModelRef, ModelSource};
     use serde_json::json;
     use std::cell::RefCell;
@@ -264,19 +264,22 @@ pub mod tests {
     }
 
     impl Backend for Scripted {
-        fn stream(&mut self, asks: &[Ask], _: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
+        fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
             self.asked.borrow_mut().push(asks.to_vec());
             asks.iter()
-                .map(|ask| {
+                .enumerate()
+                .map(|(i, ask)| {
                     let text = (self.script)(ask)?;
-                    Ok(Answer {
+                    let answer = Answer {
                         text,
                         tokens_in: 10,
                         tokens_out: 2,
                         ttft_ms: 1.0,
                         ms: 5.0,
                         ..Answer::default()
-                    })
+                    };
+                    let _ = listener(i, Heard::Done(&answer));
+                    Ok(answer)
                 })
                 .collect()
         }
