@@ -52,6 +52,8 @@ pub struct ChatTemplate {
     special: BTreeMap<String, String>,
     /// It prints the time.
     dated: bool,
+    /// Every conversation is rendered with these, each as OpenAI's `tools` has it.
+    tools: Vec<serde_json::Value>,
 }
 
 impl ChatTemplate {
@@ -87,7 +89,7 @@ impl ChatTemplate {
         let source = without_generation_tags(&source.into());
         let dated = source.contains("strftime_now");
         env.add_template_owned(NAME, source)?;
-        Ok(Self { env, origin: "chat template".into(), special, dated })
+        Ok(Self { env, origin: "chat template".into(), special, dated, tools: Vec::new() })
     }
 
     /// The same at a fixed time: what templates print of the date is then the same however long a run takes and whenever it is
@@ -96,6 +98,17 @@ impl ChatTemplate {
     pub fn at(mut self, time: SystemTime) -> Self {
         self.env.add_function("strftime_now", move |format: String| strftime(&format, time));
         self
+    }
+
+    /// The same with tools in every conversation.
+    #[must_use]
+    pub fn with_tools(self, tools: Vec<serde_json::Value>) -> Self {
+        Self { tools, ..self }
+    }
+
+    /// Whether it tells the model of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.env.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains("tools"))
     }
 
     /// Whether what it renders may depend on the date.
@@ -108,7 +121,21 @@ impl ChatTemplate {
     /// Templates of models that can think aloud are told not to (`enable_thinking`): answers here are short, scored, and
     /// trained, and prompt and training text must agree.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
-        let special = Value::from_serialize(&self.special);
+        self.render_with(messages, &self.tools, add_generation_prompt)
+    }
+
+    /// [`ChatTemplate::render`] with other tools, each as OpenAI's `tools` has it.
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<String, ModelError> {
+        let mut special = Value::from_serialize(&self.special);
+        // Templates ask whether there are any.
+        if !tools.is_empty() {
+            special = context! { tools => Value::from_serialize(tools), ..special };
+        }
         let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
@@ -294,6 +321,22 @@ pub fn prompt_tokens(
     user_text: &str,
 ) -> Result<Vec<u32>, ModelError> {
     conversation_tokens(tokenizer, template, &[Message::user(user_text)])
+}
+
+/// As [`conversation_tokens`], with tools that the model may call, each as OpenAI's `tools` has it.
+pub fn tool_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
+    tools: &[serde_json::Value],
+) -> Result<Vec<u32>, ModelError> {
+    match template {
+        _ if tools.is_empty() => conversation_tokens(tokenizer, template, messages),
+        Some(template) if template.knows_tools() => {
+            tokenizer.encode(&template.render_with(messages, tools, true)?, false)
+        }
+        _ => Err(ModelError::Request("the model's chat template knows no tools".into())),
+    }
 }
 
 /// As [`prompt_tokens`], for a conversation that the assistant is to go on with.
