@@ -10,6 +10,7 @@ pub mod metric;
 pub mod outcome;
 pub mod preflight;
 pub mod report;
+pub mod resident;
 pub mod rng;
 pub mod row;
 pub mod run;

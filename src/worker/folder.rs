@@ -260,7 +260,7 @@ impl RunFolder {
         let outcomes = match spec.job {
             Job::Eval(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) => {
+            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
                 if self.outcomes().exists() {
                     fs::remove_file(self.outcomes())?;
                 }
