@@ -11,7 +11,7 @@ use crate::domain::candidate::{AdapterRef, Constraint, Decoding, ModelRef, Model
 use crate::domain::keys::Keys;
 use crate::model::chat::Message;
 
-pub use local::LocalModel;
+pub use local::{AskId, Lane, LocalModel, Progress};
 
 /// What a question consists of.
 #[derive(Clone, Debug, PartialEq)]
