@@ -15,7 +15,7 @@ use crate::ops::Par;
 
 /// Which weights answer: those of the base, or these with one of its adapters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane(u32);
+pub struct Lane(pub(super) u32);
 
 impl Lane {
     /// Without an adapter.
@@ -89,6 +89,15 @@ impl LocalModel {
     /// The lane of the adapter that it was opened with, or the base's.
     pub fn lane(&self) -> Lane {
         self.lane
+    }
+
+    pub fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
+    }
+
+    /// Threads of the steps from now on.
+    pub fn use_threads(&mut self, threads: usize) {
+        self.threads = threads;
     }
 
     /// One more adapter on the same base.

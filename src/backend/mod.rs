@@ -1,6 +1,8 @@
 //! Something that answers.
 
 mod local;
+pub mod models;
+pub mod resident;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

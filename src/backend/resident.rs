@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::{Answer, Ask, BackendError, Finish, TokenLogprob};
+use super::{Answer, Ask, BackendError, Lane, TokenLogprob};
 use crate::domain::candidate::AdapterRef;
 use crate::domain::resident::Bounds;
 
@@ -29,17 +29,17 @@ pub enum Event {
     Failed(BackendError),
 }
 
-/// Answers many questions at once, a step at a time. A lane is the base alone (lane 0), or with an adapter.
+/// Answers many questions at once, a step at a time. A lane is the base alone, or with an adapter.
 pub trait Stepper {
     /// # Errors
     /// An adapter that cannot be read, or does not fit the base.
-    fn add_lane(&mut self, adapter: &AdapterRef) -> Result<usize, BackendError>;
+    fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError>;
 
     /// Takes a question up under a number of the caller's.
     ///
     /// # Errors
     /// A question that cannot be answered.
-    fn submit(&mut self, number: u64, lane: usize, ask: &Ask) -> Result<(), BackendError>;
+    fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError>;
 
     /// Goes on with all questions taken up, on so many threads.
     fn step(&mut self, threads: usize) -> Vec<(u64, Event)>;
@@ -63,7 +63,7 @@ pub enum Refused {
 }
 
 struct Waiting {
-    lane: usize,
+    lane: Lane,
     ask: Ask,
     to: UnboundedSender<Event>,
     since: Instant,
@@ -77,8 +77,7 @@ enum Order {
 struct Line {
     waiting: VecDeque<Waiting>,
     orders: Vec<Order>,
-    /// By place in the stepper.
-    lanes: Vec<(String, usize)>,
+    lanes: Vec<(String, Lane)>,
     under_way: usize,
     threads: usize,
     closing: bool,
@@ -122,7 +121,7 @@ impl std::fmt::Debug for Resident {
 }
 
 impl Resident {
-    /// Starts the thread. `open` loads the model on it; its lane 0 is called `base`.
+    /// Starts the thread. `open` loads the model on it; its base is called so.
     ///
     /// # Errors
     /// What `open` says, or a thread that cannot be made.
@@ -132,7 +131,7 @@ impl Resident {
         bounds: Bounds,
         open: impl FnOnce() -> Result<S, BackendError> + Send + 'static,
     ) -> Result<Self, BackendError> {
-        let line = Line { lanes: vec![(base.to_owned(), 0)], threads: threads.max(1), ..Line::default() };
+        let line = Line { lanes: vec![(base.to_owned(), Lane::BASE)], threads: threads.max(1), ..Line::default() };
         let shared = Arc::new(Shared { line: Mutex::new(line), wake: Condvar::new(), bounds });
         let (told, opened) = std::sync::mpsc::channel();
         let mine = shared.clone();
@@ -465,11 +464,6 @@ mod figures {
             metrics
         }
     }
-}
-
-/// What an answer broken off by its listener has become.
-pub const fn cut(answer: &Answer) -> bool {
-    matches!(answer.finish, Finish::Length)
 }
 
 #[cfg(test)]

@@ -5,18 +5,18 @@ use crate::domain::candidate::Decoding;
 
 /// Answers each question with its own words, one a step; what it is asked and told is written down.
 struct Echo {
-    open: Vec<(u64, usize, VecDeque<String>)>,
+    open: Vec<(u64, Lane, VecDeque<String>)>,
     /// A step waits for one of these.
     pace: Option<mpsc::Receiver<()>>,
     log: mpsc::Sender<String>,
 }
 
 impl Stepper for Echo {
-    fn add_lane(&mut self, adapter: &AdapterRef) -> Result<usize, BackendError> {
-        if adapter.path == "/absent" { Err(BackendError("no adapter at /absent".into())) } else { Ok(7) }
+    fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError> {
+        if adapter.path == "/absent" { Err(BackendError("no adapter at /absent".into())) } else { Ok(Lane(7)) }
     }
 
-    fn submit(&mut self, number: u64, lane: usize, ask: &Ask) -> Result<(), BackendError> {
+    fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError> {
         if ask.text().is_empty() {
             return Err(BackendError("nothing was asked".into()));
         }
@@ -32,7 +32,7 @@ impl Stepper for Echo {
         let mut events = Vec::new();
         self.open.retain_mut(|(number, lane, words)| {
             let Some(word) = words.pop_front() else {
-                let answer = Answer { tokens_out: 3, tokens_in: *lane as u64, ..Answer::default() };
+                let answer = Answer { tokens_out: 3, tokens_in: u64::from(lane.0), ..Answer::default() };
                 events.push((*number, Event::Finished(Box::new(answer))));
                 return false;
             };
