@@ -11,7 +11,7 @@ use super::output::{Exit, Output};
 use super::table::clean;
 use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
-use crate::domain::words::counted;
+use crate::domain::words::{bytes, counted};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
 use crate::machine;
@@ -128,7 +128,7 @@ fn memory() -> Check {
     system.refresh_memory();
     let (free, total) = (machine::available_memory(), system.total_memory());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let detail = format!("{} of {} free, {}", size(free), size(total), counted(threads, "thread"));
+    let detail = format!("{} of {} free, {}", bytes(free), bytes(total), counted(threads, "thread"));
     if free < MEMORY_LOW {
         return Check::bad("memory", detail, "end other programs, or use a smaller model or batch_size");
     }
@@ -144,7 +144,7 @@ fn disk(root: &Path) -> Check {
         );
     };
     let free = stat.f_bavail * stat.f_frsize;
-    let detail = format!("{} free at {}", size(free), root.display());
+    let detail = format!("{} free at {}", bytes(free), root.display());
     if free < DISK_LOW {
         return Check::bad("disk", detail, "make room: checkpoints and models need it");
     }
@@ -268,8 +268,4 @@ fn stale(runs: &[RunRecord], damaged: &[Damaged]) -> Check {
         format!("interrupted: {}", interrupted.join(", ")),
         format!("`tunebench runs resume {}` goes on from its last checkpoint", interrupted[0]),
     )
-}
-
-fn size(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }

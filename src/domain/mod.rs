@@ -8,6 +8,7 @@ pub mod finding;
 pub mod keys;
 pub mod metric;
 pub mod outcome;
+pub mod play;
 pub mod preflight;
 pub mod report;
 pub mod resident;

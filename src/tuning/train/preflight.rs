@@ -8,8 +8,9 @@ use thiserror::Error;
 
 use super::fit::{Data, Example};
 use super::order::Order;
-use crate::domain::preflight::{Memory, PastRuns, Preflight, bytes};
+use crate::domain::preflight::{Memory, PastRuns, Preflight};
 use crate::domain::settings::{Method, Recompute, Targets, TrainSettings};
+use crate::domain::words::bytes;
 use crate::model::trainable::footprint::RowSize;
 use crate::model::trainable::{AdapterTraining, Sequence, Trainable};
 use crate::model::{Decoder, Lora, ModelConfig};
