@@ -67,8 +67,11 @@ impl Reader {
         let text = self.text(ask)?;
         let templated = self.template.is_some() && !matches!(ask.prompt, Prompt::Text(_));
         // The template writes the beginning token itself.
-        let ids =
-            if templated { self.tokenizer.encode(&text, false)? } else { self.tokenizer.encode_open(&text)? };
+        let ids = if templated {
+            self.tokenizer.encode(&text, false)?
+        } else {
+            self.tokenizer.encode_open(&text)?
+        };
         Ok(ids.len())
     }
 }
@@ -158,6 +161,12 @@ impl Models {
         Ok(Answerer { resident: base.resident.clone(), lane, reader: base.reader.clone() })
     }
 
+    /// It is loaded, so that opening it takes no time.
+    pub fn holds(&self, model: &ModelRef) -> bool {
+        // Whoever is loading holds the lock.
+        self.loaded.try_lock().is_ok_and(|loaded| loaded.iter().any(|base| base.hash == model.hash))
+    }
+
     fn load(&self, model: &ModelRef) -> Result<Loaded, BackendError> {
         let ModelSource::Local { path } = &model.source else {
             return Err(BackendError(format!("the model `{}` is behind an endpoint, not here", model.name)));
@@ -169,7 +178,8 @@ impl Models {
         let (wanted, path) = (model.clone(), path.clone());
         let open = move || {
             let model = LocalModel::open(Path::new(&path), &wanted, None, threads);
-            let model = model.map_err(|e| BackendError(format!("the model `{}` cannot be opened: {e}", wanted.name)))?;
+            let model = model
+                .map_err(|e| BackendError(format!("the model `{}` cannot be opened: {e}", wanted.name)))?;
             Ok(Local { model, numbers: HashMap::new() })
         };
         let resident = Resident::start(BASE, threads, self.bounds, open)?;
@@ -190,7 +200,11 @@ impl Models {
 
     /// Questions that wait or are being answered.
     pub fn busy(&self) -> usize {
-        self.loaded().iter().map(|base| base.resident.load()).map(|(waiting, under_way)| waiting + under_way).sum()
+        self.loaded()
+            .iter()
+            .map(|base| base.resident.load())
+            .map(|(waiting, under_way)| waiting + under_way)
+            .sum()
     }
 
     /// What broke one of them.

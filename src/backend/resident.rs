@@ -131,7 +131,8 @@ impl Resident {
         bounds: Bounds,
         open: impl FnOnce() -> Result<S, BackendError> + Send + 'static,
     ) -> Result<Self, BackendError> {
-        let line = Line { lanes: vec![(base.to_owned(), Lane::BASE)], threads: threads.max(1), ..Line::default() };
+        let line =
+            Line { lanes: vec![(base.to_owned(), Lane::BASE)], threads: threads.max(1), ..Line::default() };
         let shared = Arc::new(Shared { line: Mutex::new(line), wake: Condvar::new(), bounds });
         let (told, opened) = std::sync::mpsc::channel();
         let mine = shared.clone();
@@ -148,7 +149,9 @@ impl Resident {
             .stack_size(8 << 20)
             .spawn(work)
             .map_err(|e| BackendError(format!("no thread for the model: {e}")))?;
-        opened.recv().unwrap_or_else(|_| Err(BackendError("the model's thread broke down while loading".into())))?;
+        opened
+            .recv()
+            .unwrap_or_else(|_| Err(BackendError("the model's thread broke down while loading".into())))?;
         Ok(Self { _last: Arc::new(Closer(shared.clone())), shared })
     }
 
@@ -243,7 +246,9 @@ impl Resident {
 
     pub fn figures(&self) -> Figures {
         let line = self.shared.line();
-        Figures { waiting: line.waiting.len(), under_way: line.under_way, ..line.figures.clone() }
+        let mut figures = line.figures.clone();
+        (figures.waiting, figures.under_way) = (line.waiting.len(), line.under_way);
+        figures
     }
 }
 
@@ -291,7 +296,10 @@ fn live(shared: &Shared, mut stepper: impl Stepper) {
     }));
     let mut line = shared.line();
     if let Err(panic) = lived {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let said = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
         let why = format!("internal error of the model's thread: {}", said.unwrap_or("unknown panic"));
         for UnderWay { to, .. } in under_way {
             let _ = to.send(Event::Failed(BackendError(why.clone())));
@@ -413,7 +421,8 @@ mod figures {
             self.tokens_in += answer.tokens_in;
             self.tokens_out += answer.tokens_out;
             self.recent.push_back((Instant::now(), answer.tokens_out));
-            while self.recent.len() > 4096 || self.recent.front().is_some_and(|(at, _)| at.elapsed() > RECENT) {
+            while self.recent.len() > 4096 || self.recent.front().is_some_and(|(at, _)| at.elapsed() > RECENT)
+            {
                 self.recent.pop_front();
             }
         }

@@ -48,13 +48,14 @@ pub fn job(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<J
             }
         }
         if models.is_empty() {
-            return Err(bad_input("name what is to be served: a training run, a candidate or a model of workspace.toml"));
+            return Err(bad_input(
+                "name what is to be served: a training run, a candidate or a model of workspace.toml",
+            ));
         }
         return Ok(Job::Serve(ServeSettings { models, port, bounds }));
     }
-    let dataset = parts::dataset(engine, &ws)?;
-    let found = named.into_iter().map(|name| candidates::resolve(engine, &ws, &dataset, Some(name)));
-    let candidates = found.collect::<Result<Vec<Candidate>, _>>()?;
+    let resolve = |name: &str| candidates::resolve(engine, &ws, &parts::dataset(engine, &ws)?, Some(name));
+    let candidates = named.into_iter().map(resolve).collect::<Result<Vec<Candidate>, _>>()?;
     Ok(Job::Playground(PlaySettings { candidates, bounds, idle_s }))
 }
 
@@ -67,7 +68,9 @@ fn number(key: &str, value: &str, least: u64, most: u64) -> Result<u64, Failure>
 fn served(engine: &Engine, ws: &Workspace, name: &str) -> Result<Vec<Served>, Failure> {
     if let Some(entry) = ws.config.models.get(name) {
         let ModelPlace::Local { path } = &entry.place else {
-            return Err(bad_input(format!("`{name}` is behind an endpoint already; only local models are served")));
+            return Err(bad_input(format!(
+                "`{name}` is behind an endpoint already; only local models are served"
+            )));
         };
         let path = ws.resolve(path);
         let hash = candidates::model_hash(engine, &path)
@@ -111,11 +114,13 @@ fn served(engine: &Engine, ws: &Workspace, name: &str) -> Result<Vec<Served>, Fa
             let of_stage = if adapters == 1 { String::new() } else { format!(".{}", stage.name) };
             put(format!("{}{of_stage}", candidate.name), stage, true);
         }
-        let of_file = ws.config.models.get(&stage.model.name).is_some_and(|entry| match (&entry.place, &stage.model.source) {
-            (ModelPlace::Local { path: of_file }, ModelSource::Local { path }) => {
-                ws.resolve(of_file) == std::path::Path::new(path)
+        let of_file = ws.config.models.get(&stage.model.name).is_some_and(|entry| {
+            match (&entry.place, &stage.model.source) {
+                (ModelPlace::Local { path: of_file }, ModelSource::Local { path }) => {
+                    ws.resolve(of_file) == std::path::Path::new(path)
+                }
+                _ => false,
             }
-            _ => false,
         });
         // A model that was trained whole has its base's name in the candidate, and is another one.
         let name = if of_file || stage.adapter.is_some() { &stage.model.name } else { &candidate.name };

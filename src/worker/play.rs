@@ -1,6 +1,6 @@
 //! The playground's socket: questions to candidates, answered side by side, in pieces.
 //!
-//! Frames both ways ([`crate::store::frames`]): [`ToPlay`] in, [`PlayEvent`] out. A connection that closes takes its questions back.
+//! Frames both ways ([`crate::store::frames`]): [`PlayRequest`] in, [`PlayEvent`] out. A connection that closes takes its questions back.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,19 +18,20 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::backend::models::{Answerer, Models};
 use crate::backend::resident::Event;
-use crate::backend::{self, Access, Answer, Ask, Backend, BackendError, Finish, Listener, Prompt, TokenLogprob};
-use crate::domain::candidate::{ModelSource, StageCandidate};
-use crate::domain::resident::{PlayAnswer, PlayAsk, PlayBody, PlayEvent, PlayPrompt, PlayToken, ToPlay};
+use crate::backend::{self, Access, Answer, Ask, Backend, BackendError, Listener, TokenLogprob};
+use crate::domain::candidate::{Candidate, Decoding, ModelSource, StageCandidate};
+use crate::domain::keys::Keys;
+use crate::domain::outcome::StageOutcome;
+use crate::domain::play::{PlayBody, PlayEvent, PlayRequest, PlayToken};
 use crate::domain::row::RunRow;
-use crate::model::chat::Message;
 use crate::pipeline::Pipeline;
 use crate::store::files;
 use crate::store::frames::{FRAME_MAX, read_frame, write_frame};
 
 /// Questions of a connection that are worked on at once; more are refused.
 const AT_ONCE: usize = 16;
-/// Connections; screens are few.
-const CONNECTIONS: usize = 16;
+/// Connections; the engine makes one for each question.
+const CONNECTIONS: usize = 64;
 /// Events that wait for a reader before the answering waits as well.
 const AHEAD: usize = 256;
 
@@ -69,7 +70,7 @@ impl Playground {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(AT_ONCE * CONNECTIONS)
+            .max_blocking_threads(4 * CONNECTIONS)
             .enable_all()
             .build()?;
         let listener = {
@@ -156,8 +157,8 @@ async fn converse(stream: UnixStream, shared: Arc<Shared>, stopped: watch::Recei
 async fn write_event(write: &mut tokio::net::unix::OwnedWriteHalf, event: PlayEvent) -> io::Result<()> {
     match write_frame(write, &event).await {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            let message = format!("what came is longer than {FRAME_MAX} bytes and cannot be shown");
-            write_frame(write, &PlayEvent { body: PlayBody::Error { message }, ..event }).await
+            let error = format!("what came is longer than {FRAME_MAX} bytes and cannot be shown");
+            write_frame(write, &PlayEvent { body: PlayBody::Failed { error }, ..event }).await
         }
         written => written,
     }
@@ -171,52 +172,62 @@ async fn hear(
 ) -> io::Result<()> {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut open: HashMap<u64, watch::Sender<bool>> = HashMap::new();
-    while let Some(message) = read_frame::<ToPlay>(&mut read).await? {
+    while let Some(message) = read_frame::<PlayRequest>(&mut read).await? {
         open.retain(|_, cancel| cancel.receiver_count() > 0);
-        match message {
-            ToPlay::Cancel { id } => {
+        let (id, question) = match message {
+            PlayRequest::Cancel { id } => {
                 if let Some(cancel) = open.get(&id) {
                     cancel.send_replace(true);
                 }
+                continue;
             }
-            ToPlay::Ask(ask) => {
-                shared.touch();
-                let (id, side) = (ask.id, ask.side);
-                let refuse = |message: &str| PlayEvent { id, side, body: PlayBody::Error { message: message.into() } };
-                if *stopped.borrow() {
-                    let _ = events.send(refuse("the playground is leaving; ask again for a new one")).await;
-                    continue;
-                }
-                if open.contains_key(&id) {
-                    let _ = events.send(refuse("a question with this number is under way")).await;
-                    continue;
-                }
-                let Ok(permit) = room.clone().try_acquire_owned() else {
-                    let _ = events.send(refuse("too many questions at once")).await;
-                    continue;
-                };
-                let (cancel, cancelled) = watch::channel(false);
-                open.insert(id, cancel);
-                let (shared, events) = (shared.clone(), events.clone());
-                shared.under_way.fetch_add(1, Ordering::Relaxed);
-                tokio::task::spawn_blocking(move || {
-                    let teller = Teller { id, side, events, cancelled, runtime: Handle::current() };
-                    answer(&shared, *ask, &teller);
-                    shared.touch();
-                    shared.under_way.fetch_sub(1, Ordering::Relaxed);
-                    drop(permit);
-                });
+            PlayRequest::Ask { id, candidate, row, decoding, logprobs, keys } => {
+                (id, Question { candidate: *candidate, row: *row, decoding, logprobs, keys })
             }
+        };
+        shared.touch();
+        let permit = room.clone().try_acquire_owned();
+        let refused = if *stopped.borrow() {
+            Some("the playground is leaving; ask again for a new one")
+        } else if open.contains_key(&id) {
+            Some("a question with this number is under way")
+        } else if permit.is_err() {
+            Some("too many questions at once")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            let _ = events.send(PlayEvent { id, body: PlayBody::Failed { error: why.into() } }).await;
+            continue;
         }
+        let (cancel, cancelled) = watch::channel(false);
+        open.insert(id, cancel);
+        let (shared, events) = (shared.clone(), events.clone());
+        shared.under_way.fetch_add(1, Ordering::Relaxed);
+        tokio::task::spawn_blocking(move || {
+            let teller = Teller { id, events, cancelled, runtime: Handle::current() };
+            answer(&shared, question, &teller);
+            shared.touch();
+            shared.under_way.fetch_sub(1, Ordering::Relaxed);
+            drop(permit);
+        });
     }
     Ok(())
+}
+
+/// What is asked of one candidate.
+struct Question {
+    candidate: Candidate,
+    row: RunRow,
+    decoding: Option<Decoding>,
+    logprobs: Option<usize>,
+    keys: Keys,
 }
 
 /// The way back to who asked one question.
 #[derive(Clone)]
 struct Teller {
     id: u64,
-    side: u8,
     events: mpsc::Sender<PlayEvent>,
     cancelled: watch::Receiver<bool>,
     runtime: Handle,
@@ -225,8 +236,7 @@ struct Teller {
 impl Teller {
     /// False: nobody listens any more.
     fn tell(&self, body: PlayBody) -> bool {
-        !*self.cancelled.borrow()
-            && self.events.blocking_send(PlayEvent { id: self.id, side: self.side, body }).is_ok()
+        !*self.cancelled.borrow() && self.events.blocking_send(PlayEvent { id: self.id, body }).is_ok()
     }
 
     /// The next event of an answer; none when the question was taken back, or the model is gone.
@@ -243,85 +253,58 @@ impl Teller {
     }
 }
 
-fn answer(shared: &Arc<Shared>, ask: PlayAsk, teller: &Teller) {
-    let body = match try_answer(shared, ask, teller) {
-        Ok(answer) => PlayBody::Finish(answer),
-        Err(message) => PlayBody::Error { message },
+fn answer(shared: &Arc<Shared>, question: Question, teller: &Teller) {
+    let body = match try_answer(shared, question, teller) {
+        Ok(output) => PlayBody::Done { output },
+        Err(error) => PlayBody::Failed { error },
     };
     if *teller.cancelled.borrow() {
         // Said once, so that whoever cancelled knows that nothing follows.
-        let body = PlayBody::Error { message: "cancelled".into() };
-        let _ = teller.events.blocking_send(PlayEvent { id: teller.id, side: teller.side, body });
-        return;
+        let body = PlayBody::Failed { error: "cancelled".into() };
+        let _ = teller.events.blocking_send(PlayEvent { id: teller.id, body });
+    } else {
+        teller.tell(body);
     }
-    teller.tell(body);
 }
 
-fn try_answer(shared: &Arc<Shared>, ask: PlayAsk, teller: &Teller) -> Result<PlayAnswer, String> {
-    let mut candidate = ask.candidate;
-    let Some(last) = candidate.stages.last_mut() else {
-        return Err(format!("`{}` was imported: only its outcomes are known, it cannot be asked", candidate.name));
-    };
-    if let Some(decoding) = ask.decoding {
-        last.decoding = decoding;
+fn try_answer(shared: &Arc<Shared>, question: Question, teller: &Teller) -> Result<String, String> {
+    let Question { mut candidate, row, decoding, logprobs, keys } = question;
+    for stage in &mut candidate.stages {
+        if let Some(decoding) = &decoding {
+            stage.decoding = decoding.clone();
+        }
+        // A pipeline opens a model once for all stages that have it; here each stage has its own way back.
+        stage.model.hash = format!("{}@{}", stage.model.hash, stage.name);
     }
-    let logprobs = ask.logprobs;
-    let open = |stage: &StageCandidate| -> Result<Box<dyn Backend>, BackendError> {
-        let source = match &stage.model.source {
-            ModelSource::Local { .. } => Source::Here(shared.models.open(&stage.model, stage.adapter.as_ref())?),
+    let access = Access { keys, ..shared.access.clone() };
+    let tokens: Arc<Mutex<Vec<PlayToken>>> = Arc::default();
+    let open = &mut |stage: &StageCandidate| -> Result<Box<dyn Backend>, BackendError> {
+        let mut model = stage.model.clone();
+        if let Some((hash, _)) = stage.model.hash.rsplit_once('@') {
+            model.hash = hash.to_owned();
+        }
+        let source = match &model.source {
+            ModelSource::Local { .. } => {
+                if !shared.models.holds(&model) {
+                    teller.tell(PlayBody::Waiting { why: format!("{} is being loaded", model.name) });
+                }
+                Source::Here(shared.models.open(&model, stage.adapter.as_ref())?)
+            }
             ModelSource::Endpoint { .. } => {
-                Source::Elsewhere(backend::open(&stage.model, stage.adapter.as_ref(), &shared.access)?)
+                Source::Elsewhere(backend::open(&model, stage.adapter.as_ref(), &access)?)
             }
         };
-        Ok(Box::new(Tap { source, teller: teller.clone(), logprobs }))
+        let (stage, teller, tokens) = (stage.name.clone(), teller.clone(), tokens.clone());
+        Ok(Box::new(Tap { source, stage, teller, logprobs, tokens }))
     };
-    let said = |e: BackendError| e.to_string();
-    let prompt = match ask.prompt {
-        PlayPrompt::Row { input, fields } => {
-            let row = RunRow {
-                id: String::new(),
-                hash: String::new(),
-                part: None,
-                stratum: None,
-                fields,
-                input,
-                gold: None,
-            };
-            let mut pipeline = Pipeline::with_backends(&candidate, &mut |stage| open(stage))
-                .map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
-            let answered = pipeline.answer(&[&row]).pop().unwrap_or_default();
-            if let Some(error) = answered.error {
-                return Err(error);
-            }
-            let stages = &answered.stages;
-            return Ok(PlayAnswer {
-                output: answered.output,
-                format_ok: stages.iter().all(|s| s.format_ok),
-                tokens_in: stages.iter().map(|s| s.tokens_in).sum(),
-                tokens_out: stages.iter().map(|s| s.tokens_out).sum(),
-                ttft_ms: stages.iter().find(|s| !s.skipped).map_or(0.0, |s| s.ttft_ms),
-                ms: stages.iter().map(|s| s.ms).sum(),
-                cut: false,
-            });
-        }
-        PlayPrompt::Chat { turns } => Prompt::Chat(
-            turns.into_iter().map(|t| Message { role: t.role, content: t.content }).collect(),
-        ),
-        PlayPrompt::Text { text } => Prompt::Text(text),
+    let mut pipeline =
+        Pipeline::with_backends(&candidate, open).map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
+    let ended = &mut |_: usize, outcome: &StageOutcome| {
+        let tokens = std::mem::take(&mut *tokens.lock().unwrap_or_else(PoisonError::into_inner));
+        teller.tell(PlayBody::Stage { outcome: outcome.clone(), tokens });
     };
-    let mut backend = open(last).map_err(said)?;
-    let question = Ask { prompt, constraint: last.constraint.clone(), ..Ask::turn("", last.decoding.clone()) };
-    let answer = backend.answer(&[question]).pop().unwrap_or_else(|| Err(BackendError("no answer came".into())));
-    let answer = answer.map_err(said)?;
-    Ok(PlayAnswer {
-        output: answer.text,
-        format_ok: true,
-        tokens_in: answer.tokens_in,
-        tokens_out: answer.tokens_out,
-        ttft_ms: answer.ttft_ms,
-        ms: answer.ms,
-        cut: answer.finish == Finish::Length,
-    })
+    let answered = pipeline.answer_by_stages(&[&row], ended).pop().unwrap_or_default();
+    answered.error.map_or(Ok(answered.output), Err)
 }
 
 enum Source {
@@ -329,11 +312,14 @@ enum Source {
     Elsewhere(Box<dyn Backend>),
 }
 
-/// A model that tells who asked what it is asked, and what it says, as it says it.
+/// A stage's model, which tells who asked what it is asked, and what it says, as it says it.
 struct Tap {
     source: Source,
+    stage: String,
     teller: Teller,
     logprobs: Option<usize>,
+    /// Those of the latest answer.
+    tokens: Arc<Mutex<Vec<PlayToken>>>,
 }
 
 impl Backend for Tap {
@@ -344,45 +330,52 @@ impl Backend for Tap {
 
 impl Tap {
     fn one(&mut self, i: usize, ask: &Ask, listener: &mut Listener<'_>) -> Result<Answer, BackendError> {
-        let gone = || BackendError("cancelled".into());
         let ask = Ask { logprobs: self.logprobs.or(ask.logprobs), ..ask.clone() };
-        let teller = &self.teller;
-        let answerer = match &mut self.source {
-            Source::Here(answerer) => answerer,
+        let (teller, stage) = (&self.teller, &self.stage);
+        let prompt = match &self.source {
+            Source::Here(answerer) => answerer.reader.text(&ask).map_err(|e| BackendError(e.to_string()))?,
+            Source::Elsewhere(_) => ask.text().to_owned(),
+        };
+        teller.tell(PlayBody::Prompt { stage: stage.clone(), prompt });
+        let mut hear = |text: &str| {
+            let told = teller.tell(PlayBody::Piece { stage: stage.clone(), text: text.to_owned() });
+            if told { listener(i, text) } else { ControlFlow::Break(()) }
+        };
+        let answer = match &mut self.source {
+            Source::Here(answerer) => here(answerer, ask, teller, &mut hear)?,
             Source::Elsewhere(backend) => {
-                teller.tell(PlayBody::Prompt { text: ask.text().to_owned() });
-                let mut hear = |_: usize, text: &str| {
-                    let token = PlayBody::Token { text: text.to_owned(), tokens: Vec::new() };
-                    if teller.tell(token) { listener(i, text) } else { ControlFlow::Break(()) }
-                };
-                let mut answers = backend.stream(std::slice::from_ref(&ask), &mut hear);
-                return answers.pop().unwrap_or_else(|| Err(BackendError("no answer came".into())));
+                let mut answers = backend.stream(std::slice::from_ref(&ask), &mut |_, text| hear(text));
+                answers.pop().unwrap_or_else(|| Err(BackendError("no answer came".into())))?
             }
         };
-        let text = answerer.reader.text(&ask).map_err(|e| BackendError(e.to_string()))?;
-        if !teller.tell(PlayBody::Prompt { text }) {
-            return Err(gone());
-        }
-        let mut from = answerer.submit(ask).map_err(|e| BackendError(e.to_string()))?;
-        while let Some(event) = teller.next(&mut from) {
-            match event {
-                Event::Text { text, tokens } => {
-                    let heard = listener(i, &text);
-                    let tokens = tokens.into_iter().map(token).collect();
-                    if !teller.tell(PlayBody::Token { text, tokens }) || heard.is_break() {
-                        return Err(gone());
-                    }
-                }
-                Event::Finished(answer) => return Ok(*answer),
-                Event::Failed(error) => return Err(error),
-            }
-        }
-        Err(gone())
+        let token =
+            |t: &TokenLogprob| PlayToken { text: t.text.clone(), logprob: t.logprob, top: t.top.clone() };
+        *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) =
+            answer.logprobs.iter().map(token).collect();
+        Ok(answer)
     }
 }
 
-fn token(token: TokenLogprob) -> PlayToken {
-    PlayToken { text: token.text, logprob: token.logprob, top: token.top }
+/// An answer of a model that is loaded here.
+fn here(
+    answerer: &Answerer,
+    ask: Ask,
+    teller: &Teller,
+    hear: &mut dyn FnMut(&str) -> ControlFlow<()>,
+) -> Result<Answer, BackendError> {
+    let mut from = answerer.submit(ask).map_err(|e| BackendError(e.to_string()))?;
+    while let Some(event) = teller.next(&mut from) {
+        match event {
+            Event::Text { text, .. } => {
+                if hear(&text).is_break() {
+                    break;
+                }
+            }
+            Event::Finished(answer) => return Ok(*answer),
+            Event::Failed(error) => return Err(error),
+        }
+    }
+    Err(BackendError("cancelled".into()))
 }
 
 #[cfg(test)]

@@ -17,10 +17,10 @@ use super::reporter::FolderReporter;
 use crate::backend::models::{Footprint, Models};
 use crate::domain::candidate::{ModelRef, ModelSource};
 use crate::domain::event::EventBody;
-use crate::domain::preflight::bytes;
 use crate::domain::report::{Reporter as _, RunInputs};
 use crate::domain::resident::Bounds;
 use crate::domain::run::{Job, RunResult, RunState};
+use crate::domain::words::bytes;
 use crate::machine;
 use crate::serve::Server;
 use crate::store::files::{self, Lock};
@@ -99,7 +99,8 @@ pub fn run(
                 }
             }
             let socket = files::socket_path(&folder.dir().join("play.sock"))?;
-            let access = crate::backend::Access { threads: spec.threads, keys: inputs.keys.clone(), cache: None };
+            let access =
+                crate::backend::Access { threads: spec.threads, keys: inputs.keys.clone(), cache: None };
             (Service::Play(Playground::start(&socket, &models, access)?), "answers the playground".to_owned())
         }
         _ => bail!("{} is no run that stays", spec.id),
@@ -206,7 +207,9 @@ fn wanted(job: &Job) -> (Bounds, Vec<&ModelRef>) {
             let stages = settings.candidates.iter().flat_map(|c| &c.stages);
             (settings.bounds, stages.map(|s| &s.model).filter(|m| is_local(m)).collect())
         }
-        Job::Strata(_) | Job::Eval(_) | Job::Train { .. } | Job::LrRange { .. } => (Bounds::default(), Vec::new()),
+        Job::Strata(_) | Job::Eval(_) | Job::Train { .. } | Job::LrRange { .. } => {
+            (Bounds::default(), Vec::new())
+        }
     }
 }
 

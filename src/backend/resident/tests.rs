@@ -13,7 +13,11 @@ struct Echo {
 
 impl Stepper for Echo {
     fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError> {
-        if adapter.path == "/absent" { Err(BackendError("no adapter at /absent".into())) } else { Ok(Lane(7)) }
+        if adapter.path == "/absent" {
+            Err(BackendError("no adapter at /absent".into()))
+        } else {
+            Ok(Lane(7))
+        }
     }
 
     fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError> {
@@ -173,5 +177,8 @@ fn a_panic_of_the_model_is_told_to_all_and_no_more_is_taken() {
 #[test]
 fn a_model_that_cannot_be_opened_says_why() {
     let open = || -> Result<Echo, BackendError> { Err(BackendError("no such folder".into())) };
-    assert_eq!(Resident::start("base", 1, Bounds::default(), open).unwrap_err().to_string(), "no such folder");
+    assert_eq!(
+        Resident::start("base", 1, Bounds::default(), open).unwrap_err().to_string(),
+        "no such folder"
+    );
 }
