@@ -11,7 +11,7 @@ use super::finding::Finding;
 use super::preflight::PastRuns;
 use super::resident::{PlaySettings, ServeSettings};
 use super::row::RowRef;
-use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
 
@@ -185,6 +185,9 @@ pub struct RunSpec {
     /// The checkpoint that it starts from; a copy is in `inputs/start`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
+    /// The workspace's response cache.
+    #[serde(default)]
+    pub cache: CacheSettings,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }

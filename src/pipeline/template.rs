@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::output::parse_json;
 use crate::domain::candidate::{OutputKind, StageCandidate};
-use crate::domain::row::RunRow;
+use crate::domain::row::{RunRow, Turn};
 
 /// Steps a template may take; a page of prose with a loop over a hundred examples takes a few thousand.
 const FUEL: u64 = 1_000_000;
@@ -34,6 +34,7 @@ pub struct Scope {
     row: Value,
     input: Value,
     outputs: BTreeMap<String, Value>,
+    turns: Vec<Turn>,
 }
 
 impl Scope {
@@ -42,7 +43,13 @@ impl Scope {
             row: Value::from_serialize(&row.fields),
             input: Value::from(row.input.clone()),
             outputs: BTreeMap::new(),
+            turns: row.turns.clone(),
         }
+    }
+
+    /// What the row's input is the text of, where it is a conversation.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
     }
 
     /// A stage's answer: its text, and where that is JSON, its value.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
-use crate::domain::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 
 /// What kind of answer the pipeline gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,7 @@ pub struct Config {
     /// `[strata]`, with `[data] dimensions` and the split's seed where it has none of its own.
     pub strata: StrataSettings,
     pub tuning: Tuning,
+    pub cache: CacheSettings,
 }
 
 /// `[data]`.

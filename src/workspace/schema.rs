@@ -10,7 +10,7 @@ use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{EvalSettings, StrataSettings};
+use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
 use crate::domain::words::nearest;
 use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
 
@@ -46,8 +46,9 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         lr_range: read_lr_range(tables.table_or_empty("lr_range")),
     };
     tables.finish();
+    let cache = read_cache(file.table_or_empty("cache"));
     file.finish();
-    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning }
+    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning, cache }
 }
 
 /// A metric's name, looked up; a wrong one is a problem of `key`.
@@ -366,6 +367,16 @@ fn read_eval(
     }
     fields.finish();
     (settings, judge)
+}
+
+fn read_cache(mut fields: Fields<'_>) -> CacheSettings {
+    let default = CacheSettings::default();
+    let cache = CacheSettings {
+        off: fields.flag("off").unwrap_or(default.off),
+        limit_mb: fields.whole("limit_mb", 1..=1 << 24).unwrap_or(default.limit_mb),
+    };
+    fields.finish();
+    cache
 }
 
 fn read_strata(mut fields: Fields<'_>, data: &DataConfig) -> StrataSettings {
