@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Answer, Ask, Backend, BackendError, Finish, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
-use crate::model::chat::{ChatTemplate, conversation_tokens, prompt_tokens};
+use crate::model::chat::{ChatTemplate, conversation_text, open_tokens, prompt_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Base, Decoder, Lora, ModelError};
@@ -149,7 +149,10 @@ impl LocalModel {
         match &ask.prompt {
             Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
-            Prompt::Chat(messages) => conversation_tokens(&self.tokenizer, self.template.as_ref(), messages),
+            Prompt::Chat(messages) => {
+                let template = self.template.as_ref();
+                open_tokens(&self.tokenizer, template, &conversation_text(template, messages, &ask.tools)?)
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::resident::{Event, Figures, Refused, Resident, Stepper};
 use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
 use crate::domain::resident::Bounds;
-use crate::model::chat::{ChatTemplate, Message};
+use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Decoder, Lora, ModelConfig, ModelError};
 
@@ -35,27 +35,21 @@ impl Reader {
         Ok(Self { tokenizer, template, context: ModelConfig::load(dir)?.max_positions })
     }
 
-    pub fn has_template(&self) -> bool {
-        self.template.is_some()
+    /// Whether the model can be told of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.template.as_ref().is_some_and(ChatTemplate::knows_tools)
     }
 
     /// The text that the model reads, chat template and all.
     ///
     /// # Errors
-    /// A template that refuses the conversation; turns for a model without a template.
+    /// A template that refuses the conversation.
     pub fn text(&self, ask: &Ask) -> Result<String, ModelError> {
-        let turns = match &ask.prompt {
-            Prompt::Text(text) => return Ok(text.clone()),
-            Prompt::Turn(text) => &[Message::user(text.as_str())][..],
-            Prompt::Chat(turns) => turns,
-        };
-        match (&self.template, &ask.prompt) {
-            (Some(template), _) => template.render(turns, true),
-            (None, Prompt::Turn(text)) => Ok(text.clone()),
-            (None, _) => Err(ModelError::Request(
-                "the model has no chat template, so it cannot be asked with turns of a conversation; ask for a completion of a text"
-                    .into(),
-            )),
+        let template = self.template.as_ref();
+        match &ask.prompt {
+            Prompt::Text(text) => Ok(text.clone()),
+            Prompt::Turn(text) => conversation_text(template, &[Message::user(text.as_str())], &ask.tools),
+            Prompt::Chat(turns) => conversation_text(template, turns, &ask.tools),
         }
     }
 
@@ -64,15 +58,8 @@ impl Reader {
     /// # Errors
     /// As [`Reader::text`].
     pub fn count(&self, ask: &Ask) -> Result<usize, ModelError> {
-        let text = self.text(ask)?;
-        let templated = self.template.is_some() && !matches!(ask.prompt, Prompt::Text(_));
-        // The template writes the beginning token itself.
-        let ids = if templated {
-            self.tokenizer.encode(&text, false)?
-        } else {
-            self.tokenizer.encode_open(&text)?
-        };
-        Ok(ids.len())
+        let template = self.template.as_ref().filter(|_| !matches!(ask.prompt, Prompt::Text(_)));
+        Ok(open_tokens(&self.tokenizer, template, &self.text(ask)?)?.len())
     }
 }
 

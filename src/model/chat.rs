@@ -18,24 +18,31 @@ use crate::domain::row::Turn;
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
     pub content: String,
+    /// Of an assistant's turn: the tools that it called, as templates see them (arguments as a value).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<serde_json::Value>,
 }
 
 impl From<&Turn> for Message {
     fn from(turn: &Turn) -> Self {
-        Self { role: turn.role.clone(), content: turn.text.clone() }
+        Self::new(&turn.role, &turn.text)
     }
 }
 
 impl Message {
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), tool_calls: Vec::new() }
+    }
+
     pub fn user(content: impl Into<String>) -> Self {
-        Self { role: "user".into(), content: content.into() }
+        Self::new("user", content)
     }
 
     pub fn assistant(content: impl Into<String>) -> Self {
-        Self { role: "assistant".into(), content: content.into() }
+        Self::new("assistant", content)
     }
 }
 
@@ -103,18 +110,36 @@ impl ChatTemplate {
         self.dated
     }
 
+    /// It has a place for tools.
+    pub fn knows_tools(&self) -> bool {
+        self.env.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains("tools"))
+    }
+
     /// The conversation as text; with `add_generation_prompt` it ends where the assistant is to go on.
     ///
     /// Templates of models that can think aloud are told not to (`enable_thinking`): answers here are short, scored, and
     /// trained, and prompt and training text must agree.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
+        self.render_with_tools(messages, &[], add_generation_prompt)
+    }
+
+    /// [`ChatTemplate::render`] for a model that may call tools, each described as OpenAI's `tools` has it.
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<String, ModelError> {
         let special = Value::from_serialize(&self.special);
-        let values = context! {
+        let mut values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             enable_thinking => false,
             ..special
         };
+        if !tools.is_empty() {
+            values = context! { tools => tools, ..values };
+        }
         let rendered = self.env.get_template(NAME).and_then(|t| t.render(values));
         rendered
             .map_err(|e| ModelError::Request(format!("{}: rendering the chat template: {e:#}", self.origin)))
@@ -302,10 +327,31 @@ pub fn conversation_tokens(
     template: Option<&ChatTemplate>,
     messages: &[Message],
 ) -> Result<Vec<u32>, ModelError> {
+    open_tokens(tokenizer, template, &conversation_text(template, messages, &[])?)
+}
+
+/// The text that the model reads of a conversation.
+pub fn conversation_text(
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
+    tools: &[serde_json::Value],
+) -> Result<String, ModelError> {
+    match template {
+        Some(template) => template.render_with_tools(messages, tools, true),
+        None => Ok(plain(messages)),
+    }
+}
+
+/// The tokens of a text made by [`conversation_text`].
+pub fn open_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    text: &str,
+) -> Result<Vec<u32>, ModelError> {
     match template {
         // The template writes the beginning token itself.
-        Some(template) => tokenizer.encode(&template.render(messages, true)?, false),
-        None => tokenizer.encode_open(&plain(messages)),
+        Some(_) => tokenizer.encode(text, false),
+        None => tokenizer.encode_open(text),
     }
 }
 

@@ -81,7 +81,8 @@ pub async fn answer(app: Arc<App>, api: Api, request: Request) -> Result<Respons
 }
 
 async fn body(request: Request) -> Result<Bytes, ApiError> {
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse::<usize>().ok());
+    let declared =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|n| n > BODY) {
         return Err(ApiError::too_large(BODY));
     }
@@ -89,8 +90,13 @@ async fn body(request: Request) -> Result<Bytes, ApiError> {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => {
             // The limit is told from a cut body by its source alone.
-            let too_large = std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("limit"));
-            Err(if too_large { ApiError::too_large(BODY) } else { ApiError::bad_request("the body broke off") })
+            let too_large =
+                std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("limit"));
+            Err(if too_large {
+                ApiError::too_large(BODY)
+            } else {
+                ApiError::bad_request("the body broke off")
+            })
         }
         Err(_) => Err(ApiError::timeout()),
     }
@@ -103,7 +109,8 @@ async fn check(offer: &Offer, api: Api, asks: Vec<Ask>, samples: usize) -> Resul
     let judge = move || {
         let told = asks.first().is_some_and(|ask| {
             let Prompt::Chat(turns) = &ask.prompt else { return false };
-            !ask.tools.is_empty() || turns.iter().any(|turn| turn.role == "tool" || !turn.tool_calls.is_empty())
+            !ask.tools.is_empty()
+                || turns.iter().any(|turn| turn.role == "tool" || !turn.tool_calls.is_empty())
         });
         if told && !reader.knows_tools() {
             let message = "the chat template of this model knows no tools; send none, or `tool_choice` none";
@@ -115,7 +122,10 @@ async fn check(offer: &Offer, api: Api, asks: Vec<Ask>, samples: usize) -> Resul
                 return Err(ApiError::too_long(param, tokens, reader.context));
             }
             if tokens == 0 {
-                return Err(ApiError::invalid(param, "the prompt is empty, and this model begins with no token of its own"));
+                return Err(ApiError::invalid(
+                    param,
+                    "the prompt is empty, and this model begins with no token of its own",
+                ));
             }
         }
         Ok(asks)

@@ -54,7 +54,12 @@ impl ApiError {
     }
 
     pub fn not_found(path: &str) -> Self {
-        Self::new(404, format!("nothing is at {path}; see /v1/models, /v1/chat/completions, /v1/completions and /health"))
+        Self::new(
+            404,
+            format!(
+                "nothing is at {path}; see /v1/models, /v1/chat/completions, /v1/completions and /health"
+            ),
+        )
     }
 
     pub fn method(method: &str) -> Self {
@@ -101,7 +106,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body().to_string()));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(self.status, 429 | 503) {

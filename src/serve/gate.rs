@@ -48,7 +48,10 @@ impl Gate {
         if self.is_here(host) && of_uri.is_none_or(|host| self.is_here(host)) {
             Ok(())
         } else {
-            Err(ApiError::forbidden(format!("this server answers to localhost:{0} and 127.0.0.1:{0} only", self.port)))
+            Err(ApiError::forbidden(format!(
+                "this server answers to localhost:{0} and 127.0.0.1:{0} only",
+                self.port
+            )))
         }
     }
 
@@ -58,11 +61,16 @@ impl Gate {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()),
             _ => (host, Some(80)),
         };
-        port == Some(self.port) && ["localhost", "127.0.0.1", "[::1]"].iter().any(|here| name.eq_ignore_ascii_case(here))
+        port == Some(self.port)
+            && ["localhost", "127.0.0.1", "[::1]"].iter().any(|here| name.eq_ignore_ascii_case(here))
     }
 
     fn check_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let missing = || ApiError::unauthorized("no token: send `Authorization: Bearer TOKEN`, with the token of the file that `serve` named");
+        let missing = || {
+            ApiError::unauthorized(
+                "no token: send `Authorization: Bearer TOKEN`, with the token of the file that `serve` named",
+            )
+        };
         let given = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
         let given = given.to_str().ok().and_then(|text| text.split_once(' '));
         let token = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).ok_or_else(missing)?.1;
@@ -95,7 +103,18 @@ mod tests {
         for here in ["localhost:8080", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080"] {
             assert!(gate.is_here(here), "{here}");
         }
-        for other in ["localhost", "localhost:80", "127.0.0.1:8081", "evil.example:8080", "127.0.0.1.evil.example:8080", "", ":8080", "[::1]", "localhost:8080:8080", "::1:8080"] {
+        for other in [
+            "localhost",
+            "localhost:80",
+            "127.0.0.1:8081",
+            "evil.example:8080",
+            "127.0.0.1.evil.example:8080",
+            "",
+            ":8080",
+            "[::1]",
+            "localhost:8080:8080",
+            "::1:8080",
+        ] {
             assert!(!gate.is_here(other), "{other}");
         }
         assert!(Gate::new("t", 80).is_here("localhost") && Gate::new("t", 80).is_here("[::1]"));
@@ -117,7 +136,14 @@ mod tests {
             gate.check_token(&headers).is_ok()
         };
         assert!(with(&format!("Bearer {token}")) && with(&format!("bearer {token}")));
-        for wrong in [token.clone(), "Bearer".into(), "Bearer ".into(), format!("Basic {token}"), format!("Bearer {}", &token[..63]), format!("Bearer {token}0")] {
+        for wrong in [
+            token.clone(),
+            "Bearer".into(),
+            "Bearer ".into(),
+            format!("Basic {token}"),
+            format!("Bearer {}", &token[..63]),
+            format!("Bearer {token}0"),
+        ] {
             assert!(!with(&wrong), "{wrong}");
         }
         assert!(gate.check_token(&HeaderMap::new()).is_err());

@@ -36,12 +36,12 @@ pub async fn accept(
     loop {
         let permit = tokio::select! {
             permit = room.clone().acquire_owned() => permit,
-            _ = closed.wait_for(|closed| *closed) => return,
+            () = end(&mut closed) => return,
         };
         let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = closed.wait_for(|closed| *closed) => return,
+            () = end(&mut closed) => return,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -56,6 +56,11 @@ pub async fn accept(
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+async fn end(closed: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone.
+    let _ = closed.wait_for(|closed| *closed).await;
 }
 
 /// Counts one as long as it lives.
@@ -86,7 +91,7 @@ async fn converse(stream: TcpStream, router: Router, mut closed: watch::Receiver
     tokio::pin!(connection);
     tokio::select! {
         _ = &mut connection => {}
-        _ = closed.wait_for(|closed| *closed) => {
+        () = end(&mut closed) => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
@@ -106,16 +111,23 @@ impl Patient {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE)));
+        let stalled =
+            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE)));
         match stalled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
 impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -83,7 +83,12 @@ impl Server {
     ///
     /// # Errors
     /// A model or adapter that cannot be opened; a port that is in use; a token that cannot be written.
-    pub fn start(served: &[Served], models: &Arc<Models>, port: u16, token_file: &Path) -> anyhow::Result<Self> {
+    pub fn start(
+        served: &[Served],
+        models: &Arc<Models>,
+        port: u16,
+        token_file: &Path,
+    ) -> anyhow::Result<Self> {
         // The port first: what is in use should not be found out after minutes of loading.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -91,9 +96,10 @@ impl Server {
             .thread_name("serve")
             .enable_all()
             .build()?;
-        let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
-            .with_context(|| format!("cannot listen at 127.0.0.1:{port}; --port names another port, 0 any that is free"))?;
+        let listener =
+            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port))).with_context(|| {
+                format!("cannot listen at 127.0.0.1:{port}; --port names another port, 0 any that is free")
+            })?;
         let port = listener.local_addr()?.port();
         let mut offers = BTreeMap::new();
         for Served { name, model, adapter } in served {
@@ -104,12 +110,8 @@ impl Server {
         }
         let token = gate::new_token(token_file)
             .with_context(|| format!("the token cannot be written to {}", token_file.display()))?;
-        let app = Arc::new(App {
-            offers,
-            created: now(),
-            door: AtomicU8::new(OPEN),
-            under_way: Arc::default(),
-        });
+        let app =
+            Arc::new(App { offers, created: now(), door: AtomicU8::new(OPEN), under_way: Arc::default() });
         let router = router(app.clone(), Gate::new(&token, port));
         let (closed, closing) = watch::channel(false);
         let connections = Arc::<AtomicUsize>::default();

@@ -87,7 +87,10 @@ impl Head {
     pub fn opening(&self, index: usize) -> Option<Value> {
         let delta = json!({ "role": "assistant", "content": "" });
         (self.api == Api::Chat).then(|| {
-            self.envelope(true, vec![json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null })])
+            self.envelope(
+                true,
+                vec![json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null })],
+            )
         })
     }
 
@@ -140,7 +143,8 @@ impl Head {
                     .iter()
                     .map(|t| {
                         let mut token = one(&t.text, t.logprob);
-                        token["top_logprobs"] = t.top.iter().map(|(text, logprob)| one(text, *logprob)).collect();
+                        token["top_logprobs"] =
+                            t.top.iter().map(|(text, logprob)| one(text, *logprob)).collect();
                         token
                     })
                     .collect();
@@ -158,7 +162,13 @@ impl Head {
                     .collect();
                 let top: Vec<Value> = tokens
                     .iter()
-                    .map(|t| t.top.iter().map(|(text, logprob)| (text.clone(), json!(number(*logprob)))).collect::<serde_json::Map<_, _>>().into())
+                    .map(|t| {
+                        t.top
+                            .iter()
+                            .map(|(text, logprob)| (text.clone(), json!(number(*logprob))))
+                            .collect::<serde_json::Map<_, _>>()
+                            .into()
+                    })
                     .collect();
                 json!({
                     "tokens": tokens.iter().map(|t| t.text.as_str()).collect::<Vec<_>>(),
@@ -177,7 +187,11 @@ fn number(logprob: f64) -> f64 {
 }
 
 fn message(answer: &Answer) -> Value {
-    let content = if answer.text.is_empty() && !answer.tool_calls.is_empty() { Value::Null } else { json!(answer.text) };
+    let content = if answer.text.is_empty() && !answer.tool_calls.is_empty() {
+        Value::Null
+    } else {
+        json!(answer.text)
+    };
     let mut message = json!({ "role": "assistant", "content": content, "refusal": null });
     if !answer.tool_calls.is_empty() {
         message["tool_calls"] = json!(answer.tool_calls);
@@ -202,8 +216,18 @@ mod tests {
     }
 
     fn answer(text: &str) -> Answer {
-        let token = |text: &str| TokenLogprob { text: text.into(), logprob: -0.5, top: vec![(text.into(), -0.5), ("z".into(), f64::NEG_INFINITY)] };
-        Answer { text: text.into(), tokens_in: 3, tokens_out: 2, logprobs: vec![token("é"), token("b")], ..Answer::default() }
+        let token = |text: &str| TokenLogprob {
+            text: text.into(),
+            logprob: -0.5,
+            top: vec![(text.into(), -0.5), ("z".into(), f64::NEG_INFINITY)],
+        };
+        Answer {
+            text: text.into(),
+            tokens_in: 3,
+            tokens_out: 2,
+            logprobs: vec![token("é"), token("b")],
+            ..Answer::default()
+        }
     }
 
     #[test]
@@ -231,7 +255,10 @@ mod tests {
         let called = Answer { tool_calls: vec![call], ..Answer::default() };
         let reply = head(Api::Chat).whole(std::slice::from_ref(&called), false);
         let choice = &reply["choices"][0];
-        assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("tool_calls"), &Value::Null));
+        assert_eq!(
+            (&choice["finish_reason"], &choice["message"]["content"]),
+            (&json!("tool_calls"), &Value::Null)
+        );
         let chunk = head(Api::Chat).closing(0, &called, &[]);
         assert_eq!(chunk["choices"][0]["delta"]["tool_calls"][0]["index"], 0);
     }

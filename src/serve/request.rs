@@ -70,19 +70,27 @@ impl<'a> Fields<'a> {
     }
 
     fn bool(&self, key: &str) -> Result<bool, ApiError> {
-        let read = |value: &Value| value.as_bool().ok_or_else(|| wrong(&self.name(key), "true or false", value));
+        let read =
+            |value: &Value| value.as_bool().ok_or_else(|| wrong(&self.name(key), "true or false", value));
         self.get(key).map_or(Ok(false), read)
     }
 
     fn integer(&self, key: &str, least: i64, most: i64) -> Result<Option<i64>, ApiError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let name = self.name(key);
-        let whole = || value.as_i64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64));
+        let whole = || {
+            value
+                .as_i64()
+                .or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64))
+        };
         let n = whole().ok_or_else(|| wrong(&name, "a whole number", value))?;
         if (least..=most).contains(&n) {
             Ok(Some(n))
         } else {
-            Err(ApiError::invalid(&name, format!("`{name}` is {n}; a number from {least} to {most} is expected")))
+            Err(ApiError::invalid(
+                &name,
+                format!("`{name}` is {n}; a number from {least} to {most} is expected"),
+            ))
         }
     }
 
@@ -135,13 +143,17 @@ pub fn read(api: Api, body: &[u8], seed: u64) -> Result<Wanted, ApiError> {
     };
     let (prompts, tools, logprobs) = match api {
         Api::Chat => {
-            let logprobs = match (fields.bool("logprobs")?, fields.integer("top_logprobs", 0, MOST_LOGPROBS as i64)?) {
-                (true, top) => Some(top.unwrap_or(0) as usize),
-                (false, None | Some(0)) => None,
-                (false, Some(_)) => {
-                    return Err(ApiError::invalid("top_logprobs", "`top_logprobs` goes with `logprobs` only"));
-                }
-            };
+            let logprobs =
+                match (fields.bool("logprobs")?, fields.integer("top_logprobs", 0, MOST_LOGPROBS as i64)?) {
+                    (true, top) => Some(top.unwrap_or(0) as usize),
+                    (false, None | Some(0)) => None,
+                    (false, Some(_)) => {
+                        return Err(ApiError::invalid(
+                            "top_logprobs",
+                            "`top_logprobs` goes with `logprobs` only",
+                        ));
+                    }
+                };
             (vec![Prompt::Chat(messages(&fields)?)], tools(&fields)?, logprobs)
         }
         Api::Completion => {
@@ -177,8 +189,14 @@ pub fn read(api: Api, body: &[u8], seed: u64) -> Result<Wanted, ApiError> {
 /// To leave these out in silence would answer another question than was asked.
 fn refuse_unsupported(api: Api, fields: &Fields<'_>) -> Result<(), ApiError> {
     for key in ["presence_penalty", "frequency_penalty"] {
-        if fields.number(key, |n| (-2.0..=2.0).contains(&n), "a number from -2 to 2")?.is_some_and(|n| n != 0.0) {
-            return Err(ApiError::unsupported(key, format!("`{key}` is not known here; `repetition_penalty` is")));
+        if fields
+            .number(key, |n| (-2.0..=2.0).contains(&n), "a number from -2 to 2")?
+            .is_some_and(|n| n != 0.0)
+        {
+            return Err(ApiError::unsupported(
+                key,
+                format!("`{key}` is not known here; `repetition_penalty` is"),
+            ));
         }
     }
     if let Some(bias) = fields.get("logit_bias")
@@ -198,7 +216,10 @@ fn refuse_unsupported(api: Api, fields: &Fields<'_>) -> Result<(), ApiError> {
             return Err(ApiError::unsupported("echo", "`echo` is not known here"));
         }
         if fields.integer("best_of", 1, 20)?.is_some_and(|n| n > 1) {
-            return Err(ApiError::unsupported("best_of", "`best_of` is not known here; `n` gives several answers"));
+            return Err(ApiError::unsupported(
+                "best_of",
+                "`best_of` is not known here; `n` gives several answers",
+            ));
         }
     }
     Ok(())
@@ -216,10 +237,14 @@ fn decoding(api: Api, fields: &Fields<'_>, seed: u64) -> Result<Decoding, ApiErr
             Api::Chat => usize::MAX,
             Api::Completion => COMPLETION_TOKENS,
         }),
-        temperature: fields.number("temperature", |n| (0.0..=2.0).contains(&n), "a number from 0 to 2")?.unwrap_or(1.0),
+        temperature: fields
+            .number("temperature", |n| (0.0..=2.0).contains(&n), "a number from 0 to 2")?
+            .unwrap_or(1.0),
         top_k,
         top_p: fields.number("top_p", positive, "a number above 0 and at most 1")?.filter(|p| *p < 1.0),
-        min_p: fields.number("min_p", |n| (0.0..=1.0).contains(&n), "a number from 0 to 1")?.filter(|p| *p > 0.0),
+        min_p: fields
+            .number("min_p", |n| (0.0..=1.0).contains(&n), "a number from 0 to 1")?
+            .filter(|p| *p > 0.0),
         repetition_penalty: penalty.filter(|p| (p - 1.0).abs() > f32::EPSILON),
         stop: stops(fields)?,
         seed: fields.integer("seed", i64::MIN, i64::MAX)?.map_or(seed, |n| n as u64),
@@ -240,7 +265,8 @@ fn stops(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
         Some(other) => return Err(wrong("stop", "a string or a list of strings", other)),
     };
     if stops.len() > MOST_STOPS || stops.iter().any(|s| s.is_empty() || s.len() > 1024) {
-        let message = format!("`stop` takes at most {MOST_STOPS} texts, none empty and none above 1024 bytes");
+        let message =
+            format!("`stop` takes at most {MOST_STOPS} texts, none empty and none above 1024 bytes");
         return Err(ApiError::invalid("stop", message));
     }
     Ok(stops)
@@ -271,7 +297,9 @@ fn message(value: &Value, at: &str) -> Result<Message, ApiError> {
     let calls = match fields.get("tool_calls") {
         Some(Value::Array(calls)) if role == "assistant" => calls.iter().map(call_as_value).collect(),
         None => Vec::new(),
-        Some(other) => return Err(wrong(&fields.name("tool_calls"), "a list, in a turn of the assistant's,", other)),
+        Some(other) => {
+            return Err(wrong(&fields.name("tool_calls"), "a list, in a turn of the assistant's,", other));
+        }
     };
     let name = fields.name("content");
     let content = match fields.get("content") {
@@ -338,13 +366,16 @@ fn constraint(fields: &Fields<'_>) -> Result<Option<Constraint>, ApiError> {
             let outer = Fields::of(format.get("json_schema").ok_or_else(missing)?, name)?;
             let name = "response_format.json_schema.schema";
             match outer.get("schema") {
-                Some(schema @ (Value::Object(_) | Value::Bool(_))) => Ok(Some(Constraint::Schema(schema.clone()))),
+                Some(schema @ (Value::Object(_) | Value::Bool(_))) => {
+                    Ok(Some(Constraint::Schema(schema.clone())))
+                }
                 Some(other) => Err(wrong(name, "a JSON schema", other)),
                 None => Err(ApiError::invalid(name, format!("`{name}` is missing"))),
             }
         }
         other => {
-            let message = format!("`response_format.type` is `{other}`; text, json_object or json_schema is expected");
+            let message =
+                format!("`response_format.type` is `{other}`; text, json_object or json_schema is expected");
             Err(ApiError::invalid("response_format.type", message))
         }
     }
@@ -361,7 +392,10 @@ fn tools(fields: &Fields<'_>) -> Result<Vec<Value>, ApiError> {
         let at = format!("tools[{i}]");
         let fields = Fields::of(tool, &at)?;
         if fields.required("type")? != "function" {
-            return Err(ApiError::unsupported(&fields.name("type"), "only tools of type `function` are known here"));
+            return Err(ApiError::unsupported(
+                &fields.name("type"),
+                "only tools of type `function` are known here",
+            ));
         }
         let at = format!("{at}.function");
         let missing = || ApiError::invalid(&at, format!("`{at}` is missing"));

@@ -50,7 +50,9 @@ fn call(text: &str) -> Option<Value> {
         _ => return None,
     };
     let id: u64 = rand::rng().random();
-    Some(json!({ "id": format!("call_{id:016x}"), "type": "function", "function": { "name": name, "arguments": arguments } }))
+    Some(
+        json!({ "id": format!("call_{id:016x}"), "type": "function", "function": { "name": name, "arguments": arguments } }),
+    )
 }
 
 #[cfg(test)]
@@ -71,7 +73,14 @@ mod tests {
         assert_eq!(names(two), ("Let me see.".into(), vec![one("a", "{\"x\":1}"), one("b", "{}")]));
         assert_eq!(names(" {\"name\": \"a\", \"parameters\": {}} "), (String::new(), vec![one("a", "{}")]));
         assert_eq!(names("<tool_call>{\"name\": \"a\", \"arguments\": {}}").1, [one("a", "{}")]);
-        for text in ["plain", "{\"a\": 1}", "{\"name\": 3, \"arguments\": {}}", "<tool_call>no</tool_call> x", "<tool_call>{\"name\": \"a\"", " <tool_call>"] {
+        for text in [
+            "plain",
+            "{\"a\": 1}",
+            "{\"name\": 3, \"arguments\": {}}",
+            "<tool_call>no</tool_call> x",
+            "<tool_call>{\"name\": \"a\"",
+            " <tool_call>",
+        ] {
             assert_eq!(names(text), (text.to_owned(), vec![]), "{text}");
         }
     }

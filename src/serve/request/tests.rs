@@ -47,7 +47,10 @@ fn every_field_reaches_the_question() {
     let ask = &wanted.asks[2];
     let decoding = &ask.decoding;
     assert_eq!((decoding.max_tokens, decoding.temperature, decoding.top_p), (5, 0.0, Some(0.5)));
-    assert_eq!((decoding.top_k, decoding.min_p, decoding.repetition_penalty), (Some(3), Some(0.1), Some(1.2)));
+    assert_eq!(
+        (decoding.top_k, decoding.min_p, decoding.repetition_penalty),
+        (Some(3), Some(0.1), Some(1.2))
+    );
     assert_eq!((decoding.stop.clone(), ask.sample, ask.logprobs), (vec!["a".into(), "b".into()], 2, Some(4)));
     assert_eq!(decoding.seed, u64::MAX.wrapping_add(2));
     assert_eq!(ask.constraint, Some(Constraint::Schema(json!({ "type": "object" }))));
@@ -116,7 +119,10 @@ fn what_is_wrong_is_named() {
         (json!({ "response_format": "json" }), "response_format"),
         (json!({ "response_format": { "type": "xml" } }), "response_format.type"),
         (json!({ "response_format": { "type": "json_schema" } }), "response_format.json_schema"),
-        (json!({ "response_format": { "type": "json_schema", "json_schema": {} } }), "response_format.json_schema.schema"),
+        (
+            json!({ "response_format": { "type": "json_schema", "json_schema": {} } }),
+            "response_format.json_schema.schema",
+        ),
         (json!({ "presence_penalty": 1 }), "presence_penalty"),
         (json!({ "logit_bias": { "5": 1 } }), "logit_bias"),
         (json!({ "tools": [{ "type": "function" }] }), "tools[0].function"),
@@ -154,11 +160,22 @@ fn anything() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         ".{0,8}".prop_map(Value::from),
-        prop_oneof![Just("user"), Just("text"), Just("function"), Just("json_schema"), Just("auto")].prop_map(Value::from),
+        prop_oneof![Just("user"), Just("text"), Just("function"), Just("json_schema"), Just("auto")]
+            .prop_map(Value::from),
     ];
     let key = prop_oneof![
-        Just("role"), Just("content"), Just("type"), Just("text"), Just("function"), Just("name"), Just("arguments"),
-        Just("json_schema"), Just("schema"), Just("include_usage"), Just("tool_calls"), Just("x"),
+        Just("role"),
+        Just("content"),
+        Just("type"),
+        Just("text"),
+        Just("function"),
+        Just("name"),
+        Just("arguments"),
+        Just("json_schema"),
+        Just("schema"),
+        Just("include_usage"),
+        Just("tool_calls"),
+        Just("x"),
     ];
     leaf.prop_recursive(4, 24, 4, move |inner| {
         prop_oneof![
