@@ -163,6 +163,9 @@ fn fold(record: &mut RunRecord, event: &Event) {
         EventBody::Eval { loss: Some(loss), .. } => {
             record.metrics.insert("eval_loss".into(), *loss);
         }
+        EventBody::Figures { metrics } => {
+            record.metrics.extend(metrics.iter().map(|(name, value)| (name.clone(), *value)));
+        }
         EventBody::Eval { .. }
         | EventBody::Preflight(_)
         | EventBody::Sample { .. }
@@ -205,7 +208,9 @@ pub fn read_candidate(run: &mut Run) {
         run.needs_keys = spec.needs_keys();
         run.record.candidate = match spec.job {
             Job::Train { .. } | Job::LrRange { .. } => None,
-            Job::Strata(_) | Job::Eval(_) => spec.candidate.map(|c| c.name),
+            Job::Strata(_) | Job::Eval(_) | Job::Serve(_) | Job::Playground(_) => {
+                spec.candidate.map(|c| c.name)
+            }
         };
     }
 }

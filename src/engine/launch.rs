@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
-use super::{branch, candidates, parts, rows, strata};
+use super::{branch, candidates, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
@@ -53,6 +53,10 @@ pub fn launch(
     from: Option<&str>,
 ) -> Result<String, Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if kind.is_resident() && from.is_none() {
+        // What is asked for is read when it is frozen, which is at once.
+        return create(engine, kind, set, Needs::default(), None, None);
+    }
     let (parent, set) = match from {
         Some(_) if kind != RunKind::Train => {
             return Err(bad_input(format!(
@@ -100,6 +104,7 @@ pub fn launch_group(
 }
 
 /// What a run needs before it can start.
+#[derive(Default)]
 struct Needs {
     /// The run that must be done before.
     run: Option<String>,
@@ -125,7 +130,7 @@ fn check(
     if dataset.is_empty() {
         return Err(bad_input("the data has no readable rows; `tunebench check` says why"));
     }
-    let mut needs = Needs { run: None, keys: Keys::default() };
+    let mut needs = Needs::default();
     if kind != RunKind::Strata {
         // Wrong wishes are refused now, not when the strata are done.
         let mut candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
@@ -209,7 +214,7 @@ fn strata_run(engine: &Engine) -> Result<String, Failure> {
     match under_way {
         Some(run) => Ok(run),
         None => {
-            let needs = Needs { run: None, keys: Keys::default() };
+            let needs = Needs::default();
             create(engine, RunKind::Strata, Vec::new(), needs, None, None)
         }
     }
@@ -312,10 +317,12 @@ pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
 
 /// Write `spec.json` and `inputs/`.
 fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) -> Result<(), Failure> {
-    let Wish { ws, candidate } = wish(engine, launch.kind, &launch.set)?;
-    let dataset = parts::dataset(engine, &ws)?;
+    let resident = launch.kind.is_resident();
+    let set = if resident { &[][..] } else { &launch.set };
+    let Wish { ws, candidate } = wish(engine, launch.kind, set)?;
     let config = &ws.config;
     let (job, seed) = match launch.kind {
+        RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
         RunKind::Train => {
@@ -329,15 +336,16 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             (Job::LrRange { train, range: config.tuning.lr_range }, seed)
         }
     };
-    let resolve = || candidates::resolve(engine, &ws, &dataset, candidate.as_deref());
+    let dataset = || parts::dataset(engine, &ws);
+    let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
-        Job::Strata(_) => None,
+        Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
         Job::Eval(_) => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
     };
-    let rows = run_rows(engine, &ws, &dataset, launch.kind)?;
+    let rows = if resident { Vec::new() } else { run_rows(engine, &ws, &dataset()?, launch.kind)? };
     let spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
@@ -412,7 +420,7 @@ fn run_rows(
     let strata = strata::latest(engine)?;
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
-        RunKind::Strata => parts::parts(engine, dataset)?,
+        RunKind::Strata | RunKind::Serve | RunKind::Playground => parts::parts(engine, dataset)?,
         RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
     };
     let wanted: &[Part] = match kind {
@@ -420,6 +428,7 @@ fn run_rows(
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
+        RunKind::Serve | RunKind::Playground => &[],
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
@@ -428,6 +437,7 @@ fn run_rows(
         }
         let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;
         let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
+        let turns = dataset.turns(&row);
         let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);
         found.push(RunRow {
             id: row.id,
@@ -436,11 +446,12 @@ fn run_rows(
             stratum: of_row[i].and_then(|s| strata.as_ref()?.name(s)),
             fields: row.fields,
             input,
+            turns,
             gold,
         });
     }
     let needed: &[Part] = match kind {
-        RunKind::Strata => &[],
+        RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],

@@ -76,11 +76,14 @@ impl State {
         self.keys.get(&run.record.run).cloned().unwrap_or_default().missing(&run.needs_keys)
     }
 
-    /// A run is queued or under way. One that waits for keys does not keep the engine: it loses nothing.
+    /// A run is queued or under way. A resident that has begun does without an engine: the next one finds it; and a run that
+    /// waits for keys loses nothing.
     pub fn is_busy(&self) -> Option<String> {
+        let on_its_own =
+            |r: &Run| r.record.kind.is_resident() && r.active && r.record.state != RunState::Queued;
         self.runs
             .values()
-            .filter(|r| r.active || !r.record.state.is_final())
+            .filter(|r| (r.active || !r.record.state.is_final()) && !on_its_own(r))
             .filter(|r| self.missing_keys(r).is_empty())
             .min_by_key(|r| r.record.created_ms)
             .map(|r| format!("{} is {}", r.record.run, r.record.state))

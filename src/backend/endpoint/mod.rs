@@ -26,7 +26,7 @@ use reqwest::Client;
 use reqwest::header::HeaderValue;
 use tokio::runtime::Runtime;
 
-use super::{Answer, Ask, Backend, BackendError, Listener};
+use super::{Answer, Ask, Backend, BackendError, Heard, Listener};
 use crate::domain::address::Address;
 use crate::domain::candidate::{Limits, ModelRef, ModelSource};
 use crate::domain::keys::{KeyNeed, Keys};
@@ -231,8 +231,12 @@ impl Backend for Endpoint {
             let work = asks.iter().enumerate().map(|(i, ask)| {
                 let listener = &listener;
                 async move {
-                    let mut hear = |piece: &str| (listener.borrow_mut())(i, piece);
-                    (i, this.one(ask, &mut hear).await)
+                    let mut hear = |piece: &str| (listener.borrow_mut())(i, Heard::Piece(piece));
+                    let answer = this.one(ask, &mut hear).await;
+                    if let Ok(answer) = &answer {
+                        let _ = (listener.borrow_mut())(i, Heard::Done(answer));
+                    }
+                    (i, answer)
                 }
             });
             let mut work = std::pin::pin!(stream::iter(work).buffer_unordered(this.width()));

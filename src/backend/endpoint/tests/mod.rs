@@ -102,11 +102,16 @@ fn so_many_questions_are_under_way_and_no_more() {
 #[test]
 fn pieces_are_heard_as_they_come_and_an_answer_can_be_broken_off() {
     let server = Server::start(vec![]);
-    let mut heard = vec![String::new(); 2];
-    let got = open(&server).stream(&[ask("abcdef"), ask("uvw")], &mut |i, piece| {
-        heard[i].push_str(piece);
+    let (mut heard, mut done) = (vec![String::new(); 2], Vec::new());
+    let got = open(&server).stream(&[ask("abcdef"), ask("uvw")], &mut |i, news| {
+        match news {
+            Heard::Piece(piece) => heard[i].push_str(piece),
+            Heard::Done(answer) => done.push((i, answer.text.clone())),
+        }
         if heard[i] == "abc" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
+    done.sort();
+    assert_eq!(done, [(0, "abc".to_owned()), (1, "uvw".to_owned())], "told once each");
     assert_eq!(heard, ["abc", "uvw"]);
     let got: Vec<Answer> = got.into_iter().map(Result::unwrap).collect();
     assert_eq!((got[0].text.as_str(), got[0].finish, got[0].estimated), ("abc", Finish::Broken, true));
@@ -365,8 +370,10 @@ fn the_key_goes_to_its_endpoint_and_into_no_word() {
         assert!(!said.contains("hush") && !said.contains(KEY), "{said}");
     }
     let mut heard = String::new();
-    let got = backend.stream(&[ask("hi")], &mut |_, piece| {
-        heard.push_str(piece);
+    let got = backend.stream(&[ask("hi")], &mut |_, news| {
+        if let Heard::Piece(piece) = news {
+            heard.push_str(piece);
+        }
         ControlFlow::Continue(())
     });
     assert_eq!(got[0].as_ref().unwrap().text, "it is <key>.");
@@ -396,8 +403,10 @@ fn personal_data_goes_out_as_placeholders_and_comes_back() {
     let mut question = ask(text);
     question.decoding.max_tokens = 100;
     // The server sends it character by character.
-    let got = backend.stream(&[question.clone()], &mut |_, piece| {
-        heard.push_str(piece);
+    let got = backend.stream(&[question.clone()], &mut |_, news| {
+        if let Heard::Piece(piece) = news {
+            heard.push_str(piece);
+        }
         ControlFlow::Continue(())
     });
     let got = got[0].clone().unwrap();
