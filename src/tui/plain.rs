@@ -59,6 +59,8 @@ impl Plain {
                         self.board = Some(new);
                     }
                 }
+                // Nothing is asked here.
+                Push::Play { .. } => {}
                 Push::Files { news } => lines.extend(news.into_iter().map(|n| n.text)),
                 Push::Runs { runs } => {
                     self.told_runs = true;

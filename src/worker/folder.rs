@@ -104,6 +104,11 @@ impl RunFolder {
         files::socket_path(&self.dir.join("control.sock"))
     }
 
+    /// Where a playground's worker listens.
+    pub fn play(&self) -> io::Result<PathBuf> {
+        files::socket_path(&self.dir.join("play.sock"))
+    }
+
     /// A worker lives.
     pub fn is_locked(&self) -> bool {
         Lock::is_held(&self.lock())

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod board;
+pub mod play;
 pub mod runs;
 pub mod strata;
 pub mod train;
@@ -58,6 +59,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
         Screen::Strata => strata::view::draw(app, &mut p, body),
         Screen::Train => train::view::draw(app, &mut p, body),
         Screen::Board => board::view::draw(app, &mut p, body),
+        Screen::Play => play::view::draw(app, &mut p, body),
         Screen::Runs => runs::view::draw(app, &mut p, body),
     }
     layers::view::draw(app, &mut p, body);
