@@ -129,7 +129,8 @@ impl TextArea {
                 (start, used) = (i, 0);
             }
             if i == self.at {
-                cursor = (rows.len(), used);
+                // Before a line break that a full row ends with, it stands on the row's last cell.
+                cursor = (rows.len(), used.min(width.saturating_sub(1)));
             }
             if g == "\n" {
                 rows.push((start, i));
