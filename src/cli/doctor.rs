@@ -9,8 +9,10 @@ use serde_json::json;
 use super::ask::{ask, block_on, unexpected};
 use super::output::{Exit, Output};
 use super::table::clean;
+use crate::backend::cache as answers;
 use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
+use crate::domain::settings::CachePlace;
 use crate::domain::words::{bytes, counted};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
@@ -55,6 +57,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let mut checks = vec![gpu(), cuda_libraries(), memory(), disk(root), temp()];
     if root.join(FILE).is_file() {
         checks.push(workspace(root));
+        checks.push(cache(root, args.repair));
         match files::state_dir(&root.join(STATE)) {
             Ok(()) => checks.extend(block_on(engine(root, args.repair))?),
             // No engine can start there; what it would say is not the cause.
@@ -171,6 +174,27 @@ fn workspace(root: &Path) -> Check {
             };
             Check::bad("workspace", format!("{first}{more}"), "`tunebench check` lists all problems")
         }
+    }
+}
+
+/// The response cache. Damage costs answers that are asked again, nothing else, and repair removes it.
+fn cache(root: &Path, repair: bool) -> Check {
+    let dir = CachePlace::folder(&root.join(STATE));
+    let removed = if repair { answers::repair(&dir) } else { Ok(0) };
+    match removed.and_then(|removed| Ok((removed, answers::survey(&dir)?))) {
+        Ok((0, seen)) => {
+            let remedy = (seen.damaged > 0).then(|| "`tunebench doctor --repair` removes them".to_owned());
+            Check { remedy, ..Check::good("cache", super::cache::words(&seen)) }
+        }
+        Ok((removed, seen)) => {
+            let removed = counted(removed, "damaged line");
+            Check::good("cache", format!("{}; removed {removed}", super::cache::words(&seen)))
+        }
+        Err(error) => Check::bad(
+            "cache",
+            format!("{}: {error}", dir.display()),
+            "remove that folder; answers are asked again and remembered anew",
+        ),
     }
 }
 

@@ -9,7 +9,7 @@ use super::index::{Index, Record, Stamp, Unusable};
 use super::resolve::{Resolver, unknown_fields};
 use super::{DataError, canonical, feedback, import, parse};
 use crate::domain::api::ImportReport;
-use crate::domain::row::{Quarantined, Row};
+use crate::domain::row::{Quarantined, Row, Turn};
 use crate::workspace::{FEEDBACK, Workspace};
 
 /// Rows of the workspace's sources.
@@ -109,6 +109,11 @@ impl Dataset {
     pub fn is_feedback(&self, row: usize) -> bool {
         let source = self.index.record(row).and_then(|r| self.index.meta.sources.get(r.source as usize));
         source.is_some_and(|source| source.path == FEEDBACK)
+    }
+
+    /// The conversation that the row's input is the text of; empty where it is none.
+    pub fn turns(&self, row: &Row) -> Vec<Turn> {
+        if row.source == FEEDBACK { Vec::new() } else { self.resolver.turns(&row.fields) }
     }
 
     /// Names of the fields that occur, sorted.

@@ -10,7 +10,7 @@ use super::candidate::Candidate;
 use super::finding::Finding;
 use super::preflight::PastRuns;
 use super::row::RowRef;
-use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
 
@@ -168,6 +168,9 @@ pub struct RunSpec {
     /// The checkpoint that it starts from; a copy is in `inputs/start`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
+    /// The workspace's response cache.
+    #[serde(default)]
+    pub cache: CacheSettings,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }

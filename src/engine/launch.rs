@@ -334,6 +334,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         settings: launch.set.clone(),
         past: past(engine, launch.kind),
         from: launch.from.clone(),
+        cache: config.cache,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
@@ -411,6 +412,7 @@ fn run_rows(
         }
         let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;
         let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
+        let turns = dataset.turns(&row);
         let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);
         found.push(RunRow {
             id: row.id,
@@ -419,6 +421,7 @@ fn run_rows(
             stratum: of_row[i].and_then(|s| strata.as_ref()?.name(s)),
             fields: row.fields,
             input,
+            turns,
             gold,
         });
     }

@@ -270,7 +270,8 @@ fn row(engine: &Engine, loaded: &rows::Loaded, input: PlayInput) -> Result<RunRo
                 engine.read(|s| rows::with_gold(&row.id, &row.hash, in_file, &s.decisions.gold));
             let stratum = loaded.stratum(at).and_then(|s| loaded.strata.as_ref()?.name(s));
             let part = loaded.parts.get(at).copied().flatten();
-            Ok(RunRow { id: row.id, hash, part, stratum, fields: row.fields, input, gold })
+            let turns = data.turns(&row);
+            Ok(RunRow { id: row.id, hash, part, stratum, fields: row.fields, input, turns, gold })
         }
         PlayInput::Typed { text } => {
             if text.trim().is_empty() {
@@ -287,7 +288,8 @@ fn row(engine: &Engine, loaded: &rows::Loaded, input: PlayInput) -> Result<RunRo
             let canonical = crate::data::canonical::to_string(&Value::Object(fields.clone()));
             let hash = blake3::hash(canonical.as_bytes()).to_hex().as_str()[..32].to_owned();
             let id = feedback::row_id(&text);
-            Ok(RunRow { id, hash, part: None, stratum: None, fields, input: text, gold: None })
+            let turns = Vec::new();
+            Ok(RunRow { id, hash, part: None, stratum: None, fields, input: text, turns, gold: None })
         }
     }
 }
@@ -471,6 +473,7 @@ mod tests {
             stratum: None,
             fields: serde_json::Map::new(),
             input: "hello".into(),
+            turns: Vec::new(),
             gold: None,
         };
         let (candidate, row) = (Box::new(candidate), Box::new(row));

@@ -274,7 +274,10 @@ impl RunFolder {
         };
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
         let history = if matches!(spec.job, Job::Train { .. }) { self.read_history()? } else { Vec::new() };
-        let (keys, cache) = (Keys::default(), None);
+        let keys = Keys::default();
+        // `.tunebench/runs/RUN`: the cache is the only thing outside its folder that a run writes.
+        let runs = self.dir.parent().filter(|runs| runs.file_name().is_some_and(|name| name == "runs"));
+        let cache = runs.and_then(Path::parent).and_then(|state_dir| spec.cache.place(state_dir));
         Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes, keys, cache, history })
     }
 
