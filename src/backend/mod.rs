@@ -21,7 +21,7 @@ pub use local::{AskId, Lane, LocalModel, Progress};
 pub enum Prompt {
     /// A stage's prompt: the user's turn of a chat model, the text as it stands for a model without a chat template.
     Turn(String),
-    /// A conversation; the model must have a chat template, or be behind an endpoint.
+    /// A conversation; a model without a chat template reads it as text with the roles written out.
     Chat(Vec<Message>),
     /// Text that the model is to continue.
     Text(String),
@@ -116,8 +116,17 @@ pub struct Answer {
 #[error("{0}")]
 pub struct BackendError(pub String);
 
-/// Gets pieces of answers as they come (place of the question, text); may break that answer off.
-pub type Listener<'a> = dyn FnMut(usize, &str) -> ControlFlow<()> + 'a;
+/// What is heard of an answer while it is made.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard<'a> {
+    /// More of its text. The listener may break the answer off.
+    Piece(&'a str),
+    /// It has ended: once for every answer that is no error, as soon as it is whole (or broken off).
+    Done(&'a Answer),
+}
+
+/// Hears of answers as they come, by the place of the question.
+pub type Listener<'a> = dyn FnMut(usize, Heard<'_>) -> ControlFlow<()> + 'a;
 
 /// A model that answers. Answers stand in the order of the questions.
 pub trait Backend {

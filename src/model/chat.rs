@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tokenizer::Tokenizer;
 use super::{ModelError, files};
+use crate::domain::row::Turn;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,12 @@ pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
     pub content: String,
+}
+
+impl From<&Turn> for Message {
+    fn from(turn: &Turn) -> Self {
+        Self { role: turn.role.clone(), content: turn.text.clone() }
+    }
 }
 
 impl Message {
@@ -45,6 +52,8 @@ pub struct ChatTemplate {
     special: BTreeMap<String, String>,
     /// It prints the time.
     dated: bool,
+    /// Every conversation is rendered with these, each as OpenAI's `tools` has it.
+    tools: Vec<serde_json::Value>,
 }
 
 impl ChatTemplate {
@@ -80,7 +89,7 @@ impl ChatTemplate {
         let source = without_generation_tags(&source.into());
         let dated = source.contains("strftime_now");
         env.add_template_owned(NAME, source)?;
-        Ok(Self { env, origin: "chat template".into(), special, dated })
+        Ok(Self { env, origin: "chat template".into(), special, dated, tools: Vec::new() })
     }
 
     /// The same at a fixed time: what templates print of the date is then the same however long a run takes and whenever it is
@@ -89,6 +98,17 @@ impl ChatTemplate {
     pub fn at(mut self, time: SystemTime) -> Self {
         self.env.add_function("strftime_now", move |format: String| strftime(&format, time));
         self
+    }
+
+    /// The same with tools in every conversation.
+    #[must_use]
+    pub fn with_tools(self, tools: Vec<serde_json::Value>) -> Self {
+        Self { tools, ..self }
+    }
+
+    /// Whether it tells the model of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.env.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains("tools"))
     }
 
     /// Whether what it renders may depend on the date.
@@ -101,7 +121,21 @@ impl ChatTemplate {
     /// Templates of models that can think aloud are told not to (`enable_thinking`): answers here are short, scored, and
     /// trained, and prompt and training text must agree.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
-        let special = Value::from_serialize(&self.special);
+        self.render_with(messages, &self.tools, add_generation_prompt)
+    }
+
+    /// [`ChatTemplate::render`] with other tools, each as OpenAI's `tools` has it.
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<String, ModelError> {
+        let mut special = Value::from_serialize(&self.special);
+        // Templates ask whether there are any.
+        if !tools.is_empty() {
+            special = context! { tools => Value::from_serialize(tools), ..special };
+        }
         let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
@@ -289,6 +323,22 @@ pub fn prompt_tokens(
     conversation_tokens(tokenizer, template, &[Message::user(user_text)])
 }
 
+/// As [`conversation_tokens`], with tools that the model may call, each as OpenAI's `tools` has it.
+pub fn tool_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
+    tools: &[serde_json::Value],
+) -> Result<Vec<u32>, ModelError> {
+    match template {
+        _ if tools.is_empty() => conversation_tokens(tokenizer, template, messages),
+        Some(template) if template.knows_tools() => {
+            tokenizer.encode(&template.render_with(messages, tools, true)?, false)
+        }
+        _ => Err(ModelError::Request("the model's chat template knows no tools".into())),
+    }
+}
+
 /// As [`prompt_tokens`], for a conversation that the assistant is to go on with.
 pub fn conversation_tokens(
     tokenizer: &Tokenizer,
@@ -302,9 +352,12 @@ pub fn conversation_tokens(
     }
 }
 
-/// A conversation for a model that knows no turns.
+/// A conversation for a model that knows no turns: a single message stands for itself, of several the roles are written out.
 fn plain(messages: &[Message]) -> String {
-    messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n\n")
+    match messages {
+        [only] => only.content.clone(),
+        many => many.iter().map(|m| format!("{}: {}", m.role, m.content)).collect::<Vec<_>>().join("\n\n"),
+    }
 }
 
 /// The tokens that training asks for after [`prompt_tokens`]: `gold` and the token that ends the answer.
@@ -316,6 +369,16 @@ pub fn answer_tokens(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     user_text: &str,
+    gold: &str,
+) -> Result<Vec<u32>, ModelError> {
+    reply_tokens(tokenizer, template, &[Message::user(user_text)], gold)
+}
+
+/// As [`answer_tokens`], after [`conversation_tokens`].
+pub fn reply_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
     gold: &str,
 ) -> Result<Vec<u32>, ModelError> {
     let ends = |ids: &[u32]| ids.iter().position(|id| tokenizer.eos().contains(id));
@@ -330,15 +393,15 @@ pub fn answer_tokens(
                 "no token ends an answer: name one as `eos_token` in tokenizer_config.json",
             ));
         };
-        let prompt = tokenizer.encode_open(user_text)?;
-        let joint = tokenizer.encode_open(&format!("{user_text}{gold}"))?;
+        let text = plain(messages);
+        let prompt = tokenizer.encode_open(&text)?;
+        let joint = tokenizer.encode_open(&format!("{text}{gold}"))?;
         let mut answer = after(tokenizer, &prompt, joint, gold)?;
         answer.push(end);
         return Ok(answer);
     };
-    let messages = [Message::user(user_text), Message::assistant(gold)];
-    let prompt = template.render(&messages[..1], true)?;
-    let full = template.render(&messages, false)?;
+    let prompt = template.render(messages, true)?;
+    let full = template.render(&[messages, &[Message::assistant(gold)]].concat(), false)?;
     let Some(rest) = full.strip_prefix(&prompt) else {
         let shared = prompt.chars().zip(full.chars()).take_while(|(a, b)| a == b).count();
         let show = |text: &str| text.chars().skip(shared.saturating_sub(20)).take(60).collect::<String>();
