@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::data::{Dataset, Resolver};
 use crate::domain::candidate::{
-    Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
+    Candidate, Constraint, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Method, TrainSettings};
@@ -16,11 +16,13 @@ use crate::domain::words::counted;
 use crate::model::ModelError;
 use crate::model::chat::{ChatTemplate, answer_tokens, prompt_tokens};
 use crate::model::config::ModelConfig;
+use crate::model::constraint;
 use crate::model::lora::check_targets;
+use crate::model::sampling;
 use crate::model::tokenizer::Tokenizer;
 use crate::pipeline::template::{Prompt, Scope};
-use crate::workspace::config::ModelPlace;
-use crate::workspace::{Problem, Workspace};
+use crate::workspace::config::{Constrain, ModelPlace, Stage};
+use crate::workspace::{Problem, Problems, Workspace};
 
 /// Rows spread evenly over the data, and the longest of the others; where there are no more than both, all are looked at.
 const EVEN: usize = 200;
@@ -184,6 +186,12 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
     let mut found = Vec::new();
     let mut readers: Vec<(&str, Option<Reader>)> = Vec::new();
     for (at, stage) in candidate.stages.iter().enumerate() {
+        if let Some(Err(e)) = stage.constraint.as_ref().map(constraint::check) {
+            found.push(Finding::refused(format!("stage.{at}.constrain"), e.to_string()));
+        }
+        if let Err(e) = sampling::check(&stage.decoding) {
+            found.push(Finding::refused(format!("stage.{at}"), e.to_string()));
+        }
         let path = match &stage.model.source {
             ModelSource::Local { path } => path.as_str(),
             ModelSource::Endpoint { endpoint, .. } => {
@@ -318,8 +326,12 @@ pub fn candidate(ws: &Workspace) -> Candidate {
         };
         let prompt =
             stage.prompt.as_ref().map(|p| std::fs::read_to_string(ws.resolve(p)).unwrap_or_default());
-        let decoding = Decoding { max_tokens: stage.max_tokens, ..Decoding::default() };
         StageCandidate {
+            // Which labels there are is known once the data is read, and a schema that cannot be read is told elsewhere.
+            constraint: match &stage.constrain {
+                None | Some(Constrain::Labels) => None,
+                Some(_) => constraint_of(ws, stage, &[]).ok().flatten(),
+            },
             when: stage.when.clone(),
             gold: stage.gold.clone(),
             tools: stage.tools.iter().filter_map(|path| ws.tool(path).ok()).collect(),
@@ -329,7 +341,7 @@ pub fn candidate(ws: &Workspace) -> Candidate {
                 source,
                 prompt.as_deref().unwrap_or(StageCandidate::BARE),
                 stage.output,
-                decoding,
+                decoding_of(stage),
             )
         }
     });

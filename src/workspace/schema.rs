@@ -267,7 +267,9 @@ fn read_stage(
         top_p: fields.number("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0).map(|p| p as f32),
         min_p: fields.number("min_p", "from 0 to 1", |p| (0.0..=1.0).contains(&p)).map(|p| p as f32),
         repetition_penalty: fields
-            .number("repetition_penalty", "above 0 and at most 10 (1 is no penalty)", |p| p > 0.0 && p <= 10.0)
+            .number("repetition_penalty", "above 0 and at most 10 (1 is no penalty)", |p| {
+                p > 0.0 && p <= 10.0
+            })
             .map(|p| p as f32),
         stop: fields.texts("stop").unwrap_or_default(),
         seed: fields.whole("seed", 0..=MANY).unwrap_or(0),
@@ -310,7 +312,10 @@ fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -
     };
     match (&constrain, output) {
         (Constrain::Labels, OutputKind::Label) if !labelled => {
-            fields.fault("constrain", "which labels there are is not known; name their field, gold = \"FIELD\"");
+            fields.fault(
+                "constrain",
+                "which labels there are is not known; name their field, gold = \"FIELD\"",
+            );
         }
         (Constrain::Labels, OutputKind::Label) => {}
         (Constrain::Labels, _) => {

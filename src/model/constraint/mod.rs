@@ -141,7 +141,9 @@ impl Grammars {
 pub fn check(constraint: &Constraint) -> Result<(), ModelError> {
     if let Constraint::Labels(labels) = constraint {
         return match labels.iter().find(|l| l.trim().is_empty()) {
-            _ if labels.is_empty() => Err(ModelError::Request("there are no labels to choose from".into())),
+            _ if labels.is_empty() => Err(ModelError::Request(
+                "no set of labels is known: there are no golden answers, or too many different ones".into(),
+            )),
             Some(_) => Err(ModelError::Request("a label is empty".into())),
             None => Ok(()),
         };

@@ -190,7 +190,7 @@ fn what_is_wrong_with_a_constraint_is_said() {
         (schema(json!({ "$ref": "http://example.org/s.json" })), "example.org"),
         (schema(json!(false)), "JSON schema"),
         (schema(json!({ "type": "string", "pattern": "(" })), "JSON schema"),
-        (Constraint::Labels(Vec::new()), "no labels"),
+        (Constraint::Labels(Vec::new()), "no set of labels"),
         (Constraint::Labels(vec!["a".into(), " ".into()]), "empty"),
     ] {
         let error = check(&bad).unwrap_err().to_string();
