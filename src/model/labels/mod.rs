@@ -20,11 +20,19 @@ const KEPT: usize = 256;
 /// Tokens of the prompt's end that can matter to how a label is written, at most.
 const TAIL: usize = 48;
 
+/// How the chat template goes on from a prompt to an answer.
+#[derive(Debug, Default)]
+struct Lead {
+    /// What it writes before the answer.
+    text: String,
+    /// It takes white space from the answer's ends.
+    trims: bool,
+}
+
 /// Writes labels for one model.
 #[derive(Debug)]
 pub struct LabelSets {
-    /// What the chat template writes between the prompt and an answer.
-    lead: String,
+    lead: Lead,
     bytes: Option<TokenBytes>,
     tries: Mutex<HashMap<(Vec<String>, Vec<u32>), Arc<LabelTrie>>>,
 }
@@ -76,7 +84,8 @@ impl LabelSets {
         tail: Option<&(String, &[u32])>,
         label: &str,
     ) -> Result<Vec<u32>, ModelError> {
-        let text = format!("{}{label}", self.lead);
+        let label = if self.lead.trims { label.trim() } else { label };
+        let text = format!("{}{label}", self.lead.text);
         let alone = || tokenizer.encode(&text, false);
         let tokens = match tail {
             Some((before, ids)) => {
@@ -125,15 +134,19 @@ impl LabelSets {
     }
 }
 
-/// What stands between the prompt and the answer of a conversation; none where the prompt is no beginning of it.
-fn lead(template: &ChatTemplate) -> Option<String> {
+/// None where the prompt is no beginning of the conversation with its answer.
+fn lead(template: &ChatTemplate) -> Option<Lead> {
     // A word that no template writes by itself.
-    const ANSWER: &str = "qzanswerzq";
-    let messages = [Message::user("x"), Message::assistant(ANSWER)];
-    let prompt = template.render(&messages[..1], true).ok()?;
-    let whole = template.render(&messages, false).ok()?;
-    let (lead, _) = whole.strip_prefix(&prompt)?.split_once(ANSWER)?;
-    Some(lead.to_owned())
+    const WORD: &str = "qzanswerzq";
+    let before = |answer: String| {
+        let messages = [Message::user("x"), Message::assistant(answer)];
+        let prompt = template.render(&messages[..1], true).ok()?;
+        let whole = template.render(&messages, false).ok()?;
+        whole.strip_prefix(&prompt)?.split_once(WORD).map(|(lead, _)| lead.to_owned())
+    };
+    let text = before(WORD.to_owned())?;
+    let trims = before(format!(" {WORD}")).is_some_and(|lead| lead == text);
+    Some(Lead { text, trims })
 }
 
 #[cfg(test)]
