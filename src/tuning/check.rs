@@ -16,7 +16,7 @@ use crate::domain::words::counted;
 use crate::model::ModelError;
 use crate::model::chat::{ChatTemplate, answer_tokens, prompt_tokens};
 use crate::model::config::ModelConfig;
-use crate::model::constraint;
+use crate::model::constraint::{self, Grammars};
 use crate::model::lora::check_targets;
 use crate::model::sampling;
 use crate::model::tokenizer::Tokenizer;
@@ -210,6 +210,7 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
             readers.len() - 1
         });
         let Some(reader) = readers.get(known).and_then(|(_, reader)| reader.as_ref()) else { continue };
+        found.extend(unwritable(stage, at, reader));
         found.extend(too_long(candidate, at, reader, sample));
         if let Some(train) = train
             && (stage.name == train.stage || (train.stage.is_empty() && candidate.stages.len() == 1))
@@ -218,6 +219,18 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
         }
     }
     found
+}
+
+/// A form of answers that the model's tokenizer cannot write.
+fn unwritable(stage: &StageCandidate, at: usize, reader: &Reader) -> Option<Finding> {
+    let form = stage.constraint.as_ref().filter(|c| !matches!(c, Constraint::Labels(_)))?;
+    // What is wrong for every model is told already.
+    constraint::check(form).ok()?;
+    let error = Grammars::new(&reader.tokenizer).and_then(|grammars| grammars.matcher(form)).err()?;
+    Some(Finding::refused(
+        format!("stage.{at}.constrain"),
+        format!("the model `{}`: {error}", stage.model.name),
+    ))
 }
 
 /// Prompts that leave no room for `max_tokens` in the model's context.
@@ -349,6 +362,38 @@ pub fn candidate(ws: &Workspace) -> Candidate {
 }
 
 /// The input and nothing else.
+
+/// How a stage's answers are drawn.
+pub fn decoding_of(stage: &Stage) -> Decoding {
+    Decoding {
+        max_tokens: stage.max_tokens,
+        temperature: stage.temperature,
+        top_k: stage.top_k,
+        top_p: stage.top_p,
+        min_p: stage.min_p,
+        repetition_penalty: stage.repetition_penalty,
+        stop: stage.stop.clone(),
+        seed: stage.seed,
+    }
+}
+
+/// What a stage's answers must look like; `labels` are those that it can answer.
+///
+/// # Errors
+/// A schema's file that cannot be read.
+pub fn constraint_of(
+    ws: &Workspace,
+    stage: &Stage,
+    labels: &[String],
+) -> Result<Option<Constraint>, Problems> {
+    Ok(match &stage.constrain {
+        None => None,
+        Some(Constrain::Labels) => Some(Constraint::Labels(labels.to_vec())),
+        Some(Constrain::Json) => Some(Constraint::Json),
+        Some(Constrain::Regex(regex)) => Some(Constraint::Regex(regex.clone())),
+        Some(Constrain::Schema(path)) => Some(Constraint::Schema(ws.schema(path)?)),
+    })
+}
 
 /// A stage with what decides how long its prompts are.
 pub fn asked(
