@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Answer, Ask, Backend, BackendError, Finish, Listener, Prompt};
+use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
-use crate::model::chat::{ChatTemplate, conversation_text, open_tokens, prompt_tokens};
+use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens, prompt_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Base, Decoder, Lora, ModelError};
@@ -147,6 +147,10 @@ impl LocalModel {
 
     fn prompt(&self, ask: &Ask) -> Result<Vec<u32>, ModelError> {
         match &ask.prompt {
+            Prompt::Turn(text) if !ask.tools.is_empty() => {
+                let (template, turn) = (self.template.as_ref(), [Message::user(text)]);
+                open_tokens(&self.tokenizer, template, &conversation_text(template, &turn, &ask.tools)?)
+            }
             Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
             Prompt::Chat(messages) => {
@@ -222,14 +226,20 @@ impl Backend for LocalModel {
                 match progress {
                     Progress::Piece(piece) => {
                         texts[i].push_str(&piece);
-                        if listener(i, &piece).is_break() {
+                        if listener(i, Heard::Piece(&piece)).is_break() {
                             self.cancel(id);
                             let text = std::mem::take(&mut texts[i]);
-                            answers[i] =
-                                Some(Ok(Answer { text, finish: Finish::Broken, ..Answer::default() }));
+                            let answer = Answer { text, finish: Finish::Broken, ..Answer::default() };
+                            let _ = listener(i, Heard::Done(&answer));
+                            answers[i] = Some(Ok(answer));
                         }
                     }
-                    Progress::Done(answer) => answers[i] = Some(answer),
+                    Progress::Done(answer) => {
+                        if let Ok(answer) = &answer {
+                            let _ = listener(i, Heard::Done(answer));
+                        }
+                        answers[i] = Some(answer);
+                    }
                 }
             }
         }

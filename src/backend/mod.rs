@@ -118,8 +118,17 @@ pub struct Answer {
 #[error("{0}")]
 pub struct BackendError(pub String);
 
-/// Gets pieces of answers as they come (place of the question, text); may break that answer off.
-pub type Listener<'a> = dyn FnMut(usize, &str) -> ControlFlow<()> + 'a;
+/// What is heard of an answer while it is made.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard<'a> {
+    /// More of its text. The listener may break the answer off.
+    Piece(&'a str),
+    /// It has ended: once for every answer that is no error, as soon as it is whole (or broken off).
+    Done(&'a Answer),
+}
+
+/// Hears of answers as they come, by the place of the question.
+pub type Listener<'a> = dyn FnMut(usize, Heard<'_>) -> ControlFlow<()> + 'a;
 
 /// A model that answers. Answers stand in the order of the questions.
 pub trait Backend {

@@ -338,6 +338,12 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
             when: stage.when.clone(),
             retries: stage.retries,
             constraint: None,
+            tools: stage
+                .tools
+                .iter()
+                .map(|path| ws.tool(path))
+                .collect::<Result<_, _>>()
+                .map_err(|p| super::parts::problems(&p))?,
             gold: stage.gold.clone(),
         });
     }
@@ -386,7 +392,8 @@ fn field_values(dataset: &Dataset, field: &str) -> Result<Vec<String>, Failure> 
     let mut values = BTreeSet::new();
     for i in 0..dataset.len() {
         let row = dataset.row(i).map_err(|e| bad_input(e.to_string()))?;
-        if let Some(value) = row.fields.get(field) {
+        // A row without this gold says nothing of the labels.
+        if let Some(value) = row.fields.get(field).filter(|value| !value.is_null()) {
             values.insert(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             if values.len() > LABELS_MAX {
                 return Ok(Vec::new());

@@ -59,6 +59,8 @@ pub struct ChatTemplate {
     special: BTreeMap<String, String>,
     /// It prints the time.
     dated: bool,
+    /// Every conversation is rendered with these, each as OpenAI's `tools` has it.
+    tools: Vec<serde_json::Value>,
 }
 
 impl ChatTemplate {
@@ -94,7 +96,7 @@ impl ChatTemplate {
         let source = without_generation_tags(&source.into());
         let dated = source.contains("strftime_now");
         env.add_template_owned(NAME, source)?;
-        Ok(Self { env, origin: "chat template".into(), special, dated })
+        Ok(Self { env, origin: "chat template".into(), special, dated, tools: Vec::new() })
     }
 
     /// The same at a fixed time: what templates print of the date is then the same however long a run takes and whenever it is
@@ -105,14 +107,20 @@ impl ChatTemplate {
         self
     }
 
+    /// The same with tools in every conversation.
+    #[must_use]
+    pub fn with_tools(self, tools: Vec<serde_json::Value>) -> Self {
+        Self { tools, ..self }
+    }
+
+    /// Whether it tells the model of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.env.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains("tools"))
+    }
+
     /// Whether what it renders may depend on the date.
     pub fn is_dated(&self) -> bool {
         self.dated
-    }
-
-    /// It has a place for tools.
-    pub fn knows_tools(&self) -> bool {
-        self.env.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains("tools"))
     }
 
     /// The conversation as text; with `add_generation_prompt` it ends where the assistant is to go on.
@@ -120,26 +128,27 @@ impl ChatTemplate {
     /// Templates of models that can think aloud are told not to (`enable_thinking`): answers here are short, scored, and
     /// trained, and prompt and training text must agree.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
-        self.render_with_tools(messages, &[], add_generation_prompt)
+        self.render_with(messages, &self.tools, add_generation_prompt)
     }
 
-    /// [`ChatTemplate::render`] for a model that may call tools, each described as OpenAI's `tools` has it.
-    pub fn render_with_tools(
+    /// [`ChatTemplate::render`] with other tools, each as OpenAI's `tools` has it.
+    pub fn render_with(
         &self,
         messages: &[Message],
         tools: &[serde_json::Value],
         add_generation_prompt: bool,
     ) -> Result<String, ModelError> {
-        let special = Value::from_serialize(&self.special);
-        let mut values = context! {
+        let mut special = Value::from_serialize(&self.special);
+        // Templates ask whether there are any.
+        if !tools.is_empty() {
+            special = context! { tools => Value::from_serialize(tools), ..special };
+        }
+        let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             enable_thinking => false,
             ..special
         };
-        if !tools.is_empty() {
-            values = context! { tools => tools, ..values };
-        }
         let rendered = self.env.get_template(NAME).and_then(|t| t.render(values));
         rendered
             .map_err(|e| ModelError::Request(format!("{}: rendering the chat template: {e:#}", self.origin)))
@@ -337,8 +346,11 @@ pub fn conversation_text(
     tools: &[serde_json::Value],
 ) -> Result<String, ModelError> {
     match template {
-        Some(template) => template.render_with_tools(messages, tools, true),
-        None => Ok(plain(messages)),
+        Some(template) if tools.is_empty() => template.render(messages, true),
+        Some(template) if template.knows_tools() => template.render_with(messages, tools, true),
+        Some(_) => Err(ModelError::Request("the model's chat template knows no tools".into())),
+        None if tools.is_empty() => Ok(plain(messages)),
+        None => Err(ModelError::Request("the model has no chat template, so it knows no tools".into())),
     }
 }
 

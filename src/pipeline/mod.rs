@@ -1,9 +1,10 @@
-//! Running rows through the stages of a candidate: templates, answers, reading them, retries.
+//! Running rows through the stages of a candidate: templates, answers, reading them, tools, retries, traces.
 //!
 //! Rows go through a stage together, so that the backend sees batches. A row that fails is an error on that row; the others go on.
 
 pub mod output;
 pub mod template;
+pub mod tool;
 
 use thiserror::Error;
 
@@ -11,6 +12,8 @@ use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
 use crate::domain::candidate::{Candidate, Decoding, OutputKind, StageCandidate};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
+use crate::domain::tool::answered as answered_by_tool;
+use crate::domain::trace::{Attempt, StageTrace};
 use crate::model::chat::Message;
 use template::{Prompt, Scope, TemplateError};
 
@@ -36,6 +39,8 @@ pub struct Answered {
     /// Its kind.
     pub kind: OutputKind,
     pub stages: Vec<StageOutcome>,
+    /// What each stage was asked and said, in the same order; a stage whose prompt could not be made comes last, with its error.
+    pub traces: Vec<StageTrace>,
     pub error: Option<String>,
 }
 
@@ -132,8 +137,10 @@ impl Stage {
             if answered.error.is_some() {
                 continue;
             }
+            let trace = StageTrace { stage: self.spec.name.clone(), ..StageTrace::default() };
             match self.prepare(scope) {
                 Ok(Some(prompt)) => {
+                    answered.traces.push(StageTrace { prompt: prompt.clone(), ..trace });
                     answered
                         .stages
                         .push(StageOutcome { stage: self.spec.name.clone(), ..StageOutcome::default() });
@@ -147,9 +154,14 @@ impl Stage {
                         ..StageOutcome::default()
                     };
                     answered.stages.push(skipped);
+                    answered.traces.push(StageTrace { skipped: true, ..trace });
                     scope.skip(&self.spec.name);
                 }
-                Err(error) => answered.error = Some(error.to_string()),
+                Err(error) => {
+                    let error = Some(error.to_string());
+                    answered.traces.push(StageTrace { error: error.clone(), ..trace });
+                    answered.error = error;
+                }
             }
         }
         for attempt in 0..=self.spec.retries {
@@ -162,6 +174,7 @@ impl Stage {
                     Some(Ask {
                         prompt: self.question(scopes.get(*i)?, prompt),
                         constraint: self.spec.constraint.clone(),
+                        tools: self.prompt.native_tools(),
                         ..Ask::turn("", self.decoding(attempt))
                     })
                 })
@@ -169,20 +182,22 @@ impl Stage {
             let mut answers = backend.answer(&asks).into_iter();
             open.retain(|(i, _)| {
                 let answered = &mut all[*i];
-                let Some(outcome) = answered.stages.last_mut() else { return false };
+                let (Some(outcome), Some(trace)) = (answered.stages.last_mut(), answered.traces.last_mut())
+                else {
+                    return false;
+                };
                 let answer = match answers.next() {
                     Some(Ok(answer)) => answer,
-                    Some(Err(error)) => {
-                        answered.error = Some(format!("stage `{}`: {error}", self.spec.name));
-                        return false;
-                    }
-                    None => {
-                        answered.error =
-                            Some(format!("stage `{}`: the model gave no answer to this row", self.spec.name));
+                    failed => {
+                        let why = failed.and_then(Result::err).map(|e| e.to_string());
+                        let why = why.unwrap_or_else(|| "the model gave no answer to this row".into());
+                        answered.error = Some(format!("stage `{}`: {why}", self.spec.name));
+                        trace.error = Some(why);
                         return false;
                     }
                 };
-                let read = output::read(&answer.text, self.spec.output, &self.spec.labels);
+                let said = tool::said(&answer);
+                let (read, problem) = output::read_stage(&said, &self.spec);
                 // A retry is paid and waited for, too; the first token is the first try's.
                 if attempt == 0 {
                     outcome.ttft_ms = answer.ttft_ms;
@@ -196,14 +211,33 @@ impl Stage {
                 outcome.retries = attempt;
                 outcome.format_ok = read.ok;
                 outcome.output.clone_from(&read.text);
+                trace.output.clone_from(&read.text);
+                trace.push(Attempt {
+                    answer: said,
+                    tokens_in: answer.tokens_in,
+                    tokens_out: answer.tokens_out,
+                    ttft_ms: answer.ttft_ms,
+                    ms: answer.ms,
+                    cached: answer.cached,
+                    problem,
+                    labels: answer.labels,
+                });
                 answered.output = read.text;
                 answered.kind = self.spec.output;
                 !read.ok
             });
         }
-        for (scope, answered) in scopes.iter_mut().zip(all.iter()) {
+        for (scope, answered) in scopes.iter_mut().zip(all.iter_mut()) {
             if let Some(outcome) = answered.stages.last().filter(|o| !o.skipped && answered.error.is_none()) {
-                scope.add(&self.spec.name, self.spec.output, &outcome.output);
+                scope.add(&self.spec, &outcome.output);
+                if self.spec.output == OutputKind::Tool
+                    && let Some(trace) = answered.traces.last_mut()
+                    && let Some(call) = output::parse_json(&outcome.output)
+                {
+                    let with_result = answered_by_tool(&self.spec.tools, &call);
+                    trace.result =
+                        with_result.and_then(|mut a| a.get_mut("result").map(serde_json::Value::take));
+                }
             }
         }
     }
@@ -242,7 +276,7 @@ pub mod tests {
     //! A backend that follows a script, for tests of everything above it.
 
     use super::*;
-    use crate::backend::{Answer, Listener};
+    use crate::backend::{Answer, Heard, Listener};
     use crate::domain::candidate::{Limits, ModelRef, ModelSource};
     use crate::domain::row::Turn;
     use serde_json::json;
@@ -258,19 +292,22 @@ pub mod tests {
     }
 
     impl Backend for Scripted {
-        fn stream(&mut self, asks: &[Ask], _: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
+        fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
             self.asked.borrow_mut().push(asks.to_vec());
             asks.iter()
-                .map(|ask| {
+                .enumerate()
+                .map(|(i, ask)| {
                     let text = (self.script)(ask)?;
-                    Ok(Answer {
+                    let answer = Answer {
                         text,
                         tokens_in: 10,
                         tokens_out: 2,
                         ttft_ms: 1.0,
                         ms: 5.0,
                         ..Answer::default()
-                    })
+                    };
+                    let _ = listener(i, Heard::Done(&answer));
+                    Ok(answer)
                 })
                 .collect()
         }
@@ -297,6 +334,7 @@ pub mod tests {
             when: None,
             retries: 0,
             constraint: None,
+            tools: Vec::new(),
             gold: None,
         }
     }

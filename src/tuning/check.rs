@@ -252,20 +252,12 @@ fn rendered(candidate: &Candidate, at: usize, prompt: &Prompt, row: &RunRow) -> 
     let mut scope = Scope::new(row);
     for earlier in &candidate.stages[..at] {
         // What an earlier stage will say is not known; its gold is the best guess.
-        scope.add(&earlier.name, earlier.output, &own_gold(earlier, row).unwrap_or_default());
+        scope.add(earlier, &earlier.own_gold(&row.fields).unwrap_or_default());
     }
     if !prompt.holds(&scope).ok()? {
         return None;
     }
     prompt.render_in(&scope).ok()
-}
-
-fn own_gold(stage: &StageCandidate, row: &RunRow) -> Option<String> {
-    match row.fields.get(stage.gold.as_ref()?)? {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
 }
 
 /// Targets that the model has not; rows that are too long to be trained on.
@@ -288,7 +280,7 @@ fn training(
     let limit = train.max_length.min(context);
     let Ok(prompt) = Prompt::new(stage) else { return found };
     let lengths = Lengths::of(sample, |row| {
-        let gold = if stage.gold.is_some() { own_gold(stage, row) } else { row.gold.clone() }?;
+        let gold = if stage.gold.is_some() { stage.own_gold(&row.fields) } else { row.gold.clone() }?;
         let text = rendered(candidate, at, &prompt, row)?;
         Some(reader.prompt(&text)? + reader.answer(&text, &gold)?)
     });
@@ -330,6 +322,7 @@ pub fn candidate(ws: &Workspace) -> Candidate {
         StageCandidate {
             when: stage.when.clone(),
             gold: stage.gold.clone(),
+            tools: stage.tools.iter().filter_map(|path| ws.tool(path).ok()).collect(),
             ..asked(
                 &stage.name,
                 &stage.model,
@@ -374,6 +367,7 @@ pub fn asked(
         when: None,
         retries: 0,
         constraint: None,
+        tools: Vec::new(),
         gold: None,
     }
 }

@@ -295,16 +295,11 @@ impl<'a> Evaluation<'a> {
 
     /// Gold of the stages that name a field of their own.
     fn stage_gold(&self, row: &RunRow) -> BTreeMap<String, (OutputKind, String)> {
-        let of = |value: &serde_json::Value| match value {
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        };
         self.candidate
             .stages
             .iter()
             .filter_map(|stage| {
-                let gold = of(row.fields.get(stage.gold.as_ref()?)?)?;
+                let gold = stage.own_gold(&row.fields)?;
                 Some((stage.name.clone(), (stage.output, gold)))
             })
             .collect()

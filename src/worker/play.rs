@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::backend::models::{Answerer, Models};
 use crate::backend::resident::Event;
-use crate::backend::{self, Access, Answer, Ask, Backend, BackendError, Listener, TokenLogprob};
+use crate::backend::{self, Access, Answer, Ask, Backend, BackendError, Heard, Listener, TokenLogprob};
 use crate::domain::candidate::{Candidate, ModelSource, StageCandidate};
 use crate::domain::keys::Keys;
 use crate::domain::outcome::StageOutcome;
@@ -335,12 +335,15 @@ impl Tap {
         teller.tell(PlayBody::Prompt { stage: stage.clone(), prompt });
         let mut hear = |text: &str| {
             let told = teller.tell(PlayBody::Piece { stage: stage.clone(), text: text.to_owned() });
-            if told { listener(i, text) } else { ControlFlow::Break(()) }
+            if told { listener(i, Heard::Piece(text)) } else { ControlFlow::Break(()) }
         };
         let answer = match &mut self.source {
             Source::Here(answerer) => here(answerer, ask, teller, &mut hear)?,
             Source::Elsewhere(backend) => {
-                let mut answers = backend.stream(std::slice::from_ref(&ask), &mut |_, text| hear(text));
+                let mut answers = backend.stream(std::slice::from_ref(&ask), &mut |_, heard| match heard {
+                    Heard::Piece(text) => hear(text),
+                    Heard::Done(_) => ControlFlow::Continue(()),
+                });
                 answers.pop().unwrap_or_else(|| Err(BackendError("no answer came".into())))?
             }
         };
@@ -348,6 +351,7 @@ impl Tap {
             |t: &TokenLogprob| PlayToken { text: t.text.clone(), logprob: t.logprob, top: t.top.clone() };
         *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) =
             answer.logprobs.iter().map(token).collect();
+        let _ = listener(i, Heard::Done(&answer));
         Ok(answer)
     }
 }

@@ -124,8 +124,8 @@ pub struct Stage {
     pub top_p: Option<f32>,
     /// minijinja expression: the stage runs only where it holds.
     pub when: Option<String>,
-    /// File with the definition of a recorded tool.
-    pub tool: Option<PathBuf>,
+    /// Files with the definitions of recorded tools.
+    pub tools: Vec<PathBuf>,
     /// Field with the stage's own gold.
     pub gold: Option<String>,
     /// The stage's own metric.

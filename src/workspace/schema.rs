@@ -242,6 +242,13 @@ fn read_stage(
     if let Some(metric) = &metric {
         known_metric(&fields, "metric", Metric::find(metric));
     }
+    let tools = fields.strings("tool").unwrap_or_default();
+    if output == OutputKind::Tool && tools.is_empty() && !fields.has("tool") {
+        fields.missing("tool", "name what the stage may call, tool = \"tools/NAME.json\" or a list of files");
+    }
+    if output != OutputKind::Tool && fields.has("tool") {
+        fields.fault("tool", "belongs to a stage with output = \"tool\"");
+    }
     let stage = Stage {
         name: name.unwrap_or_default(),
         model,
@@ -254,7 +261,7 @@ fn read_stage(
         top_k: fields.count("top_k", 1..=1 << 20),
         top_p: fields.number("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0).map(|p| p as f32),
         when,
-        tool: fields.string("tool").map(PathBuf::from),
+        tools: tools.into_iter().map(PathBuf::from).collect(),
         gold: fields.string("gold"),
         metric,
         retries: fields.whole("retries", 0..=100).unwrap_or(0) as u32,

@@ -81,6 +81,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         when: None,
         retries: 0,
         constraint: None,
+        tools: Vec::new(),
         gold: None,
     };
     let spec = RunSpec {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Answer, Ask, Backend, BackendError, Finish, Listener};
+use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener};
 use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
 use crate::domain::settings::CachePlace;
 use crate::model::chat::ChatTemplate;
@@ -97,8 +97,9 @@ impl Backend for Cached {
             for (i, key) in keys.iter().enumerate() {
                 let found = key.as_ref().and_then(|key| self.cache.get(key));
                 if let Some(answer) = found.and_then(|json| serde_json::from_slice::<Answer>(&json).ok()) {
-                    let _ = listener(i, &answer.text);
-                    answers[i] = Some(Ok(Answer { cached: true, ..answer }));
+                    let answer = Answer { cached: true, ..answer };
+                    say(listener, i, &answer);
+                    answers[i] = Some(Ok(answer));
                     continue;
                 }
                 match key.and_then(|key| first.get(&key).copied()) {
@@ -111,29 +112,28 @@ impl Backend for Cached {
             }
         }
 
+        let cache = &self.cache;
+        // Each answer is kept as it ends: a kill in the middle of a batch loses none that was paid for.
+        let mut hear = |at: usize, heard: Heard<'_>| {
+            let i = open.get(at).copied().unwrap_or(at);
+            if let (Heard::Done(answer), Some(Some(key))) = (heard, keys.get(i)) {
+                keep(cache, *key, answer);
+            }
+            listener(i, heard)
+        };
         let got = if open.len() == asks.len() {
-            self.inner.stream(asks, listener)
+            self.inner.stream(asks, &mut hear)
         } else if open.is_empty() {
             Vec::new()
         } else {
             let asked: Vec<Ask> = open.iter().map(|&i| asks[i].clone()).collect();
-            self.inner.stream(&asked, &mut |i, text| listener(open.get(i).copied().unwrap_or(i), text))
+            self.inner.stream(&asked, &mut hear)
         };
-        let cut = |a: &Answer| a.finish == Finish::Broken;
-        for (&i, answer) in open.iter().zip(&got) {
-            if let (Some(key), Ok(answer)) = (keys[i], answer)
-                && !cut(answer)
-                && let Ok(json) = serde_json::to_vec(answer)
-                && json.len() <= LONGEST
-            {
-                self.cache.put(key, &json);
-            }
-        }
         for (i, place) in repeats {
             if let Some(answer) = got.get(place) {
-                let again = answer.clone().map(|a| Answer { cached: !cut(&a), ..a });
+                let again = answer.clone().map(|a| Answer { cached: a.finish != Finish::Broken, ..a });
                 if let Ok(answer) = &again {
-                    let _ = listener(i, &answer.text);
+                    say(listener, i, answer);
                 }
                 answers[i] = Some(again);
             }
@@ -153,6 +153,22 @@ impl Backend for Cached {
         self.fresh = fresh;
         self.inner.set_fresh(fresh);
     }
+}
+
+/// Remember an answer that is whole.
+fn keep(cache: &Cache, key: Key, answer: &Answer) {
+    if answer.finish != Finish::Broken
+        && let Ok(json) = serde_json::to_vec(answer)
+        && json.len() <= LONGEST
+    {
+        cache.put(key, &json);
+    }
+}
+
+/// Let an answer be heard that nobody made now.
+fn say(listener: &mut Listener<'_>, i: usize, answer: &Answer) {
+    let _ = listener(i, Heard::Piece(&answer.text));
+    let _ = listener(i, Heard::Done(answer));
 }
 
 #[cfg(test)]
@@ -182,11 +198,11 @@ mod tests {
                 .map(|(i, ask)| {
                     self.calls += 1;
                     let text = format!("{} {}", ask.text(), self.calls);
-                    let _ = listener(i, &text);
-                    match ask.text() {
-                        "boom" => Err(BackendError("no".into())),
-                        "cut" => Ok(Answer { text, finish: Finish::Broken, ..Answer::default() }),
-                        _ => Ok(Answer {
+                    let _ = listener(i, Heard::Piece(&text));
+                    let answer = match ask.text() {
+                        "boom" => return Err(BackendError("no".into())),
+                        "cut" => Answer { text, finish: Finish::Broken, ..Answer::default() },
+                        _ => Answer {
                             text,
                             labels: vec![("a".into(), 0.25)],
                             tool_calls: vec![serde_json::json!({ "id": 1 })],
@@ -198,8 +214,10 @@ mod tests {
                             masked: 3,
                             ms: 7.5,
                             ..Answer::default()
-                        }),
-                    }
+                        },
+                    };
+                    let _ = listener(i, Heard::Done(&answer));
+                    Ok(answer)
                 })
                 .collect()
         }
@@ -334,13 +352,41 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (mut backend, _) = cached(temp.path(), &model("h"), None);
         backend.answer(&[ask("a")]);
-        let mut heard = Vec::new();
-        let got = backend.stream(&[ask("a"), ask("b"), ask("c"), ask("b")], &mut |i, text| {
-            heard.push((i, text.to_owned()));
+        let (mut pieces, mut done) = (Vec::new(), Vec::new());
+        let got = backend.stream(&[ask("a"), ask("b"), ask("c"), ask("b")], &mut |i, heard| {
+            match heard {
+                Heard::Piece(text) => pieces.push((i, text.to_owned())),
+                Heard::Done(answer) => done.push((i, answer.text.clone())),
+            }
             ControlFlow::Continue(())
         });
-        heard.sort();
+        pieces.sort();
+        done.sort();
         let want: Vec<_> = got.into_iter().map(|a| a.unwrap().text).enumerate().collect();
-        assert_eq!(heard, want);
+        assert_eq!(pieces, want);
+        assert_eq!(done, want);
+    }
+
+    #[test]
+    fn an_answer_is_kept_as_it_ends_and_not_when_its_batch_does() {
+        struct Dies;
+        impl Backend for Dies {
+            fn stream(
+                &mut self,
+                _: &[Ask],
+                listener: &mut Listener<'_>,
+            ) -> Vec<Result<Answer, BackendError>> {
+                let _ = listener(0, Heard::Done(&Answer { text: "paid".into(), ..Answer::default() }));
+                panic!("killed in the middle of the batch");
+            }
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let place = CachePlace { dir: temp.path().to_owned(), limit: 1 << 30 };
+        let mut dies = Cached::wrap(Box::new(Dies), &model("h"), None, &place);
+        let batch = [ask("a"), ask("b")];
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dies.answer(&batch))).unwrap_err();
+        let (mut later, asked) = cached(temp.path(), &model("h"), None);
+        assert_eq!(later.answer(&batch)[0].as_ref().unwrap().text, "paid");
+        assert_eq!(*asked.borrow(), [["b"]]);
     }
 }

@@ -76,7 +76,7 @@ impl<'a> FixedRows<'a> {
                     &mut |_| ControlFlow::Continue(()),
                 )?;
                 let text = tokenizer.decode(&generation.tokens)?;
-                let reading = output::read(&text, self.subject.stage.output, &self.subject.stage.labels);
+                let reading = output::read_stage(&text, self.subject.stage).0;
                 let correct = self.primary.as_ref().zip(row.gold.as_deref()).and_then(|(metric, gold)| {
                     let answer = Answer {
                         output: &reading.text,

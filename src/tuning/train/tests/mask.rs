@@ -41,6 +41,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
         when: None,
         retries: 0,
         constraint: None,
+        tools: Vec::new(),
         gold: None,
     }
 }
