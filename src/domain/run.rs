@@ -260,8 +260,11 @@ impl RunRecord {
     /// Whether an action makes sense where the run stands.
     pub const fn accepts(&self, action: RunAction) -> bool {
         match action {
-            RunAction::Pause => matches!(self.state, RunState::Running),
+            RunAction::Pause => {
+                matches!(self.state, RunState::Running) && !matches!(self.kind, RunKind::Playground)
+            }
             RunAction::Resume => self.resumable || matches!(self.state, RunState::Paused),
+            RunAction::Checkpoint if self.kind.is_resident() => false,
             RunAction::Checkpoint | RunAction::Stop => {
                 matches!(self.state, RunState::Running | RunState::Paused)
             }
