@@ -23,6 +23,7 @@ pub mod play;
 pub mod progress;
 pub mod run;
 pub mod runs;
+pub mod serve;
 pub mod strata;
 mod sweep;
 mod table;
@@ -70,6 +71,8 @@ enum Command {
     Run(run::Args),
     /// List, show and steer runs
     Runs(runs::Args),
+    /// Models behind an OpenAI-compatible endpoint on this machine
+    Serve(serve::Args),
     /// Two candidates on the same rows
     Compare(compare::Args),
     /// Every candidate on every metric
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Some(Command::Strata(args)) => strata::run(args, &root, &out),
         Some(Command::Run(args)) => run::run(args, &root, &out),
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
+        Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::candidate::Candidate;
 use super::finding::Finding;
 use super::preflight::PastRuns;
+use super::resident::{PlaySettings, ServeSettings};
 use super::row::RowRef;
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
@@ -27,10 +28,15 @@ pub enum RunKind {
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
     LrRange,
+    /// Models behind an endpoint on this machine.
+    Serve,
+    /// Models that answer what is asked on the screen.
+    Playground,
 }
 
 impl RunKind {
-    pub const ALL: [Self; 4] = [Self::Strata, Self::Eval, Self::Train, Self::LrRange];
+    pub const ALL: [Self; 6] =
+        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,7 +44,14 @@ impl RunKind {
             Self::Eval => "eval",
             Self::Train => "train",
             Self::LrRange => "lr-range",
+            Self::Serve => "serve",
+            Self::Playground => "playground",
         }
+    }
+
+    /// It stays and answers, beside the batch run that is under way; works on no rows, and has no result of its own.
+    pub const fn is_resident(self) -> bool {
+        matches!(self, Self::Serve | Self::Playground)
     }
 }
 
@@ -134,6 +147,8 @@ pub enum Job {
         train: TrainSettings,
         range: RangeSettings,
     },
+    Serve(ServeSettings),
+    Playground(PlaySettings),
 }
 
 impl Job {
@@ -143,6 +158,8 @@ impl Job {
             Self::Eval(_) => RunKind::Eval,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
+            Self::Serve(_) => RunKind::Serve,
+            Self::Playground(_) => RunKind::Playground,
         }
     }
 }
@@ -182,6 +199,18 @@ pub struct Progress {
     pub done: u64,
     pub total: u64,
     pub eta_ms: Option<u64>,
+}
+
+impl Progress {
+    /// After a training step of `ms`. The run's own estimate, told now and then, is by the mean of many steps, and goes on until the
+    /// next; a single step says little.
+    pub fn after_step(before: Option<&Self>, step: u64, total: u64, ms: f64) -> Self {
+        const PHASE: &str = "train";
+        let told = before.filter(|p| p.phase == PHASE && p.done < p.total);
+        let per_step = told.and_then(|p| Some(p.eta_ms? as f64 / (p.total - p.done) as f64)).unwrap_or(ms);
+        let eta_ms = Some((total.saturating_sub(step) as f64 * per_step) as u64);
+        Self { phase: PHASE.into(), done: step, total, eta_ms }
+    }
 }
 
 /// A run as the screens and `runs` show it.
@@ -231,8 +260,11 @@ impl RunRecord {
     /// Whether an action makes sense where the run stands.
     pub const fn accepts(&self, action: RunAction) -> bool {
         match action {
-            RunAction::Pause => matches!(self.state, RunState::Running),
+            RunAction::Pause => {
+                matches!(self.state, RunState::Running) && !matches!(self.kind, RunKind::Playground)
+            }
             RunAction::Resume => self.resumable || matches!(self.state, RunState::Paused),
+            RunAction::Checkpoint if self.kind.is_resident() => false,
             RunAction::Checkpoint | RunAction::Stop => {
                 matches!(self.state, RunState::Running | RunState::Paused)
             }

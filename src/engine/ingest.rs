@@ -151,16 +151,13 @@ fn fold(record: &mut RunRecord, event: &Event) {
         }
         EventBody::Step { step, total, loss, ms, .. } => {
             record.metrics.insert("loss".into(), *loss);
-            let left = (*total).saturating_sub(*step);
-            record.progress = Some(Progress {
-                phase: "train".into(),
-                done: *step,
-                total: *total,
-                eta_ms: Some((left as f64 * ms) as u64),
-            });
+            record.progress = Some(Progress::after_step(record.progress.as_ref(), *step, *total, *ms));
         }
         EventBody::Eval { loss: Some(loss), .. } => {
             record.metrics.insert("eval_loss".into(), *loss);
+        }
+        EventBody::Figures { metrics } => {
+            record.metrics.extend(metrics.iter().map(|(name, value)| (name.clone(), *value)));
         }
         EventBody::Eval { .. }
         | EventBody::Preflight(_)
@@ -202,7 +199,9 @@ pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
         run.record.candidate = match spec.job {
             Job::Train { .. } | Job::LrRange { .. } => None,
-            Job::Strata(_) | Job::Eval(_) => spec.candidate.map(|c| c.name),
+            Job::Strata(_) | Job::Eval(_) | Job::Serve(_) | Job::Playground(_) => {
+                spec.candidate.map(|c| c.name)
+            }
         };
     }
 }

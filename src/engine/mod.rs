@@ -22,6 +22,7 @@ mod parts;
 mod play;
 pub mod protocol;
 mod requests;
+mod resident;
 mod rows;
 mod saved;
 mod server;

@@ -442,7 +442,7 @@ fn own(path: &Path, stream: &UnixStream) -> io::Result<()> {
 /// The playground's run: the newest that has not ended, or a new one.
 fn find_or_launch(engine: &Engine) -> Result<(String, RunFolder), Failure> {
     let _one = engine.playing.lock().unwrap_or_else(PoisonError::into_inner);
-    let kind: RunKind = "playground".parse().map_err(bad_input)?;
+    let kind = RunKind::Playground;
     let open = engine.read(|state| {
         let open = state.runs.values().filter(|r| r.record.kind == kind && !r.record.state.is_final());
         let newest = open.max_by_key(|r| r.record.created_ms);

@@ -156,18 +156,24 @@ fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failur
                 Err(failed(format!("the worker of {run} has not ended yet; try again in a moment")))
             }
         }
-        RunAction::Resume if state == RunState::Paused => ask_worker(&folder, run, action),
+        RunAction::Resume if state == RunState::Paused => ask_worker(&folder, &record, action),
         RunAction::Resume => Err(bad_input(format!("{run} is {state}, not paused"))),
         _ if state.is_final() => Err(bad_input(format!("{run} is {state} already"))),
         RunAction::Cancel | RunAction::Stop if !active && state == RunState::Queued => {
             if engine.set_run_state(run, RunState::Cancelled, None)? {
                 Ok(format!("{run} is cancelled"))
             } else {
-                ask_worker(&folder, run, action)
+                ask_worker(&folder, &record, action)
             }
         }
+        RunAction::Checkpoint if record.kind.is_resident() => {
+            Err(bad_input(format!("{run} has nothing to checkpoint: it answers and learns nothing")))
+        }
+        RunAction::Pause if record.kind == RunKind::Playground => {
+            Err(bad_input(format!("{run} cannot be paused; it can be stopped")))
+        }
         _ if !active => Err(bad_input(format!("{run} is {state}: it has no worker yet"))),
-        _ => ask_worker(&folder, run, action),
+        _ => ask_worker(&folder, &record, action),
     }
 }
 
@@ -179,9 +185,12 @@ fn wait_for_end(engine: &Engine, run: &str) {
     }
 }
 
-fn ask_worker(folder: &RunFolder, run: &str, action: RunAction) -> Result<String, Failure> {
+fn ask_worker(folder: &RunFolder, record: &RunRecord, action: RunAction) -> Result<String, Failure> {
+    let run = &record.run;
     tell_worker(folder, run, &action.into())?;
     let said = match action {
+        RunAction::Pause if record.kind.is_resident() => "will refuse requests",
+        RunAction::Stop if record.kind.is_resident() => "ends with the answers that are under way",
         RunAction::Pause => "will pause at its next step",
         RunAction::Resume => "goes on",
         RunAction::Checkpoint => "will write a checkpoint",

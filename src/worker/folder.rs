@@ -104,6 +104,11 @@ impl RunFolder {
         files::socket_path(&self.dir.join("control.sock"))
     }
 
+    /// What clients of a `serve` run must bring.
+    pub fn token(&self) -> PathBuf {
+        self.dir.join("token")
+    }
+
     /// Where a playground's worker listens.
     pub fn play(&self) -> io::Result<PathBuf> {
         files::socket_path(&self.dir.join("play.sock"))
@@ -265,7 +270,7 @@ impl RunFolder {
         let outcomes = match spec.job {
             Job::Eval(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) => {
+            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
                 if self.outcomes().exists() {
                     fs::remove_file(self.outcomes())?;
                 }

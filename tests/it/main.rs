@@ -6,4 +6,5 @@ mod demo;
 mod engine;
 mod models;
 mod screens;
+mod serve;
 mod train;
