@@ -154,7 +154,8 @@ impl Plain {
         self.told_runs
             && self.strata.is_some()
             && self.board.is_some()
-            && self.runs.values().all(|r| r.state.is_final())
+            // What stays and answers has no end of its own.
+            && self.runs.values().all(|r| r.state.is_final() || r.kind.is_resident())
     }
 }
 

@@ -148,6 +148,8 @@ impl App {
         }
         let name = &run.run;
         match run.state {
+            // It leaves when nobody asks, and comes again with the next question.
+            RunState::Done | RunState::Stopped if run.kind == RunKind::Playground => {}
             RunState::Done | RunState::Stopped => {
                 let result = match crate::tui::screens::train::steer::suggestion(run) {
                     Some(words) => format!(" and {words}"),
