@@ -395,7 +395,7 @@ async fn last_words(engine: &Engine, run: &str) -> String {
 
 /// A connection to the playground's worker, started where there is none. While it waits, it says for what.
 async fn connect(engine: &Arc<Engine>, desk: &Desk, id: u64) -> Result<(String, UnixStream), String> {
-    let mut said = None;
+    let (mut said, mut ending) = (None, String::new());
     for _ in 0..STARTS {
         let place = engine.clone();
         let found = spawn_blocking(move || find_or_launch(&place)).await;
@@ -412,12 +412,15 @@ async fn connect(engine: &Arc<Engine>, desk: &Desk, id: u64) -> Result<(String, 
             }
             let record = engine.record(&run).map_err(|f| f.message)?;
             match (record.state, record.message) {
-                (RunState::Failed | RunState::Interrupted, message) => {
+                (RunState::Failed, message) => {
                     let why = message.map(|m| format!(": {m}")).unwrap_or_default();
-                    return Err(format!("{run} {}{why}", record.state));
+                    return Err(format!("{run} failed{why}"));
                 }
-                // It was just leaving.
-                (state, _) if state.is_final() => break,
+                // It was just leaving, or had died without anybody's having asked since.
+                (state, message) if state.is_final() => {
+                    ending = message.map(|m| format!(": {m}")).unwrap_or_default();
+                    break;
+                }
                 (_, message) => {
                     let why = message.unwrap_or_else(|| format!("{run} is starting"));
                     if said.as_ref() != Some(&why) {
@@ -429,9 +432,7 @@ async fn connect(engine: &Arc<Engine>, desk: &Desk, id: u64) -> Result<(String, 
             tokio::time::sleep(LOOK).await;
         }
     }
-    Err(format!(
-        "{STARTS} workers of the playground ended before they could be asked; screen 7 has their logs"
-    ))
+    Err(format!("{STARTS} workers of the playground ended before they could be asked, the last one{ending}"))
 }
 
 /// Who listens there sees keys and rows.

@@ -113,6 +113,7 @@ impl App {
             (Purpose::Say(id), Response::Done { message }) => {
                 self.strata.rows_stale = true;
                 self.play.kept(id);
+                let message = if message.is_empty() { "noted".into() } else { message };
                 self.notice(Mood::Good, format!("{message}; u takes it back"));
             }
             (Purpose::Decide(_), response) => {

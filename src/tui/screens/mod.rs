@@ -113,6 +113,8 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
     let mut x = 1 + p.put(area, 1, 0, if narrow { 16 } else { 30 }, name, Role::Header) + 2;
     for (digit, title, screen) in Screen::ALL {
         let active = app.screen == screen;
+        // So that a run under way has room beside the tabs.
+        let title = if narrow { title.trim_end_matches("ground") } else { title };
         let text = format!(" {digit} {title} ");
         x += p.put(area, x, 0, 20, &text, if active { Role::TabActive } else { Role::Tab });
     }
