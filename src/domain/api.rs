@@ -11,6 +11,7 @@ use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
 use super::sweep::Axis;
+use super::trace::RowTrace;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -181,6 +182,11 @@ pub enum Request {
         file: String,
         candidate: String,
     },
+    /// A row through the stages, as a candidate (or a run) answered it last.
+    Trace {
+        of: String,
+        row: String,
+    },
     Decide {
         decision: Decision,
     },
@@ -209,6 +215,7 @@ pub enum Response {
     Board { board: Board },
     Compare { comparison: Comparison },
     ImportedOutcomes { rows: usize, matched: usize },
+    Trace { run: String, trace: RowTrace },
     Error { error: Failure },
 }
 

@@ -75,6 +75,10 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
             let (rows, matched) = board::import_outcomes(engine, &file, &candidate)?;
             Response::ImportedOutcomes { rows, matched }
         }
+        Request::Trace { of, row } => {
+            let (run, trace) = board::trace(engine, &of, &row)?;
+            Response::Trace { run, trace }
+        }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
             let decisions = engine

@@ -13,8 +13,13 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::run::RunState;
 use crate::domain::steer::Change;
+use crate::domain::trace::RowTrace;
+use crate::domain::words::bytes;
 use crate::store::files;
 use crate::store::lines::Appender;
+
+/// A run's traces end at about this size, in bytes.
+const TRACES_MAX: u64 = 1 << 30;
 
 /// Implements [`Reporter`] by appending to files.
 #[derive(Debug)]
@@ -22,6 +27,9 @@ pub struct FolderReporter {
     folder: RunFolder,
     events: EventLog,
     outcomes: Option<Appender>,
+    traces: Option<Appender>,
+    /// No trace fits any more.
+    traces_full: bool,
     requests: Requests,
     /// Where other runs of this process compute too, and the turn that this one has.
     turns: Option<Arc<Turns>>,
@@ -31,7 +39,16 @@ pub struct FolderReporter {
 impl FolderReporter {
     pub fn new(folder: RunFolder, requests: Requests) -> io::Result<Self> {
         let events = EventLog::open(&folder.events())?;
-        Ok(Self { folder, events, outcomes: None, requests, turns: None, turn: None })
+        Ok(Self {
+            folder,
+            events,
+            outcomes: None,
+            traces: None,
+            traces_full: false,
+            requests,
+            turns: None,
+            turn: None,
+        })
     }
 
     /// Compute in turn with others from the next [`FolderReporter::take_turn`] on.
@@ -89,6 +106,29 @@ impl Reporter for FolderReporter {
             none => none.insert(Appender::open(&self.folder.outcomes())?.0),
         };
         appender.append(outcome).map(drop)
+    }
+
+    fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
+        if self.traces_full {
+            return Ok(());
+        }
+        let appender = match &mut self.traces {
+            Some(appender) => appender,
+            none => {
+                let path = self.folder.traces();
+                if let Some(folder) = path.parent() {
+                    files::private_dir(folder)?;
+                }
+                none.insert(Appender::open(&path)?.0)
+            }
+        };
+        if appender.append(&trace.bounded())? > TRACES_MAX {
+            self.traces_full = true;
+            let message =
+                format!("the traces of this run are over {}; further rows leave none", bytes(TRACES_MAX));
+            self.event(EventBody::Warning { message })?;
+        }
+        Ok(())
     }
 
     fn checkpoint(

@@ -128,7 +128,7 @@ pub struct Stage {
     pub tools: Vec<PathBuf>,
     /// Field with the stage's own gold.
     pub gold: Option<String>,
-    /// The stage's own metric.
+    /// The stage's own metric, by its whole name (`route.accuracy`); it stands among those of `[eval]`.
     pub metric: Option<String>,
     pub retries: u32,
 }

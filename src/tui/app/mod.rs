@@ -105,6 +105,10 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    Trace {
+        of: String,
+        row: String,
+    },
     StepRows {
         run: String,
         step: u64,
@@ -130,6 +134,7 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
             Self::Undo => "undo".into(),
@@ -147,6 +152,7 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Trace { .. }
                 | Self::StepRows { .. }
         )
     }

@@ -6,6 +6,7 @@ pub mod view;
 
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use form::Form;
 use picker::Picker;
@@ -39,6 +40,8 @@ pub enum Layer {
         b: String,
         scroll: usize,
     },
+    /// A row through the stages.
+    Trace(TraceView),
 }
 
 /// What a typed line is for.
@@ -80,7 +83,7 @@ impl Layer {
 
     pub fn contexts(&self) -> Vec<Context> {
         match self {
-            Self::Help { .. } | Self::Flip { .. } | Self::Difference { .. } => {
+            Self::Help { .. } | Self::Flip { .. } | Self::Difference { .. } | Self::Trace(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Picker(_) => vec![Context::Picker, Context::Always],

@@ -41,6 +41,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 );
             }
             Layer::Flip { scroll } => screens::board::detail::draw(app, p, body, *scroll),
+            Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
                 screens::runs::difference::draw(app, p, body, a, b, *scroll);
             }

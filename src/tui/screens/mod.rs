@@ -10,6 +10,7 @@
 pub mod board;
 pub mod runs;
 pub mod strata;
+pub mod trace;
 pub mod train;
 
 use ratatui::buffer::Buffer;
