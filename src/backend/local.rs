@@ -143,16 +143,10 @@ impl LocalModel {
             }
             Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
-            Prompt::Chat(messages) => match &self.template {
-                Some(template) if !ask.tools.is_empty() => {
-                    tool_tokens(&self.tokenizer, Some(template), messages, &ask.tools)
-                }
-                Some(template) => conversation_tokens(&self.tokenizer, Some(template), messages),
-                None => Err(ModelError::Request(
-                    "the model has no chat template, so it cannot be asked with turns of a conversation"
-                        .into(),
-                )),
-            },
+            Prompt::Chat(messages) if !ask.tools.is_empty() => {
+                tool_tokens(&self.tokenizer, self.template.as_ref(), messages, &ask.tools)
+            }
+            Prompt::Chat(messages) => conversation_tokens(&self.tokenizer, self.template.as_ref(), messages),
         }
     }
 

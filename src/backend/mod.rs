@@ -21,7 +21,7 @@ pub use local::{AskId, Lane, LocalModel, Progress};
 pub enum Prompt {
     /// A stage's prompt: the user's turn of a chat model, the text as it stands for a model without a chat template.
     Turn(String),
-    /// A conversation; the model must have a chat template, or be behind an endpoint.
+    /// A conversation; a model without a chat template reads it as text with the roles written out.
     Chat(Vec<Message>),
     /// Text that the model is to continue.
     Text(String),

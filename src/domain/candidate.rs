@@ -170,6 +170,16 @@ pub struct Candidate {
     pub stages: Vec<StageCandidate>,
 }
 
+impl StageCandidate {
+    /// The prompt of who has none: the input and nothing else.
+    pub const BARE: &str = "{{ input }}";
+
+    /// A row that is a conversation is asked turn by turn, not as one text.
+    pub fn is_bare(&self) -> bool {
+        self.prompt.trim() == Self::BARE
+    }
+}
+
 impl Candidate {
     /// Canonical JSON: every part by content, no names, no paths, no prices; keys sorted.
     pub fn canonical(&self) -> String {

@@ -183,6 +183,16 @@ pub enum Recompute {
     Always,
 }
 
+/// Which turns of the assistant are trained, where rows are conversations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainedTurns {
+    #[default]
+    All,
+    /// The golden answer alone.
+    Last,
+}
+
 /// Where a training computes: `auto`, `cpu`, `cuda:0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -278,6 +288,7 @@ pub struct TrainSettings {
     /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
     pub recompute: Recompute,
     pub device: DeviceChoice,
+    pub turns: TrainedTurns,
     /// Longer rows are left out, which is told; in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
@@ -339,6 +350,7 @@ impl Default for TrainSettings {
             batch_size: 8,
             accumulate: 1,
             recompute: Recompute::Auto,
+            turns: TrainedTurns::All,
             device: DeviceChoice::Auto,
             max_length: 1024,
             eval_every: 0,

@@ -265,7 +265,7 @@ pub fn for_training(
 
 /// The input and nothing else.
 fn bare() -> (String, String) {
-    ("{{ input }}".to_owned(), "bare".to_owned())
+    (StageCandidate::BARE.to_owned(), "bare".to_owned())
 }
 
 /// The pipeline of `workspace.toml`, frozen.

@@ -412,6 +412,7 @@ fn run_rows(
         }
         let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;
         let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
+        let turns = dataset.turns(&row);
         let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);
         found.push(RunRow {
             id: row.id,
@@ -420,6 +421,7 @@ fn run_rows(
             stratum: of_row[i].and_then(|s| strata.as_ref()?.name(s)),
             fields: row.fields,
             input,
+            turns,
             gold,
         });
     }

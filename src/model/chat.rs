@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tokenizer::Tokenizer;
 use super::{ModelError, files};
+use crate::domain::row::Turn;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,12 @@ pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
     pub content: String,
+}
+
+impl From<&Turn> for Message {
+    fn from(turn: &Turn) -> Self {
+        Self { role: turn.role.clone(), content: turn.text.clone() }
+    }
 }
 
 impl Message {
@@ -345,9 +352,12 @@ pub fn conversation_tokens(
     }
 }
 
-/// A conversation for a model that knows no turns.
+/// A conversation for a model that knows no turns: a single message stands for itself, of several the roles are written out.
 fn plain(messages: &[Message]) -> String {
-    messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n\n")
+    match messages {
+        [only] => only.content.clone(),
+        many => many.iter().map(|m| format!("{}: {}", m.role, m.content)).collect::<Vec<_>>().join("\n\n"),
+    }
 }
 
 /// The tokens that training asks for after [`prompt_tokens`]: `gold` and the token that ends the answer.
@@ -359,6 +369,16 @@ pub fn answer_tokens(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     user_text: &str,
+    gold: &str,
+) -> Result<Vec<u32>, ModelError> {
+    reply_tokens(tokenizer, template, &[Message::user(user_text)], gold)
+}
+
+/// As [`answer_tokens`], after [`conversation_tokens`].
+pub fn reply_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
     gold: &str,
 ) -> Result<Vec<u32>, ModelError> {
     let ends = |ids: &[u32]| ids.iter().position(|id| tokenizer.eos().contains(id));
@@ -373,15 +393,15 @@ pub fn answer_tokens(
                 "no token ends an answer: name one as `eos_token` in tokenizer_config.json",
             ));
         };
-        let prompt = tokenizer.encode_open(user_text)?;
-        let joint = tokenizer.encode_open(&format!("{user_text}{gold}"))?;
+        let text = plain(messages);
+        let prompt = tokenizer.encode_open(&text)?;
+        let joint = tokenizer.encode_open(&format!("{text}{gold}"))?;
         let mut answer = after(tokenizer, &prompt, joint, gold)?;
         answer.push(end);
         return Ok(answer);
     };
-    let messages = [Message::user(user_text), Message::assistant(gold)];
-    let prompt = template.render(&messages[..1], true)?;
-    let full = template.render(&messages, false)?;
+    let prompt = template.render(messages, true)?;
+    let full = template.render(&[messages, &[Message::assistant(gold)]].concat(), false)?;
     let Some(rest) = full.strip_prefix(&prompt) else {
         let shared = prompt.chars().zip(full.chars()).take_while(|(a, b)| a == b).count();
         let show = |text: &str| text.chars().skip(shared.saturating_sub(20)).take(60).collect::<String>();

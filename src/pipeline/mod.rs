@@ -8,12 +8,13 @@ pub mod tool;
 
 use thiserror::Error;
 
-use crate::backend::{self, Access, Ask, Backend, BackendError};
+use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
 use crate::domain::candidate::{Candidate, Decoding, OutputKind, StageCandidate};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
 use crate::domain::tool::answered as answered_by_tool;
 use crate::domain::trace::{Attempt, StageTrace};
+use crate::model::chat::Message;
 use template::{Prompt, Scope, TemplateError};
 
 /// Why a pipeline cannot be built.
@@ -155,10 +156,13 @@ impl Stage {
             }
             let asks: Vec<Ask> = open
                 .iter()
-                .map(|(_, prompt)| Ask {
-                    constraint: self.spec.constraint.clone(),
-                    tools: self.prompt.native_tools(),
-                    ..Ask::turn(prompt.clone(), self.decoding(attempt))
+                .filter_map(|(i, prompt)| {
+                    Some(Ask {
+                        prompt: self.question(scopes.get(*i)?, prompt),
+                        constraint: self.spec.constraint.clone(),
+                        tools: self.prompt.native_tools(),
+                        ..Ask::turn("", self.decoding(attempt))
+                    })
                 })
                 .collect();
             let mut answers = backend.answer(&asks).into_iter();
@@ -232,6 +236,15 @@ impl Stage {
         self.prompt.render_in(scope).map(Some)
     }
 
+    /// The rendered prompt; a bare one of a row that is a conversation is its turns.
+    fn question(&self, scope: &Scope, prompt: &str) -> Asked {
+        match scope.turns() {
+            [] => Asked::Turn(prompt.to_owned()),
+            turns if self.spec.is_bare() => Asked::Chat(turns.iter().map(Message::from).collect()),
+            _ => Asked::Turn(prompt.to_owned()),
+        }
+    }
+
     fn decoding(&self, attempt: u32) -> Decoding {
         let mut decoding = self.spec.decoding.clone();
         if attempt > 0 {
@@ -251,6 +264,7 @@ pub mod tests {
     use super::*;
     use crate::backend::{Answer, Heard, Listener};
     use crate::domain::candidate::{Limits, ModelRef, ModelSource};
+    use crate::domain::row::Turn;
     use serde_json::json;
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -324,6 +338,7 @@ pub mod tests {
             stratum: None,
             fields: fields.as_object().cloned().unwrap_or_default(),
             input: input.into(),
+            turns: Vec::new(),
             gold: None,
         }
     }
@@ -364,6 +379,21 @@ pub mod tests {
         let asked = asked.borrow();
         assert_eq!(asked.len(), 2, "rows go through a stage together");
         assert_eq!(asked[1].iter().map(|a| a.text()).collect::<Vec<_>>(), ["mail: tech / broken"]);
+    }
+
+    #[test]
+    fn a_bare_prompt_asks_a_conversation_turn_by_turn() {
+        let turn = |role: &str, text: &str| Turn { role: role.into(), text: text.into() };
+        let turns = vec![turn("user", "a"), turn("assistant", "b"), turn("user", "c")];
+        let asked = |prompt: &str| {
+            let stages = vec![stage("s", prompt, OutputKind::Text, &[])];
+            let (mut pipeline, asked) = scripted(&candidate(stages), |_| Ok("ok".to_owned()));
+            pipeline.answer(&[&RunRow { turns: turns.clone(), ..row("1", "as text") }]);
+            asked.borrow()[0][0].prompt.clone()
+        };
+        let messages: Vec<Message> = turns.iter().map(Message::from).collect();
+        assert_eq!(asked(StageCandidate::BARE), crate::backend::Prompt::Chat(messages));
+        assert_eq!(asked("Say: {{ input }}"), crate::backend::Prompt::Turn("Say: as text".into()));
     }
 
     #[test]

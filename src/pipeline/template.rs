@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::output::parse_json;
 use super::tool;
 use crate::domain::candidate::{ModelSource, OutputKind, StageCandidate};
-use crate::domain::row::RunRow;
+use crate::domain::row::{RunRow, Turn};
 use crate::domain::tool::{Tool, answered};
 
 /// Steps a template may take; a page of prose with a loop over a hundred examples takes a few thousand.
@@ -37,6 +37,7 @@ pub struct Scope {
     row: Value,
     input: Value,
     outputs: BTreeMap<String, Value>,
+    turns: Vec<Turn>,
 }
 
 impl Scope {
@@ -45,7 +46,13 @@ impl Scope {
             row: Value::from_serialize(&row.fields),
             input: Value::from(row.input.clone()),
             outputs: BTreeMap::new(),
+            turns: row.turns.clone(),
         }
+    }
+
+    /// What the row's input is the text of, where it is a conversation.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
     }
 
     /// A stage's answer: its text; where that is JSON, its value; where it is a call of a recorded tool, an object of `name`, `arguments`

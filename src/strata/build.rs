@@ -349,6 +349,7 @@ mod tests {
                     stratum: None,
                     fields: fields.as_object().cloned().unwrap_or_default(),
                     input: text,
+                    turns: Vec::new(),
                     gold: None,
                 }
             })

@@ -78,6 +78,7 @@ impl Sample {
         Self::choose(&sizes, |i| {
             let row = dataset.row(i).ok()?;
             let (input, gold) = dataset.resolve(&row).ok()?;
+            let turns = dataset.turns(&row);
             Some(RunRow {
                 id: row.id,
                 hash: row.hash,
@@ -85,6 +86,7 @@ impl Sample {
                 stratum: None,
                 fields: row.fields,
                 input,
+                turns,
                 gold,
             })
         })
@@ -102,6 +104,7 @@ impl Sample {
                 stratum: None,
                 fields: rows.get(i)?.clone(),
                 input,
+                turns: resolver.turns(rows.get(i)?),
                 gold,
             })
         })
@@ -324,7 +327,7 @@ pub fn candidate(ws: &Workspace) -> Candidate {
                 &stage.name,
                 &stage.model,
                 source,
-                prompt.as_deref().unwrap_or(BARE),
+                prompt.as_deref().unwrap_or(StageCandidate::BARE),
                 stage.output,
                 decoding,
             )
@@ -334,7 +337,6 @@ pub fn candidate(ws: &Workspace) -> Candidate {
 }
 
 /// The input and nothing else.
-pub const BARE: &str = "{{ input }}";
 
 /// A stage with what decides how long its prompts are.
 pub fn asked(
@@ -379,7 +381,7 @@ pub fn candidate_for_training(ws: &Workspace) -> Candidate {
     if let Some(stage) = candidate.stages.iter_mut().find(named) {
         match train.prompt.as_str() {
             "same" => {}
-            "bare" => BARE.clone_into(&mut stage.prompt),
+            "bare" => StageCandidate::BARE.clone_into(&mut stage.prompt),
             file => stage.prompt = std::fs::read_to_string(ws.resolve(file)).unwrap_or_default(),
         }
     }
@@ -398,6 +400,7 @@ mod tests {
             stratum: None,
             fields: Map::new(),
             input: String::new(),
+            turns: Vec::new(),
             gold: None,
         }
     }

@@ -38,6 +38,7 @@ fn rows() -> Vec<RunRow> {
             stratum: None,
             fields: Map::new(),
             input: format!("{} {}", words[i % 3], "!".repeat(i % 5)),
+            turns: Vec::new(),
             gold: (i != 3).then(|| TEAMS[i % 3].to_owned()),
         })
         .collect()

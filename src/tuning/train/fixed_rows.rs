@@ -50,8 +50,8 @@ impl<'a> FixedRows<'a> {
             .filter_map(|i| known.get(i * known.len() / count))
             .map(|(example, row)| FixedRow {
                 id: row.id.clone(),
-                prompt: prompt_of(example),
-                answer: example.sequence.targets().saturating_sub(1),
+                prompt: example.sequence.prompt().to_vec(),
+                answer: example.sequence.answer().len().saturating_sub(1),
                 gold: subject.gold(row),
             })
             .collect();
@@ -97,10 +97,4 @@ impl<'a> FixedRows<'a> {
             })
             .collect()
     }
-}
-
-/// The tokens before the first trained one.
-fn prompt_of(example: &Example) -> Vec<u32> {
-    let first = example.sequence.trained.iter().position(|&t| t).unwrap_or_default();
-    example.sequence.tokens.get(..first).unwrap_or_default().to_vec()
 }

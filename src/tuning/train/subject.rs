@@ -12,7 +12,7 @@ use crate::domain::row::RunRow;
 use crate::domain::run::RunSpec;
 use crate::domain::settings::TrainSettings;
 use crate::model::Decoder;
-use crate::model::chat::ChatTemplate;
+use crate::model::chat::{ChatTemplate, Message};
 use crate::model::lora::Lora;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::trainable::{AdapterTraining, Trainable};
@@ -54,6 +54,14 @@ impl<'a> Subject<'a> {
     }
 
     /// What the stage is asked on a row; none when its `when` does not hold there. Earlier stages have answered with their gold.
+    pub fn messages(&self, row: &RunRow) -> anyhow::Result<Option<Vec<Message>>> {
+        if self.stage.is_bare() && !row.turns.is_empty() {
+            return Ok(self.prompt(row)?.map(|_| row.turns.iter().map(Message::from).collect()));
+        }
+        Ok(self.prompt(row)?.map(|text| vec![Message::user(text)]))
+    }
+
+    /// The same as text.
     pub fn prompt(&self, row: &RunRow) -> anyhow::Result<Option<String>> {
         let mut scope = Scope::new(row);
         for earlier in self.candidate.stages.iter().take(self.stage_at) {
