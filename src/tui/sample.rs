@@ -123,7 +123,7 @@ pub fn rows(query: &RowQuery) -> RowPage {
     RowPage { total: ids.len(), offset: query.offset, rows }
 }
 
-pub /// Two stages, the first asked again, with what would move a terminal in it.
+/// Two stages, the first asked again, with what would move a terminal in it.
 fn trace(row: &str) -> RowTrace {
     let attempt = |answer: &str, problem: Option<&str>| Attempt {
         answer: answer.into(),
@@ -149,7 +149,7 @@ fn trace(row: &str) -> RowTrace {
     RowTrace { row: row.to_owned(), sample: 0, stages: vec![plan, skipped] }
 }
 
-fn row(id: &str) -> RowDetail {
+pub fn row(id: &str) -> RowDetail {
     let s = summary(id.parse().unwrap_or(0));
     RowDetail {
         id: id.into(),

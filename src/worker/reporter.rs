@@ -211,6 +211,7 @@ impl FolderReporter {
 mod tests {
     use super::*;
     use crate::domain::run::RunAction;
+    use crate::domain::trace::StageTrace;
 
     fn reporter(dir: &Path) -> FolderReporter {
         FolderReporter::new(RunFolder::new(dir), Requests::default()).unwrap()
@@ -233,6 +234,26 @@ mod tests {
             reporter.checkpoint(step, step == 2, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
         }
         assert_eq!(names(temp.path()), ["best", "step-000002", "step-000004", "step-000005"]);
+    }
+
+    #[test]
+    fn the_last_trace_of_a_row_is_found_whatever_the_row_is_called() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut reporter = reporter(temp.path());
+        let folder = RunFolder::new(temp.path());
+        assert_eq!(folder.read_trace("a").unwrap(), None);
+        let trace = |row: &str, stage: &str| RowTrace {
+            row: row.into(),
+            sample: 0,
+            stages: vec![StageTrace { stage: stage.into(), ..StageTrace::default() }],
+        };
+        for (row, stage) in [("a", "1"), ("a\"b\\", "2"), ("a", "3"), ("\u{1b}", "4")] {
+            reporter.trace(trace(row, stage)).unwrap();
+        }
+        for (row, stage) in [("a", "3"), ("a\"b\\", "2"), ("\u{1b}", "4")] {
+            assert_eq!(folder.read_trace(row).unwrap(), Some(trace(row, stage)));
+        }
+        assert_eq!(folder.read_trace("b").unwrap(), None);
     }
 
     #[test]

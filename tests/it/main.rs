@@ -5,5 +5,6 @@ mod data;
 mod demo;
 mod engine;
 mod models;
+mod planner;
 mod screens;
 mod train;
