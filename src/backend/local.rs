@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
-use crate::model::chat::{ChatTemplate, Message, conversation_tokens, prompt_tokens, tool_tokens};
+use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens, prompt_tokens};
 use crate::model::generate::Generator;
 use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Base, Decoder, Lora, ModelError};
@@ -15,7 +15,7 @@ use crate::ops::Par;
 
 /// Which weights answer: those of the base, or these with one of its adapters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane(u32);
+pub struct Lane(pub(super) u32);
 
 impl Lane {
     /// Without an adapter.
@@ -91,6 +91,15 @@ impl LocalModel {
         self.lane
     }
 
+    pub fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
+    }
+
+    /// Threads of the steps from now on.
+    pub fn use_threads(&mut self, threads: usize) {
+        self.threads = threads;
+    }
+
     /// One more adapter on the same base.
     pub fn add_adapter(&mut self, adapter: Lora) -> Lane {
         self.adapters.push(Some(adapter));
@@ -139,14 +148,15 @@ impl LocalModel {
     fn prompt(&self, ask: &Ask) -> Result<Vec<u32>, ModelError> {
         match &ask.prompt {
             Prompt::Turn(text) if !ask.tools.is_empty() => {
-                tool_tokens(&self.tokenizer, self.template.as_ref(), &[Message::user(text)], &ask.tools)
+                let (template, turn) = (self.template.as_ref(), [Message::user(text)]);
+                open_tokens(&self.tokenizer, template, &conversation_text(template, &turn, &ask.tools)?)
             }
             Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
-            Prompt::Chat(messages) if !ask.tools.is_empty() => {
-                tool_tokens(&self.tokenizer, self.template.as_ref(), messages, &ask.tools)
+            Prompt::Chat(messages) => {
+                let template = self.template.as_ref();
+                open_tokens(&self.tokenizer, template, &conversation_text(template, messages, &ask.tools)?)
             }
-            Prompt::Chat(messages) => conversation_tokens(&self.tokenizer, self.template.as_ref(), messages),
         }
     }
 

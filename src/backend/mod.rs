@@ -2,6 +2,8 @@
 
 pub mod cache;
 mod local;
+pub mod models;
+pub mod resident;
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod play;
 pub mod preflight;
 pub mod report;
+pub mod resident;
 pub mod rng;
 pub mod row;
 pub mod run;

@@ -184,7 +184,7 @@ pub fn resolve(
 }
 
 /// The adapter of a training run as it was at a step.
-fn at_step(engine: &Engine, run: &str, step: &str) -> Result<Candidate, Failure> {
+pub fn at_step(engine: &Engine, run: &str, step: &str) -> Result<Candidate, Failure> {
     let folder = engine
         .read(|s| s.runs.get(run).map(|r| r.folder.clone()))
         .ok_or_else(|| super::state::no_run(run))?;

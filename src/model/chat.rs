@@ -18,24 +18,31 @@ use crate::domain::row::Turn;
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
     pub content: String,
+    /// Of an assistant's turn: the tools that it called, as templates see them (arguments as a value).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<serde_json::Value>,
 }
 
 impl From<&Turn> for Message {
     fn from(turn: &Turn) -> Self {
-        Self { role: turn.role.clone(), content: turn.text.clone() }
+        Self::new(&turn.role, &turn.text)
     }
 }
 
 impl Message {
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), tool_calls: Vec::new() }
+    }
+
     pub fn user(content: impl Into<String>) -> Self {
-        Self { role: "user".into(), content: content.into() }
+        Self::new("user", content)
     }
 
     pub fn assistant(content: impl Into<String>) -> Self {
-        Self { role: "assistant".into(), content: content.into() }
+        Self::new("assistant", content)
     }
 }
 
@@ -323,32 +330,40 @@ pub fn prompt_tokens(
     conversation_tokens(tokenizer, template, &[Message::user(user_text)])
 }
 
-/// As [`conversation_tokens`], with tools that the model may call, each as OpenAI's `tools` has it.
-pub fn tool_tokens(
-    tokenizer: &Tokenizer,
-    template: Option<&ChatTemplate>,
-    messages: &[Message],
-    tools: &[serde_json::Value],
-) -> Result<Vec<u32>, ModelError> {
-    match template {
-        _ if tools.is_empty() => conversation_tokens(tokenizer, template, messages),
-        Some(template) if template.knows_tools() => {
-            tokenizer.encode(&template.render_with(messages, tools, true)?, false)
-        }
-        _ => Err(ModelError::Request("the model's chat template knows no tools".into())),
-    }
-}
-
 /// As [`prompt_tokens`], for a conversation that the assistant is to go on with.
 pub fn conversation_tokens(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     messages: &[Message],
 ) -> Result<Vec<u32>, ModelError> {
+    open_tokens(tokenizer, template, &conversation_text(template, messages, &[])?)
+}
+
+/// The text that the model reads of a conversation.
+pub fn conversation_text(
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
+    tools: &[serde_json::Value],
+) -> Result<String, ModelError> {
+    match template {
+        Some(template) if tools.is_empty() => template.render(messages, true),
+        Some(template) if template.knows_tools() => template.render_with(messages, tools, true),
+        Some(_) => Err(ModelError::Request("the model's chat template knows no tools".into())),
+        None if tools.is_empty() => Ok(plain(messages)),
+        None => Err(ModelError::Request("the model has no chat template, so it knows no tools".into())),
+    }
+}
+
+/// The tokens of a text made by [`conversation_text`].
+pub fn open_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    text: &str,
+) -> Result<Vec<u32>, ModelError> {
     match template {
         // The template writes the beginning token itself.
-        Some(template) => tokenizer.encode(&template.render(messages, true)?, false),
-        None => tokenizer.encode_open(&plain(messages)),
+        Some(_) => tokenizer.encode(text, false),
+        None => tokenizer.encode_open(text),
     }
 }
 

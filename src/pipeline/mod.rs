@@ -105,11 +105,25 @@ impl Pipeline {
 
     /// Put rows through all stages. One result a row, in their order.
     pub fn answer(&mut self, rows: &[&RunRow]) -> Vec<Answered> {
+        self.answer_by_stages(rows, &mut |_, _| {})
+    }
+
+    /// The same; `ended` hears of every stage of every row (by its place) as it ends, of those skipped too.
+    pub fn answer_by_stages(
+        &mut self,
+        rows: &[&RunRow],
+        ended: &mut dyn FnMut(usize, &StageOutcome),
+    ) -> Vec<Answered> {
         let mut all = vec![Answered::default(); rows.len()];
         let mut scopes: Vec<Scope> = rows.iter().map(|row| Scope::new(row)).collect();
         for stage in &self.stages {
             let backend = &mut self.backends[stage.backend];
             stage.run(backend.as_mut(), &mut scopes, &mut all);
+            for (i, answered) in all.iter().enumerate().filter(|(_, answered)| answered.error.is_none()) {
+                if let Some(outcome) = answered.stages.last() {
+                    ended(i, outcome);
+                }
+            }
         }
         all
     }

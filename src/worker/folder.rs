@@ -108,6 +108,11 @@ impl RunFolder {
         files::socket_path(&self.dir.join("control.sock"))
     }
 
+    /// Where a playground's worker listens.
+    pub fn play(&self) -> io::Result<PathBuf> {
+        files::socket_path(&self.dir.join("play.sock"))
+    }
+
     /// A worker lives.
     pub fn is_locked(&self) -> bool {
         Lock::is_held(&self.lock())
@@ -278,7 +283,7 @@ impl RunFolder {
         let outcomes = match spec.job {
             Job::Eval(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) => {
+            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
                 for stale in [self.outcomes(), self.traces()] {
                     if stale.exists() {
                         fs::remove_file(stale)?;

@@ -178,7 +178,8 @@ fn too_large(asked: &Asked<'_>, memory: &Memory, reckoned: u64, budget: u64) -> 
     let mut ways = Vec::new();
     let mut way = |what: String, changed: &TrainSettings, threads: usize| -> anyhow::Result<()> {
         let saved = memory.total().saturating_sub(with(changed, threads)?);
-        if saved > memory.total() / 50 {
+        // The overhead is there whatever is lowered.
+        if saved > (memory.total() - memory.overhead) / 50 {
             ways.push((saved, what));
         }
         Ok(())
