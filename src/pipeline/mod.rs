@@ -9,7 +9,7 @@ pub mod tool;
 use thiserror::Error;
 
 use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
-use crate::domain::candidate::{Candidate, Decoding, OutputKind, StageCandidate};
+use crate::domain::candidate::{Candidate, Constraint, Decoding, ModelSource, OutputKind, StageCandidate};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
 use crate::domain::tool::answered as answered_by_tool;
@@ -173,7 +173,7 @@ impl Stage {
                 .filter_map(|(i, prompt)| {
                     Some(Ask {
                         prompt: self.question(scopes.get(*i)?, prompt),
-                        constraint: self.spec.constraint.clone(),
+                        constraint: self.constraint(),
                         tools: self.prompt.native_tools(),
                         ..Ask::turn("", self.decoding(attempt))
                     })
@@ -260,6 +260,12 @@ impl Stage {
             }
             _ => Asked::Turn(prompt.to_owned()),
         }
+    }
+
+    /// An endpoint that is given tools holds its calls to their parameters itself.
+    fn constraint(&self) -> Option<Constraint> {
+        let endpoint = matches!(self.spec.model.source, ModelSource::Endpoint { .. });
+        self.spec.constraint.clone().filter(|_| !endpoint || self.spec.tools.is_empty())
     }
 
     fn decoding(&self, attempt: u32) -> Decoding {

@@ -100,6 +100,11 @@ impl Workspace {
         files::read_tool(self, path)
     }
 
+    /// A JSON Schema by its file.
+    pub fn schema(&self, path: &Path) -> Result<serde_json::Value, Problems> {
+        files::read_schema(self, path)
+    }
+
     /// The data files, absolute, in order.
     pub fn sources(&self) -> Vec<PathBuf> {
         self.config.data.sources.iter().map(|s| self.resolve(s)).collect()

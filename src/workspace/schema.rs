@@ -187,9 +187,11 @@ fn known_model(fields: &Fields<'_>, key: &str, name: &str, models: &BTreeMap<Str
 
 fn read_stages(file: &mut Fields<'_>, models: &BTreeMap<String, ModelEntry>) -> Vec<Stage> {
     let mut stages: Vec<Stage> = Vec::new();
-    for fields in file.table_list("stage") {
+    let tables = file.table_list("stage");
+    let count = tables.len();
+    for (i, fields) in tables.into_iter().enumerate() {
         let taken: BTreeSet<String> = stages.iter().map(|s| s.name.clone()).collect();
-        stages.push(read_stage(fields, &taken, models));
+        stages.push(read_stage(fields, &taken, models, i + 1 == count));
     }
     if stages.is_empty() {
         if file.has("stage") {
@@ -205,6 +207,7 @@ fn read_stage(
     mut fields: Fields<'_>,
     taken: &BTreeSet<String>,
     models: &BTreeMap<String, ModelEntry>,
+    last: bool,
 ) -> Stage {
     const OUTPUTS: [(&str, OutputKind); 4] = [
         ("label", OutputKind::Label),
@@ -270,6 +273,8 @@ fn read_stage(
     if output != OutputKind::Tool && fields.has("tool") {
         fields.fault("tool", "belongs to a stage with output = \"tool\"");
     }
+    let gold = fields.string("gold");
+    let constrain = read_constrain(&mut fields, output, gold.is_some() || last);
     let stage = Stage {
         name: name.unwrap_or_default(),
         model,
@@ -281,14 +286,72 @@ fn read_stage(
             .unwrap_or(0.0) as f32,
         top_k: fields.count("top_k", 1..=1 << 20),
         top_p: fields.number("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0).map(|p| p as f32),
+        min_p: fields.number("min_p", "from 0 to 1", |p| (0.0..=1.0).contains(&p)).map(|p| p as f32),
+        repetition_penalty: fields
+            .number("repetition_penalty", "above 0 and at most 10 (1 is no penalty)", |p| {
+                p > 0.0 && p <= 10.0
+            })
+            .map(|p| p as f32),
+        stop: fields.texts("stop").unwrap_or_default(),
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(0),
+        constrain,
         when,
         tools: tools.into_iter().map(PathBuf::from).collect(),
-        gold: fields.string("gold"),
+        gold,
         metric,
         retries: fields.whole("retries", 0..=100).unwrap_or(0) as u32,
     };
     fields.finish();
     stage
+}
+
+/// `labelled`: it is known which labels there are.
+fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -> Option<Constrain> {
+    const FORMS: &str =
+        "write \"labels\", \"json\", \"call\", { regex = \"...\" } or { schema = \"schemas/NAME.json\" }";
+    if !fields.has("constrain") {
+        return None;
+    }
+    let constrain = if fields.is_table("constrain") {
+        let mut table = fields.table("constrain")?;
+        let (regex, schema) = (table.string("regex"), table.string("schema"));
+        let one = table.has("regex") != table.has("schema");
+        table.finish();
+        if !one {
+            fields.fault("constrain", &format!("needs one of regex and schema: {FORMS}"));
+        }
+        regex.map(Constrain::Regex).or(schema.map(|path| Constrain::Schema(path.into())))?
+    } else {
+        match fields.string("constrain")?.as_str() {
+            "labels" => Constrain::Labels,
+            "json" => Constrain::Json,
+            "call" => Constrain::Call,
+            other => {
+                fields.fault("constrain", &format!("`{}` is no form of answers; {FORMS}", clip(other)));
+                return None;
+            }
+        }
+    };
+    match (&constrain, output) {
+        (Constrain::Labels, OutputKind::Label) if !labelled => {
+            fields.fault(
+                "constrain",
+                "which labels there are is not known; name their field, gold = \"FIELD\"",
+            );
+        }
+        (Constrain::Labels, OutputKind::Label) | (Constrain::Call, OutputKind::Tool) => {}
+        (Constrain::Call, _) => {
+            fields.fault("constrain", "\"call\" belongs to a stage with output = \"tool\"");
+        }
+        (Constrain::Labels, _) => {
+            fields.fault("constrain", "\"labels\" belongs to a stage with output = \"label\"");
+        }
+        (Constrain::Json | Constrain::Schema(_), OutputKind::Label) => {
+            fields.fault("constrain", "a stage with output = \"label\" answers no JSON; write \"labels\"");
+        }
+        _ => {}
+    }
+    Some(constrain)
 }
 
 fn is_slug(name: &str) -> bool {
