@@ -187,7 +187,9 @@ fn version(bundle: Bundle) -> String {
 
 fn copy(bundle: Bundle, to: &Path) -> std::io::Result<()> {
     let version = format!("{}\n", version(bundle));
-    for (path, bytes) in bundle.files().chain([(VERSION_FILE, version.as_bytes())]) {
+    let mut files: Vec<(&str, &[u8])> = bundle.files().collect();
+    files.push((VERSION_FILE, version.as_bytes()));
+    for (path, bytes) in files {
         let path = to.join(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
