@@ -12,6 +12,7 @@ use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
 use super::sweep::Axis;
+use super::trace::RowTrace;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -191,6 +192,11 @@ pub enum Request {
         file: String,
         candidate: String,
     },
+    /// A row through the stages, as a candidate (or a run) answered it last.
+    Trace {
+        of: String,
+        row: String,
+    },
     Decide {
         decision: Decision,
     },
@@ -232,6 +238,7 @@ pub enum Response {
     Compare { comparison: Comparison },
     ImportedOutcomes { rows: usize, matched: usize },
     Playing { playing: Playing },
+    Trace { run: String, trace: RowTrace },
     Error { error: Failure },
 }
 

@@ -77,6 +77,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let (rows, matched) = board::import_outcomes(engine, &file, &candidate)?;
             Response::ImportedOutcomes { rows, matched }
         }
+        Request::Trace { of, row } => {
+            let (run, trace) = board::trace(engine, &of, &row)?;
+            Response::Trace { run, trace }
+        }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
             let message = noted(&decision);

@@ -126,6 +126,7 @@ pub enum Action {
     RenameCandidate,
     FilterFlips,
     FlipRows,
+    Trace,
     Difference,
     PlayRow,
     PlayCandidate,
@@ -229,6 +230,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::Sample, "strata.sample", "s", "sample", "Draw a sample: some rows of every stratum"),
     b(C::Rows, A::SortRows, "rows.sort", "o", "order", "Order rows: as in the file, wrong ones first, by length, by id"),
     b(C::Rows, A::FilterPart, "rows.part", "p", "part", "Only rows of one part: train, dev, eval; again: all"),
+    b(C::Rows, A::Trace, "row.trace", "T", "trace", "The row through the stages: prompts, answers, tools, tokens, time"),
     b(C::Rows, A::MarkNamed, "row.mark-named", "M", "", "Mark the row with a word of your own"),
     b(C::Rows, A::LaunchEval, "run.eval", "e", "", "Evaluate a candidate"),
     b(C::Rows, A::LaunchTrain, "run.train", "t", "", "Train a LoRA adapter"),
@@ -290,6 +292,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Play, A::PlayRows, "play.open", "o", "row", "Open the row that was asked on the strata screen"),
     b(C::Play, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, what was said of an answer)"),
 
+    b(C::Flips, A::Trace, "row.trace", "T", "trace", "The row through the stages: prompts, answers, tools, tokens, time"),
+
     b(C::Runs, A::Open, "open", "enter", "open", "Open what is selected"),
     b(C::Runs, A::Pause, "run.pause", "p", "pause", "Pause the run; again: go on"),
     b(C::Runs, A::Resume, "run.resume", "r R", "resume", "Resume the run, paused or from its last checkpoint"),
@@ -303,6 +307,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Runs, A::LaunchEval, "run.eval", "e", "eval", "Evaluate a candidate"),
 
     b(C::Detail, A::Back, "back", "esc enter q", "close", "Close the top layer, or go one pane back"),
+    b(C::Detail, A::Trace, "row.trace", "T", "", "The row through the stages: prompts, answers, tools, tokens, time"),
     b(C::Text, A::Accept, "accept", "enter", "accept", "Accept what was typed"),
     b(C::Text, A::Back, "back", "esc", "give up", "Close the top layer, or go one pane back"),
     b(C::Compose, A::Accept, "accept", "enter", "done", "Accept what was typed"),

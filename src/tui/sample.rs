@@ -20,6 +20,7 @@ use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
 use crate::domain::row::Part;
 use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
+use crate::domain::trace::{Attempt, RowTrace, StageTrace};
 
 /// The clock of the sample: 2026-01-01T00:00:00Z.
 pub const NOW_MS: u64 = 1_767_225_600_000;
@@ -121,6 +122,32 @@ pub fn rows(query: &RowQuery) -> RowPage {
     };
     let rows = ids.iter().skip(query.offset).take(query.count).map(|i| summary(*i)).collect();
     RowPage { total: ids.len(), offset: query.offset, rows }
+}
+
+/// Two stages, the first asked again, with what would move a terminal in it.
+fn trace(row: &str) -> RowTrace {
+    let attempt = |answer: &str, problem: Option<&str>| Attempt {
+        answer: answer.into(),
+        tokens_in: 40,
+        tokens_out: 6,
+        ttft_ms: 2.0,
+        ms: 12.5,
+        problem: problem.map(str::to_owned),
+        ..Attempt::default()
+    };
+    let plan = StageTrace {
+        stage: "plan".into(),
+        prompt: "Which tool?\n\nmy card \u{1b}[2J is lost".into(),
+        attempts: vec![
+            attempt("let me see", Some("the answer is no call of a tool (no JSON)")),
+            attempt("{\"name\":\"desk\",\"arguments\":{\"topic\":\"cards\"}}", None),
+        ],
+        output: "{\"name\":\"desk\",\"arguments\":{\"topic\":\"cards\"}}".into(),
+        result: Some(serde_json::json!({ "team": "cards" })),
+        ..StageTrace::default()
+    };
+    let skipped = StageTrace { stage: "refuse".into(), skipped: true, ..StageTrace::default() };
+    RowTrace { row: row.to_owned(), sample: 0, stages: vec![plan, skipped] }
 }
 
 pub fn row(id: &str) -> RowDetail {
@@ -433,6 +460,7 @@ pub fn respond(request: &Request) -> Response {
         }
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
+        Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::Sweep { .. } => {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }

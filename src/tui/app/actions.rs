@@ -196,8 +196,14 @@ impl App {
                 Action::Back => drop(self.layers.pop()),
                 _ => *scroll = moved(*scroll, action, height, 500),
             },
+            Layer::Trace(view) => match action {
+                Action::Back => drop(self.layers.pop()),
+                Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
+                _ => view.scroll = moved(view.scroll, action, height, 5000),
+            },
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
+                Action::Trace => self.trace_flip(),
                 // The arrows walk through the flips, pages scroll within one.
                 Action::Up => {
                     *scroll = 0;

@@ -25,6 +25,9 @@ impl App {
             if matches!(purpose, Purpose::Compare(..)) {
                 self.board.asked = None;
             }
+            if let Purpose::Trace { of, row } = &purpose {
+                return self.trace_arrived(of, row, Err(error.message));
+            }
             self.notice(Mood::Bad, format!("could not {}: {}", purpose.words(), error.message));
             return;
         }
@@ -74,6 +77,9 @@ impl App {
             (Purpose::Steer(_), Response::Done { message }) => self.notice(Mood::Good, message),
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
+            }
+            (Purpose::Trace { of, row }, Response::Trace { run, trace }) => {
+                self.trace_arrived(&of, &row, Ok((run, trace)));
             }
             (Purpose::StepRows { run, step }, Response::Events { events, .. }) => {
                 let rows = events.into_iter().find_map(|e| match e.body {

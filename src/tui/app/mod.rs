@@ -108,6 +108,10 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    Trace {
+        of: String,
+        row: String,
+    },
     StepRows {
         run: String,
         step: u64,
@@ -138,6 +142,7 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
             Self::Play(_, who) => format!("ask {who}"),
@@ -158,6 +163,7 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Trace { .. }
                 | Self::StepRows { .. }
                 | Self::Play(..)
                 | Self::PlayCancel

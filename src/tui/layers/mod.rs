@@ -7,6 +7,7 @@ pub mod view;
 
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
 use form::Form;
@@ -48,6 +49,8 @@ pub enum Layer {
         token: Option<usize>,
         scroll: usize,
     },
+    /// A row through the stages.
+    Trace(TraceView),
 }
 
 /// What a typed line is for.
@@ -93,7 +96,11 @@ impl Layer {
 
     pub fn contexts(&self) -> Vec<Context> {
         match self {
-            Self::Help { .. } | Self::Flip { .. } | Self::Difference { .. } | Self::Why { .. } => {
+            Self::Help { .. }
+            | Self::Flip { .. }
+            | Self::Difference { .. }
+            | Self::Why { .. }
+            | Self::Trace(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Picker(_) => vec![Context::Picker, Context::Always],

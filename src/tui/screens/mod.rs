@@ -11,6 +11,7 @@ pub mod board;
 pub mod play;
 pub mod runs;
 pub mod strata;
+pub mod trace;
 pub mod train;
 
 use ratatui::buffer::Buffer;

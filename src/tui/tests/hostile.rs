@@ -94,6 +94,7 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
             Request::Compare { a, b, .. } => {
                 Response::Compare { comparison: poison(&sample::comparison(a, b)) }
             }
+            Request::Trace { .. } => poison(&sample::respond(&request)),
             other => sample::respond(other),
         };
         queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
@@ -149,6 +150,9 @@ fn no_text_from_outside_controls_the_terminal() {
             "enter",
             "down",
             "enter",
+            "T",
+            "pgdn",
+            "esc",
             "g",
             "esc",
             "n",

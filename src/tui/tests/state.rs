@@ -558,3 +558,30 @@ fn a_new_configuration_is_used_at_once_and_its_mistakes_are_said() {
     app.update(Message::Settings(sample::settings("dark")), NOW_MS);
     assert!(app.notices.is_empty(), "{:?}", app.notices);
 }
+
+#[test]
+fn a_row_is_traced_through_the_stages_of_each_candidate() {
+    let mut app = app();
+    play(&mut app, "1 enter T");
+    let text = shown(&app);
+    for want in [
+        "trace",
+        "plan",
+        "Which tool?",
+        "asked again",
+        "not readable: the answer is no call",
+        "the tool answers",
+        "refuse: skipped",
+    ] {
+        assert!(text.contains(want), "{want}: {text}");
+    }
+    let before = text.lines().find(|l| l.contains("left/right")).unwrap().to_owned();
+    play(&mut app, "right");
+    let after = shown(&app).lines().find(|l| l.contains("left/right")).unwrap().to_owned();
+    assert_ne!(before, after, "another candidate's trace");
+    play(&mut app, "esc");
+    assert!(app.layers.is_empty());
+    play(&mut app, "5 enter right");
+    let asks = asked(&press(&mut app, "T"));
+    assert!(matches!(&asks[..], [Request::Trace { .. }]), "{asks:?}");
+}

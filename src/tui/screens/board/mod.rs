@@ -102,6 +102,16 @@ impl BoardState {
 }
 
 impl App {
+    /// The selected flip's row through the stages of A and B.
+    pub(crate) fn trace_flip(&mut self) {
+        let row = self.board.flips().get(self.board.flip).map(|f| f.row.clone());
+        let of = [self.board.a.clone(), self.board.b.clone()].into_iter().flatten().collect();
+        match row {
+            Some(row) if !self.board.by_stratum => self.open_trace(row, of),
+            _ => self.notice(Mood::Plain, "select a flip first"),
+        }
+    }
+
     /// Asks for the comparison of A and B, unless it is here or on its way.
     fn compare(&mut self) {
         let (Some(a), Some(b)) = (self.board.a.clone(), self.board.b.clone()) else { return };
@@ -206,6 +216,7 @@ impl App {
                 };
                 board.flip = 0;
             }
+            Action::Trace => self.trace_flip(),
             Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
                 let title = format!(
