@@ -183,7 +183,7 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
 }
 
 /// Of the keys that came with the launch those that the candidate's models need: they are held in memory till the run ends.
-fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
+pub fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
     if !matches!(kind, RunKind::Eval | RunKind::Train) {
         return Ok(Keys::default());
     }

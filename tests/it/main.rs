@@ -6,5 +6,7 @@ mod demo;
 mod endpoints;
 mod engine;
 mod models;
+mod planner;
 mod screens;
+mod serve;
 mod train;
