@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Answer, Ask, Backend, BackendError, Finish, Listener, Prompt};
+use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
-use crate::model::chat::{ChatTemplate, conversation_tokens, prompt_tokens};
+use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens, prompt_tokens};
 use crate::model::decode::{Done, Engine, Event, Request};
 use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Base, Decoder, Lora, ModelError};
@@ -71,6 +71,10 @@ impl LocalModel {
         let lane = adapter.map_or(Ok(Lane::BASE), |adapter| engine.add_lane(Arc::new(adapter)))?;
         let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
         Ok(Self { engine, lane, tokenizer, template, answers: BTreeMap::new() })
+    }
+
+    pub fn decoder(&self) -> &Decoder {
+        self.engine.decoder()
     }
 
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
@@ -151,7 +155,7 @@ impl LocalModel {
             match event {
                 Event::Token(id, token) => {
                     let Some(answer) = self.answers.get_mut(&id) else { continue };
-                    match answer.stream.push(token) {
+                    match answer.stream.push(token.id) {
                         Ok(piece) if piece.is_empty() => {}
                         Ok(piece) => {
                             answer.text.push_str(&piece);
@@ -188,15 +192,15 @@ impl LocalModel {
     fn prompt(&self, ask: &Ask) -> Result<Vec<u32>, ModelError> {
         let template = self.template.as_deref();
         match &ask.prompt {
+            Prompt::Turn(text) if !ask.tools.is_empty() => {
+                let turn = [Message::user(text)];
+                open_tokens(&self.tokenizer, template, &conversation_text(template, &turn, &ask.tools)?)
+            }
             Prompt::Turn(text) => prompt_tokens(&self.tokenizer, template, text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
-            Prompt::Chat(messages) => match template {
-                Some(template) => conversation_tokens(&self.tokenizer, Some(template), messages),
-                None => Err(ModelError::Request(
-                    "the model has no chat template, so it cannot be asked with turns of a conversation"
-                        .into(),
-                )),
-            },
+            Prompt::Chat(messages) => {
+                open_tokens(&self.tokenizer, template, &conversation_text(template, messages, &ask.tools)?)
+            }
         }
     }
 }
@@ -238,7 +242,7 @@ impl Backend for LocalModel {
                 let Some(&i) = places.get(&id) else { continue };
                 match progress {
                     Progress::Piece(piece) => {
-                        if listener(i, &piece).is_break() {
+                        if listener(i, Heard::Piece(&piece)).is_break() {
                             places.remove(&id);
                             answers[i] = self.broken(id).map(Ok);
                         }
@@ -247,6 +251,9 @@ impl Backend for LocalModel {
                         places.remove(&id);
                         answers[i] = Some(answer);
                     }
+                }
+                if let Some(Ok(answer)) = &answers[i] {
+                    let _ = listener(i, Heard::Done(answer));
                 }
             }
         }

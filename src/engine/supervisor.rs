@@ -1,5 +1,5 @@
 //! Starts workers, one at a time, follows them, and says what became of those that died. A run that can share the worker that is
-//! there (`crate::worker::host`) is handed to it; others wait.
+//! there (`crate::worker::host`) is handed to it; others wait. Residents (`serve`, the playground) are started at once, beside it.
 //!
 //! A thread of its own. While no run is under way it sleeps until something changes; else it looks ten times a second.
 
@@ -42,7 +42,8 @@ struct Followed {
 
 /// Start the thread. It adopts living workers and marks dead ones first.
 pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
-    let mut followed = take_stock(&engine);
+    let (mut residents, mut followed): (Vec<Followed>, Vec<Followed>) =
+        take_stock(&engine).into_iter().partition(|one| is_resident(&engine, &one.run));
     std::thread::Builder::new().name("supervisor".into()).spawn(move || {
         let mut seen = 0;
         let mut judge = Judge::default();
@@ -56,8 +57,12 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
                 if followed.len() < before {
                     refused = None;
                 }
+                residents.retain_mut(|worker| !look(&engine, worker));
+                while let Some(started) = start_next(&engine, true) {
+                    residents.push(started);
+                }
                 if followed.is_empty() {
-                    followed.extend(start_next(&engine));
+                    followed.extend(start_next(&engine, false));
                 } else {
                     while let Some(joined) = join_next(&engine, &followed, &mut refused) {
                         followed.push(joined);
@@ -71,9 +76,14 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
             if looked.is_err() {
                 tracing::error!("a look at the runs failed; the next one follows");
             }
-            seen = engine.wait(seen, (!followed.is_empty()).then_some(TICK));
+            let idle = followed.is_empty() && residents.is_empty();
+            seen = engine.wait(seen, (!idle).then_some(TICK));
         }
     })
+}
+
+fn is_resident(engine: &Engine, run: &str) -> bool {
+    engine.record(run).is_ok_and(|record| record.kind.is_resident())
 }
 
 /// After a start: who lives is followed, who died without a word gets last words.
@@ -188,7 +198,9 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
             }
             _ => format!("waits for the CPU, in use by {ahead} of this workspace"),
         };
-        let stale = |r: &&Run| is_ready(state, r) && r.record.message.as_ref() != Some(&words);
+        let stale = |r: &&Run| {
+            is_ready(state, r) && !r.record.kind.is_resident() && r.record.message.as_ref() != Some(&words)
+        };
         let runs: Vec<String> = state.runs.values().filter(stale).map(|r| r.record.run.clone()).collect();
         (!runs.is_empty()).then_some((words, runs))
     });
@@ -204,10 +216,10 @@ fn tell_the_queue(engine: &Engine, ahead: &str) {
     });
 }
 
-/// Start the oldest queued run that can start.
-fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
+/// Start the oldest queued run that can start: of the residents, or of the others.
+fn start_next(engine: &Arc<Engine>, resident: bool) -> Option<Followed> {
     loop {
-        let (run, folder, _) = next_ready(engine)?;
+        let (run, folder, _) = next_ready(engine, resident)?;
         let started = frozen(engine, &run, &folder).and_then(|()| {
             spawn(engine, &folder)
                 .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
@@ -230,9 +242,10 @@ fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
 }
 
 /// The oldest queued run that can start.
-fn next_ready(engine: &Engine) -> Option<(String, RunFolder, RunKind)> {
+fn next_ready(engine: &Engine, resident: bool) -> Option<(String, RunFolder, RunKind)> {
     engine.read(|state| {
-        let mut queued: Vec<_> = state.runs.values().filter(|r| is_ready(state, r)).collect();
+        let next = |r: &&Run| is_ready(state, r) && r.record.kind.is_resident() == resident;
+        let mut queued: Vec<_> = state.runs.values().filter(next).collect();
         queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
         queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.record.kind))
     })
@@ -245,7 +258,7 @@ fn frozen(engine: &Engine, run: &str, folder: &RunFolder) -> Result<(), Failure>
 /// Hand the next run to the worker that is there. Only the next: those behind it do not overtake it.
 fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String>) -> Option<Followed> {
     let host = followed.first()?;
-    let (run, folder, kind) = next_ready(engine)?;
+    let (run, folder, kind) = next_ready(engine, false)?;
     let trains = |run: &str| engine.record(run).is_ok_and(|r| r.kind == RunKind::Train);
     if kind != RunKind::Train || refused.as_ref() == Some(&run) || !followed.iter().all(|f| trains(&f.run)) {
         return None;

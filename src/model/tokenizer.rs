@@ -1,5 +1,7 @@
 //! Text to token ids and back: `tokenizer.json`, with the special tokens that the configuration files name.
 
+mod bytes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use serde_json::Value;
 
 use super::config::SpecialIds;
 use super::{ModelError, files};
+
+pub use bytes::TokenBytes;
 
 /// A tokenizer and its model's special tokens.
 #[derive(Clone)]

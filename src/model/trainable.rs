@@ -10,6 +10,8 @@ mod device;
 pub mod footprint;
 mod gpu;
 #[cfg(test)]
+mod gpu_method_tests;
+#[cfg(test)]
 mod gpu_tests;
 mod gpu_training;
 #[cfg(test)]
@@ -50,6 +52,20 @@ impl Sequence {
     /// Number of targets.
     pub fn targets(&self) -> usize {
         self.trained.iter().filter(|t| **t).count()
+    }
+
+    /// The tokens before the answer, which is the last run of targets.
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.answer_start()]
+    }
+
+    /// The last run of targets.
+    pub fn answer(&self) -> &[u32] {
+        &self.tokens[self.answer_start()..]
+    }
+
+    fn answer_start(&self) -> usize {
+        self.trained.iter().rposition(|t| !t).map_or(0, |last| last + 1).min(self.tokens.len())
     }
 
     /// Tokens that are read: all before the last target; none without a target.
@@ -196,18 +212,12 @@ impl Trainable {
 
     /// What of this training a GPU does not do; none if it does all.
     pub fn not_on_gpu(&self) -> Option<String> {
-        let Model::Lora { decoder, lora } = &self.model else { return Some("method = \"full\"".into()) };
+        let Model::Lora { decoder, .. } = &self.model else { return Some("method = \"full\"".into()) };
         let dim = decoder.config.head_dim;
         if !cuda::attention_takes(dim) {
             return Some(format!("attention with heads of {dim}"));
         }
-        let not_there = [
-            ("A base in NF4 (QLoRA)", decoder.is_quantized()),
-            ("DoRA", lora.norms.is_some()),
-            ("PiSSA", lora.start.is_some()),
-            ("dropout", self.adapter_training.dropout > 0.0),
-        ];
-        not_there.iter().find(|(_, asked)| *asked).map(|(what, _)| (*what).to_owned())
+        None
     }
 
     /// Moves the training of an adapter to a GPU: bf16 activations and base, f32 adapter, one shard.
@@ -223,7 +233,7 @@ impl Trainable {
             )));
         };
         let mut gpu = GpuTraining::new(launcher, decoder, lora)?;
-        gpu.load(lora.values(), &self.m, &self.v)?;
+        gpu.load(lora, &self.m, &self.v)?;
         self.gpu = Some(Box::new(gpu));
         Ok(())
     }
@@ -235,8 +245,9 @@ impl Trainable {
 
     /// Copies what a GPU has trained to the host: adapter and moments. Nothing to do on the CPU.
     pub fn bring_home(&mut self) -> Result<(), ModelError> {
-        if let (Some(gpu), Model::Lora { lora, .. }, false) = (&mut self.gpu, &mut self.model, self.home) {
-            gpu.save(&mut lora.params, &mut self.m, &mut self.v)?;
+        if let (Some(gpu), Model::Lora { lora, decoder }, false) = (&mut self.gpu, &mut self.model, self.home)
+        {
+            gpu.save(decoder, lora, [&mut self.m, &mut self.v], Par::threads(self.threads))?;
         }
         self.home = true;
         Ok(())
@@ -332,7 +343,8 @@ impl Trainable {
         if let (Some(gpu), Model::Lora { decoder, lora }) = (&mut self.gpu, &self.model) {
             let packs = plan::packs_for_gpu(&lengths);
             let packs = packs.iter().map(|pack| pack.iter().map(|i| rows[*i]).collect());
-            gpu.run(decoder, lora, packs, scale, self.activations)?;
+            let dropout = seed.map(|seed| (seed, self.adapter_training.dropout));
+            gpu.run(decoder, lora, packs, scale, self.activations, dropout)?;
             return Ok(trained);
         }
         let plan = Plan::new(&lengths, self.threads);

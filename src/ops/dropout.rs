@@ -24,12 +24,17 @@ pub fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// The bound below which a hash drops, and what is kept is multiplied by.
+pub(super) fn dropout_bound(rate: f32) -> (u32, f32) {
+    ((f64::from(rate) * 4_294_967_296.0) as u32, 1.0 / (1.0 - rate))
+}
+
 impl Dropout<'_> {
     /// The row's key in two halves, the bound below which a hash drops, and what is kept is multiplied by.
     fn of_row(&self, row: usize) -> (u32, u32, u32, f32) {
         let key = mix(self.keys[row] ^ (self.layer + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let bound = (f64::from(self.rate) * 4_294_967_296.0) as u32;
-        (key as u32, (key >> 32) as u32, bound, 1.0 / (1.0 - self.rate))
+        let (bound, kept) = dropout_bound(self.rate);
+        (key as u32, (key >> 32) as u32, bound, kept)
     }
 
     /// What element `column` of row `row` is multiplied by.

@@ -116,10 +116,18 @@ impl Nf4 {
         self.rows
     }
 
-    /// Codes, constants, super-constants, mean and the levels of constants: what the CUDA kernel is given.
-    #[cfg(test)]
-    pub(super) fn parts(&self) -> (&[u8], &[u8], &[f32], f32, &'static [f32]) {
-        (&self.codes, &self.constants, &self.super_constants, self.mean, DYNAMIC.as_slice())
+    pub fn n_cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Codes, constants, super-constants and mean: what a device is given, with [`Nf4::levels`].
+    pub(super) fn parts(&self) -> (&[u8], &[u8], &[f32], f32) {
+        (&self.codes, &self.constants, &self.super_constants, self.mean)
+    }
+
+    /// The levels of constants.
+    pub(super) fn levels() -> &'static [f32] {
+        DYNAMIC.as_slice()
     }
 
     /// Bytes that so many weights take.

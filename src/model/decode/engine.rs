@@ -12,8 +12,9 @@ use super::forks::{Forks, Scoring};
 use super::held::Held;
 use super::pages::{Pages, common};
 use super::pass::{Buffers, Feed, Wants};
-use super::sequence::{Choice, Done, Job, Lane, Request, RequestId, Sequence, Work};
+use super::sequence::{Done, Job, Lane, Request, RequestId, Sequence, Work};
 use super::speculation::{DraftModel, Drafter, Lookup, Speculation};
+use crate::model::sampling::Chosen;
 use crate::model::{Decoder, Lora, ModelError};
 use crate::ops::Par;
 
@@ -46,7 +47,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub enum Event {
     /// The next token of an answer.
-    Token(RequestId, u32),
+    Token(RequestId, Chosen),
     Done(RequestId, Done),
     Scored(RequestId, Done, Box<dyn Scoring>),
     Failed(RequestId, ModelError),
@@ -174,11 +175,12 @@ impl<'a> Engine<'a> {
             ));
         }
         let (job, most) = match work {
-            Work::Generate { sampler, max_tokens, eos, speculate } => {
+            Work::Generate { chooser, max_tokens, eos } => {
                 let Speculation { lookup, draft } = &self.settings.speculation;
                 let guesses = lookup.map_or(0, |l| l.tokens).max(draft.as_ref().map_or(0, |d| d.tokens));
-                let drafter = (speculate && guesses > 0).then(|| Drafter::new(guesses));
-                (Job::Generate { sampler, eos, drafter }, n + max_tokens.min(context - n))
+                // A drawn token is seldom the guessed one.
+                let drafter = (chooser.is_greedy() && guesses > 0).then(|| Drafter::new(guesses));
+                (Job::Generate { chooser, eos, drafter }, n + max_tokens.min(context - n))
             }
             Work::Score(scoring) => (Job::Score(Forks::new(scoring)), n),
         };
@@ -248,7 +250,7 @@ impl<'a> Engine<'a> {
         while !self.is_idle() {
             for event in self.step() {
                 let (id, end) = match event {
-                    Event::Token(id, token) => {
+                    Event::Token(id, Chosen { id: token, .. }) => {
                         let Some(&at) = ids.get(&id) else { continue };
                         if let Ok(made) = &mut made[at] {
                             made.tokens.push(token);
@@ -534,18 +536,17 @@ fn answer<'l>(
     let mut right = 0;
     let mut end = false;
     for row in logits {
-        let choice = sequence.choose(row)?;
-        if let Choice::Token(token) | Choice::Last(token) = choice {
-            events.push(Event::Token(sequence.id, token));
+        let Some((chosen, last)) = sequence.choose(row)? else {
+            end = true;
+            break;
+        };
+        let as_guessed = guess.get(right) == Some(&chosen.id);
+        events.push(Event::Token(sequence.id, chosen));
+        end = last;
+        if last || !as_guessed {
+            break;
         }
-        match choice {
-            Choice::Token(token) if guess.get(right) == Some(&token) => right += 1,
-            Choice::Token(_) => break,
-            Choice::Last(_) | Choice::End => {
-                end = true;
-                break;
-            }
-        }
+        right += 1;
     }
     if let Job::Generate { drafter: Some(drafter), .. } = &mut sequence.job {
         drafter.learn(guess.len(), right);

@@ -1,11 +1,12 @@
 //! Continuations of a prompt that are only looked at: what comes after each of them, all in one pass, nothing of it stored.
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use crate::model::{Decoder, ModelError};
 
 /// Asks for logits after continuations of a prompt, round after round.
-pub trait Scoring: Debug + Send {
+pub trait Scoring: Any + Debug + Send {
     /// Continuations after which logits are wanted now; an empty one is the prompt itself. None at all: this is finished.
     fn wants(&mut self) -> Vec<Vec<u32>>;
 

@@ -7,11 +7,11 @@ use super::pages::Table;
 use super::speculation::Drafter;
 use crate::domain::candidate::Decoding;
 use crate::model::ModelError;
-use crate::model::sampling::Sampler;
+use crate::model::sampling::{Chooser, Chosen};
 
 /// Which weights answer: those of the base, or these with one of its adapters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane(pub(super) u32);
+pub struct Lane(pub(crate) u32);
 
 impl Lane {
     /// Without an adapter.
@@ -33,8 +33,8 @@ pub struct Request {
 /// What is to be done after the prompt.
 #[derive(Debug)]
 pub enum Work {
-    /// An answer, token by token, until one of `eos` comes or `max_tokens` are made.
-    Generate { sampler: Sampler, max_tokens: usize, eos: Vec<u32>, speculate: bool },
+    /// An answer, token by token, until one of `eos` comes, its constraint is fulfilled, or `max_tokens` are made.
+    Generate { chooser: Chooser, max_tokens: usize, eos: Vec<u32> },
     /// Logits after continuations of the prompt.
     Score(Box<dyn super::forks::Scoring>),
 }
@@ -50,13 +50,8 @@ impl Request {
         decoding: &Decoding,
         eos: &[u32],
     ) -> Result<Self, ModelError> {
-        let work = Work::Generate {
-            sampler: Sampler::new(decoding, &prompt)?,
-            max_tokens: decoding.max_tokens,
-            eos: eos.to_vec(),
-            // A drawn token is seldom the guessed one.
-            speculate: decoding.temperature == 0.0,
-        };
+        let chooser = Chooser::new(decoding, &prompt, None, None)?;
+        let work = Work::Generate { chooser, max_tokens: decoding.max_tokens, eos: eos.to_vec() };
         Ok(Self { lane, prompt, work })
     }
 }
@@ -64,7 +59,7 @@ impl Request {
 /// How a request ended, and what it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Done {
-    /// An end token came; else the limit or the end of the context was reached.
+    /// An end token came or the constraint was fulfilled; else the limit or the end of the context was reached.
     pub ended: bool,
     /// Tokens computed: those given and the one that ended it.
     pub steps: usize,
@@ -102,7 +97,7 @@ pub(super) struct Sequence {
 
 #[derive(Debug)]
 pub(super) enum Job {
-    Generate { sampler: Sampler, eos: Vec<u32>, drafter: Option<Drafter> },
+    Generate { chooser: Chooser, eos: Vec<u32>, drafter: Option<Drafter> },
     Score(Forks),
 }
 
@@ -116,28 +111,21 @@ impl Sequence {
         self.tokens.len() - self.table.len()
     }
 
-    /// Takes the token after the last one, if the answer goes on.
-    pub fn choose(&mut self, logits: &[f32]) -> Result<Choice, ModelError> {
-        let Job::Generate { sampler, eos, .. } = &mut self.job else { return Ok(Choice::End) };
-        let token = sampler.next(logits)?;
+    /// Takes the token after the last one: none if it ends the answer, else with whether the answer ends after it.
+    pub fn choose(&mut self, logits: &[f32]) -> Result<Option<(Chosen, bool)>, ModelError> {
+        let Job::Generate { chooser, eos, .. } = &mut self.job else { return Ok(None) };
+        let chosen = chooser.next(logits)?;
         self.done.steps += 1;
         if self.done.steps == 1 {
             self.done.ttft_ms = self.submitted.elapsed().as_secs_f64() * 1000.0;
         }
-        if eos.contains(&token) {
+        if eos.contains(&chosen.id) {
             self.done.ended = true;
-            return Ok(Choice::End);
+            return Ok(None);
         }
-        self.tokens.push(token);
-        Ok(if self.tokens.len() >= self.most { Choice::Last(token) } else { Choice::Token(token) })
+        self.tokens.push(chosen.id);
+        self.done.ended = chosen.complete;
+        let last = chosen.complete || self.tokens.len() >= self.most;
+        Ok(Some((chosen, last)))
     }
-}
-
-/// What a sequence chose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
-    Token(u32),
-    /// The last one that it may have.
-    Last(u32),
-    End,
 }

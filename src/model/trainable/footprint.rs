@@ -170,7 +170,9 @@ impl Trainable {
             optimizer: bytes(2 * trained),
             activations: activations as u64,
             logits: logits as u64,
+            overhead: 0,
         }
+        .with_overhead()
     }
 
     /// How many layers' activations are made again in the backward of the largest of these micro-batches.

@@ -1,13 +1,20 @@
 //! The operations on a GPU: activations in bf16, statistics, adapters and their gradients in f32, one stream.
 //!
-//! The base stands there in bf16, every tensor at the place that it has in the decoder's parameters. Products with `A` and `B`
-//! take a bf16 copy of the adapter, made once a step; their gradients are summed in f32.
+//! The base stands there in bf16, every tensor at the place that it has in the decoder's parameters, or in NF4. Products with
+//! `A` and `B` take a bf16 copy of the adapter, made once a step; their gradients are summed in f32.
+
+mod adapter;
+mod base;
+mod linear;
 
 use super::device::{Batch, Device, Kind, Memory};
 use crate::model::decoder::{Decoder, LayerAt, LinearAt};
 use crate::model::lora::Lora;
-use crate::ops::cuda::{Addend, Buffer, CudaError, Dtype, Gpu, Positions, Tiles, View, attention_tiles};
+use crate::ops::cuda::{Buffer, CudaError, Dtype, Gpu, Positions, Tiles, View, attention_tiles};
 use crate::ops::{AttentionShape, RopeTable};
+pub(super) use adapter::Adapter;
+pub(super) use base::Base;
+use linear::{Saved, Scratch};
 
 /// A GPU's memory.
 #[derive(Debug)]
@@ -15,10 +22,8 @@ pub(super) struct OnGpu;
 
 impl Memory for OnGpu {
     type Buffer = Buffer;
-    /// `u = x A^T` (tokens x rank).
-    type LinearSaved = Buffer;
-    /// Gradient of `u` (tokens x rank).
-    type LinearScratch = Buffer;
+    type LinearSaved = Saved;
+    type LinearScratch = Scratch;
     type Batch = BatchOnGpu;
     type Gradient = Buffer;
     type Loss = Losses;
@@ -40,6 +45,8 @@ fn dtype(kind: Kind) -> Dtype {
 pub(super) struct BatchOnGpu {
     ids: Buffer,
     positions: Buffer,
+    /// Of dropout, two words a token.
+    keys: Buffer,
     predicting: Buffer,
     targets: Buffer,
     tiles: Tiles,
@@ -56,6 +63,7 @@ impl Default for BatchOnGpu {
         Self {
             ids: words(),
             positions: words(),
+            keys: words(),
             predicting: words(),
             targets: words(),
             tiles: Tiles::default(),
@@ -101,10 +109,10 @@ pub(super) struct OnDevice<'a> {
     /// For configuration and layout; its values stay on the host.
     pub decoder: &'a Decoder,
     pub lora: &'a Lora,
-    /// The decoder's parameters in bf16.
-    pub base: &'a Buffer,
-    /// The adapter's in bf16.
-    pub adapter: &'a Buffer,
+    pub base: &'a Base,
+    pub adapter: &'a Adapter,
+    /// Rate of dropout on the adapter's inputs, in a training step.
+    pub dropout: Option<f32>,
 }
 
 impl<'a> OnDevice<'a> {
@@ -114,7 +122,7 @@ impl<'a> OnDevice<'a> {
 
     /// A vector of the base.
     fn vector(&self, offset: usize, len: usize) -> View<'a> {
-        View::at(self.base, offset, 1, len)
+        View::at(&self.base.values, offset, 1, len)
     }
 
     fn norm(&self, offset: usize) -> View<'a> {
@@ -127,16 +135,11 @@ impl<'a> OnDevice<'a> {
     }
 
     fn table(&self, offset: usize) -> View<'a> {
-        View::at(self.base, offset, self.decoder.config.vocab, self.decoder.config.hidden)
+        View::at(&self.base.values, offset, self.decoder.config.vocab, self.decoder.config.hidden)
     }
 
     fn group(&self, (layer, group): (usize, usize)) -> &'a LinearAt {
         &self.decoder.layout.layers[layer].linears[group]
-    }
-
-    fn weight(&self, at: &LinearAt) -> View<'a> {
-        // A base in NF4 is refused before it comes here.
-        View::at(self.base, at.weight.unwrap_or_default(), at.outputs, at.inputs)
     }
 
     fn shape(&self) -> AttentionShape {
@@ -145,14 +148,6 @@ impl<'a> OnDevice<'a> {
 
     fn positions(batch: &Batch<BatchOnGpu>) -> Positions<'_> {
         Positions { table: &batch.own.table, positions: &batch.own.positions }
-    }
-
-    /// `u = x A^T` of a group, if it has an adapter.
-    fn down(&self, at: (usize, usize), x: View<'_>, u: &Buffer) {
-        if let Some(group) = self.lora.group(at.0, at.1) {
-            let a = View::at(self.adapter, group.a, group.rank, group.inputs);
-            self.gpu.matmul(View::new(u, x.rows, group.rank), Addend::None, 1.0, x, a.t());
-        }
     }
 }
 
@@ -171,12 +166,18 @@ impl Device for OnDevice<'_> {
         self.gpu.fit_as(buffer, len, dtype(kind));
     }
 
-    fn fit_linear(&self, saved: &mut Buffer, n: usize, rank: usize, _magnitudes: usize) {
-        self.gpu.fit_as(saved, n * rank, Dtype::Bf16);
+    fn fit_linear(&self, saved: &mut Saved, n: usize, rank: usize, magnitudes: usize) {
+        self.gpu.fit_as(&mut saved.u, n * rank, Dtype::Bf16);
+        self.gpu.fit_as(&mut saved.v, n * magnitudes, Dtype::Bf16);
     }
 
-    fn fit_linear_scratch(&self, scratch: &mut Buffer, n: usize) {
-        self.gpu.fit_as(scratch, n * self.lora.widest(), Dtype::Bf16);
+    fn fit_linear_scratch(&self, scratch: &mut Scratch, n: usize) {
+        let (c, shape) = (&self.decoder.config, self.shape());
+        self.gpu.fit_as(&mut scratch.c, n * self.lora.widest(), Dtype::Bf16);
+        if self.dropout.is_some() {
+            let widest = c.hidden.max(shape.q_cols()).max(c.ffn);
+            self.gpu.fit_as(&mut scratch.dropped, n * widest, Dtype::Bf16);
+        }
     }
 
     fn take(&self, batch: &mut Batch<BatchOnGpu>) {
@@ -184,6 +185,8 @@ impl Device for OnDevice<'_> {
         let gpu = self.gpu;
         gpu.write_u32(&mut own.ids, &packed.ids);
         gpu.write_u32(&mut own.positions, &packed.positions);
+        let words: Vec<u32> = packed.keys.iter().flat_map(|key| [*key as u32, (*key >> 32) as u32]).collect();
+        gpu.write_u32(&mut own.keys, &words);
         gpu.write_u32(&mut own.predicting, &packed.predicting);
         gpu.write_u32(&mut own.targets, &packed.targets);
         let tiles = attention_tiles(&packed.rows);
@@ -239,28 +242,12 @@ impl Device for OnDevice<'_> {
         at: (usize, usize),
         batch: &Batch<BatchOnGpu>,
         x: &Buffer,
-        u: &mut Buffer,
-        _: &mut Buffer,
+        saved: &mut Saved,
+        scratch: &mut Scratch,
         y: &mut Buffer,
         residual: Option<&Buffer>,
     ) {
-        let (linear, n) = (self.group(at), batch.packed.tokens());
-        let (x, y) = (View::new(x, n, linear.inputs), View::new(y, n, linear.outputs));
-        // The residual is added by the product, in f32.
-        let addend = residual.map_or(Addend::None, |r| Addend::Other(View::new(r, n, linear.outputs)));
-        self.gpu.matmul(y, addend, 1.0, x, self.weight(linear).t());
-        if let Some(bias) = linear.bias {
-            self.gpu.add_bias(y, self.vector(bias, linear.outputs));
-        }
-        self.down(at, x, u);
-        if let Some(group) = self.lora.group(at.0, at.1) {
-            let u = View::new(u, n, group.rank);
-            for part in &group.parts {
-                let b = View::at(self.adapter, part.b, part.out.len(), part.ranks.len());
-                let (y, u) = (y.cols(part.out.clone()), u.cols(part.ranks.clone()));
-                self.gpu.matmul(y, Addend::Itself, part.scale, u, b.t());
-            }
-        }
+        self.group_forward(at, batch, x, saved, scratch, y, residual);
     }
 
     fn linear_again(
@@ -268,39 +255,23 @@ impl Device for OnDevice<'_> {
         at: (usize, usize),
         batch: &Batch<BatchOnGpu>,
         x: &Buffer,
-        u: &mut Buffer,
-        _: &mut Buffer,
+        saved: &mut Saved,
+        scratch: &mut Scratch,
     ) {
-        self.down(at, View::new(x, batch.packed.tokens(), self.group(at).inputs), u);
+        self.group_forward_again(at, batch, x, saved, scratch);
     }
 
     fn linear_backward_x(
         &self,
         at: (usize, usize),
         batch: &Batch<BatchOnGpu>,
-        _: &mut Buffer,
+        grad: &mut Buffer,
         dy: &Buffer,
-        _: &mut Buffer,
-        c: &mut Buffer,
+        saved: &mut Saved,
+        scratch: &mut Scratch,
         dx: Option<&mut Buffer>,
     ) {
-        let (linear, n) = (self.group(at), batch.packed.tokens());
-        let dy = View::new(dy, n, linear.outputs);
-        let dx = dx.map(|dx| View::new(dx, n, linear.inputs));
-        if let Some(dx) = dx {
-            self.gpu.matmul(dx, Addend::None, 1.0, dy, self.weight(linear));
-        }
-        let Some(group) = self.lora.group(at.0, at.1) else { return };
-        let c = View::new(c, n, group.rank);
-        for part in &group.parts {
-            let b = View::at(self.adapter, part.b, part.out.len(), part.ranks.len());
-            let (c, dy) = (c.cols(part.ranks.clone()), dy.cols(part.out.clone()));
-            self.gpu.matmul(c, Addend::None, part.scale, dy, b);
-        }
-        if let Some(dx) = dx {
-            let a = View::at(self.adapter, group.a, group.rank, group.inputs);
-            self.gpu.matmul(dx, Addend::Itself, 1.0, c, a);
-        }
+        self.group_backward_x(at, batch, grad, dy, saved, scratch, dx.map(|dx| &*dx));
     }
 
     fn linear_backward_weights(
@@ -310,20 +281,10 @@ impl Device for OnDevice<'_> {
         grad: &mut Buffer,
         dy: &Buffer,
         x: &Buffer,
-        u: &Buffer,
-        c: &mut Buffer,
+        saved: &Saved,
+        scratch: &mut Scratch,
     ) {
-        let n = batch.packed.tokens();
-        let (linear, Some(group)) = (self.group(at), self.lora.group(at.0, at.1)) else { return };
-        let (dy, x) = (View::new(dy, n, linear.outputs), View::new(x, n, linear.inputs));
-        let (u, c) = (View::new(u, n, group.rank), View::new(c, n, group.rank));
-        let d_a = View::at(grad, group.a, group.rank, group.inputs);
-        self.gpu.matmul(d_a, Addend::Itself, 1.0, c.t(), x);
-        for part in &group.parts {
-            let d_b = View::at(grad, part.b, part.out.len(), part.ranks.len());
-            let (dy, u) = (dy.cols(part.out.clone()), u.cols(part.ranks.clone()));
-            self.gpu.matmul(d_b, Addend::Itself, part.scale, dy.t(), u);
-        }
+        self.group_backward_weights(at, batch, grad, dy, x, saved, scratch);
     }
 
     fn position(

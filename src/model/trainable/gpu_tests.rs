@@ -15,7 +15,7 @@ use crate::model::oracle::small;
 use crate::ops::cuda::Emulator;
 
 /// A small model that the GPU's attention takes (its heads are a multiple of 8), of numbers that bf16 has.
-fn model(arch: Arch, layers: usize) -> Arc<Decoder> {
+pub(super) fn model(arch: Arch, layers: usize) -> Arc<Decoder> {
     let mut config = small(arch, layers).config;
     config.head_dim = 8;
     let mut decoder = Decoder::random(config, 3).unwrap();
@@ -42,12 +42,12 @@ fn both(decoder: &Arc<Decoder>, lora: &Lora, order: i32) -> Option<(Trainable, T
     Some((cpu, gpu))
 }
 
-fn gpu_gradient(t: &mut Trainable) -> Vec<f32> {
+pub(super) fn gpu_gradient(t: &mut Trainable) -> Vec<f32> {
     t.gpu.as_mut().unwrap().gradient().unwrap()
 }
 
 /// Off by how much of the wanted one's length.
-fn off(found: &[f32], wanted: &[f32]) -> f64 {
+pub(super) fn off(found: &[f32], wanted: &[f32]) -> f64 {
     assert_eq!(found.len(), wanted.len());
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     norm(&mut found.iter().zip(wanted).map(|(f, w)| f64::from(f - w)))
@@ -114,7 +114,7 @@ fn the_backward_ends_at_the_lowest_adapter_on_a_gpu_too() {
     }
 }
 
-fn train(t: &mut Trainable, rows: &[&Sequence], steps: usize) -> Vec<f64> {
+pub(super) fn train(t: &mut Trainable, rows: &[&Sequence], steps: usize) -> Vec<f64> {
     let settings = AdamW { lr: 0.01, weight_decay: 0.1, ..AdamW::default() };
     let trained: usize = rows.iter().map(|r| r.targets()).sum();
     (0..steps)

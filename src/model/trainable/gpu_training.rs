@@ -5,16 +5,15 @@
 use std::sync::Arc;
 
 use super::Sequence;
-use super::device::Packed;
 use super::footprint::{Largest, activation_bytes};
-use super::gpu::{Losses, OnDevice, OnGpu};
+use super::gpu::{Adapter, Base, Losses, OnDevice, OnGpu};
 use super::pass::Net;
 use super::workspace::Workspace;
 use crate::model::ModelError;
 use crate::model::decoder::Decoder;
 use crate::model::lora::Lora;
-use crate::ops::AdamW;
 use crate::ops::cuda::{AdamWFactors, Buffer, CudaError, Dtype, Gpu, Launcher};
+use crate::ops::{AdamW, Par};
 
 /// Memory that stays free for the driver and for what else runs on the device.
 const RESERVE: usize = 512 << 20;
@@ -23,13 +22,8 @@ const RESERVE: usize = 512 << 20;
 #[derive(Debug)]
 pub(super) struct GpuTraining {
     gpu: Gpu,
-    /// The decoder's parameters in bf16, in their places.
-    base: Buffer,
-    /// The adapter: as it is trained, and as the products take it.
-    values: Buffer,
-    adapter: Buffer,
-    /// Whether `adapter` is older than `values`.
-    stale: bool,
+    base: Base,
+    adapter: Adapter,
     grad: Buffer,
     m: Buffer,
     v: Buffer,
@@ -48,20 +42,11 @@ impl GpuTraining {
     /// # Errors
     /// No room: with the bytes that the parts take.
     pub fn new(launcher: Arc<dyn Launcher>, decoder: &Decoder, lora: &Lora) -> Result<Self, ModelError> {
-        let (total, n) = (decoder.parameters(), lora.parameters());
-        let own = n * (4 * Dtype::F32.bytes() + Dtype::Bf16.bytes());
-        let new = |len, dtype| Buffer::new(&launcher, len, dtype);
+        let n = lora.parameters();
         let made = || -> Result<Self, CudaError> {
-            let base = new(total, Dtype::Bf16)?;
-            for tensor in decoder.tensors() {
-                base.write_f32(tensor.offset, &decoder.values()[tensor.range()])?;
-            }
-            let values = Buffer::from_f32(&launcher, lora.values())?;
             Ok(Self {
-                base,
-                values,
-                adapter: new(n, Dtype::Bf16)?,
-                stale: true,
+                base: Base::new(&launcher, decoder)?,
+                adapter: Adapter::new(&launcher, decoder, lora)?,
                 grad: Buffer::zeros(&launcher, n, Dtype::F32)?,
                 m: Buffer::empty(Dtype::F32),
                 v: Buffer::empty(Dtype::F32),
@@ -76,14 +61,15 @@ impl GpuTraining {
         made().map_err(|error| match error {
             CudaError::OutOfMemory { .. } => ModelError::Request(format!(
                 "{error}: the base takes {} and the adapter with gradient and moments {}; use a smaller base, a lower rank or fewer targets, or device = \"cpu\"",
-                mib(total * Dtype::Bf16.bytes()),
-                mib(own)
+                mib(Base::bytes_of(decoder)),
+                mib(Adapter::bytes_of(decoder, lora) + 3 * n * Dtype::F32.bytes())
             )),
             other => other.into(),
         })
     }
 
-    /// Adds the losses of the rows, and with `scale` the gradient; `granted` bounds the bytes of activations.
+    /// Adds the losses of the rows, and with `scale` the gradient; `granted` bounds the bytes of activations. `dropout` is the
+    /// step's seed and the rate.
     pub fn run<'a>(
         &mut self,
         decoder: &Decoder,
@@ -91,11 +77,10 @@ impl GpuTraining {
         packs: impl Iterator<Item = Vec<&'a Sequence>>,
         scale: Option<f32>,
         granted: usize,
+        dropout: Option<(u64, f32)>,
     ) -> Result<(), ModelError> {
-        if self.stale {
-            self.gpu.cast(&self.values, &self.adapter, self.values.len());
-            self.stale = false;
-        }
+        let room = &mut self.workspace.linear.room;
+        self.adapter.refresh(&self.gpu, decoder, lora, &self.base, room);
         let activations = match self.budget {
             Some(budget) => budget,
             None => {
@@ -104,8 +89,15 @@ impl GpuTraining {
             }
         };
         for rows in packs {
-            pack(&mut self.workspace.batch.packed, rows);
-            let device = OnDevice { gpu: &self.gpu, decoder, lora, base: &self.base, adapter: &self.adapter };
+            super::pack(&mut self.workspace.batch.packed, rows.into_iter(), dropout.map(|(seed, _)| seed));
+            let device = OnDevice {
+                gpu: &self.gpu,
+                decoder,
+                lora,
+                base: &self.base,
+                adapter: &self.adapter,
+                dropout: dropout.map(|(_, rate)| rate),
+            };
             let net = Net { device: &device, activations: activations.min(granted) };
             let backward = scale.map(|scale| (scale, &mut self.grad));
             net.run(&mut self.workspace, &mut self.losses, backward);
@@ -113,7 +105,8 @@ impl GpuTraining {
                 let packed = &self.workspace.batch.packed;
                 let pack = Largest { tokens: packed.tokens(), targets: packed.targets.len() };
                 let budget = activations.min(granted);
-                let error = with_remedy(error, decoder, lora, pack, budget, self.base.bytes());
+                let error =
+                    with_remedy(error, decoder, lora, pack, budget, self.base.bytes(), dropout.is_some());
                 // What was made for a batch that does not fit is in the way of one that does.
                 (self.workspace, self.losses) = Default::default();
                 return Err(error);
@@ -143,7 +136,7 @@ impl GpuTraining {
     /// Step `t` (from 1) of AdamW over ranges of the parameters, each with settings of its own; the gradient is scaled down to
     /// norm `clip` if that is positive and exceeded. A gradient that is not finite changes nothing.
     pub fn step(&mut self, spans: &[(std::ops::Range<usize>, AdamW)], t: u64, clip: f32) {
-        let n = self.values.len();
+        let n = self.adapter.values.len();
         if self.m.is_empty() {
             for moments in [&mut self.m, &mut self.v] {
                 self.gpu.fit(moments, n);
@@ -155,10 +148,10 @@ impl GpuTraining {
             let [keep, rate, root_correction] = settings.factors(t);
             let AdamW { beta1, beta2, epsilon, .. } = *settings;
             let factors = AdamWFactors { keep, beta1, beta2, rate, root_correction, epsilon };
-            let buffers = [&self.values, &self.grad, &self.m, &self.v];
+            let buffers = [&self.adapter.values, &self.grad, &self.m, &self.v];
             self.gpu.adamw(buffers, span.clone(), &factors, &self.state);
         }
-        self.stale = true;
+        self.adapter.changed();
     }
 
     /// The gradient, on the host.
@@ -169,17 +162,22 @@ impl GpuTraining {
     }
 
     /// Copies adapter and moments to the host.
-    pub fn save(&mut self, params: &mut [f32], m: &mut Vec<f32>, v: &mut Vec<f32>) -> Result<(), ModelError> {
+    pub fn save(
+        &mut self,
+        decoder: &Decoder,
+        lora: &mut Lora,
+        [m, v]: [&mut Vec<f32>; 2],
+        par: Par,
+    ) -> Result<(), ModelError> {
         self.gpu.check()?;
-        self.values.read_f32(0, params)?;
+        self.adapter.save(decoder, lora, par)?;
         (*m, *v) = (self.m.to_f32()?, self.v.to_f32()?);
         Ok(())
     }
 
     /// Takes adapter and moments from the host; empty moments are those before the first step.
-    pub fn load(&mut self, params: &[f32], m: &[f32], v: &[f32]) -> Result<(), ModelError> {
-        self.values.write_f32(0, params)?;
-        self.stale = true;
+    pub fn load(&mut self, lora: &Lora, m: &[f32], v: &[f32]) -> Result<(), ModelError> {
+        self.adapter.load(lora)?;
         for (moments, values) in [(&mut self.m, m), (&mut self.v, v)] {
             *moments = Buffer::empty(Dtype::F32);
             self.gpu.write_f32(moments, values);
@@ -187,11 +185,6 @@ impl GpuTraining {
         self.zero_grad();
         Ok(self.gpu.check()?)
     }
-}
-
-/// Lays rows one after another.
-fn pack(packed: &mut Packed, rows: Vec<&Sequence>) {
-    super::pack(packed, rows.into_iter(), None);
 }
 
 /// Bytes of a chunk of logits.
@@ -208,12 +201,13 @@ fn with_remedy(
     pack: Largest,
     budget: usize,
     base: usize,
+    dropout: bool,
 ) -> ModelError {
     if !matches!(error, CudaError::OutOfMemory { .. }) {
         return error.into();
     }
     let bytes = |pack: Largest, budget: usize| {
-        activation_bytes::<OnGpu>(decoder, Some(lora), budget, false, Largest::default(), pack)
+        activation_bytes::<OnGpu>(decoder, Some(lora), budget, dropout, Largest::default(), pack)
     };
     let now = bytes(pack, budget);
     let half = Largest { tokens: pack.tokens / 2, targets: pack.targets / 2 };

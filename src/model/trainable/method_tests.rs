@@ -9,7 +9,7 @@ use crate::model::config::Arch;
 use crate::model::oracle::small;
 
 /// Settings by the name of what they try.
-fn methods() -> Vec<(&'static str, TrainSettings)> {
+pub(super) fn methods() -> Vec<(&'static str, TrainSettings)> {
     let base = TrainSettings { rank: 3, alpha: 6.0, seed: 5, ..TrainSettings::default() };
     let with = |change: fn(&mut TrainSettings)| {
         let mut settings = base.clone();
@@ -48,7 +48,7 @@ fn base(arch: Arch, layers: usize, settings: &TrainSettings) -> Arc<Decoder> {
     Arc::new(if settings.method.is_quantized() { decoder.quantized().unwrap() } else { decoder })
 }
 
-fn start(decoder: &Arc<Decoder>, settings: &TrainSettings, threads: usize) -> Trainable {
+pub(super) fn start(decoder: &Arc<Decoder>, settings: &TrainSettings, threads: usize) -> Trainable {
     let lora = Lora::from_settings(decoder, settings, Par::threads(threads)).unwrap();
     let training = AdapterTraining {
         dropout: settings.dropout,
@@ -59,7 +59,7 @@ fn start(decoder: &Arc<Decoder>, settings: &TrainSettings, threads: usize) -> Tr
 }
 
 /// Away from the start, where `B = 0` hides gradients.
-fn away(decoder: &Arc<Decoder>, settings: &TrainSettings, threads: usize) -> Trainable {
+pub(super) fn away(decoder: &Arc<Decoder>, settings: &TrainSettings, threads: usize) -> Trainable {
     let mut trainable = start(decoder, settings, threads);
     let mut state = 3_u32;
     for value in trainable.model.params() {

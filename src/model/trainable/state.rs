@@ -62,7 +62,7 @@ impl Trainable {
         (self.m, self.v, self.steps) = (m, v, steps);
         self.home = true;
         if let (Some(gpu), Model::Lora { lora, .. }) = (&mut self.gpu, &self.model) {
-            gpu.load(lora.values(), &self.m, &self.v)?;
+            gpu.load(lora, &self.m, &self.v)?;
         }
         self.zero_grad();
         Ok(())

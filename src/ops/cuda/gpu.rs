@@ -1,29 +1,32 @@
 #![allow(unsafe_code)]
 //! The operations on a device, by kernels and matrix products: twins of the CPU's functions one level up.
 //!
+//! Here is what all of them go through; `layers` has those of a block, `methods` what adapters and bases in NF4 add, `training`
+//! loss and step.
+//!
 //! Work on a device is asynchronous and its errors come late, so no operation returns one: the first failure is kept, what
 //! follows it does nothing, and [`Gpu::check`] tells it. Activations are bf16, what is summed or trained is f32.
 
-use std::ops::Range;
+mod layers;
+mod methods;
+mod training;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::buffer::Buffer;
 use super::error::CudaError;
-use super::kernels::AttentionKernels;
 use super::seam::{Arg, Dtype, Gemm, Launch, Launcher};
 use super::view::View;
-use crate::ops::AttentionShape;
 
-/// Bytes of logits that exist at once; rows of a chunk are what fits, at least [`LOGIT_ROWS`].
-const LOGIT_BYTES: usize = 256 << 20;
-const LOGIT_ROWS: usize = 128;
+pub use layers::{Positions, Tiles};
+pub use methods::{DoraRows, Mask, Nf4Weight};
+pub use training::AdamWFactors;
+
 /// Threads of the kernels that stride over elements, and elements that a thread takes at a time.
 const THREADS: u32 = 256;
 const PER_THREAD: usize = 8;
 const BLOCKS_PER_MULTIPROCESSOR: usize = 8;
-/// Most partial sums of a norm.
-const NORM_PARTS: usize = 256;
 
 /// What stands in a product's destination before: nothing that counts, or an addend.
 #[derive(Clone, Copy, Debug)]
@@ -33,17 +36,6 @@ pub enum Addend<'a> {
     Itself,
     /// Another matrix of the destination's shape, type and stride.
     Other(View<'a>),
-}
-
-/// Factors of an AdamW step that are the same for all elements; see [`crate::ops::AdamW`].
-#[derive(Clone, Copy, Debug)]
-pub struct AdamWFactors {
-    pub keep: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    pub rate: f32,
-    pub root_correction: f32,
-    pub epsilon: f32,
 }
 
 /// A device and its first failure.
@@ -228,14 +220,6 @@ impl Gpu {
         Ok(2.0 * (side as f64).powi(3) * times as f64 / rounds[1])
     }
 
-    /// Adds `bias` (1 x width) to every row of `y`.
-    pub fn add_bias(&self, y: View<'_>, bias: View<'_>) {
-        self.run(|| {
-            let args = [matrix(y)?, matrix(bias)?, int(y.stride)?, int(y.rows)?, int(y.cols)?];
-            self.launch("add_bias", self.strides(y.rows * y.cols), [THREADS, 1], 0, &args)
-        });
-    }
-
     /// `y = bf16(x)`, `count` elements.
     pub fn cast(&self, x: &Buffer, y: &Buffer, count: usize) {
         self.run(|| {
@@ -243,322 +227,4 @@ impl Gpu {
             self.launch("cast_bf16", self.strides(count), [THREADS, 1], 0, &args)
         });
     }
-
-    /// `y (rows x width)`: the rows `ids[..rows]` of `table`.
-    pub fn gather(&self, table: View<'_>, ids: &Buffer, y: View<'_>) {
-        self.run(|| {
-            let args = [matrix(table)?, pointer(ids, y.rows)?, matrix(y)?, int(y.cols)?];
-            self.launch("gather_rows", [y.rows, 1], [threads_of_row(y.cols), 1], 0, &args)
-        });
-    }
-
-    /// The rows of `y` to the rows `ids[..rows]` of `table`; ids differ.
-    pub fn scatter(&self, y: View<'_>, ids: &Buffer, table: View<'_>) {
-        self.run(|| {
-            let args = [matrix(y)?, pointer(ids, y.rows)?, matrix(table)?, int(y.cols)?];
-            self.launch("scatter_rows", [y.rows, 1], [threads_of_row(y.cols), 1], 0, &args)
-        });
-    }
-
-    /// See [`crate::ops::rms_norm`]; `w` (1 x width).
-    pub fn rms_norm(&self, x: View<'_>, w: View<'_>, eps: f32, y: View<'_>, r: &Buffer) {
-        self.run(|| {
-            let args = [matrix(x)?, matrix(w)?, matrix(y)?, pointer(r, x.rows)?, int(x.cols)?, Arg::F32(eps)];
-            self.launch("rms_norm", [x.rows, 1], [threads_of_row(x.cols), 1], 0, &args)
-        });
-    }
-
-    /// See [`crate::ops::rms_norm_again`].
-    pub fn rms_norm_again(&self, x: View<'_>, w: View<'_>, r: &Buffer, y: View<'_>) {
-        self.run(|| {
-            let args = [matrix(x)?, matrix(w)?, pointer(r, x.rows)?, matrix(y)?, int(x.cols)?];
-            self.launch("rms_norm_again", [x.rows, 1], [threads_of_row(x.cols), 1], 0, &args)
-        });
-    }
-
-    /// See [`crate::ops::rms_norm_backward`].
-    pub fn rms_norm_backward(
-        &self,
-        x: View<'_>,
-        w: View<'_>,
-        r: &Buffer,
-        dy: View<'_>,
-        dx: View<'_>,
-        add: bool,
-    ) {
-        self.run(|| {
-            let r = pointer(r, x.rows)?;
-            let args =
-                [matrix(x)?, matrix(w)?, r, matrix(dy)?, matrix(dx)?, int(x.cols)?, Arg::I32(i32::from(add))];
-            self.launch("rms_norm_backward", [x.rows, 1], [threads_of_row(x.cols), 1], 0, &args)
-        });
-    }
-
-    /// RMSNorm of every head of q and k, then their rotation, in place in the columns q|k of `qkv`; `raw` (tokens x q|k) gets what
-    /// stood there and `r` (tokens x heads of both) the inverse root mean squares. `norms` are the weights for q and k.
-    pub fn norm_rope(
-        &self,
-        shape: &AttentionShape,
-        qkv: View<'_>,
-        raw: &Buffer,
-        norms: [View<'_>; 2],
-        eps: f32,
-        r: &Buffer,
-        at: Positions<'_>,
-    ) {
-        self.run(|| {
-            let (n, heads) = (qkv.rows, shape.heads + shape.kv_heads);
-            let mut args = vec![
-                matrix(qkv)?,
-                pointer(raw, n * heads * shape.dim)?,
-                matrix(norms[0])?,
-                matrix(norms[1])?,
-                pointer(r, n * heads)?,
-            ];
-            args.extend(at.args(n)?);
-            args.extend(head_sizes(shape, qkv)?);
-            args.push(Arg::F32(eps));
-            self.launch("norm_rope", [(n * heads).div_ceil(8), 1], [256, 1], 0, &args)
-        });
-    }
-
-    /// Backward of [`Gpu::norm_rope`], in place in `d_qkv`.
-    pub fn norm_rope_backward(
-        &self,
-        shape: &AttentionShape,
-        d_qkv: View<'_>,
-        raw: &Buffer,
-        norms: [View<'_>; 2],
-        r: &Buffer,
-        at: Positions<'_>,
-    ) {
-        self.run(|| {
-            let (n, heads) = (d_qkv.rows, shape.heads + shape.kv_heads);
-            let mut args = vec![
-                matrix(d_qkv)?,
-                pointer(raw, n * heads * shape.dim)?,
-                matrix(norms[0])?,
-                matrix(norms[1])?,
-                pointer(r, n * heads)?,
-            ];
-            args.extend(at.args(n)?);
-            args.extend(head_sizes(shape, d_qkv)?);
-            self.launch("norm_rope_backward", [(n * heads).div_ceil(8), 1], [256, 1], 0, &args)
-        });
-    }
-
-    /// See [`crate::ops::rotate`].
-    pub fn rotate(&self, x: View<'_>, dim: usize, at: Positions<'_>, inverse: bool) {
-        self.run(|| {
-            let [table, positions] = at.args(x.rows)?;
-            let args = [
-                matrix(x)?,
-                table,
-                positions,
-                int(x.stride)?,
-                int(x.rows)?,
-                int(x.cols / dim.max(1))?,
-                int(dim)?,
-                Arg::F32(if inverse { -1.0 } else { 1.0 }),
-            ];
-            self.launch("rope", self.strides(x.rows * x.cols / 2), [THREADS, 1], 0, &args)
-        });
-    }
-
-    /// See [`crate::ops::swiglu`].
-    pub fn swiglu(&self, gate_up: View<'_>, m: View<'_>) {
-        self.run(|| {
-            let args = [matrix(gate_up)?, matrix(m)?, int(m.rows)?, int(m.cols)?];
-            self.launch("swiglu", self.strides(m.rows * m.cols), [THREADS, 1], 0, &args)
-        });
-    }
-
-    /// See [`crate::ops::swiglu_backward`].
-    pub fn swiglu_backward(&self, gate_up: View<'_>, dm: View<'_>) {
-        self.run(|| {
-            let args = [matrix(gate_up)?, matrix(dm)?, int(dm.rows)?, int(dm.cols)?];
-            self.launch("swiglu_backward", self.strides(dm.rows * dm.cols), [THREADS, 1], 0, &args)
-        });
-    }
-
-    /// See [`crate::ops::attention`]; `tiles` are [`super::attention_tiles`] of the packed rows.
-    pub fn attention(
-        &self,
-        shape: &AttentionShape,
-        qkv: View<'_>,
-        tiles: &Tiles,
-        out: View<'_>,
-        lse: &Buffer,
-    ) {
-        self.run(|| {
-            let (name, shared) = attention_kernels(shape)?.forward;
-            let (qkv, tokens) = (matrix(qkv)?, qkv.rows);
-            let mut args = vec![qkv, tiles.pointer()?, matrix(out)?, pointer(lse, shape.heads * tokens)?];
-            args.extend(attention_sizes(shape, tokens)?);
-            self.launch(name, [tiles.count, shape.heads], [128, 1], shared, &args)
-        });
-    }
-
-    /// See [`crate::ops::attention_backward`]; `delta` (heads x tokens) is scratch.
-    pub fn attention_backward(
-        &self,
-        shape: &AttentionShape,
-        qkv: View<'_>,
-        tiles: &Tiles,
-        out: View<'_>,
-        lse: &Buffer,
-        d_out: View<'_>,
-        d_qkv: View<'_>,
-        delta: &Buffer,
-    ) {
-        self.run(|| {
-            let kernels = attention_kernels(shape)?;
-            let tokens = qkv.rows;
-            let (lse, delta) = (pointer(lse, shape.heads * tokens)?, pointer(delta, shape.heads * tokens)?);
-            let args =
-                [matrix(out)?, matrix(d_out)?, delta, int(tokens)?, int(shape.heads)?, int(shape.dim)?];
-            self.launch("attention_delta", [(tokens * shape.heads).div_ceil(8), 1], [256, 1], 0, &args)?;
-            let mut args = vec![matrix(qkv)?, tiles.pointer()?, matrix(d_out)?, lse, delta, matrix(d_qkv)?];
-            args.extend(attention_sizes(shape, tokens)?);
-            let ((kv, kv_shared), (q, q_shared)) = (kernels.backward_kv, kernels.backward_q);
-            self.launch(kv, [tiles.count, shape.kv_heads], [128, 1], kv_shared, &args)?;
-            self.launch(q, [tiles.count, shape.heads], [128, 1], q_shared, &args)
-        });
-    }
-
-    /// Rows of logits that exist at once.
-    pub fn logit_rows(rows: usize, vocab: usize) -> usize {
-        let most = (LOGIT_BYTES / (vocab * Dtype::Bf16.bytes()).max(1)).max(LOGIT_ROWS);
-        rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(8).min(rows.max(1))
-    }
-
-    /// The sum of the losses of `hidden` under `head` (vocab x h) against `targets` to element `sum.1` of `sum.0`; with
-    /// `backward`, a scale and the hidden states' gradient, also that times the scale. `logits` and `losses` are scratch.
-    pub fn linear_cross_entropy(
-        &self,
-        hidden: View<'_>,
-        head: View<'_>,
-        targets: &Buffer,
-        logits: &mut Buffer,
-        losses: &mut Buffer,
-        sum: (&Buffer, usize),
-        backward: Option<(f32, View<'_>)>,
-    ) {
-        let (rows, vocab) = (hidden.rows, head.rows);
-        let chunk = Self::logit_rows(rows, vocab);
-        self.fit(logits, chunk * vocab);
-        self.fit(losses, rows);
-        let (logits, losses) = (&*logits, &*losses);
-        for first in (0..rows).step_by(chunk) {
-            let part = first..(first + chunk).min(rows);
-            let z = View::new(logits, part.len(), vocab);
-            self.matmul(z, Addend::None, 1.0, hidden.rows(part.clone()), head.t());
-            self.run(|| {
-                let args = [
-                    matrix(z)?,
-                    Arg::Pointer(targets.at(first, part.len())?),
-                    Arg::Pointer(losses.at(first, part.len())?),
-                    int(vocab)?,
-                    Arg::F32(backward.map_or(0.0, |(scale, _)| scale)),
-                    Arg::I32(i32::from(backward.is_some())),
-                ];
-                self.launch("cross_entropy", [part.len(), 1], [threads_of_row(vocab), 1], 0, &args)
-            });
-            if let Some((_, d_hidden)) = backward {
-                self.matmul(d_hidden.rows(part), Addend::None, 1.0, z, head);
-            }
-        }
-        self.sum(losses, rows, sum);
-    }
-
-    /// The sum of the first `count` of `values` to one element.
-    pub fn sum(&self, values: &Buffer, count: usize, to: (&Buffer, usize)) {
-        self.run(|| {
-            let to = Arg::Pointer(to.0.at(to.1, 1)?);
-            self.launch("sum_losses", [1, 1], [1024, 1], 0, &[pointer(values, count)?, int(count)?, to])
-        });
-    }
-
-    /// The norm of `grad` and what follows from it: `state` becomes (norm, factor for the gradient under `max_norm`, 1 if finite
-    /// else 0). `parts` is scratch of 8-byte numbers.
-    pub fn clip(&self, grad: &Buffer, max_norm: f32, parts: &mut Buffer, state: &Buffer) {
-        // A double is two words; there is no element type for it, as nothing else has one.
-        self.fit(parts, 2 * NORM_PARTS);
-        let parts = &*parts;
-        self.run(|| {
-            let blocks = self.strides(grad.len())[0].min(NORM_PARTS);
-            let count = Arg::U64(grad.len() as u64);
-            let to = pointer(parts, 2 * blocks)?;
-            let args = [pointer(grad, grad.len())?, count, to];
-            self.launch("squared_norm", [blocks, 1], [THREADS, 1], 0, &args)?;
-            let args = [to, int(blocks)?, Arg::F32(1.0), Arg::F32(max_norm), pointer(state, 3)?];
-            self.launch("clip", [1, 1], [THREADS, 1], 0, &args)
-        });
-    }
-
-    /// One step on a range of parameters, gradient and both moments; nothing where `state` (of [`Gpu::clip`]) says that the
-    /// gradient is not finite.
-    pub fn adamw(&self, buffers: [&Buffer; 4], range: Range<usize>, f: &AdamWFactors, state: &Buffer) {
-        self.run(|| {
-            let mut args = Vec::with_capacity(12);
-            for buffer in buffers {
-                args.push(Arg::Pointer(buffer.at(range.start, range.len())?));
-            }
-            args.push(Arg::U64(range.len() as u64));
-            args.extend([f.keep, f.beta1, f.beta2, f.rate, f.root_correction, f.epsilon].map(Arg::F32));
-            args.push(pointer(state, 3)?);
-            self.launch("adamw", self.strides(range.len()), [THREADS, 1], 0, &args)
-        });
-    }
-}
-
-/// Where rotation looks: the table of a [`crate::ops::RopeTable`] that covers all positions, and each token's position.
-#[derive(Clone, Copy, Debug)]
-pub struct Positions<'a> {
-    pub table: &'a Buffer,
-    pub positions: &'a Buffer,
-}
-
-impl Positions<'_> {
-    fn args(&self, tokens: usize) -> Result<[Arg; 2], CudaError> {
-        Ok([pointer(self.table, self.table.len())?, pointer(self.positions, tokens)?])
-    }
-}
-
-/// The tiles of a packed batch on the device.
-#[derive(Debug)]
-pub struct Tiles {
-    pub buffer: Buffer,
-    pub count: usize,
-}
-
-impl Default for Tiles {
-    fn default() -> Self {
-        Self { buffer: Buffer::empty(Dtype::U32), count: 0 }
-    }
-}
-
-impl Tiles {
-    fn pointer(&self) -> Result<Arg, CudaError> {
-        pointer(&self.buffer, 4 * self.count)
-    }
-}
-
-fn attention_kernels(shape: &AttentionShape) -> Result<AttentionKernels, CudaError> {
-    AttentionKernels::of(shape.dim).ok_or_else(|| {
-        CudaError::Unavailable(format!(
-            "attention heads of {} are not for the GPU: their kernels want a multiple of 8 up to 256; use device = \"cpu\"",
-            shape.dim
-        ))
-    })
-}
-
-/// Stride, tokens, heads, heads of keys, dimension.
-fn head_sizes(shape: &AttentionShape, qkv: View<'_>) -> Result<[Arg; 5], CudaError> {
-    Ok([int(qkv.stride)?, int(qkv.rows)?, int(shape.heads)?, int(shape.kv_heads)?, int(shape.dim)?])
-}
-
-fn attention_sizes(shape: &AttentionShape, tokens: usize) -> Result<[Arg; 5], CudaError> {
-    let window = shape.window.map_or(0, |w| w.min(i32::MAX as usize));
-    Ok([int(tokens)?, int(shape.heads)?, int(shape.kv_heads)?, int(shape.dim)?, int(window)?])
 }

@@ -8,8 +8,9 @@ use thiserror::Error;
 
 use super::fit::{Data, Example};
 use super::order::Order;
-use crate::domain::preflight::{Memory, PastRuns, Preflight, bytes};
+use crate::domain::preflight::{Memory, PastRuns, Preflight};
 use crate::domain::settings::{Method, Recompute, Targets, TrainSettings};
+use crate::domain::words::bytes;
 use crate::model::trainable::footprint::RowSize;
 use crate::model::trainable::{AdapterTraining, Sequence, Trainable};
 use crate::model::{Decoder, Lora, ModelConfig};
@@ -177,7 +178,8 @@ fn too_large(asked: &Asked<'_>, memory: &Memory, reckoned: u64, budget: u64) -> 
     let mut ways = Vec::new();
     let mut way = |what: String, changed: &TrainSettings, threads: usize| -> anyhow::Result<()> {
         let saved = memory.total().saturating_sub(with(changed, threads)?);
-        if saved > memory.total() / 50 {
+        // The overhead is there whatever is lowered.
+        if saved > (memory.total() - memory.overhead) / 50 {
             ways.push((saved, what));
         }
         Ok(())

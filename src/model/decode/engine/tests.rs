@@ -332,7 +332,7 @@ fn logits_after_continuations_are_found_beside_answers_and_in_a_small_cache() {
         while !engine.is_idle() {
             for event in engine.step() {
                 match event {
-                    Event::Token(of, token) if of == answer => tokens.push(token),
+                    Event::Token(of, token) if of == answer => tokens.push(token.id),
                     Event::Scored(of, ..) => scored = of == id,
                     Event::Done(..) => {}
                     other => panic!("{other:?}"),
@@ -386,12 +386,16 @@ proptest! {
         chunk in 1_usize..40,
         requests in 1_usize..9,
         guesses: bool,
+        sharing: bool,
     ) {
         let decoder = small(Arch::ALL[arch], 1);
         let lora = adapter(&decoder, 7);
         let speculation = if guesses { lookup() } else { Speculation::default() };
         let settings = Settings { chunk, requests, speculation, ..Settings::default() };
         let mut engine = with_blocks(&decoder, blocks, settings);
+        if !sharing {
+            engine.pages = engine.pages.without_sharing();
+        }
         let lane = engine.add_lane(&lora).unwrap();
         let prompts: Vec<Vec<u32>> = plans
             .iter()
@@ -415,7 +419,7 @@ proptest! {
             }
             for event in engine.step() {
                 match event {
-                    Event::Token(id, token) => answers.get_mut(&id).unwrap().1.push(token),
+                    Event::Token(id, token) => answers.get_mut(&id).unwrap().1.push(token.id),
                     Event::Done(id, _) => answers.get_mut(&id).unwrap().2 = true,
                     other => panic!("{other:?}"),
                 }

@@ -96,7 +96,7 @@ fn nf4_weights_are_dequantized_as_on_the_cpu() {
     // Fewer weights than a block, a last block that is not full, more constants than a super-block.
     for (rows, cols) in [(1, 1), (1, 64), (8, 125), (100, 170)] {
         let weight = Nf4::quantize(&noise(rows * cols, 5, 0.3), rows, cols);
-        let (codes, constants, super_constants, mean, levels) = weight.parts();
+        let ((codes, constants, super_constants, mean), levels) = (weight.parts(), Nf4::levels());
         let Some(found) = in_all_orders(|d| {
             let (c, s, t, n) = (d.u8(codes), d.u8(constants), d.f32(levels), d.f32(super_constants));
             let w = d.room(rows * cols, Dtype::Bf16);
