@@ -1,8 +1,9 @@
-//! Starts workers, one at a time, follows them, and says what became of those that died. A run that can share the worker that is
-//! there (`crate::worker::host`) is handed to it; others wait.
+//! Starts workers, one on each device, follows them, and says what became of those that died. A run that can share the worker that is
+//! there (`crate::worker::host`) is handed to it; others wait for their device.
 //!
 //! A thread of its own. While no run is under way it sleeps until something changes; else it looks ten times a second.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +20,7 @@ use super::sweep::Judge;
 use crate::domain::api::Failure;
 use crate::domain::run::{RunKind, RunState};
 use crate::worker::control::{self, Ask};
+use crate::worker::device::Device;
 use crate::worker::folder::RunFolder;
 use crate::worker::{self, EXIT_LOCKED};
 
@@ -32,6 +34,7 @@ const LOST: u32 = 20;
 struct Followed {
     run: String,
     folder: RunFolder,
+    device: Device,
     /// Its process, which other runs may share. None: started by an earlier engine, and adopted.
     child: Option<Arc<Mutex<Child>>>,
     /// Its lock was held by a worker.
@@ -42,7 +45,8 @@ struct Followed {
 
 /// Start the thread. It adopts living workers and marks dead ones first.
 pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
-    let mut followed = take_stock(&engine);
+    let mut devices = Devices::default();
+    let mut followed = take_stock(&engine, &mut devices);
     std::thread::Builder::new().name("supervisor".into()).spawn(move || {
         let mut seen = 0;
         let mut judge = Judge::default();
@@ -56,17 +60,14 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
                 if followed.len() < before {
                     refused = None;
                 }
-                if followed.is_empty() {
-                    followed.extend(start_next(&engine));
-                } else {
-                    while let Some(joined) = join_next(&engine, &followed, &mut refused) {
-                        followed.push(joined);
-                    }
+                while let Some(started) = start_next(&engine, &followed, &mut devices) {
+                    followed.push(started);
+                }
+                while let Some(joined) = join_next(&engine, &followed, &mut devices, &mut refused) {
+                    followed.push(joined);
                 }
                 judge.look(&engine);
-                if let Some(ahead) = followed.first() {
-                    tell_the_queue(&engine, &ahead.run);
-                }
+                tell_the_queue(&engine, &followed, &mut devices);
             }));
             if looked.is_err() {
                 tracing::error!("a look at the runs failed; the next one follows");
@@ -77,7 +78,7 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
 }
 
 /// After a start: who lives is followed, who died without a word gets last words.
-fn take_stock(engine: &Engine) -> Vec<Followed> {
+fn take_stock(engine: &Engine, devices: &mut Devices) -> Vec<Followed> {
     let open: Vec<(String, RunFolder, bool)> = engine.read(|state| {
         let runs = state.runs.values().filter(|r| !r.record.state.is_final() || r.folder.is_locked());
         runs.map(|r| (r.record.run.clone(), r.folder.clone(), r.record.state == RunState::Queued)).collect()
@@ -87,7 +88,8 @@ fn take_stock(engine: &Engine) -> Vec<Followed> {
         if folder.is_locked() {
             tracing::info!("adopts the worker of {run}");
             mark_active(engine, &run, true);
-            followed.push(Followed { run, folder, child: None, lived: true, lost: 0 });
+            let device = devices.of(&run, &folder);
+            followed.push(Followed { run, folder, device, child: None, lived: true, lost: 0 });
         } else if !queued {
             bury(engine, &run, &folder, None);
         }
@@ -176,38 +178,61 @@ fn is_ready(state: &State, run: &Run) -> bool {
         && needs.is_none_or(|needed| needed.record.state.is_final() && !needed.active)
 }
 
-/// Runs behind the one under way say what they wait for. That is no event of theirs: nobody works on them yet.
-fn tell_the_queue(engine: &Engine, ahead: &str) {
-    let stale = engine.read(|state| {
-        let first = &state.runs.get(ahead)?.record;
-        let words = match (first.state, &first.message) {
-            // It waits itself, for a run of another workspace.
-            (RunState::Queued, Some(message)) => format!("waits for {ahead}, which {message}"),
-            (RunState::Paused, _) => {
-                format!("waits for the CPU, in use by {ahead} of this workspace (paused)")
-            }
-            _ => format!("waits for the CPU, in use by {ahead} of this workspace"),
-        };
-        let stale = |r: &&Run| is_ready(state, r) && r.record.message.as_ref() != Some(&words);
-        let runs: Vec<String> = state.runs.values().filter(stale).map(|r| r.record.run.clone()).collect();
-        (!runs.is_empty()).then_some((words, runs))
-    });
-    let Some((words, runs)) = stale else { return };
+/// Where runs compute, as far as they were looked at: what is frozen stays so.
+#[derive(Default)]
+struct Devices(BTreeMap<String, Device>);
+
+impl Devices {
+    /// A run that is not frozen yet waited for another run's result, and is looked at again.
+    fn of(&mut self, run: &str, folder: &RunFolder) -> Device {
+        if let Some(known) = self.0.get(run) {
+            return *known;
+        }
+        let Ok(spec) = folder.read_spec() else { return Device::Cpu };
+        *self.0.entry(run.to_owned()).or_insert_with(|| Device::of(&spec))
+    }
+}
+
+/// Runs behind the first one on their device say what they wait for. That is no event of theirs: nobody works on them yet.
+fn tell_the_queue(engine: &Engine, followed: &[Followed], devices: &mut Devices) {
+    let stale: Vec<(String, String)> = ready(engine)
+        .into_iter()
+        .filter_map(|Ready { run, folder, .. }| {
+            let device = devices.of(&run, &folder);
+            let ahead = &followed.iter().find(|f| f.device == device)?.run;
+            let first = engine.record(ahead).ok()?;
+            let words = match (first.state, &first.message) {
+                // It waits itself, for a run of another workspace.
+                (RunState::Queued, Some(message)) => format!("waits for {ahead}, which {message}"),
+                (RunState::Paused, _) => {
+                    format!("waits for {device}, in use by {ahead} of this workspace (paused)")
+                }
+                _ => format!("waits for {device}, in use by {ahead} of this workspace"),
+            };
+            let said = engine.record(&run).ok()?.message;
+            (said.as_ref() != Some(&words)).then_some((run, words))
+        })
+        .collect();
+    if stale.is_empty() {
+        return;
+    }
     engine.update(|state| {
         let version = state.version;
-        for run in runs {
+        for (run, words) in stale {
             if let Some(run) = state.runs.get_mut(&run).filter(|r| r.record.state == RunState::Queued) {
-                run.record.message = Some(words.clone());
+                run.record.message = Some(words);
                 run.version = version;
             }
         }
     });
 }
 
-/// Start the oldest queued run that can start.
-fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
+/// Start the oldest queued run of those whose device is free.
+fn start_next(engine: &Arc<Engine>, followed: &[Followed], devices: &mut Devices) -> Option<Followed> {
+    let taken = |device: Device| followed.iter().any(|f| f.device == device);
     loop {
-        let (run, folder, _) = next_ready(engine)?;
+        let free = |r: &Ready| !taken(devices.of(&r.run, &r.folder));
+        let Ready { run, folder, .. } = ready(engine).into_iter().find(free)?;
         let started = frozen(engine, &run, &folder).and_then(|()| {
             spawn(engine, &folder)
                 .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
@@ -215,8 +240,8 @@ fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
         match started {
             Ok(child) => {
                 mark_active(engine, &run, true);
-                let child = Some(Arc::new(Mutex::new(child)));
-                return Some(Followed { run, folder, child, lived: false, lost: 0 });
+                let (child, device) = (Some(Arc::new(Mutex::new(child))), devices.of(&run, &folder));
+                return Some(Followed { run, folder, device, child, lived: false, lost: 0 });
             }
             Err(failure) => {
                 let set = engine.set_run_state(&run, RunState::Failed, Some(failure.message));
@@ -229,12 +254,21 @@ fn start_next(engine: &Arc<Engine>) -> Option<Followed> {
     }
 }
 
-/// The oldest queued run that can start.
-fn next_ready(engine: &Engine) -> Option<(String, RunFolder, RunKind)> {
+/// A queued run that can start.
+struct Ready {
+    run: String,
+    folder: RunFolder,
+    kind: RunKind,
+}
+
+/// The oldest first.
+fn ready(engine: &Engine) -> Vec<Ready> {
     engine.read(|state| {
         let mut queued: Vec<_> = state.runs.values().filter(|r| is_ready(state, r)).collect();
         queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
-        queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.record.kind))
+        let of =
+            |r: &&Run| Ready { run: r.record.run.clone(), folder: r.folder.clone(), kind: r.record.kind };
+        queued.iter().map(of).collect()
     })
 }
 
@@ -242,12 +276,19 @@ fn frozen(engine: &Engine, run: &str, folder: &RunFolder) -> Result<(), Failure>
     if folder.spec().exists() { Ok(()) } else { launch::freeze_waiting(engine, run) }
 }
 
-/// Hand the next run to the worker that is there. Only the next: those behind it do not overtake it.
-fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String>) -> Option<Followed> {
-    let host = followed.first()?;
-    let (run, folder, kind) = next_ready(engine)?;
+/// Hand the next run on the CPU to the worker that is there. Only the next: those behind it do not overtake it.
+fn join_next(
+    engine: &Engine,
+    followed: &[Followed],
+    devices: &mut Devices,
+    refused: &mut Option<String>,
+) -> Option<Followed> {
+    let hosts = || followed.iter().filter(|f| f.device == Device::Cpu);
+    let host = hosts().next()?;
+    let on_cpu = |r: &Ready| devices.of(&r.run, &r.folder) == Device::Cpu;
+    let Ready { run, folder, kind } = ready(engine).into_iter().find(on_cpu)?;
     let trains = |run: &str| engine.record(run).is_ok_and(|r| r.kind == RunKind::Train);
-    if kind != RunKind::Train || refused.as_ref() == Some(&run) || !followed.iter().all(|f| trains(&f.run)) {
+    if kind != RunKind::Train || refused.as_ref() == Some(&run) || !hosts().all(|f| trains(&f.run)) {
         return None;
     }
     if let Err(failure) = frozen(engine, &run, &folder) {
@@ -261,7 +302,8 @@ fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String
     // An answer that came too late is one all the same.
     if asked.is_ok() || folder.is_locked() {
         mark_active(engine, &run, true);
-        return Some(Followed { run, folder, child: host.child.clone(), lived: true, lost: 0 });
+        let (device, child) = (Device::Cpu, host.child.clone());
+        return Some(Followed { run, folder, device, child, lived: true, lost: 0 });
     }
     let error = asked.err()?;
     // Else it has no socket yet, or no more.
