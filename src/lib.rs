@@ -17,6 +17,8 @@ pub mod engine;
 
 pub mod worker;
 
+pub mod serve;
+
 pub mod tuning;
 
 pub mod strata;

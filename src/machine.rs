@@ -1,11 +1,21 @@
 //! What this machine has left, and what this process took of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that others were promised and have not taken yet.
+static PROMISED: AtomicU64 = AtomicU64::new(0);
+
+/// Leave so many bytes to others: [`available_memory`] does not count them from now on.
+pub fn leave_to_others(bytes: u64) {
+    PROMISED.store(bytes, Ordering::Relaxed);
+}
+
 /// Bytes that processes may still take: of the system, and of the control group where one sets a limit.
 pub fn available_memory() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let of_group = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
-    system.available_memory().min(of_group)
+    system.available_memory().min(of_group).saturating_sub(PROMISED.load(Ordering::Relaxed))
 }
 
 /// Bytes that this process holds now; none where the system does not tell.
@@ -18,8 +28,17 @@ pub fn peak_resident() -> Option<u64> {
     status("VmHWM:")
 }
 
+/// Bytes that another process holds now.
+pub fn resident_of(pid: u32) -> Option<u64> {
+    status_of(&pid.to_string(), "VmRSS:")
+}
+
 fn status(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status_of("self", field)
+}
+
+fn status_of(process: &str, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(1024 * kib)

@@ -1,27 +1,52 @@
-//! A model of this machine: rows spread over threads, each with its own cache.
+//! A model of this machine: its answers are made together, in one engine.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Answer, Ask, Backend, BackendError, Finish, Listener, Prompt};
+use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
-use crate::model::chat::{ChatTemplate, conversation_tokens, prompt_tokens};
+use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens, prompt_tokens};
 use crate::model::generate::Generator;
-use crate::model::tokenizer::Tokenizer;
+use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Base, Decoder, Lora, ModelError};
 use crate::ops::Par;
 
-/// Weights, adapter, tokenizer and chat template that answer together.
+/// Which weights answer: those of the base, or these with one of its adapters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane(pub(super) u32);
+
+impl Lane {
+    /// Without an adapter.
+    pub const BASE: Self = Self(0);
+}
+
+/// A question that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(u64);
+
+/// What became of a question in one step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Text that follows what was given before.
+    Piece(String),
+    /// The end: the whole answer. Nothing more comes.
+    Done(Result<Answer, BackendError>),
+}
+
+/// Weights, adapters, tokenizer and chat template that answer together.
 #[derive(Debug)]
 pub struct LocalModel {
     decoder: Arc<Decoder>,
-    adapter: Option<Lora>,
-    tokenizer: Tokenizer,
+    /// By lane, from lane 1.
+    adapters: Vec<Option<Lora>>,
+    lane: Lane,
+    tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
-    /// One for each thread, kept between batches: prompts of one stage begin alike.
-    generators: Vec<Generator>,
+    threads: usize,
+    waiting: VecDeque<(AskId, Lane, Ask, Vec<u32>)>,
+    next: u64,
 }
 
 impl LocalModel {
@@ -45,40 +70,138 @@ impl LocalModel {
         template: Option<ChatTemplate>,
         threads: usize,
     ) -> Self {
-        let generators = (0..threads.max(1)).map(|_| Generator::new(&decoder)).collect();
-        Self { decoder, adapter, tokenizer, template, generators }
+        let mut model = Self {
+            decoder,
+            adapters: Vec::new(),
+            lane: Lane::BASE,
+            tokenizer: Arc::new(tokenizer),
+            template,
+            threads,
+            waiting: VecDeque::new(),
+            next: 0,
+        };
+        if let Some(adapter) = adapter {
+            model.lane = model.add_adapter(adapter);
+        }
+        model
+    }
+
+    /// The lane of the adapter that it was opened with, or the base's.
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    pub fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
+    }
+
+    /// Threads of the steps from now on.
+    pub fn use_threads(&mut self, threads: usize) {
+        self.threads = threads;
+    }
+
+    /// One more adapter on the same base.
+    pub fn add_adapter(&mut self, adapter: Lora) -> Lane {
+        self.adapters.push(Some(adapter));
+        Lane(self.adapters.len() as u32)
+    }
+
+    /// Forgets an adapter; its questions that are not answered yet get an error.
+    pub fn remove_adapter(&mut self, lane: Lane) {
+        if let Some(adapter) = (lane.0 as usize).checked_sub(1).and_then(|at| self.adapters.get_mut(at)) {
+            *adapter = None;
+        }
+    }
+
+    /// Hands in a question for one of the lanes; [`LocalModel::step`] answers it together with all others.
+    ///
+    /// # Errors
+    /// A prompt that cannot be made; settings that make no sense; a lane that is not there.
+    pub fn submit(&mut self, lane: Lane, ask: &Ask) -> Result<AskId, BackendError> {
+        let prompt = self.prompt(ask).map_err(|e| BackendError(e.to_string()))?;
+        let id = AskId(self.next);
+        self.next += 1;
+        self.waiting.push_back((id, lane, ask.clone(), prompt));
+        Ok(id)
+    }
+
+    /// Ends a question: the rest of its answer is not made, and nothing more comes of it.
+    pub fn cancel(&mut self, id: AskId) {
+        self.waiting.retain(|w| w.0 != id);
+    }
+
+    /// Nothing is waiting or under way.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// One pass over the model, for all who are under way; what came of it, in the order of their asking.
+    pub fn step(&mut self) -> Vec<(AskId, Progress)> {
+        let Some((id, lane, ask, prompt)) = self.waiting.pop_front() else { return Vec::new() };
+        let mut pieces = Vec::new();
+        let answer = self.one(lane, &ask, &prompt, &mut |piece| pieces.push(piece));
+        let mut events: Vec<_> = pieces.into_iter().map(|p| (id, Progress::Piece(p))).collect();
+        events.push((id, Progress::Done(answer.map_err(|e| BackendError(e.to_string())))));
+        events
     }
 
     fn prompt(&self, ask: &Ask) -> Result<Vec<u32>, ModelError> {
         match &ask.prompt {
+            Prompt::Turn(text) if !ask.tools.is_empty() => {
+                let (template, turn) = (self.template.as_ref(), [Message::user(text)]);
+                open_tokens(&self.tokenizer, template, &conversation_text(template, &turn, &ask.tools)?)
+            }
             Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
-            Prompt::Chat(messages) => match &self.template {
-                Some(template) => conversation_tokens(&self.tokenizer, Some(template), messages),
-                None => Err(ModelError::Request(
-                    "the model has no chat template, so it cannot be asked with turns of a conversation"
-                        .into(),
-                )),
-            },
+            Prompt::Chat(messages) => {
+                let template = self.template.as_ref();
+                open_tokens(&self.tokenizer, template, &conversation_text(template, messages, &ask.tools)?)
+            }
         }
     }
 
     fn one(
         &self,
-        generator: &mut Generator,
+        lane: Lane,
         ask: &Ask,
         prompt: &[u32],
-        par: Par,
+        hear: &mut dyn FnMut(String),
     ) -> Result<Answer, ModelError> {
-        let made = generator.generate(
+        let adapter = match (lane.0 as usize).checked_sub(1) {
+            None => None,
+            Some(at) => Some(self.adapters.get(at).and_then(Option::as_ref).ok_or_else(|| {
+                ModelError::Request("the adapter that was asked for is not there any more".into())
+            })?),
+        };
+        let mut stream = TextStream::new(&*self.tokenizer);
+        let mut failed = None;
+        let made = Generator::new(&self.decoder).generate(
             &self.decoder,
-            self.adapter.as_ref(),
+            adapter,
             self.tokenizer.eos(),
             prompt,
             &ask.decoding,
-            par,
-            &mut |_| ControlFlow::Continue(()),
+            Par::threads(self.threads),
+            &mut |token| match stream.push(token) {
+                Ok(piece) => {
+                    if !piece.is_empty() {
+                        hear(piece);
+                    }
+                    ControlFlow::Continue(())
+                }
+                Err(e) => {
+                    failed = Some(e);
+                    ControlFlow::Break(())
+                }
+            },
         )?;
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        let rest = stream.finish()?;
+        if !rest.is_empty() {
+            hear(rest);
+        }
         Ok(Answer {
             text: self.tokenizer.decode(&made.tokens)?,
             tokens_in: prompt.len() as u64,
@@ -93,54 +216,34 @@ impl LocalModel {
 
 impl Backend for LocalModel {
     fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
-        let prompts: Vec<Result<Vec<u32>, ModelError>> = asks.iter().map(|ask| self.prompt(ask)).collect();
-        let mut answers: Vec<Option<Result<Answer, BackendError>>> = asks.iter().map(|_| None).collect();
-        let mut work: Vec<(usize, &[u32])> = Vec::new();
-        for (i, prompt) in prompts.iter().enumerate() {
-            match prompt {
-                Ok(prompt) => work.push((i, prompt)),
-                Err(e) => answers[i] = Some(Err(BackendError(e.to_string()))),
-            }
-        }
-        // Neighbours in this order share most of their beginning, and with it the cache.
-        work.sort_by_key(|(_, prompt)| *prompt);
-        let mut generators = std::mem::take(&mut self.generators);
-        let threads = generators.len();
-        let workers = threads.min(work.len()).max(1);
-        // Fewer questions than threads: the threads work inside the operations instead.
-        let par = Par::threads(threads / workers);
-        // Short stretches, so that no thread is left with all the long answers.
-        let stretch = work.len().div_ceil(workers * 8).max(1);
-        let (next, model, queue) = (AtomicUsize::new(0), &*self, &work);
-        let take = |generator: &mut Generator| {
-            let mut done = Vec::new();
-            loop {
-                let from = next.fetch_add(stretch, Ordering::Relaxed);
-                let Some(part) = queue.get(from..queue.len().min(from + stretch)).filter(|p| !p.is_empty())
-                else {
-                    return done;
-                };
-                for &(i, prompt) in part {
-                    let answer = model.one(generator, &asks[i], prompt, par);
-                    done.push((i, answer.map_err(|e| BackendError(e.to_string()))));
+        let ids: Vec<_> = asks.iter().map(|ask| self.submit(self.lane, ask)).collect();
+        let place = |id: AskId| ids.iter().position(|i| i.as_ref().is_ok_and(|i| *i == id));
+        let mut texts = vec![String::new(); asks.len()];
+        let mut answers: Vec<_> = ids.iter().map(|id| id.as_ref().err().cloned().map(Err)).collect();
+        while answers.iter().any(Option::is_none) && !self.is_idle() {
+            for (id, progress) in self.step() {
+                let Some(i) = place(id).filter(|i| answers[*i].is_none()) else { continue };
+                match progress {
+                    Progress::Piece(piece) => {
+                        texts[i].push_str(&piece);
+                        if listener(i, Heard::Piece(&piece)).is_break() {
+                            self.cancel(id);
+                            let text = std::mem::take(&mut texts[i]);
+                            let answer = Answer { text, finish: Finish::Broken, ..Answer::default() };
+                            let _ = listener(i, Heard::Done(&answer));
+                            answers[i] = Some(Ok(answer));
+                        }
+                    }
+                    Progress::Done(answer) => {
+                        if let Ok(answer) = &answer {
+                            let _ = listener(i, Heard::Done(answer));
+                        }
+                        answers[i] = Some(answer);
+                    }
                 }
             }
-        };
-        let done: Vec<_> = match generators.as_mut_slice() {
-            [only] => take(only),
-            many => std::thread::scope(|scope| {
-                let threads: Vec<_> = many[..workers].iter_mut().map(|g| scope.spawn(|| take(g))).collect();
-                threads.into_iter().flat_map(|t| t.join().unwrap_or_default()).collect()
-            }),
-        };
-        for (i, answer) in done {
-            if let Ok(answer) = &answer {
-                let _ = listener(i, &answer.text);
-            }
-            answers[i] = Some(answer);
         }
-        self.generators = generators;
-        let lost = || Err(BackendError("the thread that answered this row broke down".into()));
+        let lost = || Err(BackendError("the model ended without this answer".into()));
         answers.into_iter().map(|a| a.unwrap_or_else(lost)).collect()
     }
 }

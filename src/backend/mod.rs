@@ -1,31 +1,36 @@
 //! Something that answers.
 
+pub mod cache;
 mod local;
+pub mod models;
+pub mod resident;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::domain::candidate::{AdapterRef, Constraint, Decoding, ModelRef, ModelSource};
 use crate::domain::keys::Keys;
+use crate::domain::settings::CachePlace;
 use crate::model::chat::Message;
 
-pub use local::LocalModel;
+pub use local::{AskId, Lane, LocalModel, Progress};
 
 /// What a question consists of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Prompt {
     /// A stage's prompt: the user's turn of a chat model, the text as it stands for a model without a chat template.
     Turn(String),
-    /// A conversation; the model must have a chat template, or be behind an endpoint.
+    /// A conversation; a model without a chat template reads it as text with the roles written out.
     Chat(Vec<Message>),
     /// Text that the model is to continue.
     Text(String),
 }
 
-/// One question.
-#[derive(Clone, Debug, PartialEq)]
+/// One question. Its JSON is part of the cache's key: every field tells questions apart.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ask {
     pub prompt: Prompt,
     pub decoding: Decoding,
@@ -61,7 +66,8 @@ impl Ask {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Finish {
     /// By the model's own wish, a stop string, or because a constraint was fulfilled.
     #[default]
@@ -75,7 +81,8 @@ pub enum Finish {
 }
 
 /// A token of an answer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TokenLogprob {
     pub text: String,
     /// Natural logarithm of its probability, before temperature and cuts.
@@ -85,7 +92,8 @@ pub struct TokenLogprob {
 }
 
 /// One answer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Answer {
     pub text: String,
     pub tokens_in: u64,
@@ -110,8 +118,17 @@ pub struct Answer {
 #[error("{0}")]
 pub struct BackendError(pub String);
 
-/// Gets pieces of answers as they come (place of the question, text); may break that answer off.
-pub type Listener<'a> = dyn FnMut(usize, &str) -> ControlFlow<()> + 'a;
+/// What is heard of an answer while it is made.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard<'a> {
+    /// More of its text. The listener may break the answer off.
+    Piece(&'a str),
+    /// It has ended: once for every answer that is no error, as soon as it is whole (or broken off).
+    Done(&'a Answer),
+}
+
+/// Hears of answers as they come, by the place of the question.
+pub type Listener<'a> = dyn FnMut(usize, Heard<'_>) -> ControlFlow<()> + 'a;
 
 /// A model that answers. Answers stand in the order of the questions.
 pub trait Backend {
@@ -121,6 +138,9 @@ pub trait Backend {
     fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
         self.stream(asks, &mut |_, _| ControlFlow::Continue(()))
     }
+
+    /// Ask anew from now on (or no longer), whatever a cache remembers: what is timed must be worked for.
+    fn set_fresh(&mut self, _fresh: bool) {}
 }
 
 /// What a backend may use beside the model itself.
@@ -129,8 +149,8 @@ pub struct Access {
     /// Threads for a batch.
     pub threads: usize,
     pub keys: Keys,
-    /// Folder of the response cache.
-    pub cache: Option<PathBuf>,
+    /// The response cache.
+    pub cache: Option<CachePlace>,
 }
 
 impl Access {
@@ -140,8 +160,20 @@ impl Access {
     }
 }
 
-/// Opens a model, with an adapter in PEFT's format.
+/// Opens a model, with an adapter in PEFT's format, behind the response cache where there is one.
 pub fn open(
+    model: &ModelRef,
+    adapter: Option<&AdapterRef>,
+    access: &Access,
+) -> Result<Box<dyn Backend>, BackendError> {
+    let inner = open_model(model, adapter, access)?;
+    Ok(match &access.cache {
+        Some(place) => cache::Cached::wrap(inner, model, adapter, place),
+        None => inner,
+    })
+}
+
+fn open_model(
     model: &ModelRef,
     adapter: Option<&AdapterRef>,
     access: &Access,

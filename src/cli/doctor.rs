@@ -9,9 +9,11 @@ use serde_json::json;
 use super::ask::{ask, block_on, unexpected};
 use super::output::{Exit, Output};
 use super::table::clean;
+use crate::backend::cache as answers;
 use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
-use crate::domain::words::counted;
+use crate::domain::settings::CachePlace;
+use crate::domain::words::{bytes, counted};
 use crate::engine::client::Client;
 use crate::engine::protocol::VERSION;
 use crate::machine;
@@ -55,6 +57,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let mut checks = vec![gpu(), cuda_libraries(), memory(), disk(root), temp()];
     if root.join(FILE).is_file() {
         checks.push(workspace(root));
+        checks.push(cache(root, args.repair));
         match files::state_dir(&root.join(STATE)) {
             Ok(()) => checks.extend(block_on(engine(root, args.repair))?),
             // No engine can start there; what it would say is not the cause.
@@ -128,7 +131,7 @@ fn memory() -> Check {
     system.refresh_memory();
     let (free, total) = (machine::available_memory(), system.total_memory());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let detail = format!("{} of {} free, {}", size(free), size(total), counted(threads, "thread"));
+    let detail = format!("{} of {} free, {}", bytes(free), bytes(total), counted(threads, "thread"));
     if free < MEMORY_LOW {
         return Check::bad("memory", detail, "end other programs, or use a smaller model or batch_size");
     }
@@ -144,7 +147,7 @@ fn disk(root: &Path) -> Check {
         );
     };
     let free = stat.f_bavail * stat.f_frsize;
-    let detail = format!("{} free at {}", size(free), root.display());
+    let detail = format!("{} free at {}", bytes(free), root.display());
     if free < DISK_LOW {
         return Check::bad("disk", detail, "make room: checkpoints and models need it");
     }
@@ -171,6 +174,27 @@ fn workspace(root: &Path) -> Check {
             };
             Check::bad("workspace", format!("{first}{more}"), "`tunebench check` lists all problems")
         }
+    }
+}
+
+/// The response cache. Damage costs answers that are asked again, nothing else, and repair removes it.
+fn cache(root: &Path, repair: bool) -> Check {
+    let dir = CachePlace::folder(&root.join(STATE));
+    let removed = if repair { answers::repair(&dir) } else { Ok(0) };
+    match removed.and_then(|removed| Ok((removed, answers::survey(&dir)?))) {
+        Ok((0, seen)) => {
+            let remedy = (seen.damaged > 0).then(|| "`tunebench doctor --repair` removes them".to_owned());
+            Check { remedy, ..Check::good("cache", super::cache::words(&seen)) }
+        }
+        Ok((removed, seen)) => {
+            let removed = counted(removed, "damaged line");
+            Check::good("cache", format!("{}; removed {removed}", super::cache::words(&seen)))
+        }
+        Err(error) => Check::bad(
+            "cache",
+            format!("{}: {error}", dir.display()),
+            "remove that folder; answers are asked again and remembered anew",
+        ),
     }
 }
 
@@ -268,8 +292,4 @@ fn stale(runs: &[RunRecord], damaged: &[Damaged]) -> Check {
         format!("interrupted: {}", interrupted.join(", ")),
         format!("`tunebench runs resume {}` goes on from its last checkpoint", interrupted[0]),
     )
-}
-
-fn size(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }

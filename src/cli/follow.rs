@@ -186,7 +186,10 @@ impl<'a> Show<'a> {
             EventBody::Finding { step, finding, .. } => {
                 self.line(&format!("doctor, step {step}: no longer {}", finding.rule));
             }
-            EventBody::State { .. } | EventBody::Sample { .. } | EventBody::Checkpoint { .. } => {}
+            EventBody::State { .. }
+            | EventBody::Sample { .. }
+            | EventBody::Figures { .. }
+            | EventBody::Checkpoint { .. } => {}
         }
     }
 }

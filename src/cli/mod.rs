@@ -5,6 +5,7 @@
 mod ask;
 pub mod bench;
 pub mod board;
+pub mod cache;
 pub mod check;
 pub mod compare;
 pub mod data;
@@ -80,6 +81,8 @@ enum Command {
     Model(model::Args),
     /// Write a run's model as a folder other tools load
     Export(export::Args),
+    /// The response cache: its size and hits, or clear it
+    Cache(cache::Args),
     /// What is wrong here, and the remedy
     Doctor(doctor::Args),
     /// Reproducible measurements
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Some(Command::Generate(args)) => generate::run(args, &out),
         Some(Command::Model(args)) => model::run(args, &out),
         Some(Command::Export(args)) => export::run(args, &root, &out),
+        Some(Command::Cache(args)) => cache::run(args, &root, &out),
         Some(Command::Doctor(args)) => doctor::run(args, &root, &out),
         Some(Command::Bench(args)) => bench::run(args, &out),
         Some(Command::Engine(args)) => engine::run(args),

@@ -145,7 +145,7 @@ fn describe(info: &ModelInfo, shape: &Shape) -> String {
         "{} · {} parameters · {} on disk as {}\n\
          {} layers, hidden {}, {} heads ({} for keys) of {}, ffn {}, vocabulary {}, context {}{}\n\n\
          memory to train LoRA rank {} on all linear layers ({} parameters), {} rows x {} tokens, {} threads, f32:\n  \
-         weights     {}\n  adapters    {}\n  gradients   {}\n  optimizer   {}\n  activations {}\n  logits      {}\n  total       {}",
+         weights     {}\n  adapters    {}\n  gradients   {}\n  optimizer   {}\n  activations {}\n  logits      {}\n  overhead    {}\n  total       {}",
         c.arch.name(),
         count(info.parameters),
         mib(info.bytes).trim_start(),
@@ -170,6 +170,7 @@ fn describe(info: &ModelInfo, shape: &Shape) -> String {
         mib(m.optimizer),
         mib(m.activations),
         mib(m.logits),
+        mib(m.overhead),
         mib(m.total()),
     )
 }

@@ -37,6 +37,12 @@ pub struct Args {
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let kind: RunKind = args.kind.parse().map_err(Exit::usage)?;
+    if kind.is_resident() {
+        return Err(Exit::usage(match kind {
+            RunKind::Serve => "`tunebench serve RUN_OR_MODEL` serves models".to_owned(),
+            _ => format!("a {kind} is opened on its screen, in `tunebench`"),
+        }));
+    }
     let mut set = settings("set", &args.set)?;
     let axes = settings("sweep", &args.sweep)?;
     if let Some(like) = args.like {

@@ -176,6 +176,11 @@ fn summary(body: &EventBody) -> String {
         }
         EventBody::Sample { row, output, .. } => format!("{row}: {output}"),
         EventBody::Preflight(preflight) => preflight.line(),
+        EventBody::Figures { metrics } => metrics
+            .iter()
+            .map(|(name, value)| format!("{name} {}", number(*value)))
+            .collect::<Vec<_>>()
+            .join("  "),
         EventBody::Log { message } => message.clone(),
         EventBody::Warning { message } => format!("warning: {message}"),
         EventBody::Change { step, change } => format!("changed at step {step}: {change}"),

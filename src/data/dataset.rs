@@ -9,7 +9,7 @@ use super::index::{Index, Record, Stamp, Unusable};
 use super::resolve::{Resolver, unknown_fields};
 use super::{DataError, canonical, import, parse};
 use crate::domain::api::ImportReport;
-use crate::domain::row::{Quarantined, Row};
+use crate::domain::row::{Quarantined, Row, Turn};
 use crate::workspace::Workspace;
 
 /// Rows of the workspace's sources.
@@ -100,6 +100,11 @@ impl Dataset {
             line: row.line,
             message,
         })
+    }
+
+    /// The conversation that the row's input is the text of; empty where it is none.
+    pub fn turns(&self, row: &Row) -> Vec<Turn> {
+        self.resolver.turns(&row.fields)
     }
 
     /// Names of the fields that occur, sorted.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::guess::Guess;
 use super::shape::{Shape, as_text};
+use crate::domain::row::Turn;
 use crate::workspace::nearest;
 
 /// Steps that a template may take on one row.
@@ -50,6 +51,13 @@ impl Resolver {
                 .or_else(|| guessed.as_deref().and_then(|n| field(fields, n)).and_then(as_text)),
         };
         Ok((input, gold))
+    }
+}
+
+impl Resolver {
+    /// The conversation that the input is the text of, where the row is one.
+    pub fn turns(&self, fields: &Map<String, Value>) -> Vec<Turn> {
+        if self.template.is_some() { Vec::new() } else { Shape::of(fields).turns(fields) }
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::canonical;
+use crate::domain::row::Turn;
 
 /// What the fields of a row mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -110,6 +111,20 @@ impl Shape {
         }
     }
 
+    /// The turns of [`Shape::input`], where there are several and all are of roles that chat templates know.
+    pub fn turns(self, fields: &Map<String, Value>) -> Vec<Turn> {
+        if !matches!(self, Self::Messages | Self::Sharegpt) {
+            return Vec::new();
+        }
+        let mut turns = turns(fields);
+        turns.truncate(last_answer(&turns).unwrap_or(turns.len()));
+        let known = |t: &Turn| matches!(t.role.as_str(), "system" | "user" | "assistant");
+        if turns.len() < 2 || !turns.iter().all(known) {
+            return Vec::new();
+        }
+        turns
+    }
+
     /// The golden answer, where `workspace.toml` does not say.
     pub fn gold(self, fields: &Map<String, Value>) -> Option<String> {
         match self {
@@ -123,13 +138,6 @@ impl Shape {
             Self::Preference => answer(fields.get("chosen")?),
         }
     }
-}
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Turn {
-    role: String,
-    text: String,
 }
 
 /// A field of this name holds messages, of which one or several make a row.
@@ -282,6 +290,26 @@ mod tests {
     fn told(json: &str, shape: &str, input: &str, gold: &str) {
         let some = |s: &str| (!s.is_empty()).then(|| s.to_owned());
         assert_eq!(case(json), (shape, some(input), some(gold)), "{json}");
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_turns_up_to_the_last_answer() {
+        let turns = |json: &str| -> Vec<(String, String)> {
+            let fields: Map<String, Value> = serde_json::from_str(json).unwrap();
+            Shape::of(&fields).turns(&fields).into_iter().map(|t| (t.role, t.text)).collect()
+        };
+        let long = r#"{"system":"s","conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"},
+            {"from":"human","value":"c"},{"from":"gpt","value":"d"},{"from":"human","value":"e"}]}"#;
+        let want = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")];
+        assert_eq!(turns(long), want.map(|(r, t)| (r.to_owned(), t.to_owned())));
+        // One question is a text, and roles that templates do not know make the whole a text.
+        assert!(
+            turns(r#"{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}"#)
+                .is_empty()
+        );
+        let with_tool = r#"{"messages":[{"role":"user","content":"a"},{"role":"tool","content":"b"},{"role":"assistant","content":"c"}]}"#;
+        assert!(turns(with_tool).is_empty());
+        assert!(turns(r#"{"prompt":"p","completion":"c"}"#).is_empty());
     }
 
     #[test]

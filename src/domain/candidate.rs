@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::tool::Tool;
+
 /// What a stage's answer is read as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -140,9 +142,23 @@ pub struct StageCandidate {
     pub retries: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraint: Option<Constraint>,
+    /// Recorded tools that the stage may call, with all their responses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
     /// Field with the stage's own gold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gold: Option<String>,
+}
+
+impl StageCandidate {
+    /// The stage's gold on a row, from the field that it names.
+    pub fn own_gold(&self, fields: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
+        match fields.get(self.gold.as_ref()?)? {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }
+    }
 }
 
 /// Anything that can be evaluated. Its id is the hash of [`Candidate::canonical`]; its name a slug that people may change.
@@ -152,6 +168,16 @@ pub struct Candidate {
     /// The rung of the ladder: `baseline`, `prompt`, `trajectory`, `lora`, or `imported`.
     pub rung: String,
     pub stages: Vec<StageCandidate>,
+}
+
+impl StageCandidate {
+    /// The prompt of who has none: the input and nothing else.
+    pub const BARE: &str = "{{ input }}";
+
+    /// A row that is a conversation is asked turn by turn, not as one text.
+    pub fn is_bare(&self) -> bool {
+        self.prompt.trim() == Self::BARE
+    }
 }
 
 impl Candidate {
@@ -178,11 +204,12 @@ impl Candidate {
                 ]);
                 // What came later counts only where it is set, so that older candidates keep their ids.
                 let decoding = &s.decoding;
-                let later: [(&str, Option<serde_json::Value>); 4] = [
+                let later: [(&str, Option<serde_json::Value>); 5] = [
                     ("min_p", decoding.min_p.map(Into::into)),
                     ("repetition_penalty", decoding.repetition_penalty.map(Into::into)),
                     ("stop", (!decoding.stop.is_empty()).then(|| decoding.stop.clone().into())),
                     ("constraint", s.constraint.as_ref().map(|c| serde_json::json!(c))),
+                    ("tools", (!s.tools.is_empty()).then(|| serde_json::json!(s.tools))),
                 ];
                 parts.extend(later.into_iter().filter_map(|(key, value)| Some((key, value?))));
                 parts

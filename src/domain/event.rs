@@ -100,6 +100,10 @@ pub enum EventBody {
         holds: bool,
         finding: Finding,
     },
+    /// Figures of a resident run as they are now; each replaces the one of its name.
+    Figures {
+        metrics: BTreeMap<String, f64>,
+    },
     Log {
         message: String,
     },

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::words::{bytes, duration};
+
 /// Bytes by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -16,11 +18,29 @@ pub struct Memory {
     pub activations: u64,
     /// One chunk of the output layer for each thread.
     pub logits: u64,
+    /// The allocator's slack and the matrix products' packed copies: see [`Memory::with_overhead`].
+    #[serde(default)]
+    pub overhead: u64,
 }
 
 impl Memory {
     pub const fn total(&self) -> u64 {
-        self.weights + self.adapters + self.gradients + self.optimizer + self.activations + self.logits
+        self.weights
+            + self.adapters
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.logits
+            + self.overhead
+    }
+
+    /// With what comes on top of the buffers, as measured over eight shapes from 1 MiB to 650 MiB (`benches/README.md`,
+    /// "Reckoned and taken").
+    #[must_use]
+    pub const fn with_overhead(mut self) -> Self {
+        self.overhead = 0;
+        self.overhead = (20 << 20) + self.total() / 20;
+        self
     }
 }
 
@@ -81,6 +101,7 @@ impl Preflight {
             ("optimizer", m.optimizer),
             ("activations", m.activations),
             ("logits", m.logits),
+            ("overhead", m.overhead),
         ];
         let parts: Vec<String> =
             parts.iter().filter(|p| p.1 > 0).map(|(name, n)| format!("{name} {}", bytes(*n))).collect();
@@ -103,25 +124,6 @@ impl Preflight {
             None => line += ", no past run tells how long",
         }
         line
-    }
-}
-
-/// `1.4 GiB`
-pub fn bytes(n: u64) -> String {
-    let mib = n as f64 / f64::from(1 << 20);
-    match mib {
-        m if m >= 1024.0 => format!("{:.1} GiB", m / 1024.0),
-        m if m >= 10.0 => format!("{m:.0} MiB"),
-        m => format!("{m:.1} MiB"),
-    }
-}
-
-fn duration(ms: u64) -> String {
-    let s = ms.div_ceil(1000);
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
     }
 }
 

@@ -60,7 +60,7 @@ pub struct RunInputs {
     /// Values of the variables that the candidate's endpoints name.
     pub keys: Keys,
     /// The workspace's response cache.
-    pub cache: Option<std::path::PathBuf>,
+    pub cache: Option<super::settings::CachePlace>,
     /// What an earlier life of a training run told: its steps (without their rows), evaluations, samples and changes.
     pub history: Vec<EventBody>,
 }

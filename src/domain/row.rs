@@ -47,6 +47,14 @@ pub struct Row {
     pub line: u64,
 }
 
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// `system`, `user` or `assistant`, or what the data calls it.
+    pub role: String,
+    pub text: String,
+}
+
 /// A row as it is frozen into a run's `inputs/rows.jsonl`: rendered, with people's edits applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRow {
@@ -59,6 +67,10 @@ pub struct RunRow {
     pub fields: Map<String, Value>,
     /// What the pipeline gets: `[data] input`, rendered.
     pub input: String,
+    /// The conversation before the golden answer, where the row is one and `[data] input` does not say otherwise: a bare prompt
+    /// asks with it, turn by turn. `input` is the same as text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<Turn>,
     /// The golden answer, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gold: Option<String>,

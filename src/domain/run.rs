@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::candidate::Candidate;
 use super::finding::Finding;
 use super::preflight::PastRuns;
+use super::resident::{PlaySettings, ServeSettings};
 use super::row::RowRef;
-use super::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
 
@@ -27,10 +28,15 @@ pub enum RunKind {
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
     LrRange,
+    /// Models behind an endpoint on this machine.
+    Serve,
+    /// Models that answer what is asked on the screen.
+    Playground,
 }
 
 impl RunKind {
-    pub const ALL: [Self; 4] = [Self::Strata, Self::Eval, Self::Train, Self::LrRange];
+    pub const ALL: [Self; 6] =
+        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,7 +44,14 @@ impl RunKind {
             Self::Eval => "eval",
             Self::Train => "train",
             Self::LrRange => "lr-range",
+            Self::Serve => "serve",
+            Self::Playground => "playground",
         }
+    }
+
+    /// It stays and answers, beside the batch run that is under way; works on no rows, and has no result of its own.
+    pub const fn is_resident(self) -> bool {
+        matches!(self, Self::Serve | Self::Playground)
     }
 }
 
@@ -134,6 +147,8 @@ pub enum Job {
         train: TrainSettings,
         range: RangeSettings,
     },
+    Serve(ServeSettings),
+    Playground(PlaySettings),
 }
 
 impl Job {
@@ -143,6 +158,8 @@ impl Job {
             Self::Eval(_) => RunKind::Eval,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
+            Self::Serve(_) => RunKind::Serve,
+            Self::Playground(_) => RunKind::Playground,
         }
     }
 }
@@ -168,6 +185,9 @@ pub struct RunSpec {
     /// The checkpoint that it starts from; a copy is in `inputs/start`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
+    /// The workspace's response cache.
+    #[serde(default)]
+    pub cache: CacheSettings,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }

@@ -1,6 +1,7 @@
 //! Settings of runs, with their defaults: the tables of `workspace.toml`, resolved.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +26,47 @@ impl Default for EvalSettings {
                 .to_vec(),
             latency_rows: 30,
         }
+    }
+}
+
+/// `[cache]`: answers that are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSettings {
+    /// Every question is asked anew and no answer is kept.
+    pub off: bool,
+    /// MiB on disk.
+    pub limit_mb: u64,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { off: false, limit_mb: 512 }
+    }
+}
+
+impl CacheSettings {
+    /// Where the answers of a workspace are, by its state folder; none where the cache is off.
+    pub fn place(self, state_dir: &Path) -> Option<CachePlace> {
+        (!self.off).then(|| CachePlace {
+            dir: CachePlace::folder(state_dir),
+            limit: self.limit_mb.saturating_mul(1 << 20),
+        })
+    }
+}
+
+/// A response cache on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachePlace {
+    pub dir: PathBuf,
+    /// Bytes.
+    pub limit: u64,
+}
+
+impl CachePlace {
+    /// `cache/answers` of a state folder.
+    pub fn folder(state_dir: &Path) -> PathBuf {
+        state_dir.join("cache/answers")
     }
 }
 
@@ -141,6 +183,16 @@ pub enum Recompute {
     Always,
 }
 
+/// Which turns of the assistant are trained, where rows are conversations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainedTurns {
+    #[default]
+    All,
+    /// The golden answer alone.
+    Last,
+}
+
 /// Where a training computes: `auto`, `cpu`, `cuda:0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -236,6 +288,7 @@ pub struct TrainSettings {
     /// Whether layers are computed again in the backward, which takes time and spares memory; the gradient is the same.
     pub recompute: Recompute,
     pub device: DeviceChoice,
+    pub turns: TrainedTurns,
     /// Longer rows are left out, which is told; in tokens.
     pub max_length: usize,
     /// Steps between evaluations; 0: about ten over the run.
@@ -297,6 +350,7 @@ impl Default for TrainSettings {
             batch_size: 8,
             accumulate: 1,
             recompute: Recompute::Auto,
+            turns: TrainedTurns::All,
             device: DeviceChoice::Auto,
             max_length: 1024,
             eval_every: 0,

@@ -17,6 +17,26 @@ fn plural(one: &str) -> String {
     }
 }
 
+/// `1.4 GiB`
+pub fn bytes(n: u64) -> String {
+    let mib = n as f64 / f64::from(1 << 20);
+    match mib {
+        m if m >= 1024.0 => format!("{:.1} GiB", m / 1024.0),
+        m if m >= 10.0 => format!("{m:.0} MiB"),
+        m => format!("{m:.1} MiB"),
+    }
+}
+
+/// `40 s`, `4 min 7 s`, `2 h 5 min`; rounded up.
+pub fn duration(ms: u64) -> String {
+    let s = ms.div_ceil(1000);
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
+}
+
 /// The nearest of `valid` to what was written, if any is near enough to be meant.
 pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Metrics on strings are quadratic: what is absurdly long was not a slip of the finger.

@@ -184,7 +184,7 @@ pub fn resolve(
 }
 
 /// The adapter of a training run as it was at a step.
-fn at_step(engine: &Engine, run: &str, step: &str) -> Result<Candidate, Failure> {
+pub fn at_step(engine: &Engine, run: &str, step: &str) -> Result<Candidate, Failure> {
     let folder = engine
         .read(|s| s.runs.get(run).map(|r| r.folder.clone()))
         .ok_or_else(|| super::state::no_run(run))?;
@@ -265,7 +265,7 @@ pub fn for_training(
 
 /// The input and nothing else.
 fn bare() -> (String, String) {
-    ("{{ input }}".to_owned(), "bare".to_owned())
+    (StageCandidate::BARE.to_owned(), "bare".to_owned())
 }
 
 /// The pipeline of `workspace.toml`, frozen.
@@ -338,6 +338,12 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
             when: stage.when.clone(),
             retries: stage.retries,
             constraint: None,
+            tools: stage
+                .tools
+                .iter()
+                .map(|path| ws.tool(path))
+                .collect::<Result<_, _>>()
+                .map_err(|p| super::parts::problems(&p))?,
             gold: stage.gold.clone(),
         });
     }
@@ -386,7 +392,8 @@ fn field_values(dataset: &Dataset, field: &str) -> Result<Vec<String>, Failure> 
     let mut values = BTreeSet::new();
     for i in 0..dataset.len() {
         let row = dataset.row(i).map_err(|e| bad_input(e.to_string()))?;
-        if let Some(value) = row.fields.get(field) {
+        // A row without this gold says nothing of the labels.
+        if let Some(value) = row.fields.get(field).filter(|value| !value.is_null()) {
             values.insert(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             if values.len() > LABELS_MAX {
                 return Ok(Vec::new());

@@ -162,6 +162,9 @@ fn fold(record: &mut RunRecord, event: &Event) {
         EventBody::Eval { loss: Some(loss), .. } => {
             record.metrics.insert("eval_loss".into(), *loss);
         }
+        EventBody::Figures { metrics } => {
+            record.metrics.extend(metrics.iter().map(|(name, value)| (name.clone(), *value)));
+        }
         EventBody::Eval { .. }
         | EventBody::Preflight(_)
         | EventBody::Sample { .. }
@@ -202,7 +205,9 @@ pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
         run.record.candidate = match spec.job {
             Job::Train { .. } | Job::LrRange { .. } => None,
-            Job::Strata(_) | Job::Eval(_) => spec.candidate.map(|c| c.name),
+            Job::Strata(_) | Job::Eval(_) | Job::Serve(_) | Job::Playground(_) => {
+                spec.candidate.map(|c| c.name)
+            }
         };
     }
 }

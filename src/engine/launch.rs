@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed};
 use super::strata::StrataIndex;
-use super::{branch, candidates, parts, rows, strata};
+use super::{branch, candidates, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelSource};
@@ -53,6 +53,10 @@ pub fn launch(
     from: Option<&str>,
 ) -> Result<String, Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if kind.is_resident() && from.is_none() {
+        // What is asked for is read when it is frozen, which is at once.
+        return create(engine, kind, set, None, None, None);
+    }
     let (parent, set) = match from {
         Some(_) if kind != RunKind::Train => {
             return Err(bad_input(format!(
@@ -297,10 +301,12 @@ pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
 
 /// Write `spec.json` and `inputs/`.
 fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) -> Result<(), Failure> {
-    let Wish { ws, candidate } = wish(engine, launch.kind, &launch.set)?;
-    let dataset = parts::dataset(engine, &ws)?;
+    let resident = launch.kind.is_resident();
+    let set = if resident { &[][..] } else { &launch.set };
+    let Wish { ws, candidate } = wish(engine, launch.kind, set)?;
     let config = &ws.config;
     let (job, seed) = match launch.kind {
+        RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
         RunKind::Train => {
@@ -314,15 +320,16 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             (Job::LrRange { train, range: config.tuning.lr_range }, seed)
         }
     };
-    let resolve = || candidates::resolve(engine, &ws, &dataset, candidate.as_deref());
+    let dataset = || parts::dataset(engine, &ws);
+    let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
-        Job::Strata(_) => None,
+        Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
         Job::Eval(_) => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
     };
-    let rows = run_rows(engine, &ws, &dataset, launch.kind)?;
+    let rows = if resident { Vec::new() } else { run_rows(engine, &ws, &dataset()?, launch.kind)? };
     let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
@@ -335,6 +342,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         settings: launch.set.clone(),
         past: None,
         from: launch.from.clone(),
+        cache: config.cache,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
@@ -398,7 +406,7 @@ fn run_rows(
     let strata = strata::latest(engine)?;
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
-        RunKind::Strata => parts::parts(engine, dataset)?,
+        RunKind::Strata | RunKind::Serve | RunKind::Playground => parts::parts(engine, dataset)?,
         RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
     };
     let wanted: &[Part] = match kind {
@@ -406,6 +414,7 @@ fn run_rows(
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
+        RunKind::Serve | RunKind::Playground => &[],
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
@@ -414,6 +423,7 @@ fn run_rows(
         }
         let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;
         let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
+        let turns = dataset.turns(&row);
         let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);
         found.push(RunRow {
             id: row.id,
@@ -422,11 +432,12 @@ fn run_rows(
             stratum: of_row[i].and_then(|s| strata.as_ref()?.name(s)),
             fields: row.fields,
             input,
+            turns,
             gold,
         });
     }
     let needed: &[Part] = match kind {
-        RunKind::Strata => &[],
+        RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],

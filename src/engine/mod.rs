@@ -18,6 +18,7 @@ mod launch;
 mod parts;
 pub mod protocol;
 mod requests;
+mod resident;
 mod rows;
 mod saved;
 mod server;

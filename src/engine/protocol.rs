@@ -12,16 +12,10 @@
 //!
 //! Frames, `hello` and `leave` must stay readable by every version: they are how versions find out about each other.
 
-use std::io;
-
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::domain::api::{EngineStatus, Push, Request, Response, View};
-
-/// Longest frame, without its length.
-pub const FRAME_MAX: usize = 1 << 20;
+pub use crate::store::frames::{FRAME_MAX, encode, read_frame, write_frame};
 
 /// This binary's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -76,52 +70,6 @@ pub enum ToClient {
     },
 }
 
-/// `value` as a frame; one that would be too long is an error and nothing was sent.
-pub fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; 4];
-    serde_json::to_writer(&mut frame, value)?;
-    let length = frame.len() - 4;
-    if length > FRAME_MAX {
-        return Err(too_long(length));
-    }
-    frame[..4].copy_from_slice(&(length as u32).to_be_bytes());
-    Ok(frame)
-}
-
-fn too_long(length: usize) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("a frame of {length} bytes; at most {FRAME_MAX} are allowed"),
-    )
-}
-
-pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> io::Result<()> {
-    to.write_all(&encode(value)?).await?;
-    to.flush().await
-}
-
-/// The next frame; None when the other end has closed between frames. The length is checked before memory is taken for it.
-pub async fn read_frame<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
-    let mut length = [0; 4];
-    let mut have = 0;
-    while have < 4 {
-        match from.read(&mut length[have..]).await? {
-            0 if have == 0 => return Ok(None),
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => have += n,
-        }
-    }
-    let length = u32::from_be_bytes(length) as usize;
-    if length > FRAME_MAX {
-        return Err(too_long(length));
-    }
-    let mut body = vec![0; length];
-    from.read_exact(&mut body).await?;
-    serde_json::from_slice(&body).map(Some).map_err(|e| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("a frame that is not understood: {e}"))
-    })
-}
-
 /// Whether version `a` is newer than `b`: by their numbers, left to right.
 pub fn is_newer(a: &str, b: &str) -> bool {
     let numbers =
@@ -131,6 +79,8 @@ pub fn is_newer(a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use proptest::prelude::*;
 

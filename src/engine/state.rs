@@ -63,11 +63,13 @@ impl State {
         records
     }
 
-    /// A run is queued or under way.
+    /// A run is queued or under way. A resident that has begun does without an engine: the next one finds it.
     pub fn is_busy(&self) -> Option<String> {
+        let on_its_own =
+            |r: &Run| r.record.kind.is_resident() && r.active && r.record.state != RunState::Queued;
         self.runs
             .values()
-            .filter(|r| r.active || !r.record.state.is_final())
+            .filter(|r| (r.active || !r.record.state.is_final()) && !on_its_own(r))
             .min_by_key(|r| r.record.created_ms)
             .map(|r| format!("{} is {}", r.record.run, r.record.state))
     }

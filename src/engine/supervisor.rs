@@ -1,5 +1,6 @@
 //! Starts workers, one on each device, follows them, and says what became of those that died. A run that can share the worker that is
-//! there (`crate::worker::host`) is handed to it; others wait for their device.
+//! there (`crate::worker::host`) is handed to it; others wait for their device. Residents (`serve`, the playground) are started
+//! at once, beside them.
 //!
 //! A thread of its own. While no run is under way it sleeps until something changes; else it looks ten times a second.
 
@@ -46,7 +47,8 @@ struct Followed {
 /// Start the thread. It adopts living workers and marks dead ones first.
 pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
     let mut devices = Devices::default();
-    let mut followed = take_stock(&engine, &mut devices);
+    let (mut residents, mut followed): (Vec<Followed>, Vec<Followed>) =
+        take_stock(&engine, &mut devices).into_iter().partition(|one| is_resident(&engine, &one.run));
     std::thread::Builder::new().name("supervisor".into()).spawn(move || {
         let mut seen = 0;
         let mut judge = Judge::default();
@@ -60,7 +62,13 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
                 if followed.len() < before {
                     refused = None;
                 }
-                while let Some(started) = start_next(&engine, &followed, &mut devices) {
+                residents.retain_mut(|worker| !look(&engine, worker));
+                while let Some(started) = start_next(&engine, true, |_| true, &mut devices) {
+                    residents.push(started);
+                }
+                loop {
+                    let free = |device: Device| followed.iter().all(|f| f.device != device);
+                    let Some(started) = start_next(&engine, false, free, &mut devices) else { break };
                     followed.push(started);
                 }
                 while let Some(joined) = join_next(&engine, &followed, &mut devices, &mut refused) {
@@ -72,9 +80,14 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
             if looked.is_err() {
                 tracing::error!("a look at the runs failed; the next one follows");
             }
-            seen = engine.wait(seen, (!followed.is_empty()).then_some(TICK));
+            let idle = followed.is_empty() && residents.is_empty();
+            seen = engine.wait(seen, (!idle).then_some(TICK));
         }
     })
+}
+
+fn is_resident(engine: &Engine, run: &str) -> bool {
+    engine.record(run).is_ok_and(|record| record.kind.is_resident())
 }
 
 /// After a start: who lives is followed, who died without a word gets last words.
@@ -195,7 +208,7 @@ impl Devices {
 
 /// Runs behind the first one on their device say what they wait for. That is no event of theirs: nobody works on them yet.
 fn tell_the_queue(engine: &Engine, followed: &[Followed], devices: &mut Devices) {
-    let stale: Vec<(String, String)> = ready(engine)
+    let stale: Vec<(String, String)> = ready(engine, false)
         .into_iter()
         .filter_map(|Ready { run, folder, .. }| {
             let device = devices.of(&run, &folder);
@@ -227,12 +240,16 @@ fn tell_the_queue(engine: &Engine, followed: &[Followed], devices: &mut Devices)
     });
 }
 
-/// Start the oldest queued run of those whose device is free.
-fn start_next(engine: &Arc<Engine>, followed: &[Followed], devices: &mut Devices) -> Option<Followed> {
-    let taken = |device: Device| followed.iter().any(|f| f.device == device);
+/// Start the oldest queued run that can start, of the residents or of the others, and whose device is free.
+fn start_next(
+    engine: &Arc<Engine>,
+    resident: bool,
+    free: impl Fn(Device) -> bool,
+    devices: &mut Devices,
+) -> Option<Followed> {
     loop {
-        let free = |r: &Ready| !taken(devices.of(&r.run, &r.folder));
-        let Ready { run, folder, .. } = ready(engine).into_iter().find(free)?;
+        let can = |r: &Ready| free(devices.of(&r.run, &r.folder));
+        let Ready { run, folder, .. } = ready(engine, resident).into_iter().find(can)?;
         let started = frozen(engine, &run, &folder).and_then(|()| {
             spawn(engine, &folder)
                 .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
@@ -262,9 +279,10 @@ struct Ready {
 }
 
 /// The oldest first.
-fn ready(engine: &Engine) -> Vec<Ready> {
+fn ready(engine: &Engine, resident: bool) -> Vec<Ready> {
     engine.read(|state| {
-        let mut queued: Vec<_> = state.runs.values().filter(|r| is_ready(state, r)).collect();
+        let next = |r: &&Run| is_ready(state, r) && r.record.kind.is_resident() == resident;
+        let mut queued: Vec<_> = state.runs.values().filter(next).collect();
         queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
         let of =
             |r: &&Run| Ready { run: r.record.run.clone(), folder: r.folder.clone(), kind: r.record.kind };
@@ -286,7 +304,7 @@ fn join_next(
     let hosts = || followed.iter().filter(|f| f.device == Device::Cpu);
     let host = hosts().next()?;
     let on_cpu = |r: &Ready| devices.of(&r.run, &r.folder) == Device::Cpu;
-    let Ready { run, folder, kind } = ready(engine).into_iter().find(on_cpu)?;
+    let Ready { run, folder, kind } = ready(engine, false).into_iter().find(on_cpu)?;
     let trains = |run: &str| engine.record(run).is_ok_and(|r| r.kind == RunKind::Train);
     if kind != RunKind::Train || refused.as_ref() == Some(&run) || !hosts().all(|f| trains(&f.run)) {
         return None;

@@ -13,22 +13,36 @@ use serde::{Deserialize, Serialize};
 
 use super::tokenizer::Tokenizer;
 use super::{ModelError, files};
+use crate::domain::row::Turn;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
     pub content: String,
+    /// Of an assistant's turn: the tools that it called, as templates see them (arguments as a value).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<serde_json::Value>,
+}
+
+impl From<&Turn> for Message {
+    fn from(turn: &Turn) -> Self {
+        Self::new(&turn.role, &turn.text)
+    }
 }
 
 impl Message {
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), tool_calls: Vec::new() }
+    }
+
     pub fn user(content: impl Into<String>) -> Self {
-        Self { role: "user".into(), content: content.into() }
+        Self::new("user", content)
     }
 
     pub fn assistant(content: impl Into<String>) -> Self {
-        Self { role: "assistant".into(), content: content.into() }
+        Self::new("assistant", content)
     }
 }
 
@@ -43,6 +57,10 @@ pub struct ChatTemplate {
     /// For errors: where it stands.
     origin: String,
     special: BTreeMap<String, String>,
+    /// It prints the time.
+    dated: bool,
+    /// Every conversation is rendered with these, each as OpenAI's `tools` has it.
+    tools: Vec<serde_json::Value>,
 }
 
 impl ChatTemplate {
@@ -75,8 +93,10 @@ impl ChatTemplate {
         });
         env.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
         env.add_filter("tojson", tojson);
-        env.add_template_owned(NAME, without_generation_tags(&source.into()))?;
-        Ok(Self { env, origin: "chat template".into(), special })
+        let source = without_generation_tags(&source.into());
+        let dated = source.contains("strftime_now");
+        env.add_template_owned(NAME, source)?;
+        Ok(Self { env, origin: "chat template".into(), special, dated, tools: Vec::new() })
     }
 
     /// The same at a fixed time: what templates print of the date is then the same however long a run takes and whenever it is
@@ -87,12 +107,42 @@ impl ChatTemplate {
         self
     }
 
+    /// The same with tools in every conversation.
+    #[must_use]
+    pub fn with_tools(self, tools: Vec<serde_json::Value>) -> Self {
+        Self { tools, ..self }
+    }
+
+    /// Whether it tells the model of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.env.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains("tools"))
+    }
+
+    /// Whether what it renders may depend on the date.
+    pub fn is_dated(&self) -> bool {
+        self.dated
+    }
+
     /// The conversation as text; with `add_generation_prompt` it ends where the assistant is to go on.
     ///
     /// Templates of models that can think aloud are told not to (`enable_thinking`): answers here are short, scored, and
     /// trained, and prompt and training text must agree.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
-        let special = Value::from_serialize(&self.special);
+        self.render_with(messages, &self.tools, add_generation_prompt)
+    }
+
+    /// [`ChatTemplate::render`] with other tools, each as OpenAI's `tools` has it.
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<String, ModelError> {
+        let mut special = Value::from_serialize(&self.special);
+        // Templates ask whether there are any.
+        if !tools.is_empty() {
+            special = context! { tools => Value::from_serialize(tools), ..special };
+        }
         let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
@@ -286,16 +336,43 @@ pub fn conversation_tokens(
     template: Option<&ChatTemplate>,
     messages: &[Message],
 ) -> Result<Vec<u32>, ModelError> {
+    open_tokens(tokenizer, template, &conversation_text(template, messages, &[])?)
+}
+
+/// The text that the model reads of a conversation.
+pub fn conversation_text(
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
+    tools: &[serde_json::Value],
+) -> Result<String, ModelError> {
     match template {
-        // The template writes the beginning token itself.
-        Some(template) => tokenizer.encode(&template.render(messages, true)?, false),
-        None => tokenizer.encode_open(&plain(messages)),
+        Some(template) if tools.is_empty() => template.render(messages, true),
+        Some(template) if template.knows_tools() => template.render_with(messages, tools, true),
+        Some(_) => Err(ModelError::Request("the model's chat template knows no tools".into())),
+        None if tools.is_empty() => Ok(plain(messages)),
+        None => Err(ModelError::Request("the model has no chat template, so it knows no tools".into())),
     }
 }
 
-/// A conversation for a model that knows no turns.
+/// The tokens of a text made by [`conversation_text`].
+pub fn open_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    text: &str,
+) -> Result<Vec<u32>, ModelError> {
+    match template {
+        // The template writes the beginning token itself.
+        Some(_) => tokenizer.encode(text, false),
+        None => tokenizer.encode_open(text),
+    }
+}
+
+/// A conversation for a model that knows no turns: a single message stands for itself, of several the roles are written out.
 fn plain(messages: &[Message]) -> String {
-    messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n\n")
+    match messages {
+        [only] => only.content.clone(),
+        many => many.iter().map(|m| format!("{}: {}", m.role, m.content)).collect::<Vec<_>>().join("\n\n"),
+    }
 }
 
 /// The tokens that training asks for after [`prompt_tokens`]: `gold` and the token that ends the answer.
@@ -307,6 +384,16 @@ pub fn answer_tokens(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     user_text: &str,
+    gold: &str,
+) -> Result<Vec<u32>, ModelError> {
+    reply_tokens(tokenizer, template, &[Message::user(user_text)], gold)
+}
+
+/// As [`answer_tokens`], after [`conversation_tokens`].
+pub fn reply_tokens(
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    messages: &[Message],
     gold: &str,
 ) -> Result<Vec<u32>, ModelError> {
     let ends = |ids: &[u32]| ids.iter().position(|id| tokenizer.eos().contains(id));
@@ -321,15 +408,15 @@ pub fn answer_tokens(
                 "no token ends an answer: name one as `eos_token` in tokenizer_config.json",
             ));
         };
-        let prompt = tokenizer.encode_open(user_text)?;
-        let joint = tokenizer.encode_open(&format!("{user_text}{gold}"))?;
+        let text = plain(messages);
+        let prompt = tokenizer.encode_open(&text)?;
+        let joint = tokenizer.encode_open(&format!("{text}{gold}"))?;
         let mut answer = after(tokenizer, &prompt, joint, gold)?;
         answer.push(end);
         return Ok(answer);
     };
-    let messages = [Message::user(user_text), Message::assistant(gold)];
-    let prompt = template.render(&messages[..1], true)?;
-    let full = template.render(&messages, false)?;
+    let prompt = template.render(messages, true)?;
+    let full = template.render(&[messages, &[Message::assistant(gold)]].concat(), false)?;
     let Some(rest) = full.strip_prefix(&prompt) else {
         let shared = prompt.chars().zip(full.chars()).take_while(|(a, b)| a == b).count();
         let show = |text: &str| text.chars().skip(shared.saturating_sub(20)).take(60).collect::<String>();

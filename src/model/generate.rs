@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::sampling::Sampler;
+use super::sampling::Chooser;
 use super::{Decoder, KvCache, Lora, ModelError};
 use crate::domain::candidate::Decoding;
 use crate::ops::Par;
@@ -59,7 +59,7 @@ impl Generator {
     ) -> Result<Generation, ModelError> {
         let start = Instant::now();
         let ms = |start: Instant| start.elapsed().as_secs_f64() * 1000.0;
-        let mut sampler = Sampler::new(decoding, prompt)?;
+        let mut chooser = Chooser::new(decoding, prompt, None, None)?;
         let context = decoder.config.max_positions;
         if prompt.len() >= context {
             return Err(ModelError::Request(format!(
@@ -80,7 +80,7 @@ impl Generator {
         self.seen.truncate(shared);
         let mut logits = self.feed(decoder, adapter, &prompt[shared..], par)?;
         loop {
-            let id = sampler.next(&logits)?;
+            let id = chooser.next(&logits)?.id;
             made.steps += 1;
             if made.steps == 1 {
                 made.ttft_ms = ms(start);

@@ -3,6 +3,7 @@
 pub mod base;
 pub mod chat;
 pub mod config;
+pub mod constraint;
 pub mod decoder;
 pub mod error;
 pub mod files;

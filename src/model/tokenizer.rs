@@ -1,12 +1,17 @@
 //! Text to token ids and back: `tokenizer.json`, with the special tokens that the configuration files name.
 
+mod bytes;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::config::SpecialIds;
 use super::{ModelError, files};
+
+pub use bytes::TokenBytes;
 
 /// A tokenizer and its model's special tokens.
 #[derive(Clone)]
@@ -166,8 +171,8 @@ impl Tokenizer {
 /// byte tokens (`<0xE6>`), all of which decode to replacement characters if one of them turns out wrong. Only the last
 /// few tokens are decoded at each step, so that the cost does not grow with the length.
 #[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct TextStream<T> {
+    tokenizer: T,
     ids: Vec<u32>,
     /// Decoding starts here, so that what depends on the token before (a leading space) comes out as in the whole.
     from: usize,
@@ -175,8 +180,9 @@ pub struct TextStream<'a> {
     given: usize,
 }
 
-impl<'a> TextStream<'a> {
-    pub const fn new(tokenizer: &'a Tokenizer) -> Self {
+/// Over a tokenizer that is borrowed or shared.
+impl<T: Deref<Target = Tokenizer>> TextStream<T> {
+    pub const fn new(tokenizer: T) -> Self {
         Self { tokenizer, ids: Vec::new(), from: 0, given: 0 }
     }
 

@@ -27,6 +27,7 @@ mod svd;
 mod swiglu;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vocabulary;
 mod weight;
 
 pub use adamw::{AdamW, adamw};

@@ -1,16 +1,20 @@
-//! Running rows through the stages of a candidate: templates, answers, reading them, retries.
+//! Running rows through the stages of a candidate: templates, answers, reading them, tools, retries, traces.
 //!
 //! Rows go through a stage together, so that the backend sees batches. A row that fails is an error on that row; the others go on.
 
 pub mod output;
 pub mod template;
+pub mod tool;
 
 use thiserror::Error;
 
-use crate::backend::{self, Access, Ask, Backend, BackendError};
+use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
 use crate::domain::candidate::{Candidate, Decoding, OutputKind, StageCandidate};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
+use crate::domain::tool::answered as answered_by_tool;
+use crate::domain::trace::{Attempt, StageTrace};
+use crate::model::chat::Message;
 use template::{Prompt, Scope, TemplateError};
 
 /// Why a pipeline cannot be built.
@@ -35,6 +39,8 @@ pub struct Answered {
     /// Its kind.
     pub kind: OutputKind,
     pub stages: Vec<StageOutcome>,
+    /// What each stage was asked and said, in the same order; a stage whose prompt could not be made comes last, with its error.
+    pub traces: Vec<StageTrace>,
     pub error: Option<String>,
 }
 
@@ -92,13 +98,32 @@ impl Pipeline {
         Ok(Self { stages, backends })
     }
 
+    /// Ask anew from now on (or no longer), whatever the response cache remembers.
+    pub fn set_fresh(&mut self, fresh: bool) {
+        self.backends.iter_mut().for_each(|backend| backend.set_fresh(fresh));
+    }
+
     /// Put rows through all stages. One result a row, in their order.
     pub fn answer(&mut self, rows: &[&RunRow]) -> Vec<Answered> {
+        self.answer_by_stages(rows, &mut |_, _| {})
+    }
+
+    /// The same; `ended` hears of every stage of every row (by its place) as it ends, of those skipped too.
+    pub fn answer_by_stages(
+        &mut self,
+        rows: &[&RunRow],
+        ended: &mut dyn FnMut(usize, &StageOutcome),
+    ) -> Vec<Answered> {
         let mut all = vec![Answered::default(); rows.len()];
         let mut scopes: Vec<Scope> = rows.iter().map(|row| Scope::new(row)).collect();
         for stage in &self.stages {
             let backend = &mut self.backends[stage.backend];
             stage.run(backend.as_mut(), &mut scopes, &mut all);
+            for (i, answered) in all.iter().enumerate().filter(|(_, answered)| answered.error.is_none()) {
+                if let Some(outcome) = answered.stages.last() {
+                    ended(i, outcome);
+                }
+            }
         }
         all
     }
@@ -112,8 +137,10 @@ impl Stage {
             if answered.error.is_some() {
                 continue;
             }
+            let trace = StageTrace { stage: self.spec.name.clone(), ..StageTrace::default() };
             match self.prepare(scope) {
                 Ok(Some(prompt)) => {
+                    answered.traces.push(StageTrace { prompt: prompt.clone(), ..trace });
                     answered
                         .stages
                         .push(StageOutcome { stage: self.spec.name.clone(), ..StageOutcome::default() });
@@ -127,9 +154,14 @@ impl Stage {
                         ..StageOutcome::default()
                     };
                     answered.stages.push(skipped);
+                    answered.traces.push(StageTrace { skipped: true, ..trace });
                     scope.skip(&self.spec.name);
                 }
-                Err(error) => answered.error = Some(error.to_string()),
+                Err(error) => {
+                    let error = Some(error.to_string());
+                    answered.traces.push(StageTrace { error: error.clone(), ..trace });
+                    answered.error = error;
+                }
             }
         }
         for attempt in 0..=self.spec.retries {
@@ -138,28 +170,34 @@ impl Stage {
             }
             let asks: Vec<Ask> = open
                 .iter()
-                .map(|(_, prompt)| Ask {
-                    constraint: self.spec.constraint.clone(),
-                    ..Ask::turn(prompt.clone(), self.decoding(attempt))
+                .filter_map(|(i, prompt)| {
+                    Some(Ask {
+                        prompt: self.question(scopes.get(*i)?, prompt),
+                        constraint: self.spec.constraint.clone(),
+                        tools: self.prompt.native_tools(),
+                        ..Ask::turn("", self.decoding(attempt))
+                    })
                 })
                 .collect();
             let mut answers = backend.answer(&asks).into_iter();
             open.retain(|(i, _)| {
                 let answered = &mut all[*i];
-                let Some(outcome) = answered.stages.last_mut() else { return false };
+                let (Some(outcome), Some(trace)) = (answered.stages.last_mut(), answered.traces.last_mut())
+                else {
+                    return false;
+                };
                 let answer = match answers.next() {
                     Some(Ok(answer)) => answer,
-                    Some(Err(error)) => {
-                        answered.error = Some(format!("stage `{}`: {error}", self.spec.name));
-                        return false;
-                    }
-                    None => {
-                        answered.error =
-                            Some(format!("stage `{}`: the model gave no answer to this row", self.spec.name));
+                    failed => {
+                        let why = failed.and_then(Result::err).map(|e| e.to_string());
+                        let why = why.unwrap_or_else(|| "the model gave no answer to this row".into());
+                        answered.error = Some(format!("stage `{}`: {why}", self.spec.name));
+                        trace.error = Some(why);
                         return false;
                     }
                 };
-                let read = output::read(&answer.text, self.spec.output, &self.spec.labels);
+                let said = tool::said(&answer);
+                let (read, problem) = output::read_stage(&said, &self.spec);
                 // A retry is paid and waited for, too; the first token is the first try's.
                 if attempt == 0 {
                     outcome.ttft_ms = answer.ttft_ms;
@@ -173,14 +211,33 @@ impl Stage {
                 outcome.retries = attempt;
                 outcome.format_ok = read.ok;
                 outcome.output.clone_from(&read.text);
+                trace.output.clone_from(&read.text);
+                trace.push(Attempt {
+                    answer: said,
+                    tokens_in: answer.tokens_in,
+                    tokens_out: answer.tokens_out,
+                    ttft_ms: answer.ttft_ms,
+                    ms: answer.ms,
+                    cached: answer.cached,
+                    problem,
+                    labels: answer.labels,
+                });
                 answered.output = read.text;
                 answered.kind = self.spec.output;
                 !read.ok
             });
         }
-        for (scope, answered) in scopes.iter_mut().zip(all.iter()) {
+        for (scope, answered) in scopes.iter_mut().zip(all.iter_mut()) {
             if let Some(outcome) = answered.stages.last().filter(|o| !o.skipped && answered.error.is_none()) {
-                scope.add(&self.spec.name, self.spec.output, &outcome.output);
+                scope.add(&self.spec, &outcome.output);
+                if self.spec.output == OutputKind::Tool
+                    && let Some(trace) = answered.traces.last_mut()
+                    && let Some(call) = output::parse_json(&outcome.output)
+                {
+                    let with_result = answered_by_tool(&self.spec.tools, &call);
+                    trace.result =
+                        with_result.and_then(|mut a| a.get_mut("result").map(serde_json::Value::take));
+                }
             }
         }
     }
@@ -191,6 +248,15 @@ impl Stage {
             return Ok(None);
         }
         self.prompt.render_in(scope).map(Some)
+    }
+
+    /// The rendered prompt; a bare one of a row that is a conversation is its turns.
+    fn question(&self, scope: &Scope, prompt: &str) -> Asked {
+        match scope.turns() {
+            [] => Asked::Turn(prompt.to_owned()),
+            turns if self.spec.is_bare() => Asked::Chat(turns.iter().map(Message::from).collect()),
+            _ => Asked::Turn(prompt.to_owned()),
+        }
     }
 
     fn decoding(&self, attempt: u32) -> Decoding {
@@ -210,8 +276,9 @@ pub mod tests {
     //! A backend that follows a script, for tests of everything above it.
 
     use super::*;
-    use crate::backend::{Answer, Listener};
+    use crate::backend::{Answer, Heard, Listener};
     use crate::domain::candidate::{Limits, ModelRef, ModelSource};
+    use crate::domain::row::Turn;
     use serde_json::json;
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -225,19 +292,22 @@ pub mod tests {
     }
 
     impl Backend for Scripted {
-        fn stream(&mut self, asks: &[Ask], _: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
+        fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
             self.asked.borrow_mut().push(asks.to_vec());
             asks.iter()
-                .map(|ask| {
+                .enumerate()
+                .map(|(i, ask)| {
                     let text = (self.script)(ask)?;
-                    Ok(Answer {
+                    let answer = Answer {
                         text,
                         tokens_in: 10,
                         tokens_out: 2,
                         ttft_ms: 1.0,
                         ms: 5.0,
                         ..Answer::default()
-                    })
+                    };
+                    let _ = listener(i, Heard::Done(&answer));
+                    Ok(answer)
                 })
                 .collect()
         }
@@ -264,6 +334,7 @@ pub mod tests {
             when: None,
             retries: 0,
             constraint: None,
+            tools: Vec::new(),
             gold: None,
         }
     }
@@ -281,6 +352,7 @@ pub mod tests {
             stratum: None,
             fields: fields.as_object().cloned().unwrap_or_default(),
             input: input.into(),
+            turns: Vec::new(),
             gold: None,
         }
     }
@@ -321,6 +393,21 @@ pub mod tests {
         let asked = asked.borrow();
         assert_eq!(asked.len(), 2, "rows go through a stage together");
         assert_eq!(asked[1].iter().map(|a| a.text()).collect::<Vec<_>>(), ["mail: tech / broken"]);
+    }
+
+    #[test]
+    fn a_bare_prompt_asks_a_conversation_turn_by_turn() {
+        let turn = |role: &str, text: &str| Turn { role: role.into(), text: text.into() };
+        let turns = vec![turn("user", "a"), turn("assistant", "b"), turn("user", "c")];
+        let asked = |prompt: &str| {
+            let stages = vec![stage("s", prompt, OutputKind::Text, &[])];
+            let (mut pipeline, asked) = scripted(&candidate(stages), |_| Ok("ok".to_owned()));
+            pipeline.answer(&[&RunRow { turns: turns.clone(), ..row("1", "as text") }]);
+            asked.borrow()[0][0].prompt.clone()
+        };
+        let messages: Vec<Message> = turns.iter().map(Message::from).collect();
+        assert_eq!(asked(StageCandidate::BARE), crate::backend::Prompt::Chat(messages));
+        assert_eq!(asked("Say: {{ input }}"), crate::backend::Prompt::Turn("Say: as text".into()));
     }
 
     #[test]

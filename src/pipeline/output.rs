@@ -2,13 +2,32 @@
 
 use serde_json::Value;
 
-use crate::domain::candidate::OutputKind;
+use super::tool;
+use crate::domain::candidate::{OutputKind, StageCandidate};
 
 /// An answer after reading. What cannot be read keeps its raw text and is a format error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     pub text: String,
     pub ok: bool,
+}
+
+/// Read `raw` as what `stage` promises; with why it could not be read, where more than its kind is to be said.
+pub fn read_stage(raw: &str, stage: &StageCandidate) -> (Reading, Option<String>) {
+    if stage.output != OutputKind::Tool || stage.tools.is_empty() {
+        let read = read(raw, stage.output, &stage.labels);
+        let problem = (!read.ok).then(|| match stage.output {
+            OutputKind::Label => "the first line is none of the labels".to_owned(),
+            OutputKind::Json => "the answer is no JSON".to_owned(),
+            OutputKind::Tool => "the answer is no JSON object or list".to_owned(),
+            OutputKind::Text => "the answer cannot be read".to_owned(),
+        });
+        return (read, problem);
+    }
+    match tool::read_call(raw, &stage.tools) {
+        Ok(call) => (Reading { text: call.to_string(), ok: true }, None),
+        Err(why) => (Reading { text: raw.trim().to_owned(), ok: false }, Some(why)),
+    }
 }
 
 /// Read `raw` as `kind`. For [`OutputKind::Label`] with no `labels`, any first line will do.

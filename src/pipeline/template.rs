@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::io;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
+use serde_json::json;
 use thiserror::Error;
 
 use super::output::parse_json;
-use crate::domain::candidate::{OutputKind, StageCandidate};
-use crate::domain::row::RunRow;
+use super::tool;
+use crate::domain::candidate::{ModelSource, OutputKind, StageCandidate};
+use crate::domain::row::{RunRow, Turn};
+use crate::domain::tool::{Tool, answered};
 
 /// Steps a template may take; a page of prose with a loop over a hundred examples takes a few thousand.
 const FUEL: u64 = 1_000_000;
@@ -34,6 +37,7 @@ pub struct Scope {
     row: Value,
     input: Value,
     outputs: BTreeMap<String, Value>,
+    turns: Vec<Turn>,
 }
 
 impl Scope {
@@ -42,18 +46,30 @@ impl Scope {
             row: Value::from_serialize(&row.fields),
             input: Value::from(row.input.clone()),
             outputs: BTreeMap::new(),
+            turns: row.turns.clone(),
         }
     }
 
-    /// A stage's answer: its text, and where that is JSON, its value.
-    pub fn add(&mut self, stage: &str, kind: OutputKind, output: &str) {
-        let value = match kind {
-            OutputKind::Json | OutputKind::Tool => {
-                parse_json(output).map(|json| Value::from_serialize(&json))
-            }
+    /// What the row's input is the text of, where it is a conversation.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// A stage's answer: its text; where that is JSON, its value; where it is a call of a recorded tool, an object of `name`, `arguments`
+    /// and `result` (`name` and `result` are none where it is no valid call).
+    pub fn add(&mut self, stage: &StageCandidate, output: &str) {
+        let json = match stage.output {
+            OutputKind::Json | OutputKind::Tool => parse_json(output),
             OutputKind::Label | OutputKind::Text => None,
         };
-        self.outputs.insert(stage.to_owned(), value.unwrap_or_else(|| Value::from(output)));
+        let json = if stage.output == OutputKind::Tool && !stage.tools.is_empty() {
+            let nothing = || json!({ "name": null, "arguments": {}, "result": null });
+            Some(json.and_then(|call| answered(&stage.tools, &call)).unwrap_or_else(nothing))
+        } else {
+            json
+        };
+        let value = json.map_or_else(|| Value::from(output), |json| Value::from_serialize(&json));
+        self.outputs.insert(stage.name.clone(), value);
     }
 
     /// A stage that did not run is `none`, so that a later one can ask for it.
@@ -86,6 +102,12 @@ pub struct Prompt {
     name: String,
     stage: String,
     when: Option<String>,
+    /// In scope as `tools`: names, descriptions and parameters.
+    tools: Vec<Tool>,
+    /// The tools go beside the prompt.
+    native: bool,
+    /// What tells of the tools in front of the prompt.
+    before: String,
 }
 
 /// The template's name in its environment; not a file name, which could switch escaping on.
@@ -108,9 +130,22 @@ impl Prompt {
             },
             stage: stage.name.clone(),
             when: stage.when.clone(),
+            tools: stage.tools.clone(),
+            native: false,
+            before: String::new(),
         };
         if let Err(error) = prompt.env.add_template_owned(TEMPLATE, stage.prompt.clone()) {
             return Err(prompt.describe(&error, None));
+        }
+        if !stage.tools.is_empty() {
+            let template = prompt.env.get_template(TEMPLATE);
+            let laid_out = template.is_ok_and(|t| t.undeclared_variables(false).contains("tools"));
+            let endpoint = matches!(stage.model.source, ModelSource::Endpoint { .. });
+            // An endpoint that is not given tools cannot call them, whatever the prompt says.
+            prompt.native = endpoint || (!laid_out && tool::is_native(stage));
+            if !prompt.native && !laid_out {
+                prompt.before = tool::description(&stage.tools);
+            }
         }
         if let Some(when) = &prompt.when {
             prompt
@@ -126,10 +161,15 @@ impl Prompt {
         self.render_in(&Scope::new(row))
     }
 
+    /// The tools that go beside the prompt, each as OpenAI's `tools` has it.
+    pub fn native_tools(&self) -> Vec<serde_json::Value> {
+        if self.native { self.tools.iter().map(Tool::function).collect() } else { Vec::new() }
+    }
+
     /// The prompt of a row with earlier stages' outputs.
     pub fn render_in(&self, scope: &Scope) -> Result<String, TemplateError> {
-        let context = scope.context();
-        let mut out = Bounded(Vec::new());
+        let context = self.context(scope);
+        let mut out = Bounded(self.before.clone().into_bytes());
         let rendered = self
             .env
             .get_template(TEMPLATE)
@@ -162,6 +202,15 @@ impl Prompt {
             return Err(TemplateError::When { stage: self.stage.clone(), what: format!("`{when}`: {what}") });
         }
         Ok(value.is_true())
+    }
+
+    fn context(&self, scope: &Scope) -> Value {
+        let context = scope.context();
+        if self.tools.is_empty() {
+            return context;
+        }
+        let tools: Vec<serde_json::Value> = self.tools.iter().map(Tool::signature).collect();
+        minijinja::context! { tools => Value::from_serialize(&tools), ..context }
     }
 
     fn describe(&self, error: &minijinja::Error, context: Option<&Value>) -> TemplateError {
@@ -246,7 +295,7 @@ mod tests {
     #[test]
     fn fields_input_and_outputs_are_in_scope() {
         let mut scope = Scope::new(&row("1", "hello <b>"));
-        scope.add("first-pass", OutputKind::Json, "{\"n\": 3}");
+        scope.add(&stage("first-pass", "", OutputKind::Json, &[]), "{\"n\": 3}");
         scope.skip("other");
         let text = "{{ input }}|{{ row.input }}|{{ channel.upper() }}|{{ stages['first-pass'].n + 1 }}|{% if other %}x{% endif %}{% for e in examples %}{{ e }}{% endfor %}";
         assert_eq!(prompt(text).render_in(&scope).unwrap(), "hello <b>|a field of that name|MAIL|4|");

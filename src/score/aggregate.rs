@@ -136,6 +136,7 @@ pub(super) mod tests {
             when: None,
             retries: 0,
             constraint: None,
+            tools: Vec::new(),
             gold: None,
         };
         Candidate { name: name.into(), rung: "baseline".into(), stages: vec![stage] }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::metric::{Base, Metric};
 use crate::domain::candidate::OutputKind;
 use crate::domain::outcome::{Outcome, StageOutcome};
+use crate::domain::schema::equal;
 use crate::pipeline::output::parse_json;
 
 /// An answer and what it should have been.
@@ -39,7 +40,7 @@ fn same(answer: &Answer<'_>) -> bool {
     }
     matches!(answer.kind, Some(OutputKind::Json | OutputKind::Tool))
         && match (parse_json(answer.output), parse_json(answer.gold)) {
-            (Some(output), Some(gold)) => json_equal(&output, &gold),
+            (Some(output), Some(gold)) => equal(&output, &gold),
             _ => false,
         }
 }
@@ -51,26 +52,12 @@ pub fn normalize(text: &str) -> String {
     plain.split_whitespace().filter(|word| !matches!(*word, "a" | "an" | "the")).collect::<Vec<_>>().join(" ")
 }
 
-/// Numbers by value (1 is 1.0), objects without regard to order.
-pub fn json_equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
-        (Value::Array(x), Value::Array(y)) => {
-            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| json_equal(x, y))
-        }
-        (Value::Object(x), Value::Object(y)) => {
-            x.len() == y.len() && x.iter().all(|(k, v)| y.get(k).is_some_and(|w| json_equal(v, w)))
-        }
-        _ => a == b,
-    }
-}
-
 /// Share of the gold's fields that the answer has with the same value, or of one field. Fields are the leaves of nested objects, named by
 /// dotted path; a list is one value. None where the gold is no object, or lacks the field asked for.
 fn json_fields(output: &str, gold: &str, field: Option<&str>) -> Option<f64> {
     let gold = leaves(parse_json(gold)?.as_object()?);
     let output = parse_json(output).and_then(|v| v.as_object().map(leaves)).unwrap_or_default();
-    let right = |name: &String, want: &Value| output.get(name).is_some_and(|got| json_equal(got, want));
+    let right = |name: &String, want: &Value| output.get(name).is_some_and(|got| equal(got, want));
     match field {
         Some(name) => gold.get_key_value(name).map(|(name, want)| f64::from(u8::from(right(name, want)))),
         None if gold.is_empty() => Some(f64::from(u8::from(output.is_empty()))),

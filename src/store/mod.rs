@@ -4,6 +4,7 @@
 //! only (sled 0.34 turns values over about 128 KiB into files that are never freed), and each acknowledged write is flushed.
 
 pub mod files;
+pub mod frames;
 pub mod journal;
 pub mod lines;
 

@@ -349,6 +349,7 @@ mod tests {
                     stratum: None,
                     fields: fields.as_object().cloned().unwrap_or_default(),
                     input: text,
+                    turns: Vec::new(),
                     gold: None,
                 }
             })
@@ -368,6 +369,7 @@ mod tests {
             settings: Vec::new(),
             past: None,
             from: None,
+            cache: Default::default(),
             rows: Vec::new(),
         };
         RunInputs {

@@ -143,7 +143,7 @@ impl Plain {
                 "{run} checkpoint at step {step}{}",
                 if best { ", the best so far" } else { "" }
             )),
-            EventBody::State { .. } | EventBody::Progress { .. } => None,
+            EventBody::State { .. } | EventBody::Progress { .. } | EventBody::Figures { .. } => None,
         }
     }
 

@@ -156,6 +156,8 @@ impl RunSeries {
                 };
                 self.say(t_ms, tone, text);
             }
+            // They stand in the record.
+            EventBody::Figures { .. } => {}
             EventBody::Log { message } => self.say(t_ms, Tone::Plain, message),
             EventBody::Warning { message } => self.say(t_ms, Tone::Warning, message),
             EventBody::Checkpoint { step, path: _, best } => {

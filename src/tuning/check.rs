@@ -78,6 +78,7 @@ impl Sample {
         Self::choose(&sizes, |i| {
             let row = dataset.row(i).ok()?;
             let (input, gold) = dataset.resolve(&row).ok()?;
+            let turns = dataset.turns(&row);
             Some(RunRow {
                 id: row.id,
                 hash: row.hash,
@@ -85,6 +86,7 @@ impl Sample {
                 stratum: None,
                 fields: row.fields,
                 input,
+                turns,
                 gold,
             })
         })
@@ -102,6 +104,7 @@ impl Sample {
                 stratum: None,
                 fields: rows.get(i)?.clone(),
                 input,
+                turns: resolver.turns(rows.get(i)?),
                 gold,
             })
         })
@@ -249,20 +252,12 @@ fn rendered(candidate: &Candidate, at: usize, prompt: &Prompt, row: &RunRow) -> 
     let mut scope = Scope::new(row);
     for earlier in &candidate.stages[..at] {
         // What an earlier stage will say is not known; its gold is the best guess.
-        scope.add(&earlier.name, earlier.output, &own_gold(earlier, row).unwrap_or_default());
+        scope.add(earlier, &earlier.own_gold(&row.fields).unwrap_or_default());
     }
     if !prompt.holds(&scope).ok()? {
         return None;
     }
     prompt.render_in(&scope).ok()
-}
-
-fn own_gold(stage: &StageCandidate, row: &RunRow) -> Option<String> {
-    match row.fields.get(stage.gold.as_ref()?)? {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
 }
 
 /// Targets that the model has not; rows that are too long to be trained on.
@@ -285,7 +280,7 @@ fn training(
     let limit = train.max_length.min(context);
     let Ok(prompt) = Prompt::new(stage) else { return found };
     let lengths = Lengths::of(sample, |row| {
-        let gold = if stage.gold.is_some() { own_gold(stage, row) } else { row.gold.clone() }?;
+        let gold = if stage.gold.is_some() { stage.own_gold(&row.fields) } else { row.gold.clone() }?;
         let text = rendered(candidate, at, &prompt, row)?;
         Some(reader.prompt(&text)? + reader.answer(&text, &gold)?)
     });
@@ -327,11 +322,12 @@ pub fn candidate(ws: &Workspace) -> Candidate {
         StageCandidate {
             when: stage.when.clone(),
             gold: stage.gold.clone(),
+            tools: stage.tools.iter().filter_map(|path| ws.tool(path).ok()).collect(),
             ..asked(
                 &stage.name,
                 &stage.model,
                 source,
-                prompt.as_deref().unwrap_or(BARE),
+                prompt.as_deref().unwrap_or(StageCandidate::BARE),
                 stage.output,
                 decoding,
             )
@@ -341,7 +337,6 @@ pub fn candidate(ws: &Workspace) -> Candidate {
 }
 
 /// The input and nothing else.
-pub const BARE: &str = "{{ input }}";
 
 /// A stage with what decides how long its prompts are.
 pub fn asked(
@@ -372,6 +367,7 @@ pub fn asked(
         when: None,
         retries: 0,
         constraint: None,
+        tools: Vec::new(),
         gold: None,
     }
 }
@@ -385,7 +381,7 @@ pub fn candidate_for_training(ws: &Workspace) -> Candidate {
     if let Some(stage) = candidate.stages.iter_mut().find(named) {
         match train.prompt.as_str() {
             "same" => {}
-            "bare" => BARE.clone_into(&mut stage.prompt),
+            "bare" => StageCandidate::BARE.clone_into(&mut stage.prompt),
             file => stage.prompt = std::fs::read_to_string(ws.resolve(file)).unwrap_or_default(),
         }
     }
@@ -404,6 +400,7 @@ mod tests {
             stratum: None,
             fields: Map::new(),
             input: String::new(),
+            turns: Vec::new(),
             gold: None,
         }
     }

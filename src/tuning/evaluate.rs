@@ -1,6 +1,6 @@
 //! Evaluation: a candidate's pipeline over the rows, scored.
 //!
-//! First the latency pass: a fixed sample of rows, one at a time, warmed, nothing cached; its answers count like all others. Then the rest
+//! First the latency pass: a fixed sample of rows, one at a time, warmed, nothing from the cache; its answers count like all others. Then the rest
 //! in batches. Both go in an order of their own that is the same for every candidate, so that the running figures are of a fair sample
 //! from the start, and all candidates are timed on the same rows.
 
@@ -46,7 +46,12 @@ pub fn run(
     let access =
         Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
-    let scored = Evaluation::new(candidate, settings, true)?.run(&rows, &inputs.outcomes, open, reporter)?;
+    let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.run(
+        &rows,
+        &inputs.outcomes,
+        open,
+        reporter,
+    )?;
     Ok(RunResult { metrics: scored.metrics, candidate: Some(candidate.clone()), stopped: scored.stopped })
 }
 
@@ -62,7 +67,27 @@ pub fn candidate(
 ) -> anyhow::Result<BTreeMap<String, f64>> {
     let rows: Vec<&RunRow> = rows.iter().collect();
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, access)?);
-    Ok(Evaluation::new(candidate, settings, false)?.run(&rows, done, open, reporter)?.metrics)
+    Ok(Evaluation::new(candidate, settings, false, access.cache.is_some())?
+        .run(&rows, done, open, reporter)?
+        .metrics)
+}
+
+/// How many answers came from the response cache; said in the log where any did.
+fn cached(outcomes: &[&Outcome], reporter: &mut dyn Reporter) -> anyhow::Result<BTreeMap<String, f64>> {
+    let stages = || outcomes.iter().flat_map(|o| &o.stages).filter(|s| !s.skipped);
+    let all: u64 = stages().map(|s| 1 + u64::from(s.retries)).sum();
+    let cached: u64 = stages().map(|s| u64::from(s.cached)).sum();
+    if cached > 0 {
+        let message = format!(
+            "{cached} of {} came from the response cache; none of them is in the latency figures",
+            counted(all as usize, "answer")
+        );
+        reporter.event(EventBody::Log { message })?;
+    }
+    Ok(BTreeMap::from([
+        ("cached_answers".to_owned(), cached as f64),
+        ("cached_rate".to_owned(), if all > 0 { cached as f64 / all as f64 } else { 0.0 }),
+    ]))
 }
 
 /// The rows an evaluation is on.
@@ -78,6 +103,8 @@ struct Evaluation<'a> {
     latency_rows: usize,
     /// Say how it goes by `eval` events: where no other curve would be disturbed.
     curve: bool,
+    /// There is a response cache.
+    cached: bool,
 }
 
 struct Scored {
@@ -97,10 +124,15 @@ struct Course<'r> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(candidate: &'a Candidate, settings: &EvalSettings, curve: bool) -> anyhow::Result<Self> {
+    fn new(
+        candidate: &'a Candidate,
+        settings: &EvalSettings,
+        curve: bool,
+        cached: bool,
+    ) -> anyhow::Result<Self> {
         let primary = Metric::primary(&settings.primary)?;
         let metrics = settings.metrics.iter().map(|name| Metric::find(name)).collect::<Result<_, _>>()?;
-        Ok(Self { candidate, primary, metrics, latency_rows: settings.latency_rows, curve })
+        Ok(Self { candidate, primary, metrics, latency_rows: settings.latency_rows, curve, cached })
     }
 
     fn run(
@@ -126,7 +158,9 @@ impl<'a> Evaluation<'a> {
 
         if !timed.is_empty() || !rest.is_empty() {
             let mut pipeline = open(self.candidate)?;
+            pipeline.set_fresh(true);
             self.latency_pass(&mut pipeline, &timed, &mut course)?;
+            pipeline.set_fresh(false);
             self.throughput_pass(&mut pipeline, &rest, rows.len(), &mut course)?;
         }
 
@@ -146,7 +180,10 @@ impl<'a> Evaluation<'a> {
         let always = ALWAYS.iter().filter_map(|name| Metric::find(name).ok());
         let asked: Vec<Metric> =
             std::iter::once(self.primary.clone()).chain(self.metrics.iter().cloned()).chain(always).collect();
-        let metrics = aggregate::values(&asked, &outcomes, Some(self.candidate));
+        let mut metrics = aggregate::values(&asked, &outcomes, Some(self.candidate));
+        if self.cached {
+            metrics.extend(cached(&outcomes, course.reporter)?);
+        }
         Ok(Scored { metrics, stopped: course.ended })
     }
 
@@ -185,7 +222,9 @@ impl<'a> Evaluation<'a> {
             let answered = pipeline.answer(&[row]);
             let ms = asked.elapsed().as_secs_f64() * 1e3;
             for answered in answered {
-                let latency = answered.error.is_none().then_some(ms);
+                // An answer that was not worked for has no latency.
+                let worked = answered.error.is_none() && answered.stages.iter().all(|s| s.cached == 0);
+                let latency = worked.then_some(ms);
                 course.record(self.outcome(row, answered, latency))?;
             }
             course.progress("latency", i + 1, rows.len(), i + 1, began)?;
@@ -256,16 +295,11 @@ impl<'a> Evaluation<'a> {
 
     /// Gold of the stages that name a field of their own.
     fn stage_gold(&self, row: &RunRow) -> BTreeMap<String, (OutputKind, String)> {
-        let of = |value: &serde_json::Value| match value {
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        };
         self.candidate
             .stages
             .iter()
             .filter_map(|stage| {
-                let gold = of(row.fields.get(stage.gold.as_ref()?)?)?;
+                let gold = stage.own_gold(&row.fields)?;
                 Some((stage.name.clone(), (stage.output, gold)))
             })
             .collect()

@@ -104,6 +104,11 @@ impl RunFolder {
         files::socket_path(&self.dir.join("control.sock"))
     }
 
+    /// Where a playground's worker listens.
+    pub fn play(&self) -> io::Result<PathBuf> {
+        files::socket_path(&self.dir.join("play.sock"))
+    }
+
     /// A worker lives.
     pub fn is_locked(&self) -> bool {
         Lock::is_held(&self.lock())
@@ -260,7 +265,7 @@ impl RunFolder {
         let outcomes = match spec.job {
             Job::Eval(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) => {
+            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
                 if self.outcomes().exists() {
                     fs::remove_file(self.outcomes())?;
                 }
@@ -269,7 +274,10 @@ impl RunFolder {
         };
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
         let history = if matches!(spec.job, Job::Train { .. }) { self.read_history()? } else { Vec::new() };
-        let (keys, cache) = (Keys::default(), None);
+        let keys = Keys::default();
+        // `.tunebench/runs/RUN`: the cache is the only thing outside its folder that a run writes.
+        let runs = self.dir.parent().filter(|runs| runs.file_name().is_some_and(|name| name == "runs"));
+        let cache = runs.and_then(Path::parent).and_then(|state_dir| spec.cache.place(state_dir));
         Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes, keys, cache, history })
     }
 

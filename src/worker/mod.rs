@@ -8,7 +8,10 @@ pub mod control;
 pub mod device;
 pub mod folder;
 pub mod host;
+mod neighbours;
+mod play;
 mod reporter;
+mod resident;
 mod turns;
 
 use std::fs;
@@ -24,6 +27,7 @@ use anyhow::Context as _;
 use crate::domain::event::EventBody;
 use crate::domain::report::{Reporter as _, RunInputs};
 use crate::domain::run::{Job, RunResult, RunState};
+use crate::machine;
 use crate::store::files::{self, Lock};
 use crate::tuning::train::TooLarge;
 use control::Requests;
@@ -129,6 +133,12 @@ fn live(
     let threads = inputs.spec.threads.max(1);
     // Fails only when a pool exists already, and then that one serves.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    if inputs.spec.job.kind().is_resident() {
+        return Ok(match guarded(|| resident::run(&inputs, folder, requests, reporter))? {
+            None => RunState::Cancelled,
+            Some(result) => finish(folder, &result)?,
+        });
+    }
     let device = Device::of(&inputs.spec);
     let lock = files::private_temp()?.join(device.lock_file());
     let Some(_device) = wait_for_device(device, &lock, || host.device(&lock), requests, reporter)? else {
@@ -141,14 +151,26 @@ fn live(
     }
     let result = loop {
         let others = host.departures();
+        let neighbours = neighbours::living();
+        machine::leave_to_others(neighbours::still_promised(&neighbours));
         reporter.take_turn();
         let result = guarded(|| dispatch(&inputs, reporter));
         reporter.hand_on();
-        match (result, others) {
-            // When another run has left there is more room.
-            (Err(error), Some(left)) if error.is::<TooLarge>() => {
-                reporter.state(RunState::Queued, Some(format!("waits for another run to end: {error}")))?;
-                while host.departures() == Some(left) && !requests.cancelled() && !requests.stopped() {
+        match result {
+            // When another run, or a resident, has left there is more room.
+            Err(error) if error.is::<TooLarge>() && (others.is_some() || !neighbours.is_empty()) => {
+                let whom = if neighbours.is_empty() {
+                    "another run".to_owned()
+                } else {
+                    neighbours::names(&neighbours)
+                };
+                reporter.state(RunState::Queued, Some(format!("waits for {whom} to end: {error}")))?;
+                neighbours::ask_playgrounds_to_leave(&neighbours, &inputs.spec.id);
+                while host.departures() == others
+                    && neighbours::living() == neighbours
+                    && !requests.cancelled()
+                    && !requests.stopped()
+                {
                     requests.nap(Duration::from_millis(200));
                 }
                 if requests.cancelled() || requests.stopped() {
@@ -156,21 +178,26 @@ fn live(
                 }
                 reporter.state(RunState::Running, None)?;
             }
-            (Err(error), _) => {
+            Err(error) => {
                 if let Some(large) = error.downcast_ref::<TooLarge>() {
                     let finding = large.finding(&inputs.spec.id);
                     reporter.event(EventBody::Finding { step: 0, holds: true, finding })?;
                 }
                 return Err(error);
             }
-            (Ok(result), _) => break result,
+            Ok(result) => break result,
         }
     };
     if requests.cancelled() {
         return Ok(RunState::Cancelled);
     }
+    finish(folder, &result)
+}
+
+/// Writes the result down; the state that says so.
+fn finish(folder: &RunFolder, result: &RunResult) -> anyhow::Result<RunState> {
     fs::create_dir_all(folder.artifacts())?;
-    files::write_json(&folder.result(), &result)?;
+    files::write_json(&folder.result(), result)?;
     Ok(if result.stopped { RunState::Stopped } else { RunState::Done })
 }
 
@@ -180,6 +207,7 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
         Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
         Job::LrRange { train, range } => crate::tuning::train::range::run(train, range, inputs, reporter),
+        Job::Serve(_) | Job::Playground(_) => anyhow::bail!("a resident run is no batch run"),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
-use crate::domain::settings::{EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 
 /// What kind of answer the pipeline gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,7 @@ pub struct Config {
     /// `[strata]`, with `[data] dimensions` and the split's seed where it has none of its own.
     pub strata: StrataSettings,
     pub tuning: Tuning,
+    pub cache: CacheSettings,
 }
 
 /// `[data]`.
@@ -123,8 +124,8 @@ pub struct Stage {
     pub top_p: Option<f32>,
     /// minijinja expression: the stage runs only where it holds.
     pub when: Option<String>,
-    /// File with the definition of a recorded tool.
-    pub tool: Option<PathBuf>,
+    /// Files with the definitions of recorded tools.
+    pub tools: Vec<PathBuf>,
     /// Field with the stage's own gold.
     pub gold: Option<String>,
     /// The stage's own metric.

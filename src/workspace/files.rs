@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::config::ModelPlace;
 use super::problem::{Problem, Problems};
 use super::{Workspace, read_text};
+use crate::domain::tool::Tool;
 
 /// Everything the workspace names and that is not there.
 pub(super) fn missing(ws: &Workspace) -> Problems {
@@ -25,9 +26,7 @@ pub(super) fn missing(ws: &Workspace) -> Problems {
         if let Some(prompt) = &stage.prompt {
             template(ws, &mut problems, &format!("stage.{i}.prompt"), prompt);
         }
-        if let Some(tool) = &stage.tool {
-            file(ws, &mut problems, &format!("stage.{i}.tool"), tool, "tool");
-        }
+        tools(ws, &mut problems, i, &stage.tools);
     }
     let train = config.tuning.train.prompt.as_str();
     if !matches!(train, "bare" | "same") {
@@ -71,6 +70,34 @@ fn folder(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {
         Err(e) => format!("model {shown} cannot be read: {e}"),
     };
     problems.push(ws.problem(key, message));
+}
+
+/// Files of recorded tools, each with a name of its own.
+fn tools(ws: &Workspace, problems: &mut Vec<Problem>, stage: usize, paths: &[PathBuf]) {
+    let mut names: Vec<String> = Vec::new();
+    for (i, path) in paths.iter().enumerate() {
+        let key = format!("stage.{stage}.tool.{i}");
+        let key = if ws.line_of(&key) > 0 { key } else { format!("stage.{stage}.tool") };
+        if !file(ws, problems, &key, path, "tool") {
+            continue;
+        }
+        match read_tool(ws, path) {
+            Err(found) => problems.extend(found.0),
+            Ok(tool) if names.contains(&tool.name) => {
+                let message = format!("`{}` is a second tool called `{}`", path.display(), tool.name);
+                problems.push(ws.problem(&key, message));
+            }
+            Ok(tool) => names.push(tool.name),
+        }
+    }
+}
+
+/// A recorded tool from its file.
+pub(super) fn read_tool(ws: &Workspace, path: &Path) -> Result<Tool, Problems> {
+    let shown = path.display().to_string();
+    let text = read_text(&ws.resolve(path), &shown)?;
+    Tool::parse(&text)
+        .map_err(|slip| Problems(vec![Problem { file: shown, line: slip.line, message: slip.message }]))
 }
 
 fn template(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {

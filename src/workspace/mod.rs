@@ -21,6 +21,7 @@ pub use problem::{Problem, Problems};
 pub use crate::domain::words::nearest;
 
 use crate::domain::run::RunKind;
+use crate::domain::tool::Tool;
 
 /// Name of the file that makes a folder a workspace.
 pub const FILE: &str = "workspace.toml";
@@ -92,6 +93,11 @@ impl Workspace {
     pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
         // Lexical, so that messages show a readable path also where nothing is there.
         files::tidy(&self.root.join(path))
+    }
+
+    /// A recorded tool by its file.
+    pub fn tool(&self, path: &Path) -> Result<Tool, Problems> {
+        files::read_tool(self, path)
     }
 
     /// The data files, absolute, in order.

@@ -10,7 +10,7 @@ use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{EvalSettings, StrataSettings};
+use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
 use crate::domain::words::nearest;
 use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
 
@@ -46,8 +46,9 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         lr_range: read_lr_range(tables.table_or_empty("lr_range")),
     };
     tables.finish();
+    let cache = read_cache(file.table_or_empty("cache"));
     file.finish();
-    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning }
+    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning, cache }
 }
 
 /// A metric's name, looked up; a wrong one is a problem of `key`.
@@ -241,6 +242,13 @@ fn read_stage(
     if let Some(metric) = &metric {
         known_metric(&fields, "metric", Metric::find(metric));
     }
+    let tools = fields.strings("tool").unwrap_or_default();
+    if output == OutputKind::Tool && tools.is_empty() && !fields.has("tool") {
+        fields.missing("tool", "name what the stage may call, tool = \"tools/NAME.json\" or a list of files");
+    }
+    if output != OutputKind::Tool && fields.has("tool") {
+        fields.fault("tool", "belongs to a stage with output = \"tool\"");
+    }
     let stage = Stage {
         name: name.unwrap_or_default(),
         model,
@@ -253,7 +261,7 @@ fn read_stage(
         top_k: fields.count("top_k", 1..=1 << 20),
         top_p: fields.number("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0).map(|p| p as f32),
         when,
-        tool: fields.string("tool").map(PathBuf::from),
+        tools: tools.into_iter().map(PathBuf::from).collect(),
         gold: fields.string("gold"),
         metric,
         retries: fields.whole("retries", 0..=100).unwrap_or(0) as u32,
@@ -366,6 +374,16 @@ fn read_eval(
     }
     fields.finish();
     (settings, judge)
+}
+
+fn read_cache(mut fields: Fields<'_>) -> CacheSettings {
+    let default = CacheSettings::default();
+    let cache = CacheSettings {
+        off: fields.flag("off").unwrap_or(default.off),
+        limit_mb: fields.whole("limit_mb", 1..=1 << 24).unwrap_or(default.limit_mb),
+    };
+    fields.finish();
+    cache
 }
 
 fn read_strata(mut fields: Fields<'_>, data: &DataConfig) -> StrataSettings {

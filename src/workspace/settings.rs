@@ -40,6 +40,8 @@ const fn own_tables(kind: RunKind) -> &'static [&'static str] {
         RunKind::Train => &["tuning.train"],
         // What is tested is a training.
         RunKind::LrRange => &["tuning.lr_range", "tuning.train"],
+        // Theirs do not stand in the file.
+        RunKind::Serve | RunKind::Playground => &[],
     }
 }
 

@@ -36,7 +36,7 @@ pub fn watch(
     if let Some(ws) = ws {
         files.extend(ws.sources());
         files.extend(ws.config.stages.iter().filter_map(|s| s.prompt.as_ref()).map(|p| ws.resolve(p)));
-        files.extend(ws.config.stages.iter().filter_map(|s| s.tool.as_ref()).map(|p| ws.resolve(p)));
+        files.extend(ws.config.stages.iter().flat_map(|s| &s.tools).map(|p| ws.resolve(p)));
         let train = ws.config.tuning.train.prompt.as_str();
         if !matches!(train, "bare" | "same") {
             files.insert(ws.resolve(train));

@@ -38,6 +38,7 @@ fn rows() -> Vec<RunRow> {
             stratum: None,
             fields: Map::new(),
             input: format!("{} {}", words[i % 3], "!".repeat(i % 5)),
+            turns: Vec::new(),
             gold: (i != 3).then(|| TEAMS[i % 3].to_owned()),
         })
         .collect()
@@ -80,6 +81,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         when: None,
         retries: 0,
         constraint: None,
+        tools: Vec::new(),
         gold: None,
     };
     let spec = RunSpec {
@@ -94,6 +96,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         settings: vec![],
         past: None,
         from: None,
+        cache: Default::default(),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     let folder = RunFolder::new(root.join(".tunebench/runs").join(id));

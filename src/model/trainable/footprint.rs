@@ -194,7 +194,9 @@ impl Trainable {
             optimizer: bytes(2 * trained),
             activations: activations as u64,
             logits: logits as u64,
+            overhead: 0,
         }
+        .with_overhead()
     }
 
     fn memory_on_gpu(&self, [forward, backward]: [Largest; 2]) -> Memory {
@@ -217,6 +219,8 @@ impl Trainable {
             optimizer: 2 * trained,
             activations: (activations + beside) as u64,
             logits: logits as u64,
+            // Buffers are as large as reckoned, and products have room of their own before.
+            overhead: 0,
         }
     }
 

@@ -17,6 +17,20 @@ impl Sequence {
         self.trained.iter().filter(|t| **t).count()
     }
 
+    /// The tokens before the answer, which is the last run of targets.
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.answer_start()]
+    }
+
+    /// The last run of targets.
+    pub fn answer(&self) -> &[u32] {
+        &self.tokens[self.answer_start()..]
+    }
+
+    fn answer_start(&self) -> usize {
+        self.trained.iter().rposition(|t| !t).map_or(0, |last| last + 1).min(self.tokens.len())
+    }
+
     /// Tokens that are read: all before the last target; none without a target.
     pub(super) fn inputs(&self) -> usize {
         self.trained.iter().rposition(|t| *t).unwrap_or(0)

@@ -1,6 +1,8 @@
 use super::*;
+use crate::backend::cache::Cached;
 use crate::backend::{Ask, BackendError};
 use crate::domain::report::Control;
+use crate::domain::settings::CachePlace;
 use crate::pipeline::tests as scripted;
 use std::io;
 use std::path::Path;
@@ -68,7 +70,7 @@ fn evaluate(
         latency_rows: 10,
         ..EvalSettings::default()
     };
-    Evaluation::new(&candidate, &settings, curve)?.run(
+    Evaluation::new(&candidate, &settings, curve, false)?.run(
         &rows.iter().collect::<Vec<_>>(),
         done,
         &mut |candidate| Ok(scripted::scripted(candidate, script.clone()).0),
@@ -98,6 +100,44 @@ fn every_row_is_answered_once_and_scored() {
     assert!(matches!(last, EventBody::Progress { done: 100, total: 100, eta_ms: Some(0), .. }), "{last:?}");
     let curve: Vec<_> = notes.events.iter().filter(|e| matches!(e, EventBody::Eval { .. })).collect();
     assert!(curve.len() >= 2, "the running accuracy is told");
+}
+
+#[test]
+fn what_the_cache_answers_is_counted_and_has_no_latency() {
+    let temp = tempfile::tempdir().unwrap();
+    let place = CachePlace { dir: temp.path().join("answers"), limit: 1 << 20 };
+    let candidate =
+        scripted::candidate(vec![scripted::stage("s", "{{ input }} {{ own }}", OutputKind::Text, &[])]);
+    let settings = EvalSettings { latency_rows: 10, ..EvalSettings::default() };
+    let mut all = rows(40);
+    for (i, row) in all.iter_mut().enumerate() {
+        row.fields.insert("own".into(), i.into());
+    }
+    let mut rates = Vec::new();
+    for _ in 0..2 {
+        let mut notes = Notes::new(usize::MAX, Control::Continue);
+        let mut open = |candidate: &Candidate| {
+            let scripted = |_: &_| {
+                let asked = Default::default();
+                let inner = Box::new(scripted::Scripted { script: Box::new(echo), asked });
+                Ok(Cached::wrap(inner, &candidate.stages[0].model, None, &place))
+            };
+            Ok(Pipeline::with_backends(candidate, &mut { scripted })?)
+        };
+        let got = Evaluation::new(&candidate, &settings, true, true)
+            .unwrap()
+            .run(&all.iter().collect::<Vec<_>>(), &[], &mut open, &mut notes)
+            .unwrap();
+        rates.push((got.metrics["cached_answers"], got.metrics["cached_rate"]));
+        let timed: Vec<_> = notes.outcomes.iter().filter(|o| o.latency_ms.is_some()).collect();
+        assert_eq!(timed.len(), 10, "the latency pass asks anew");
+        assert!(timed.iter().all(|o| o.stages[0].cached == 0));
+        let said = notes.events.iter().any(
+            |e| matches!(e, EventBody::Log { message } if message.starts_with("30 of 40 answers came from")),
+        );
+        assert_eq!(said, rates.len() == 2);
+    }
+    assert_eq!(rates, [(0.0, 0.0), (30.0, 0.75)]);
 }
 
 #[test]

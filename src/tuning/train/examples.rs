@@ -6,7 +6,8 @@ use anyhow::{Context as _, bail, ensure};
 use super::fit::{Example, list};
 use super::subject::Subject;
 use crate::domain::row::RunRow;
-use crate::model::chat::{ChatTemplate, answer_tokens, prompt_tokens};
+use crate::domain::settings::TrainedTurns;
+use crate::model::chat::{ChatTemplate, Message, conversation_tokens, reply_tokens};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::trainable::Sequence;
 
@@ -63,16 +64,35 @@ impl Built {
     }
 }
 
-/// One row as a sequence: the prompt's tokens, then the answer's, of which each is trained, the end token too.
-pub fn sequence(language: &Language, prompt: &str, answer: &str) -> anyhow::Result<Sequence> {
+/// One row as a sequence: the tokens that it is asked with, then the answer's, of which each is trained, the end token too.
+///
+/// With `turns` the assistant's earlier turns are trained as well, as far as the template writes them as it would have them
+/// answered (some leave out what was thought aloud in earlier turns).
+pub fn sequence(
+    language: &Language,
+    messages: &[Message],
+    answer: &str,
+    turns: TrainedTurns,
+) -> anyhow::Result<Sequence> {
     let Language { tokenizer, template } = language;
-    let mut tokens = prompt_tokens(tokenizer, template.as_ref(), prompt)?;
+    let mut tokens = conversation_tokens(tokenizer, template.as_ref(), messages)?;
     ensure!(
         !tokens.is_empty(),
         "the prompt has no token, and the first token of an answer needs one before it"
     );
-    let answer = answer_tokens(tokenizer, template.as_ref(), prompt, answer)?;
+    let answer = reply_tokens(tokenizer, template.as_ref(), messages, answer)?;
     let mut trained = vec![false; tokens.len()];
+    if let (TrainedTurns::All, Some(template)) = (turns, template) {
+        for (i, turn) in messages.iter().enumerate().skip(1).filter(|(_, m)| m.role == "assistant") {
+            let before = &messages[..i];
+            let asked = conversation_tokens(tokenizer, Some(template), before)?;
+            let Ok(reply) = reply_tokens(tokenizer, Some(template), before, &turn.content) else { continue };
+            let rest = tokens.strip_prefix(asked.as_slice());
+            if rest.is_some_and(|rest| rest.starts_with(&reply)) {
+                trained[asked.len()..asked.len() + reply.len()].fill(true);
+            }
+        }
+    }
     trained.resize(tokens.len() + answer.len(), true);
     tokens.extend(answer);
     Ok(Sequence { tokens, trained })
@@ -83,6 +103,7 @@ pub fn build<'a>(
     rows: impl IntoIterator<Item = &'a RunRow>,
     subject: &Subject<'_>,
     max_length: usize,
+    turns: TrainedTurns,
 ) -> Built {
     let mut built = Built::default();
     for row in rows {
@@ -90,12 +111,12 @@ pub fn build<'a>(
             built.without_gold.push(row.id.clone());
             continue;
         };
-        let made = match subject.prompt(row) {
+        let made = match subject.messages(row) {
             Ok(None) => {
                 built.not_asked.push(row.id.clone());
                 continue;
             }
-            Ok(Some(prompt)) => sequence(&subject.language, &prompt, &answer),
+            Ok(Some(messages)) => sequence(&subject.language, &messages, &answer, turns),
             Err(e) => Err(e),
         };
         match made {
@@ -149,14 +170,14 @@ pub fn mask_gate(built: &Built, rows: &[RunRow], subject: &Subject<'_>) -> anyho
             .iter()
             .find(|r| r.id == example.row)
             .with_context(|| format!("row {} is gone", example.row))?;
-        let prompt = subject.prompt(row)?.unwrap_or_default();
-        let asked = prompt_tokens(&language.tokenizer, language.template.as_ref(), &prompt)?;
-        let first = example.sequence.trained.iter().position(|&t| t).unwrap_or_default();
+        let messages = subject.messages(row)?.unwrap_or_default();
+        let asked = conversation_tokens(&language.tokenizer, language.template.as_ref(), &messages)?;
+        let prompt = example.sequence.prompt();
         ensure!(
-            example.sequence.tokens.get(..first) == Some(asked.as_slice()),
+            prompt == asked.as_slice(),
             "mask gate: row {}: training and answering read the prompt as different tokens:\n  trained on {}\n  asked with {}",
             example.row,
-            render(language, example.sequence.tokens.get(..first).unwrap_or_default(), |_| false),
+            render(language, prompt, |_| false),
             render(language, &asked, |_| false)
         );
         let Sequence { tokens, trained } = &example.sequence;

@@ -13,7 +13,7 @@ use super::state;
 use super::subject::Subject;
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunSpec;
-use crate::domain::settings::TrainSettings;
+use crate::domain::settings::{TrainSettings, TrainedTurns};
 use crate::model::Decoder;
 use crate::model::lora::Lora;
 use crate::ops::Par;
@@ -180,7 +180,7 @@ fn trained(
 fn sample(rows: &[RunRow], subject: &Subject<'_>, max_positions: usize) -> anyhow::Result<Vec<Vec<u32>>> {
     let mut order: Vec<&RunRow> = rows.iter().collect();
     order.sort_by_key(|row| row.part != Some(Part::Dev));
-    let built = examples::build(order.into_iter().take(4 * ROWS), subject, usize::MAX);
+    let built = examples::build(order.into_iter().take(4 * ROWS), subject, usize::MAX, TrainedTurns::Last);
     let asked: Vec<Vec<u32>> = built
         .examples
         .into_iter()

@@ -50,8 +50,8 @@ impl<'a> FixedRows<'a> {
             .filter_map(|i| known.get(i * known.len() / count))
             .map(|(example, row)| FixedRow {
                 id: row.id.clone(),
-                prompt: prompt_of(example),
-                answer: example.sequence.targets().saturating_sub(1),
+                prompt: example.sequence.prompt().to_vec(),
+                answer: example.sequence.answer().len().saturating_sub(1),
                 gold: subject.gold(row),
             })
             .collect();
@@ -76,7 +76,7 @@ impl<'a> FixedRows<'a> {
                     &mut |_| ControlFlow::Continue(()),
                 )?;
                 let text = tokenizer.decode(&generation.tokens)?;
-                let reading = output::read(&text, self.subject.stage.output, &self.subject.stage.labels);
+                let reading = output::read_stage(&text, self.subject.stage).0;
                 let correct = self.primary.as_ref().zip(row.gold.as_deref()).and_then(|(metric, gold)| {
                     let answer = Answer {
                         output: &reading.text,
@@ -97,10 +97,4 @@ impl<'a> FixedRows<'a> {
             })
             .collect()
     }
-}
-
-/// The tokens before the first trained one.
-fn prompt_of(example: &Example) -> Vec<u32> {
-    let first = example.sequence.trained.iter().position(|&t| t).unwrap_or_default();
-    example.sequence.tokens.get(..first).unwrap_or_default().to_vec()
 }

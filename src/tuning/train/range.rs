@@ -70,7 +70,7 @@ pub fn run(
     let Base { decoder, .. } = Base::load(&subject.base, settings.method.is_quantized())?;
     let max_length = settings.max_length.min(decoder.config.max_positions);
     let rows = inputs.rows.iter().filter(|row| row.part == Some(Part::Train));
-    let train = examples::build(rows, &subject, max_length);
+    let train = examples::build(rows, &subject, max_length, settings.turns);
     for message in train.warnings("train", max_length) {
         reporter.event(EventBody::Warning { message })?;
     }

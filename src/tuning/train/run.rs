@@ -43,8 +43,8 @@ pub fn run(
     let rows = |part: Part| inputs.rows.iter().filter(move |row| row.part == Some(part));
 
     let max_length = settings.max_length.min(config.max_positions);
-    let train = examples::build(rows(Part::Train), &subject, max_length);
-    let dev = examples::build(rows(Part::Dev), &subject, max_length);
+    let train = examples::build(rows(Part::Train), &subject, max_length, settings.turns);
+    let dev = examples::build(rows(Part::Dev), &subject, max_length, settings.turns);
     let mut warnings = train.warnings("train", max_length);
     warnings.extend(dev.warnings("dev", max_length));
     if dev.examples.is_empty() {

@@ -12,7 +12,7 @@ use crate::domain::row::RunRow;
 use crate::domain::run::RunSpec;
 use crate::domain::settings::TrainSettings;
 use crate::model::Decoder;
-use crate::model::chat::ChatTemplate;
+use crate::model::chat::{ChatTemplate, Message};
 use crate::model::lora::Lora;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::trainable::{AdapterTraining, Trainable};
@@ -46,18 +46,27 @@ impl<'a> Subject<'a> {
             }
         };
         let launched = SystemTime::UNIX_EPOCH + Duration::from_millis(spec.created_ms);
-        let template = ChatTemplate::load(&base)?.map(|template| template.at(launched));
-        let language = Language { tokenizer: Tokenizer::load(&base)?, template };
         let prompt = Prompt::new(stage)?;
+        let template = ChatTemplate::load(&base)?;
+        let template = template.map(|template| template.at(launched).with_tools(prompt.native_tools()));
+        let language = Language { tokenizer: Tokenizer::load(&base)?, template };
         Ok(Self { candidate, stage_at, stage, base, language, prompt })
     }
 
     /// What the stage is asked on a row; none when its `when` does not hold there. Earlier stages have answered with their gold.
+    pub fn messages(&self, row: &RunRow) -> anyhow::Result<Option<Vec<Message>>> {
+        if self.stage.is_bare() && !row.turns.is_empty() {
+            return Ok(self.prompt(row)?.map(|_| row.turns.iter().map(Message::from).collect()));
+        }
+        Ok(self.prompt(row)?.map(|text| vec![Message::user(text)]))
+    }
+
+    /// The same as text.
     pub fn prompt(&self, row: &RunRow) -> anyhow::Result<Option<String>> {
         let mut scope = Scope::new(row);
         for earlier in self.candidate.stages.iter().take(self.stage_at) {
-            if let Some(gold) = own_gold(earlier, row) {
-                scope.add(&earlier.name, earlier.output, &gold);
+            if let Some(gold) = earlier.own_gold(&row.fields) {
+                scope.add(earlier, &gold);
             }
         }
         Ok(if self.prompt.holds(&scope)? { Some(self.prompt.render_in(&scope)?) } else { None })
@@ -65,7 +74,7 @@ impl<'a> Subject<'a> {
 
     /// What it should answer: the gold of its own field where it has one, else the row's.
     pub fn gold(&self, row: &RunRow) -> Option<String> {
-        if self.stage.gold.is_some() { own_gold(self.stage, row) } else { row.gold.clone() }
+        if self.stage.gold.is_some() { self.stage.own_gold(&row.fields) } else { row.gold.clone() }
     }
 
     /// The model before its first step: a fresh adapter, or the one that the candidate has, or every weight. Where a branch of an
@@ -101,15 +110,6 @@ impl<'a> Subject<'a> {
             (false, None) => Arc::unwrap_or_clone(decoder),
         };
         Ok(Trainable::full(decoder, threads))
-    }
-}
-
-/// A stage's gold from the field that it names.
-fn own_gold(stage: &StageCandidate, row: &RunRow) -> Option<String> {
-    match row.fields.get(stage.gold.as_ref()?)? {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
     }
 }
 

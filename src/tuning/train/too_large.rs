@@ -4,8 +4,9 @@ use thiserror::Error;
 
 use super::preflight::{Asked, Batches, outline};
 use crate::domain::finding::{Finding, Lower, Remedy, Rule};
-use crate::domain::preflight::{Memory, bytes};
+use crate::domain::preflight::Memory;
 use crate::domain::settings::{Method, Recompute, Targets, TrainSettings};
+use crate::domain::words::bytes;
 use crate::model::ModelError;
 
 /// The run does not fit the memory that is left now.
@@ -101,7 +102,8 @@ fn ways(asked: &Asked<'_>, memory: &Memory) -> anyhow::Result<Vec<(u64, Lower)>>
     let mut ways = Vec::new();
     let mut way = |lower: Lower, changed: &TrainSettings| -> anyhow::Result<()> {
         let saved = memory.total().saturating_sub(with(changed)?);
-        if saved > memory.total() / 50 {
+        // The overhead is there whatever is lowered.
+        if saved > (memory.total() - memory.overhead) / 50 {
             ways.push((saved, lower));
         }
         Ok(())

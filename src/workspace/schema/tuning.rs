@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
-use crate::domain::settings::{DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings};
+use crate::domain::settings::{
+    DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings, TrainedTurns,
+};
 use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
 use crate::workspace::config::*;
 use crate::workspace::method;
@@ -82,6 +84,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
     }
     let schedules =
         [("constant", Schedule::Constant), ("linear", Schedule::Linear), ("cosine", Schedule::Cosine)];
+    let turns = [("all", TrainedTurns::All), ("last", TrainedTurns::Last)];
     let recompute = [("auto", Recompute::Auto), ("never", Recompute::Never), ("always", Recompute::Always)];
     let share = |s: f64| (0.0..1.0).contains(&s);
     let settings = TrainSettings {
@@ -117,6 +120,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         accumulate: fields.count("accumulate", 1..=1 << 20).unwrap_or(default.accumulate),
         device: read_device(&mut fields).unwrap_or(default.device),
         recompute: fields.choice("recompute", &recompute).unwrap_or_default(),
+        turns: fields.choice("turns", &turns).unwrap_or_default(),
         max_length: fields.count("max_length", 2..=1 << 24).unwrap_or(default.max_length),
         eval_every: fields.whole("eval_every", 0..=MANY).unwrap_or(default.eval_every),
         patience: fields.whole("patience", 0..=MANY).unwrap_or(default.patience),

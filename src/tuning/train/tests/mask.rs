@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, json};
 
-use super::super::examples::{build, mask_gate};
+use super::super::examples::{Built, Language, build, mask_gate};
 use super::super::subject::Subject;
 use crate::domain::candidate::{
     Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
-use crate::domain::row::{Part, RunRow};
+use crate::domain::row::{Part, RunRow, Turn};
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
-use crate::domain::settings::{EvalSettings, TrainSettings};
-use crate::model::chat::prompt_tokens;
+use crate::domain::settings::{EvalSettings, TrainSettings, TrainedTurns};
+use crate::model::Sequence;
+use crate::model::chat::{conversation_tokens, prompt_tokens};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
@@ -40,6 +41,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
         when: None,
         retries: 0,
         constraint: None,
+        tools: Vec::new(),
         gold: None,
     }
 }
@@ -57,6 +59,7 @@ fn spec(stages: Vec<StageCandidate>) -> RunSpec {
         settings: vec![],
         past: None,
         from: None,
+        cache: Default::default(),
         rows: vec![],
     }
 }
@@ -71,6 +74,7 @@ fn row(id: &str, input: &str, gold: Option<&str>) -> RunRow {
         stratum: None,
         fields,
         input: input.into(),
+        turns: Vec::new(),
         gold: gold.map(String::from),
     }
 }
@@ -80,12 +84,48 @@ fn settings(stage: &str) -> TrainSettings {
 }
 
 #[test]
+fn of_a_conversation_every_answer_is_trained_and_the_tokens_are_those_it_is_asked_with() {
+    let spoken = [("user", "My card"), ("assistant", "Which one?"), ("user", "The blue one")];
+    let turns: Vec<Turn> =
+        spoken.iter().map(|(role, text)| Turn { role: (*role).into(), text: (*text).into() }).collect();
+    for model in ["llama", "mistral", "qwen2", "qwen3"] {
+        let spec = spec(vec![stage("route", &fixture(model), StageCandidate::BARE)]);
+        let subject = Subject::new(&spec, &settings("")).unwrap();
+        let rows = [RunRow { turns: turns.clone(), ..row("a", "as text", Some("billing")) }];
+        let Language { tokenizer, template } = &subject.language;
+        let messages = subject.messages(&rows[0]).unwrap().unwrap();
+        let asked = conversation_tokens(tokenizer, template.as_ref(), &messages).unwrap();
+        let answers = |built: &Built| -> Vec<String> {
+            let Sequence { tokens, trained } = &built.examples[0].sequence;
+            let runs = tokens.iter().zip(trained).collect::<Vec<_>>();
+            let runs = runs.chunk_by(|a, b| a.1 == b.1).filter(|run| *run[0].1);
+            runs.map(|run| {
+                let ids: Vec<u32> = run.iter().map(|(id, _)| **id).collect();
+                tokenizer.decode(&ids).unwrap().trim().to_owned()
+            })
+            .collect()
+        };
+        let last = build(&rows, &subject, 200, TrainedTurns::Last);
+        assert_eq!(answers(&last), ["billing"], "{model}");
+        let all = build(&rows, &subject, 200, TrainedTurns::All);
+        // The template of this qwen2 opens its answers with an empty thought and writes earlier turns without one.
+        let as_asked = template.is_some() && model != "qwen2";
+        let want: &[&str] = if as_asked { &["Which one?", "billing"] } else { &["billing"] };
+        assert_eq!(answers(&all), want, "{model}");
+        for built in [last, all] {
+            assert_eq!(built.examples[0].sequence.prompt(), asked, "{model}");
+            mask_gate(&built, &rows, &subject).unwrap();
+        }
+    }
+}
+
+#[test]
 fn only_the_answer_is_trained_its_end_token_too_after_the_prompt_that_is_asked() {
     for model in ["llama", "mistral", "qwen2", "qwen3"] {
         let spec = spec(vec![stage("route", &fixture(model), "Team? {{ input }}")]);
         let subject = Subject::new(&spec, &settings("")).unwrap();
         let rows = [row("a", "My card", Some("billing"))];
-        let built = build(&rows, &subject, 96);
+        let built = build(&rows, &subject, 96, TrainedTurns::All);
         let sequence = &built.examples[0].sequence;
         let language = &subject.language;
         let asked = prompt_tokens(&language.tokenizer, language.template.as_ref(), "Team? My card").unwrap();
@@ -106,7 +146,7 @@ fn what_controls_a_terminal_is_shown_as_its_escape() {
     let spec = spec(vec![stage("route", &fixture("qwen2"), "{{ input }}")]);
     let subject = Subject::new(&spec, &settings("")).unwrap();
     let rows = [row("a", "\u{1b}[2J\nx\u{9b}", Some("b"))];
-    let shown = mask_gate(&build(&rows, &subject, 96), &rows, &subject).unwrap().join("");
+    let shown = mask_gate(&build(&rows, &subject, 96, TrainedTurns::All), &rows, &subject).unwrap().join("");
     assert!(!shown.contains(char::is_control), "{shown:?}");
 }
 
@@ -125,7 +165,7 @@ fn rows_that_are_left_out_are_counted_with_the_reason() {
         row("no topic", "x", Some("a")),
     ];
     rows[5].fields.clear();
-    let built = build(&rows, &subject, 60);
+    let built = build(&rows, &subject, 60, TrainedTurns::All);
     assert_eq!(built.examples.iter().map(|e| e.row.as_str()).collect::<Vec<_>>(), ["good"]);
     let warnings = built.warnings("train", 60);
     for needles in [
@@ -151,7 +191,9 @@ fn the_gate_refuses_when_nothing_is_trained() {
         (vec![row("a", "x", Some("b"))], 3, "more than max_length"),
         (vec![], 60, "no rows in the train part"),
     ] {
-        let error = mask_gate(&build(&rows, &subject, limit), &rows, &subject).unwrap_err().to_string();
+        let error = mask_gate(&build(&rows, &subject, limit, TrainedTurns::All), &rows, &subject)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("mask gate") && error.contains(says), "{error}");
     }
     let rows = [row("a", "x", Some("b"))];
@@ -161,7 +203,7 @@ fn the_gate_refuses_when_nothing_is_trained() {
         (2, "the token that ends the answer is not trained"),
         (3, "read the prompt as different tokens"),
     ] {
-        let mut built = build(&rows, &subject, 60);
+        let mut built = build(&rows, &subject, 60, TrainedTurns::All);
         let sequence = &mut built.examples[0].sequence;
         match spoil {
             0 => sequence.trained.fill(false),
@@ -185,7 +227,8 @@ fn the_gate_refuses_a_template_that_trains_on_another_prompt_than_it_asks() {
     let spec = spec(vec![stage("route", temp.path(), "{{ input }}")]);
     let subject = Subject::new(&spec, &settings("")).unwrap();
     let rows = [row("a", "x", Some("b"))];
-    let error = mask_gate(&build(&rows, &subject, 60), &rows, &subject).unwrap_err().to_string();
+    let error =
+        mask_gate(&build(&rows, &subject, 60, TrainedTurns::All), &rows, &subject).unwrap_err().to_string();
     assert!(error.contains("row a") && error.contains("no beginning of the conversation"), "{error}");
 }
 

@@ -1,0 +1,363 @@
+//! Loaded models by what they are: each base once, its adapters beside it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::resident::{Event, Figures, Refused, Resident, Stepper};
+use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt};
+use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
+use crate::domain::resident::Bounds;
+use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens};
+use crate::model::tokenizer::Tokenizer;
+use crate::model::{Decoder, Lora, ModelConfig, ModelError};
+
+/// The name of the lane without an adapter.
+const BASE: &str = "";
+
+/// Reads questions as the model will: their text, their tokens, whether they fit.
+#[derive(Debug)]
+pub struct Reader {
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    /// Tokens of prompt and answer together.
+    pub context: usize,
+}
+
+impl Reader {
+    /// # Errors
+    /// A folder without a tokenizer or configuration that can be read.
+    pub fn load(dir: &Path) -> Result<Self, ModelError> {
+        let (tokenizer, template) = (Tokenizer::load(dir)?, ChatTemplate::load(dir)?);
+        Ok(Self { tokenizer, template, context: ModelConfig::load(dir)?.max_positions })
+    }
+
+    /// Whether the model can be told of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.template.as_ref().is_some_and(ChatTemplate::knows_tools)
+    }
+
+    /// The text that the model reads, chat template and all.
+    ///
+    /// # Errors
+    /// A template that refuses the conversation.
+    pub fn text(&self, ask: &Ask) -> Result<String, ModelError> {
+        let template = self.template.as_ref();
+        match &ask.prompt {
+            Prompt::Text(text) => Ok(text.clone()),
+            Prompt::Turn(text) => conversation_text(template, &[Message::user(text.as_str())], &ask.tools),
+            Prompt::Chat(turns) => conversation_text(template, turns, &ask.tools),
+        }
+    }
+
+    /// Number of tokens of the question.
+    ///
+    /// # Errors
+    /// As [`Reader::text`].
+    pub fn count(&self, ask: &Ask) -> Result<usize, ModelError> {
+        let template = self.template.as_ref().filter(|_| !matches!(ask.prompt, Prompt::Text(_)));
+        Ok(open_tokens(&self.tokenizer, template, &self.text(ask)?)?.len())
+    }
+}
+
+/// A model that can be asked, and whoever holds it.
+#[derive(Clone, Debug)]
+pub struct Answerer {
+    resident: Resident,
+    lane: String,
+    pub reader: Arc<Reader>,
+}
+
+impl Answerer {
+    /// # Errors
+    /// As [`Resident::submit_all`].
+    pub fn submit_all(&self, asks: Vec<Ask>) -> Result<Vec<UnboundedReceiver<Event>>, Refused> {
+        self.resident.submit_all(&self.lane, asks)
+    }
+
+    /// # Errors
+    /// As [`Resident::submit`].
+    pub fn submit(&self, ask: Ask) -> Result<UnboundedReceiver<Event>, Refused> {
+        self.resident.submit(&self.lane, ask)
+    }
+}
+
+struct Loaded {
+    hash: String,
+    resident: Resident,
+    reader: Arc<Reader>,
+    /// Last asked for.
+    at: Instant,
+}
+
+/// The models of a resident run.
+pub struct Models {
+    bounds: Bounds,
+    /// Bases held at once, at most.
+    most: usize,
+    threads: Mutex<usize>,
+    loaded: Mutex<Vec<Loaded>>,
+}
+
+impl Models {
+    pub fn new(threads: usize, bounds: Bounds, most: usize) -> Self {
+        Self { bounds, most: most.max(1), threads: Mutex::new(threads.max(1)), loaded: Mutex::default() }
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Vec<Loaded>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model, loaded now where it is not yet. Where that are more bases than may be held, the one that was asked for least
+    /// lately goes, when its answers are given.
+    ///
+    /// # Errors
+    /// A model behind an endpoint; files that cannot be read; an adapter that does not fit.
+    pub fn open(&self, model: &ModelRef, adapter: Option<&AdapterRef>) -> Result<Answerer, BackendError> {
+        // Held while loading, so that two who ask at once do not load twice.
+        let mut loaded = self.loaded();
+        loaded.retain(|base| base.resident.fault().is_none());
+        let at = match loaded.iter().position(|base| base.hash == model.hash) {
+            Some(at) => at,
+            None => {
+                let fresh = self.load(model)?;
+                if loaded.len() >= self.most
+                    && let Some(oldest) = (0..loaded.len()).min_by_key(|i| loaded[*i].at)
+                {
+                    loaded.remove(oldest).resident.close();
+                }
+                loaded.push(fresh);
+                loaded.len() - 1
+            }
+        };
+        let base = &mut loaded[at];
+        base.at = Instant::now();
+        let lane = match adapter {
+            None => BASE.to_owned(),
+            Some(adapter) => {
+                let lane = format!("{} {}", adapter.hash, adapter.path);
+                if !base.resident.lanes().contains(&lane) {
+                    base.resident.add_lane(&lane, adapter)?;
+                }
+                lane
+            }
+        };
+        Ok(Answerer { resident: base.resident.clone(), lane, reader: base.reader.clone() })
+    }
+
+    /// It is loaded, so that opening it takes no time.
+    pub fn holds(&self, model: &ModelRef) -> bool {
+        // Whoever is loading holds the lock.
+        self.loaded.try_lock().is_ok_and(|loaded| loaded.iter().any(|base| base.hash == model.hash))
+    }
+
+    fn load(&self, model: &ModelRef) -> Result<Loaded, BackendError> {
+        let ModelSource::Local { path } = &model.source else {
+            return Err(BackendError(format!("the model `{}` is behind an endpoint, not here", model.name)));
+        };
+        let failed =
+            |e: ModelError| BackendError(format!("the model `{}` cannot be opened: {e}", model.name));
+        let reader = Arc::new(Reader::load(Path::new(path)).map_err(failed)?);
+        let threads = *self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wanted, path) = (model.clone(), path.clone());
+        let open = move || {
+            let model = LocalModel::open(Path::new(&path), &wanted, None, threads);
+            let model = model
+                .map_err(|e| BackendError(format!("the model `{}` cannot be opened: {e}", wanted.name)))?;
+            Ok(Local { model, numbers: HashMap::new() })
+        };
+        let resident = Resident::start(BASE, threads, self.bounds, open)?;
+        Ok(Loaded { hash: model.hash.clone(), resident, reader, at: Instant::now() })
+    }
+
+    /// Threads from the next step on.
+    pub fn use_threads(&self, threads: usize) {
+        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads.max(1);
+        for base in self.loaded().iter() {
+            base.resident.use_threads(threads);
+        }
+    }
+
+    pub fn figures(&self) -> Figures {
+        self.loaded().iter().fold(Figures::default(), |sum, base| sum.and(base.resident.figures()))
+    }
+
+    /// Questions that wait or are being answered.
+    pub fn busy(&self) -> usize {
+        self.loaded()
+            .iter()
+            .map(|base| base.resident.load())
+            .map(|(waiting, under_way)| waiting + under_way)
+            .sum()
+    }
+
+    /// What broke one of them.
+    pub fn fault(&self) -> Option<String> {
+        self.loaded().iter().find_map(|base| base.resident.fault())
+    }
+
+    /// Takes no more questions.
+    pub fn close(&self) {
+        for base in self.loaded().iter() {
+            base.resident.close();
+        }
+    }
+}
+
+/// Bytes that a model takes to answer with: its weights as they are computed with, and at most so many for keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    pub weights: u64,
+    pub cache: u64,
+}
+
+impl Footprint {
+    /// Read from the configuration alone.
+    ///
+    /// # Errors
+    /// A configuration that is missing or not supported.
+    pub fn of(dir: &Path, bounds: &Bounds) -> Result<Self, ModelError> {
+        let outline = Decoder::outline(ModelConfig::load(dir)?, false)?;
+        let of_token = 2 * 4 * outline.config.layers * outline.config.kv_heads * outline.config.head_dim;
+        let full = (bounds.at_once.max(1) * outline.config.max_positions * of_token) as u64;
+        let cache = bounds.cache_mib.map_or(full.min(DEFAULT_CACHE), |mib| full.min(mib << 20));
+        Ok(Self { weights: 4 * outline.parameters() as u64, cache })
+    }
+
+    pub const fn total(&self) -> u64 {
+        self.weights + self.cache
+    }
+}
+
+/// Memory for keys and values where nobody said otherwise.
+const DEFAULT_CACHE: u64 = 1 << 30;
+
+/// A local model, driven by numbers of the resident's.
+struct Local {
+    model: LocalModel,
+    numbers: HashMap<AskId, u64>,
+}
+
+impl Stepper for Local {
+    fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError> {
+        let lora = Lora::load_peft(Path::new(&adapter.path), self.model.decoder());
+        Ok(self.model.add_adapter(lora.map_err(|e| BackendError(e.to_string()))?))
+    }
+
+    fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError> {
+        let id = self.model.submit(lane, ask)?;
+        self.numbers.insert(id, number);
+        Ok(())
+    }
+
+    fn step(&mut self, threads: usize) -> Vec<(u64, Event)> {
+        self.model.use_threads(threads);
+        let mut events = Vec::new();
+        for (id, progress) in self.model.step() {
+            let Some(&number) = self.numbers.get(&id) else { continue };
+            events.push((
+                number,
+                match progress {
+                    Progress::Piece(text) => Event::Text { text, tokens: Vec::new() },
+                    Progress::Done(answer) => {
+                        self.numbers.remove(&id);
+                        match answer {
+                            Ok(answer) => Event::Finished(Box::new(answer)),
+                            Err(error) => Event::Failed(error),
+                        }
+                    }
+                },
+            ));
+        }
+        events
+    }
+
+    fn cancel(&mut self, number: u64) {
+        let id = self.numbers.iter().find(|(_, known)| **known == number).map(|(id, _)| *id);
+        if let Some(id) = id {
+            self.numbers.remove(&id);
+            self.model.cancel(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::candidate::{Decoding, Limits};
+
+    fn fixture(name: &str) -> ModelRef {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name);
+        ModelRef {
+            name: name.into(),
+            source: ModelSource::Local { path: path.display().to_string() },
+            hash: name.into(),
+            usd_per_million_input: None,
+            usd_per_million_output: None,
+            usd_per_hour: None,
+            limits: Limits::default(),
+        }
+    }
+
+    fn ask(text: &str) -> Ask {
+        Ask::turn(text, Decoding { max_tokens: 5, ..Decoding::default() })
+    }
+
+    fn answer(answerer: &Answerer, ask: Ask) -> super::super::Answer {
+        let mut from = answerer.submit(ask).unwrap();
+        let mut text = String::new();
+        loop {
+            match from.blocking_recv().unwrap() {
+                Event::Text { text: more, .. } => text += &more,
+                Event::Finished(answer) => {
+                    assert_eq!(answer.text, text, "the pieces are the whole");
+                    return *answer;
+                }
+                Event::Failed(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_base_is_loaded_once_and_its_prompt_is_counted_as_it_is_read() {
+        let models = Models::new(1, Bounds::default(), 2);
+        let first = models.open(&fixture("qwen2"), None).unwrap();
+        let again = models.open(&fixture("qwen2"), None).unwrap();
+        assert!(Arc::ptr_eq(&first.reader, &again.reader));
+        assert!(first.reader.text(&ask("hello")).unwrap().contains("<|im_start|>user\nhello"));
+        for name in ["qwen2", "mistral", "llama", "qwen3"] {
+            let answerer = models.open(&fixture(name), None).unwrap();
+            let question = ask("My card was declined");
+            let counted = answerer.reader.count(&question).unwrap();
+            assert_eq!(answer(&answerer, question).tokens_in, counted as u64, "{name}");
+        }
+        assert_eq!(models.loaded().len(), 2, "the oldest went");
+    }
+
+    #[test]
+    fn what_cannot_be_opened_says_which_model() {
+        let models = Models::new(1, Bounds::default(), 2);
+        let nowhere = ModelSource::Local { path: "/no/such".into() };
+        let error = models.open(&ModelRef { source: nowhere, ..fixture("qwen2") }, None).unwrap_err();
+        assert!(error.0.contains("qwen2") && error.0.contains("/no/such"), "{error}");
+        let adapter = AdapterRef { path: "/absent".into(), hash: String::new() };
+        let error = models.open(&fixture("llama"), Some(&adapter)).unwrap_err();
+        assert!(error.0.contains("/absent"), "{error}");
+        let footprint = Footprint::of(Path::new("/no/such"), &Bounds::default());
+        assert!(footprint.is_err());
+    }
+
+    #[test]
+    fn the_footprint_is_that_of_the_loaded_weights() {
+        let ModelSource::Local { path } = fixture("qwen3").source else { unreachable!() };
+        let dir = Path::new(&path);
+        let footprint = Footprint::of(dir, &Bounds { at_once: 2, ..Bounds::default() }).unwrap();
+        assert_eq!(footprint.weights, Decoder::load(dir).unwrap().bytes() as u64);
+        let one = Footprint::of(dir, &Bounds { at_once: 1, ..Bounds::default() }).unwrap();
+        assert_eq!(footprint.cache, 2 * one.cache);
+        assert_eq!(Footprint::of(dir, &Bounds { cache_mib: Some(0), ..Bounds::default() }).unwrap().cache, 0);
+    }
+}

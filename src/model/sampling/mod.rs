@@ -1,0 +1,194 @@
+//! Which token comes next: the likeliest, or one drawn, in the order of transformers: repetition penalty, what a constraint
+//! permits, temperature, top-k, top-p, min-p.
+
+mod draw;
+mod stop;
+
+use std::collections::HashSet;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::ModelError;
+use super::constraint::Matcher;
+use crate::domain::candidate::Decoding;
+use crate::ops::vocabulary::{argmax, log_sum_exp};
+use draw::Cuts;
+
+pub use stop::StopStrings;
+
+/// A token of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    pub id: u32,
+    /// Natural logarithm of its probability before penalty, constraint, temperature and cuts; none where it was not asked for.
+    pub logprob: Option<f64>,
+    /// The likeliest tokens in its place with their log-probabilities, likeliest first; as many as asked for.
+    pub top: Vec<(u32, f64)>,
+    /// The answer's constraint is fulfilled and permits nothing more: the answer ends with this token.
+    pub complete: bool,
+}
+
+/// Chooses the tokens of one answer from logits.
+#[derive(Debug)]
+pub struct Chooser {
+    cuts: Cuts,
+    penalty: f32,
+    /// Tokens of prompt and answer; kept only for the penalty.
+    seen: HashSet<u32>,
+    matcher: Option<Matcher>,
+    logprobs: Option<usize>,
+    rng: StdRng,
+    /// Logits after penalty and constraint; empty as long as neither is asked for and nothing is drawn.
+    scores: Vec<f32>,
+}
+
+/// Says what makes no sense in `decoding`, by the name of the setting.
+///
+/// # Errors
+/// A value out of its range.
+pub fn check(decoding: &Decoding) -> Result<(), ModelError> {
+    let wrong = |what: String| Err(ModelError::Request(what));
+    if !(decoding.temperature >= 0.0 && decoding.temperature.is_finite()) {
+        return wrong(format!("temperature {} is not a number from 0 upwards", decoding.temperature));
+    }
+    if decoding.top_k == Some(0) {
+        return wrong("top_k 0 leaves no token; leave it out to keep all".into());
+    }
+    if let Some(top_p) = decoding.top_p
+        && !(top_p > 0.0 && top_p <= 1.0)
+    {
+        return wrong(format!("top_p {top_p} is not above 0 and at most 1"));
+    }
+    if let Some(min_p) = decoding.min_p
+        && !(0.0..=1.0).contains(&min_p)
+    {
+        return wrong(format!("min_p {min_p} is not from 0 to 1"));
+    }
+    if let Some(penalty) = decoding.repetition_penalty
+        && !(penalty > 0.0 && penalty.is_finite())
+    {
+        return wrong(format!("repetition_penalty {penalty} is not a number above 0; 1 is no penalty"));
+    }
+    if decoding.stop.iter().any(String::is_empty) {
+        return wrong("an empty stop string would end every answer before it begins; leave it out".into());
+    }
+    Ok(())
+}
+
+/// Random numbers that depend on the seed and the prompt alone, not on what was answered before or beside it.
+pub fn seeded(seed: u64, prompt: &[u32]) -> StdRng {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&seed.to_le_bytes());
+    for id in prompt {
+        hash.update(&id.to_le_bytes());
+    }
+    StdRng::from_seed(*hash.finalize().as_bytes())
+}
+
+impl Chooser {
+    /// For the answer to `prompt`. `logprobs`: log-probabilities are wanted, with so many of the likeliest other tokens.
+    ///
+    /// # Errors
+    /// Settings that make no sense.
+    pub fn new(
+        decoding: &Decoding,
+        prompt: &[u32],
+        matcher: Option<Matcher>,
+        logprobs: Option<usize>,
+    ) -> Result<Self, ModelError> {
+        check(decoding)?;
+        let penalty = decoding.repetition_penalty.unwrap_or(1.0);
+        let seen = if penalty == 1.0 { HashSet::new() } else { prompt.iter().copied().collect() };
+        let cuts = Cuts::new(decoding);
+        Ok(Self {
+            cuts,
+            penalty,
+            seen,
+            matcher,
+            logprobs,
+            rng: seeded(decoding.seed, prompt),
+            scores: Vec::new(),
+        })
+    }
+
+    /// Every choice is the likeliest token, whatever was chosen before: others may be tried ahead of time (speculation) and
+    /// the device may take the largest logit itself.
+    pub fn is_greedy(&self) -> bool {
+        self.cuts.temperature == 0.0 && self.penalty == 1.0 && self.matcher.is_none()
+    }
+
+    /// Whether log-probabilities are wanted.
+    pub fn wants_logprobs(&self) -> bool {
+        self.logprobs.is_some()
+    }
+
+    /// The next token. Among equal logits the first counts as the likelier.
+    ///
+    /// # Errors
+    /// Logits that are no numbers; a constraint that is beyond its limits.
+    pub fn next(&mut self, logits: &[f32]) -> Result<Chosen, ModelError> {
+        let best = argmax(logits).ok_or_else(|| broken(logits))?;
+        let id = if self.is_greedy() { best as u32 } else { self.choose(logits)? };
+        let (logprob, top) = match self.logprobs {
+            None => (None, Vec::new()),
+            Some(n) => {
+                let lse = log_sum_exp(logits, logits[best]);
+                let of = |id: u32| f64::from(logits[id as usize]) - lse;
+                (Some(of(id)), draw::likeliest(logits, n).into_iter().map(|id| (id, of(id))).collect())
+            }
+        };
+        let complete = self.take(id)?;
+        Ok(Chosen { id, logprob, top, complete })
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<u32, ModelError> {
+        let best = self.score(logits)?;
+        if self.cuts.temperature == 0.0 {
+            return Ok(best as u32);
+        }
+        Ok(self.cuts.draw(&mut self.scores, best, &mut self.rng))
+    }
+
+    /// Puts the logits after penalty and constraint into `scores`; says where the largest stands.
+    fn score(&mut self, logits: &[f32]) -> Result<usize, ModelError> {
+        self.scores.clear();
+        self.scores.extend_from_slice(logits);
+        if self.penalty != 1.0 {
+            for &id in &self.seen {
+                if let Some(score) = self.scores.get_mut(id as usize) {
+                    *score = if *score < 0.0 { *score * self.penalty } else { *score / self.penalty };
+                }
+            }
+        }
+        if let Some(matcher) = &mut self.matcher {
+            matcher.mask(&mut self.scores)?;
+        }
+        argmax(&self.scores).ok_or_else(|| {
+            let message = "the answer's constraint permits no token here that the model can say";
+            ModelError::Request(message.into())
+        })
+    }
+
+    fn take(&mut self, id: u32) -> Result<bool, ModelError> {
+        if self.penalty != 1.0 {
+            self.seen.insert(id);
+        }
+        match &mut self.matcher {
+            Some(matcher) => matcher.take(id),
+            None => Ok(false),
+        }
+    }
+}
+
+fn broken(logits: &[f32]) -> ModelError {
+    let message = if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) {
+        "the model computed something that is not a number; its weights or its adapter are broken"
+    } else {
+        "the model gave no logits"
+    };
+    ModelError::Request(message.into())
+}
+
+#[cfg(test)]
+mod tests;
