@@ -19,9 +19,11 @@ pub mod init;
 pub mod model;
 pub mod outcomes;
 pub mod output;
+pub mod play;
 pub mod progress;
 pub mod run;
 pub mod runs;
+pub mod serve;
 pub mod strata;
 mod sweep;
 mod table;
@@ -69,10 +71,14 @@ enum Command {
     Run(run::Args),
     /// List, show and steer runs
     Runs(runs::Args),
+    /// Models behind an OpenAI-compatible endpoint on this machine
+    Serve(serve::Args),
     /// Two candidates on the same rows
     Compare(compare::Args),
     /// Every candidate on every metric
     Board(board::Args),
+    /// Ask one or two candidates, and read their answers
+    Play(play::Args),
     /// Put results made elsewhere on the board
     Outcomes(outcomes::Args),
     /// One generation
@@ -113,8 +119,10 @@ pub fn main() -> ExitCode {
         Some(Command::Strata(args)) => strata::run(args, &root, &out),
         Some(Command::Run(args)) => run::run(args, &root, &out),
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
+        Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
+        Some(Command::Play(args)) => play::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),
         Some(Command::Model(args)) => model::run(args, &out),

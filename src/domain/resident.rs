@@ -54,3 +54,26 @@ pub struct PlaySettings {
 
 /// Idle time after which a playground leaves.
 pub const PLAY_IDLE_S: u64 = 600;
+
+/// The last words of a `serve` run that answers: where, and which models.
+pub fn address(url: &str, models: &[&str]) -> String {
+    format!("{url} answers as {}", models.join(", "))
+}
+
+/// What [`address`] was made of.
+pub fn url_of(message: &str) -> Option<(&str, Vec<&str>)> {
+    let (url, models) = message.split_once(" answers as ")?;
+    url.starts_with("http://").then(|| (url, models.split(", ").collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_again_from_the_words_that_tell_it() {
+        let said = address("http://127.0.0.1:8080/v1", &["base", "train-1"]);
+        assert_eq!(url_of(&said), Some(("http://127.0.0.1:8080/v1", vec!["base", "train-1"])));
+        assert_eq!(url_of("waits for train-1 to end"), None);
+    }
+}

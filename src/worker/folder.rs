@@ -108,6 +108,11 @@ impl RunFolder {
         files::socket_path(&self.dir.join("control.sock"))
     }
 
+    /// What clients of a `serve` run must bring.
+    pub fn token(&self) -> PathBuf {
+        self.dir.join("token")
+    }
+
     /// Where a playground's worker listens.
     pub fn play(&self) -> io::Result<PathBuf> {
         files::socket_path(&self.dir.join("play.sock"))

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::backend::models::{Answerer, Models};
 use crate::backend::resident::Event;
 use crate::backend::{self, Access, Answer, Ask, Backend, BackendError, Heard, Listener, TokenLogprob};
-use crate::domain::candidate::{Candidate, Decoding, ModelSource, StageCandidate};
+use crate::domain::candidate::{Candidate, ModelSource, StageCandidate};
 use crate::domain::keys::Keys;
 use crate::domain::outcome::StageOutcome;
 use crate::domain::play::{PlayBody, PlayEvent, PlayRequest, PlayToken};
@@ -181,8 +181,8 @@ async fn hear(
                 }
                 continue;
             }
-            PlayRequest::Ask { id, candidate, row, decoding, logprobs, keys } => {
-                (id, Question { candidate: *candidate, row: *row, decoding, logprobs, keys })
+            PlayRequest::Ask { id, candidate, row, logprobs, keys, .. } => {
+                (id, Question { candidate: *candidate, row: *row, logprobs, keys })
             }
         };
         shared.touch();
@@ -219,7 +219,6 @@ async fn hear(
 struct Question {
     candidate: Candidate,
     row: RunRow,
-    decoding: Option<Decoding>,
     logprobs: Option<usize>,
     keys: Keys,
 }
@@ -268,11 +267,8 @@ fn answer(shared: &Arc<Shared>, question: Question, teller: &Teller) {
 }
 
 fn try_answer(shared: &Arc<Shared>, question: Question, teller: &Teller) -> Result<String, String> {
-    let Question { mut candidate, row, decoding, logprobs, keys } = question;
+    let Question { mut candidate, row, logprobs, keys } = question;
     for stage in &mut candidate.stages {
-        if let Some(decoding) = &decoding {
-            stage.decoding = decoding.clone();
-        }
         // A pipeline opens a model once for all stages that have it; here each stage has its own way back.
         stage.model.hash = format!("{}@{}", stage.model.hash, stage.name);
     }

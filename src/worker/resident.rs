@@ -18,7 +18,7 @@ use crate::backend::models::{Footprint, Models};
 use crate::domain::candidate::{ModelRef, ModelSource};
 use crate::domain::event::EventBody;
 use crate::domain::report::{Reporter as _, RunInputs};
-use crate::domain::resident::Bounds;
+use crate::domain::resident::{Bounds, address};
 use crate::domain::run::{Job, RunResult, RunState};
 use crate::domain::words::bytes;
 use crate::machine;
@@ -84,12 +84,12 @@ pub fn run(
     let models = Arc::new(Models::new(spec.threads, bounds, most));
     let (service, address) = match &spec.job {
         Job::Serve(settings) => {
-            let token = folder.dir().join("token");
+            let token = folder.token();
             let server = Server::start(&settings.models, &models, settings.port, &token)?;
             let names: Vec<&str> = settings.models.iter().map(|m| m.name.as_str()).collect();
             let message = format!("token in {}", token.display());
             reporter.event(EventBody::Log { message })?;
-            let address = format!("{}: {}", server.url(), names.join(", "));
+            let address = address(&server.url(), &names);
             (Service::Serve(server), address)
         }
         Job::Playground(settings) => {
@@ -98,7 +98,7 @@ pub fn run(
                     models.open(&stage.model, stage.adapter.as_ref())?;
                 }
             }
-            let socket = files::socket_path(&folder.dir().join("play.sock"))?;
+            let socket = folder.play()?;
             let access =
                 crate::backend::Access { threads: spec.threads, keys: inputs.keys.clone(), cache: None };
             (Service::Play(Playground::start(&socket, &models, access)?), "answers the playground".to_owned())

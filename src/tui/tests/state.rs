@@ -41,8 +41,10 @@ fn keys_move_between_the_screens_that_exist() {
         ("7", Screen::Runs),
         ("2", Screen::Strata),
         ("tab", Screen::Train),
-        ("tab tab tab", Screen::Runs),
-        ("tab tab tab tab", Screen::Strata),
+        ("6", Screen::Play),
+        ("tab tab tab", Screen::Play),
+        ("tab tab tab tab", Screen::Runs),
+        ("tab tab tab tab tab", Screen::Strata),
         ("shift-tab", Screen::Runs),
     ] {
         let mut app = app();
@@ -50,7 +52,7 @@ fn keys_move_between_the_screens_that_exist() {
         assert_eq!(app.screen, screen, "{keys}");
     }
     let text = shown(&app());
-    for absent in ["Prompts", "Trajectories", "Playground"] {
+    for absent in ["Prompts", "Trajectories"] {
         assert!(!text.contains(absent));
     }
 }
@@ -58,7 +60,7 @@ fn keys_move_between_the_screens_that_exist() {
 #[test]
 fn leaving_detaches_and_asks_nothing_of_the_engine() {
     assert_eq!(press(&mut app(), "q"), [Effect::Quit]);
-    for keys in ["g", "t", "4 k", "?", ":", "5 down enter enter", "7 /"] {
+    for keys in ["g", "t", "4 k", "?", ":", "5 down enter enter", "6 i", "6 i x enter w", "7 /"] {
         let mut app = app();
         play(&mut app, keys);
         assert_eq!(press(&mut app, "ctrl-c"), [Effect::Quit], "after {keys}");

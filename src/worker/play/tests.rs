@@ -1,7 +1,7 @@
 use std::os::unix::net::UnixStream as Plain;
 
 use super::*;
-use crate::domain::candidate::{Limits, ModelRef, OutputKind};
+use crate::domain::candidate::{Decoding, Limits, ModelRef, OutputKind};
 use crate::domain::resident::Bounds;
 
 struct Rig {
@@ -74,24 +74,14 @@ fn stage(name: &str, model: &str, prompt: &str) -> StageCandidate {
 }
 
 fn ask(id: u64, stages: Vec<StageCandidate>, max_tokens: Option<usize>) -> PlayRequest {
-    let row = RunRow {
-        id: "r1".into(),
-        hash: String::new(),
-        part: None,
-        stratum: None,
-        fields: serde_json::Map::new(),
-        input: "My card".into(),
-        turns: Vec::new(),
-        gold: None,
-    };
-    PlayRequest::Ask {
-        id,
-        candidate: Box::new(Candidate { name: "c".into(), rung: "prompt".into(), stages }),
-        row: Box::new(row),
-        decoding: max_tokens.map(|max_tokens| Decoding { max_tokens, ..Decoding::default() }),
-        logprobs: None,
-        keys: Keys::default(),
+    let row = serde_json::json!({ "id": "r1", "hash": "", "part": null, "fields": {}, "input": "My card" });
+    let mut stages = stages;
+    for stage in &mut stages {
+        stage.decoding.max_tokens = max_tokens.unwrap_or(stage.decoding.max_tokens);
     }
+    let candidate = Candidate { name: "c".into(), rung: "prompt".into(), stages };
+    let ask = serde_json::json!({ "play": "ask", "id": id, "candidate": candidate, "row": row });
+    serde_json::from_value(ask).unwrap()
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::domain::outcome::{Flip, FlipKind};
 use crate::tui::app::{App, Mood, Purpose, moved};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layers::{Layer, TextPurpose};
+use crate::tui::screens::play::Who;
 
 /// Where the focus is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,6 +229,21 @@ impl App {
                 } else {
                     self.show_rows(title, ids);
                 }
+            }
+            Action::PlayCandidate => match board.selected_name() {
+                Some(name) => self.play_candidate(name),
+                None => self
+                    .notice(Mood::Plain, "there is no candidate yet; e evaluates the pipeline as it stands"),
+            },
+            Action::PlayRow => {
+                let flips = board.flips();
+                let flip = flips.get(board.flip).filter(|_| !board.by_stratum);
+                let row = flip.map(|f| (f.row.clone(), f.input.clone()));
+                // Those that are compared answer.
+                if let (Some(a), Some(b)) = (board.a.clone(), board.b.clone()) {
+                    (self.play.sides[0].who, self.play.sides[1].who) = (Who::Named(a), Who::Named(b));
+                }
+                self.play_row(row);
             }
             Action::RenameCandidate => {
                 if let Some(name) = board.selected_name() {
