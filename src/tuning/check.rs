@@ -12,6 +12,7 @@ use crate::domain::candidate::{
 };
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::tool::{Tool, call_schema};
 use crate::domain::words::counted;
 use crate::model::ModelError;
 use crate::model::chat::{ChatTemplate, answer_tokens, prompt_tokens};
@@ -390,6 +391,10 @@ pub fn constraint_of(
         None => None,
         Some(Constrain::Labels) => Some(Constraint::Labels(labels.to_vec())),
         Some(Constrain::Json) => Some(Constraint::Json),
+        Some(Constrain::Call) => {
+            let tools: Vec<Tool> = stage.tools.iter().map(|path| ws.tool(path)).collect::<Result<_, _>>()?;
+            Some(Constraint::Schema(call_schema(&tools)))
+        }
         Some(Constrain::Regex(regex)) => Some(Constraint::Regex(regex.clone())),
         Some(Constrain::Schema(path)) => Some(Constraint::Schema(ws.schema(path)?)),
     })

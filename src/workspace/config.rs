@@ -135,7 +135,7 @@ pub struct Stage {
     pub tools: Vec<PathBuf>,
     /// Field with the stage's own gold.
     pub gold: Option<String>,
-    /// The stage's own metric.
+    /// The stage's own metric, by its whole name (`route.accuracy`); it stands among those of `[eval]`.
     pub metric: Option<String>,
     pub retries: u32,
 }
@@ -148,6 +148,8 @@ pub enum Constrain {
     Labels,
     /// Any JSON object.
     Json,
+    /// A valid call of one of the stage's tools.
+    Call,
     /// A text that the whole of this regular expression matches.
     Regex(String),
     /// File with a JSON Schema.

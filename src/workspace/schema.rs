@@ -25,10 +25,10 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     let task = head.choice("task", &Task::ALL.map(|t| (t.name(), t)));
     head.finish();
 
-    let goals = file.table_list("goal").into_iter().filter_map(read_goal).collect();
     let models: BTreeMap<String, ModelEntry> =
         file.named_tables("models").into_iter().map(|(name, fields)| (name, read_model(fields))).collect();
     let stages = read_stages(&mut file, &models);
+    let goals = file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &stages)).collect();
     let task = task.unwrap_or_else(|| match stages.last().map_or(OutputKind::Text, |s| s.output) {
         OutputKind::Label => Task::Classification,
         OutputKind::Json => Task::Extraction,
@@ -36,7 +36,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         OutputKind::Tool => Task::Agent,
     });
     let data = read_data(&mut file, &models);
-    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models);
+    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages);
     let strata = read_strata(file.table_or_empty("strata"), &data);
     let mut tables = file.table_or_empty("tuning");
     let tuning = Tuning {
@@ -51,19 +51,29 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     Config { name, task, goals, data, models, stages, eval, judge, strata, tuning, cache }
 }
 
-/// A metric's name, looked up; a wrong one is a problem of `key`.
-fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>) {
-    if let Err(e) = found {
-        fields.fault(key, &clip_long(&e.to_string()));
+/// A metric's name, looked up; a wrong one, or one of a stage that is not there, is a problem of `key`.
+fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>, stages: &[Stage]) {
+    match found {
+        Err(e) => fields.fault(key, &clip_long(&e.to_string())),
+        Ok(Metric { stage: Some(stage), name, .. }) if stages.iter().all(|s| s.name != stage) => {
+            let known: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+            let near = nearest(&stage, known.iter().copied());
+            let hint = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("stages: {}", known.join(", ")),
+            };
+            fields.fault(key, &format!("`{}`: no stage is called `{}`; {hint}", clip(&name), clip(&stage)));
+        }
+        Ok(_) => {}
     }
 }
 
-fn read_goal(mut fields: Fields<'_>) -> Option<Goal> {
+fn read_goal(mut fields: Fields<'_>, stages: &[Stage]) -> Option<Goal> {
     let metric = fields.string("metric");
     let at_least = fields.number("at_least", "a finite number", |_| true);
     let at_most = fields.number("at_most", "a finite number", |_| true);
     match &metric {
-        Some(name) => known_metric(&fields, "metric", Metric::find(name)),
+        Some(name) => known_metric(&fields, "metric", Metric::find(name), stages),
         None if !fields.has("metric") => {
             fields.missing("metric", "name what the goal is about, metric = \"accuracy\"");
         }
@@ -242,8 +252,19 @@ fn read_stage(
         fields.fault("when", &format!("is not an expression: {}", clip(&e.to_string())));
     }
     let metric = fields.string("metric");
+    // Of the stage itself: `accuracy` is `route.accuracy`.
+    let metric = metric.map(|metric| match (&name, metric.contains('.')) {
+        (Some(name), false) => format!("{name}.{metric}"),
+        _ => metric,
+    });
     if let Some(metric) = &metric {
-        known_metric(&fields, "metric", Metric::find(metric));
+        match Metric::find(metric) {
+            Err(e) => fields.fault("metric", &clip_long(&e.to_string())),
+            Ok(found) if found.stage != name => {
+                fields.fault("metric", "must be a metric of this stage, as in metric = \"accuracy\"");
+            }
+            Ok(_) => {}
+        }
     }
     let tools = fields.strings("tool").unwrap_or_default();
     if output == OutputKind::Tool && tools.is_empty() && !fields.has("tool") {
@@ -287,7 +308,7 @@ fn read_stage(
 /// `labelled`: it is known which labels there are.
 fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -> Option<Constrain> {
     const FORMS: &str =
-        "write \"labels\", \"json\", { regex = \"...\" } or { schema = \"schemas/NAME.json\" }";
+        "write \"labels\", \"json\", \"call\", { regex = \"...\" } or { schema = \"schemas/NAME.json\" }";
     if !fields.has("constrain") {
         return None;
     }
@@ -304,6 +325,7 @@ fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -
         match fields.string("constrain")?.as_str() {
             "labels" => Constrain::Labels,
             "json" => Constrain::Json,
+            "call" => Constrain::Call,
             other => {
                 fields.fault("constrain", &format!("`{}` is no form of answers; {FORMS}", clip(other)));
                 return None;
@@ -317,7 +339,10 @@ fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -
                 "which labels there are is not known; name their field, gold = \"FIELD\"",
             );
         }
-        (Constrain::Labels, OutputKind::Label) => {}
+        (Constrain::Labels, OutputKind::Label) | (Constrain::Call, OutputKind::Tool) => {}
+        (Constrain::Call, _) => {
+            fields.fault("constrain", "\"call\" belongs to a stage with output = \"tool\"");
+        }
         (Constrain::Labels, _) => {
             fields.fault("constrain", "\"labels\" belongs to a stage with output = \"label\"");
         }
@@ -393,6 +418,7 @@ fn read_eval(
     mut fields: Fields<'_>,
     task: Task,
     models: &BTreeMap<String, ModelEntry>,
+    stages: &[Stage],
 ) -> (EvalSettings, Option<String>) {
     let base = EvalSettings::default();
     let (primary, metrics): (&str, &[&str]) = match task {
@@ -412,11 +438,11 @@ fn read_eval(
 
     let primary = fields.string("primary");
     if let Some(name) = &primary {
-        known_metric(&fields, "primary", Metric::primary(name));
+        known_metric(&fields, "primary", Metric::primary(name), stages);
     }
     let metrics = fields.strings("metrics");
     for name in metrics.iter().flatten() {
-        known_metric(&fields, "metrics", Metric::find(name));
+        known_metric(&fields, "metrics", Metric::find(name), stages);
     }
     let judge = fields.string("judge");
     if let Some(judge) = &judge {
@@ -430,6 +456,11 @@ fn read_eval(
     // What decides right and wrong is always shown.
     if !settings.metrics.contains(&settings.primary) {
         settings.metrics.insert(0, settings.primary.clone());
+    }
+    for metric in stages.iter().filter_map(|stage| stage.metric.as_ref()) {
+        if !settings.metrics.contains(metric) {
+            settings.metrics.push(metric.clone());
+        }
     }
     fields.finish();
     (settings, judge)
