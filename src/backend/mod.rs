@@ -1,6 +1,8 @@
 //! Something that answers.
 
 pub mod cache;
+mod forms;
+mod growing;
 mod local;
 pub mod models;
 pub mod resident;
