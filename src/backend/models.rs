@@ -261,7 +261,7 @@ impl Stepper for Local {
             events.push((
                 number,
                 match progress {
-                    Progress::Piece(text) => Event::Text { text, tokens: Vec::new() },
+                    Progress::Piece { text, tokens } => Event::Text { text, tokens },
                     Progress::Done(answer) => {
                         self.numbers.remove(&id);
                         match answer {
