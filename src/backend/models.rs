@@ -222,8 +222,10 @@ impl Footprint {
     pub fn of(dir: &Path, bounds: &Bounds) -> Result<Self, ModelError> {
         let outline = Decoder::outline(ModelConfig::load(dir)?, false)?;
         let of_token = 2 * 4 * outline.config.layers * outline.config.kv_heads * outline.config.head_dim;
-        let full = (bounds.at_once.max(1) * outline.config.max_positions * of_token) as u64;
-        let cache = bounds.cache_mib.map_or(full.min(DEFAULT_CACHE), |mib| full.min(mib << 20));
+        let one = (outline.config.max_positions * of_token) as u64;
+        // One answer always has room to its end.
+        let most = bounds.cache_mib.map_or(DEFAULT_CACHE, |mib| mib << 20).max(one);
+        let cache = most.min(one * bounds.at_once.max(1) as u64);
         Ok(Self { weights: 4 * outline.parameters() as u64, cache })
     }
 
@@ -358,6 +360,7 @@ mod tests {
         assert_eq!(footprint.weights, Decoder::load(dir).unwrap().bytes() as u64);
         let one = Footprint::of(dir, &Bounds { at_once: 1, ..Bounds::default() }).unwrap();
         assert_eq!(footprint.cache, 2 * one.cache);
-        assert_eq!(Footprint::of(dir, &Bounds { cache_mib: Some(0), ..Bounds::default() }).unwrap().cache, 0);
+        let least = Footprint::of(dir, &Bounds { cache_mib: Some(0), ..Bounds::default() }).unwrap();
+        assert_eq!(least.cache, one.cache, "one answer has room");
     }
 }
