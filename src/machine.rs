@@ -14,7 +14,9 @@ pub fn leave_to_others(bytes: u64) {
 pub fn available_memory() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
-    let of_group = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    // What the group's processes hold counts, not the files that it read: the system gives cached pages back when asked to.
+    let of_group =
+        system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
     system.available_memory().min(of_group).saturating_sub(PROMISED.load(Ordering::Relaxed))
 }
 

@@ -6,6 +6,7 @@ mod desk;
 mod lessons;
 mod lexicon;
 mod messages;
+mod planner;
 mod pretrain;
 mod random;
 mod tokens;
@@ -27,20 +28,23 @@ fn main() -> anyhow::Result<()> {
     let (what, to) = match args.as_slice() {
         [what] => (what.as_str(), demo),
         [what, to] => (what.as_str(), PathBuf::from(to)),
-        _ => bail!("usage: make_demo data|tokenizer|model|all|show [DIR]   (default: workspaces/demo)"),
+        _ => bail!(
+            "usage: make_demo data|tokenizer|model|all|planner|show [DIR]   (default: workspaces/demo, of the planner workspaces/planner)"
+        ),
     };
     let words = Lexicon::load()?;
     match what {
         "data" => data(&words, &to),
         "tokenizer" => tokenizer(&words, &to),
         "show" => show(&words),
+        "planner" => planner(&words, args.get(1).map(PathBuf::from)),
         "model" => model(&words, &to),
         "all" => {
             data(&words, &to)?;
             tokenizer(&words, &to)?;
             model(&words, &to)
         }
-        _ => bail!("`{what}` is none of: data, tokenizer, model, all, show"),
+        _ => bail!("`{what}` is none of: data, tokenizer, model, all, planner, show"),
     }
 }
 
@@ -49,6 +53,16 @@ fn data(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
     let rows = desk::rows(words);
     write(&file, &desk::jsonl(&rows)?)?;
     println!("{}: {} rows", file.display(), rows.len());
+    Ok(())
+}
+
+fn planner(words: &Lexicon, to: Option<PathBuf>) -> anyhow::Result<()> {
+    let to = to.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/workspaces/planner")));
+    write(&to.join("data/messages.jsonl"), &planner::jsonl(&planner::rows(words))?)?;
+    for (name, text) in planner::tools(words)? {
+        write(&to.join(name), &text)?;
+    }
+    println!("{}: {} rows, two tools", to.display(), planner::ROWS);
     Ok(())
 }
 

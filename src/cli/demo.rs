@@ -1,4 +1,4 @@
-//! `tunebench demo`: the bundled workspace, copied out of the binary and opened, or climbed without a terminal.
+//! `tunebench demo`: a bundled workspace, copied out of the binary and opened, or climbed without a terminal.
 
 use std::fs;
 use std::io::Write as _;
@@ -20,7 +20,10 @@ use crate::engine::client::Client;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to put the workspace, or where it already is (default: tunebench/demo in the user's data folder)
+    /// Which of the bundled workspaces
+    #[arg(long = "bundle", value_enum, default_value = "demo", value_name = "NAME")]
+    bundle: Bundle,
+    /// Where to put the workspace, or where it already is (default: tunebench/NAME in the user's data folder)
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Climb the ladder without a terminal and print the board
@@ -30,17 +33,34 @@ pub struct Args {
     tui: tui::TuiArgs,
 }
 
-/// The workspace as it is in the repository.
+/// Files of a workspace as they are in the repository.
 macro_rules! bundle {
-    ($($path:literal),* $(,)?) => {
-        &[$(($path, include_bytes!(concat!("../../workspaces/demo/", $path)))),*]
+    ($dir:literal: $($path:literal),* $(,)?) => {
+        &[$(($path, include_bytes!(concat!("../../workspaces/", $dir, "/", $path)) as &[u8])),*]
     };
 }
-const BUNDLE: &[(&str, &[u8])] = bundle![
+type Files = &'static [(&'static str, &'static [u8])];
+const DEMO: Files = bundle![
+    "demo":
     "workspace.toml",
     "README.md",
     "prompts/route.md",
     "data/messages.jsonl",
+];
+const PLANNER: Files = bundle![
+    "planner":
+    "workspace.toml",
+    "README.md",
+    "prompts/intent.md",
+    "prompts/plan.md",
+    "prompts/answer.md",
+    "tools/find_team.json",
+    "tools/block_item.json",
+    "data/messages.jsonl",
+];
+/// Both workspaces' base: in the repository the planner's `model` is a link to the demo's.
+const MODEL: Files = bundle![
+    "demo":
     "model/README.md",
     "model/config.json",
     "model/generation_config.json",
@@ -48,38 +68,68 @@ const BUNDLE: &[(&str, &[u8])] = bundle![
     "model/tokenizer_config.json",
     "model/model.safetensors",
 ];
+
+/// A bundled workspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Bundle {
+    /// Support messages and the team that handles each: one stage
+    #[default]
+    Demo,
+    /// An agent of three stages with recorded tools
+    Planner,
+}
+
+impl Bundle {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Demo => "demo",
+            Self::Planner => "planner",
+        }
+    }
+
+    fn files(self) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+        let own = match self {
+            Self::Demo => DEMO,
+            Self::Planner => PLANNER,
+        };
+        own.iter().chain(MODEL).copied()
+    }
+}
+
 /// Says which version of tunebench a copy was made by.
 const VERSION_FILE: &str = ".demo-version";
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let root = match args.dir {
         Some(dir) => dir,
-        None => default_dir(|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
-            Exit::usage(
-                "no data folder is known (neither XDG_DATA_HOME nor HOME is set); say where: --dir DIR",
-            )
-        })?,
+        None => {
+            default_dir(args.bundle, |name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
+                Exit::usage(
+                    "no data folder is known (neither XDG_DATA_HOME nor HOME is set); say where: --dir DIR",
+                )
+            })?
+        }
     };
-    for line in place(&root)? {
+    for line in place(args.bundle, &root)? {
         out.say(&line);
     }
     if args.no_tui { climb(&root, out) } else { tui::run(args.tui, &root) }
 }
 
-/// `$XDG_DATA_HOME/tunebench/demo`, else under `$HOME/.local/share`. Relative values count as unset (XDG base directories, 0.8).
-fn default_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+/// `$XDG_DATA_HOME/tunebench/NAME`, else under `$HOME/.local/share`. Relative values count as unset (XDG base directories, 0.8).
+fn default_dir(bundle: Bundle, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name| variable(name).filter(|path: &PathBuf| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")))?;
-    Some(data.join("tunebench/demo"))
+    Some(data.join("tunebench").join(bundle.name()))
 }
 
 /// Make the copy, or find the one that is there. What is there is never changed. Returns what there is to say.
-fn place(dir: &Path) -> Result<Vec<String>, Exit> {
+fn place(bundle: Bundle, dir: &Path) -> Result<Vec<String>, Exit> {
     let cannot = |what: &str, path: &Path, e: std::io::Error| {
         Exit::failed(format!("cannot {what} {}: {e}", path.display()))
     };
     if dir.join(crate::workspace::FILE).is_file() {
-        return Ok(reopened(dir));
+        return Ok(reopened(bundle, dir));
     }
     match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
         Ok(true) => {
@@ -97,24 +147,24 @@ fn place(dir: &Path) -> Result<Vec<String>, Exit> {
     let name = dir.file_name().ok_or_else(|| Exit::usage(format!("{} names no folder", dir.display())))?;
     // The copy appears whole or not at all.
     let half_made = parent.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-    let made = copy(&half_made).and_then(|()| fs::rename(&half_made, dir));
+    let made = copy(bundle, &half_made).and_then(|()| fs::rename(&half_made, dir));
     match made {
-        Ok(()) => Ok(vec![format!("made the demo workspace at {}", dir.display())]),
+        Ok(()) => Ok(vec![format!("made the {} workspace at {}", bundle.name(), dir.display())]),
         Err(e) => {
             let _ = fs::remove_dir_all(&half_made);
             // Somebody else may have made it in the meantime.
             if dir.join(crate::workspace::FILE).is_file() {
-                return Ok(reopened(dir));
+                return Ok(reopened(bundle, dir));
             }
             Err(cannot("make", dir, e))
         }
     }
 }
 
-fn reopened(dir: &Path) -> Vec<String> {
-    let mut lines = vec![format!("the demo workspace at {} is opened as it is", dir.display())];
+fn reopened(bundle: Bundle, dir: &Path) -> Vec<String> {
+    let mut lines = vec![format!("the workspace at {} is opened as it is", dir.display())];
     let theirs = fs::read_to_string(dir.join(VERSION_FILE)).unwrap_or_default();
-    let ours = version();
+    let ours = version(bundle);
     if !theirs.is_empty() && theirs.trim() != ours {
         lines.push(format!(
             "  it was made by {}, this is {ours}; --dir NEW makes a fresh one",
@@ -125,9 +175,9 @@ fn reopened(dir: &Path) -> Vec<String> {
 }
 
 /// Version of tunebench and the start of the hash of all that is bundled.
-fn version() -> String {
+fn version(bundle: Bundle) -> String {
     let mut hash = blake3::Hasher::new();
-    for (path, bytes) in BUNDLE {
+    for (path, bytes) in bundle.files() {
         hash.update(path.as_bytes());
         hash.update(&(bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
@@ -135,9 +185,11 @@ fn version() -> String {
     format!("tunebench {} ({})", env!("CARGO_PKG_VERSION"), &hash.finalize().to_hex()[..12])
 }
 
-fn copy(to: &Path) -> std::io::Result<()> {
-    let version = format!("{}\n", version());
-    for (path, bytes) in BUNDLE.iter().copied().chain([(VERSION_FILE, version.as_bytes())]) {
+fn copy(bundle: Bundle, to: &Path) -> std::io::Result<()> {
+    let version = format!("{}\n", version(bundle));
+    let mut files: Vec<(&str, &[u8])> = bundle.files().collect();
+    files.push((VERSION_FILE, version.as_bytes()));
+    for (path, bytes) in files {
         let path = to.join(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -227,7 +279,7 @@ mod tests {
     #[test]
     fn the_data_folder_is_xdgs_else_homes_and_never_a_relative_one() {
         let dir = |xdg: Option<&str>, home: Option<&str>| {
-            default_dir(|name| match name {
+            default_dir(Bundle::Demo, |name| match name {
                 "XDG_DATA_HOME" => xdg.map(PathBuf::from),
                 "HOME" => home.map(PathBuf::from),
                 _ => None,
@@ -243,64 +295,70 @@ mod tests {
     fn a_copy_is_made_whole_and_then_opened_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("deep/demo");
-        place(&dir).unwrap();
-        for (path, bytes) in BUNDLE {
-            assert!(fs::read(dir.join(path)).unwrap() == *bytes, "{path}");
+        place(Bundle::Demo, &dir).unwrap();
+        for (path, bytes) in Bundle::Demo.files() {
+            assert!(fs::read(dir.join(path)).unwrap() == bytes, "{path}");
         }
         let beside: Vec<_> = fs::read_dir(folder.path().join("deep")).unwrap().collect();
         assert_eq!(beside.len(), 1, "nothing half made is left");
 
         fs::write(dir.join("prompts/route.md"), "mine {{ input }}").unwrap();
-        let said = place(&dir).unwrap();
+        let said = place(Bundle::Demo, &dir).unwrap();
         assert_eq!(fs::read_to_string(dir.join("prompts/route.md")).unwrap(), "mine {{ input }}");
         assert_eq!(said.len(), 1, "{said:?}");
 
         fs::write(dir.join(VERSION_FILE), "tunebench 0.0.1\n").unwrap();
-        assert!(place(&dir).unwrap()[1].contains("0.0.1"));
+        assert!(place(Bundle::Demo, &dir).unwrap()[1].contains("0.0.1"));
     }
 
     #[test]
     fn an_empty_folder_is_used_and_a_strangers_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        place(folder.path()).unwrap();
+        place(Bundle::Demo, folder.path()).unwrap();
         assert!(folder.path().join("workspace.toml").is_file());
 
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "").unwrap();
-        let exit = place(folder.path()).unwrap_err();
+        let exit = place(Bundle::Demo, folder.path()).unwrap_err();
         assert_eq!(exit.code, 2);
         assert!(exit.message.contains("not empty"), "{}", exit.message);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn the_bundled_workspace_is_valid() {
-        let folder = tempfile::tempdir().unwrap();
-        place(folder.path()).unwrap();
-        let workspace = crate::workspace::Workspace::load(folder.path()).unwrap();
-        assert_eq!(workspace.config.name, "support-desk");
-        assert_eq!(workspace.config.tuning.train.epochs, 2.0);
+    fn the_bundled_workspaces_are_valid() {
+        for (bundle, name, epochs) in
+            [(Bundle::Demo, "support-desk", 2.0), (Bundle::Planner, "planner", 10.0)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            place(bundle, folder.path()).unwrap();
+            let workspace = crate::workspace::Workspace::load(folder.path()).unwrap();
+            assert_eq!(workspace.config.name, name);
+            assert_eq!(workspace.config.tuning.train.epochs, epochs);
+        }
     }
 
     #[test]
-    fn every_file_of_the_demo_is_bundled() {
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("workspaces/demo");
-        let mut folders = vec![demo.clone()];
-        let mut found = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-                let name = entry.path().strip_prefix(&demo).unwrap().display().to_string();
-                // The recipe is for who has the repository; the state folder is no part of it.
-                if entry.path().is_dir() && name != "recipe" && name != ".tunebench" {
-                    folders.push(entry.path());
-                } else if entry.path().is_file() {
-                    found.push(name);
+    fn every_file_of_the_workspaces_is_bundled() {
+        for bundle in [Bundle::Demo, Bundle::Planner] {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("workspaces").join(bundle.name());
+            let mut folders = vec![root.clone()];
+            let mut found = Vec::new();
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                    let name = entry.path().strip_prefix(&root).unwrap().display().to_string();
+                    // The recipe is for who has the repository; the state folder is no part of it.
+                    if entry.path().is_dir() && name != "recipe" && name != ".tunebench" {
+                        folders.push(entry.path());
+                    } else if entry.path().is_file() {
+                        found.push(name);
+                    }
                 }
             }
+            let mut bundled: Vec<&str> = bundle.files().map(|(path, _)| path).collect();
+            bundled.sort_unstable();
+            found.sort_unstable();
+            assert_eq!(found, bundled);
         }
-        let mut bundled: Vec<&str> = BUNDLE.iter().map(|(path, _)| *path).collect();
-        bundled.sort_unstable();
-        found.sort_unstable();
-        assert_eq!(found, bundled);
     }
 }

@@ -12,7 +12,7 @@ use super::output::{Exit, Output};
 use super::table::{clean, duration, figures, number};
 use crate::domain::api::{Push, Request, Response, View};
 use crate::domain::event::{Event, EventBody};
-use crate::domain::run::{RunRecord, RunState};
+use crate::domain::run::{Progress, RunRecord, RunState};
 use crate::domain::words::noun;
 use crate::engine::client::Client;
 
@@ -78,6 +78,7 @@ pub(super) struct Show<'a> {
     message: Option<String>,
     phase: String,
     loss: Option<f64>,
+    progress: Option<Progress>,
     last_line: Option<Instant>,
 }
 
@@ -102,6 +103,7 @@ impl<'a> Show<'a> {
             message: None,
             phase: String::new(),
             loss: None,
+            progress: None,
             last_line: None,
         }
     }
@@ -129,13 +131,14 @@ impl<'a> Show<'a> {
         }
     }
 
-    fn progress(&mut self, phase: &str, done: u64, total: u64, eta_ms: Option<u64>) {
+    fn show(&mut self, progress: Progress) {
+        let Progress { phase, done, total, eta_ms } = self.progress.insert(progress).clone();
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_message(match self.loss {
                 Some(loss) if phase == "train" => format!("train loss {}", number(loss)),
-                _ => clean(phase),
+                _ => clean(&phase),
             });
             return;
         }
@@ -158,12 +161,12 @@ impl<'a> Show<'a> {
     pub(super) fn event(&mut self, event: &Event) {
         match &event.body {
             EventBody::Progress { phase, done, total, eta_ms } => {
-                self.progress(phase, *done, *total, *eta_ms);
+                self.show(Progress { phase: phase.clone(), done: *done, total: *total, eta_ms: *eta_ms });
             }
             EventBody::Step { step, total, loss, ms, .. } => {
                 self.loss = Some(*loss);
-                let left = (total.saturating_sub(*step)) as f64 * ms;
-                self.progress("train", *step, *total, Some(left as u64));
+                let progress = Progress::after_step(self.progress.as_ref(), *step, *total, *ms);
+                self.show(progress);
             }
             EventBody::Eval { step, loss, metrics } => {
                 let metrics: String = metrics.iter().map(|(n, v)| format!(" {n} {}", number(*v))).collect();

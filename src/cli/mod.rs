@@ -19,6 +19,7 @@ pub mod init;
 pub mod model;
 pub mod outcomes;
 pub mod output;
+pub mod play;
 pub mod progress;
 pub mod run;
 pub mod runs;
@@ -76,6 +77,8 @@ enum Command {
     Compare(compare::Args),
     /// Every candidate on every metric
     Board(board::Args),
+    /// Ask one or two candidates, and read their answers
+    Play(play::Args),
     /// Put results made elsewhere on the board
     Outcomes(outcomes::Args),
     /// One generation
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
+        Some(Command::Play(args)) => play::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),
         Some(Command::Model(args)) => model::run(args, &out),

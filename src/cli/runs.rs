@@ -28,6 +28,8 @@ enum What {
     Cancel,
     /// Change a training run while it runs: learning_rate=1e-4, learning_rate=x0.3, weight:STRATUM=2
     Steer,
+    /// A row through the stages: prompts, answers, tools, tokens, time
+    Trace,
 }
 
 #[derive(Debug, clap::Args)]
@@ -35,15 +37,15 @@ pub struct Args {
     /// What to do with it
     #[arg(value_enum, default_value = "list")]
     what: What,
-    /// The run (the start of its name is enough where only one begins so)
+    /// The run (the start of its name is enough where only one begins so); with `trace` a candidate's name does as well
     run: Option<String>,
-    /// With `steer`: the changes, such as learning_rate=1e-4 or weight:STRATUM=2
+    /// With `steer`: the changes, such as learning_rate=1e-4 or weight:STRATUM=2; with `trace`: the row's id
     changes: Vec<String>,
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let needs_run = || args.run.clone().ok_or_else(|| Exit::usage("which run? `tunebench runs` lists them"));
-    if args.what != What::Steer && !args.changes.is_empty() {
+    if !matches!(args.what, What::Steer | What::Trace) && !args.changes.is_empty() {
         return Err(Exit::usage(format!(
             "`{}`: only `runs steer RUN` takes changes",
             args.changes.join(" ")
@@ -51,6 +53,12 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     }
     let action = match args.what {
         What::List => return list(root, out),
+        What::Trace => {
+            let [row] = args.changes.as_slice() else {
+                return Err(Exit::usage("which row? `tunebench runs trace RUN ROW`"));
+            };
+            return trace(root, needs_run()?, row.clone(), out);
+        }
         What::Show => return show(root, needs_run()?, out),
         What::Pause => RunAction::Pause,
         What::Resume => RunAction::Resume,
@@ -129,6 +137,55 @@ fn show(root: &Path, run: String, out: &Output) -> super::CommandResult {
         Ok((record, events))
     })?;
     out.result(&record, || describe(&record, &events));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn trace(root: &Path, of: String, row: String, out: &Output) -> super::CommandResult {
+    let Response::Trace { run, trace } = once(root, Request::Trace { of, row })? else {
+        return Err(unexpected());
+    };
+    out.result(&serde_json::json!({ "run": run, "row": trace.row, "stages": trace.stages }), || {
+        let mut text = format!("row {} in {run}", clean(&trace.row));
+        for stage in &trace.stages {
+            text.push_str(&format!("\n\n== {}", clean(&stage.stage)));
+            if stage.skipped {
+                text.push_str(" (skipped: its `when` does not hold)");
+                continue;
+            }
+            let mut say = |name: &str, value: &str| {
+                let value = value.lines().map(clean).collect::<Vec<_>>().join("\n           ");
+                text.push_str(&format!("\n  {name:8} {value}"));
+            };
+            say("prompt", &stage.prompt);
+            for (i, attempt) in stage.attempts.iter().enumerate() {
+                let cached = if attempt.cached { ", cached" } else { "" };
+                if i > 0 && i + 1 == stage.attempts.len() && stage.left_out > 0 {
+                    say("", &format!("({} more tries are left out)", stage.left_out));
+                }
+                say("answer", &attempt.answer);
+                say(
+                    "",
+                    &format!(
+                        "{} tokens in, {} out, {} ms{cached}",
+                        attempt.tokens_in,
+                        attempt.tokens_out,
+                        number(attempt.ms)
+                    ),
+                );
+                if let Some(problem) = &attempt.problem {
+                    say("problem", problem);
+                }
+            }
+            say("output", &stage.output);
+            if let Some(result) = &stage.result {
+                say("result", &result.to_string());
+            }
+            if let Some(error) = &stage.error {
+                say("error", error);
+            }
+        }
+        text
+    });
     Ok(ExitCode::SUCCESS)
 }
 

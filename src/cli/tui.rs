@@ -48,10 +48,11 @@ pub fn run(args: TuiArgs, root: &Path) -> super::CommandResult {
         let place = root.clone();
         let forward = async move {
             while let Some(mut message) = asked.recv().await {
-                // Values of the variables that the workspace names go from memory to memory, and only with a launch.
+                // Values of the variables that the workspace names go from memory to memory, and only with a launch or a question.
                 if let ToEngine::Ask { request, .. } = &mut message
-                    && let Request::Launch { keys: values, .. } | Request::Sweep { keys: values, .. } =
-                        request
+                    && let Request::Launch { keys: values, .. }
+                    | Request::Sweep { keys: values, .. }
+                    | Request::Play { keys: values, .. } = request
                 {
                     *values = keys(&place);
                 }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use super::format::Format;
 use super::index::{Index, Record, Stamp, Unusable};
 use super::resolve::{Resolver, unknown_fields};
-use super::{DataError, canonical, import, parse};
+use super::{DataError, canonical, feedback, import, parse};
 use crate::domain::api::ImportReport;
 use crate::domain::row::{Quarantined, Row, Turn};
-use crate::workspace::Workspace;
+use crate::workspace::{FEEDBACK, Workspace};
 
 /// Rows of the workspace's sources.
 #[derive(Debug)]
@@ -94,6 +94,9 @@ impl Dataset {
 
     /// Input and gold of a row.
     pub fn resolve(&self, row: &Row) -> Result<(String, Option<String>), DataError> {
+        if row.source == FEEDBACK {
+            return Ok(feedback::resolve(&row.fields));
+        }
         self.resolver.resolve(&row.fields).map_err(|message| DataError::Row {
             row: row.id.clone(),
             file: row.source.clone(),
@@ -102,9 +105,15 @@ impl Dataset {
         })
     }
 
+    /// The row was typed in the playground.
+    pub fn is_feedback(&self, row: usize) -> bool {
+        let source = self.index.record(row).and_then(|r| self.index.meta.sources.get(r.source as usize));
+        source.is_some_and(|source| source.path == FEEDBACK)
+    }
+
     /// The conversation that the row's input is the text of; empty where it is none.
     pub fn turns(&self, row: &Row) -> Vec<Turn> {
-        self.resolver.turns(&row.fields)
+        if row.source == FEEDBACK { Vec::new() } else { self.resolver.turns(&row.fields) }
     }
 
     /// Names of the fields that occur, sorted.
@@ -140,12 +149,12 @@ pub(super) fn open_index(ws: &Workspace) -> Result<(Index, Vec<File>), DataError
         Unusable::Damaged(reason) => DataError::Damaged { file: shown(), reason },
         Unusable::Io(e) => DataError::io("cannot read", &path)(e),
     })?;
-    let written: Vec<&str> = index.meta.sources.iter().map(|s| s.path.as_str()).collect();
-    if written != ws.config.data.sources {
+    let there = ws.row_files();
+    if !index.meta.sources.iter().map(|s| &s.path).eq(there.iter().map(|(shown, _)| shown)) {
         return Err(DataError::NotImported);
     }
     let mut files = Vec::new();
-    for (source, path) in index.meta.sources.iter().zip(ws.sources()) {
+    for (source, (_, path)) in index.meta.sources.iter().zip(there) {
         let file = File::open(&path).map_err(DataError::io("cannot read", &path))?;
         let stamp = Stamp::of(&file).map_err(DataError::io("cannot read", &path))?;
         if stamp != source.stamp {

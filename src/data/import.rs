@@ -21,7 +21,7 @@ use super::{DataError, canonical, parquet, parse};
 use crate::domain::api::ImportReport;
 use crate::domain::row::Quarantined;
 use crate::machine;
-use crate::workspace::Workspace;
+use crate::workspace::{FEEDBACK, Workspace};
 
 /// As many bad rows are described; all are counted.
 const QUARANTINE: usize = 1000;
@@ -78,7 +78,7 @@ pub(super) fn index_dir(ws: &Workspace) -> PathBuf {
 
 /// Named by the list of sources, so that a changed source replaces its index.
 fn key(ws: &Workspace) -> String {
-    let list = ws.config.data.sources.join("\0");
+    let list = ws.row_files().into_iter().map(|(shown, _)| shown).collect::<Vec<_>>().join("\0");
     hex(&canonical::first_bytes(&blake3::hash(list.as_bytes())))
 }
 
@@ -108,13 +108,13 @@ fn build(ws: &Workspace, dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Resu
     let writer = Writer::new(BufWriter::with_capacity(1 << 20, out)).map_err(cannot_write())?;
     let mut builder = Builder::new(writer, temp.clone());
 
-    let paths = ws.sources();
+    let row_files = ws.row_files();
     let mut total = 0;
-    for path in &paths {
+    for (_, path) in &row_files {
         total += std::fs::metadata(path).map_err(DataError::io("cannot read", path))?.len();
     }
     let mut before = 0;
-    for (i, (shown, source)) in ws.config.data.sources.iter().zip(&paths).enumerate() {
+    for (i, (shown, source)) in row_files.iter().enumerate() {
         let converted = dir.join(format!("{key}-{i}.jsonl"));
         let size = builder
             .source(shown, source, &converted, &mut |done| progress((before + done).min(total), total))?;
@@ -256,6 +256,10 @@ impl Builder {
         self.writer.record(&record).map_err(DataError::io("cannot write", &self.temp))?;
         self.meta.rows += 1;
         self.ids.push(&digest.hash, digest.id.as_deref());
+        // What the data looks like is told by the data.
+        if source.path == FEEDBACK {
+            return Ok(());
+        }
         for name in digest.new_fields {
             if self.fields.len() < FIELDS {
                 self.fields.insert(name);
@@ -280,7 +284,8 @@ impl Builder {
     fn finish(mut self, path: &Path) -> Result<Meta, DataError> {
         let cannot_write = || DataError::io("cannot write", path);
         self.meta.guess = guess(&self.sample, None, None);
-        let formats: BTreeSet<&str> = self.meta.sources.iter().map(|s| s.layout.format.name()).collect();
+        let sources = self.meta.sources.iter().filter(|s| s.path != FEEDBACK);
+        let formats: BTreeSet<&str> = sources.map(|s| s.layout.format.name()).collect();
         let formats: Vec<&str> = formats.into_iter().collect();
         self.meta.format = format!("{}/{}", formats.join("+"), self.meta.guess.shape.name());
         self.meta.fields = self.fields.into_iter().collect();

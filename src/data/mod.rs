@@ -6,6 +6,7 @@
 
 pub mod canonical;
 mod dataset;
+pub mod feedback;
 pub mod format;
 mod guess;
 mod ids;

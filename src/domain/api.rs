@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
+use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
 use super::sweep::Axis;
+use super::trace::RowTrace;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -77,6 +79,9 @@ pub struct RowDetail {
     pub flags: Vec<String>,
     /// Candidate, answer, right or wrong.
     pub answers: Vec<(String, String, Option<bool>)>,
+    /// What people said of answers to it in the playground.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub feedback: Vec<Feedback>,
 }
 
 /// What a person decided; each is a journal entry and can be undone.
@@ -104,6 +109,12 @@ pub enum Decision {
     NameCandidate {
         candidate: String,
         name: String,
+    },
+    /// What was said of an answer of the playground. The engine adds the gold that an edit is.
+    Feedback(Feedback),
+    /// Several that are one: taken back as one.
+    Together {
+        decisions: Vec<Decision>,
     },
 }
 
@@ -181,10 +192,27 @@ pub enum Request {
         file: String,
         candidate: String,
     },
+    /// A row through the stages, as a candidate (or a run) answered it last.
+    Trace {
+        of: String,
+        row: String,
+    },
     Decide {
         decision: Decision,
     },
     Undo,
+    /// Put a question to a candidate: answered by [`Response::Playing`], and by [`Push::Play`] to this client alone. Its questions end
+    /// with its connection.
+    Play {
+        question: PlayAsk,
+        /// As in a launch.
+        #[serde(default)]
+        keys: BTreeMap<String, String>,
+    },
+    /// Break a question of this client off.
+    PlayCancel {
+        id: u64,
+    },
     /// Rebuild the store from the journal and the run folders.
     Repair,
     /// Leave when no run is under way and nobody else is attached.
@@ -209,6 +237,8 @@ pub enum Response {
     Board { board: Board },
     Compare { comparison: Comparison },
     ImportedOutcomes { rows: usize, matched: usize },
+    Playing { playing: Playing },
+    Trace { run: String, trace: RowTrace },
     Error { error: Failure },
 }
 
@@ -308,6 +338,10 @@ pub enum Push {
     /// Files that were saved; as a snapshot only those that cannot be used.
     Files {
         news: Vec<FileNews>,
+    },
+    /// News of this client's questions in the playground, in order.
+    Play {
+        events: Vec<PlayEvent>,
     },
 }
 

@@ -33,6 +33,8 @@ pub enum Base {
     Normalized,
     JsonValid,
     JsonFields,
+    RightTool,
+    RightArguments,
     FormatErrorRate,
     MacroF1,
     WeightedF1,
@@ -109,7 +111,7 @@ const fn tokens(name: &'static str, base: Base, about: &'static str) -> Entry {
 }
 
 /// Every metric there is.
-pub static REGISTRY: [Entry; 18] = [
+pub static REGISTRY: [Entry; 20] = [
     per_row(
         "accuracy",
         Base::Accuracy,
@@ -156,6 +158,13 @@ pub static REGISTRY: [Entry; 18] = [
             "share of the gold's fields that the answer has with the same value",
         )
     },
+    per_row("right_tool", Base::RightTool, 0.5, "share of calls that call the golden call's tool"),
+    per_row(
+        "right_arguments",
+        Base::RightArguments,
+        0.5,
+        "of the calls of the golden tool, the share with the golden arguments",
+    ),
     Entry {
         direction: Direction::Lower,
         ..per_row(

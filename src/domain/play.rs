@@ -5,10 +5,55 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::candidate::{Candidate, Decoding};
+use super::candidate::Candidate;
 use super::keys::Keys;
 use super::outcome::StageOutcome;
 use super::row::RunRow;
+
+/// A client's question, before its candidate and its row are looked up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlayAsk {
+    /// The client's own number, different from those of its other questions under way. Its [`PlayEvent`]s carry it.
+    pub id: u64,
+    /// A candidate's name, the start of its id, RUN or RUN@STEP; none: the pipeline as it stands.
+    pub candidate: Option<String>,
+    pub input: PlayInput,
+    /// In place of every stage's own.
+    #[serde(default)]
+    pub temperature: Option<f32>,
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// Added to the seed of every stage: another one draws another answer where the temperature is above 0.
+    #[serde(default)]
+    pub sample: u32,
+    /// Probabilities of the answer's tokens, with so many others in their place.
+    #[serde(default)]
+    pub logprobs: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "input", rename_all = "snake_case")]
+pub enum PlayInput {
+    /// A row of the data.
+    Row { id: String },
+    /// What the pipeline gets, as it was typed.
+    Typed { text: String },
+}
+
+/// A question that was accepted, with what was looked up for it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Playing {
+    pub id: u64,
+    /// The candidate's name.
+    pub candidate: String,
+    /// Names of its stages, in their order.
+    pub stages: Vec<String>,
+    /// Labels to choose from; empty where the last stage has none.
+    pub labels: Vec<String>,
+    pub row: Option<String>,
+    pub input: String,
+    pub gold: Option<String>,
+}
 
 /// To the resident worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,9 +66,6 @@ pub enum PlayRequest {
         candidate: Box<Candidate>,
         /// A row of the data, or one made of what was typed.
         row: Box<RunRow>,
-        /// In place of every stage's own.
-        #[serde(default)]
-        decoding: Option<Decoding>,
         /// Log-probabilities of the answer's tokens, with so many others in their place.
         #[serde(default)]
         logprobs: Option<usize>,
@@ -43,7 +85,8 @@ pub struct PlayEvent {
     pub body: PlayBody,
 }
 
-/// What happens to a question, in this order: waiting, then for every stage prompt, pieces and end, then done or failed.
+/// What happens to a question, in this order: waiting, then for every stage prompt, pieces and end, then done or failed. A stage that
+/// is asked again, because its answer could not be read, begins with its prompt again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum PlayBody {
@@ -83,8 +126,12 @@ pub struct PlayToken {
     pub top: Vec<(String, f64)>,
 }
 
-/// What a person says of an answer. An edit is the gold answer of its input, and better than the output that it corrects.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How a [`Feedback`] that is taken back is named.
+pub const SAID: &str = "what was said of an answer";
+
+/// What a person says of an answer. An edit is the gold answer of its input, and better than the output that it corrects. With
+/// neither thumb nor edit nothing is said any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feedback {
     /// The row that was asked; none where the input was typed.
     pub row: Option<String>,
@@ -98,4 +145,21 @@ pub struct Feedback {
     /// The answer as it should be.
     #[serde(default)]
     pub edit: Option<String>,
+}
+
+impl Feedback {
+    /// Tells answers apart: what is said again of the same answer replaces what was said before.
+    pub fn answer(&self) -> String {
+        let about = serde_json::json!([self.row, self.input, self.candidate, self.output]);
+        blake3::hash(about.to_string().as_bytes()).to_hex().to_string()
+    }
+
+    pub const fn says_nothing(&self) -> bool {
+        self.good.is_none() && self.edit.is_none()
+    }
+
+    /// The edit, where it says something else than the output: preferred to it.
+    pub fn preferred(&self) -> Option<&str> {
+        self.edit.as_deref().filter(|edit| *edit != self.output)
+    }
 }

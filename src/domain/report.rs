@@ -9,6 +9,7 @@ use super::outcome::Outcome;
 use super::row::RunRow;
 use super::run::RunSpec;
 use super::steer::Change;
+use super::trace::RowTrace;
 
 /// What was asked of the run since the last poll. Pausing happens inside the poll: it returns when the run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,11 @@ pub trait Reporter {
 
     /// Append one outcome.
     fn outcome(&mut self, outcome: &Outcome) -> io::Result<()>;
+
+    /// Append the trace of a row, before its outcome.
+    fn trace(&mut self, _trace: RowTrace) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Write a checkpoint: `write` fills a fresh folder, which then appears as `checkpoints/step-NNNNNN` at once or not at all.
     /// Older checkpoints beyond the newest `keep` are removed, the best one (last written with `best`) never is.

@@ -201,6 +201,18 @@ pub struct Progress {
     pub eta_ms: Option<u64>,
 }
 
+impl Progress {
+    /// After a training step of `ms`. The run's own estimate, told now and then, is by the mean of many steps, and goes on until the
+    /// next; a single step says little.
+    pub fn after_step(before: Option<&Self>, step: u64, total: u64, ms: f64) -> Self {
+        const PHASE: &str = "train";
+        let told = before.filter(|p| p.phase == PHASE && p.done < p.total);
+        let per_step = told.and_then(|p| Some(p.eta_ms? as f64 / (p.total - p.done) as f64)).unwrap_or(ms);
+        let eta_ms = Some((total.saturating_sub(step) as f64 * per_step) as u64);
+        Self { phase: PHASE.into(), done: step, total, eta_ms }
+    }
+}
+
 /// A run as the screens and `runs` show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {

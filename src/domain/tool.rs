@@ -240,7 +240,7 @@ pub mod tests {
             assert!(WEATHER.contains(from));
             Tool::parse(&WEATHER.replacen(from, to, 1)).unwrap_err()
         };
-        assert_eq!(with("\"name\": \"weather\",", "").line, 11, "the object's end, where it is missed");
+        assert_eq!(with("\"name\": \"weather\",", "").line, 10, "the object's end, where it is missed");
         let slip = with("\"error\"", "\"eror\"");
         assert!(slip.line == 9 && slip.message.contains("unknown field `eror`"), "{slip:?}");
         assert_eq!(with("}\n        ],", "}\n        ").line, 9);

@@ -19,9 +19,10 @@ use crate::domain::candidate::Candidate;
 use crate::domain::metric::{Direction, Metric};
 use crate::domain::outcome::Outcome;
 use crate::domain::row::Part;
+use crate::domain::trace::RowTrace;
 use crate::score;
 use crate::store::files;
-use crate::worker::folder::now_ms;
+use crate::worker::folder::{RunFolder, now_ms};
 
 /// Longest file of outcomes, and longest name.
 const OUTCOMES_MAX: u64 = 4 << 30;
@@ -201,6 +202,38 @@ pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Resul
         )));
     }
     Ok(comparison)
+}
+
+/// A row through the stages, as a candidate (or a run) answered it last; with the run that did.
+pub fn trace(engine: &Engine, of: &str, row: &str) -> Result<(String, RowTrace), Failure> {
+    let running = engine.read(|s| s.runs.get(of).map(|r| r.folder.clone()));
+    // A run that has no candidate yet may have answered rows already.
+    let runs: Vec<(String, RunFolder)> = match (running, candidates::find(engine, of)) {
+        (Some(folder), _) => vec![(of.to_owned(), folder)],
+        (None, found) => {
+            let runs = found?.runs;
+            engine.read(|s| {
+                runs.iter()
+                    .rev()
+                    .filter_map(|id| Some((id.clone(), s.runs.get(id)?.folder.clone())))
+                    .collect()
+            })
+        }
+    };
+    for (run, folder) in &runs {
+        let found = folder.read_trace(row).map_err(|e| failed(format!("{run}: {e}")))?;
+        if let Some(trace) = found {
+            return Ok((run.clone(), trace));
+        }
+    }
+    Err(bad_input(format!(
+        "`{of}` has no trace of row `{row}`: {}",
+        if runs.is_empty() {
+            "its outcomes were made elsewhere"
+        } else {
+            "it did not answer the row, or did so before traces were kept"
+        }
+    )))
 }
 
 /// A line of a file of outcomes made elsewhere.

@@ -12,11 +12,12 @@ use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{
-    AdapterRef, Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
+    AdapterRef, Candidate, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
 use crate::store::files;
+use crate::tuning::check;
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
@@ -308,6 +309,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
             },
             _ => Vec::new(),
         };
+        let constraint = check::constraint_of(ws, stage, &labels).map_err(|p| super::parts::problems(&p))?;
         stages.push(StageCandidate {
             name: stage.name.clone(),
             model: ModelRef {
@@ -328,16 +330,10 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
             prompt_name,
             output: stage.output,
             labels,
-            decoding: Decoding {
-                max_tokens: stage.max_tokens,
-                temperature: stage.temperature,
-                top_k: stage.top_k,
-                top_p: stage.top_p,
-                ..Decoding::default()
-            },
+            decoding: check::decoding_of(stage),
             when: stage.when.clone(),
             retries: stage.retries,
-            constraint: None,
+            constraint,
             tools: stage
                 .tools
                 .iter()

@@ -151,13 +151,7 @@ fn fold(record: &mut RunRecord, event: &Event) {
         }
         EventBody::Step { step, total, loss, ms, .. } => {
             record.metrics.insert("loss".into(), *loss);
-            let left = (*total).saturating_sub(*step);
-            record.progress = Some(Progress {
-                phase: "train".into(),
-                done: *step,
-                total: *total,
-                eta_ms: Some((left as f64 * ms) as u64),
-            });
+            record.progress = Some(Progress::after_step(record.progress.as_ref(), *step, *total, *ms));
         }
         EventBody::Eval { loss: Some(loss), .. } => {
             record.metrics.insert("eval_loss".into(), *loss);

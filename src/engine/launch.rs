@@ -174,7 +174,7 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
 }
 
 /// Keys come with the launch, are held against what the candidate names, and go no further than this process.
-fn check_keys(candidate: &Candidate, keys: &BTreeMap<String, String>) -> Result<(), Failure> {
+pub fn check_keys(candidate: &Candidate, keys: &BTreeMap<String, String>) -> Result<(), Failure> {
     for stage in &candidate.stages {
         if let ModelSource::Endpoint { api_key_env: Some(name), .. } = &stage.model.source
             && !keys.contains_key(name)

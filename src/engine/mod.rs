@@ -4,6 +4,8 @@
 //! server      sockets: a task per client, that pulls what its client follows when the client can take it
 //! requests    one request -> one response, on blocking threads
 //! state       runs and decisions in memory, under one lock held for moments
+//! play        questions to the playground's worker, and their answers to the client that asked
+//! feedback    what people said of answers, and the rows that are made of it
 //! supervisor  a thread: starts workers, follows their event files, buries the dead
 //! saved       files that people save, while somebody looks
 //! launch      freezes what a run works on into its folder
@@ -13,9 +15,11 @@ mod board;
 mod branch;
 mod candidates;
 pub mod client;
+mod feedback;
 mod ingest;
 mod launch;
 mod parts;
+mod play;
 pub mod protocol;
 mod requests;
 mod resident;

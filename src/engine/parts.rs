@@ -151,6 +151,13 @@ pub fn assign(
         Ok(row.fields.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
     };
     let groups = (0..dataset.len()).map(group).collect::<Result<Vec<_>, _>>()?;
+    // What people typed and corrected is to be learned from, and never stands among the rows that are claimed on.
+    let before = known.clone();
+    for i in (0..dataset.len()).filter(|i| known[*i].is_none()).collect::<Vec<_>>() {
+        if dataset.is_feedback(i) {
+            known[i] = Some(Part::Train);
+        }
+    }
     let names: Vec<String> = strata.iter().map(|s| s.map(|s| s.to_string()).unwrap_or_default()).collect();
     let members: Vec<Member<'_>> = (0..dataset.len())
         .map(|i| Member {
@@ -169,7 +176,7 @@ pub fn assign(
     };
     let assigned = split::assign(&members, &shares);
     let fresh: Vec<(usize, Part)> =
-        assigned.into_iter().enumerate().filter(|(i, _)| known[*i].is_none()).collect();
+        assigned.into_iter().enumerate().filter(|(i, _)| before[*i].is_none()).collect();
     let mut hasher = blake3::Hasher::new();
     for i in 0..dataset.len() {
         hasher.update(dataset.id(i).as_bytes());

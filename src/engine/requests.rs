@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, no_run};
-use super::{board, candidates, ingest, launch, parts, rows, strata, sweep};
+use super::{board, candidates, feedback, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
@@ -23,11 +24,12 @@ pub fn error(error: Failure) -> Response {
     Response::Error { error }
 }
 
-pub fn answer(engine: &Arc<Engine>, request: Request) -> Response {
-    try_answer(engine, request).unwrap_or_else(error)
+/// `desk` is the asking client's.
+pub fn answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Response {
+    try_answer(engine, desk, request).unwrap_or_else(error)
 }
 
-fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failure> {
+fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Result<Response, Failure> {
     Ok(match request {
         Request::Status => Response::Status { status: engine.status() },
         Request::Import { force } => Response::Import { report: parts::import(engine, force)? },
@@ -75,14 +77,19 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
             let (rows, matched) = board::import_outcomes(engine, &file, &candidate)?;
             Response::ImportedOutcomes { rows, matched }
         }
+        Request::Trace { of, row } => {
+            let (run, trace) = board::trace(engine, &of, &row)?;
+            Response::Trace { run, trace }
+        }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
+            let message = noted(&decision);
             let decisions = engine
                 .store
                 .decide(now_ms(), decision)
                 .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
             engine.decided(decisions);
-            Response::Done { message: "noted".into() }
+            Response::Done { message }
         }
         Request::Undo => {
             let undone =
@@ -95,6 +102,10 @@ fn try_answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Failur
                 }
             }
         }
+        Request::Play { question, keys } => {
+            Response::Playing { playing: play::ask(engine, desk, question, keys)? }
+        }
+        Request::PlayCancel { id } => Response::Done { message: play::cancel(desk, id) },
         Request::Repair => {
             let message = engine.repair().map_err(|e| failed(format!("{e:#}")))?;
             Response::Done { message }
@@ -306,6 +317,14 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             [Some(stratum), name.as_ref()].into_iter().flatten().collect()
         }
         Decision::NameCandidate { candidate, name } => vec![candidate, name],
+        Decision::Feedback(f) => {
+            [f.row.as_ref(), Some(&f.input), Some(&f.candidate), Some(&f.output), f.edit.as_ref()]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
+        // Made here, of what was checked.
+        Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
     if texts.iter().any(|t| t.len() > TEXT_MAX) {
         return Err(bad_input(format!("at most {} KiB of text are kept", TEXT_MAX >> 10)));
@@ -323,12 +342,26 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             }
             Ok(Decision::NameCandidate { candidate: id, name })
         }
+        Decision::Feedback(said) => feedback::decision(engine, said),
         decision => Ok(decision),
+    }
+}
+
+/// What became of a decision.
+fn noted(decision: &Decision) -> String {
+    let Decision::Together { decisions } = decision else { return "noted".into() };
+    match decisions.as_slice() {
+        [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
+            format!("noted: {row} is a row to train on from the next run on")
+        }
+        [Decision::Feedback(_), Decision::Gold { row, .. }] => format!("noted: the gold of row {row}"),
+        _ => "noted".into(),
     }
 }
 
 fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
+        Some(Decision::Feedback(_) | Decision::Together { .. }) => crate::domain::play::SAID.to_owned(),
         Some(Decision::Mark { row, mark, on }) => {
             format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
         }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::board::{self, Scored};
 use super::state::{Engine, bad_input};
 use super::strata::StrataIndex;
-use super::{parts, strata};
+use super::{feedback, parts, strata};
 use crate::data::Dataset;
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::row::Part;
@@ -53,7 +53,7 @@ fn stamp(engine: &Engine, ws: &Workspace) -> Stamp {
         fs::metadata(path).map_or((0, 0, 0), |m| (m.len(), m.mtime(), m.mtime_nsec()))
     };
     let mut files = vec![of(&engine.root.join(FILE))];
-    files.extend(ws.sources().iter().map(|p| of(p)));
+    files.extend(ws.row_files().iter().map(|(_, path)| of(path)));
     (files, parts::assignment_stamp(engine), engine.read(|s| s.strata_version))
 }
 
@@ -301,10 +301,10 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
     let at = loaded.dataset.find(id).ok_or_else(|| bad_input(format!("no row `{id}`")))?;
     let row = loaded.dataset.row(at).map_err(|e| parts::data_error(&e))?;
     let (input, in_file) = loaded.text(at);
-    let (marks, gold, note) = engine.read(|s| {
+    let (marks, gold, note, feedback) = engine.read(|s| {
         let d = &s.decisions;
         let marks = d.marks.get(id).map(|m| m.iter().cloned().collect()).unwrap_or_default();
-        (marks, d.gold.get(id).cloned(), d.notes.get(id).cloned())
+        (marks, d.gold.get(id).cloned(), d.notes.get(id).cloned(), feedback::on(d, id))
     });
     let mut flags = Vec::new();
     if let Some(strata) = &loaded.strata {
@@ -345,6 +345,7 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
         line: row.line,
         flags,
         answers,
+        feedback,
     })
 }
 

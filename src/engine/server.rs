@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::client::same_view;
+use super::play::Desk;
 use super::protocol::{FRAME_MAX, ToClient, ToServer, VERSION, encode, read_frame, write_frame};
 use super::state::Engine;
 use super::{board, ingest, requests, strata};
@@ -25,6 +26,8 @@ use crate::store::files;
 const IN_FLIGHT: usize = 16;
 /// Least time between two rounds of pushes to a client.
 const ROUND: Duration = Duration::from_millis(50);
+/// Least time between two pushes of answers: as long as a frame of the screens.
+const FRAME: Duration = Duration::from_millis(33);
 /// Events in one push, in bytes of their lines.
 const PUSH_BYTES: usize = 256 << 10;
 /// How long a connection may take to say hello.
@@ -101,6 +104,15 @@ impl Drop for Attached {
     }
 }
 
+/// A client's place in the playground: its questions end with its connection.
+struct Seat(Arc<Desk>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// What the reading half hands to the writing half.
 enum Out {
     Response(u64, Response, OwnedSemaphorePermit),
@@ -133,9 +145,11 @@ async fn connection(engine: Arc<Engine>, stream: UnixStream, leave: Arc<Notify>)
     let hello = ToClient::Hello { protocol: PROTOCOL, version: VERSION.into(), status: engine.status() };
     write_frame(&mut write, &hello).await?;
     let (out, todo) = mpsc::channel(IN_FLIGHT);
-    let mut writer = tokio::spawn(write_loop(engine.clone(), write, todo));
+    let seat = Seat(Arc::default());
+    let desk = &seat.0;
+    let mut writer = tokio::spawn(write_loop(engine.clone(), write, todo, desk.clone()));
     let result = tokio::select! {
-        result = read_loop(engine, read, out, leave) => result,
+        result = read_loop(engine, read, out, leave, desk) => result,
         _ = &mut writer => return Ok(()),
     };
     if let Err(error) = &result
@@ -154,6 +168,7 @@ async fn read_loop(
     mut read: OwnedReadHalf,
     out: mpsc::Sender<Out>,
     leave: Arc<Notify>,
+    desk: &Arc<Desk>,
 ) -> io::Result<()> {
     let permits = Arc::new(Semaphore::new(IN_FLIGHT));
     let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
@@ -171,12 +186,13 @@ async fn read_loop(
             ToServer::Hello { .. } => {}
             ToServer::Request { id, request } => {
                 let permit = permits.clone().acquire_owned().await.map_err(|_| closed())?;
-                let (engine, out) = (engine.clone(), out.clone());
+                let (engine, out, desk) = (engine.clone(), out.clone(), desk.clone());
                 tokio::spawn(async move {
-                    let response =
-                        spawn_blocking(move || requests::answer(&engine, request)).await.unwrap_or_else(
-                            |e| requests::error(super::state::failed(format!("internal error: {e}"))),
-                        );
+                    let response = spawn_blocking(move || requests::answer(&engine, &desk, request))
+                        .await
+                        .unwrap_or_else(|e| {
+                            requests::error(super::state::failed(format!("internal error: {e}")))
+                        });
                     let _ = out.send(Out::Response(id, response, permit)).await;
                 });
             }
@@ -223,8 +239,10 @@ async fn write_loop(
     engine: Arc<Engine>,
     write: OwnedWriteHalf,
     mut todo: mpsc::Receiver<Out>,
+    desk: Arc<Desk>,
 ) -> io::Result<()> {
     let mut changes = engine.changes();
+    let (mut answers_due, mut next_answers) = (false, Instant::now());
     let mut writer = Writer { engine, write, follows: Vec::new(), pushed: 0 };
     let mut next_round = Instant::now();
     let mut due = false;
@@ -255,6 +273,18 @@ async fn write_loop(
                 }
                 Some(Out::Unfollow(view)) => writer.follows.retain(|f| !same_view(&f.view, &view)),
             },
+            () = desk.news(), if !answers_due => answers_due = true,
+            () = tokio::time::sleep_until(next_answers), if answers_due => {
+                answers_due = false;
+                loop {
+                    let events = desk.take();
+                    if events.is_empty() {
+                        break;
+                    }
+                    writer.push(Push::Play { events }).await?;
+                }
+                next_answers = Instant::now() + FRAME;
+            }
             Ok(()) = changes.changed(), if !writer.follows.is_empty() && !due => due = true,
             () = tokio::time::sleep_until(next_round), if due => {
                 due = false;

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use super::board::BoardCache;
-use super::ingest;
 use super::rows::RowCache;
 use super::saved::Watching;
 use super::strata::StrataCache;
+use super::{feedback, ingest};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::domain::words::counted;
@@ -95,6 +96,12 @@ pub struct Engine {
     pub board_cache: Mutex<BoardCache>,
     pub strata_cache: Mutex<StrataCache>,
     pub watching: Mutex<Watching>,
+    /// One at a time writes the files made of people's feedback.
+    pub feedback: Mutex<()>,
+    /// One at a time looks for the playground's worker, and starts it.
+    pub playing: Mutex<()>,
+    /// Numbers of questions in the playground.
+    pub questions: AtomicU64,
 }
 
 impl Engine {
@@ -121,8 +128,12 @@ impl Engine {
             board_cache: Mutex::default(),
             strata_cache: Mutex::default(),
             watching: Mutex::default(),
+            feedback: Mutex::default(),
+            playing: Mutex::default(),
+            questions: AtomicU64::new(1),
         };
         engine.load_runs(contents.runs)?;
+        engine.write_feedback();
         Ok(Arc::new(engine))
     }
 
@@ -185,6 +196,9 @@ impl Engine {
         self.update(|state| {
             state.decisions = decisions;
             state.notices.clone_from(&notices);
+        });
+        self.write_feedback();
+        self.update(|state| {
             state.board_version = state.version;
             state.strata_version = state.version;
         });
@@ -299,11 +313,25 @@ impl Engine {
 
     /// Take in what people have just decided.
     pub fn decided(&self, decisions: Decisions) {
+        self.update(|state| state.decisions = decisions);
+        // Before anybody looks at the rows again.
+        self.write_feedback();
         self.update(|state| {
-            state.decisions = decisions;
             state.board_version = state.version;
             state.strata_version = state.version;
         });
+    }
+
+    /// The files made of people's feedback. They can be made again, so that a failure is only told.
+    fn write_feedback(&self) {
+        if let Err(error) = feedback::write(self) {
+            let notice = format!("the rows of people's feedback cannot be written: {error}");
+            self.update(|state| {
+                if !state.notices.contains(&notice) {
+                    state.notices.push(notice);
+                }
+            });
+        }
     }
 
     /// Where the events after `seq` begin.

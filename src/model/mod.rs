@@ -12,6 +12,7 @@ pub mod generate;
 pub mod hub;
 pub mod info;
 pub mod kv_cache;
+pub mod labels;
 mod linear;
 pub mod lora;
 mod lora_peft;

@@ -9,7 +9,7 @@ pub mod tool;
 use thiserror::Error;
 
 use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
-use crate::domain::candidate::{Candidate, Decoding, OutputKind, StageCandidate};
+use crate::domain::candidate::{Candidate, Constraint, Decoding, ModelSource, OutputKind, StageCandidate};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
 use crate::domain::tool::answered as answered_by_tool;
@@ -173,7 +173,7 @@ impl Stage {
                 .filter_map(|(i, prompt)| {
                     Some(Ask {
                         prompt: self.question(scopes.get(*i)?, prompt),
-                        constraint: self.spec.constraint.clone(),
+                        constraint: self.constraint(),
                         tools: self.prompt.native_tools(),
                         ..Ask::turn("", self.decoding(attempt))
                     })
@@ -254,9 +254,18 @@ impl Stage {
     fn question(&self, scope: &Scope, prompt: &str) -> Asked {
         match scope.turns() {
             [] => Asked::Turn(prompt.to_owned()),
-            turns if self.spec.is_bare() => Asked::Chat(turns.iter().map(Message::from).collect()),
+            // A conversation has no place for tools that are described in text.
+            turns if self.spec.is_bare() && (self.spec.tools.is_empty() || self.prompt.is_native()) => {
+                Asked::Chat(turns.iter().map(Message::from).collect())
+            }
             _ => Asked::Turn(prompt.to_owned()),
         }
+    }
+
+    /// An endpoint that is given tools holds its calls to their parameters itself.
+    fn constraint(&self) -> Option<Constraint> {
+        let endpoint = matches!(self.spec.model.source, ModelSource::Endpoint { .. });
+        self.spec.constraint.clone().filter(|_| !endpoint || self.spec.tools.is_empty())
     }
 
     fn decoding(&self, attempt: u32) -> Decoding {
@@ -457,6 +466,102 @@ pub mod tests {
         assert_eq!((got[1].output.as_str(), got[1].error.as_ref()), ("saw Rome", None));
         let said = got[2].error.as_deref().unwrap();
         assert!(said.contains("prompts/b.md") && said.contains("`a.city`"), "{said}");
+    }
+
+    #[test]
+    fn a_tool_call_is_looked_up_and_its_result_is_in_scope_for_the_next_stage() {
+        let mut plan = stage("plan", "{{ input }}", OutputKind::Tool, &[]);
+        plan.tools = crate::domain::tool::tests::tools();
+        plan.retries = 1;
+        let mut answer = stage(
+            "answer",
+            "{{ plan.name }} {{ plan.arguments.city }} {{ plan.result.sky or plan.result }}",
+            OutputKind::Text,
+            &[],
+        );
+        answer.when = Some("plan.name".into());
+        let (mut pipeline, asked) = scripted(&candidate(vec![plan, answer]), |ask| {
+            let text = ask.text();
+            Ok(if text.ends_with("Rome?") && ask.decoding.seed == 0 {
+                "{\"name\": \"weather\", \"arguments\": {\"town\": \"Rome\"}}".to_owned()
+            } else if text.ends_with("Rome?") {
+                "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\", \"days\": 1}}</tool_call>".to_owned()
+            } else if text.ends_with("hello") {
+                "hello".to_owned()
+            } else {
+                format!("saw {text}")
+            })
+        });
+        let rows = [row("1", "Rome?"), row("2", "hello")];
+        let got = pipeline.answer(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(got[0].output, "saw weather Rome blue");
+        let plan = &got[0].stages[0];
+        assert_eq!((plan.retries, plan.format_ok), (1, true));
+        assert_eq!(plan.output, r#"{"name":"weather","arguments":{"city":"Rome","days":1}}"#);
+        let trace = &got[0].traces[0];
+        assert_eq!(trace.result, Some(json!({ "sky": "blue" })));
+        assert_eq!(
+            trace.attempts[0].problem.as_deref(),
+            Some("arguments of `weather`: /: `city` is missing")
+        );
+        assert!(
+            trace.prompt.starts_with("You can call one of these tools:\n{\"name\":\"weather\""),
+            "{}",
+            trace.prompt
+        );
+        assert!(asked.borrow()[0][0].tools.is_empty(), "a local model without a template is told in text");
+        // No call, twice: the stage's value has no name, and the pipeline can go on.
+        assert_eq!(
+            (got[1].stages[0].format_ok, got[1].stages[1].skipped, got[1].error.as_ref()),
+            (false, true, None)
+        );
+        assert_eq!(got[1].traces[0].attempts.len(), 2);
+    }
+
+    #[test]
+    fn an_endpoint_gets_the_tools_beside_the_prompt_and_a_prompt_may_lay_them_out_itself() {
+        let tools = crate::domain::tool::tests::tools();
+        let mut native = stage("plan", "{{ input }}", OutputKind::Tool, &[]);
+        native.tools = tools.clone();
+        native.model.source = ModelSource::Endpoint {
+            endpoint: "http://127.0.0.1:1/v1".into(),
+            model: "m".into(),
+            api_key_env: None,
+        };
+        let (mut pipeline, asked) = scripted(&candidate(vec![native]), |_| Ok("{}".into()));
+        pipeline.answer(&[&row("1", "x")]);
+        let ask = asked.borrow()[0][0].clone();
+        assert_eq!((ask.text(), ask.tools.len()), ("x", 2));
+        assert_eq!(ask.tools[0]["function"]["name"], "weather");
+
+        let mut own =
+            stage("plan", "{% for t in tools %}{{ t.name }} {% endfor %}{{ input }}", OutputKind::Tool, &[]);
+        own.tools = tools;
+        let (mut pipeline, asked) = scripted(&candidate(vec![own]), |_| Ok("{}".into()));
+        pipeline.answer(&[&row("1", "x")]);
+        assert_eq!(asked.borrow()[0][0].text(), "weather stock x");
+    }
+
+    #[test]
+    fn nested_json_of_a_stage_is_in_scope_for_every_later_one() {
+        let first = stage("read", "{{ input }}", OutputKind::Json, &[]);
+        let mut second =
+            stage("ask", "{{ read.who.name }} {{ read.items[1].price + 1 }}", OutputKind::Json, &[]);
+        second.when = Some("read.items | length > 1".into());
+        let third = stage("say", "{{ stages.read.who.name }}/{{ ask.ok }}", OutputKind::Text, &[]);
+        let (mut pipeline, asked) = scripted(&candidate(vec![first, second, third]), |ask| {
+            Ok(match ask.text() {
+                "x" => "{\"who\": {\"name\": \"Ann\"}, \"items\": [{}, {\"price\": 6}]}",
+                "Ann 7" => "```json\n{\"ok\": true}\n```",
+                _ => "done",
+            }
+            .to_owned())
+        });
+        let got = pipeline.answer(&[&row("1", "x")]);
+        assert_eq!((got[0].output.as_str(), got[0].error.as_ref()), ("done", None));
+        assert_eq!(asked.borrow()[2][0].text(), "Ann/true");
+        let traced: Vec<&str> = got[0].traces.iter().map(|t| t.prompt.as_str()).collect();
+        assert_eq!(traced, ["x", "Ann 7", "Ann/true"]);
     }
 
     #[test]

@@ -161,6 +161,11 @@ impl Prompt {
         self.render_in(&Scope::new(row))
     }
 
+    /// The tools go beside the prompt.
+    pub fn is_native(&self) -> bool {
+        self.native
+    }
+
     /// The tools that go beside the prompt, each as OpenAI's `tools` has it.
     pub fn native_tools(&self) -> Vec<serde_json::Value> {
         if self.native { self.tools.iter().map(Tool::function).collect() } else { Vec::new() }

@@ -30,6 +30,17 @@ pub fn score(base: Base, argument: Option<&str>, answer: &Answer<'_>) -> Option<
         Base::Normalized => bool(normalize(answer.output) == normalize(answer.gold)),
         Base::JsonValid => bool(parse_json(answer.output).is_some()),
         Base::JsonFields => json_fields(answer.output, answer.gold, argument),
+        Base::RightTool => {
+            let gold = parse_json(answer.gold)?;
+            let output = parse_json(answer.output).unwrap_or_default();
+            let same = same_field("name", &output, &gold)?;
+            bool(answer.readable && same)
+        }
+        Base::RightArguments => {
+            let (output, gold) = (parse_json(answer.output)?, parse_json(answer.gold)?);
+            let called = answer.readable && same_field("name", &output, &gold)?;
+            if called { bool(same_field("arguments", &output, &gold)?) } else { None }
+        }
         _ => None,
     }
 }
@@ -43,6 +54,12 @@ fn same(answer: &Answer<'_>) -> bool {
             (Some(output), Some(gold)) => equal(&output, &gold),
             _ => false,
         }
+}
+
+/// Whether a field is the gold's; none where the gold has no such field.
+fn same_field(name: &str, output: &Value, gold: &Value) -> Option<bool> {
+    let want = gold.get(name)?;
+    Some(output.get(name).is_some_and(|got| equal(got, want)))
 }
 
 /// Lower case, no punctuation, no articles, single spaces (SQuAD's `normalize_answer`, Rajpurkar et al. 2016).

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::lines::{self, Appender};
 use crate::domain::api::Decision;
+use crate::domain::play::Feedback;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,8 @@ pub struct Decisions {
     pub notes: BTreeMap<String, String>,
     pub strata: BTreeMap<String, String>,
     pub candidates: BTreeMap<String, String>,
+    /// By [`Feedback::answer`].
+    pub feedback: BTreeMap<String, Feedback>,
 }
 
 impl Decisions {
@@ -75,6 +78,24 @@ impl Decisions {
                 candidate: candidate.clone(),
                 name: self.candidates.get(candidate).cloned().unwrap_or_default(),
             },
+            Decision::Feedback(feedback) => Decision::Feedback(
+                self.feedback.get(&feedback.answer()).cloned().unwrap_or_else(|| Feedback {
+                    good: None,
+                    edit: None,
+                    ..feedback.clone()
+                }),
+            ),
+            Decision::Together { decisions } => {
+                // Each from the state that those before it led to; taken back from the last.
+                let mut state = self.clone();
+                let mut inverses = Vec::with_capacity(decisions.len());
+                for decision in decisions {
+                    inverses.push(state.inverse(decision));
+                    state.apply(decision);
+                }
+                inverses.reverse();
+                Decision::Together { decisions: inverses }
+            }
         }
     }
 
@@ -103,6 +124,13 @@ impl Decisions {
             Decision::NameCandidate { candidate, name } => {
                 set(&mut self.candidates, candidate, Some(name).filter(|n| !n.is_empty()));
             }
+            Decision::Feedback(feedback) if feedback.says_nothing() => {
+                self.feedback.remove(&feedback.answer());
+            }
+            Decision::Feedback(feedback) => {
+                self.feedback.insert(feedback.answer(), feedback.clone());
+            }
+            Decision::Together { decisions } => decisions.iter().for_each(|decision| self.apply(decision)),
         }
     }
 }
@@ -179,13 +207,29 @@ mod tests {
             (row, prop::option::of("[pq]"))
                 .prop_map(|(stratum, name)| Decision::NameStratum { stratum, name }),
             (row, "[pq]").prop_map(|(candidate, name)| Decision::NameCandidate { candidate, name }),
+            (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(
+                |(row, output, good, edit)| Decision::Feedback(Feedback {
+                    row,
+                    output,
+                    good,
+                    edit,
+                    ..Feedback::default()
+                })
+            ),
+        ]
+    }
+
+    fn decisions() -> impl Strategy<Value = Decision> {
+        prop_oneof![
+            3 => decision(),
+            1 => prop::collection::vec(decision(), 0..4).prop_map(|decisions| Decision::Together { decisions }),
         ]
     }
 
     proptest! {
         /// Taking back every decision, newest first, leads to where it began.
         #[test]
-        fn inverses_lead_back(decisions in prop::collection::vec(decision(), 0..40)) {
+        fn inverses_lead_back(decisions in prop::collection::vec(decisions(), 0..40)) {
             let mut state = Decisions::default();
             let mut inverses = Vec::new();
             for d in &decisions {
@@ -197,6 +241,15 @@ mod tests {
             }
             prop_assert_eq!(state, Decisions::default());
         }
+    }
+
+    #[test]
+    fn feedback_reads_back_as_it_was_written() {
+        let feedback = Feedback { row: Some("r1".into()), edit: Some("b".into()), ..Feedback::default() };
+        let gold = Decision::Gold { row: "r1".into(), gold: Some("b".into()) };
+        let both = Decision::Together { decisions: vec![Decision::Feedback(feedback), gold] };
+        let text = serde_json::to_string(&both).unwrap();
+        assert_eq!(serde_json::from_str::<Decision>(&text).unwrap(), both, "{text}");
     }
 
     #[test]

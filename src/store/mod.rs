@@ -253,15 +253,20 @@ impl Inner {
             return Ok(Vec::new());
         }
         for item in self.db.scan_prefix("decision/") {
-            let (_, value) = item.map_err(sled_error)?;
+            let (key, value) = item.map_err(sled_error)?;
             let kept: Kept = serde_json::from_slice(&value)?;
             match kept {
                 Kept::Decision(decision) => self.decisions.apply(&decision),
                 Kept::InJournal(seq) => {
                     let (entries, _) = self.journal.entries(seq - 1)?;
-                    if let Some(decision) = entries.iter().find(|e| e.seq == seq).and_then(Entry::effect) {
-                        self.decisions.apply(&decision);
-                    }
+                    let effect = entries.iter().find(|e| e.seq == seq).and_then(Entry::effect);
+                    // Of several that were one, the others may have been decided anew since.
+                    each(&effect, &mut |decision| {
+                        if decision_key(decision).as_bytes() == key.as_ref() {
+                            self.decisions.apply(decision);
+                        }
+                        Ok(())
+                    })?;
                 }
             }
         }
@@ -310,24 +315,43 @@ impl Inner {
     }
 
     fn stage(&mut self, batch: &mut sled::Batch, entry: &Entry) -> io::Result<()> {
-        let Some(decision) = entry.effect() else { return Ok(()) };
-        self.decisions.apply(&decision);
-        // One key per thing decided on, so that a later decision on it replaces the earlier one.
-        let (kind, thing) = match &decision {
-            Decision::Mark { row, mark, .. } => ("mark", format!("{row}\0{mark}")),
-            Decision::Gold { row, .. } => ("gold", row.clone()),
-            Decision::Note { row, .. } => ("note", row.clone()),
-            Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
-            Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
-        };
-        let key = format!("decision/{kind}/{}", blake3::hash(thing.as_bytes()).to_hex());
-        let mut value = serde_json::to_vec(&Kept::Decision(decision))?;
-        if value.len() > VALUE_MAX {
-            value = serde_json::to_vec(&Kept::InJournal(entry.seq))?;
-        }
-        batch.insert(key.as_bytes(), value);
-        Ok(())
+        each(&entry.effect(), &mut |decision| {
+            self.decisions.apply(decision);
+            let key = decision_key(decision);
+            let mut value = serde_json::to_vec(&Kept::Decision(decision.clone()))?;
+            if value.len() > VALUE_MAX {
+                value = serde_json::to_vec(&Kept::InJournal(entry.seq))?;
+            }
+            batch.insert(key.as_bytes(), value);
+            Ok(())
+        })
     }
+}
+
+/// Every single decision in what an entry did.
+fn each(effect: &Option<Decision>, take: &mut dyn FnMut(&Decision) -> io::Result<()>) -> io::Result<()> {
+    match effect {
+        None => Ok(()),
+        Some(Decision::Together { decisions }) => {
+            decisions.iter().try_for_each(|decision| each(&Some(decision.clone()), take))
+        }
+        Some(decision) => take(decision),
+    }
+}
+
+/// One key per thing decided on, so that a later decision on it replaces the earlier one.
+fn decision_key(decision: &Decision) -> String {
+    let (kind, thing) = match decision {
+        Decision::Mark { row, mark, .. } => ("mark", format!("{row}\0{mark}")),
+        Decision::Gold { row, .. } => ("gold", row.clone()),
+        Decision::Note { row, .. } => ("note", row.clone()),
+        Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
+        Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
+        Decision::Feedback(feedback) => ("feedback", feedback.answer()),
+        // Taken apart before.
+        Decision::Together { .. } => ("together", String::new()),
+    };
+    format!("decision/{kind}/{}", blake3::hash(thing.as_bytes()).to_hex())
 }
 
 /// A decision in the store; one that is too long stays in the journal.
@@ -351,6 +375,7 @@ fn free_name(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::play::Feedback;
 
     fn mark(row: &str, on: bool) -> Decision {
         Decision::Mark { row: row.into(), mark: "star".into(), on }
@@ -378,6 +403,26 @@ mod tests {
         assert_eq!(store.undo(5).unwrap().unwrap().0.seq, 2);
         assert_eq!(store.undo(6).unwrap().unwrap().0.seq, 1);
         assert!(store.undo(7).unwrap().is_none());
+    }
+
+    #[test]
+    fn several_decisions_that_are_one_are_undone_as_one_and_a_later_one_on_a_part_holds() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        // Too long for the store: it stays in the journal, with the gold that was decided with it.
+        let feedback = Feedback { output: "x".repeat(9_000), edit: Some("b".into()), ..Feedback::default() };
+        let gold = |gold: &str| Decision::Gold { row: "a".into(), gold: Some(gold.into()) };
+        let decisions = vec![Decision::Feedback(feedback), gold("b")];
+        store.decide(1, Decision::Together { decisions }).unwrap();
+        store.decide(2, gold("c")).unwrap();
+        drop(store);
+        let (store, contents) = reopen(temp.path());
+        assert_eq!((contents.decisions.gold["a"].as_str(), contents.decisions.feedback.len()), ("c", 1));
+        store.undo(3).unwrap();
+        let (_, decisions) = store.undo(4).unwrap().unwrap();
+        assert_eq!(decisions, Decisions::default());
+        drop(store);
+        assert_eq!(reopen(temp.path()).1.decisions, Decisions::default());
     }
 
     #[test]

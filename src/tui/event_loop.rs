@@ -10,7 +10,7 @@ use super::app::{App, Effect, Message};
 use super::config::Settings;
 use super::screens;
 use super::terminal::{Input, Surface};
-use crate::domain::api::{FromEngine, ToEngine};
+use crate::domain::api::{FromEngine, Push, ToEngine};
 
 /// What ends or wakes the loop from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,12 @@ where
             },
             news = from_engine.recv(), if engine_open => match news {
                 Some(news) => {
-                    let cause = if matches!(news, FromEngine::Push { .. }) { Cause::Run } else { Cause::Input };
+                    // An answer is read as it is written.
+                    let of_run = |push: &Push| !matches!(push, Push::Play { .. });
+                    let cause = match &news {
+                        FromEngine::Push { push } if of_run(push) => Cause::Run,
+                        _ => Cause::Input,
+                    };
                     (Message::Engine(news), cause)
                 }
                 None => {

@@ -59,6 +59,8 @@ impl Plain {
                         self.board = Some(new);
                     }
                 }
+                // Nothing is asked here.
+                Push::Play { .. } => {}
                 Push::Files { news } => lines.extend(news.into_iter().map(|n| n.text)),
                 Push::Runs { runs } => {
                     self.told_runs = true;
@@ -152,7 +154,8 @@ impl Plain {
         self.told_runs
             && self.strata.is_some()
             && self.board.is_some()
-            && self.runs.values().all(|r| r.state.is_final())
+            // What stays and answers has no end of its own.
+            && self.runs.values().all(|r| r.state.is_final() || r.kind.is_resident())
     }
 }
 

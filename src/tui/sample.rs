@@ -16,9 +16,11 @@ use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
 };
 use crate::domain::event::{Event, EventBody};
-use crate::domain::outcome::{Flip, FlipKind};
+use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
+use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
 use crate::domain::row::Part;
 use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
+use crate::domain::trace::{Attempt, RowTrace, StageTrace};
 
 /// The clock of the sample: 2026-01-01T00:00:00Z.
 pub const NOW_MS: u64 = 1_767_225_600_000;
@@ -122,6 +124,32 @@ pub fn rows(query: &RowQuery) -> RowPage {
     RowPage { total: ids.len(), offset: query.offset, rows }
 }
 
+/// Two stages, the first asked again, with what would move a terminal in it.
+fn trace(row: &str) -> RowTrace {
+    let attempt = |answer: &str, problem: Option<&str>| Attempt {
+        answer: answer.into(),
+        tokens_in: 40,
+        tokens_out: 6,
+        ttft_ms: 2.0,
+        ms: 12.5,
+        problem: problem.map(str::to_owned),
+        ..Attempt::default()
+    };
+    let plan = StageTrace {
+        stage: "plan".into(),
+        prompt: "Which tool?\n\nmy card \u{1b}[2J is lost".into(),
+        attempts: vec![
+            attempt("let me see", Some("the answer is no call of a tool (no JSON)")),
+            attempt("{\"name\":\"desk\",\"arguments\":{\"topic\":\"cards\"}}", None),
+        ],
+        output: "{\"name\":\"desk\",\"arguments\":{\"topic\":\"cards\"}}".into(),
+        result: Some(serde_json::json!({ "team": "cards" })),
+        ..StageTrace::default()
+    };
+    let skipped = StageTrace { stage: "refuse".into(), skipped: true, ..StageTrace::default() };
+    RowTrace { row: row.to_owned(), sample: 0, stages: vec![plan, skipped] }
+}
+
 pub fn row(id: &str) -> RowDetail {
     let s = summary(id.parse().unwrap_or(0));
     RowDetail {
@@ -140,6 +168,7 @@ pub fn row(id: &str) -> RowDetail {
         source: "data/tickets.jsonl".into(),
         line: 232,
         flags: vec![],
+        feedback: vec![],
         answers: [("base", s.base), ("lora-12", s.best)]
             .into_iter()
             .filter_map(|(c, a)| a.map(|(t, r)| (c.into(), t, r)))
@@ -362,6 +391,62 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
     }
 }
 
+/// Who answers a question in the playground, and of which row.
+pub fn playing(question: &PlayAsk) -> Playing {
+    let row = match &question.input {
+        PlayInput::Row { id } => Some(row(id)),
+        PlayInput::Typed { .. } => None,
+    };
+    let typed = if let PlayInput::Typed { text } = &question.input { text.clone() } else { String::new() };
+    Playing {
+        id: question.id,
+        candidate: question.candidate.clone().unwrap_or_else(|| "baseline".into()),
+        stages: vec!["route".into()],
+        labels: TEAMS.map(String::from).to_vec(),
+        row: row.as_ref().map(|r| r.id.clone()),
+        input: row.as_ref().map_or(typed, |r| r.input.clone()),
+        gold: row.and_then(|r| r.gold),
+    }
+}
+
+/// An answer as it comes: prompt, pieces, figures and tokens, end.
+pub fn play_events(question: &PlayAsk) -> Vec<PlayEvent> {
+    let of = playing(question);
+    let best = question.candidate.as_deref() == Some("lora-12");
+    let output = of.gold.clone().filter(|_| best).unwrap_or_else(|| "card_lost".into());
+    let stage = "route".to_owned();
+    let token = |text: &str, p: f64| PlayToken {
+        text: text.into(),
+        logprob: p.ln(),
+        top: [(text, p), ("card", (1.0 - p) * 0.6), ("re", (1.0 - p) * 0.3), ("\n", (1.0 - p) * 0.1)]
+            .map(|(text, p)| (text.to_owned(), p.ln()))
+            .to_vec(),
+    };
+    let (head, tail) = output.split_at(output.len().min(3));
+    let outcome = StageOutcome {
+        stage: stage.clone(),
+        output: output.clone(),
+        tokens_in: if best { 24 } else { 641 },
+        tokens_out: 3,
+        ttft_ms: if best { 21.0 } else { 88.0 },
+        ms: if best { 29.0 } else { 104.0 },
+        format_ok: true,
+        ..StageOutcome::default()
+    };
+    let prompt = format!("Which team is this message for?\n\n{}\n\nTeam:", of.input);
+    let bodies = [
+        PlayBody::Prompt { stage: stage.clone(), prompt },
+        PlayBody::Piece { stage: stage.clone(), text: head.into() },
+        PlayBody::Piece { stage, text: tail.into() },
+        PlayBody::Stage {
+            outcome,
+            tokens: vec![token(head, if best { 0.97 } else { 0.31 }), token(tail, 0.94), token("\n", 0.06)],
+        },
+        PlayBody::Done { output },
+    ];
+    bodies.into_iter().map(|body| PlayEvent { id: question.id, body }).collect()
+}
+
 /// What an engine would answer, from this page.
 pub fn respond(request: &Request) -> Response {
     match request {
@@ -375,6 +460,7 @@ pub fn respond(request: &Request) -> Response {
         }
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
+        Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::Sweep { .. } => {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
@@ -393,6 +479,8 @@ pub fn respond(request: &Request) -> Response {
         Request::Board => Response::Board { board: board() },
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
+        Request::Play { question, .. } => Response::Playing { playing: playing(question) },
+        Request::PlayCancel { .. } => Response::Done { message: String::new() },
         Request::Control { .. }
         | Request::Steer { .. }
         | Request::Decide { .. }
@@ -421,6 +509,13 @@ pub fn settle(app: &mut App, effects: Vec<Effect>) {
     let mut queue = effects;
     while let Some(effect) = queue.pop() {
         let news = match effect {
+            Effect::Send(ToEngine::Ask { tag, request: Request::Play { question, keys } }) => {
+                let events = play_events(&question);
+                let request = Request::Play { question, keys };
+                let answer = FromEngine::Answer { tag, response: respond(&request) };
+                queue.extend(app.update(Message::Engine(answer), NOW_MS));
+                FromEngine::Push { push: Push::Play { events } }
+            }
             Effect::Send(ToEngine::Ask { tag, request }) => {
                 FromEngine::Answer { tag, response: respond(&request) }
             }

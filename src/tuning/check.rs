@@ -8,19 +8,22 @@ use serde_json::{Map, Value};
 
 use crate::data::{Dataset, Resolver};
 use crate::domain::candidate::{
-    Candidate, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
+    Candidate, Constraint, Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Method, TrainSettings};
+use crate::domain::tool::{Tool, call_schema};
 use crate::domain::words::counted;
 use crate::model::ModelError;
 use crate::model::chat::{ChatTemplate, answer_tokens, prompt_tokens};
 use crate::model::config::ModelConfig;
+use crate::model::constraint::{self, Grammars};
 use crate::model::lora::check_targets;
+use crate::model::sampling;
 use crate::model::tokenizer::Tokenizer;
 use crate::pipeline::template::{Prompt, Scope};
-use crate::workspace::config::ModelPlace;
-use crate::workspace::{Problem, Workspace};
+use crate::workspace::config::{Constrain, ModelPlace, Stage};
+use crate::workspace::{Problem, Problems, Workspace};
 
 /// Rows spread evenly over the data, and the longest of the others; where there are no more than both, all are looked at.
 const EVEN: usize = 200;
@@ -184,6 +187,12 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
     let mut found = Vec::new();
     let mut readers: Vec<(&str, Option<Reader>)> = Vec::new();
     for (at, stage) in candidate.stages.iter().enumerate() {
+        if let Some(Err(e)) = stage.constraint.as_ref().map(constraint::check) {
+            found.push(Finding::refused(format!("stage.{at}.constrain"), e.to_string()));
+        }
+        if let Err(e) = sampling::check(&stage.decoding) {
+            found.push(Finding::refused(format!("stage.{at}"), e.to_string()));
+        }
         let path = match &stage.model.source {
             ModelSource::Local { path } => path.as_str(),
             ModelSource::Endpoint { endpoint, .. } => {
@@ -202,6 +211,7 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
             readers.len() - 1
         });
         let Some(reader) = readers.get(known).and_then(|(_, reader)| reader.as_ref()) else { continue };
+        found.extend(unwritable(stage, at, reader));
         found.extend(too_long(candidate, at, reader, sample));
         if let Some(train) = train
             && (stage.name == train.stage || (train.stage.is_empty() && candidate.stages.len() == 1))
@@ -210,6 +220,18 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
         }
     }
     found
+}
+
+/// A form of answers that the model's tokenizer cannot write.
+fn unwritable(stage: &StageCandidate, at: usize, reader: &Reader) -> Option<Finding> {
+    let form = stage.constraint.as_ref().filter(|c| !matches!(c, Constraint::Labels(_)))?;
+    // What is wrong for every model is told already.
+    constraint::check(form).ok()?;
+    let error = Grammars::new(&reader.tokenizer).and_then(|grammars| grammars.matcher(form)).err()?;
+    Some(Finding::refused(
+        format!("stage.{at}.constrain"),
+        format!("the model `{}`: {error}", stage.model.name),
+    ))
 }
 
 /// Prompts that leave no room for `max_tokens` in the model's context.
@@ -318,8 +340,12 @@ pub fn candidate(ws: &Workspace) -> Candidate {
         };
         let prompt =
             stage.prompt.as_ref().map(|p| std::fs::read_to_string(ws.resolve(p)).unwrap_or_default());
-        let decoding = Decoding { max_tokens: stage.max_tokens, ..Decoding::default() };
         StageCandidate {
+            // Which labels there are is known once the data is read, and a schema that cannot be read is told elsewhere.
+            constraint: match &stage.constrain {
+                None | Some(Constrain::Labels) => None,
+                Some(_) => constraint_of(ws, stage, &[]).ok().flatten(),
+            },
             when: stage.when.clone(),
             gold: stage.gold.clone(),
             tools: stage.tools.iter().filter_map(|path| ws.tool(path).ok()).collect(),
@@ -329,7 +355,7 @@ pub fn candidate(ws: &Workspace) -> Candidate {
                 source,
                 prompt.as_deref().unwrap_or(StageCandidate::BARE),
                 stage.output,
-                decoding,
+                decoding_of(stage),
             )
         }
     });
@@ -337,6 +363,42 @@ pub fn candidate(ws: &Workspace) -> Candidate {
 }
 
 /// The input and nothing else.
+
+/// How a stage's answers are drawn.
+pub fn decoding_of(stage: &Stage) -> Decoding {
+    Decoding {
+        max_tokens: stage.max_tokens,
+        temperature: stage.temperature,
+        top_k: stage.top_k,
+        top_p: stage.top_p,
+        min_p: stage.min_p,
+        repetition_penalty: stage.repetition_penalty,
+        stop: stage.stop.clone(),
+        seed: stage.seed,
+    }
+}
+
+/// What a stage's answers must look like; `labels` are those that it can answer.
+///
+/// # Errors
+/// A schema's file that cannot be read.
+pub fn constraint_of(
+    ws: &Workspace,
+    stage: &Stage,
+    labels: &[String],
+) -> Result<Option<Constraint>, Problems> {
+    Ok(match &stage.constrain {
+        None => None,
+        Some(Constrain::Labels) => Some(Constraint::Labels(labels.to_vec())),
+        Some(Constrain::Json) => Some(Constraint::Json),
+        Some(Constrain::Call) => {
+            let tools: Vec<Tool> = stage.tools.iter().map(|path| ws.tool(path)).collect::<Result<_, _>>()?;
+            Some(Constraint::Schema(call_schema(&tools)))
+        }
+        Some(Constrain::Regex(regex)) => Some(Constraint::Regex(regex.clone())),
+        Some(Constrain::Schema(path)) => Some(Constraint::Schema(ws.schema(path)?)),
+    })
+}
 
 /// A stage with what decides how long its prompts are.
 pub fn asked(

@@ -17,6 +17,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
+use crate::domain::trace::RowTrace;
 use crate::domain::words::counted;
 use crate::pipeline::{Answered, Pipeline};
 use crate::score::aggregate;
@@ -221,7 +222,8 @@ impl<'a> Evaluation<'a> {
             let asked = Instant::now();
             let answered = pipeline.answer(&[row]);
             let ms = asked.elapsed().as_secs_f64() * 1e3;
-            for answered in answered {
+            for mut answered in answered {
+                course.trace(row, &mut answered)?;
                 // An answer that was not worked for has no latency.
                 let worked = answered.error.is_none() && answered.stages.iter().all(|s| s.cached == 0);
                 let latency = worked.then_some(ms);
@@ -251,7 +253,8 @@ impl<'a> Evaluation<'a> {
             let asked = Instant::now();
             let answered = pipeline.answer(batch);
             let ms_per_row = asked.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
-            for (row, answered) in batch.iter().zip(answered) {
+            for (row, mut answered) in batch.iter().zip(answered) {
+                course.trace(row, &mut answered)?;
                 course.record(self.outcome(row, answered, None))?;
             }
             at += batch.len();
@@ -316,6 +319,11 @@ impl Course<'_> {
             Control::Continue | Control::Checkpoint => false,
         };
         Ok(self.ended)
+    }
+
+    fn trace(&mut self, row: &RunRow, answered: &mut Answered) -> anyhow::Result<()> {
+        let stages = std::mem::take(&mut answered.traces);
+        Ok(self.reporter.trace(RowTrace { row: row.id.clone(), sample: 0, stages })?)
     }
 
     fn record(&mut self, outcome: Outcome) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@
 //! launch.json    what was asked for (the engine freezes it into spec.json when what it needs is there)
 //! spec.json      frozen: settings, candidate, ordered row ids with content hashes
 //! inputs/        rows.jsonl, and manifest.json with the hash of every file beside it; start/, the checkpoint of a branch
-//! events.jsonl   outcomes.jsonl   state.json   worker.log
+//! events.jsonl   outcomes.jsonl   traces/rows.jsonl   state.json   worker.log
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
@@ -23,6 +23,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::RunInputs;
 use crate::domain::row::RunRow;
 use crate::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
+use crate::domain::trace::RowTrace;
 use crate::store::files::{self, Lock};
 use crate::store::lines::{self, Appender};
 
@@ -81,6 +82,9 @@ impl RunFolder {
     pub fn outcomes(&self) -> PathBuf {
         self.dir.join("outcomes.jsonl")
     }
+    pub fn traces(&self) -> PathBuf {
+        self.dir.join("traces/rows.jsonl")
+    }
     pub fn state(&self) -> PathBuf {
         self.dir.join("state.json")
     }
@@ -108,6 +112,7 @@ impl RunFolder {
     pub fn token(&self) -> PathBuf {
         self.dir.join("token")
     }
+
     /// Where a playground's worker listens.
     pub fn play(&self) -> io::Result<PathBuf> {
         files::socket_path(&self.dir.join("play.sock"))
@@ -151,6 +156,20 @@ impl RunFolder {
         keep.sort_unstable();
         let mut all: Vec<Option<Outcome>> = all.into_iter().map(Some).collect();
         Ok(keep.into_iter().filter_map(|i| all[i].take()).collect())
+    }
+
+    /// The last trace of a row; none where it left none.
+    pub fn read_trace(&self, row: &str) -> anyhow::Result<Option<RowTrace>> {
+        // Lines begin with their row: only the row's own are parsed.
+        let begins = format!("{{\"row\":{},", serde_json::to_string(row)?);
+        let mut found = None;
+        lines::read_from(&self.traces(), 0, u64::MAX, |line, _| {
+            if line.starts_with(begins.as_bytes()) {
+                found = serde_json::from_slice(line).ok().or(found.take());
+            }
+            true
+        })?;
+        Ok(found)
     }
 
     /// What a training run told before: steps (without their rows), evaluations, samples (without their texts) and changes.
@@ -270,8 +289,10 @@ impl RunFolder {
             Job::Eval(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
             Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
-                if self.outcomes().exists() {
-                    fs::remove_file(self.outcomes())?;
+                for stale in [self.outcomes(), self.traces()] {
+                    if stale.exists() {
+                        fs::remove_file(stale)?;
+                    }
                 }
                 Vec::new()
             }

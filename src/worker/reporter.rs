@@ -13,8 +13,13 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::run::RunState;
 use crate::domain::steer::Change;
+use crate::domain::trace::RowTrace;
+use crate::domain::words::bytes;
 use crate::store::files;
 use crate::store::lines::Appender;
+
+/// A run's traces end at about this size, in bytes.
+const TRACES_MAX: u64 = 1 << 30;
 
 /// Implements [`Reporter`] by appending to files.
 #[derive(Debug)]
@@ -22,6 +27,9 @@ pub struct FolderReporter {
     folder: RunFolder,
     events: EventLog,
     outcomes: Option<Appender>,
+    traces: Option<Appender>,
+    /// No trace fits any more.
+    traces_full: bool,
     requests: Requests,
     /// Where other runs of this process compute too, and the turn that this one has.
     turns: Option<Arc<Turns>>,
@@ -31,7 +39,16 @@ pub struct FolderReporter {
 impl FolderReporter {
     pub fn new(folder: RunFolder, requests: Requests) -> io::Result<Self> {
         let events = EventLog::open(&folder.events())?;
-        Ok(Self { folder, events, outcomes: None, requests, turns: None, turn: None })
+        Ok(Self {
+            folder,
+            events,
+            outcomes: None,
+            traces: None,
+            traces_full: false,
+            requests,
+            turns: None,
+            turn: None,
+        })
     }
 
     /// Compute in turn with others from the next [`FolderReporter::take_turn`] on.
@@ -89,6 +106,29 @@ impl Reporter for FolderReporter {
             none => none.insert(Appender::open(&self.folder.outcomes())?.0),
         };
         appender.append(outcome).map(drop)
+    }
+
+    fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
+        if self.traces_full {
+            return Ok(());
+        }
+        let appender = match &mut self.traces {
+            Some(appender) => appender,
+            none => {
+                let path = self.folder.traces();
+                if let Some(folder) = path.parent() {
+                    files::private_dir(folder)?;
+                }
+                none.insert(Appender::open(&path)?.0)
+            }
+        };
+        if appender.append(&trace.bounded())? > TRACES_MAX {
+            self.traces_full = true;
+            let message =
+                format!("the traces of this run are over {}; further rows leave none", bytes(TRACES_MAX));
+            self.event(EventBody::Warning { message })?;
+        }
+        Ok(())
     }
 
     fn checkpoint(
@@ -171,6 +211,7 @@ impl FolderReporter {
 mod tests {
     use super::*;
     use crate::domain::run::RunAction;
+    use crate::domain::trace::StageTrace;
 
     fn reporter(dir: &Path) -> FolderReporter {
         FolderReporter::new(RunFolder::new(dir), Requests::default()).unwrap()
@@ -193,6 +234,26 @@ mod tests {
             reporter.checkpoint(step, step == 2, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
         }
         assert_eq!(names(temp.path()), ["best", "step-000002", "step-000004", "step-000005"]);
+    }
+
+    #[test]
+    fn the_last_trace_of_a_row_is_found_whatever_the_row_is_called() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut reporter = reporter(temp.path());
+        let folder = RunFolder::new(temp.path());
+        assert_eq!(folder.read_trace("a").unwrap(), None);
+        let trace = |row: &str, stage: &str| RowTrace {
+            row: row.into(),
+            sample: 0,
+            stages: vec![StageTrace { stage: stage.into(), ..StageTrace::default() }],
+        };
+        for (row, stage) in [("a", "1"), ("a\"b\\", "2"), ("a", "3"), ("\u{1b}", "4")] {
+            reporter.trace(trace(row, stage)).unwrap();
+        }
+        for (row, stage) in [("a", "3"), ("a\"b\\", "2"), ("\u{1b}", "4")] {
+            assert_eq!(folder.read_trace(row).unwrap(), Some(trace(row, stage)));
+        }
+        assert_eq!(folder.read_trace("b").unwrap(), None);
     }
 
     #[test]

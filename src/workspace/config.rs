@@ -122,15 +122,38 @@ pub struct Stage {
     pub temperature: f32,
     pub top_k: Option<usize>,
     pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+    pub seed: u64,
+    /// What the answer must look like; none: whatever the model says.
+    pub constrain: Option<Constrain>,
     /// minijinja expression: the stage runs only where it holds.
     pub when: Option<String>,
     /// Files with the definitions of recorded tools.
     pub tools: Vec<PathBuf>,
     /// Field with the stage's own gold.
     pub gold: Option<String>,
-    /// The stage's own metric.
+    /// The stage's own metric, by its whole name (`route.accuracy`); it stands among those of `[eval]`.
     pub metric: Option<String>,
     pub retries: u32,
+}
+
+/// `constrain` of a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Constrain {
+    /// One of the stage's labels.
+    Labels,
+    /// Any JSON object.
+    Json,
+    /// A valid call of one of the stage's tools.
+    Call,
+    /// A text that the whole of this regular expression matches.
+    Regex(String),
+    /// File with a JSON Schema.
+    Schema(PathBuf),
 }
 
 /// `[tuning]`.

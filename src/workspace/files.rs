@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::config::ModelPlace;
+use super::config::{Constrain, ModelPlace};
 use super::problem::{Problem, Problems};
 use super::{Workspace, read_text};
 use crate::domain::tool::Tool;
@@ -27,6 +27,12 @@ pub(super) fn missing(ws: &Workspace) -> Problems {
             template(ws, &mut problems, &format!("stage.{i}.prompt"), prompt);
         }
         tools(ws, &mut problems, i, &stage.tools);
+        if let Some(Constrain::Schema(path)) = &stage.constrain
+            && file(ws, &mut problems, &format!("stage.{i}.constrain.schema"), path, "schema")
+            && let Err(found) = read_schema(ws, path)
+        {
+            problems.extend(found.0);
+        }
     }
     let train = config.tuning.train.prompt.as_str();
     if !matches!(train, "bare" | "same") {
@@ -98,6 +104,16 @@ pub(super) fn read_tool(ws: &Workspace, path: &Path) -> Result<Tool, Problems> {
     let text = read_text(&ws.resolve(path), &shown)?;
     Tool::parse(&text)
         .map_err(|slip| Problems(vec![Problem { file: shown, line: slip.line, message: slip.message }]))
+}
+
+/// A JSON Schema from its file, as JSON; what it says is looked at where it is used.
+pub(super) fn read_schema(ws: &Workspace, path: &Path) -> Result<serde_json::Value, Problems> {
+    let shown = path.display().to_string();
+    let text = read_text(&ws.resolve(path), &shown)?;
+    serde_json::from_str(&text).map_err(|e| {
+        let message = format!("not valid JSON: {e}");
+        Problems(vec![Problem { file: shown, line: e.line() as u64, message }])
+    })
 }
 
 fn template(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {

@@ -29,6 +29,10 @@ pub const FILE: &str = "workspace.toml";
 /// Name of the state folder.
 pub const STATE: &str = ".tunebench";
 
+/// Inputs that were typed in the playground, with the answers that people gave: rows beside those of the sources. Written by the engine
+/// from its journal.
+pub const FEEDBACK: &str = ".tunebench/feedback/rows.jsonl";
+
 /// A file that people write by hand is never this long.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -100,9 +104,25 @@ impl Workspace {
         files::read_tool(self, path)
     }
 
+    /// A JSON Schema by its file.
+    pub fn schema(&self, path: &Path) -> Result<serde_json::Value, Problems> {
+        files::read_schema(self, path)
+    }
+
     /// The data files, absolute, in order.
     pub fn sources(&self) -> Vec<PathBuf> {
         self.config.data.sources.iter().map(|s| self.resolve(s)).collect()
+    }
+
+    /// Every file with rows, as shown and absolute: the sources, and people's feedback where there is any.
+    pub fn row_files(&self) -> Vec<(String, PathBuf)> {
+        let mut files: Vec<(String, PathBuf)> =
+            self.config.data.sources.iter().cloned().zip(self.sources()).collect();
+        let feedback = self.root.join(FEEDBACK);
+        if feedback.is_file() {
+            files.push((FEEDBACK.to_owned(), feedback));
+        }
+        files
     }
 
     /// The state folder `.tunebench`.

@@ -104,18 +104,31 @@ impl<'a> Fields<'a> {
         self.sink.push(node.place, format!("`{}` {message}", self.full(key)));
     }
 
+    /// Whether the key's value is a table.
+    pub fn is_table(&self, key: &str) -> bool {
+        matches!(self.table.get(key).map(|node| &node.value), Some(Value::Table(_)))
+    }
+
     /// One string or a list of strings.
     pub fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.list(key, |s| !s.trim().is_empty())
+    }
+
+    /// As [`Fields::strings`], where white space is a text, too.
+    pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.list(key, |s| !s.is_empty())
+    }
+
+    fn list(&mut self, key: &'static str, says: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+        let valid = |s: &str| says(s) && !s.contains('\0');
         let node = self.get(key)?;
         match &node.value {
-            Value::String(s) if !s.trim().is_empty() && !s.contains('\0') => Some(vec![s.clone()]),
+            Value::String(s) if valid(s) => Some(vec![s.clone()]),
             Value::Array(items) => {
                 let mut strings = Vec::with_capacity(items.len());
                 for item in items {
                     match &item.value {
-                        Value::String(s) if !s.trim().is_empty() && !s.contains('\0') => {
-                            strings.push(s.clone());
-                        }
+                        Value::String(s) if valid(s) => strings.push(s.clone()),
                         Value::String(_) => self.wrong_text(key, item, "has an empty item"),
                         _ => self.wrong(key, item, "a list of strings"),
                     }

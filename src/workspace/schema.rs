@@ -25,10 +25,10 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     let task = head.choice("task", &Task::ALL.map(|t| (t.name(), t)));
     head.finish();
 
-    let goals = file.table_list("goal").into_iter().filter_map(read_goal).collect();
     let models: BTreeMap<String, ModelEntry> =
         file.named_tables("models").into_iter().map(|(name, fields)| (name, read_model(fields))).collect();
     let stages = read_stages(&mut file, &models);
+    let goals = file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &stages)).collect();
     let task = task.unwrap_or_else(|| match stages.last().map_or(OutputKind::Text, |s| s.output) {
         OutputKind::Label => Task::Classification,
         OutputKind::Json => Task::Extraction,
@@ -36,7 +36,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         OutputKind::Tool => Task::Agent,
     });
     let data = read_data(&mut file, &models);
-    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models);
+    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages);
     let strata = read_strata(file.table_or_empty("strata"), &data);
     let mut tables = file.table_or_empty("tuning");
     let tuning = Tuning {
@@ -51,19 +51,29 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     Config { name, task, goals, data, models, stages, eval, judge, strata, tuning, cache }
 }
 
-/// A metric's name, looked up; a wrong one is a problem of `key`.
-fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>) {
-    if let Err(e) = found {
-        fields.fault(key, &clip_long(&e.to_string()));
+/// A metric's name, looked up; a wrong one, or one of a stage that is not there, is a problem of `key`.
+fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>, stages: &[Stage]) {
+    match found {
+        Err(e) => fields.fault(key, &clip_long(&e.to_string())),
+        Ok(Metric { stage: Some(stage), name, .. }) if stages.iter().all(|s| s.name != stage) => {
+            let known: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+            let near = nearest(&stage, known.iter().copied());
+            let hint = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("stages: {}", known.join(", ")),
+            };
+            fields.fault(key, &format!("`{}`: no stage is called `{}`; {hint}", clip(&name), clip(&stage)));
+        }
+        Ok(_) => {}
     }
 }
 
-fn read_goal(mut fields: Fields<'_>) -> Option<Goal> {
+fn read_goal(mut fields: Fields<'_>, stages: &[Stage]) -> Option<Goal> {
     let metric = fields.string("metric");
     let at_least = fields.number("at_least", "a finite number", |_| true);
     let at_most = fields.number("at_most", "a finite number", |_| true);
     match &metric {
-        Some(name) => known_metric(&fields, "metric", Metric::find(name)),
+        Some(name) => known_metric(&fields, "metric", Metric::find(name), stages),
         None if !fields.has("metric") => {
             fields.missing("metric", "name what the goal is about, metric = \"accuracy\"");
         }
@@ -177,9 +187,11 @@ fn known_model(fields: &Fields<'_>, key: &str, name: &str, models: &BTreeMap<Str
 
 fn read_stages(file: &mut Fields<'_>, models: &BTreeMap<String, ModelEntry>) -> Vec<Stage> {
     let mut stages: Vec<Stage> = Vec::new();
-    for fields in file.table_list("stage") {
+    let tables = file.table_list("stage");
+    let count = tables.len();
+    for (i, fields) in tables.into_iter().enumerate() {
         let taken: BTreeSet<String> = stages.iter().map(|s| s.name.clone()).collect();
-        stages.push(read_stage(fields, &taken, models));
+        stages.push(read_stage(fields, &taken, models, i + 1 == count));
     }
     if stages.is_empty() {
         if file.has("stage") {
@@ -195,6 +207,7 @@ fn read_stage(
     mut fields: Fields<'_>,
     taken: &BTreeSet<String>,
     models: &BTreeMap<String, ModelEntry>,
+    last: bool,
 ) -> Stage {
     const OUTPUTS: [(&str, OutputKind); 4] = [
         ("label", OutputKind::Label),
@@ -239,8 +252,19 @@ fn read_stage(
         fields.fault("when", &format!("is not an expression: {}", clip(&e.to_string())));
     }
     let metric = fields.string("metric");
+    // Of the stage itself: `accuracy` is `route.accuracy`.
+    let metric = metric.map(|metric| match (&name, metric.contains('.')) {
+        (Some(name), false) => format!("{name}.{metric}"),
+        _ => metric,
+    });
     if let Some(metric) = &metric {
-        known_metric(&fields, "metric", Metric::find(metric));
+        match Metric::find(metric) {
+            Err(e) => fields.fault("metric", &clip_long(&e.to_string())),
+            Ok(found) if found.stage != name => {
+                fields.fault("metric", "must be a metric of this stage, as in metric = \"accuracy\"");
+            }
+            Ok(_) => {}
+        }
     }
     let tools = fields.strings("tool").unwrap_or_default();
     if output == OutputKind::Tool && tools.is_empty() && !fields.has("tool") {
@@ -249,6 +273,8 @@ fn read_stage(
     if output != OutputKind::Tool && fields.has("tool") {
         fields.fault("tool", "belongs to a stage with output = \"tool\"");
     }
+    let gold = fields.string("gold");
+    let constrain = read_constrain(&mut fields, output, gold.is_some() || last);
     let stage = Stage {
         name: name.unwrap_or_default(),
         model,
@@ -260,14 +286,72 @@ fn read_stage(
             .unwrap_or(0.0) as f32,
         top_k: fields.count("top_k", 1..=1 << 20),
         top_p: fields.number("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0).map(|p| p as f32),
+        min_p: fields.number("min_p", "from 0 to 1", |p| (0.0..=1.0).contains(&p)).map(|p| p as f32),
+        repetition_penalty: fields
+            .number("repetition_penalty", "above 0 and at most 10 (1 is no penalty)", |p| {
+                p > 0.0 && p <= 10.0
+            })
+            .map(|p| p as f32),
+        stop: fields.texts("stop").unwrap_or_default(),
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(0),
+        constrain,
         when,
         tools: tools.into_iter().map(PathBuf::from).collect(),
-        gold: fields.string("gold"),
+        gold,
         metric,
         retries: fields.whole("retries", 0..=100).unwrap_or(0) as u32,
     };
     fields.finish();
     stage
+}
+
+/// `labelled`: it is known which labels there are.
+fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -> Option<Constrain> {
+    const FORMS: &str =
+        "write \"labels\", \"json\", \"call\", { regex = \"...\" } or { schema = \"schemas/NAME.json\" }";
+    if !fields.has("constrain") {
+        return None;
+    }
+    let constrain = if fields.is_table("constrain") {
+        let mut table = fields.table("constrain")?;
+        let (regex, schema) = (table.string("regex"), table.string("schema"));
+        let one = table.has("regex") != table.has("schema");
+        table.finish();
+        if !one {
+            fields.fault("constrain", &format!("needs one of regex and schema: {FORMS}"));
+        }
+        regex.map(Constrain::Regex).or(schema.map(|path| Constrain::Schema(path.into())))?
+    } else {
+        match fields.string("constrain")?.as_str() {
+            "labels" => Constrain::Labels,
+            "json" => Constrain::Json,
+            "call" => Constrain::Call,
+            other => {
+                fields.fault("constrain", &format!("`{}` is no form of answers; {FORMS}", clip(other)));
+                return None;
+            }
+        }
+    };
+    match (&constrain, output) {
+        (Constrain::Labels, OutputKind::Label) if !labelled => {
+            fields.fault(
+                "constrain",
+                "which labels there are is not known; name their field, gold = \"FIELD\"",
+            );
+        }
+        (Constrain::Labels, OutputKind::Label) | (Constrain::Call, OutputKind::Tool) => {}
+        (Constrain::Call, _) => {
+            fields.fault("constrain", "\"call\" belongs to a stage with output = \"tool\"");
+        }
+        (Constrain::Labels, _) => {
+            fields.fault("constrain", "\"labels\" belongs to a stage with output = \"label\"");
+        }
+        (Constrain::Json | Constrain::Schema(_), OutputKind::Label) => {
+            fields.fault("constrain", "a stage with output = \"label\" answers no JSON; write \"labels\"");
+        }
+        _ => {}
+    }
+    Some(constrain)
 }
 
 fn is_slug(name: &str) -> bool {
@@ -334,6 +418,7 @@ fn read_eval(
     mut fields: Fields<'_>,
     task: Task,
     models: &BTreeMap<String, ModelEntry>,
+    stages: &[Stage],
 ) -> (EvalSettings, Option<String>) {
     let base = EvalSettings::default();
     let (primary, metrics): (&str, &[&str]) = match task {
@@ -353,11 +438,11 @@ fn read_eval(
 
     let primary = fields.string("primary");
     if let Some(name) = &primary {
-        known_metric(&fields, "primary", Metric::primary(name));
+        known_metric(&fields, "primary", Metric::primary(name), stages);
     }
     let metrics = fields.strings("metrics");
     for name in metrics.iter().flatten() {
-        known_metric(&fields, "metrics", Metric::find(name));
+        known_metric(&fields, "metrics", Metric::find(name), stages);
     }
     let judge = fields.string("judge");
     if let Some(judge) = &judge {
@@ -371,6 +456,11 @@ fn read_eval(
     // What decides right and wrong is always shown.
     if !settings.metrics.contains(&settings.primary) {
         settings.metrics.insert(0, settings.primary.clone());
+    }
+    for metric in stages.iter().filter_map(|stage| stage.metric.as_ref()) {
+        if !settings.metrics.contains(metric) {
+            settings.metrics.push(metric.clone());
+        }
     }
     fields.finish();
     (settings, judge)

@@ -1,6 +1,6 @@
 //! Tests of the workspace file: the design's example, every kind of mistake, hostile input.
 
-use super::config::{ModelPlace, Task, Want};
+use super::config::{Constrain, ModelPlace, Task, Want};
 use super::*;
 
 /// The example of the documentation, whole.
@@ -371,4 +371,54 @@ proptest::proptest! {
     fn no_setting_makes_a_panic(key in "[a-z_.0-9]{0,30}", value in "\\PC{0,40}") {
         let _ = set(Some(RunKind::Train), &[(&key, &value)]);
     }
+}
+
+#[test]
+fn a_stage_says_how_its_answers_are_chosen() {
+    let keys = "max_tokens = 8\nmin_p = 0.05\nrepetition_penalty = 1.2\nstop = [\"\\n\", \"END\"]\nseed = 3\nconstrain = \"labels\"";
+    let dir = write(SAMPLE.replacen("max_tokens = 8", keys, 1));
+    let stage = Workspace::load(dir.path()).unwrap().config.stages.remove(0);
+    assert_eq!((stage.min_p, stage.repetition_penalty, stage.seed), (Some(0.05), Some(1.2), 3));
+    assert_eq!(stage.stop, ["\n", "END"]);
+    assert_eq!(stage.constrain, Some(Constrain::Labels));
+    let one = write(SAMPLE.replacen("max_tokens = 8", "stop = \"\\n\\n\"", 1));
+    assert_eq!(Workspace::load(one.path()).unwrap().config.stages[0].stop, ["\n\n"]);
+}
+
+#[test]
+fn the_form_of_answers_is_a_word_or_a_table_with_one_key() {
+    let json = SAMPLE.replacen("output = \"label\"", "output = \"json\"", 1);
+    let with = |constrain: &str| {
+        let dir = write(json.replacen("max_tokens = 8", &format!("constrain = {constrain}"), 1));
+        std::fs::create_dir(dir.path().join("schemas")).unwrap();
+        std::fs::write(dir.path().join("schemas/a.json"), "{\"type\": \"object\"}").unwrap();
+        std::fs::write(dir.path().join("schemas/bad.json"), "{\n\"type\": }").unwrap();
+        Workspace::load(dir.path()).map(|ws| {
+            let constrain = ws.config.stages[0].constrain.clone().unwrap();
+            if let Constrain::Schema(path) = &constrain {
+                assert_eq!(ws.schema(path).unwrap(), serde_json::json!({ "type": "object" }));
+            }
+            constrain
+        })
+    };
+    assert_eq!(with("\"json\"").unwrap(), Constrain::Json);
+    assert_eq!(with("{ regex = \"a+\" }").unwrap(), Constrain::Regex("a+".into()));
+    assert_eq!(with("{ schema = \"schemas/a.json\" }").unwrap(), Constrain::Schema("schemas/a.json".into()));
+    for (constrain, says) in [
+        ("\"labels\"", "workspace.toml:40: `stage.0.constrain`: \"labels\" belongs to"),
+        ("\"lables\"", "workspace.toml:40: `stage.0.constrain`: `lables` is no form of answers"),
+        ("{}", "workspace.toml:40: `stage.0.constrain`: needs one of regex and schema"),
+        ("{ regex = \"a\", schema = \"b\" }", "needs one of regex and schema"),
+        ("{ regx = \"a\" }", "unknown key `regx` in [stage.0.constrain]; did you mean `regex`?"),
+        ("{ schema = \"schemas/none.json\" }", "workspace.toml:40: schema `schemas/none.json`"),
+        ("{ schema = \"schemas/bad.json\" }", "schemas/bad.json:2: not valid JSON"),
+        ("3", "workspace.toml:40: `stage.0.constrain`"),
+    ] {
+        let said = with(constrain).unwrap_err().to_string();
+        assert!(said.contains(says), "{constrain}: {said}");
+    }
+    assert!(problems("max_tokens = 8", "constrain = \"json\"").contains("answers no JSON"));
+    assert!(problems("max_tokens = 8", "stop = [\"\"]").contains("`stage.0.stop` has an empty item"));
+    assert!(problems("max_tokens = 8", "min_p = 1.5").contains("`stage.0.min_p`"));
+    assert!(problems("max_tokens = 8", "repetition_penalty = 0").contains("above 0"));
 }

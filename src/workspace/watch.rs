@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::config::ModelPlace;
+use super::config::{Constrain, ModelPlace};
 use super::{FILE, Workspace};
 
 /// Editors save in several steps (write, rename, change mode); changes this close together are one.
@@ -37,6 +37,10 @@ pub fn watch(
         files.extend(ws.sources());
         files.extend(ws.config.stages.iter().filter_map(|s| s.prompt.as_ref()).map(|p| ws.resolve(p)));
         files.extend(ws.config.stages.iter().flat_map(|s| &s.tools).map(|p| ws.resolve(p)));
+        files.extend(ws.config.stages.iter().filter_map(|s| match &s.constrain {
+            Some(Constrain::Schema(path)) => Some(ws.resolve(path)),
+            _ => None,
+        }));
         let train = ws.config.tuning.train.prompt.as_str();
         if !matches!(train, "bare" | "same") {
             files.insert(ws.resolve(train));

@@ -240,6 +240,44 @@ fn files_without_rows_say_so() {
 }
 
 #[test]
+fn check_refuses_forms_of_answers_that_are_wrong_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    table(dir.path());
+    assert_eq!(json(dir.path(), &INIT).0, 0);
+    let path = dir.path().join("ws/workspace.toml");
+    let toml = std::fs::read_to_string(&path).unwrap();
+    let line = toml.lines().position(|l| l.starts_with("output =")).unwrap() + 1;
+    let text = toml.replace("output = \"label\"", "output = \"text\"");
+    std::fs::create_dir(dir.path().join("ws/schemas")).unwrap();
+    std::fs::write(dir.path().join("ws/schemas/broken.json"), "{\n  \"type\": \"object\",\n}").unwrap();
+    std::fs::write(dir.path().join("ws/schemas/wrong.json"), "{\"type\": \"objekt\"}").unwrap();
+    let at = (line + 1).to_string();
+    for (toml, constrain, file, at, says) in [
+        (&text, "{ regex = \"(a\" }", "workspace.toml", at.as_str(), "unclosed group"),
+        (&text, "{ schema = \"schemas/wrong.json\" }", "workspace.toml", &at, "objekt"),
+        (&text, "{ schema = \"schemas/broken.json\" }", "schemas/broken.json", "3", "not valid JSON"),
+        (&text, "\"labels\"", "workspace.toml", &at, "output = \"label\""),
+        (&toml, "\"labels\"", "", "", ""),
+        (&text, "{ regex = \"[a-z]+\" }", "", "", ""),
+    ] {
+        let output = if toml.contains("output = \"label\"") { "label" } else { "text" };
+        let with = format!("output = \"{output}\"\nconstrain = {constrain}");
+        std::fs::write(&path, toml.replace(&format!("output = \"{output}\""), &with)).unwrap();
+        let (code, found, _) = json(dir.path(), &["-C", "ws", "check"]);
+        let problems = found["problems"].as_array().unwrap();
+        if says.is_empty() {
+            assert_eq!((code, problems.len()), (0, 0), "{constrain}: {found}");
+            continue;
+        }
+        let said = problems.iter().any(|p| {
+            p["file"] == file && p["line"].to_string() == at && p["message"].as_str().unwrap().contains(says)
+        });
+        assert!(code == 1 && said, "{constrain}: {found}");
+    }
+}
+
+#[test]
 fn what_is_asked_of_nothing_is_refused_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     for args in [

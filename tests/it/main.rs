@@ -5,6 +5,7 @@ mod data;
 mod demo;
 mod engine;
 mod models;
+mod planner;
 mod screens;
 mod serve;
 mod train;

@@ -280,3 +280,33 @@ fn plain_prints_lines_and_ends_when_nothing_is_under_way() {
     }
     assert!(!text.contains('\u{1b}'));
 }
+
+#[test]
+fn an_input_typed_on_the_screen_is_answered_corrected_and_becomes_a_row() {
+    let bench = Bench::new();
+    let mut tty = Tty::open(&bench, (120, 40), &[]);
+    tty.wait(&["tickets", "all rows", "60"]);
+    tty.press("6");
+    tty.wait(&["i writes an input"]);
+    tty.press("i");
+    tty.wait(&["alt-enter or ctrl-j"]);
+    tty.press("\u{1b}[200~my card is\nlost, help\u{1b}[201~");
+    tty.wait(&["my card is", "lost, help"]);
+    tty.press(ENTER);
+    tty.wait(&["first ", "tokens "]);
+    tty.press("e");
+    tty.wait(&["the answer as it should be"]);
+    tty.press("\u{15}cards");
+    tty.press(ENTER);
+    tty.wait(&["is a row to train on"]);
+    let text = std::fs::read_to_string(bench.state().join("feedback/rows.jsonl")).unwrap();
+    assert!(text.contains("\"team\":\"cards\""), "{text}");
+    assert_eq!(bench.json(&["data", "import"])["rows"], 61);
+    tty.press("u");
+    tty.wait(&["took back: what was said of an answer"]);
+    assert_eq!(bench.json(&["data", "import"])["rows"], 60);
+    // The resident worker holds nobody up.
+    tty.press("q");
+    assert_eq!(tty.end(), 0);
+    tty.assert_given_back();
+}

@@ -104,16 +104,20 @@ impl Grammars {
 
     fn compile(&self, constraint: &Constraint) -> Result<llguidance::Matcher, ModelError> {
         let wrong = |e: String| ModelError::Request(format!("{}: {e}", describe(constraint)));
-        let bare = grammar(constraint, "").map_err(wrong)?;
-        let made = if self.strips_space {
-            // The first token of an answer usually begins with the space that decoding takes away; where the text itself may
-            // begin with one, it must.
-            let own = self.build(bare).map_err(wrong)?.try_consume_tokens(&self.spaces()).unwrap_or(0) > 0;
-            self.build(grammar(constraint, if own { " " } else { " ?" }).map_err(wrong)?)
-        } else {
-            self.build(bare)
+        let mut bare = self.build(grammar(constraint, Lead::None).map_err(wrong)?).map_err(wrong)?;
+        if !self.strips_space {
+            return Ok(bare);
+        }
+        // The first token of an answer usually begins with the space that decoding takes away; where the text itself may begin
+        // with one, it must.
+        let empty = bare.is_accepting().unwrap_or(false);
+        let own = bare.try_consume_tokens(&self.spaces()).unwrap_or(0) > 0;
+        let lead = match (own, empty) {
+            (false, _) => Lead::May,
+            (true, false) => Lead::Must,
+            (true, true) => Lead::MustUnlessEmpty,
         };
-        made.map_err(wrong)
+        self.build(grammar(constraint, lead).map_err(wrong)?).map_err(wrong)
     }
 
     /// The token of a single space, if there is one.
@@ -137,7 +141,9 @@ impl Grammars {
 pub fn check(constraint: &Constraint) -> Result<(), ModelError> {
     if let Constraint::Labels(labels) = constraint {
         return match labels.iter().find(|l| l.trim().is_empty()) {
-            _ if labels.is_empty() => Err(ModelError::Request("there are no labels to choose from".into())),
+            _ if labels.is_empty() => Err(ModelError::Request(
+                "no set of labels is known: there are no golden answers, or too many different ones".into(),
+            )),
             Some(_) => Err(ModelError::Request("a label is empty".into())),
             None => Ok(()),
         };
@@ -157,8 +163,16 @@ fn describe(constraint: &Constraint) -> &'static str {
     }
 }
 
-/// `space`: a regular expression of what goes before the text.
-fn grammar(constraint: &Constraint, space: &str) -> Result<TopLevelGrammar, String> {
+/// The space that decoding takes away from the beginning of an answer.
+#[derive(Clone, Copy, PartialEq)]
+enum Lead {
+    None,
+    May,
+    Must,
+    MustUnlessEmpty,
+}
+
+fn grammar(constraint: &Constraint, lead: Lead) -> Result<TopLevelGrammar, String> {
     let json = |schema: &Value| {
         let mut schema = schema.clone();
         // Settings of the compiler inside of a schema would undo those made here.
@@ -167,10 +181,13 @@ fn grammar(constraint: &Constraint, space: &str) -> Result<TopLevelGrammar, Stri
         }
         let schema =
             GrammarWithLexer { name: Some("json".into()), ..GrammarWithLexer::from_json_schema(schema) };
-        if space.is_empty() {
-            return TopLevelGrammar::from_grammar(schema);
-        }
-        let first = GrammarWithLexer::from_lark(format!("start: /{space}/ @json"));
+        let start = match lead {
+            Lead::None => return TopLevelGrammar::from_grammar(schema),
+            Lead::May => "start: / ?/ @json",
+            // JSON is never empty.
+            Lead::Must | Lead::MustUnlessEmpty => "start: / / @json",
+        };
+        let first = GrammarWithLexer::from_lark(start.to_owned());
         TopLevelGrammar { grammars: vec![first, schema], max_tokens: None }
     };
     match constraint {
@@ -180,7 +197,12 @@ fn grammar(constraint: &Constraint, space: &str) -> Result<TopLevelGrammar, Stri
         }
         Constraint::Regex(text) => {
             let text = whole(text);
-            let text = if space.is_empty() { text.to_owned() } else { format!("(?:{space})(?:{text})") };
+            let text = match lead {
+                Lead::None => text.to_owned(),
+                Lead::May => format!(" ?(?:{text})"),
+                Lead::Must => format!(" (?:{text})"),
+                Lead::MustUnlessEmpty => format!("(?: (?:{text}))?"),
+            };
             Ok(TopLevelGrammar::from_lark(format!("start: /{}/", regex_to_lark(&text, ""))))
         }
         Constraint::Schema(schema) => {
@@ -212,12 +234,17 @@ fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
     llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|e| short(&e))
 }
 
-/// The first lines of an error, without the compiler's own state.
+/// An error in one line, without the compiler's own state.
 fn short(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
+    if text.contains("NoExtension") {
+        return "the model's vocabulary has no token for what must come next".into();
+    }
     let text = text.split("\n<").next().unwrap_or_default();
-    let line = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
-    line.chars().take(400).collect()
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    // Of a regular expression the cause is enough; around it the compiler shows a grammar that nobody wrote.
+    let cause = lines.iter().find_map(|l| l.strip_prefix("error: ")).filter(|_| text.contains("start: /"));
+    cause.map_or_else(|| lines.join(" "), str::to_owned).chars().take(400).collect()
 }
 
 /// How far one answer has come in its grammar.

@@ -86,6 +86,11 @@ pub fn seeded(seed: u64, prompt: &[u32]) -> StdRng {
     StdRng::from_seed(*hash.finalize().as_bytes())
 }
 
+/// Draws a place by temperature and cuts from logarithms of probabilities, the largest of which comes first.
+pub(super) fn draw_label(decoding: &Decoding, mut logs: Vec<f32>, rng: &mut StdRng) -> usize {
+    Cuts::new(decoding).draw(&mut logs, 0, rng) as usize
+}
+
 impl Chooser {
     /// For the answer to `prompt`. `logprobs`: log-probabilities are wanted, with so many of the likeliest other tokens.
     ///

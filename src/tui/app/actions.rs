@@ -8,6 +8,7 @@ use crate::tui::keymap::{Action, Binding, Context};
 use crate::tui::layers::form::{Form, FormPurpose, is_list};
 use crate::tui::layers::picker::{Choice, Picker};
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
+use crate::tui::screens::play::{Who, why};
 use crate::tui::screens::train::steer::settings_like;
 
 impl App {
@@ -29,6 +30,7 @@ impl App {
                     Screen::Strata => self.act_strata(action),
                     Screen::Train => self.act_train(action),
                     Screen::Board => self.act_board(action),
+                    Screen::Play => self.act_play(action),
                     Screen::Runs => self.act_runs(action),
                 }
             }
@@ -51,6 +53,7 @@ impl App {
                         Screen::Strata => self.strata.back(),
                         Screen::Train => self.train.back(),
                         Screen::Board => self.board.back(),
+                        Screen::Play => self.play.back(),
                         Screen::Runs => self.runs_screen.back(),
                     }
                 }
@@ -64,6 +67,7 @@ impl App {
             Action::ShowStrata => self.screen = Screen::Strata,
             Action::ShowTrain => self.screen = Screen::Train,
             Action::ShowBoard => self.screen = Screen::Board,
+            Action::ShowPlay => self.screen = Screen::Play,
             Action::ShowRuns => self.screen = Screen::Runs,
             Action::Undo => {
                 self.ask(Purpose::Undo, Request::Undo);
@@ -183,14 +187,23 @@ impl App {
     fn act_layer(&mut self, action: Action) {
         let height = usize::from(self.size.1.saturating_sub(6).max(1));
         let flips = self.board.flips().len();
+        if let Some(Layer::Why { side, token, scroll }) = self.layers.last().cloned() {
+            return self.act_why(action, side, token, scroll, height);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
                 Action::Back => drop(self.layers.pop()),
                 _ => *scroll = moved(*scroll, action, height, 500),
             },
+            Layer::Trace(view) => match action {
+                Action::Back => drop(self.layers.pop()),
+                Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
+                _ => view.scroll = moved(view.scroll, action, height, 5000),
+            },
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
+                Action::Trace => self.trace_flip(),
                 // The arrows walk through the flips, pages scroll within one.
                 Action::Up => {
                     *scroll = 0;
@@ -234,6 +247,18 @@ impl App {
                 }
                 _ => {}
             },
+            Layer::Compose(compose) => match action {
+                Action::Accept => {
+                    let (purpose, text) = (compose.purpose.clone(), compose.area.text().to_owned());
+                    self.layers.pop();
+                    self.composed(purpose, text);
+                }
+                Action::Newline => compose.area.insert("\n"),
+                Action::Back => drop(self.layers.pop()),
+                _ => {}
+            },
+            // Above.
+            Layer::Why { .. } => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -250,6 +275,24 @@ impl App {
         }
     }
 
+    fn act_why(&mut self, action: Action, side: usize, token: Option<usize>, scroll: usize, page: usize) {
+        let answer = self.play.sides.get(side).and_then(|side| side.answer.clone());
+        let (Some(answer), false) = (answer, action == Action::Back) else {
+            self.layers.pop();
+            return;
+        };
+        let last = answer.tokens().count().saturating_sub(1);
+        let (to, wanted) = match action {
+            Action::NextPane => (token.map(|at| (at + 1).min(last)), None),
+            Action::PreviousPane => (token.map(|at| at.saturating_sub(1)), None),
+            _ => (token, Some(moved(scroll, action, page, usize::MAX))),
+        };
+        let scroll = why::scrolled(self, &answer, to, wanted, scroll);
+        if let Some(layer) = self.layers.last_mut() {
+            *layer = Layer::Why { side, token: to, scroll };
+        }
+    }
+
     fn chosen(&mut self, choice: Choice) {
         match choice {
             Choice::Action(context, action) => {
@@ -261,6 +304,7 @@ impl App {
                     }
                     Context::Train => self.screen = Screen::Train,
                     Context::Board | Context::Flips => self.screen = Screen::Board,
+                    Context::Play => self.screen = Screen::Play,
                     Context::Runs => self.screen = Screen::Runs,
                     _ => {}
                 }
@@ -269,6 +313,9 @@ impl App {
             Choice::ShowRun(run) => self.show_training(run),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
             Choice::Remedy(run, remedy) => self.remedy(run, remedy),
+            Choice::Player(side, who) => self.player_chosen(side, who),
+            Choice::OtherPlayer(side) => self.other_player(side),
+            Choice::GoldOf(id, gold) => self.edited(id, gold),
         }
     }
 
@@ -282,6 +329,7 @@ impl App {
                 self.ask(Purpose::Sweep, Request::Sweep { set, axes, drop_hopeless: false, keys });
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
+            FormPurpose::Play => self.play_settings(&values),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),
             FormPurpose::Branch => {
                 let (from, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "from");
@@ -339,6 +387,11 @@ impl App {
             }
             TextPurpose::NameStratum { stratum } => {
                 self.decide("name the stratum".into(), Decision::NameStratum { stratum, name: some(text) });
+            }
+            TextPurpose::Player { side } => {
+                if let Some(name) = some(text) {
+                    self.player_chosen(side, Who::Named(name));
+                }
             }
             TextPurpose::NameCandidate { candidate } => match some(text) {
                 Some(name) => {

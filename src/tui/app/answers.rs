@@ -12,9 +12,21 @@ use crate::tui::widgets::number;
 impl App {
     pub(super) fn answer(&mut self, tag: u64, purpose: Purpose, response: Response) {
         if let Response::Error { error } = response {
+            if let Purpose::Play(id, _) = purpose {
+                if let Some(answer) = self.play.answer(id) {
+                    answer.fail(error.message);
+                }
+                return;
+            }
+            if matches!(purpose, Purpose::Say(_)) {
+                self.play.unsaid();
+            }
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::Compare(..)) {
                 self.board.asked = None;
+            }
+            if let Purpose::Trace { of, row } = &purpose {
+                return self.trace_arrived(of, row, Err(error.message));
             }
             self.notice(Mood::Bad, format!("could not {}: {}", purpose.words(), error.message));
             return;
@@ -66,6 +78,9 @@ impl App {
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
             }
+            (Purpose::Trace { of, row }, Response::Trace { run, trace }) => {
+                self.trace_arrived(&of, &row, Ok((run, trace)));
+            }
             (Purpose::StepRows { run, step }, Response::Events { events, .. }) => {
                 let rows = events.into_iter().find_map(|e| match e.body {
                     EventBody::Step { step: s, rows, losses, .. } if s == step => Some((rows, losses)),
@@ -95,6 +110,18 @@ impl App {
                         .notice(Mood::Plain, format!("step {step} of {run} does not say which rows it used")),
                 }
             }
+            (Purpose::Play(id, _), Response::Playing { playing }) => {
+                if let Some(answer) = self.play.answer(id) {
+                    answer.accepted(playing);
+                }
+            }
+            (Purpose::PlayCancel, Response::Done { .. }) => {}
+            (Purpose::Say(id), Response::Done { message }) => {
+                self.strata.rows_stale = true;
+                self.play.kept(id);
+                let message = if message.is_empty() { "noted".into() } else { message };
+                self.notice(Mood::Good, format!("{message}; u takes it back"));
+            }
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
                 if let Response::Done { message } = response {
@@ -107,6 +134,9 @@ impl App {
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
                 let text = if let Response::Done { message } = response { message } else { String::new() };
+                if text.ends_with(crate::domain::play::SAID) {
+                    self.play.unsaid();
+                }
                 self.notice(Mood::Good, if text.is_empty() { "taken back".into() } else { text });
             }
             (Purpose::Import, Response::Import { report }) => {

@@ -13,6 +13,7 @@ use super::key::Key;
 use super::keymap::{Context, Keymap};
 use super::layers::Layer;
 use super::screens::board::BoardState;
+use super::screens::play::PlayState;
 use super::screens::runs::RunsState;
 use super::screens::strata::StrataState;
 use super::screens::train::TrainState;
@@ -54,14 +55,16 @@ pub enum Screen {
     Strata,
     Train,
     Board,
+    Play,
     Runs,
 }
 
 impl Screen {
-    pub const ALL: [(char, &'static str, Self); 4] = [
+    pub const ALL: [(char, &'static str, Self); 5] = [
         ('1', "Strata", Self::Strata),
         ('4', "Train", Self::Train),
         ('5', "Board", Self::Board),
+        ('6', "Playground", Self::Play),
         ('7', "Runs", Self::Runs),
     ];
 }
@@ -105,12 +108,21 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    Trace {
+        of: String,
+        row: String,
+    },
     StepRows {
         run: String,
         step: u64,
     },
     /// A decision; the text says which.
     Decide(String),
+    /// A question in the playground, to whom.
+    Play(u64, String),
+    PlayCancel,
+    /// What was said of the answer to question so-and-so.
+    Say(u64),
     Undo,
     Import,
     ImportOutcomes(String),
@@ -130,8 +142,12 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
+            Self::Play(_, who) => format!("ask {who}"),
+            Self::PlayCancel => "break the answer off".into(),
+            Self::Say(_) => "keep what you said of the answer".into(),
             Self::Undo => "undo".into(),
             Self::Import => "import the data".into(),
             Self::ImportOutcomes(file) => format!("import outcomes from {file}"),
@@ -147,7 +163,10 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Trace { .. }
                 | Self::StepRows { .. }
+                | Self::Play(..)
+                | Self::PlayCancel
         )
     }
 }
@@ -190,6 +209,7 @@ pub struct App {
     pub train: TrainState,
     pub board: BoardState,
     pub runs_screen: RunsState,
+    pub play: PlayState,
     /// Views followed, runs with `after` as it was asked.
     followed: BTreeMap<View, View>,
     next_tag: u64,
@@ -215,6 +235,7 @@ impl App {
             train: TrainState::default(),
             board: BoardState::default(),
             runs_screen: RunsState::default(),
+            play: PlayState::default(),
             followed: BTreeMap::new(),
             next_tag: 1,
             outbox: Vec::new(),
@@ -230,6 +251,7 @@ impl App {
                     Screen::Strata => self.strata.context(),
                     Screen::Train => Context::Train,
                     Screen::Board => self.board.context(),
+                    Screen::Play => Context::Play,
                     Screen::Runs => Context::Runs,
                 };
                 vec![pane, Context::Nav, Context::Global, Context::Always]
@@ -256,7 +278,8 @@ impl App {
 
     /// How often the screen changes by time alone; none: never.
     pub fn tick_ms(&self) -> Option<u64> {
-        if !self.connected() || !self.pending.is_empty() {
+        let waits = self.screen == Screen::Play && self.play.open().any(|a| a.first_ms.is_none());
+        if !self.connected() || !self.pending.is_empty() || waits {
             Some(1000)
         } else if self.screen == Screen::Runs && !self.runs().is_empty() {
             // Ages are shown in minutes.

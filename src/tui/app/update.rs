@@ -13,8 +13,9 @@ impl App {
         match message {
             Message::Key(key) => self.key(key),
             Message::Paste(text) => {
-                if let Some(input) = self.layers.last_mut().and_then(|l| l.input()) {
-                    input.insert(&text);
+                if self.layers.is_empty() && self.screen == Screen::Play {
+                    self.compose(&text);
+                } else if self.layers.last_mut().is_some_and(|layer| layer.paste(&text)) {
                     self.input_changed();
                 }
             }
@@ -81,6 +82,7 @@ impl App {
                     self.notice(Mood::Bad, text);
                 }
                 self.link = Link::Lost { reason, since_ms };
+                self.play.lost();
                 self.strata.forget_requests();
                 self.board.asked = None;
             }
@@ -119,6 +121,7 @@ impl App {
                 }
             }
             Push::Events { run, events } => self.series.entry(run).or_default().push(events),
+            Push::Play { events } => self.play.heard(events, self.now_ms),
             Push::Board { board } => {
                 self.board.fill(board);
                 self.refresh_comparison();
@@ -145,6 +148,8 @@ impl App {
         }
         let name = &run.run;
         match run.state {
+            // It leaves when nobody asks, and comes again with the next question.
+            RunState::Done | RunState::Stopped if run.kind == RunKind::Playground => {}
             RunState::Done | RunState::Stopped => {
                 let result = match crate::tui::screens::train::steer::suggestion(run) {
                     Some(words) => format!(" and {words}"),

@@ -17,6 +17,8 @@ pub enum Want {
     Positive,
     /// A number between 0 and 1, both out.
     Rate,
+    /// A number of at least 0.
+    AtLeastZero,
     Text,
     /// Must not be empty.
     Needed,
@@ -45,6 +47,8 @@ pub enum FormPurpose {
     /// Change this run.
     Steer(String),
     ImportOutcomes,
+    /// How the playground's answers are drawn.
+    Play,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +154,31 @@ impl Form {
         Self { title: "import outcomes", purpose: FormPurpose::ImportOutcomes, fields, focus: 0, error: None }
     }
 
+    /// How answers are drawn in the playground. Empty: as each stage has it.
+    pub fn play(temperature: Option<f32>, max_tokens: Option<usize>) -> Self {
+        let filled = |field: Field, value: Option<String>| Field {
+            input: TextInput::new(value.unwrap_or_default()),
+            stands: "as each stage has it".into(),
+            ..field
+        };
+        let fields = vec![
+            filled(
+                field(
+                    "temperature",
+                    "temperature",
+                    "0 takes the likeliest token each time; 0.7, 1: other answers when asked again",
+                    Want::AtLeastZero,
+                ),
+                temperature.map(|t| t.to_string()),
+            ),
+            filled(
+                field("max_tokens", "tokens at most", "of each stage's answer: 64, 500", Want::Count),
+                max_tokens.map(|n| n.to_string()),
+            ),
+        ];
+        Self { title: "how answers are drawn", purpose: FormPurpose::Play, fields, focus: 0, error: None }
+    }
+
     pub fn input(&mut self) -> Option<&mut TextInput> {
         self.fields.get_mut(self.focus).map(|f| &mut f.input)
     }
@@ -241,6 +270,7 @@ fn check_one(want: Want, text: &str) -> Result<(), String> {
         Want::Rate => {
             (number().is_some_and(|n| n > 0.0 && n < 1.0), "a number between 0 and 1, such as 2e-4")
         }
+        Want::AtLeastZero => (number().is_some_and(|n| (0.0..=100.0).contains(&n)), "a number from 0 to 100"),
         Want::Text | Want::Needed => (true, ""),
     };
     if fits { Ok(()) } else { Err(format!("`{text}` is not {expected}")) }

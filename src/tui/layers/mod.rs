@@ -1,12 +1,15 @@
 //! What lies over a screen: help, palette, lines and forms being filled in, questions, details. Esc closes the top one.
 
+pub mod compose;
 pub mod form;
 pub mod picker;
 pub mod view;
 
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
+use compose::Compose;
 use form::Form;
 use picker::Picker;
 
@@ -24,6 +27,7 @@ pub enum Layer {
         input: TextInput,
         purpose: TextPurpose,
     },
+    Compose(Compose),
     Form(Form),
     Confirm {
         question: String,
@@ -39,6 +43,14 @@ pub enum Layer {
         b: String,
         scroll: usize,
     },
+    /// The answer of a side of the playground: prompts, tokens, the one under the cursor.
+    Why {
+        side: usize,
+        token: Option<usize>,
+        scroll: usize,
+    },
+    /// A row through the stages.
+    Trace(TraceView),
 }
 
 /// What a typed line is for.
@@ -65,6 +77,10 @@ pub enum TextPurpose {
     NameCandidate {
         candidate: String,
     },
+    /// Who answers on a side of the playground.
+    Player {
+        side: usize,
+    },
 }
 
 /// What happens after a yes.
@@ -80,11 +96,16 @@ impl Layer {
 
     pub fn contexts(&self) -> Vec<Context> {
         match self {
-            Self::Help { .. } | Self::Flip { .. } | Self::Difference { .. } => {
+            Self::Help { .. }
+            | Self::Flip { .. }
+            | Self::Difference { .. }
+            | Self::Why { .. }
+            | Self::Trace(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
+            Self::Compose(_) => vec![Context::Compose, Context::Always],
             Self::Form(_) => vec![Context::Form, Context::Always],
             Self::Confirm { .. } => vec![Context::Confirm, Context::Always],
         }
@@ -100,10 +121,21 @@ impl Layer {
         }
     }
 
+    /// Pasted text, where something is being typed.
+    pub fn paste(&mut self, text: &str) -> bool {
+        if let Self::Compose(compose) = self {
+            compose.area.insert(text);
+            return true;
+        }
+        self.input().map(|input| input.insert(text)).is_some()
+    }
+
     /// A key that is no action: typing. True when something changed.
     pub fn key(&mut self, key: Key) -> bool {
-        if let Self::Form(form) = self {
-            return form.key(key);
+        match self {
+            Self::Form(form) => return form.key(key),
+            Self::Compose(compose) => return compose.key(key),
+            _ => {}
         }
         self.input().is_some_and(|input| input.key(key))
     }

@@ -6,6 +6,7 @@ use nucleo_matcher::{Config, Matcher, Utf32Str};
 use crate::domain::finding::Remedy;
 use crate::domain::run::RunRecord;
 use crate::tui::keymap::{Action, BINDINGS, Binding, Context, Keymap};
+use crate::tui::screens::play::Who;
 use crate::tui::widgets::input::TextInput;
 
 /// What was chosen.
@@ -17,6 +18,12 @@ pub enum Choice {
     Overlay(String),
     /// What the doctor advises for a run.
     Remedy(String, Option<Remedy>),
+    /// Who answers on a side of the playground.
+    Player(usize, Who),
+    /// Somebody whose name is typed.
+    OtherPlayer(usize),
+    /// The gold of what was asked in question so-and-so.
+    GoldOf(u64, String),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +58,7 @@ impl Picker {
                 Context::Nav
                     | Context::Detail
                     | Context::Text
+                    | Context::Compose
                     | Context::Form
                     | Context::Picker
                     | Context::Confirm

@@ -2,7 +2,8 @@
 
 use ratatui::layout::Rect;
 
-use super::form::Form;
+use super::compose::Compose;
+use super::form::{Form, FormPurpose};
 use super::picker::Picker;
 use super::{Layer, TextPurpose};
 use crate::tui::app::App;
@@ -22,6 +23,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 input.draw(p, inner, 0, 0, inner.width, true);
                 p.put(inner, 0, 1, inner.width, hint, Role::Dim);
             }
+            Layer::Compose(compose) => self::compose(p, body, compose),
             Layer::Form(form) => self::form(p, body, form),
             Layer::Confirm { question, .. } => {
                 let width = body.width.min(64);
@@ -41,6 +43,10 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 );
             }
             Layer::Flip { scroll } => screens::board::detail::draw(app, p, body, *scroll),
+            Layer::Why { side, token, scroll } => {
+                screens::play::why::draw(app, p, body, *side, *token, *scroll);
+            }
+            Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
                 screens::runs::difference::draw(app, p, body, a, b, *scroll);
             }
@@ -61,7 +67,19 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
         TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } => "empty: take it away",
         TextPurpose::NameCandidate { .. } => "",
+        TextPurpose::Player { .. } => "a candidate's name, RUN (its best), RUN@STEP, or the start of an id",
     }
+}
+
+/// At the bottom, as high as what is written needs.
+fn compose(p: &mut Painter<'_>, body: Rect, compose: &Compose) {
+    let lines = compose.area.height(body.width.saturating_sub(2));
+    let area = screens::play::view::compose_area(body, lines);
+    p.clear(area);
+    let inner = p.pane(area, &compose.title, true);
+    let hint = "enter: done; alt-enter or ctrl-j: a new line; up and down: written before";
+    p.put(inner, 0, inner.height.saturating_sub(1), inner.width, hint, Role::Dim);
+    compose.area.draw(p, Rect { height: inner.height.saturating_sub(1), ..inner });
 }
 
 /// An emptied box in the middle of `body`; returns its inside.
@@ -159,6 +177,7 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form) {
             let empty = match (field.want, field.stands.as_str()) {
                 (super::form::Want::Needed, _) => "needed".to_owned(),
                 (_, "") => "as in workspace.toml".to_owned(),
+                _ if form.purpose == FormPurpose::Play => field.stands.clone(),
                 (_, value) => format!("{value} (workspace.toml)"),
             };
             p.put(inner, label + 2, y, width, &empty, Role::Dim);

@@ -8,8 +8,10 @@
 //! ```
 
 pub mod board;
+pub mod play;
 pub mod runs;
 pub mod strata;
+pub mod trace;
 pub mod train;
 
 use ratatui::buffer::Buffer;
@@ -58,6 +60,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
         Screen::Strata => strata::view::draw(app, &mut p, body),
         Screen::Train => train::view::draw(app, &mut p, body),
         Screen::Board => board::view::draw(app, &mut p, body),
+        Screen::Play => play::view::draw(app, &mut p, body),
         Screen::Runs => runs::view::draw(app, &mut p, body),
     }
     layers::view::draw(app, &mut p, body);
@@ -111,6 +114,8 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
     let mut x = 1 + p.put(area, 1, 0, if narrow { 16 } else { 30 }, name, Role::Header) + 2;
     for (digit, title, screen) in Screen::ALL {
         let active = app.screen == screen;
+        // So that a run under way has room beside the tabs.
+        let title = if narrow { title.trim_end_matches("ground") } else { title };
         let text = format!(" {digit} {title} ");
         x += p.put(area, x, 0, 20, &text, if active { Role::TabActive } else { Role::Tab });
     }

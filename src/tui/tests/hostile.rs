@@ -3,6 +3,7 @@
 use super::{drawn, play, sample};
 use crate::domain::api::{Failure, FromEngine, Push, Response, RowDetail};
 use crate::domain::event::{Event, EventBody};
+use crate::domain::play::{Feedback, PlayBody, PlayEvent};
 use crate::domain::run::{RunKind, RunState};
 use crate::tui::app::{App, Message};
 use crate::tui::signs::Signs;
@@ -34,6 +35,25 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
     serde_json::from_value(json).unwrap()
 }
 
+fn said() -> Feedback {
+    poison(&Feedback { edit: Some(String::new()), good: Some(true), ..Feedback::default() })
+}
+
+/// An event with evil text in it, whose name stays.
+fn poison_event(event: &PlayEvent) -> PlayEvent {
+    let evil = |text: &str| format!("{text}{EVIL}");
+    let body = match &event.body {
+        PlayBody::Prompt { stage, prompt } => PlayBody::Prompt { stage: evil(stage), prompt: evil(prompt) },
+        PlayBody::Piece { stage, text } => PlayBody::Piece { stage: evil(stage), text: evil(text) },
+        PlayBody::Stage { outcome, tokens } => {
+            PlayBody::Stage { outcome: poison(outcome), tokens: tokens.iter().map(poison).collect() }
+        }
+        PlayBody::Done { output } => PlayBody::Done { output: evil(output) },
+        other => other.clone(),
+    };
+    PlayEvent { id: event.id, body }
+}
+
 fn push(app: &mut App, push: Push) {
     let effects = app.update(Message::Engine(FromEngine::Push { push }), sample::NOW_MS);
     answer_with_evil(app, effects);
@@ -48,14 +68,33 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
     while let (Some(effect), true) = (queue.pop(), left > 0) {
         left -= 1;
         let Effect::Send(ToEngine::Ask { tag, request }) = effect else { continue };
-        let response = match &request {
-            Request::Row { id } => {
-                Response::Row { row: RowDetail { id: id.clone(), ..poison(&sample::row("00003")) } }
+        if let Request::Play { question, .. } = &request {
+            let playing = poison(&sample::playing(question));
+            let answer = FromEngine::Answer { tag, response: Response::Playing { playing } };
+            app.update(Message::Engine(answer), sample::NOW_MS);
+            let mut events: Vec<_> = sample::play_events(question).iter().map(poison_event).collect();
+            let waiting = PlayBody::Waiting { why: EVIL.into() };
+            events.insert(0, PlayEvent { id: question.id, body: waiting });
+            for event in events {
+                let push = Push::Play { events: vec![event] };
+                app.update(Message::Engine(FromEngine::Push { push }), sample::NOW_MS);
+                assert_tame(app, "an answer");
             }
+            let push = Push::Play {
+                events: vec![PlayEvent { id: question.id, body: PlayBody::Failed { error: EVIL.into() } }],
+            };
+            app.update(Message::Engine(FromEngine::Push { push }), sample::NOW_MS);
+            continue;
+        }
+        let response = match &request {
+            Request::Row { id } => Response::Row {
+                row: RowDetail { id: id.clone(), feedback: vec![said()], ..poison(&sample::row("00003")) },
+            },
             Request::Rows { query } => Response::Rows { page: poison(&sample::rows(query)) },
             Request::Compare { a, b, .. } => {
                 Response::Compare { comparison: poison(&sample::comparison(a, b)) }
             }
+            Request::Trace { .. } => poison(&sample::respond(&request)),
             other => sample::respond(other),
         };
         queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
@@ -111,6 +150,9 @@ fn no_text_from_outside_controls_the_terminal() {
             "enter",
             "down",
             "enter",
+            "T",
+            "pgdn",
+            "esc",
             "g",
             "esc",
             "n",
@@ -138,6 +180,20 @@ fn no_text_from_outside_controls_the_terminal() {
             "esc",
             "n",
             "esc",
+            "6",
+            "c",
+            "esc",
+            "[",
+            "1 a",
+            "w",
+            "right right",
+            "down",
+            "esc",
+            "g",
+            "esc",
+            "e",
+            "esc",
+            "+",
             "7",
             "down",
             "right",

@@ -11,8 +11,13 @@ use crate::tui::signs::Signs;
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
 
 /// Keys that lead to each screen with something on it.
-const SCREENS: [(&str, &str); 4] =
-    [("strata", "1 down"), ("train", "4"), ("board", "5 down down down enter"), ("runs", "7")];
+const SCREENS: [(&str, &str); 5] = [
+    ("strata", "1 down"),
+    ("train", "4"),
+    ("board", "5 down down down enter"),
+    ("play", "1 down enter a"),
+    ("runs", "7"),
+];
 
 fn at(size: (u16, u16), theme: &str, keys: &str) -> App {
     let mut app = sample::app(size, theme, Signs::unicode());
@@ -139,7 +144,7 @@ fn a_terminal_that_is_too_small_is_told_so() {
     let app = at((59, 15), "dark", "1");
     assert!(shown(&app).contains("needs 60x15"), "{}", shown(&app));
     let mut app = at((60, 15), "dark", "1");
-    for screen in ["1", "4", "5", "7", "?"] {
+    for screen in ["1", "4", "5", "6", "7", "?"] {
         play(&mut app, screen);
         assert!(!shown(&app).contains("needs 60x15"));
     }
@@ -151,8 +156,37 @@ fn no_size_and_no_screen_breaks_the_drawing() {
         for height in [1, 2, 3, 8, 14, 15, 16, 24, 25, 61, 100] {
             let mut app = sample::app((width, height), "dark", Signs::unicode());
             for keys in [
-                "1", "enter", "enter", "right", "4", "t", "esc", "o enter", "5 down", "enter", "enter",
-                "esc", "7", "?", "esc", ":", "esc", "g",
+                "1",
+                "enter",
+                "enter",
+                "right",
+                "4",
+                "t",
+                "esc",
+                "o enter",
+                "5 down",
+                "enter",
+                "enter",
+                "esc",
+                "6",
+                "i",
+                "x",
+                "enter",
+                "w",
+                "right down",
+                "esc",
+                "e",
+                "esc",
+                "s",
+                "esc",
+                "c",
+                "esc",
+                "7",
+                "?",
+                "esc",
+                ":",
+                "esc",
+                "g",
             ] {
                 play(&mut app, keys);
                 let buf = drawn(&app);

@@ -4,6 +4,7 @@ mod budget;
 mod hostile;
 mod looks;
 mod loops;
+mod play;
 mod state;
 mod steer;
 

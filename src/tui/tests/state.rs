@@ -41,8 +41,10 @@ fn keys_move_between_the_screens_that_exist() {
         ("7", Screen::Runs),
         ("2", Screen::Strata),
         ("tab", Screen::Train),
-        ("tab tab tab", Screen::Runs),
-        ("tab tab tab tab", Screen::Strata),
+        ("6", Screen::Play),
+        ("tab tab tab", Screen::Play),
+        ("tab tab tab tab", Screen::Runs),
+        ("tab tab tab tab tab", Screen::Strata),
         ("shift-tab", Screen::Runs),
     ] {
         let mut app = app();
@@ -50,7 +52,7 @@ fn keys_move_between_the_screens_that_exist() {
         assert_eq!(app.screen, screen, "{keys}");
     }
     let text = shown(&app());
-    for absent in ["Prompts", "Trajectories", "Playground"] {
+    for absent in ["Prompts", "Trajectories"] {
         assert!(!text.contains(absent));
     }
 }
@@ -58,7 +60,7 @@ fn keys_move_between_the_screens_that_exist() {
 #[test]
 fn leaving_detaches_and_asks_nothing_of_the_engine() {
     assert_eq!(press(&mut app(), "q"), [Effect::Quit]);
-    for keys in ["g", "t", "4 k", "?", ":", "5 down enter enter", "7 /"] {
+    for keys in ["g", "t", "4 k", "?", ":", "5 down enter enter", "6 i", "6 i x enter w", "7 /"] {
         let mut app = app();
         play(&mut app, keys);
         assert_eq!(press(&mut app, "ctrl-c"), [Effect::Quit], "after {keys}");
@@ -555,4 +557,31 @@ fn a_new_configuration_is_used_at_once_and_its_mistakes_are_said() {
     assert!(shown(&app).contains("keys.toml:2: unknown action"));
     app.update(Message::Settings(sample::settings("dark")), NOW_MS);
     assert!(app.notices.is_empty(), "{:?}", app.notices);
+}
+
+#[test]
+fn a_row_is_traced_through_the_stages_of_each_candidate() {
+    let mut app = app();
+    play(&mut app, "1 enter T");
+    let text = shown(&app);
+    for want in [
+        "trace",
+        "plan",
+        "Which tool?",
+        "asked again",
+        "not readable: the answer is no call",
+        "the tool answers",
+        "refuse: skipped",
+    ] {
+        assert!(text.contains(want), "{want}: {text}");
+    }
+    let before = text.lines().find(|l| l.contains("left/right")).unwrap().to_owned();
+    play(&mut app, "right");
+    let after = shown(&app).lines().find(|l| l.contains("left/right")).unwrap().to_owned();
+    assert_ne!(before, after, "another candidate's trace");
+    play(&mut app, "esc");
+    assert!(app.layers.is_empty());
+    play(&mut app, "5 enter right");
+    let asks = asked(&press(&mut app, "T"));
+    assert!(matches!(&asks[..], [Request::Trace { .. }]), "{asks:?}");
 }

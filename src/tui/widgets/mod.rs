@@ -5,6 +5,7 @@ pub mod diff;
 pub mod input;
 pub mod number;
 pub mod text;
+pub mod textarea;
 pub mod window;
 
 use ratatui::buffer::Buffer;

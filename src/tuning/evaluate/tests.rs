@@ -3,6 +3,7 @@ use crate::backend::cache::Cached;
 use crate::backend::{Ask, BackendError};
 use crate::domain::report::Control;
 use crate::domain::settings::CachePlace;
+use crate::domain::trace::RowTrace;
 use crate::pipeline::tests as scripted;
 use std::io;
 use std::path::Path;
@@ -11,13 +12,14 @@ use std::path::Path;
 struct Notes {
     events: Vec<EventBody>,
     outcomes: Vec<Outcome>,
+    traces: Vec<RowTrace>,
     after: usize,
     then: Control,
 }
 
 impl Notes {
     fn new(after: usize, then: Control) -> Self {
-        Self { events: Vec::new(), outcomes: Vec::new(), after, then }
+        Self { events: Vec::new(), outcomes: Vec::new(), traces: Vec::new(), after, then }
     }
 }
 
@@ -27,7 +29,13 @@ impl Reporter for Notes {
         Ok(())
     }
     fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
+        let trace = self.traces.get(self.outcomes.len()).map(|t| &t.row);
+        assert_eq!(trace, Some(&outcome.row), "no outcome without its trace");
         self.outcomes.push(outcome.clone());
+        Ok(())
+    }
+    fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
+        self.traces.push(trace);
         Ok(())
     }
     fn checkpoint(

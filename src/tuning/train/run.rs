@@ -23,6 +23,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::{EvalSettings, TrainSettings};
+use crate::domain::trace::RowTrace;
 use crate::machine;
 use crate::model::trainable::Trainable;
 use crate::model::{Base, ModelConfig};
@@ -288,6 +289,10 @@ impl Reporter for Scoring<'_> {
 
     fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
         self.reporter.outcome(outcome)
+    }
+
+    fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
+        self.reporter.trace(trace)
     }
 
     fn checkpoint(

@@ -3,6 +3,7 @@
 pub mod bench;
 mod frames;
 mod kills;
+mod play;
 mod shared;
 mod training;
 

@@ -10,6 +10,7 @@ use crate::domain::outcome::{Flip, FlipKind};
 use crate::tui::app::{App, Mood, Purpose, moved};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layers::{Layer, TextPurpose};
+use crate::tui::screens::play::Who;
 
 /// Where the focus is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +102,16 @@ impl BoardState {
 }
 
 impl App {
+    /// The selected flip's row through the stages of A and B.
+    pub(crate) fn trace_flip(&mut self) {
+        let row = self.board.flips().get(self.board.flip).map(|f| f.row.clone());
+        let of = [self.board.a.clone(), self.board.b.clone()].into_iter().flatten().collect();
+        match row {
+            Some(row) if !self.board.by_stratum => self.open_trace(row, of),
+            _ => self.notice(Mood::Plain, "select a flip first"),
+        }
+    }
+
     /// Asks for the comparison of A and B, unless it is here or on its way.
     fn compare(&mut self) {
         let (Some(a), Some(b)) = (self.board.a.clone(), self.board.b.clone()) else { return };
@@ -205,6 +216,7 @@ impl App {
                 };
                 board.flip = 0;
             }
+            Action::Trace => self.trace_flip(),
             Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
                 let title = format!(
@@ -217,6 +229,21 @@ impl App {
                 } else {
                     self.show_rows(title, ids);
                 }
+            }
+            Action::PlayCandidate => match board.selected_name() {
+                Some(name) => self.play_candidate(name),
+                None => self
+                    .notice(Mood::Plain, "there is no candidate yet; e evaluates the pipeline as it stands"),
+            },
+            Action::PlayRow => {
+                let flips = board.flips();
+                let flip = flips.get(board.flip).filter(|_| !board.by_stratum);
+                let row = flip.map(|f| (f.row.clone(), f.input.clone()));
+                // Those that are compared answer.
+                if let (Some(a), Some(b)) = (board.a.clone(), board.b.clone()) {
+                    (self.play.sides[0].who, self.play.sides[1].who) = (Who::Named(a), Who::Named(b));
+                }
+                self.play_row(row);
             }
             Action::RenameCandidate => {
                 if let Some(name) = board.selected_name() {

@@ -31,6 +31,13 @@ impl App {
                     TextPurpose::Gold { row },
                 );
             }
+            Action::Trace => match detail {
+                Some(detail) => {
+                    let of = detail.answers.iter().map(|(candidate, _, _)| candidate.clone()).collect();
+                    self.open_trace(row, of);
+                }
+                None => self.notice(Mood::Plain, "the row is still being read"),
+            },
             Action::Note => match detail {
                 Some(detail) => {
                     let note = detail.note.clone().unwrap_or_default();

@@ -410,6 +410,10 @@ impl App {
                 let text = state.query.text.clone();
                 self.type_line("search the rows", text, TextPurpose::SearchRows);
             }
+            Action::PlayRow => {
+                let row = self.strata_row();
+                self.play_row(row);
+            }
             Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
             Action::RenameStratum => match state.selected_stratum().map(|s| (s.id.clone(), s.name.clone())) {
                 Some((stratum, name)) => {

@@ -357,6 +357,12 @@ fn row(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         let (text, role) = answer(p, Some(&(text.clone(), *right)));
         say(&format!("{candidate}: {text}"), role);
     }
+    for said in &detail.feedback {
+        let thumb = said.good.map(|good| if good { "+ good" } else { "- bad" });
+        let edit = said.edit.as_ref().map(|edit| format!("{} {edit}", p.look.signs.arrow));
+        let words: Vec<&str> = thumb.into_iter().chain(edit.as_deref()).collect();
+        say(&format!("said     {}: {}  {}", said.candidate, said.output, words.join(" ")), Role::Warning);
+    }
     if !detail.marks.is_empty() {
         say(&format!("marks    {}", detail.marks.join(", ")), Role::Warning);
     }

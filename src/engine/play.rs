@@ -1,0 +1,627 @@
+//! Questions in the playground: looked up here, answered by the resident worker, relayed to the client that asked and to no other.
+//!
+//! ```text
+//! client --Request::Play--> ask --a task and a connection per question--> worker (play.sock in its run's folder)
+//!        <--Push::Play----- Desk <------------------PlayEvent------------
+//! ```
+//! A question ends with its client's connection. What a client does not read is put together, and once there is too much of it
+//! nothing more is read from the worker.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+
+use super::protocol::{FRAME_MAX, read_frame, write_frame};
+use super::state::{Engine, bad_input};
+use super::{candidates, launch, parts, rows};
+use crate::data::feedback;
+use crate::domain::api::Failure;
+use crate::domain::candidate::{Candidate, OutputKind};
+use crate::domain::keys::Keys;
+use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayRequest, Playing};
+use crate::domain::row::RunRow;
+use crate::domain::run::{RunKind, RunState};
+use crate::store::files;
+use crate::worker::folder::RunFolder;
+
+/// Questions of one client under way at once.
+const AT_ONCE: usize = 8;
+/// Longest input that is typed, in bytes; with its candidate it must fit a frame.
+const INPUT_MAX: usize = 256 << 10;
+/// Most tokens asked for by a client.
+const TOKENS_MAX: usize = 1 << 20;
+/// Text that is put together into one piece, and what may wait for a client in all, in bytes.
+const PIECE: usize = 32 << 10;
+const WAITING: usize = 512 << 10;
+/// Events in one push, in bytes of their JSON.
+const PUSH_BYTES: usize = 256 << 10;
+/// Time between two looks at a worker that is starting.
+const LOOK: Duration = Duration::from_millis(50);
+/// Workers that may end before a question reaches one.
+const STARTS: usize = 3;
+
+const BROKEN_OFF: &str = "broken off";
+
+/// A client's questions, and news of them that it has not got yet.
+#[derive(Debug, Default)]
+pub struct Desk {
+    state: Mutex<OnDesk>,
+    news: Notify,
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct OnDesk {
+    /// Questions under way, each with what tells it to end.
+    open: BTreeMap<u64, watch::Sender<bool>>,
+    events: Vec<PlayEvent>,
+    /// Bytes of their texts.
+    bytes: usize,
+    closed: bool,
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, OnDesk> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new question; what says that it is to end.
+    fn open(&self, id: u64) -> Result<watch::Receiver<bool>, Failure> {
+        let mut state = self.state();
+        if state.open.contains_key(&id) {
+            return Err(bad_input(format!(
+                "question {id} is under way already; give every question a number of its own"
+            )));
+        }
+        if state.open.len() >= AT_ONCE {
+            return Err(bad_input(format!("{AT_ONCE} questions are under way already; cancel one")));
+        }
+        let (end, ended) = watch::channel(state.closed);
+        state.open.insert(id, end);
+        Ok(ended)
+    }
+
+    fn put(&self, id: u64, body: PlayBody) {
+        let mut state = self.state();
+        if state.closed {
+            return;
+        }
+        state.bytes += size(&body);
+        match (state.events.iter_mut().rfind(|event| event.id == id).map(|event| &mut event.body), body) {
+            (Some(PlayBody::Piece { stage: of, text }), PlayBody::Piece { stage, text: more })
+                if *of == stage && text.len() + more.len() <= PIECE =>
+            {
+                text.push_str(&more);
+            }
+            (_, body) => state.events.push(PlayEvent { id, body }),
+        }
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Wait until the client has taken enough of what waits for it.
+    async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.state().bytes <= WAITING {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// There may be something to take.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// What fits one push; nothing when nothing waits.
+    pub fn take(&self) -> Vec<PlayEvent> {
+        let mut state = self.state();
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while let Some(first) = state.events.first() {
+            let length = serde_json::to_vec(first).map_or(0, |json| json.len());
+            if !taken.is_empty() && bytes + length > PUSH_BYTES {
+                break;
+            }
+            bytes += length;
+            let event = state.events.remove(0);
+            state.bytes -= size(&event.body).min(state.bytes);
+            taken.push(if length > FRAME_MAX / 2 { shortened(event) } else { event });
+        }
+        drop(state);
+        self.room.notify_waiters();
+        taken
+    }
+
+    /// The client is gone.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.events.clear();
+        state.bytes = 0;
+        for end in state.open.values() {
+            let _ = end.send(true);
+        }
+        drop(state);
+        self.room.notify_waiters();
+    }
+}
+
+fn size(body: &PlayBody) -> usize {
+    match body {
+        PlayBody::Waiting { why: text }
+        | PlayBody::Prompt { prompt: text, .. }
+        | PlayBody::Piece { text, .. }
+        | PlayBody::Done { output: text }
+        | PlayBody::Failed { error: text } => text.len(),
+        PlayBody::Stage { outcome, tokens } => {
+            let others = |t: &crate::domain::play::PlayToken| {
+                t.top.iter().map(|(text, _)| text.len() + 8).sum::<usize>()
+            };
+            outcome.output.len() + tokens.iter().map(|t| t.text.len() + 8 + others(t)).sum::<usize>()
+        }
+    }
+}
+
+/// What would not fit a frame, with its texts cut and its tokens left out.
+fn shortened(event: PlayEvent) -> PlayEvent {
+    // A character takes at most twelve bytes of JSON.
+    let short = |text: String| rows::cut(&text, FRAME_MAX / 64).into_owned();
+    let body = match event.body {
+        PlayBody::Waiting { why } => PlayBody::Waiting { why: short(why) },
+        PlayBody::Prompt { stage, prompt } => PlayBody::Prompt { stage, prompt: short(prompt) },
+        PlayBody::Piece { stage, text } => PlayBody::Piece { stage, text: short(text) },
+        PlayBody::Done { output } => PlayBody::Done { output: short(output) },
+        PlayBody::Failed { error } => PlayBody::Failed { error: short(error) },
+        PlayBody::Stage { mut outcome, .. } => {
+            outcome.output = short(outcome.output);
+            PlayBody::Stage { outcome, tokens: Vec::new() }
+        }
+    };
+    PlayEvent { body, ..event }
+}
+
+/// Break a question off. One that has ended already needs nothing.
+pub fn cancel(desk: &Desk, id: u64) -> String {
+    match desk.state().open.get(&id) {
+        Some(end) => {
+            let _ = end.send(true);
+            "the answer is broken off".into()
+        }
+        None => "the answer has ended already".into(),
+    }
+}
+
+/// Look up what is asked of whom, and begin to ask. Runs on a blocking thread.
+pub fn ask(
+    engine: &Arc<Engine>,
+    desk: &Arc<Desk>,
+    ask: PlayAsk,
+    keys: BTreeMap<String, String>,
+) -> Result<Playing, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let mut candidate = candidates::resolve(engine, &loaded.ws, &loaded.dataset, ask.candidate.as_deref())?;
+    launch::check_keys(&candidate, &keys)?;
+    set_decoding(&mut candidate, &ask)?;
+    let row = row(engine, &loaded, ask.input.clone())?;
+    let last = candidate.stages.last();
+    let playing = Playing {
+        id: ask.id,
+        candidate: candidate.name.clone(),
+        stages: candidate.stages.iter().map(|stage| stage.name.clone()).collect(),
+        labels: last.filter(|s| s.output == OutputKind::Label).map(|s| s.labels.clone()).unwrap_or_default(),
+        row: matches!(ask.input, PlayInput::Row { .. }).then(|| row.id.clone()),
+        input: row.input.clone(),
+        gold: row.gold.clone(),
+    };
+    let question = PlayRequest::Ask {
+        id: engine.questions.fetch_add(1, Ordering::Relaxed),
+        candidate: Box::new(candidate),
+        row: Box::new(row),
+        logprobs: ask.logprobs,
+        keys: Keys::new(keys),
+    };
+    let ended = desk.open(ask.id)?;
+    let (engine, desk) = (engine.clone(), desk.clone());
+    tokio::runtime::Handle::current().spawn(async move {
+        let outcome = relay(&engine, &desk, ask.id, &question, ended).await;
+        // First gone, then told: whoever is told may use the number again.
+        desk.state().open.remove(&ask.id);
+        desk.put(ask.id, outcome.unwrap_or_else(|error| PlayBody::Failed { error }));
+    });
+    Ok(playing)
+}
+
+/// What the person set, in place of every stage's own.
+fn set_decoding(candidate: &mut Candidate, ask: &PlayAsk) -> Result<(), Failure> {
+    if let Some(wrong) = ask.temperature.filter(|t| !(0.0..=100.0).contains(t)) {
+        return Err(bad_input(format!("a temperature of {wrong}; expected a number from 0 (greedy) to 100")));
+    }
+    if let Some(wrong) = ask.max_tokens.filter(|n| !(1..=TOKENS_MAX).contains(n)) {
+        return Err(bad_input(format!("{wrong} tokens at most; expected a number from 1 to {TOKENS_MAX}")));
+    }
+    for stage in &mut candidate.stages {
+        let decoding = &mut stage.decoding;
+        decoding.temperature = ask.temperature.unwrap_or(decoding.temperature);
+        decoding.max_tokens = ask.max_tokens.unwrap_or(decoding.max_tokens);
+        decoding.seed = decoding.seed.wrapping_add(u64::from(ask.sample));
+    }
+    Ok(())
+}
+
+/// The row that is asked: one of the data as it stands now, or one made of what was typed.
+fn row(engine: &Engine, loaded: &rows::Loaded, input: PlayInput) -> Result<RunRow, Failure> {
+    let data = &loaded.dataset;
+    match input {
+        PlayInput::Row { id } => {
+            let at = data.find(&id).ok_or_else(|| bad_input(format!("no row `{id}`")))?;
+            let row = data.row(at).map_err(|e| parts::data_error(&e))?;
+            let (input, in_file) = data.resolve(&row).map_err(|e| parts::data_error(&e))?;
+            let (gold, hash) =
+                engine.read(|s| rows::with_gold(&row.id, &row.hash, in_file, &s.decisions.gold));
+            let stratum = loaded.stratum(at).and_then(|s| loaded.strata.as_ref()?.name(s));
+            let part = loaded.parts.get(at).copied().flatten();
+            let turns = data.turns(&row);
+            Ok(RunRow { id: row.id, hash, part, stratum, fields: row.fields, input, turns, gold })
+        }
+        PlayInput::Typed { text } => {
+            if text.trim().is_empty() {
+                return Err(bad_input("there is nothing to ask; type an input or name a row"));
+            }
+            if text.len() > INPUT_MAX {
+                return Err(bad_input(format!(
+                    "the input has {} bytes; at most {} KiB can be typed",
+                    text.len(),
+                    INPUT_MAX >> 10
+                )));
+            }
+            let fields = feedback::fields(&loaded.ws.config.data, &text, None);
+            let canonical = crate::data::canonical::to_string(&Value::Object(fields.clone()));
+            let hash = blake3::hash(canonical.as_bytes()).to_hex().as_str()[..32].to_owned();
+            let id = feedback::row_id(&text);
+            let turns = Vec::new();
+            Ok(RunRow { id, hash, part: None, stratum: None, fields, input: text, turns, gold: None })
+        }
+    }
+}
+
+/// Why an answer has no end of its own.
+#[derive(Debug, PartialEq, Eq)]
+enum Broken {
+    /// Nobody wants it any more.
+    Off,
+    /// The worker is gone.
+    Gone,
+    /// What cannot be sent or read.
+    Wrong(String),
+}
+
+/// Put a question to the worker and its answer on the desk. The last event, or why there is none.
+async fn relay(
+    engine: &Arc<Engine>,
+    desk: &Desk,
+    id: u64,
+    question: &PlayRequest,
+    mut ended: watch::Receiver<bool>,
+) -> Result<PlayBody, String> {
+    let (run, stream) = tokio::select! {
+        found = connect(engine, desk, id) => found?,
+        () = over(&mut ended) => return Err(BROKEN_OFF.into()),
+    };
+    match converse(desk, id, question, stream, &mut ended).await {
+        Ok(end) => Ok(end),
+        Err(Broken::Off) => Err(BROKEN_OFF.into()),
+        Err(Broken::Gone) => Err(last_words(engine, &run).await),
+        Err(Broken::Wrong(why)) => Err(format!("{run}: {why}")),
+    }
+}
+
+/// Ask on a connection of the question's own.
+async fn converse(
+    desk: &Desk,
+    id: u64,
+    question: &PlayRequest,
+    stream: UnixStream,
+    ended: &mut watch::Receiver<bool>,
+) -> Result<PlayBody, Broken> {
+    let (mut read, mut write) = stream.into_split();
+    let number = match question {
+        PlayRequest::Ask { id, .. } | PlayRequest::Cancel { id } => *id,
+    };
+    match write_frame(&mut write, question).await {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            return Err(Broken::Wrong(format!("the question could not be sent: {e}; ask for less at once")));
+        }
+        Err(_) => return Err(Broken::Gone),
+    }
+    loop {
+        let event = tokio::select! {
+            event = read_frame::<PlayEvent>(&mut read) => event,
+            () = over(ended) => {
+                // Where the worker is gone, its answer is, too.
+                let _ = write_frame(&mut write, &PlayRequest::Cancel { id: number }).await;
+                return Err(Broken::Off);
+            }
+        };
+        match event {
+            Ok(Some(event)) if event.id != number => {}
+            Ok(Some(PlayEvent {
+                body: body @ (PlayBody::Done { .. } | PlayBody::Failed { .. }), ..
+            })) => {
+                return Ok(body);
+            }
+            Ok(Some(PlayEvent { body, .. })) => desk.put(id, body),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                return Err(Broken::Wrong(format!("its worker sent what cannot be read: {e}")));
+            }
+            Ok(None) | Err(_) => return Err(Broken::Gone),
+        }
+        tokio::select! {
+            () = desk.room() => {}
+            () = over(ended) => return Err(Broken::Off),
+        }
+    }
+}
+
+/// The question is to end.
+async fn over(ended: &mut watch::Receiver<bool>) {
+    let _ = ended.wait_for(|end| *end).await;
+}
+
+/// The worker has gone in mid-answer: what the supervisor finds out about that, if it does so soon.
+async fn last_words(engine: &Engine, run: &str) -> String {
+    let mut why = String::new();
+    for _ in 0..40 {
+        if let Ok(record) = engine.record(run)
+            && record.state.is_final()
+        {
+            why = record.message.map(|m| format!(": {m}")).unwrap_or_default();
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    format!("the worker of {run} ended in mid-answer{why}; ask again, and another one is started")
+}
+
+/// A connection to the playground's worker, started where there is none. While it waits, it says for what.
+async fn connect(engine: &Arc<Engine>, desk: &Desk, id: u64) -> Result<(String, UnixStream), String> {
+    let (mut said, mut ending) = (None, String::new());
+    for _ in 0..STARTS {
+        let place = engine.clone();
+        let found = spawn_blocking(move || find_or_launch(&place)).await;
+        let (run, folder) = found.map_err(|e| format!("internal error: {e}"))?.map_err(|f| f.message)?;
+        let path = folder.play().map_err(|e| format!("{run}: {e}"))?;
+        loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => {
+                    own(&path, &stream).map_err(|e| e.to_string())?;
+                    return Ok((run, stream));
+                }
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
+                Err(e) => return Err(format!("the worker of {run} cannot be asked: {e}")),
+            }
+            let record = engine.record(&run).map_err(|f| f.message)?;
+            match (record.state, record.message) {
+                (RunState::Failed, message) => {
+                    let why = message.map(|m| format!(": {m}")).unwrap_or_default();
+                    return Err(format!("{run} failed{why}"));
+                }
+                // It was just leaving, or had died without anybody's having asked since.
+                (state, message) if state.is_final() => {
+                    ending = message.map(|m| format!(": {m}")).unwrap_or_default();
+                    break;
+                }
+                (_, message) => {
+                    let why = message.unwrap_or_else(|| format!("{run} is starting"));
+                    if said.as_ref() != Some(&why) {
+                        desk.put(id, PlayBody::Waiting { why: why.clone() });
+                        said = Some(why);
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Err(format!("{STARTS} workers of the playground ended before they could be asked, the last one{ending}"))
+}
+
+/// Who listens there sees keys and rows.
+fn own(path: &Path, stream: &UnixStream) -> io::Result<()> {
+    files::check_owner(path, stream.peer_cred()?.uid(), files::own_uid())
+}
+
+/// The playground's run: the newest that has not ended, or a new one.
+fn find_or_launch(engine: &Engine) -> Result<(String, RunFolder), Failure> {
+    let _one = engine.playing.lock().unwrap_or_else(PoisonError::into_inner);
+    let kind = RunKind::Playground;
+    let open = engine.read(|state| {
+        let open = state.runs.values().filter(|r| r.record.kind == kind && !r.record.state.is_final());
+        let newest = open.max_by_key(|r| r.record.created_ms);
+        newest.map(|r| (r.record.run.clone(), r.folder.clone()))
+    });
+    if let Some(found) = open {
+        return Ok(found);
+    }
+    let run = launch::launch(engine, kind, Vec::new(), BTreeMap::new(), None)?;
+    let folder = engine.read(|s| s.runs.get(&run).map(|r| r.folder.clone()));
+    folder.map(|folder| (run.clone(), folder)).ok_or_else(|| super::state::no_run(&run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::candidate::Candidate;
+    use crate::engine::protocol::encode;
+
+    const NUMBER: u64 = 77;
+
+    fn question() -> PlayRequest {
+        let candidate = Candidate { name: "base".into(), rung: "baseline".into(), stages: Vec::new() };
+        let row = RunRow {
+            id: "r".into(),
+            hash: String::new(),
+            part: None,
+            stratum: None,
+            fields: serde_json::Map::new(),
+            input: "hello".into(),
+            turns: Vec::new(),
+            gold: None,
+        };
+        let (candidate, row) = (Box::new(candidate), Box::new(row));
+        PlayRequest::Ask { id: NUMBER, candidate, row, logprobs: None, keys: Keys::default() }
+    }
+
+    fn piece(text: &str) -> PlayBody {
+        PlayBody::Piece { stage: "route".into(), text: text.into() }
+    }
+
+    fn news(body: PlayBody) -> PlayEvent {
+        PlayEvent { id: NUMBER, body }
+    }
+
+    /// A question with client's number 3, and a worker that does as told.
+    fn with_worker<F: Future<Output = ()> + Send + 'static>(
+        worker: impl FnOnce(UnixStream) -> F,
+        client: impl AsyncFnOnce(Arc<Desk>),
+    ) -> Result<PlayBody, Broken> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (here, there) = UnixStream::pair().unwrap();
+            let desk = Arc::new(Desk::default());
+            let mut ended = desk.open(3).unwrap();
+            let worker = tokio::spawn(worker(there));
+            let asking = {
+                let desk = desk.clone();
+                tokio::spawn(async move { converse(&desk, 3, &question(), here, &mut ended).await })
+            };
+            client(desk).await;
+            let outcome = asking.await.unwrap();
+            worker.await.unwrap();
+            outcome
+        })
+    }
+
+    #[test]
+    fn an_answer_is_relayed_under_the_clients_number_with_its_pieces_put_together() {
+        let worker = |mut stream: UnixStream| async move {
+            assert_eq!(read_frame::<PlayRequest>(&mut stream).await.unwrap(), Some(question()));
+            let prompt = PlayBody::Prompt { stage: "route".into(), prompt: "Sort: hello".into() };
+            for body in [prompt, piece("ca"), piece("rd"), piece("s")] {
+                write_frame(&mut stream, &news(body)).await.unwrap();
+            }
+            // Of somebody else's question.
+            let other = PlayEvent { id: 5, body: piece("no") };
+            write_frame(&mut stream, &other).await.unwrap();
+            write_frame(&mut stream, &news(PlayBody::Done { output: "cards".into() })).await.unwrap();
+        };
+        let desk = Arc::new(std::sync::Mutex::new(None));
+        let kept = desk.clone();
+        let outcome = with_worker(worker, async move |desk| *kept.lock().unwrap() = Some(desk));
+        assert_eq!(outcome, Ok(PlayBody::Done { output: "cards".into() }));
+        let events = desk.lock().unwrap().take().unwrap().take();
+        assert!(events.iter().all(|event| event.id == 3));
+        let bodies: Vec<PlayBody> = events.into_iter().map(|event| event.body).collect();
+        let prompt = PlayBody::Prompt { stage: "route".into(), prompt: "Sort: hello".into() };
+        assert_eq!(bodies, [prompt, piece("cards")]);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_holds_its_answer_up_and_loses_nothing() {
+        // Of all text this takes most bytes in JSON.
+        let text = "\u{1}".repeat(10_000);
+        let pieces = 500;
+        let sent = text.clone();
+        let worker = move |mut stream: UnixStream| async move {
+            for _ in 0..pieces {
+                write_frame(&mut stream, &news(piece(&sent))).await.unwrap();
+            }
+            write_frame(&mut stream, &news(PlayBody::Done { output: String::new() })).await.unwrap();
+            // Read to the end, so that nothing is cut off.
+            let _ = read_frame::<PlayRequest>(&mut stream).await;
+        };
+        let outcome = with_worker(worker, async move |desk| {
+            while desk.state().bytes <= WAITING {
+                tokio::task::yield_now().await;
+            }
+            let mut got = 0;
+            while got < pieces * text.len() {
+                let waiting = desk.state().bytes;
+                assert!(waiting <= WAITING + text.len(), "{waiting} bytes wait for a client");
+                let events = desk.take();
+                assert!(encode(&events).is_ok(), "a push fits a frame");
+                for event in events {
+                    let PlayBody::Piece { text, .. } = event.body else { panic!("{event:?}") };
+                    assert!(text.chars().all(|c| c == '\u{1}'));
+                    got += text.len();
+                }
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(got, pieces * text.len());
+        });
+        assert_eq!(outcome, Ok(PlayBody::Done { output: String::new() }));
+    }
+
+    #[test]
+    fn a_worker_that_dies_or_babbles_in_mid_answer_ends_that_answer() {
+        let dies = |mut stream: UnixStream| async move {
+            read_frame::<PlayRequest>(&mut stream).await.unwrap();
+            write_frame(&mut stream, &news(piece("ca"))).await.unwrap();
+        };
+        assert_eq!(with_worker(dies, async |_| {}), Err(Broken::Gone));
+        let babbles = |mut stream: UnixStream| async move {
+            read_frame::<PlayRequest>(&mut stream).await.unwrap();
+            write_frame(&mut stream, &"no event").await.unwrap();
+        };
+        let outcome = with_worker(babbles, async |_| {});
+        assert!(matches!(&outcome, Err(Broken::Wrong(why)) if why.contains("cannot be read")), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_question_that_is_broken_off_or_whose_client_goes_is_cancelled_at_the_worker() {
+        for goes in [false, true] {
+            let worker = |mut stream: UnixStream| async move {
+                read_frame::<PlayRequest>(&mut stream).await.unwrap();
+                write_frame(&mut stream, &news(piece("ca"))).await.unwrap();
+                let asked = read_frame::<PlayRequest>(&mut stream).await.unwrap();
+                assert_eq!(asked, Some(PlayRequest::Cancel { id: NUMBER }));
+            };
+            let outcome = with_worker(worker, async move |desk| {
+                desk.news().await;
+                if goes { desk.close() } else { assert!(cancel(&desk, 3).contains("broken off")) }
+            });
+            assert_eq!(outcome, Err(Broken::Off));
+        }
+    }
+
+    #[test]
+    fn a_client_has_few_questions_at_once_each_with_a_number_of_its_own() {
+        let desk = Desk::default();
+        let open: Vec<_> = (0..AT_ONCE as u64).map(|id| desk.open(id).unwrap()).collect();
+        assert!(desk.open(0).unwrap_err().message.contains("under way already"));
+        assert!(desk.open(99).unwrap_err().message.contains("cancel one"));
+        drop(open);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_frame_is_shortened() {
+        let desk = Desk::default();
+        let prompt = "\u{1}".repeat(FRAME_MAX - 100);
+        desk.put(1, PlayBody::Prompt { stage: "s".into(), prompt });
+        desk.put(1, PlayBody::Done { output: "x".into() });
+        let events = desk.take();
+        assert!(encode(&events).is_ok());
+        assert!(matches!(&events[0].body, PlayBody::Prompt { prompt, .. } if prompt.ends_with('…')));
+        assert_eq!((desk.take().len(), desk.take().len(), desk.state().bytes), (1, 0, 0));
+    }
+}
