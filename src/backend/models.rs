@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::resident::{Event, Figures, Refused, Resident, Stepper};
-use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt};
+use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt, Settings};
 use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
 use crate::domain::resident::Bounds;
 use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens};
@@ -21,23 +21,24 @@ const BASE: &str = "";
 /// Reads questions as the model will: their text, their tokens, whether they fit.
 #[derive(Debug)]
 pub struct Reader {
-    tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
     /// Tokens of prompt and answer together.
     pub context: usize,
 }
 
 impl Reader {
-    /// # Errors
-    /// A folder without a tokenizer or configuration that can be read.
-    pub fn load(dir: &Path) -> Result<Self, ModelError> {
-        let (tokenizer, template) = (Tokenizer::load(dir)?, ChatTemplate::load(dir)?);
-        Ok(Self { tokenizer, template, context: ModelConfig::load(dir)?.max_positions })
+    fn of(model: &LocalModel) -> Self {
+        Self {
+            tokenizer: model.tokenizer().clone(),
+            template: model.template().cloned(),
+            context: model.decoder().config.max_positions,
+        }
     }
 
     /// Whether the model can be told of tools.
     pub fn knows_tools(&self) -> bool {
-        self.template.as_ref().is_some_and(ChatTemplate::knows_tools)
+        self.template.as_ref().is_some_and(|template| template.knows_tools())
     }
 
     /// The text that the model reads, chat template and all.
@@ -45,7 +46,7 @@ impl Reader {
     /// # Errors
     /// A template that refuses the conversation.
     pub fn text(&self, ask: &Ask) -> Result<String, ModelError> {
-        let template = self.template.as_ref();
+        let template = self.template.as_deref();
         match &ask.prompt {
             Prompt::Text(text) => Ok(text.clone()),
             Prompt::Turn(text) => conversation_text(template, &[Message::user(text.as_str())], &ask.tools),
@@ -58,7 +59,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::text`].
     pub fn count(&self, ask: &Ask) -> Result<usize, ModelError> {
-        let template = self.template.as_ref().filter(|_| !matches!(ask.prompt, Prompt::Text(_)));
+        let template = self.template.as_deref().filter(|_| !matches!(ask.prompt, Prompt::Text(_)));
         Ok(open_tokens(&self.tokenizer, template, &self.text(ask)?)?.len())
     }
 }
@@ -158,18 +159,23 @@ impl Models {
         let ModelSource::Local { path } = &model.source else {
             return Err(BackendError(format!("the model `{}` is behind an endpoint, not here", model.name)));
         };
-        let failed =
-            |e: ModelError| BackendError(format!("the model `{}` cannot be opened: {e}", model.name));
-        let reader = Arc::new(Reader::load(Path::new(path)).map_err(failed)?);
+        let failed = {
+            let name = model.name.clone();
+            move |e: ModelError| BackendError(format!("the model `{name}` cannot be opened: {e}"))
+        };
         let threads = *self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let kv_bytes = Footprint::of(Path::new(path), &self.bounds).map_err(&failed)?.cache as usize;
+        let settings = Settings { kv_bytes, requests: self.bounds.at_once, ..Settings::threads(threads) };
         let (wanted, path) = (model.clone(), path.clone());
+        let (give, reader) = std::sync::mpsc::channel();
         let open = move || {
-            let model = LocalModel::open(Path::new(&path), &wanted, None, threads);
-            let model = model
-                .map_err(|e| BackendError(format!("the model `{}` cannot be opened: {e}", wanted.name)))?;
+            let model = LocalModel::open(Path::new(&path), &wanted, None, settings).map_err(failed)?;
+            let _ = give.send(Reader::of(&model));
             Ok(Local { model, numbers: HashMap::new() })
         };
         let resident = Resident::start(BASE, threads, self.bounds, open)?;
+        let reader = reader.recv().map_err(|_| BackendError("the model's thread is gone".into()))?;
+        let reader = Arc::new(reader);
         Ok(Loaded { hash: model.hash.clone(), resident, reader, at: Instant::now() })
     }
 
@@ -246,7 +252,7 @@ struct Local {
 impl Stepper for Local {
     fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError> {
         let lora = Lora::load_peft(Path::new(&adapter.path), self.model.decoder());
-        Ok(self.model.add_adapter(lora.map_err(|e| BackendError(e.to_string()))?))
+        lora.and_then(|lora| self.model.add_adapter(lora)).map_err(|e| BackendError(e.to_string()))
     }
 
     fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError> {

@@ -87,7 +87,7 @@ fn of_shape(
 }
 
 /// A whole number in a range; clap has no ranged parser for `usize`.
-fn size(
+pub(super) fn size(
     range: std::ops::RangeInclusive<usize>,
 ) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
     move |text| {

@@ -251,6 +251,21 @@ impl Lora {
         Self { rank, alpha, rank_stabilized, modules, params: vec![0.0; total], groups, norms, start: None }
     }
 
+    pub(super) fn group(&self, layer: usize, group: usize) -> Option<&LoraGroup> {
+        self.groups[layer][group].as_ref()
+    }
+
+    /// Outputs of a group whose magnitudes are trained; 0 for others.
+    pub(super) fn magnitudes_of(&self, layer: usize, group: usize) -> usize {
+        let norms = self.norms.as_ref().and_then(|norms| norms[layer][group].as_ref());
+        norms.map_or(0, Vec::len)
+    }
+
+    /// The largest rank of a group.
+    pub(super) fn widest(&self) -> usize {
+        self.groups.iter().flatten().flatten().map(|g| g.rank).max().unwrap_or(0)
+    }
+
     pub fn modules(&self) -> &[LoraModule] {
         &self.modules
     }
