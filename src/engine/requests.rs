@@ -78,6 +78,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             Response::ImportedOutcomes { rows, matched }
         }
         Request::Trace { of, row } => {
+            // The start of a run's name is enough, but a candidate of that name comes first.
+            let known = candidates::find(engine, &of).is_ok();
+            let of = if known { of } else { find_run(engine, &of).unwrap_or(of) };
             let (run, trace) = board::trace(engine, &of, &row)?;
             Response::Trace { run, trace }
         }

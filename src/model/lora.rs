@@ -295,6 +295,11 @@ impl Lora {
         module.magnitude.map(|m| &self.params[m..m + module.outputs])
     }
 
+    /// Outputs of the group with the most that have a magnitude; 0 without DoRA.
+    pub(super) fn widest_magnitudes(&self) -> usize {
+        self.norms.iter().flatten().flatten().flatten().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// Where `B` and the magnitudes stand among the parameters, one range a group: what LoRA+ gives another learning rate.
     pub(super) fn spans_of_b(&self) -> Vec<std::ops::Range<usize>> {
         let groups: Vec<&LoraGroup> = self.groups.iter().flatten().flatten().collect();

@@ -182,6 +182,10 @@ impl<'a> Evaluation<'a> {
         let asked: Vec<Metric> =
             std::iter::once(self.primary.clone()).chain(self.metrics.iter().cloned()).chain(always).collect();
         let mut metrics = aggregate::values(&asked, &outcomes, Some(self.candidate));
+        let retries: u64 = outcomes.iter().flat_map(|o| &o.stages).map(|s| u64::from(s.retries)).sum();
+        if retries > 0 {
+            metrics.insert("retries".to_owned(), retries as f64);
+        }
         if self.cached {
             metrics.extend(cached(&outcomes, course.reporter)?);
         }

@@ -76,7 +76,7 @@ fn the_planner_runs_offline_from_intent_over_tool_to_answer() {
         assert!(metrics[name].as_f64().is_some_and(|v| (0.0..=1.0).contains(&v)), "{name}: {metrics}");
     }
     assert!(metrics["intent.accuracy"].as_f64().unwrap() > 0.3, "the base knows problems by name: {metrics}");
-    assert_eq!(metrics["cached_rate"], 0.0);
+    assert!(metrics["cached_rate"].as_f64().unwrap() < 0.05, "two rows may say the same: {metrics}");
 
     let board = json(&root, &["board"]);
     let row = &board["rows"][0];
