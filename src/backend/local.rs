@@ -1,30 +1,17 @@
 //! A model of this machine: its answers are made together, in one engine.
 
-use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Prompt};
 use crate::domain::candidate::{AdapterRef, ModelRef};
 use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens, prompt_tokens};
-use crate::model::generate::Generator;
+use crate::model::decode::{Done, Engine, Event, Request};
 use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Base, Decoder, Lora, ModelError};
-use crate::ops::Par;
 
-/// Which weights answer: those of the base, or these with one of its adapters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane(pub(super) u32);
-
-impl Lane {
-    /// Without an adapter.
-    pub const BASE: Self = Self(0);
-}
-
-/// A question that was handed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AskId(u64);
+pub use crate::model::decode::{Lane, RequestId as AskId, Settings};
 
 /// What became of a question in one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,52 +25,69 @@ pub enum Progress {
 /// Weights, adapters, tokenizer and chat template that answer together.
 #[derive(Debug)]
 pub struct LocalModel {
-    decoder: Arc<Decoder>,
-    /// By lane, from lane 1.
-    adapters: Vec<Option<Lora>>,
+    engine: Engine<'static>,
     lane: Lane,
     tokenizer: Arc<Tokenizer>,
-    template: Option<ChatTemplate>,
-    threads: usize,
-    waiting: VecDeque<(AskId, Lane, Ask, Vec<u32>)>,
-    next: u64,
+    template: Option<Arc<ChatTemplate>>,
+    answers: BTreeMap<AskId, Growing>,
+}
+
+/// An answer that is being made.
+#[derive(Debug)]
+struct Growing {
+    stream: TextStream<Arc<Tokenizer>>,
+    text: String,
+    tokens_in: u64,
 }
 
 impl LocalModel {
     /// Opens the model's folder, with an adapter in PEFT's format.
+    ///
+    /// # Errors
+    /// A folder that holds no model, or no adapter of it; settings that do not go with it.
     pub fn open(
         dir: &Path,
         model: &ModelRef,
         adapter: Option<&AdapterRef>,
-        threads: usize,
+        settings: Settings,
     ) -> Result<Self, ModelError> {
         let decoder = Base::open(dir, &model.hash, false)?.decoder;
         let adapter = adapter.map(|a| Lora::load_peft(Path::new(&a.path), &decoder)).transpose()?;
-        Ok(Self::new(decoder, adapter, Tokenizer::load(dir)?, ChatTemplate::load(dir)?, threads))
+        Self::new(decoder, adapter, Tokenizer::load(dir)?, ChatTemplate::load(dir)?, settings)
     }
 
     /// From parts that are loaded already; training asks its own weights in this way.
+    ///
+    /// # Errors
+    /// An adapter or a draft model that does not go with the decoder.
     pub fn new(
         decoder: Arc<Decoder>,
         adapter: Option<Lora>,
         tokenizer: Tokenizer,
         template: Option<ChatTemplate>,
-        threads: usize,
-    ) -> Self {
-        let mut model = Self {
-            decoder,
-            adapters: Vec::new(),
-            lane: Lane::BASE,
-            tokenizer: Arc::new(tokenizer),
-            template,
-            threads,
-            waiting: VecDeque::new(),
-            next: 0,
-        };
-        if let Some(adapter) = adapter {
-            model.lane = model.add_adapter(adapter);
-        }
-        model
+        settings: Settings,
+    ) -> Result<Self, ModelError> {
+        let mut engine = Engine::new(decoder, settings)?;
+        let lane = adapter.map_or(Ok(Lane::BASE), |adapter| engine.add_lane(Arc::new(adapter)))?;
+        let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
+        Ok(Self { engine, lane, tokenizer, template, answers: BTreeMap::new() })
+    }
+
+    pub fn decoder(&self) -> &Decoder {
+        self.engine.decoder()
+    }
+
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    pub fn template(&self) -> Option<&Arc<ChatTemplate>> {
+        self.template.as_ref()
+    }
+
+    /// Threads of the steps from now on.
+    pub fn use_threads(&mut self, threads: usize) {
+        self.engine.use_threads(threads);
     }
 
     /// The lane of the adapter that it was opened with, or the base's.
@@ -91,155 +95,165 @@ impl LocalModel {
         self.lane
     }
 
-    pub fn decoder(&self) -> &Arc<Decoder> {
-        &self.decoder
-    }
-
-    /// Threads of the steps from now on.
-    pub fn use_threads(&mut self, threads: usize) {
-        self.threads = threads;
-    }
-
     /// One more adapter on the same base.
-    pub fn add_adapter(&mut self, adapter: Lora) -> Lane {
-        self.adapters.push(Some(adapter));
-        Lane(self.adapters.len() as u32)
+    ///
+    /// # Errors
+    /// An adapter of another model.
+    pub fn add_adapter(&mut self, adapter: Lora) -> Result<Lane, ModelError> {
+        self.engine.add_lane(Arc::new(adapter))
     }
 
     /// Forgets an adapter; its questions that are not answered yet get an error.
     pub fn remove_adapter(&mut self, lane: Lane) {
-        if let Some(adapter) = (lane.0 as usize).checked_sub(1).and_then(|at| self.adapters.get_mut(at)) {
-            *adapter = None;
-        }
+        self.engine.remove_lane(lane);
     }
 
     /// Hands in a question for one of the lanes; [`LocalModel::step`] answers it together with all others.
     ///
     /// # Errors
-    /// A prompt that cannot be made; settings that make no sense; a lane that is not there.
+    /// A prompt that cannot be made or is too long; settings that make no sense; a lane that is not there.
     pub fn submit(&mut self, lane: Lane, ask: &Ask) -> Result<AskId, BackendError> {
-        let prompt = self.prompt(ask).map_err(|e| BackendError(e.to_string()))?;
-        let id = AskId(self.next);
-        self.next += 1;
-        self.waiting.push_back((id, lane, ask.clone(), prompt));
+        let mut submit = || {
+            let prompt = self.prompt(ask)?;
+            let tokens_in = prompt.len() as u64;
+            let request = Request::generate(lane, prompt, &ask.decoding, self.tokenizer.eos())?;
+            Ok((self.engine.submit(request)?, tokens_in))
+        };
+        let (id, tokens_in) = submit().map_err(|e: ModelError| BackendError(e.to_string()))?;
+        let stream = TextStream::new(Arc::clone(&self.tokenizer));
+        self.answers.insert(id, Growing { stream, text: String::new(), tokens_in });
         Ok(id)
     }
 
     /// Ends a question: the rest of its answer is not made, and nothing more comes of it.
     pub fn cancel(&mut self, id: AskId) {
-        self.waiting.retain(|w| w.0 != id);
+        self.engine.cancel(id);
+        self.answers.remove(&id);
+    }
+
+    /// As [`LocalModel::cancel`]; what there is of the answer.
+    fn broken(&mut self, id: AskId) -> Option<Answer> {
+        let done = self.engine.cancel(id);
+        let answer = self.answers.remove(&id)?;
+        Some(Answer { text: answer.text, finish: Finish::Broken, ..times(answer.tokens_in, &done?) })
     }
 
     /// Nothing is waiting or under way.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
+        self.engine.is_idle()
     }
 
-    /// One pass over the model, for all who are under way; what came of it, in the order of their asking.
+    /// Questions that wait, and that are being answered.
+    pub fn load(&self) -> (usize, usize) {
+        self.engine.load()
+    }
+
+    /// One pass over the model, for all who are under way, and what came of it.
     pub fn step(&mut self) -> Vec<(AskId, Progress)> {
-        let Some((id, lane, ask, prompt)) = self.waiting.pop_front() else { return Vec::new() };
-        let mut pieces = Vec::new();
-        let answer = self.one(lane, &ask, &prompt, &mut |piece| pieces.push(piece));
-        let mut events: Vec<_> = pieces.into_iter().map(|p| (id, Progress::Piece(p))).collect();
-        events.push((id, Progress::Done(answer.map_err(|e| BackendError(e.to_string())))));
-        events
+        let mut progress = Vec::new();
+        for event in self.engine.step() {
+            match event {
+                Event::Token(id, token) => {
+                    let Some(answer) = self.answers.get_mut(&id) else { continue };
+                    match answer.stream.push(token.id) {
+                        Ok(piece) if piece.is_empty() => {}
+                        Ok(piece) => {
+                            answer.text.push_str(&piece);
+                            progress.push((id, Progress::Piece(piece)));
+                        }
+                        Err(e) => {
+                            self.cancel(id);
+                            progress.push((id, failed(&e)));
+                        }
+                    }
+                }
+                Event::Done(id, done) => {
+                    let Some(answer) = self.answers.remove(&id) else { continue };
+                    match answer.finish(&done) {
+                        Ok((rest, answer)) => {
+                            if !rest.is_empty() {
+                                progress.push((id, Progress::Piece(rest)));
+                            }
+                            progress.push((id, Progress::Done(Ok(answer))));
+                        }
+                        Err(e) => progress.push((id, failed(&e))),
+                    }
+                }
+                Event::Scored(id, ..) => self.cancel(id),
+                Event::Failed(id, e) => {
+                    self.answers.remove(&id);
+                    progress.push((id, failed(&e)));
+                }
+            }
+        }
+        progress
     }
 
     fn prompt(&self, ask: &Ask) -> Result<Vec<u32>, ModelError> {
+        let template = self.template.as_deref();
         match &ask.prompt {
             Prompt::Turn(text) if !ask.tools.is_empty() => {
-                let (template, turn) = (self.template.as_ref(), [Message::user(text)]);
+                let turn = [Message::user(text)];
                 open_tokens(&self.tokenizer, template, &conversation_text(template, &turn, &ask.tools)?)
             }
-            Prompt::Turn(text) => prompt_tokens(&self.tokenizer, self.template.as_ref(), text),
+            Prompt::Turn(text) => prompt_tokens(&self.tokenizer, template, text),
             Prompt::Text(text) => prompt_tokens(&self.tokenizer, None, text),
             Prompt::Chat(messages) => {
-                let template = self.template.as_ref();
                 open_tokens(&self.tokenizer, template, &conversation_text(template, messages, &ask.tools)?)
             }
         }
     }
+}
 
-    fn one(
-        &self,
-        lane: Lane,
-        ask: &Ask,
-        prompt: &[u32],
-        hear: &mut dyn FnMut(String),
-    ) -> Result<Answer, ModelError> {
-        let adapter = match (lane.0 as usize).checked_sub(1) {
-            None => None,
-            Some(at) => Some(self.adapters.get(at).and_then(Option::as_ref).ok_or_else(|| {
-                ModelError::Request("the adapter that was asked for is not there any more".into())
-            })?),
-        };
-        let mut stream = TextStream::new(&*self.tokenizer);
-        let mut failed = None;
-        let made = Generator::new(&self.decoder).generate(
-            &self.decoder,
-            adapter,
-            self.tokenizer.eos(),
-            prompt,
-            &ask.decoding,
-            Par::threads(self.threads),
-            &mut |token| match stream.push(token) {
-                Ok(piece) => {
-                    if !piece.is_empty() {
-                        hear(piece);
-                    }
-                    ControlFlow::Continue(())
-                }
-                Err(e) => {
-                    failed = Some(e);
-                    ControlFlow::Break(())
-                }
-            },
-        )?;
-        if let Some(e) = failed {
-            return Err(e);
-        }
-        let rest = stream.finish()?;
-        if !rest.is_empty() {
-            hear(rest);
-        }
-        Ok(Answer {
-            text: self.tokenizer.decode(&made.tokens)?,
-            tokens_in: prompt.len() as u64,
-            tokens_out: made.steps as u64,
-            ttft_ms: made.ttft_ms,
-            ms: made.ms,
-            finish: if made.ended { Finish::Stop } else { Finish::Length },
-            ..Answer::default()
-        })
+impl Growing {
+    /// The text that was held back, and the whole.
+    fn finish(self, done: &Done) -> Result<(String, Answer), ModelError> {
+        let rest = self.stream.finish()?;
+        let finish = if done.ended { Finish::Stop } else { Finish::Length };
+        Ok((rest.clone(), Answer { text: self.text + &rest, finish, ..times(self.tokens_in, done) }))
     }
+}
+
+/// An answer's numbers.
+fn times(tokens_in: u64, done: &Done) -> Answer {
+    let tokens_out = done.steps as u64;
+    Answer { tokens_in, tokens_out, ttft_ms: done.ttft_ms, ms: done.ms, ..Answer::default() }
+}
+
+fn failed(error: &ModelError) -> Progress {
+    Progress::Done(Err(BackendError(error.to_string())))
 }
 
 impl Backend for LocalModel {
     fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
-        let ids: Vec<_> = asks.iter().map(|ask| self.submit(self.lane, ask)).collect();
-        let place = |id: AskId| ids.iter().position(|i| i.as_ref().is_ok_and(|i| *i == id));
-        let mut texts = vec![String::new(); asks.len()];
-        let mut answers: Vec<_> = ids.iter().map(|id| id.as_ref().err().cloned().map(Err)).collect();
-        while answers.iter().any(Option::is_none) && !self.is_idle() {
+        let mut places = BTreeMap::new();
+        let mut answers: Vec<Option<Result<Answer, BackendError>>> = Vec::with_capacity(asks.len());
+        for (i, ask) in asks.iter().enumerate() {
+            answers.push(match self.submit(self.lane, ask) {
+                Ok(id) => {
+                    places.insert(id, i);
+                    None
+                }
+                Err(e) => Some(Err(e)),
+            });
+        }
+        while !places.is_empty() && !self.is_idle() {
             for (id, progress) in self.step() {
-                let Some(i) = place(id).filter(|i| answers[*i].is_none()) else { continue };
+                let Some(&i) = places.get(&id) else { continue };
                 match progress {
                     Progress::Piece(piece) => {
-                        texts[i].push_str(&piece);
                         if listener(i, Heard::Piece(&piece)).is_break() {
-                            self.cancel(id);
-                            let text = std::mem::take(&mut texts[i]);
-                            let answer = Answer { text, finish: Finish::Broken, ..Answer::default() };
-                            let _ = listener(i, Heard::Done(&answer));
-                            answers[i] = Some(Ok(answer));
+                            places.remove(&id);
+                            answers[i] = self.broken(id).map(Ok);
                         }
                     }
                     Progress::Done(answer) => {
-                        if let Ok(answer) = &answer {
-                            let _ = listener(i, Heard::Done(answer));
-                        }
+                        places.remove(&id);
                         answers[i] = Some(answer);
                     }
+                }
+                if let Some(Ok(answer)) = &answers[i] {
+                    let _ = listener(i, Heard::Done(answer));
                 }
             }
         }
@@ -339,15 +353,16 @@ mod tests {
     #[test]
     fn an_adapter_changes_answers_and_the_base_is_shared() {
         let dir = fixture("qwen2");
-        let base = LocalModel::open(&dir, &model(&dir), None, 1).unwrap();
+        let base = LocalModel::open(&dir, &model(&dir), None, Settings::threads(1)).unwrap();
         let mut lora =
-            Lora::init(&base.decoder, 4, 64.0, &crate::domain::settings::Targets::default(), 5).unwrap();
+            Lora::init(base.engine.decoder(), 4, 64.0, &crate::domain::settings::Targets::default(), 5)
+                .unwrap();
         lora.values_mut().iter_mut().enumerate().for_each(|(i, v)| *v = (i % 13) as f32 / 13.0 - 0.5);
         let folder = tempfile::tempdir().unwrap();
         lora.save_peft(folder.path(), None).unwrap();
         let adapter = AdapterRef { path: folder.path().display().to_string(), hash: "a".into() };
-        let mut tuned = LocalModel::open(&dir, &model(&dir), Some(&adapter), 1).unwrap();
-        assert!(Arc::ptr_eq(&base.decoder, &tuned.decoder));
+        let mut tuned = LocalModel::open(&dir, &model(&dir), Some(&adapter), Settings::threads(1)).unwrap();
+        assert!(std::ptr::eq(base.engine.decoder(), tuned.engine.decoder()));
         let mut base = base;
         let asks = [ask("My card was declined", 0.0)];
         assert_ne!(texts(base.answer(&asks)), texts(tuned.answer(&asks)));
@@ -355,7 +370,7 @@ mod tests {
             &dir,
             &model(&dir),
             Some(&AdapterRef { path: "/absent".into(), hash: String::new() }),
-            1,
+            Settings::threads(1),
         );
         assert!(error.unwrap_err().to_string().contains("/absent"));
     }

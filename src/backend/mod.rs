@@ -16,7 +16,7 @@ use crate::domain::keys::Keys;
 use crate::domain::settings::CachePlace;
 use crate::model::chat::Message;
 
-pub use local::{AskId, Lane, LocalModel, Progress};
+pub use local::{AskId, Lane, LocalModel, Progress, Settings};
 
 /// What a question consists of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -180,7 +180,7 @@ fn open_model(
 ) -> Result<Box<dyn Backend>, BackendError> {
     match &model.source {
         ModelSource::Local { path } => {
-            match LocalModel::open(Path::new(path), model, adapter, access.threads) {
+            match LocalModel::open(Path::new(path), model, adapter, Settings::threads(access.threads)) {
                 Ok(local) => Ok(Box::new(local)),
                 Err(e) => Err(BackendError(format!("the model `{}` cannot be opened: {e}", model.name))),
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::resident::{Event, Figures, Refused, Resident, Stepper};
-use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt};
+use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt, Settings};
 use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
 use crate::domain::resident::Bounds;
 use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens};
@@ -164,7 +164,7 @@ impl Models {
         let threads = *self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let (wanted, path) = (model.clone(), path.clone());
         let open = move || {
-            let model = LocalModel::open(Path::new(&path), &wanted, None, threads);
+            let model = LocalModel::open(Path::new(&path), &wanted, None, Settings::threads(threads));
             let model = model
                 .map_err(|e| BackendError(format!("the model `{}` cannot be opened: {e}", wanted.name)))?;
             Ok(Local { model, numbers: HashMap::new() })
@@ -244,7 +244,7 @@ struct Local {
 impl Stepper for Local {
     fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError> {
         let lora = Lora::load_peft(Path::new(&adapter.path), self.model.decoder());
-        Ok(self.model.add_adapter(lora.map_err(|e| BackendError(e.to_string()))?))
+        lora.and_then(|lora| self.model.add_adapter(lora)).map_err(|e| BackendError(e.to_string()))
     }
 
     fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError> {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::domain::settings::{DeviceChoice, Targets};
 use crate::machine;
 use crate::model::config::{Arch, ModelConfig, RopeScaling};
+use crate::model::trainable::footprint::On;
 use crate::model::{AdamW, Decoder, Lora, Sequence, Trainable};
 use crate::ops::cuda::{Driver, Gpu};
 use crate::ops::{Mat, MatMut, Par, Write, matmul};
@@ -87,7 +88,7 @@ fn of_shape(
 }
 
 /// A whole number in a range; clap has no ranged parser for `usize`.
-fn size(
+pub(super) fn size(
     range: std::ops::RangeInclusive<usize>,
 ) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
     move |text| {
@@ -162,14 +163,16 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
     let rows = rows(s);
     let rows: Vec<&Sequence> = rows.iter().collect();
     let tokens = s.batch * s.seq;
-    let memory = trainable.memory(&[rows.iter().map(|row| row.size()).collect()], &[]);
-    let reckoned = held.filter(|_| gpu.is_none()).map(|held| (held + memory.total()) >> 20);
+    let on = if trainable.on_gpu() { On::Gpu } else { On::Cpu };
+    let memory = trainable.memory(on, &[rows.iter().map(|row| row.size()).collect()], &[]);
+    let beside = if on == On::Gpu { Some(0) } else { held };
+    let reckoned = beside.map(|held| (held + memory.total()) >> 20);
     let (mut times, mut loss) = (Vec::new(), 0.0);
     for _ in 0..s.steps {
         let start = Instant::now();
         trainable.accumulate(&rows, 1.0 / tokens as f32)?;
         trainable.step(&AdamW { weight_decay: 0.01, ..AdamW::default() }, 0.0);
-        loss = trainable.settle()?.0 / tokens as f64;
+        loss = trainable.settle()?.loss_sum / tokens as f64;
         trainable.zero_grad();
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{frame, import, train_step};
+use crate::bench::{decode, frame, import, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -13,6 +13,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Answers of a random model: many rows on one prompt, one row alone
+    Decode(decode::Settings),
     /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick
     Frame {
         /// Steps of a running curve to draw
@@ -30,6 +32,7 @@ enum What {
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     match args.what {
+        What::Decode(settings) => decode(&settings, out),
         What::Frame { ticks } => {
             let found = frame::run(ticks)?;
             out.result(&found, || found.text());
@@ -38,6 +41,26 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
         What::Import { rows } => import(rows, out),
         What::TrainStep(settings) => train_step(&settings, out),
     }
+}
+
+fn decode(settings: &decode::Settings, out: &Output) -> super::CommandResult {
+    let report = decode::run(settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
+    out.result(&report, || {
+        let batch = report.batch.map(|b| {
+            format!(
+                "batch: {:.2} rows/s, {:.0} tokens/s, {:.0} ms, first token after {:.0} ms",
+                b.rows_per_s, b.tokens_per_s, b.ms, b.ttft_ms
+            )
+        });
+        let single = report.single.map(|s| {
+            format!(
+                "single: {:.1} tokens/s, {:.2} ms each after the first, {:.2} of the {:.1} GB/s that memory gives",
+                s.tokens_per_s, s.tpot_ms, s.mbu, s.bandwidth_gb_s
+            )
+        });
+        [batch, single].into_iter().flatten().collect::<Vec<_>>().join("\n")
+    });
+    Ok(ExitCode::SUCCESS)
 }
 
 fn import(rows: usize, out: &Output) -> super::CommandResult {

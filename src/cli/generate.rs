@@ -10,10 +10,9 @@ use serde_json::json;
 use super::output::{Exit, Output};
 use crate::domain::candidate::Decoding;
 use crate::model::chat::{ChatTemplate, prompt_tokens};
-use crate::model::generate::Generator;
+use crate::model::decode::{Engine, Generation, Lane, Request, Settings};
 use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Decoder, Lora, ModelError, files};
-use crate::ops::Par;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -90,12 +89,16 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             Err(_) => ControlFlow::Break(()),
         },
     };
-    let par = Par::threads(args.threads.unwrap_or_else(threads));
-    let made = Generator::new(&decoder)
-        .generate(&decoder, adapter.as_ref(), tokenizer.eos(), &prompt, &decoding, par, &mut |id| {
-            show(stream.push(id))
-        })
-        .map_err(usage)?;
+    let settings = Settings::threads(args.threads.unwrap_or_else(threads));
+    let mut engine = Engine::new(&decoder, settings).map_err(usage)?;
+    let lane = match &adapter {
+        Some(adapter) => engine.add_lane(adapter).map_err(usage)?,
+        None => Lane::BASE,
+    };
+    let prompt_tokens = prompt.len();
+    let request = Request::generate(lane, prompt, &decoding, tokenizer.eos()).map_err(usage)?;
+    let made = engine.run(vec![request], &mut |_, id| show(stream.push(id)));
+    let made = made.into_iter().next().unwrap_or_else(|| Ok(Generation::default())).map_err(usage)?;
     let _ = show(stream.finish());
     drop(stdout);
     if let Some(error) = trouble {
@@ -104,11 +107,11 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let text = tokenizer.decode(&made.tokens).map_err(usage)?;
     let value = json!({
         "text": text,
-        "tokens": made.steps,
-        "ttft_ms": made.ttft_ms,
-        "tpot_ms": made.tpot_ms,
-        "prompt_tokens": prompt.len(),
-        "ended": made.ended,
+        "tokens": made.done.steps,
+        "ttft_ms": made.done.ttft_ms,
+        "tpot_ms": made.done.tpot_ms(),
+        "prompt_tokens": prompt_tokens,
+        "ended": made.done.ended,
     });
     out.result(&value, String::new);
     Ok(ExitCode::SUCCESS)

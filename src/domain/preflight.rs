@@ -44,7 +44,8 @@ impl Memory {
     }
 }
 
-/// What earlier runs on this machine teach about the next one: medians over the workspace's finished training runs.
+/// What earlier runs on this machine teach about the next one: medians over the workspace's finished training runs
+/// on a device of the same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PastRuns {
     /// Number of runs.
@@ -63,6 +64,8 @@ pub mod figures {
     pub const ESTIMATED_SECONDS: &str = "estimated_seconds";
     pub const TRAIN_SECONDS: &str = "train_seconds";
     pub const FLOPS_PER_S: &str = "flops_per_s";
+    /// There where a GPU trained: what it teaches is of GPUs.
+    pub const ON_GPU: &str = "on_gpu";
 }
 
 /// What was reckoned of a run before its model was loaded.
@@ -82,6 +85,9 @@ pub struct Preflight {
     pub eta_ms: Option<u64>,
     /// PastRuns runs that the estimates lean on.
     pub past_runs: u64,
+    /// The GPU whose memory this is; none: the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 impl Preflight {
@@ -99,8 +105,9 @@ impl Preflight {
         ];
         let parts: Vec<String> =
             parts.iter().filter(|p| p.1 > 0).map(|(name, n)| format!("{name} {}", bytes(*n))).collect();
+        let device = self.device.as_ref().map_or_else(String::new, |device| format!(" on {device}"));
         let mut line = format!(
-            "preflight: about {} of {} free ({})",
+            "preflight: about {} of {} free{device} ({})",
             bytes(self.peak),
             bytes(self.available),
             parts.join(", ")
@@ -137,6 +144,7 @@ mod tests {
             tokens: 1_000_000,
             eta_ms: Some(125_000),
             past_runs: 2,
+            device: None,
         };
         assert_eq!(
             preflight.line(),

@@ -20,6 +20,7 @@ use crate::domain::sweep::Group;
 use crate::domain::words::counted;
 use crate::store::files;
 use crate::tuning::check;
+use crate::worker::device::Device;
 use crate::worker::folder::{RunFolder, now_ms};
 use crate::workspace::Workspace;
 
@@ -329,7 +330,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         }
     };
     let rows = if resident { Vec::new() } else { run_rows(engine, &ws, &dataset()?, launch.kind)? };
-    let spec = RunSpec {
+    let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
         workspace: config.name.clone(),
@@ -339,19 +340,20 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         job,
         candidate,
         settings: launch.set.clone(),
-        past: past(engine, launch.kind),
+        past: None,
         from: launch.from.clone(),
         cache: config.cache,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
+    spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
 }
 
 /// Runs that teach about the next one.
 const PAST_RUNS: usize = 9;
 
-/// Medians over the newest finished training runs: how far the peak was from what was reckoned, and how fast they went.
-fn past(engine: &Engine, kind: RunKind) -> Option<PastRuns> {
+/// Medians over the newest finished training runs on the CPU, or on a GPU: how far the peak was from what was reckoned, and how fast they went.
+fn past(engine: &Engine, kind: RunKind, on_gpu: bool) -> Option<PastRuns> {
     if kind != RunKind::Train {
         return None;
     }
@@ -362,6 +364,7 @@ fn past(engine: &Engine, kind: RunKind) -> Option<PastRuns> {
         };
         let trained = state.runs.values().map(|run| &run.record).filter(|r| r.kind == RunKind::Train);
         trained
+            .filter(|r| r.metrics.contains_key(figures::ON_GPU) == on_gpu)
             .filter_map(|r| figures(&r.metrics).map(|(memory, flops)| (r.created_ms, memory, flops)))
             .collect()
     });

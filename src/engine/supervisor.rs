@@ -1,8 +1,10 @@
-//! Starts workers, one at a time, follows them, and says what became of those that died. A run that can share the worker that is
-//! there (`crate::worker::host`) is handed to it; others wait. Residents (`serve`, the playground) are started at once, beside it.
+//! Starts workers, one on each device, follows them, and says what became of those that died. A run that can share the worker that is
+//! there (`crate::worker::host`) is handed to it; others wait for their device. Residents (`serve`, the playground) are started
+//! at once, beside them.
 //!
 //! A thread of its own. While no run is under way it sleeps until something changes; else it looks ten times a second.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +21,7 @@ use super::sweep::Judge;
 use crate::domain::api::Failure;
 use crate::domain::run::{RunKind, RunState};
 use crate::worker::control::{self, Ask};
+use crate::worker::device::Device;
 use crate::worker::folder::RunFolder;
 use crate::worker::{self, EXIT_LOCKED};
 
@@ -32,6 +35,7 @@ const LOST: u32 = 20;
 struct Followed {
     run: String,
     folder: RunFolder,
+    device: Device,
     /// Its process, which other runs may share. None: started by an earlier engine, and adopted.
     child: Option<Arc<Mutex<Child>>>,
     /// Its lock was held by a worker.
@@ -42,8 +46,9 @@ struct Followed {
 
 /// Start the thread. It adopts living workers and marks dead ones first.
 pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
+    let mut devices = Devices::default();
     let (mut residents, mut followed): (Vec<Followed>, Vec<Followed>) =
-        take_stock(&engine).into_iter().partition(|one| is_resident(&engine, &one.run));
+        take_stock(&engine, &mut devices).into_iter().partition(|one| is_resident(&engine, &one.run));
     std::thread::Builder::new().name("supervisor".into()).spawn(move || {
         let mut seen = 0;
         let mut judge = Judge::default();
@@ -58,20 +63,19 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
                     refused = None;
                 }
                 residents.retain_mut(|worker| !look(&engine, worker));
-                while let Some(started) = start_next(&engine, true) {
+                while let Some(started) = start_next(&engine, true, |_| true, &mut devices) {
                     residents.push(started);
                 }
-                if followed.is_empty() {
-                    followed.extend(start_next(&engine, false));
-                } else {
-                    while let Some(joined) = join_next(&engine, &followed, &mut refused) {
-                        followed.push(joined);
-                    }
+                loop {
+                    let free = |device: Device| followed.iter().all(|f| f.device != device);
+                    let Some(started) = start_next(&engine, false, free, &mut devices) else { break };
+                    followed.push(started);
+                }
+                while let Some(joined) = join_next(&engine, &followed, &mut devices, &mut refused) {
+                    followed.push(joined);
                 }
                 judge.look(&engine);
-                if let Some(ahead) = followed.first() {
-                    tell_the_queue(&engine, &ahead.run);
-                }
+                tell_the_queue(&engine, &followed, &mut devices);
             }));
             if looked.is_err() {
                 tracing::error!("a look at the runs failed; the next one follows");
@@ -87,7 +91,7 @@ fn is_resident(engine: &Engine, run: &str) -> bool {
 }
 
 /// After a start: who lives is followed, who died without a word gets last words.
-fn take_stock(engine: &Engine) -> Vec<Followed> {
+fn take_stock(engine: &Engine, devices: &mut Devices) -> Vec<Followed> {
     let open: Vec<(String, RunFolder, bool)> = engine.read(|state| {
         let runs = state.runs.values().filter(|r| !r.record.state.is_final() || r.folder.is_locked());
         runs.map(|r| (r.record.run.clone(), r.folder.clone(), r.record.state == RunState::Queued)).collect()
@@ -97,7 +101,8 @@ fn take_stock(engine: &Engine) -> Vec<Followed> {
         if folder.is_locked() {
             tracing::info!("adopts the worker of {run}");
             mark_active(engine, &run, true);
-            followed.push(Followed { run, folder, child: None, lived: true, lost: 0 });
+            let device = devices.of(&run, &folder);
+            followed.push(Followed { run, folder, device, child: None, lived: true, lost: 0 });
         } else if !queued {
             bury(engine, &run, &folder, None);
         }
@@ -186,40 +191,65 @@ fn is_ready(state: &State, run: &Run) -> bool {
         && needs.is_none_or(|needed| needed.record.state.is_final() && !needed.active)
 }
 
-/// Runs behind the one under way say what they wait for. That is no event of theirs: nobody works on them yet.
-fn tell_the_queue(engine: &Engine, ahead: &str) {
-    let stale = engine.read(|state| {
-        let first = &state.runs.get(ahead)?.record;
-        let words = match (first.state, &first.message) {
-            // It waits itself, for a run of another workspace.
-            (RunState::Queued, Some(message)) => format!("waits for {ahead}, which {message}"),
-            (RunState::Paused, _) => {
-                format!("waits for the CPU, in use by {ahead} of this workspace (paused)")
-            }
-            _ => format!("waits for the CPU, in use by {ahead} of this workspace"),
-        };
-        let stale = |r: &&Run| {
-            is_ready(state, r) && !r.record.kind.is_resident() && r.record.message.as_ref() != Some(&words)
-        };
-        let runs: Vec<String> = state.runs.values().filter(stale).map(|r| r.record.run.clone()).collect();
-        (!runs.is_empty()).then_some((words, runs))
-    });
-    let Some((words, runs)) = stale else { return };
+/// Where runs compute, as far as they were looked at: what is frozen stays so.
+#[derive(Default)]
+struct Devices(BTreeMap<String, Device>);
+
+impl Devices {
+    /// A run that is not frozen yet waited for another run's result, and is looked at again.
+    fn of(&mut self, run: &str, folder: &RunFolder) -> Device {
+        if let Some(known) = self.0.get(run) {
+            return *known;
+        }
+        let Ok(spec) = folder.read_spec() else { return Device::Cpu };
+        *self.0.entry(run.to_owned()).or_insert_with(|| Device::of(&spec))
+    }
+}
+
+/// Runs behind the first one on their device say what they wait for. That is no event of theirs: nobody works on them yet.
+fn tell_the_queue(engine: &Engine, followed: &[Followed], devices: &mut Devices) {
+    let stale: Vec<(String, String)> = ready(engine, false)
+        .into_iter()
+        .filter_map(|Ready { run, folder, .. }| {
+            let device = devices.of(&run, &folder);
+            let ahead = &followed.iter().find(|f| f.device == device)?.run;
+            let first = engine.record(ahead).ok()?;
+            let words = match (first.state, &first.message) {
+                // It waits itself, for a run of another workspace.
+                (RunState::Queued, Some(message)) => format!("waits for {ahead}, which {message}"),
+                (RunState::Paused, _) => {
+                    format!("waits for {device}, in use by {ahead} of this workspace (paused)")
+                }
+                _ => format!("waits for {device}, in use by {ahead} of this workspace"),
+            };
+            let said = engine.record(&run).ok()?.message;
+            (said.as_ref() != Some(&words)).then_some((run, words))
+        })
+        .collect();
+    if stale.is_empty() {
+        return;
+    }
     engine.update(|state| {
         let version = state.version;
-        for run in runs {
+        for (run, words) in stale {
             if let Some(run) = state.runs.get_mut(&run).filter(|r| r.record.state == RunState::Queued) {
-                run.record.message = Some(words.clone());
+                run.record.message = Some(words);
                 run.version = version;
             }
         }
     });
 }
 
-/// Start the oldest queued run that can start: of the residents, or of the others.
-fn start_next(engine: &Arc<Engine>, resident: bool) -> Option<Followed> {
+/// Start the oldest queued run that can start, of the residents or of the others, and whose device is free.
+fn start_next(
+    engine: &Arc<Engine>,
+    resident: bool,
+    free: impl Fn(Device) -> bool,
+    devices: &mut Devices,
+) -> Option<Followed> {
     loop {
-        let (run, folder, _) = next_ready(engine, resident)?;
+        let can = |r: &Ready| free(devices.of(&r.run, &r.folder));
+        let Ready { run, folder, .. } = ready(engine, resident).into_iter().find(can)?;
         let started = frozen(engine, &run, &folder).and_then(|()| {
             spawn(engine, &folder)
                 .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
@@ -227,8 +257,8 @@ fn start_next(engine: &Arc<Engine>, resident: bool) -> Option<Followed> {
         match started {
             Ok(child) => {
                 mark_active(engine, &run, true);
-                let child = Some(Arc::new(Mutex::new(child)));
-                return Some(Followed { run, folder, child, lived: false, lost: 0 });
+                let (child, device) = (Some(Arc::new(Mutex::new(child))), devices.of(&run, &folder));
+                return Some(Followed { run, folder, device, child, lived: false, lost: 0 });
             }
             Err(failure) => {
                 let set = engine.set_run_state(&run, RunState::Failed, Some(failure.message));
@@ -241,13 +271,22 @@ fn start_next(engine: &Arc<Engine>, resident: bool) -> Option<Followed> {
     }
 }
 
-/// The oldest queued run that can start.
-fn next_ready(engine: &Engine, resident: bool) -> Option<(String, RunFolder, RunKind)> {
+/// A queued run that can start.
+struct Ready {
+    run: String,
+    folder: RunFolder,
+    kind: RunKind,
+}
+
+/// The oldest first.
+fn ready(engine: &Engine, resident: bool) -> Vec<Ready> {
     engine.read(|state| {
         let next = |r: &&Run| is_ready(state, r) && r.record.kind.is_resident() == resident;
         let mut queued: Vec<_> = state.runs.values().filter(next).collect();
         queued.sort_by_key(|r| (r.record.created_ms, r.record.run.clone()));
-        queued.first().map(|r| (r.record.run.clone(), r.folder.clone(), r.record.kind))
+        let of =
+            |r: &&Run| Ready { run: r.record.run.clone(), folder: r.folder.clone(), kind: r.record.kind };
+        queued.iter().map(of).collect()
     })
 }
 
@@ -255,12 +294,19 @@ fn frozen(engine: &Engine, run: &str, folder: &RunFolder) -> Result<(), Failure>
     if folder.spec().exists() { Ok(()) } else { launch::freeze_waiting(engine, run) }
 }
 
-/// Hand the next run to the worker that is there. Only the next: those behind it do not overtake it.
-fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String>) -> Option<Followed> {
-    let host = followed.first()?;
-    let (run, folder, kind) = next_ready(engine, false)?;
+/// Hand the next run on the CPU to the worker that is there. Only the next: those behind it do not overtake it.
+fn join_next(
+    engine: &Engine,
+    followed: &[Followed],
+    devices: &mut Devices,
+    refused: &mut Option<String>,
+) -> Option<Followed> {
+    let hosts = || followed.iter().filter(|f| f.device == Device::Cpu);
+    let host = hosts().next()?;
+    let on_cpu = |r: &Ready| devices.of(&r.run, &r.folder) == Device::Cpu;
+    let Ready { run, folder, kind } = ready(engine, false).into_iter().find(on_cpu)?;
     let trains = |run: &str| engine.record(run).is_ok_and(|r| r.kind == RunKind::Train);
-    if kind != RunKind::Train || refused.as_ref() == Some(&run) || !followed.iter().all(|f| trains(&f.run)) {
+    if kind != RunKind::Train || refused.as_ref() == Some(&run) || !hosts().all(|f| trains(&f.run)) {
         return None;
     }
     if let Err(failure) = frozen(engine, &run, &folder) {
@@ -274,7 +320,8 @@ fn join_next(engine: &Engine, followed: &[Followed], refused: &mut Option<String
     // An answer that came too late is one all the same.
     if asked.is_ok() || folder.is_locked() {
         mark_active(engine, &run, true);
-        return Some(Followed { run, folder, child: host.child.clone(), lived: true, lost: 0 });
+        let (device, child) = (Device::Cpu, host.child.clone());
+        return Some(Followed { run, folder, device, child, lived: true, lost: 0 });
     }
     let error = asked.err()?;
     // Else it has no socket yet, or no more.

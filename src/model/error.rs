@@ -21,6 +21,9 @@ pub enum ModelError {
     /// Something asked of a model that it cannot do: a prompt beyond its context, say.
     #[error("{0}")]
     Request(String),
+    /// A GPU has no room: what takes it, and what to lower.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// A failure of the GPU.
     #[error("the GPU failed: {0}")]
     Cuda(#[from] crate::ops::cuda::CudaError),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::decoder::Layout;
-use super::trainable::footprint::RowSize;
+use super::trainable::footprint::{On, RowSize};
 use super::weights::Weights;
 use super::{Decoder, Lora, ModelConfig, ModelError, Trainable};
 use crate::domain::preflight::Memory;
@@ -49,7 +49,8 @@ impl ModelInfo {
         let lora = Lora::init(&outline, shape.rank, shape.rank as f32, &Targets::default(), 0)?;
         let adapter_parameters = lora.parameters() as u64;
         let row = RowSize { tokens: shape.length, targets: shape.length };
-        let memory = Trainable::lora(outline, lora, shape.threads)?.memory(&[vec![row; shape.batch]], &[]);
+        let memory =
+            Trainable::lora(outline, lora, shape.threads)?.memory(On::Cpu, &[vec![row; shape.batch]], &[]);
         Ok(Self {
             parameters: layout.total as u64,
             dtype: dtype.map(|d| format!("{d:?}").to_lowercase()).unwrap_or_default(),

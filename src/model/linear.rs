@@ -2,6 +2,8 @@
 //!
 //! All that a training method changes about a layer stands here; the passes over whole blocks only ask for it.
 
+use std::ops::Range;
+
 use super::decoder::{Decoder, LinearAt};
 use super::lora::Lora;
 use crate::ops::{self, Dropout, LoraGroup, Mat, MatMut, Par, Weight, Write};
@@ -210,6 +212,63 @@ impl<'a> Linear<'a> {
             ops::bias_backward(dy, &mut grad[bias..bias + self.at.outputs]);
         }
     }
+}
+
+/// Ranges of a batch's rows, each with its adapter; together all rows, in order.
+pub(super) type Lanes<'a> = [(Range<usize>, Option<&'a Lora>)];
+
+/// As [`Linear::forward`], every range of rows with an adapter of its own: the frozen product is one for all.
+pub(super) fn forward_lanes(
+    decoder: &Decoder,
+    lanes: &Lanes<'_>,
+    (layer, group): (usize, usize),
+    x: Mat<'_>,
+    saved: &mut LinearSaved,
+    mut y: MatMut<'_>,
+    write: Write,
+    par: Par,
+) {
+    let base = Linear::new(decoder, None, layer, group);
+    let adapters = lanes
+        .iter()
+        .filter_map(|(rows, lora)| Some((rows.clone(), Linear::new(decoder, *lora, layer, group).adapter?)));
+    let add_delta = |adapter: &Adapter<'_>, x: Mat<'_>, u: &mut Vec<f32>, mut y: MatMut<'_>| {
+        let terms = adapter.start.into_iter().chain([(adapter.group, adapter.values)]);
+        for (group, values) in terms {
+            let u = sized(u, x.n_rows() * group.rank);
+            ops::lora_forward(group, values, x, MatMut::new(u, x.n_rows(), group.rank), y.rb(), par);
+        }
+    };
+    if adapters.clone().all(|(_, adapter)| adapter.norms.is_none()) {
+        ops::linear(y.rb(), write, x, base.weight, par);
+        for (rows, adapter) in adapters {
+            add_delta(&adapter, x.rows(rows.clone()), &mut saved.u, y.rb().rows(rows));
+        }
+        return base.add_bias(y);
+    }
+    // DoRA scales the whole product, so that it cannot be added to what stands in `y` before the deltas are.
+    let (n, outputs) = (x.n_rows(), base.at.outputs);
+    ops::linear(MatMut::new(sized(&mut saved.v, n * outputs), n, outputs), Write::Set, x, base.weight, par);
+    for (rows, lora) in lanes {
+        let mut v = MatMut::new(&mut saved.v, n, outputs).rows(rows.clone());
+        let adapter = Linear::new(decoder, *lora, layer, group).adapter;
+        if let Some(adapter) = &adapter {
+            add_delta(adapter, x.rows(rows.clone()), &mut saved.u, v.rb());
+        }
+        let gains = match adapter {
+            Some(Adapter { norms: Some(norms), group, values, .. }) => ops::dora_gains(group, values, norms),
+            _ => vec![1.0; outputs],
+        };
+        ops::dora_forward(&gains, v.as_mat(), y.rb().rows(rows.clone()), write, par);
+    }
+    base.add_bias(y);
+}
+
+fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
 }
 
 fn dropped<'b>(x: Mat<'_>, mask: &Dropout<'_>, buffer: &'b mut [f32]) -> Mat<'b> {

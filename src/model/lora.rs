@@ -251,6 +251,21 @@ impl Lora {
         Self { rank, alpha, rank_stabilized, modules, params: vec![0.0; total], groups, norms, start: None }
     }
 
+    pub(super) fn group(&self, layer: usize, group: usize) -> Option<&LoraGroup> {
+        self.groups[layer][group].as_ref()
+    }
+
+    /// Outputs of a group whose magnitudes are trained; 0 for others.
+    pub(super) fn magnitudes_of(&self, layer: usize, group: usize) -> usize {
+        let norms = self.norms.as_ref().and_then(|norms| norms[layer][group].as_ref());
+        norms.map_or(0, Vec::len)
+    }
+
+    /// The largest rank of a group.
+    pub(super) fn widest(&self) -> usize {
+        self.groups.iter().flatten().flatten().map(|g| g.rank).max().unwrap_or(0)
+    }
+
     pub fn modules(&self) -> &[LoraModule] {
         &self.modules
     }
@@ -278,6 +293,11 @@ impl Lora {
     /// Magnitudes (outputs) of a module, with DoRA.
     pub fn magnitudes(&self, module: &LoraModule) -> Option<&[f32]> {
         module.magnitude.map(|m| &self.params[m..m + module.outputs])
+    }
+
+    /// Outputs of the group with the most that have a magnitude; 0 without DoRA.
+    pub(super) fn widest_magnitudes(&self) -> usize {
+        self.norms.iter().flatten().flatten().flatten().map(Vec::len).max().unwrap_or(0)
     }
 
     /// Where `B` and the magnitudes stand among the parameters, one range a group: what LoRA+ gives another learning rate.

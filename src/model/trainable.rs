@@ -17,7 +17,9 @@ mod gpu_training;
 #[cfg(test)]
 mod method_tests;
 mod pass;
+mod placement;
 mod plan;
+mod rows;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -29,56 +31,35 @@ use std::sync::Arc;
 use super::ModelError;
 use super::decoder::{Decoder, Param};
 use super::lora::Lora;
-use crate::ops::cuda::{self, Launcher};
 use crate::ops::{self, Par};
 use cpu::{Cpu, Host, Losses};
-use device::Packed;
 use gpu_training::GpuTraining;
 use pass::Net;
 use plan::Plan;
+use rows::{check_row, dropout_seed, pack};
 use workspace::Workspace;
 
 pub use crate::ops::AdamW;
 pub use buffers::{Buffers, Lendable};
-
-/// One row: its tokens, and which of them are targets (each is predicted from the tokens before it, so never the first).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sequence {
-    pub tokens: Vec<u32>,
-    pub trained: Vec<bool>,
-}
-
-impl Sequence {
-    /// Number of targets.
-    pub fn targets(&self) -> usize {
-        self.trained.iter().filter(|t| **t).count()
-    }
-
-    /// The tokens before the answer, which is the last run of targets.
-    pub fn prompt(&self) -> &[u32] {
-        &self.tokens[..self.answer_start()]
-    }
-
-    /// The last run of targets.
-    pub fn answer(&self) -> &[u32] {
-        &self.tokens[self.answer_start()..]
-    }
-
-    fn answer_start(&self) -> usize {
-        self.trained.iter().rposition(|t| !t).map_or(0, |last| last + 1).min(self.tokens.len())
-    }
-
-    /// Tokens that are read: all before the last target; none without a target.
-    fn inputs(&self) -> usize {
-        self.trained.iter().rposition(|t| *t).unwrap_or(0)
-    }
-}
+pub use rows::Sequence;
+#[cfg(test)]
+pub(super) use rows::dropout_keys;
 
 /// Sum of the losses (natural log) over the targets of a batch, and their number.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepLoss {
     pub loss_sum: f64,
     pub trained: usize,
+}
+
+/// What a step's batches came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settled {
+    pub loss_sum: f64,
+    /// The sum of each row's losses, batch after batch, in the order in which they were given.
+    pub row_losses: Vec<f64>,
+    /// Euclidean norm of the gradient.
+    pub grad_norm: f64,
 }
 
 #[derive(Debug)]
@@ -162,9 +143,11 @@ pub struct Trainable {
     m: Vec<f32>,
     v: Vec<f32>,
     steps: u64,
-    /// Losses that nobody has asked for yet.
+    /// Losses that nobody has asked for yet: their sum, and by row.
     loss: f64,
     row_losses: Vec<f64>,
+    /// Rows among these whose losses stand on a GPU.
+    there: Vec<usize>,
     /// Where the work is done, if not here; adapter and moments above are then as old as [`Trainable::bring_home`].
     gpu: Option<Box<GpuTraining>>,
     home: bool,
@@ -198,6 +181,7 @@ impl Trainable {
             steps: 0,
             loss: 0.0,
             row_losses: Vec::new(),
+            there: Vec::new(),
             gpu: None,
             home: true,
         }
@@ -208,49 +192,6 @@ impl Trainable {
     pub fn with_adapter_training(mut self, training: AdapterTraining) -> Self {
         self.adapter_training = training;
         self
-    }
-
-    /// What of this training a GPU does not do; none if it does all.
-    pub fn not_on_gpu(&self) -> Option<String> {
-        let Model::Lora { decoder, .. } = &self.model else { return Some("method = \"full\"".into()) };
-        let dim = decoder.config.head_dim;
-        if !cuda::attention_takes(dim) {
-            return Some(format!("attention with heads of {dim}"));
-        }
-        None
-    }
-
-    /// Moves the training of an adapter to a GPU: bf16 activations and base, f32 adapter, one shard.
-    ///
-    /// # Errors
-    /// What a GPU does not do; no room on the device.
-    pub fn move_to(&mut self, launcher: Arc<dyn Launcher>) -> Result<(), ModelError> {
-        let refused = self.not_on_gpu();
-        let (Model::Lora { decoder, lora }, None) = (&self.model, &refused) else {
-            return Err(ModelError::Request(format!(
-                "{} is trained on the CPU only yet: set device = \"cpu\", or train without it",
-                refused.unwrap_or_default()
-            )));
-        };
-        let mut gpu = GpuTraining::new(launcher, decoder, lora)?;
-        gpu.load(lora, &self.m, &self.v)?;
-        self.gpu = Some(Box::new(gpu));
-        Ok(())
-    }
-
-    /// Whether a GPU does the work.
-    pub fn on_gpu(&self) -> bool {
-        self.gpu.is_some()
-    }
-
-    /// Copies what a GPU has trained to the host: adapter and moments. Nothing to do on the CPU.
-    pub fn bring_home(&mut self) -> Result<(), ModelError> {
-        if let (Some(gpu), Model::Lora { lora, decoder }, false) = (&mut self.gpu, &mut self.model, self.home)
-        {
-            gpu.save(decoder, lora, [&mut self.m, &mut self.v], Par::threads(self.threads))?;
-        }
-        self.home = true;
-        Ok(())
     }
 
     /// Grants the activations of all threads this many bytes: layers that do not fit are computed again in the backward.
@@ -302,17 +243,32 @@ impl Trainable {
         self.run(rows, Some(scale)).map(|_| ())
     }
 
-    /// The sum of losses since it was last told, and the Euclidean norm of the gradient. On a GPU this is where the host waits.
-    pub fn settle(&mut self) -> Result<(f64, f64), ModelError> {
-        match &mut self.gpu {
-            Some(gpu) => gpu.settle(),
-            None => Ok((std::mem::take(&mut self.loss), self.grad_norm())),
+    /// The losses since they were last told, and the norm of the gradient. On a GPU this is where the host waits.
+    pub fn settle(&mut self) -> Result<Settled, ModelError> {
+        let grad_norm = match &mut self.gpu {
+            Some(gpu) => {
+                let (losses, norm) = gpu.settle()?;
+                self.take_in(&losses);
+                norm
+            }
+            None => self.grad_norm(),
+        };
+        let (loss_sum, row_losses) = self.told();
+        Ok(Settled { loss_sum, row_losses, grad_norm })
+    }
+
+    /// Losses that a GPU tells, to the rows that they are of.
+    fn take_in(&mut self, losses: &[f64]) {
+        for (row, loss) in self.there.drain(..).zip(losses) {
+            self.row_losses[row] = *loss;
+            self.loss += loss;
         }
     }
 
-    /// The sum of each row's losses, in the order of the last batch. Empty where they stay on a GPU.
-    pub fn row_losses(&self) -> &[f64] {
-        &self.row_losses
+    /// What nobody has asked for yet.
+    fn told(&mut self) -> (f64, Vec<f64>) {
+        self.there.clear();
+        (std::mem::take(&mut self.loss), std::mem::take(&mut self.row_losses))
     }
 
     /// The batch's loss, without a gradient.
@@ -322,10 +278,11 @@ impl Trainable {
     }
 
     fn take_loss(&mut self) -> Result<f64, ModelError> {
-        match &mut self.gpu {
-            Some(gpu) => gpu.take_loss(),
-            None => Ok(std::mem::take(&mut self.loss)),
+        if let Some(gpu) = &mut self.gpu {
+            let losses = gpu.take_losses()?;
+            self.take_in(&losses);
         }
+        Ok(self.told().0)
     }
 
     /// Number of targets; their losses are added to what [`Trainable::take_loss`] gives.
@@ -339,13 +296,18 @@ impl Trainable {
         let seed = (scale.is_some() && dropout > 0.0 && self.adapter().is_some())
             .then(|| dropout_seed(seed, self.steps));
         let lengths: Vec<usize> = rows.iter().map(|row| row.inputs()).collect();
-        self.row_losses.clear();
+        let first = self.row_losses.len();
+        self.row_losses.resize(first + rows.len(), 0.0);
         if let (Some(gpu), Model::Lora { decoder, lora }) = (&mut self.gpu, &self.model) {
             let packs = plan::packs_for_gpu(&lengths);
+            self.there.extend(packs.iter().flatten().map(|row| first + row));
             let packs = packs.iter().map(|pack| pack.iter().map(|i| rows[*i]).collect());
             let dropout = seed.map(|seed| (seed, self.adapter_training.dropout));
-            gpu.run(decoder, lora, packs, scale, self.activations, dropout)?;
-            return Ok(trained);
+            let run = gpu.run(decoder, lora, packs, scale, self.activations, dropout);
+            if run.is_err() {
+                self.told();
+            }
+            return run.map(|()| trained);
         }
         let plan = Plan::new(&lengths, self.threads);
         if self.shards.len() < plan.shards.len() {
@@ -388,9 +350,8 @@ impl Trainable {
         self.buffers.take_back(self.shards.iter_mut().take(plan.shards.len()).map(|s| &mut s.workspace));
         let used = self.shards.iter().take(plan.shards.len());
         self.loss += used.clone().map(|shard| shard.losses.sum).sum::<f64>();
-        self.row_losses.resize(rows.len(), 0.0);
         for (i, sum) in used.flat_map(|shard| &shard.rows) {
-            self.row_losses[*i] = *sum;
+            self.row_losses[first + i] = *sum;
         }
         Ok(trained)
     }
@@ -484,62 +445,6 @@ impl Trainable {
         match self.model {
             Model::Lora { decoder, lora } => (Some(lora), decoder),
             Model::Full(decoder) => (None, Arc::new(*decoder)),
-        }
-    }
-}
-
-fn check_row(decoder: &Decoder, row: &Sequence) -> Result<(), String> {
-    if row.tokens.len() != row.trained.len() {
-        return Err(format!(
-            "{} tokens but {} marks of what is trained",
-            row.tokens.len(),
-            row.trained.len()
-        ));
-    }
-    if row.trained.first() == Some(&true) {
-        return Err("its first token is marked as trained, but nothing comes before it".into());
-    }
-    let read = row.inputs();
-    decoder.check_tokens(&row.tokens[..read], 0).map_err(|e| e.to_string())?;
-    match row.tokens.get(read).filter(|id| **id as usize >= decoder.config.vocab) {
-        Some(id) => Err(format!("token {id} is beyond the model's vocabulary of {}", decoder.config.vocab)),
-        None => Ok(()),
-    }
-}
-
-/// What tells a row's tokens apart in the step that has this `seed`: the row's tokens and the position. Rows are known by what they
-/// say, not by where they stand, so that order, packs and micro-batches do not matter.
-pub(super) fn dropout_keys(seed: u64, tokens: &[u32]) -> impl Iterator<Item = u64> {
-    let row = tokens.iter().fold(seed, |key, token| ops::mix(key.wrapping_add(u64::from(*token) + 1)));
-    (0..).map(move |position: u64| ops::mix(row.wrapping_add(position)))
-}
-
-/// The seed of a step's masks.
-fn dropout_seed(seed: u64, steps: u64) -> u64 {
-    ops::mix(ops::mix(seed).wrapping_add(steps))
-}
-
-/// Lays the rows one after another; with the step's `seed` for dropout, tokens get keys that depend on their row and place.
-fn pack<'a>(packed: &mut Packed, rows: impl Iterator<Item = &'a Sequence>, seed: Option<u64>) {
-    packed.ids.clear();
-    packed.positions.clear();
-    packed.keys.clear();
-    packed.rows.clear();
-    packed.predicting.clear();
-    packed.targets.clear();
-    for row in rows {
-        let (start, n) = (packed.ids.len(), row.inputs());
-        packed.ids.extend_from_slice(&row.tokens[..n]);
-        packed.positions.extend(0..n as u32);
-        if let Some(seed) = seed {
-            packed.keys.extend(dropout_keys(seed, &row.tokens).take(n));
-        }
-        packed.rows.push(start..start + n);
-        for (i, (token, trained)) in row.tokens.iter().zip(&row.trained).enumerate().skip(1) {
-            if *trained {
-                packed.predicting.push((start + i - 1) as u32);
-                packed.targets.push(*token);
-            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Causal grouped-query attention over packed rows, and over a cache.
+//! Causal grouped-query attention over packed rows.
 //!
 //! Per head, with `s = 1/sqrt(dim)`: `P = softmax(s Q K^T + mask)`, `O = P V`. Backward, from the kept `L = log sum exp` of each
 //! score row (Dao 2023, arXiv:2307.08691, section 3): `P = exp(s Q K^T - L)`, `dV = P^T dO`, `dP = dO V^T`,
@@ -41,16 +41,16 @@ impl AttentionShape {
         self.q_cols() + 2 * self.kv_cols()
     }
 
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    fn scale(&self) -> f32 {
+    pub(super) fn scale(&self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }
 
     /// Keys that the query at `position` sees.
-    fn sees(&self, position: usize) -> Range<usize> {
+    pub(super) fn sees(&self, position: usize) -> Range<usize> {
         self.window.map_or(0, |w| (position + 1).saturating_sub(w))..position + 1
     }
 
@@ -126,40 +126,6 @@ pub fn attention(
 fn head_cols(shape: &AttentionShape, head: usize) -> (Range<usize>, Range<usize>) {
     let (dim, kv) = (shape.dim, head / shape.group());
     (head * dim..(head + 1) * dim, kv * dim..(kv + 1) * dim)
-}
-
-/// Attention of new tokens over a cache: `q` (new x heads*dim) stand at positions `start..`, `k` and `v` (start+new x
-/// kv_heads*dim) are the cached rows with the new ones at their end; `out` (new x heads*dim) is written.
-pub fn attention_cached(
-    shape: &AttentionShape,
-    start: usize,
-    q: Mat<'_>,
-    k: Mat<'_>,
-    v: Mat<'_>,
-    out: MatMut<'_>,
-    par: Par,
-) {
-    let new = q.n_rows();
-    assert!(k.n_rows() == start + new && v.n_rows() == k.n_rows() && out.n_rows() == new);
-    let tasks: Vec<_> = out.col_blocks(shape.group() * shape.dim).into_iter().enumerate().collect();
-    // Little work is not worth another thread.
-    let par = if new * k.n_rows() * shape.q_cols() < 1 << 17 { Par::SERIAL } else { par };
-    each(par, tasks, |(kv, out)| {
-        let kv_cols = kv * shape.dim..(kv + 1) * shape.dim;
-        let (k, v) = (k.cols(kv_cols.clone()), v.cols(kv_cols));
-        let q = q.cols(kv * shape.group() * shape.dim..(kv + 1) * shape.group() * shape.dim);
-        let mut lse = vec![0f32; new.max(shape.group())];
-        if new == 1 {
-            // The group's query heads of one token stand side by side: they are the rows of one small matrix.
-            let (q, out) = (q.fold_row(shape.dim), out.fold_row(shape.dim));
-            attend(shape.scale(), |_| shape.sees(start), q, k, v, out, &mut lse);
-        } else {
-            for (g, out) in out.col_blocks(shape.dim).into_iter().enumerate() {
-                let q = q.cols(g * shape.dim..(g + 1) * shape.dim);
-                attend(shape.scale(), |i| shape.sees(start + i), q, k, v, out, &mut lse);
-            }
-        }
-    });
 }
 
 /// One head: query `i` sees the keys of `sees(i)`, whose bounds never decrease with `i`.

@@ -15,10 +15,12 @@ mod dora;
 mod dropout;
 mod embedding;
 mod grad_norm;
+mod kv_pages;
 mod lora;
 mod mat;
 mod matmul;
 mod nf4;
+mod paged_attention;
 mod par;
 mod rms_norm;
 mod rope;
@@ -31,7 +33,7 @@ pub(crate) mod vocabulary;
 mod weight;
 
 pub use adamw::{AdamW, adamw};
-pub use attention::{AttentionShape, attention, attention_backward, attention_cached};
+pub use attention::{AttentionShape, attention, attention_backward};
 pub use cross_entropy::{
     CHUNK as CROSS_ENTROPY_ROWS, cross_entropy, linear_cross_entropy, linear_cross_entropy_backward,
 };
@@ -39,10 +41,12 @@ pub use dora::{dora_backward, dora_forward, dora_gains, dora_norms};
 pub use dropout::{Dropout, dropout, dropout_backward, mix};
 pub use embedding::{embedding, embedding_backward};
 pub use grad_norm::squared_norm;
+pub use kv_pages::KvPages;
 pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_down, lora_forward};
 pub use mat::{Mat, MatMut};
 pub use matmul::{Write, add_bias, bias_backward, matmul};
 pub use nf4::Nf4;
+pub use paged_attention::{PagedPlan, PagedRow, paged_attention};
 pub use par::Par;
 pub use rms_norm::{
     rms_norm, rms_norm_again, rms_norm_backward, rms_norm_heads, rms_norm_heads_backward,

@@ -7,12 +7,11 @@
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::device::{Device, stage_of};
 use super::folder::RunFolder;
 use super::turns::Turns;
 use crate::domain::candidate::ModelSource;
 use crate::domain::run::{Job, RunSpec};
-use crate::domain::settings::DeviceChoice;
-use crate::ops::cuda;
 use crate::store::files::Lock;
 
 /// Runs in one worker. More of them take no less time together, and each comes round the more seldom: a person who watches eight
@@ -52,24 +51,12 @@ type BaseKey = (String, String, bool);
 /// Only adapters leave the base as it is. On a GPU each run still has a copy of its own, so there is nothing to share.
 fn base_of(spec: &RunSpec) -> Option<BaseKey> {
     let Job::Train { train, .. } = &spec.job else { return None };
-    let stages = &spec.candidate.as_ref()?.stages;
-    let stage = match stages.as_slice() {
-        [only] => only,
-        many => many.iter().find(|s| s.name == train.stage)?,
-    };
+    let stage = stage_of(spec, train)?;
     match &stage.model.source {
-        ModelSource::Local { path } if train.method.trains_adapter() && on_cpu(train.device) => {
+        ModelSource::Local { path } if train.method.trains_adapter() && Device::of(spec) == Device::Cpu => {
             Some((path.clone(), stage.model.hash.clone(), train.method.is_quantized()))
         }
         _ => None,
-    }
-}
-
-fn on_cpu(device: DeviceChoice) -> bool {
-    match device {
-        DeviceChoice::Cpu => true,
-        DeviceChoice::Auto => cuda::devices() == 0,
-        DeviceChoice::Cuda(_) => false,
     }
 }
 

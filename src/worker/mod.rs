@@ -5,6 +5,7 @@
 //! whoever holds `lock` is the worker.
 
 pub mod control;
+pub mod device;
 pub mod folder;
 pub mod host;
 mod neighbours;
@@ -30,6 +31,7 @@ use crate::machine;
 use crate::store::files::{self, Lock};
 use crate::tuning::train::TooLarge;
 use control::Requests;
+use device::Device;
 use folder::RunFolder;
 use host::{Host, Seat};
 pub use reporter::FolderReporter;
@@ -137,8 +139,9 @@ fn live(
             Some(result) => finish(folder, &result)?,
         });
     }
-    let device = files::private_temp()?.join("device-cpu.lock");
-    let Some(_device) = wait_for_device(&device, || host.device(&device), requests, reporter)? else {
+    let device = Device::of(&inputs.spec);
+    let lock = files::private_temp()?.join(device.lock_file());
+    let Some(_device) = wait_for_device(device, &lock, || host.device(&lock), requests, reporter)? else {
         return Ok(RunState::Cancelled);
     };
     reporter.state(RunState::Running, None)?;
@@ -175,7 +178,14 @@ fn live(
                 }
                 reporter.state(RunState::Running, None)?;
             }
-            result => break result?,
+            Err(error) => {
+                if let Some(large) = error.downcast_ref::<TooLarge>() {
+                    let finding = large.finding(&inputs.spec.id);
+                    reporter.event(EventBody::Finding { step: 0, holds: true, finding })?;
+                }
+                return Err(error);
+            }
+            Ok(result) => break result,
         }
     };
     if requests.cancelled() {
@@ -204,6 +214,7 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
 /// Batch runs of all of the user's workspaces take turns on a device. While it waits, the run says for whom, and says so again
 /// when that changes. None: cancelled while waiting.
 fn wait_for_device(
+    device: Device,
     path: &Path,
     take: impl Fn() -> io::Result<Option<Arc<Lock>>>,
     requests: &Requests,
@@ -225,7 +236,7 @@ fn wait_for_device(
             (holder, _) => holder.to_owned(),
         };
         if said.as_ref() != Some(&holder) {
-            reporter.state(RunState::Queued, Some(format!("waits for the CPU, in use by {holder}")))?;
+            reporter.state(RunState::Queued, Some(format!("waits for {device}, in use by {holder}")))?;
             said = Some(holder);
         }
         requests.nap(Duration::from_millis(200));
@@ -296,9 +307,10 @@ mod tests {
         };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                wait_for_device(&device, || host.device(&device), &requests, &mut reporter).unwrap()
+                let take = || host.device(&device);
+                wait_for_device(Device::Cuda(1), &device, take, &requests, &mut reporter).unwrap()
             });
-            until_said("in use by train-1 of one");
+            until_said("waits for the GPU cuda:1, in use by train-1 of one");
             // As another holder would: the same lock, another name.
             fs::write(&device, "train-2 of three").unwrap();
             until_said("in use by train-2 of three");

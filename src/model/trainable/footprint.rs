@@ -2,13 +2,22 @@
 
 use super::cpu::Host;
 use super::device::{Kind, Memory as Device};
-use super::plan::Plan;
+use super::gpu::{Adapter, Base, OnGpu};
+use super::plan::{Plan, packs_for_gpu};
 use super::workspace::Places;
 use super::{Sequence, Trainable};
 use crate::domain::preflight::Memory;
 use crate::model::decoder::Decoder;
 use crate::model::lora::Lora;
 use crate::ops::CROSS_ENTROPY_ROWS;
+use crate::ops::cuda::{Dtype, Gpu};
+
+/// Where a training computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    Cpu,
+    Gpu,
+}
 
 /// What of a row counts for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,18 +142,25 @@ pub(super) fn activation_bytes<M: Device>(
 }
 
 impl Trainable {
+    /// Packs of a micro-batch, by thread.
+    fn packs(&self, on: On, batch: &[RowSize]) -> Vec<Vec<Vec<usize>>> {
+        let lengths: Vec<usize> = batch.iter().map(|row| row.tokens).collect();
+        match on {
+            On::Cpu => Plan::new(&lengths, self.threads).shards,
+            On::Gpu => vec![packs_for_gpu(&lengths)],
+        }
+    }
+
     /// Bytes that these micro-batches take: `train` forward and backward, `dev` forward only, as they are run one after
     /// another. Needs no weights: an [`Decoder::outline`] will do.
-    pub fn memory(&self, train: &[Vec<RowSize>], dev: &[Vec<RowSize>]) -> Memory {
-        let (decoder, lora) = (self.model.decoder(), self.adapter());
+    pub fn memory(&self, on: On, train: &[Vec<RowSize>], dev: &[Vec<RowSize>]) -> Memory {
         // Buffers grow and stay: each thread's are as large as its largest pack.
         let mut largest: Vec<[Largest; 2]> = Vec::new();
         for (pass, batches) in [dev, train].into_iter().enumerate() {
             for batch in batches {
-                let lengths: Vec<usize> = batch.iter().map(|row| row.tokens).collect();
-                let plan = Plan::new(&lengths, self.threads);
-                largest.resize(largest.len().max(plan.shards.len()), [Largest::default(); 2]);
-                for (most, packs) in largest.iter_mut().zip(&plan.shards) {
+                let shards = self.packs(on, batch);
+                largest.resize(largest.len().max(shards.len()), [Largest::default(); 2]);
+                for (most, packs) in largest.iter_mut().zip(&shards) {
                     for pack in packs {
                         let most = &mut most[pass];
                         most.tokens = most.tokens.max(pack.iter().map(|row| batch[*row].tokens).sum());
@@ -153,10 +169,18 @@ impl Trainable {
                 }
             }
         }
+        match on {
+            On::Cpu => self.memory_on_cpu(&largest),
+            On::Gpu => self.memory_on_gpu(largest.first().copied().unwrap_or_default()),
+        }
+    }
+
+    fn memory_on_cpu(&self, largest: &[[Largest; 2]]) -> Memory {
+        let (decoder, lora) = (self.model.decoder(), self.adapter());
         let budget = self.activations / largest.len().max(1);
         let dropout = self.adapter_training.dropout > 0.0;
         let (mut activations, mut logits) = (0, 0);
-        for [forward, backward] in &largest {
+        for [forward, backward] in largest {
             activations += activation_bytes::<Host>(decoder, lora, budget, dropout, *forward, *backward);
             let targets = forward.targets.max(backward.targets);
             logits += size_of::<f32>() * targets.min(CROSS_ENTROPY_ROWS) * decoder.config.vocab;
@@ -175,15 +199,53 @@ impl Trainable {
         .with_overhead()
     }
 
+    fn memory_on_gpu(&self, [forward, backward]: [Largest; 2]) -> Memory {
+        let (decoder, lora) = (self.model.decoder(), self.adapter());
+        let dropout = self.adapter_training.dropout > 0.0;
+        let activations =
+            activation_bytes::<OnGpu>(decoder, lora, self.activations, dropout, forward, backward);
+        let (tokens, targets) = (forward.tokens.max(backward.tokens), forward.targets.max(backward.targets));
+        // Of the batch itself: ids, positions, dropout's keys, attention's delta; targets, places and losses.
+        let words = tokens * (2 + if dropout { 2 } else { 0 } + decoder.config.heads) + 3 * targets;
+        let magnitudes = lora.map_or(0, Lora::widest_magnitudes);
+        let beside = 4 * words + Gpu::dora_parts_bytes(magnitudes);
+        let vocab = decoder.config.vocab;
+        let logits = Gpu::logit_rows(targets, vocab).min(targets) * vocab * Dtype::Bf16.bytes();
+        let trained = 4 * self.parameters() as u64;
+        Memory {
+            weights: Base::bytes_of(decoder) as u64,
+            adapters: lora.map_or(0, |lora| Adapter::bytes_of(decoder, lora)) as u64,
+            gradients: trained,
+            optimizer: 2 * trained,
+            activations: (activations + beside) as u64,
+            logits: logits as u64,
+            // Buffers are as large as reckoned, and products have room of their own before.
+            overhead: 0,
+        }
+    }
+
+    /// Bytes of the weights on the host.
+    pub fn bytes_at_home(&self) -> u64 {
+        self.model.decoder().bytes() as u64
+    }
+
+    /// Bytes of what is trained with its moments.
+    pub fn bytes_of_state(&self) -> u64 {
+        3 * 4 * self.parameters() as u64
+    }
+
     /// How many layers' activations are made again in the backward of the largest of these micro-batches.
-    pub fn recomputed(&self, train: &[Vec<RowSize>]) -> usize {
+    pub fn recomputed(&self, on: On, train: &[Vec<RowSize>]) -> usize {
         let of = |batch: &Vec<RowSize>| {
-            let lengths: Vec<usize> = batch.iter().map(|row| row.tokens).collect();
-            let plan = Plan::new(&lengths, self.threads);
-            let budget = self.activations / plan.shards.len().max(1);
-            let packs = plan.shards.iter().flatten();
-            let n = packs.map(|pack| pack.iter().map(|r| lengths[*r]).sum::<usize>()).max().unwrap_or(0);
-            places::<Host>(self.model.decoder(), self.adapter(), budget, n, true).shared()
+            let shards = self.packs(on, batch);
+            let budget = self.activations / shards.len().max(1);
+            let packs = shards.iter().flatten();
+            let n = packs.map(|pack| pack.iter().map(|r| batch[*r].tokens).sum::<usize>()).max().unwrap_or(0);
+            let (decoder, lora) = (self.model.decoder(), self.adapter());
+            match on {
+                On::Cpu => places::<Host>(decoder, lora, budget, n, true).shared(),
+                On::Gpu => places::<OnGpu>(decoder, lora, budget, n, true).shared(),
+            }
         };
         train.iter().map(of).max().unwrap_or(0)
     }
@@ -218,7 +280,9 @@ mod tests {
     use crate::domain::settings::{Method, Targets, TrainSettings};
     use crate::model::config::Arch;
     use crate::model::oracle::small;
+    use crate::model::trainable::AdapterTraining;
     use crate::ops::Par;
+    use crate::ops::cuda::Emulator;
 
     fn rows(lengths: &[usize]) -> Vec<Sequence> {
         let row =
@@ -245,7 +309,7 @@ mod tests {
                     real.grant_activations(grant);
                     let (train, dev) = (rows(&[9, 30, 12, 40]), rows(&[70, 3]));
                     let sizes = |rows: &[Sequence]| vec![rows.iter().map(Sequence::size).collect::<Vec<_>>()];
-                    let memory = planned.memory(&sizes(&train), &sizes(&dev));
+                    let memory = planned.memory(On::Cpu, &sizes(&train), &sizes(&dev));
                     real.loss(&dev.iter().collect::<Vec<_>>()).unwrap();
                     real.forward_backward(&train.iter().collect::<Vec<_>>(), 1.0).unwrap();
                     let buffers: usize = real.buffers.idle().iter().map(|w| w.floats()).sum();
@@ -261,6 +325,45 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn reckoned_bytes_are_those_that_a_gpu_gives() {
+        for (method, dropout, grant) in [
+            (Method::Lora, 0.0, usize::MAX),
+            (Method::Lora, 0.0, 0),
+            (Method::Dora, 0.2, usize::MAX),
+            (Method::Qdora, 0.0, 100_000),
+        ] {
+            let Some(launcher) = Emulator::new(0) else { return };
+            let mut config = small(Arch::Qwen3, 3).config;
+            (config.head_dim, config.hidden, config.ffn) = (8, 64, 96);
+            let decoder = Decoder::random(config.clone(), 1).unwrap();
+            let quantized = method.is_quantized();
+            let decoder = if quantized { decoder.quantized().unwrap() } else { decoder };
+            let settings = TrainSettings { rank: 3, method, ..TrainSettings::default() };
+            let training = AdapterTraining { dropout, ..AdapterTraining::default() };
+            let outline = Decoder::outline(config, quantized).unwrap();
+            let places = Lora::outline(&outline, &settings).unwrap();
+            let mut planned =
+                Trainable::lora(Arc::new(outline), places, 1).unwrap().with_adapter_training(training);
+            let lora = Lora::from_settings(&decoder, &settings, Par::SERIAL).unwrap();
+            let mut real =
+                Trainable::lora(Arc::new(decoder), lora, 1).unwrap().with_adapter_training(training);
+            for t in [&mut planned, &mut real] {
+                t.grant_activations(grant);
+            }
+            real.move_to(launcher.clone()).unwrap();
+            let (train, dev) = (rows(&[90, 120, 70]), rows(&[200, 30]));
+            let sizes = |rows: &[Sequence]| vec![rows.iter().map(Sequence::size).collect::<Vec<_>>()];
+            let reckoned = planned.memory(On::Gpu, &sizes(&train), &sizes(&dev)).total() as f64;
+            real.loss(&dev.iter().collect::<Vec<_>>()).unwrap();
+            real.accumulate(&train.iter().collect::<Vec<_>>(), 1.0).unwrap();
+            real.settle().unwrap();
+            real.step(&crate::ops::AdamW::default(), 1.0);
+            let used = launcher.peak() as f64;
+            assert!((reckoned / used - 1.0).abs() < 0.05, "{method:?} {grant}: {reckoned} is not {used}");
         }
     }
 

@@ -6,15 +6,17 @@
 mod adapter;
 mod base;
 mod linear;
+mod losses;
 
 use super::device::{Batch, Device, Kind, Memory};
 use crate::model::decoder::{Decoder, LayerAt, LinearAt};
 use crate::model::lora::Lora;
-use crate::ops::cuda::{Buffer, CudaError, Dtype, Gpu, Positions, Tiles, View, attention_tiles};
+use crate::ops::cuda::{Buffer, Dtype, Gpu, Positions, Tiles, View, attention_tiles};
 use crate::ops::{AttentionShape, RopeTable};
 pub(super) use adapter::Adapter;
 pub(super) use base::Base;
 use linear::{Saved, Scratch};
+pub(super) use losses::Losses;
 
 /// A GPU's memory.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(super) struct BatchOnGpu {
     keys: Buffer,
     predicting: Buffer,
     targets: Buffer,
+    /// By row, one past its last target.
+    ends: Buffer,
     tiles: Tiles,
     /// Cosines and sines of the positions so far, on both sides.
     rope: RopeTable,
@@ -66,39 +70,12 @@ impl Default for BatchOnGpu {
             keys: words(),
             predicting: words(),
             targets: words(),
+            ends: words(),
             tiles: Tiles::default(),
             rope: RopeTable::default(),
             table: Buffer::empty(Dtype::F32),
             delta: Buffer::empty(Dtype::F32),
         }
-    }
-}
-
-/// Sums of losses, one of each packed batch, read by the host once a step.
-#[derive(Debug)]
-pub(super) struct Losses {
-    /// Of the targets of one batch.
-    each: Buffer,
-    sums: Buffer,
-    used: usize,
-}
-
-impl Default for Losses {
-    fn default() -> Self {
-        Self { each: Buffer::empty(Dtype::F32), sums: Buffer::empty(Dtype::F32), used: 0 }
-    }
-}
-
-impl Losses {
-    /// Batches between two readings.
-    const MOST: usize = 1024;
-
-    /// The sum since the last call; waits for the device.
-    pub fn take(&mut self, gpu: &Gpu) -> Result<f64, CudaError> {
-        gpu.check()?;
-        let mut sums = vec![0.0; std::mem::take(&mut self.used)];
-        self.sums.read_f32(0, &mut sums)?;
-        Ok(sums.into_iter().map(f64::from).sum())
     }
 }
 
@@ -189,6 +166,9 @@ impl Device for OnDevice<'_> {
         gpu.write_u32(&mut own.keys, &words);
         gpu.write_u32(&mut own.predicting, &packed.predicting);
         gpu.write_u32(&mut own.targets, &packed.targets);
+        let before = |end: usize| packed.predicting.partition_point(|token| (*token as usize) < end) as u32;
+        let ends: Vec<u32> = packed.rows.iter().map(|row| before(row.end)).collect();
+        gpu.write_u32(&mut own.ends, &ends);
         let tiles = attention_tiles(&packed.rows);
         own.tiles.count = tiles.len() / 4;
         gpu.write_u32(&mut own.tiles.buffer, &tiles);
@@ -389,16 +369,9 @@ impl Device for OnDevice<'_> {
         backward: Option<(f32, &mut Buffer, Option<&mut Buffer>)>,
     ) {
         let n = batch.packed.targets.len();
-        self.gpu.fit(&mut loss.sums, Losses::MOST);
-        if loss.used == Losses::MOST {
-            self.gpu.sum(&loss.sums, Losses::MOST, (&loss.sums, 0));
-            loss.used = 1;
-        }
         let backward = backward.map(|(scale, d_hidden, _)| (scale, self.hidden(d_hidden, n)));
-        let head = self.table(self.decoder.layout.head);
-        let (hidden, sum) = (self.hidden(hidden, n), (&loss.sums, loss.used));
-        let targets = &batch.own.targets;
-        self.gpu.linear_cross_entropy(hidden, head, targets, logits, &mut loss.each, sum, backward);
-        loss.used += 1;
+        let (hidden, head) = (self.hidden(hidden, n), self.table(self.decoder.layout.head));
+        self.gpu.linear_cross_entropy(hidden, head, &batch.own.targets, logits, &mut loss.each, backward);
+        loss.keep(self.gpu, &batch.own.ends, batch.packed.rows.len());
     }
 }

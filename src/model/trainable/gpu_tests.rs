@@ -123,10 +123,10 @@ pub(super) fn train(t: &mut Trainable, rows: &[&Sequence], steps: usize) -> Vec<
             for half in rows.chunks(rows.len().div_ceil(2)) {
                 t.accumulate(half, 1.0 / trained as f32).unwrap();
             }
-            let (loss, norm) = t.settle().unwrap();
-            assert!(norm.is_finite() && norm > 0.0);
+            let settled = t.settle().unwrap();
+            assert!(settled.grad_norm.is_finite() && settled.grad_norm > 0.0);
             t.step(&settings, 0.5);
-            loss / trained as f64
+            settled.loss_sum / trained as f64
         })
         .collect()
 }
@@ -176,6 +176,32 @@ fn a_state_saved_on_a_gpu_goes_on_there_bit_for_bit_and_on_the_cpu() {
 }
 
 #[test]
+fn every_row_s_own_loss_of_a_step_is_told_with_the_sum() {
+    let decoder = model(Arch::Llama, 1);
+    let lora = rounded(&decoder, &all_linear());
+    let Some((mut cpu, mut gpu)) = both(&decoder, &lora, 0) else { return };
+    // One row has no target; two batches, the second one larger than the room that the first one made.
+    let rows = batch(53, &[9, 7, 12, 30, 3, 8, 8, 8, 8, 8, 8]);
+    let rows: Vec<&Sequence> = rows.iter().collect();
+    let mut settled = [&mut cpu, &mut gpu].map(|t| {
+        t.zero_grad();
+        t.accumulate(&rows[..4], 0.1).unwrap();
+        t.accumulate(&rows[4..], 0.1).unwrap();
+        t.settle().unwrap()
+    });
+    let [wanted, found] = &mut settled;
+    assert_eq!((found.row_losses.len(), found.row_losses[2]), (rows.len(), 0.0));
+    for (i, (f, w)) in found.row_losses.iter().zip(&wanted.row_losses).enumerate() {
+        assert!((f - w).abs() <= 0.01 * w, "row {i}: {f} wanted {w}");
+    }
+    let sum: f64 = found.row_losses.iter().sum();
+    assert!((found.loss_sum - sum).abs() < 1e-9 * sum);
+    // What was told is not told again.
+    gpu.accumulate(&rows[..1], 0.1).unwrap();
+    assert_eq!(gpu.settle().unwrap().row_losses, found.row_losses[..1]);
+}
+
+#[test]
 fn a_gradient_that_is_not_finite_takes_no_step() {
     let decoder = model(Arch::Llama, 1);
     let lora = rounded(&decoder, &all_linear());
@@ -183,7 +209,7 @@ fn a_gradient_that_is_not_finite_takes_no_step() {
     let rows = batch(53, &[9, 7]);
     let rows: Vec<&Sequence> = rows.iter().collect();
     gpu.accumulate(&rows, f32::INFINITY).unwrap();
-    assert!(!gpu.settle().unwrap().1.is_finite());
+    assert!(!gpu.settle().unwrap().grad_norm.is_finite());
     gpu.step(&AdamW::default(), 1.0);
     gpu.bring_home().unwrap();
     assert_eq!(gpu.adapter().unwrap().values(), lora.values());

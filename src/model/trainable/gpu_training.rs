@@ -59,7 +59,7 @@ impl GpuTraining {
             })
         };
         made().map_err(|error| match error {
-            CudaError::OutOfMemory { .. } => ModelError::Request(format!(
+            CudaError::OutOfMemory { .. } => ModelError::OutOfMemory(format!(
                 "{error}: the base takes {} and the adapter with gradient and moments {}; use a smaller base, a lower rank or fewer targets, or device = \"cpu\"",
                 mib(Base::bytes_of(decoder)),
                 mib(Adapter::bytes_of(decoder, lora) + 3 * n * Dtype::F32.bytes())
@@ -119,18 +119,16 @@ impl GpuTraining {
         self.gpu.zero(&self.grad);
     }
 
-    /// The sum of losses since the last call; waits for the device.
-    pub fn take_loss(&mut self) -> Result<f64, ModelError> {
-        Ok(self.losses.take(&self.gpu)?)
+    /// The sums of losses by row since the last call; waits for the device.
+    pub fn take_losses(&mut self) -> Result<Vec<f64>, ModelError> {
+        Ok(self.losses.take(&self.gpu, None)?.0)
     }
 
-    /// The sum of losses since the last call, and the norm of the gradient; waits for the device once.
-    pub fn settle(&mut self) -> Result<(f64, f64), ModelError> {
+    /// The sums of losses by row since the last call, and the norm of the gradient; waits for the device once.
+    pub fn settle(&mut self) -> Result<(Vec<f64>, f64), ModelError> {
         self.gpu.clip(&self.grad, 0.0, &mut self.parts, &self.state);
-        let loss = self.losses.take(&self.gpu)?;
-        let mut state = [0.0];
-        self.state.read_f32(0, &mut state)?;
-        Ok((loss, f64::from(state[0])))
+        let (losses, [norm, ..]) = self.losses.take(&self.gpu, Some(&self.state))?;
+        Ok((losses, f64::from(norm)))
     }
 
     /// Step `t` (from 1) of AdamW over ranges of the parameters, each with settings of its own; the gradient is scaled down to
@@ -152,6 +150,11 @@ impl GpuTraining {
             self.gpu.adamw(buffers, span.clone(), &factors, &self.state);
         }
         self.adapter.changed();
+    }
+
+    /// The most bytes that were taken on the device.
+    pub fn peak(&self) -> u64 {
+        self.gpu.launcher().peak() as u64
     }
 
     /// The gradient, on the host.
@@ -219,7 +222,7 @@ fn with_remedy(
     if again > 0 {
         ways.push(format!("recompute = \"always\" saves {}", mib(again)));
     }
-    ModelError::Request(format!(
+    ModelError::OutOfMemory(format!(
         "{error}: the base takes {}, the activations of {} tokens at once {}, a chunk of logits {}. To lower {} (accumulate keeps the rows of a step)",
         mib(base),
         pack.tokens,

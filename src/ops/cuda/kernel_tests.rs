@@ -4,6 +4,7 @@
 //! barrier, or whose blocks read what other blocks write, does not. Outputs start as NaN.
 
 mod attention;
+mod generation;
 mod layers;
 mod methods;
 mod norms;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// The kernels by file name: compiled one file at a time.
-pub const KERNELS: [(&str, &str); 11] = [
+pub const KERNELS: [(&str, &str); 13] = [
     ("adamw.cu", include_str!("../../../kernels/adamw.cu")),
     ("attention.cu", include_str!("../../../kernels/attention.cu")),
     ("cross_entropy.cu", include_str!("../../../kernels/cross_entropy.cu")),
@@ -11,9 +11,11 @@ pub const KERNELS: [(&str, &str); 11] = [
     ("dropout.cu", include_str!("../../../kernels/dropout.cu")),
     ("nf4.cu", include_str!("../../../kernels/nf4.cu")),
     ("norm_rope.cu", include_str!("../../../kernels/norm_rope.cu")),
+    ("paged_attention.cu", include_str!("../../../kernels/paged_attention.cu")),
     ("rms_norm.cu", include_str!("../../../kernels/rms_norm.cu")),
     ("rope.cu", include_str!("../../../kernels/rope.cu")),
     ("rows.cu", include_str!("../../../kernels/rows.cu")),
+    ("sampling.cu", include_str!("../../../kernels/sampling.cu")),
     ("swiglu.cu", include_str!("../../../kernels/swiglu.cu")),
 ];
 

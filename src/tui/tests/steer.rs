@@ -3,7 +3,7 @@
 use super::{play, press, shown, type_text};
 use crate::domain::api::{FromEngine, Push, Request, ToEngine};
 use crate::domain::event::{Event, EventBody};
-use crate::domain::finding::{Finding, Remedy, Rule};
+use crate::domain::finding::{Finding, Lower, Remedy, Rule};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::{Change, Origin};
 use crate::tui::app::{App, Effect, Message};
@@ -71,6 +71,18 @@ fn the_doctors_remedy_is_one_key_away() {
         push(&mut app, Push::RunChanged { run: ailing(remedy) });
         press(&mut app, "d");
         assert_eq!(asked(&press(&mut app, "enter")), [want]);
+    }
+    let mut again = app((80, 24));
+    let lower = Lower::Batch { batch_size: 4, accumulate: 6 };
+    push(&mut again, Push::RunChanged { run: ailing(Remedy::Again { lower }) });
+    press(&mut again, "d");
+    let asked = asked(&press(&mut again, "enter"));
+    let [Request::Launch { kind: RunKind::Train, set, from: None, .. }] = asked.as_slice() else {
+        panic!("{asked:?}")
+    };
+    for (key, value) in [("batch_size", "4"), ("accumulate", "6")] {
+        let found: Vec<_> = set.iter().filter(|(k, _)| k.ends_with(&format!(".{key}"))).collect();
+        assert!(found.len() == 1 && found[0].1 == value, "{set:?}");
     }
     let mut app = app((80, 24));
     push(&mut app, Push::RunChanged { run: ailing(Remedy::Rows { step: 333 }) });

@@ -2,33 +2,62 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
+use super::preflight::GpuMemory;
 use crate::domain::event::EventBody;
 use crate::domain::report::Reporter;
-use crate::domain::settings::{DeviceChoice, Recompute, TrainSettings};
+use crate::domain::settings::{DeviceChoice, TrainSettings};
 use crate::model::trainable::Trainable;
 use crate::ops::cuda::{self, CudaError, Driver, Launcher};
 
-/// Moves the model to the device that the settings ask for, and says what was chosen and why.
+/// A GPU that was chosen, with nothing of the run on it yet.
+#[derive(Debug)]
+pub struct Chosen {
+    ordinal: usize,
+    launcher: Arc<dyn Launcher>,
+}
+
+impl Chosen {
+    /// What it has free now.
+    pub fn memory(&self) -> anyhow::Result<GpuMemory> {
+        let free = self.launcher.memory()?.free as u64;
+        Ok(GpuMemory { name: format!("cuda:{} ({})", self.ordinal, self.launcher.name()), free })
+    }
+}
+
+/// The device that the settings ask for, none for the CPU; where there is something to say about it, it is said. An outline of the
+/// model will do.
 ///
 /// # Errors
 /// A GPU that was asked for by name and cannot be used: what is missing, and what to do.
-pub fn place(
-    model: &mut Trainable,
+pub fn choose(
+    model: &Trainable,
     settings: &TrainSettings,
     reporter: &mut dyn Reporter,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Chosen>> {
     let look = || {
         let found = cuda::libraries();
         Gpus { driver: found.driver.is_there(), remedy: found.remedy(), count: cuda::devices() }
     };
-    place_with(model, settings.device, &look, &Driver::open, reporter)?;
-    if model.on_gpu() {
-        // What preflight granted is of the host's memory; a device's own is looked at when its buffers are made.
-        let always = settings.recompute == Recompute::Always;
-        model.grant_activations(if always { 0 } else { usize::MAX });
-    }
+    choose_of(model, settings.device, &look, &Driver::open, reporter)
+}
+
+/// Moves the model to the GPU that was chosen, if one was.
+///
+/// # Errors
+/// No room there.
+pub fn place(
+    model: &mut Trainable,
+    chosen: Option<Chosen>,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<()> {
+    let Some(Chosen { ordinal, launcher }) = chosen else { return Ok(()) };
+    let name = launcher.name();
+    model.move_to(launcher).with_context(|| format!("cuda:{ordinal}"))?;
+    let message =
+        format!("training on cuda:{ordinal} ({name}) in bf16; dev rows are answered and scored on the CPU");
+    reporter.event(EventBody::Log { message })?;
     Ok(())
 }
 
@@ -40,52 +69,48 @@ struct Gpus {
     count: usize,
 }
 
-fn place_with(
-    model: &mut Trainable,
+fn choose_of(
+    model: &Trainable,
     choice: DeviceChoice,
     look: &dyn Fn() -> Gpus,
     open: &dyn Fn(usize) -> Result<Arc<dyn Launcher>, CudaError>,
     reporter: &mut dyn Reporter,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Chosen>> {
     let ordinal = match choice {
-        DeviceChoice::Cpu => return Ok(()),
-        DeviceChoice::Cuda(n) => usize::from(n),
+        DeviceChoice::Cpu => return Ok(None),
+        DeviceChoice::Cuda(n) => {
+            if let Some(what) = model.not_on_gpu() {
+                bail!(
+                    "device = \"cuda:{n}\": {what} is trained on the CPU only yet: set device = \"cpu\", or train without it"
+                );
+            }
+            usize::from(n)
+        }
         DeviceChoice::Auto => {
             let gpus = look();
             let why_not = match (&gpus.remedy, gpus.count) {
                 // No driver: a machine without a GPU, as most are.
-                _ if !gpus.driver => return Ok(()),
+                _ if !gpus.driver => return Ok(None),
                 (Some(remedy), _) => Some(format!("a GPU driver is here, but not all it takes: {remedy}")),
-                (None, 0) => return Ok(()),
+                (None, 0) => return Ok(None),
                 (None, _) => model.not_on_gpu().map(|what| format!("{what} is not trained on a GPU yet")),
             };
             if let Some(why_not) = why_not {
                 let message = format!("training on the CPU: {why_not}");
                 reporter.event(EventBody::Log { message })?;
-                return Ok(());
+                return Ok(None);
             }
             0
         }
     };
-    let moved = open(ordinal).map_err(anyhow::Error::from).and_then(|launcher| {
-        let name = launcher.name();
-        model.move_to(launcher)?;
-        Ok(name)
-    });
-    match (moved, choice) {
-        (Ok(name), _) => {
-            let message = format!(
-                "training on cuda:{ordinal} ({name}) in bf16; dev rows are answered and scored on the CPU"
-            );
-            reporter.event(EventBody::Log { message })?;
-            Ok(())
-        }
+    match (open(ordinal), choice) {
+        (Ok(launcher), _) => Ok(Some(Chosen { ordinal, launcher })),
         (Err(error), DeviceChoice::Auto) => {
-            let message = format!("training on the CPU: cuda:{ordinal} cannot be used: {error:#}");
+            let message = format!("training on the CPU: cuda:{ordinal} cannot be used: {error}");
             reporter.event(EventBody::Warning { message })?;
-            Ok(())
+            Ok(None)
         }
-        (Err(error), _) => bail!("device = \"cuda:{ordinal}\": {error:#}"),
+        (Err(error), _) => bail!("device = \"cuda:{ordinal}\": {error}"),
     }
 }
 
@@ -111,7 +136,8 @@ mod tests {
         open: &dyn Fn(usize) -> Result<Arc<dyn Launcher>, CudaError>,
     ) -> anyhow::Result<(bool, Vec<EventBody>)> {
         let mut recorder = Recorder::new();
-        place_with(model, choice, look, open, &mut recorder)?;
+        let chosen = choose_of(model, choice, look, open, &mut recorder)?;
+        place(model, chosen, &mut recorder)?;
         Ok((model.on_gpu(), recorder.events))
     }
 
@@ -160,7 +186,8 @@ mod tests {
         let go = |device: DeviceChoice, recorder: &mut Recorder| {
             let mut model = model_with_heads_of(8, 1);
             let open = |_: usize| Ok(Emulator::new(0).unwrap());
-            place_with(&mut model, device, GPU, &open, recorder).unwrap();
+            let chosen = choose_of(&model, device, GPU, &open, recorder).unwrap();
+            place(&mut model, chosen, recorder).unwrap();
             let from = recorder.newest().map(|dir| {
                 let state = state::read(&dir).unwrap();
                 state::load_model(&dir, &mut model).unwrap();

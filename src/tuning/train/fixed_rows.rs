@@ -8,9 +8,8 @@ use super::subject::Subject;
 use crate::domain::candidate::Decoding;
 use crate::domain::row::RunRow;
 use crate::domain::settings::EvalSettings;
-use crate::model::generate::Generator;
+use crate::model::decode::{Engine, Lane, Request, Settings};
 use crate::model::trainable::Trainable;
-use crate::ops::Par;
 use crate::pipeline::output;
 use crate::score::metric::Metric;
 use crate::score::rows::{Answer, score};
@@ -62,19 +61,17 @@ impl<'a> FixedRows<'a> {
     pub fn answer(&self, model: &Trainable) -> anyhow::Result<Vec<Sample>> {
         let decoding = Decoding { temperature: 0.0, ..self.subject.stage.decoding.clone() };
         let tokenizer = &self.subject.language.tokenizer;
-        let mut generator = Generator::new(model.decoder());
+        let mut engine = Engine::new(model.decoder(), Settings::threads(self.threads))?;
+        let lane = model.adapter().map_or(Ok(Lane::BASE), |adapter| engine.add_lane(adapter))?;
+        let request =
+            |row: &FixedRow| Request::generate(lane, row.prompt.clone(), &decoding, tokenizer.eos());
+        let requests = self.rows.iter().map(request).collect::<Result<_, _>>()?;
+        let generations = engine.run(requests, &mut |_, _| ControlFlow::Continue(()));
         self.rows
             .iter()
-            .map(|row| {
-                let generation = generator.generate(
-                    model.decoder(),
-                    model.adapter(),
-                    tokenizer.eos(),
-                    &row.prompt,
-                    &decoding,
-                    Par::threads(self.threads),
-                    &mut |_| ControlFlow::Continue(()),
-                )?;
+            .zip(generations)
+            .map(|(row, generation)| {
+                let generation = generation?;
                 let text = tokenizer.decode(&generation.tokens)?;
                 let reading = output::read_stage(&text, self.subject.stage).0;
                 let correct = self.primary.as_ref().zip(row.gold.as_deref()).and_then(|(metric, gold)| {
@@ -92,7 +89,7 @@ impl<'a> FixedRows<'a> {
                     output: reading.text,
                     gold: row.gold.clone(),
                     correct,
-                    ended: (generation.ended || fits).then_some(generation.ended),
+                    ended: (generation.done.ended || fits).then_some(generation.done.ended),
                 })
             })
             .collect()

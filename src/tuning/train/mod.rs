@@ -22,6 +22,7 @@ pub mod schedule;
 pub mod state;
 mod step;
 mod subject;
+mod too_large;
 
 #[cfg(test)]
 mod tests;
@@ -29,5 +30,5 @@ mod tests;
 pub use artifact::adapter_hash;
 pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
 pub use listener::Listener;
-pub use preflight::TooLarge;
 pub use run::run;
+pub use too_large::TooLarge;

@@ -4,24 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use thiserror::Error;
 
 use super::fit::{Data, Example};
 use super::order::Order;
-use crate::domain::preflight::{Memory, PastRuns, Preflight};
-use crate::domain::settings::{Method, Recompute, Targets, TrainSettings};
+use super::too_large::TooLarge;
+use crate::domain::preflight::{PastRuns, Preflight};
+use crate::domain::settings::{Recompute, TrainSettings};
 use crate::domain::words::bytes;
-use crate::model::trainable::footprint::RowSize;
+use crate::model::trainable::footprint::{On, RowSize};
 use crate::model::trainable::{AdapterTraining, Sequence, Trainable};
 use crate::model::{Decoder, Lora, ModelConfig};
 
 /// Share of the free memory that a run may plan with: the rest is for the system and for what is not reckoned.
 const SHARE: f64 = 0.9;
-
-/// The run does not fit the memory that is left now.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct TooLarge(String);
 
 /// What was reckoned, and what follows from it for the run.
 pub struct Plan {
@@ -35,14 +30,14 @@ pub struct Plan {
 }
 
 /// The micro-batches of a run.
-struct Batches {
-    train: Vec<Vec<RowSize>>,
-    dev: Vec<Vec<RowSize>>,
+pub(super) struct Batches {
+    pub train: Vec<Vec<RowSize>>,
+    pub dev: Vec<Vec<RowSize>>,
 }
 
 impl Batches {
     /// Each different micro-batch once: epochs shuffle anew, so all of them are looked at, up to a bound.
-    fn new(data: Data<'_>, settings: &TrainSettings) -> Self {
+    pub fn new(data: Data<'_>, settings: &TrainSettings) -> Self {
         const STEPS: u64 = 20_000;
         let mut order = Order::new(data.train.len(), settings);
         let size =
@@ -80,18 +75,50 @@ pub struct Asked<'a> {
     pub threads: usize,
     /// Bytes that this process holds already.
     pub held: u64,
+    /// Where it is to compute, if not on the CPU.
+    pub gpu: Option<&'a GpuMemory>,
 }
 
-/// Reckons the run. `available` is what the machine has left, in bytes.
+/// A GPU before anything of the run is on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// `cuda:0 (NVIDIA H100)`
+    pub name: String,
+    pub free: u64,
+}
+
+impl Asked<'_> {
+    pub(super) fn on(&self) -> On {
+        if self.gpu.is_some() { On::Gpu } else { On::Cpu }
+    }
+}
+
+/// Reckons the run. `available` is what the machine has left, in bytes; a GPU has its own, and the machine's then holds the base
+/// that it is copied from.
 ///
 /// # Errors
 /// A run that does not fit: what to lower, and what each would save.
 pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> anyhow::Result<Plan> {
-    let Asked { config, files, data, settings, threads, held } = *asked;
+    let Asked { config, files, data, settings, threads, held, gpu } = *asked;
     let mut model = outline(config, settings, threads)?;
     let batches = Batches::new(data, settings);
+    if let Some(gpu) = gpu {
+        let at_home = model.bytes_at_home();
+        let budget = (available as f64 * SHARE) as u64 + held;
+        let needed = held + (at_home + model.bytes_of_state()).max(at_home + files);
+        if needed > budget {
+            bail!(
+                "the base does not fit this machine's memory, from which it goes to {}: it takes about {} and {} may be planned with; take a smaller model, or end what else runs here",
+                gpu.name,
+                bytes(needed),
+                bytes(budget)
+            );
+        }
+    }
+    let (available, held, files) = gpu.map_or((available, held, files), |gpu| (gpu.free, 0, 0));
+    let on = asked.on();
     let needs = |model: &Trainable, batches: &Batches| {
-        let memory = model.memory(&batches.train, &batches.dev);
+        let memory = model.memory(on, &batches.train, &batches.dev);
         (memory, held + memory.total().max(memory.weights + files))
     };
     let budget = (available as f64 * SHARE) as u64 + held;
@@ -115,7 +142,7 @@ pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> any
     model.grant_activations(grant);
     let (memory, reckoned) = needs(&model, &batches);
     if reckoned > budget {
-        bail!(TooLarge(too_large(asked, &memory, reckoned, budget)?));
+        bail!(TooLarge::reckoned(asked, &memory, reckoned, budget)?);
     }
 
     let order = Order::new(data.train.len(), settings);
@@ -131,11 +158,12 @@ pub fn reckon(asked: &Asked<'_>, past: Option<&PastRuns>, available: u64) -> any
         memory,
         peak: past.map_or(reckoned, |past| (reckoned as f64 * past.memory) as u64),
         available,
-        recomputed: (model.recomputed(&batches.train) as u64, config.layers as u64),
+        recomputed: (model.recomputed(on, &batches.train) as u64, config.layers as u64),
         steps: order.total_steps(),
         tokens: (epochs * sum(data.train, &tokens) + evaluations * sum(data.dev, &tokens)) as u64,
         eta_ms: past.map(|past| (1e3 * flops / past.flops_per_s) as u64),
         past_runs: past.map_or(0, |past| past.runs),
+        device: gpu.map(|gpu| gpu.name.clone()),
     };
     Ok(Plan { report, reckoned, grant, flops })
 }
@@ -147,7 +175,11 @@ fn evaluations(steps: u64, settings: &TrainSettings) -> f64 {
 }
 
 /// The run's model without its numbers.
-fn outline(config: &ModelConfig, settings: &TrainSettings, threads: usize) -> anyhow::Result<Trainable> {
+pub(super) fn outline(
+    config: &ModelConfig,
+    settings: &TrainSettings,
+    threads: usize,
+) -> anyhow::Result<Trainable> {
     let decoder = Decoder::outline(config.clone(), settings.method.is_quantized())?;
     if !settings.method.trains_adapter() {
         return Ok(Trainable::full(decoder, threads));
@@ -162,68 +194,6 @@ pub fn weights_on_disk(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let weights = entries.filter(|e| e.path().extension().is_some_and(|ext| ext == "safetensors"));
     weights.filter_map(|e| std::fs::metadata(e.path()).ok()).map(|m| m.len()).sum()
-}
-
-/// What to lower, and what each would save, most first.
-fn too_large(asked: &Asked<'_>, memory: &Memory, reckoned: u64, budget: u64) -> anyhow::Result<String> {
-    let Asked { config, data, settings, threads, .. } = *asked;
-    let with = |changed: &TrainSettings, threads: usize| -> anyhow::Result<u64> {
-        let mut model = outline(config, changed, threads)?;
-        let batches = Batches::new(data, changed);
-        if changed.recompute != Recompute::Never {
-            model.grant_activations(0);
-        }
-        Ok(model.memory(&batches.train, &batches.dev).total())
-    };
-    let mut ways = Vec::new();
-    let mut way = |what: String, changed: &TrainSettings, threads: usize| -> anyhow::Result<()> {
-        let saved = memory.total().saturating_sub(with(changed, threads)?);
-        // The overhead is there whatever is lowered.
-        if saved > (memory.total() - memory.overhead) / 50 {
-            ways.push((saved, what));
-        }
-        Ok(())
-    };
-    if !settings.method.trains_adapter() {
-        let lora = TrainSettings { method: Method::Lora, ..settings.clone() };
-        way("method = \"lora\"".into(), &lora, threads)?;
-    }
-    if settings.recompute == Recompute::Never {
-        let always = TrainSettings { recompute: Recompute::Always, ..settings.clone() };
-        way("recompute = \"always\"".into(), &always, threads)?;
-    }
-    if settings.batch_size > 1 {
-        let batch_size = settings.batch_size / 2;
-        let accumulate = settings.accumulate * 2;
-        let smaller = TrainSettings { batch_size, accumulate, ..settings.clone() };
-        way(format!("batch_size = {batch_size} with accumulate = {accumulate}"), &smaller, threads)?;
-    }
-    if settings.method.trains_adapter() && settings.rank > 1 {
-        let smaller = TrainSettings { rank: settings.rank / 2, ..settings.clone() };
-        way(format!("rank = {}", smaller.rank), &smaller, threads)?;
-        if settings.targets == Targets::default() {
-            let few = TrainSettings {
-                targets: Targets::Many(vec!["q_proj".into(), "v_proj".into()]),
-                ..settings.clone()
-            };
-            way("targets = [\"q_proj\", \"v_proj\"]".into(), &few, threads)?;
-        }
-    }
-    ways.sort_by_key(|way| std::cmp::Reverse(way.0));
-    let longest = data.train.iter().map(|e| e.sequence.tokens.len()).max().unwrap_or(0);
-    let mut list: Vec<String> =
-        ways.iter().map(|(saved, what)| format!("{what} saves {}", bytes(*saved))).collect();
-    list.push(format!("max_length below {longest} leaves the longest rows out"));
-    list.push("a smaller model takes less of everything".into());
-    Ok(format!(
-        "the run does not fit: it takes about {} and {} may be planned with (weights {}, optimizer and gradients {}, activations {}). {}",
-        bytes(reckoned),
-        bytes(budget),
-        bytes(memory.weights),
-        bytes(memory.optimizer + memory.gradients + memory.adapters),
-        bytes(memory.activations + memory.logits),
-        list.join("; ")
-    ))
 }
 
 /// Runs the largest batch of each kind once, so that what does not fit fails now and not in an hour. Leaves no trace.

@@ -22,9 +22,9 @@ use crate::domain::event::EventBody;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::Part;
 use crate::domain::run::RunResult;
-use crate::domain::settings::{RangeSettings, TrainSettings};
+use crate::domain::settings::{RangeSettings, Recompute, TrainSettings};
 use crate::model::Base;
-use crate::model::trainable::{Sequence, Trainable};
+use crate::model::trainable::{Sequence, Settled, Trainable};
 
 /// Weight of the moving average by which divergence is told.
 const SMOOTHING: f64 = 0.9;
@@ -78,7 +78,11 @@ pub fn run(
         reporter.event(EventBody::Log { message })?;
     }
     let mut model = subject.start(settings, decoder, spec.threads, None)?;
-    device::place(&mut model, settings, reporter)?;
+    let chosen = device::choose(&model, settings, reporter)?;
+    device::place(&mut model, chosen, reporter)?;
+    if settings.recompute == Recompute::Always {
+        model.grant_activations(0);
+    }
     let (points, end) = sweep(&mut model, &train.examples, settings, range, reporter)?;
     if end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
@@ -160,7 +164,6 @@ pub fn sweep(
         let trained: usize = examples().map(|e| e.sequence.targets()).sum();
         let tokens: usize = examples().map(|e| e.sequence.tokens.len()).sum();
         model.zero_grad();
-        let mut losses = Vec::new();
         for batch in &batches {
             match reporter.poll_control()? {
                 Control::Continue | Control::Checkpoint => {}
@@ -170,10 +173,9 @@ pub fn sweep(
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
             let scale = 1.0 / trained.max(1) as f32;
             model.accumulate(&rows, scale).with_context(|| in_rows(batch))?;
-            losses.extend(means(model.row_losses(), batch));
         }
-        let (sum, grad_norm) = model.settle()?;
-        let (loss, lr) = (sum / trained.max(1) as f64, rate(range, step));
+        let Settled { loss_sum, row_losses, grad_norm } = model.settle()?;
+        let (loss, lr) = (loss_sum / trained.max(1) as f64, rate(range, step));
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Ok((points, End::Diverged));
         }
@@ -192,7 +194,7 @@ pub fn sweep(
             ms: begun.elapsed().as_secs_f64() * 1e3,
             wait_ms: 0.0,
             rows: examples().map(|e| e.row.clone()).collect(),
-            losses,
+            losses: means(&row_losses, examples()),
         })?;
         if watch.diverges(loss) {
             return Ok((points, End::Diverged));

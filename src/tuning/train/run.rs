@@ -15,6 +15,7 @@ use super::fixed_rows::FixedRows;
 use super::preflight;
 use super::state::{self, TrainerState};
 use super::subject::{ADAPTER, Subject};
+use super::too_large::TooLarge;
 use crate::backend::Access;
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
@@ -65,7 +66,10 @@ pub fn run(
     let shared = if shares { Base::held(&subject.base, hash, settings.method.is_quantized()) } else { None };
     let files = if shared.is_some() { 0 } else { preflight::weights_on_disk(&subject.base) };
     let held = machine::resident().unwrap_or(0).saturating_sub(shared.unwrap_or(0));
-    let asked = preflight::Asked { config: &config, files, data, settings, threads: spec.threads, held };
+    let chosen = device::choose(&preflight::outline(&config, settings, spec.threads)?, settings, reporter)?;
+    let gpu = chosen.as_ref().map(device::Chosen::memory).transpose()?;
+    let threads = spec.threads;
+    let asked = preflight::Asked { config: &config, files, data, settings, threads, held, gpu: gpu.as_ref() };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
     reporter.event(EventBody::Preflight(plan.report.clone()))?;
 
@@ -77,8 +81,9 @@ pub fn run(
     let mut model = subject.start(settings, decoder, spec.threads, start.as_deref())?;
     model.share_buffers(buffers.clone());
     model.grant_activations(plan.grant);
-    device::place(&mut model, settings, reporter)?;
-    preflight::rehearse(&mut model, data, settings)?;
+    let on_device = |error| TooLarge::from_device(error, &asked, &plan.report.memory);
+    device::place(&mut model, chosen, reporter).map_err(on_device)?;
+    preflight::rehearse(&mut model, data, settings).map_err(on_device)?;
     let state = match (&inputs.resume_from, &start) {
         (Some(newest), _) => resume(newest, &mut model, reporter)?,
         (None, Some(start)) => {
@@ -111,13 +116,15 @@ pub fn run(
         FixedRows::choose(&dev.examples, &inputs.rows, settings.fixed_rows, &subject, eval, spec.threads);
     let from_step = state.as_ref().map_or(0, |state| state.step);
     let past = Past { state, history: inputs.history.clone() };
-    let fitted = fit(&mut model, data, settings, past, &mut |model| fixed.answer(model), reporter)?;
+    let fitted = fit(&mut model, data, settings, past, &mut |model| fixed.answer(model), reporter)
+        .map_err(on_device)?;
     if fitted.end == End::Cancelled {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
 
     // Of this process: where others trained beside it, it says nothing about this run.
-    let peak = machine::peak_resident().filter(|_| !buffers.joined());
+    let of_process = machine::peak_resident().filter(|_| !buffers.joined());
+    let peak = if model.on_gpu() { model.peak_on_gpu() } else { of_process };
     drop(buffers);
     let used = take_best(&fitted, &inputs.dir, &mut model, reporter)?;
     model.bring_home()?;
@@ -129,6 +136,7 @@ pub fn run(
     let candidate = trained.candidate(subject.candidate, subject.stage_at, &spec.id);
     let mut metrics = figures(&fitted.state, used);
     let share = (fitted.state.step - from_step) as f64 / plan.report.steps.max(1) as f64;
+    metrics.extend(gpu.iter().map(|_| (lesson::ON_GPU.to_owned(), 1.0)));
     metrics.extend(lessons(&plan, fitted.worked.as_secs_f64(), share, peak));
     let stopped = fitted.end == End::Stopped;
     let eval_rows: Vec<RunRow> = rows(Part::Eval).cloned().collect();

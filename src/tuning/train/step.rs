@@ -10,7 +10,7 @@ use super::fit::{Example, Fit, in_rows, list};
 use super::requests::Cancelled;
 use crate::domain::event::EventBody;
 use crate::domain::settings::TrainSettings;
-use crate::model::trainable::{AdamW, Sequence};
+use crate::model::trainable::{AdamW, Sequence, Settled};
 
 /// The optimizer's settings at a learning rate.
 pub(super) fn optimizer(settings: &TrainSettings, lr: f64) -> AdamW {
@@ -24,8 +24,9 @@ pub(super) fn optimizer(settings: &TrainSettings, lr: f64) -> AdamW {
 }
 
 /// Each row's mean loss per trained token.
-pub(super) fn means<'a>(sums: &'a [f64], batch: &'a [&Example]) -> impl Iterator<Item = f32> + 'a {
-    sums.iter().zip(batch).map(|(sum, example)| (sum / example.sequence.targets().max(1) as f64) as f32)
+pub(super) fn means<'a>(sums: &[f64], rows: impl Iterator<Item = &'a Example>) -> Vec<f32> {
+    let mean = |(sum, row): (&f64, &Example)| (sum / row.sequence.targets().max(1) as f64) as f32;
+    sums.iter().zip(rows).map(mean).collect()
 }
 
 impl Fit<'_> {
@@ -48,16 +49,15 @@ impl Fit<'_> {
 
         let begun = self.pace.worked();
         self.model.zero_grad();
-        let mut losses = Vec::new();
         for batch in &micro_batches {
             if self.poll()?.is_err() {
                 return Ok(Err(Cancelled));
             }
             let rows: Vec<&Sequence> = batch.iter().map(|e| &e.sequence).collect();
             self.model.accumulate(&rows, scale).with_context(|| in_rows(batch))?;
-            losses.extend(means(self.model.row_losses(), batch));
         }
-        let (loss_sum, grad_norm) = self.model.settle()?;
+        let Settled { loss_sum, row_losses, grad_norm } = self.model.settle()?;
+        let losses = means(&row_losses, examples());
         let loss = loss_sum / trained.max(1) as f64;
         let lr = self.rates.at(step);
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -83,6 +83,7 @@ impl Fit<'_> {
             grad_norm,
             tokens: tokens as u64,
             trained_tokens: trained as u64,
+            // Rows are laid one after another, on either device.
             padding: 0,
             ms: ms(begun, ended),
             wait_ms: before.map_or(0.0, |before| ms(before, begun)),

@@ -31,8 +31,8 @@ impl Gpu {
         rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(8).min(rows.max(1))
     }
 
-    /// The sum of the losses of `hidden` under `head` (vocab x h) against `targets` to element `sum.1` of `sum.0`; with
-    /// `backward`, a scale and the hidden states' gradient, also that times the scale. `logits` and `losses` are scratch.
+    /// The losses of `hidden` under `head` (vocab x h) against `targets` to `losses`; with `backward`, a scale and the hidden states'
+    /// gradient, also that times the scale. `logits` is scratch.
     pub fn linear_cross_entropy(
         &self,
         hidden: View<'_>,
@@ -40,7 +40,6 @@ impl Gpu {
         targets: &Buffer,
         logits: &mut Buffer,
         losses: &mut Buffer,
-        sum: (&Buffer, usize),
         backward: Option<(f32, View<'_>)>,
     ) {
         let (rows, vocab) = (hidden.rows, head.rows);
@@ -67,14 +66,13 @@ impl Gpu {
                 self.matmul(d_hidden.rows(part), Addend::None, 1.0, z, head);
             }
         }
-        self.sum(losses, rows, sum);
     }
 
-    /// The sum of the first `count` of `values` to one element.
-    pub fn sum(&self, values: &Buffer, count: usize, to: (&Buffer, usize)) {
+    /// Sums of the losses of the rows that end before `ends` (rows) to `sums` (1 x rows).
+    pub fn row_losses(&self, losses: &Buffer, ends: &Buffer, sums: View<'_>) {
         self.run(|| {
-            let to = Arg::Pointer(to.0.at(to.1, 1)?);
-            self.launch("sum_losses", [1, 1], [1024, 1], 0, &[pointer(values, count)?, int(count)?, to])
+            let args = [pointer(losses, 0)?, pointer(ends, sums.cols)?, matrix(sums)?, int(sums.cols)?];
+            self.launch("row_losses", [sums.cols.div_ceil(8), 1], [256, 1], 0, &args)
         });
     }
 

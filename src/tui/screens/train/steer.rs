@@ -22,6 +22,7 @@ pub fn remedy_words(remedy: Remedy) -> String {
         Remedy::Branch { times } => format!("branch, rate x{times}"),
         Remedy::Rows { step } => format!("rows of step {step}"),
         Remedy::RangeTest => "range test".into(),
+        Remedy::Again { lower } => format!("again with {lower}"),
     }
 }
 
@@ -290,6 +291,14 @@ impl App {
                 self.step_rows(Some(run));
             }
             Some(Remedy::RangeTest) => self.range_form(Some(run)),
+            Some(Remedy::Again { lower }) => {
+                let mut settings = settings_like(&record);
+                for (key, value) in lower.settings() {
+                    settings.retain(|(known, _)| short_key(known) != key);
+                    settings.push((format!("tuning.train.{key}"), value));
+                }
+                self.launch(RunKind::Train, settings, None);
+            }
             None => {
                 let advice = record.findings.into_iter().find(|f| f.remedy.is_none()).map(|f| f.advice);
                 self.notice(Mood::Plain, advice.unwrap_or_default());

@@ -1,0 +1,281 @@
+//! Answers of a random Llama: many rows on one prompt, one row alone, labels scored and labels generated.
+//!
+//! The counterpart of `benches/peers/decode_torch.py`: the same model and prompts of the same shape, so that both run in turn
+//! compare. No token ends an answer.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::train_step::size;
+use crate::domain::candidate::Decoding;
+use crate::machine;
+use crate::model::Decoder;
+use crate::model::config::{Arch, ModelConfig, RopeScaling};
+use crate::model::decode::{self, Engine, Generation, Lane, Request};
+use crate::ops::simd::{dot, simd};
+
+/// Bytes that the bandwidth is measured over: far more than any cache holds.
+const READ: usize = 512 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// Many rows on one prompt
+    Batch,
+    /// One row, long answer
+    Single,
+}
+
+/// Shape of model and prompts.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct Settings {
+    /// What to measure (default: everything)
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// Times that each is measured; the best counts
+    #[arg(long, default_value_t = 3, value_parser = size(1..=1000))]
+    times: usize,
+    #[arg(long, default_value_t = 2, value_parser = size(1..=1024))]
+    threads: usize,
+    #[arg(long, default_value_t = 512, value_parser = size(2..=65_536))]
+    hidden: usize,
+    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    layers: usize,
+    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    heads: usize,
+    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    kv_heads: usize,
+    /// Inner dimension of the feed-forward network
+    #[arg(long, default_value_t = 1408, value_parser = size(1..=1 << 20))]
+    ffn: usize,
+    #[arg(long, default_value_t = 8192, value_parser = size(2..=1 << 20))]
+    vocab: usize,
+    /// Rows of the batch
+    #[arg(long, default_value_t = 64, value_parser = size(1..=65_536))]
+    rows: usize,
+    /// Tokens that all prompts begin with
+    #[arg(long, default_value_t = 512, value_parser = size(0..=1 << 20))]
+    shared: usize,
+    /// Tokens of each prompt after these
+    #[arg(long, default_value_t = 16, value_parser = size(1..=1 << 20))]
+    suffix: usize,
+    /// Tokens of each answer in the batch
+    #[arg(long, default_value_t = 16, value_parser = size(1..=1 << 20))]
+    new: usize,
+    /// Tokens of the answer of one row alone
+    #[arg(long, default_value_t = 128, value_parser = size(2..=1 << 20))]
+    single_new: usize,
+}
+
+/// Each the best of its times.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub single: Option<Single>,
+    /// Peak resident memory; none where the system does not tell.
+    pub peak_mib: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Batch {
+    pub ms: f64,
+    pub rows_per_s: f64,
+    /// New tokens.
+    pub tokens_per_s: f64,
+    /// Of the first pass with nothing in the cache to the first token of the first row.
+    pub ttft_ms: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Single {
+    pub ms: f64,
+    /// New tokens, with the time of the prompt.
+    pub tokens_per_s: f64,
+    pub ttft_ms: f64,
+    pub tpot_ms: f64,
+    /// Read by as many threads from memory, in 10^9 bytes a second.
+    pub bandwidth_gb_s: f64,
+    /// Weights read for each token after the first, as a share of that bandwidth.
+    pub mbu: f64,
+}
+
+/// Runs what is asked for.
+pub fn run(s: &Settings) -> anyhow::Result<Report> {
+    anyhow::ensure!(
+        s.hidden.is_multiple_of(2 * s.heads),
+        "--hidden {} is no even multiple of --heads {}",
+        s.hidden,
+        s.heads
+    );
+    anyhow::ensure!(
+        s.heads.is_multiple_of(s.kv_heads),
+        "--heads {} is no multiple of --kv-heads {}",
+        s.heads,
+        s.kv_heads
+    );
+    let decoder = Arc::new(Decoder::random(config(s), 0).context("making the model")?);
+    let wants = |mode| s.mode.is_none_or(|m| m == mode);
+    let mut report = Report::default();
+    if wants(Mode::Batch) {
+        report.batch = Some(batch(s, &decoder)?);
+    }
+    if wants(Mode::Single) {
+        report.single = Some(single(s, &decoder)?);
+    }
+    report.peak_mib = machine::peak_resident().map(|b| b >> 20);
+    Ok(report)
+}
+
+fn batch(s: &Settings, decoder: &Arc<Decoder>) -> anyhow::Result<Batch> {
+    let prompts = prompts(s, s.rows, s.shared);
+    let (mut ms, mut ttft_ms) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..s.times {
+        let (took, made) = answer(s, decoder, &prompts, s.new)?;
+        ms = ms.min(took);
+        ttft_ms = ttft_ms.min(made.iter().map(|m| m.done.ttft_ms).fold(f64::INFINITY, f64::min));
+    }
+    let (rows_per_s, tokens) = (1e3 * s.rows as f64 / ms, (s.rows * s.new) as f64);
+    Ok(Batch { ms, rows_per_s, tokens_per_s: 1e3 * tokens / ms, ttft_ms })
+}
+
+fn single(s: &Settings, decoder: &Arc<Decoder>) -> anyhow::Result<Single> {
+    let prompts = prompts(s, 1, 0);
+    let mut best = (f64::INFINITY, Generation::default());
+    for _ in 0..s.times {
+        let (ms, made) = answer(s, decoder, &prompts, s.single_new)?;
+        if ms < best.0 {
+            best = (ms, made.into_iter().next().unwrap_or_default());
+        }
+    }
+    let (ms, done) = (best.0, best.1.done);
+    let bandwidth = bandwidth(s.threads);
+    // The embedding's table is not read, but for a row.
+    let read = 4 * (decoder.parameters() - s.vocab * s.hidden);
+    Ok(Single {
+        ms,
+        tokens_per_s: 1e3 * s.single_new as f64 / ms,
+        ttft_ms: done.ttft_ms,
+        tpot_ms: done.tpot_ms(),
+        bandwidth_gb_s: bandwidth / 1e9,
+        mbu: 1e3 * read as f64 / done.tpot_ms() / bandwidth,
+    })
+}
+
+/// Milliseconds with an empty cache, and the answers.
+fn answer(
+    s: &Settings,
+    decoder: &Arc<Decoder>,
+    prompts: &[Vec<u32>],
+    new: usize,
+) -> anyhow::Result<(f64, Vec<Generation>)> {
+    let mut engine = Engine::new(decoder.clone(), decode::Settings::threads(s.threads))?;
+    let decoding = Decoding { max_tokens: new, ..Decoding::default() };
+    let start = Instant::now();
+    let request = |p: &Vec<u32>| Request::generate(Lane::BASE, p.clone(), &decoding, &[]);
+    let requests = prompts.iter().map(request).collect::<Result<_, _>>()?;
+    let made = engine.run(requests, &mut |_, _| ControlFlow::Continue(()));
+    let ms = start.elapsed().as_secs_f64() * 1e3;
+    let made: Vec<Generation> = made.into_iter().collect::<Result<_, _>>()?;
+    anyhow::ensure!(made.iter().all(|m| m.tokens.len() == new), "an answer ended early");
+    Ok((ms, made))
+}
+
+/// Bytes a second that the threads read together; the best of some times.
+fn bandwidth(threads: usize) -> f64 {
+    let buffer = vec![1.0f32; READ / size_of::<f32>()];
+    let part = buffer.len().div_ceil(threads);
+    let seconds = (0..7).map(|_| {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for part in buffer.chunks(part) {
+                scope.spawn(move || std::hint::black_box(read(part)));
+            }
+        });
+        start.elapsed().as_secs_f64()
+    });
+    READ as f64 / seconds.fold(f64::INFINITY, f64::min)
+}
+
+simd! {
+    fn read(part: &[f32]) -> f32 {
+        dot::<FMA>(part, part)
+    }
+}
+
+fn config(s: &Settings) -> ModelConfig {
+    ModelConfig {
+        arch: Arch::Llama,
+        hidden: s.hidden,
+        layers: s.layers,
+        heads: s.heads,
+        kv_heads: s.kv_heads,
+        head_dim: s.hidden / s.heads,
+        ffn: s.ffn,
+        vocab: s.vocab,
+        max_positions: (s.shared + s.suffix + s.new.max(s.single_new)).max(512),
+        rms_eps: 1e-6,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        tied_embeddings: false,
+        sliding_window: None,
+        bos: None,
+        eos: Vec::new(),
+        pad: None,
+    }
+}
+
+/// Prompts that begin with the same `shared` tokens and go on by themselves.
+fn prompts(s: &Settings, rows: usize, shared: usize) -> Vec<Vec<u32>> {
+    let mut state = 1_u64;
+    let mut token = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % s.vocab as u64) as u32
+    };
+    let shared: Vec<u32> = (0..shared).map(|_| token()).collect();
+    (0..rows).map(|_| shared.iter().copied().chain((0..s.suffix).map(|_| token())).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn small(more: &str) -> Settings {
+        let small = "x --hidden 16 --layers 2 --heads 2 --kv-heads 1 --ffn 24 --vocab 32 --rows 3 --shared 40 --suffix 3 --new 4 --single-new 5 --times 1";
+        Cli::try_parse_from(small.split(' ').chain(more.split_whitespace())).unwrap().settings
+    }
+
+    #[test]
+    fn reports_what_was_asked_for() {
+        let all = run(&small("")).unwrap();
+        let (batch, single) = (all.batch.unwrap(), all.single.unwrap());
+        assert!((batch.tokens_per_s - 4.0 * batch.rows_per_s).abs() < 1e-6 * batch.tokens_per_s);
+        assert!(batch.ttft_ms > 0.0 && batch.ttft_ms <= batch.ms);
+        assert!(single.tpot_ms > 0.0 && single.mbu > 0.0 && single.bandwidth_gb_s > 0.1);
+        let one = run(&small("--mode batch")).unwrap();
+        assert!(one.batch.is_some() && one.single.is_none());
+    }
+
+    #[test]
+    fn shapes_that_make_no_model_are_errors() {
+        let wrong = Settings { heads: 3, ..small("") };
+        assert!(run(&wrong).unwrap_err().to_string().contains("--heads"));
+        assert!(Cli::try_parse_from(["x", "--rows", "0"]).is_err());
+    }
+}

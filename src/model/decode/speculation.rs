@@ -1,0 +1,230 @@
+//! Tokens that are guessed before they are computed, so that one pass can make several of an answer.
+//!
+//! A pass over a few tokens costs hardly more than over one, as long as reading the weights is what takes the time. The guesses go
+//! through the model behind the answer's last token; as far as each is what the model then says itself, it counts (Leviathan et
+//! al. 2023, arXiv:2211.17192, with greedy choice). The answer is the same as without. Guesses come from the text so far (what
+//! followed the last tokens when they came before: prompt lookup), or from a small model with the same tokenizer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::pages::{Pages, Table, common};
+use super::pass::{Buffers, Feed, Wants};
+use super::sequence::RequestId;
+use crate::model::{Decoder, ModelError};
+use crate::ops::Par;
+
+/// How tokens are guessed; nothing by default.
+#[derive(Clone, Debug, Default)]
+pub struct Speculation {
+    pub lookup: Option<Lookup>,
+    pub draft: Option<Draft>,
+}
+
+/// Prompt lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Tokens at the end that must have come before: tried from this many down to two.
+    pub ngram: usize,
+    /// Guessed tokens at most.
+    pub tokens: usize,
+}
+
+impl Default for Lookup {
+    fn default() -> Self {
+        Self { ngram: 4, tokens: 8 }
+    }
+}
+
+/// A small model that guesses.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub decoder: Arc<Decoder>,
+    /// Guessed tokens at most.
+    pub tokens: usize,
+    /// Bytes of its keys and values at most.
+    pub kv_bytes: usize,
+}
+
+/// Guesses that a sequence makes are worth it from this share of right ones.
+const WORTH: f32 = 0.25;
+/// Tokens of an answer without guesses, after these were not worth it.
+const PAUSE: usize = 32;
+
+/// How guessing goes for one sequence.
+#[derive(Clone, Debug)]
+pub(super) struct Drafter {
+    /// Share of right guesses, of late.
+    right: f32,
+    /// Tokens to guess next.
+    length: usize,
+    most: usize,
+    pause: usize,
+}
+
+impl Drafter {
+    pub fn new(most: usize) -> Self {
+        Self { right: 0.5, length: most.min(4), most, pause: 0 }
+    }
+
+    /// Tokens to guess now.
+    pub fn wants(&mut self) -> usize {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return 0;
+        }
+        self.length
+    }
+
+    /// Of `guessed` tokens the first `right` were right.
+    pub fn learn(&mut self, guessed: usize, right: usize) {
+        if guessed == 0 {
+            return;
+        }
+        let weight = 0.3;
+        self.right += weight * (right as f32 / guessed as f32 - self.right);
+        self.length =
+            if right == guessed { (2 * self.length).min(self.most) } else { (right + 1).min(self.most) };
+        if self.right < WORTH {
+            (self.pause, self.right) = (PAUSE, 0.5);
+        }
+    }
+}
+
+impl Lookup {
+    /// What followed the last tokens when they came before, the last time.
+    pub fn guess(&self, tokens: &[u32], most: usize) -> Vec<u32> {
+        let n = tokens.len();
+        for length in (2..=self.ngram.min(n.saturating_sub(1))).rev() {
+            let last = &tokens[n - length..];
+            let before = (0..n - length).rev().find(|&at| tokens[at..at + length] == *last);
+            if let Some(at) = before {
+                return tokens[at + length..].iter().copied().take(most).collect();
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// The small model at work.
+#[derive(Debug)]
+pub(super) struct DraftModel {
+    decoder: Arc<Decoder>,
+    pub tokens: usize,
+    pages: Pages,
+    buffers: Buffers,
+    /// By request; guesses that are in the blocks, but not of the table.
+    tables: BTreeMap<RequestId, (Table, Vec<u32>)>,
+}
+
+impl DraftModel {
+    /// # Errors
+    /// A model of another vocabulary than `of`.
+    pub fn new(draft: &Draft, of: &Decoder) -> Result<Self, ModelError> {
+        let (own, wanted) = (draft.decoder.config.vocab, of.config.vocab);
+        if own != wanted {
+            return Err(ModelError::Request(format!(
+                "the draft model has {own} tokens and the model that it is to guess for {wanted}; it must have the same tokenizer"
+            )));
+        }
+        Ok(Self {
+            decoder: Arc::clone(&draft.decoder),
+            tokens: draft.tokens,
+            pages: Pages::new(&draft.decoder, draft.kv_bytes),
+            buffers: Buffers::default(),
+            tables: BTreeMap::new(),
+        })
+    }
+
+    /// Guesses what follows each of the texts, so many tokens at most.
+    pub fn guess(&mut self, texts: &[(RequestId, &[u32], usize)], chunk: usize, par: Par) -> Vec<Vec<u32>> {
+        let mut guesses = vec![Vec::new(); texts.len()];
+        for &(id, tokens, wanted) in texts {
+            if self.tables.get(&id).is_some_and(|(table, _)| table.len() >= tokens.len()) {
+                self.close(id);
+            }
+            let (table, kept) =
+                self.tables.entry(id).or_insert_with(|| (self.pages.open(0, tokens), Vec::new()));
+            // What was guessed rightly the last time is computed already; the last token is read again for its logits.
+            let known = common(kept, &tokens[table.len()..tokens.len() - 1]);
+            let from = table.len();
+            self.pages.extend(table, &tokens[from..from + known]);
+            kept.clear();
+            let positions = self.decoder.config.max_positions;
+            if tokens.len() + wanted > positions || self.pages.grow(table, tokens.len() + wanted).is_err() {
+                self.close(id);
+            }
+        }
+        // The texts first, in passes of bounded size, then guess after guess.
+        let mut next: Vec<Option<u32>> = vec![None; texts.len()];
+        for (at, &(id, tokens, _)) in texts.iter().enumerate() {
+            while let Some((table, _)) = self.tables.get_mut(&id) {
+                let new = &tokens[table.len()..];
+                let new = &new[..new.len().min(chunk)];
+                let start = table.len();
+                let last = start + new.len() == tokens.len();
+                let wants = if last { Wants::Last } else { Wants::None };
+                let feed = Feed { table, start, adapter: None, lane: 0, tokens: new, parents: None, wants };
+                let logits = self.decoder.pass(&mut self.pages, &[feed], &mut self.buffers, par);
+                self.pages.extend(table, new);
+                if last {
+                    next[at] = logits.of(0).next().and_then(likeliest);
+                    break;
+                }
+            }
+        }
+        loop {
+            for ((guess, next), (_, _, wanted)) in guesses.iter_mut().zip(&mut next).zip(texts) {
+                guess.extend(next.filter(|_| guess.len() < *wanted));
+                if guess.len() >= *wanted {
+                    *next = None;
+                }
+            }
+            let feeds: Vec<(usize, Feed<'_>)> = (0..texts.len())
+                .filter(|at| next[*at].is_some())
+                .filter_map(|at| {
+                    let (table, _) = self.tables.get(&texts[at].0)?;
+                    let tokens = &guesses[at][guesses[at].len() - 1..];
+                    let start = table.len() + guesses[at].len() - 1;
+                    let wants = Wants::Last;
+                    Some((at, Feed { table, start, adapter: None, lane: 0, tokens, parents: None, wants }))
+                })
+                .collect();
+            if feeds.is_empty() {
+                break;
+            }
+            let (at, feeds): (Vec<usize>, Vec<Feed<'_>>) = feeds.into_iter().unzip();
+            let logits = self.decoder.pass(&mut self.pages, &feeds, &mut self.buffers, par);
+            for (feed, at) in at.into_iter().enumerate() {
+                next[at] = logits.of(feed).next().and_then(likeliest);
+            }
+        }
+        for (guess, (id, ..)) in guesses.iter().zip(texts) {
+            if let Some((_, kept)) = self.tables.get_mut(id) {
+                // The last guess did not go through the model.
+                kept.extend_from_slice(&guess[..guess.len().saturating_sub(1)]);
+            }
+        }
+        guesses
+    }
+
+    pub fn close(&mut self, id: RequestId) {
+        if let Some((table, _)) = self.tables.remove(&id) {
+            self.pages.close(table);
+        }
+    }
+}
+
+/// The first of the largest logits; none of numbers that are none.
+fn likeliest(logits: &[f32]) -> Option<u32> {
+    let mut best = None;
+    for (id, logit) in logits.iter().enumerate() {
+        if best.is_none_or(|(_, b)| *logit > b) {
+            best = Some((id as u32, *logit));
+        }
+    }
+    best.map(|(id, _)| id)
+}
+
+#[cfg(test)]
+mod tests;
