@@ -2,6 +2,8 @@
 
 pub mod cache;
 pub mod endpoint;
+mod forms;
+mod growing;
 mod local;
 mod mask;
 pub mod models;

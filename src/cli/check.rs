@@ -239,11 +239,13 @@ fn check_fields(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
 fn check_prompts(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut known: Vec<String> = fields.to_vec();
-    known.extend(["input", "examples", "labels"].map(String::from));
+    known.extend(["input", "examples", "labels", "row", "stages"].map(String::from));
     for stage in &ws.config.stages {
         if let Some(prompt) = &stage.prompt
             && let Ok(text) = std::fs::read_to_string(ws.resolve(prompt))
         {
+            let mut known = known.clone();
+            known.extend((!stage.tools.is_empty()).then(|| "tools".to_owned()));
             for message in data::unknown_fields(&text, &known) {
                 let name = message.split('`').nth(1).unwrap_or_default();
                 let line = text.lines().position(|l| l.contains(name)).map_or(0, |i| i as u64 + 1);

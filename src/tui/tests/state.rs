@@ -612,7 +612,7 @@ fn a_row_is_traced_through_the_stages_of_each_candidate() {
     assert_ne!(before, after, "another candidate's trace");
     play(&mut app, "esc");
     assert!(app.layers.is_empty());
-    play(&mut app, "5 enter right");
+    play(&mut app, "5 down enter");
     let asks = asked(&press(&mut app, "T"));
     assert!(matches!(&asks[..], [Request::Trace { .. }]), "{asks:?}");
 }
