@@ -58,8 +58,12 @@ impl Limiter {
 
     /// Waits for its turn.
     pub async fn turn(&self, every: Option<Duration>) {
-        let at = self.pace().turn(Instant::now(), every);
-        tokio::time::sleep_until(at).await;
+        let now = Instant::now();
+        let at = self.pace().turn(now, every);
+        // The timer's shortest nap is a millisecond.
+        if at > now {
+            tokio::time::sleep_until(at).await;
+        }
     }
 
     /// Nobody asks before `wait` is over.
