@@ -21,9 +21,9 @@ __device__ __forceinline__ unsigned long long mix(unsigned long long x) {
     return x ^ (x >> 31);
 }
 
-// Integers in the order of floats; 0 for what is no number.
+// Integers in the order of floats, both zeros alike; 0 for what is no number.
 __device__ __forceinline__ unsigned order_of(float x) {
-    unsigned bits = __float_as_uint(x);
+    unsigned bits = x == 0.0f ? 0 : __float_as_uint(x);
     return x != x ? 0 : bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 

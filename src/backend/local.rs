@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Prompt};
+use super::forms::{Forms, decoding};
+use super::growing::Growing;
+use super::{Answer, Ask, Backend, BackendError, Heard, Listener, Prompt, TokenLogprob};
 use crate::domain::candidate::{AdapterRef, ModelRef};
 use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens, prompt_tokens};
-use crate::model::decode::{Done, Engine, Event, Request};
-use crate::model::tokenizer::{TextStream, Tokenizer};
+use crate::model::decode::{Engine, Event};
+use crate::model::labels::LabelScores;
+use crate::model::tokenizer::Tokenizer;
 use crate::model::{Base, Decoder, Lora, ModelError};
 
 pub use crate::model::decode::{Lane, RequestId as AskId, Settings};
@@ -16,8 +19,8 @@ pub use crate::model::decode::{Lane, RequestId as AskId, Settings};
 /// What became of a question in one step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// Text that follows what was given before.
-    Piece(String),
+    /// Text that follows what was given before, and the tokens that came since, where their log-probabilities were asked for.
+    Piece { text: String, tokens: Vec<TokenLogprob> },
     /// The end: the whole answer. Nothing more comes.
     Done(Result<Answer, BackendError>),
 }
@@ -29,15 +32,8 @@ pub struct LocalModel {
     lane: Lane,
     tokenizer: Arc<Tokenizer>,
     template: Option<Arc<ChatTemplate>>,
+    forms: Forms,
     answers: BTreeMap<AskId, Growing>,
-}
-
-/// An answer that is being made.
-#[derive(Debug)]
-struct Growing {
-    stream: TextStream<Arc<Tokenizer>>,
-    text: String,
-    tokens_in: u64,
 }
 
 impl LocalModel {
@@ -70,7 +66,8 @@ impl LocalModel {
         let mut engine = Engine::new(decoder, settings)?;
         let lane = adapter.map_or(Ok(Lane::BASE), |adapter| engine.add_lane(Arc::new(adapter)))?;
         let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
-        Ok(Self { engine, lane, tokenizer, template, answers: BTreeMap::new() })
+        let forms = Forms::new(tokenizer.clone(), template.clone());
+        Ok(Self { engine, lane, tokenizer, template, forms, answers: BTreeMap::new() })
     }
 
     pub fn decoder(&self) -> &Decoder {
@@ -115,13 +112,11 @@ impl LocalModel {
     pub fn submit(&mut self, lane: Lane, ask: &Ask) -> Result<AskId, BackendError> {
         let mut submit = || {
             let prompt = self.prompt(ask)?;
-            let tokens_in = prompt.len() as u64;
-            let request = Request::generate(lane, prompt, &ask.decoding, self.tokenizer.eos())?;
-            Ok((self.engine.submit(request)?, tokens_in))
+            let growing = Growing::new(self.tokenizer.clone(), decoding(ask), prompt.clone());
+            Ok((self.engine.submit(self.forms.request(lane, ask, prompt)?)?, growing))
         };
-        let (id, tokens_in) = submit().map_err(|e: ModelError| BackendError(e.to_string()))?;
-        let stream = TextStream::new(Arc::clone(&self.tokenizer));
-        self.answers.insert(id, Growing { stream, text: String::new(), tokens_in });
+        let (id, growing) = submit().map_err(|e: ModelError| BackendError(e.to_string()))?;
+        self.answers.insert(id, growing);
         Ok(id)
     }
 
@@ -134,8 +129,7 @@ impl LocalModel {
     /// As [`LocalModel::cancel`]; what there is of the answer.
     fn broken(&mut self, id: AskId) -> Option<Answer> {
         let done = self.engine.cancel(id);
-        let answer = self.answers.remove(&id)?;
-        Some(Answer { text: answer.text, finish: Finish::Broken, ..times(answer.tokens_in, &done?) })
+        Some(self.answers.remove(&id)?.broken(&done?))
     }
 
     /// Nothing is waiting or under way.
@@ -155,31 +149,33 @@ impl LocalModel {
             match event {
                 Event::Token(id, token) => {
                     let Some(answer) = self.answers.get_mut(&id) else { continue };
-                    match answer.stream.push(token.id) {
-                        Ok(piece) if piece.is_empty() => {}
-                        Ok(piece) => {
-                            answer.text.push_str(&piece);
-                            progress.push((id, Progress::Piece(piece)));
-                        }
+                    match answer.push(token.id, self.forms.logprob(&token)) {
+                        Ok(Some(piece)) => progress.push((id, piece)),
+                        Ok(None) => {}
                         Err(e) => {
                             self.cancel(id);
                             progress.push((id, failed(&e)));
+                            continue;
                         }
+                    }
+                    // Where it has ended by itself as well, that comes next.
+                    if self.answers.get(&id).is_some_and(Growing::stopped)
+                        && let Some(done) = self.engine.cancel(id)
+                        && let Some(answer) = self.answers.remove(&id)
+                    {
+                        finished(id, answer.finish(&done), &mut progress);
                     }
                 }
                 Event::Done(id, done) => {
                     let Some(answer) = self.answers.remove(&id) else { continue };
-                    match answer.finish(&done) {
-                        Ok((rest, answer)) => {
-                            if !rest.is_empty() {
-                                progress.push((id, Progress::Piece(rest)));
-                            }
-                            progress.push((id, Progress::Done(Ok(answer))));
-                        }
-                        Err(e) => progress.push((id, failed(&e))),
-                    }
+                    finished(id, answer.finish(&done), &mut progress);
                 }
-                Event::Scored(id, ..) => self.cancel(id),
+                Event::Scored(id, done, scoring) => {
+                    let Some(answer) = self.answers.remove(&id) else { continue };
+                    let scoring: Box<dyn std::any::Any> = scoring;
+                    let Some(scores) = scoring.downcast_ref::<LabelScores>() else { continue };
+                    finished(id, answer.label(scores, &done), &mut progress);
+                }
                 Event::Failed(id, e) => {
                     self.answers.remove(&id);
                     progress.push((id, failed(&e)));
@@ -205,19 +201,19 @@ impl LocalModel {
     }
 }
 
-impl Growing {
-    /// The text that was held back, and the whole.
-    fn finish(self, done: &Done) -> Result<(String, Answer), ModelError> {
-        let rest = self.stream.finish()?;
-        let finish = if done.ended { Finish::Stop } else { Finish::Length };
-        Ok((rest.clone(), Answer { text: self.text + &rest, finish, ..times(self.tokens_in, done) }))
+/// The end of an answer, with the text that is told with it.
+fn finished(
+    id: AskId,
+    end: Result<(Option<Progress>, Answer), ModelError>,
+    progress: &mut Vec<(AskId, Progress)>,
+) {
+    match end {
+        Ok((rest, answer)) => {
+            progress.extend(rest.map(|piece| (id, piece)));
+            progress.push((id, Progress::Done(Ok(answer))));
+        }
+        Err(e) => progress.push((id, failed(&e))),
     }
-}
-
-/// An answer's numbers.
-fn times(tokens_in: u64, done: &Done) -> Answer {
-    let tokens_out = done.steps as u64;
-    Answer { tokens_in, tokens_out, ttft_ms: done.ttft_ms, ms: done.ms, ..Answer::default() }
 }
 
 fn failed(error: &ModelError) -> Progress {
@@ -241,8 +237,8 @@ impl Backend for LocalModel {
             for (id, progress) in self.step() {
                 let Some(&i) = places.get(&id) else { continue };
                 match progress {
-                    Progress::Piece(piece) => {
-                        if listener(i, Heard::Piece(&piece)).is_break() {
+                    Progress::Piece { text, .. } => {
+                        if listener(i, Heard::Piece(&text)).is_break() {
                             places.remove(&id);
                             answers[i] = self.broken(id).map(Ok);
                         }
@@ -264,9 +260,10 @@ impl Backend for LocalModel {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
     use std::path::PathBuf;
 
-    use super::super::Access;
+    use super::super::{Access, Finish};
     use super::*;
     use crate::domain::candidate::{Decoding, Limits, ModelSource};
 
@@ -379,9 +376,114 @@ mod tests {
     fn what_cannot_be_opened_says_why() {
         let say = |m: &ModelRef| super::super::open(m, None, &Access::threads(1)).err().unwrap().to_string();
         assert!(say(&model(Path::new("/no/such/folder"))).contains("/no/such/folder"));
-        let endpoint =
-            ModelSource::Endpoint { endpoint: "http://x/v1".into(), model: "m".into(), api_key_env: None };
-        let message = say(&ModelRef { source: endpoint, ..model(Path::new("")) });
-        assert!(message.contains("base") && message.contains("endpoint"), "{message}");
+    }
+
+    /// Answers of the demo's model, which has a token for every byte.
+    fn demo(asks: &[Ask]) -> Vec<Answer> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("workspaces/demo/model");
+        open(&dir, 2).answer(asks).into_iter().map(|a| a.unwrap()).collect()
+    }
+
+    #[test]
+    fn answers_have_the_form_that_is_asked_for_beside_others_that_have_none() {
+        use crate::domain::candidate::Constraint;
+        let labels: Vec<String> = ["cash", "card", "card lost", "transfer"].map(String::from).to_vec();
+        let schema = serde_json::json!({
+            "type": "object",
+            "properties": { "team": { "enum": ["cards", "loans"] }, "urgent": { "type": "boolean" } },
+            "required": ["team", "urgent"],
+            "additionalProperties": false,
+        });
+        let with = |constraint: Option<Constraint>, temperature: f32| {
+            let decoding = Decoding { max_tokens: 60, temperature, seed: 3, ..Decoding::default() };
+            Ask { constraint, ..Ask::turn("My card was stolen", decoding) }
+        };
+        let asks: Vec<Ask> = [0.0, 1.0]
+            .into_iter()
+            .flat_map(|t| {
+                [
+                    with(None, t),
+                    with(Some(Constraint::Labels(labels.clone())), t),
+                    with(Some(Constraint::Regex("[a-c]{3}-[0-9]{2}".into())), t),
+                    with(Some(Constraint::Schema(schema.clone())), t),
+                ]
+            })
+            .collect();
+        let got = demo(&asks);
+        for answers in got.chunks(4) {
+            let [plain, label, regex, json] = answers else { panic!() };
+            assert!(plain.labels.is_empty());
+            assert!(labels.contains(&label.text) && label.finish == Finish::Stop);
+            assert_eq!(label.labels.len(), 4);
+            assert!((label.labels.iter().map(|(_, p)| p).sum::<f64>() - 1.0).abs() < 1e-9);
+            assert!(label.labels.is_sorted_by(|a, b| a.1 >= b.1) && label.tokens_out > 0 && label.ms > 0.0);
+            assert_eq!((regex.text.len(), &regex.text[3..4], regex.finish), (6, "-", Finish::Stop));
+            let value: serde_json::Value = serde_json::from_str(&json.text).unwrap();
+            assert!(value["urgent"].is_boolean() && json.finish == Finish::Stop, "{}", json.text);
+        }
+        assert_eq!(got[1].text, got[1].labels[0].0, "greedy takes the best");
+        // Alone the same.
+        for (ask, got) in asks.iter().zip(&got) {
+            let alone = demo(std::slice::from_ref(ask)).remove(0);
+            assert_eq!((&alone.text, alone.labels.len()), (&got.text, got.labels.len()));
+            for (a, b) in alone.labels.iter().zip(&got.labels) {
+                assert!(a.0 == b.0 && (a.1 - b.1).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_ends_before_a_stop_string_and_tells_how_likely_its_tokens_were() {
+        let decoding = Decoding { max_tokens: 24, ..Decoding::default() };
+        let dir = fixture("qwen2");
+        let ask = Ask { logprobs: Some(3), ..Ask::turn("My card was declined", decoding) };
+        let whole = open(&dir, 1).answer(std::slice::from_ref(&ask)).remove(0).unwrap();
+        let count = whole.text.chars().count();
+        assert!(count > 6, "{}", whole.text);
+        assert_eq!(whole.logprobs.iter().map(|t| t.text.as_str()).collect::<String>(), whole.text);
+        for token in &whole.logprobs {
+            assert_eq!(token.top.len(), 3);
+            // Greedy: the likeliest was taken.
+            assert_eq!((&token.top[0].0, token.top[0].1), (&token.text, token.logprob));
+        }
+        let stop: String = whole.text.chars().skip(count / 2).take(3).collect();
+        let at = whole.text.find(&stop).unwrap();
+        let mut ask = ask;
+        ask.decoding.stop = vec!["never".into(), stop.clone()];
+        let mut pieces = String::new();
+        let short = open(&dir, 1)
+            .stream(std::slice::from_ref(&ask), &mut |_, heard| {
+                if let Heard::Piece(piece) = heard {
+                    pieces.push_str(piece);
+                }
+                ControlFlow::Continue(())
+            })
+            .remove(0)
+            .unwrap();
+        assert_eq!((short.text.as_str(), short.finish), (&whole.text[..at], Finish::Stop));
+        assert_eq!(pieces, short.text);
+        assert!(short.tokens_out < whole.tokens_out || short.logprobs.len() < whole.logprobs.len());
+    }
+
+    #[test]
+    fn repeated_drawings_of_a_question_differ() {
+        let decoding = Decoding { max_tokens: 12, temperature: 1.5, seed: 3, ..Decoding::default() };
+        let asks: Vec<Ask> =
+            (0..4).map(|sample| Ask { sample, ..Ask::turn("My card", decoding.clone()) }).collect();
+        let got = texts(open(&fixture("qwen2"), 1).answer(&asks));
+        assert_eq!(got.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "{got:?}");
+        assert_eq!(got, texts(open(&fixture("qwen2"), 1).answer(&asks)));
+    }
+
+    #[test]
+    fn a_form_that_is_wrong_is_an_error_of_that_row() {
+        use crate::domain::candidate::Constraint;
+        let form = |constraint| Ask { constraint: Some(constraint), ..ask("card", 0.0) };
+        let asks =
+            [form(Constraint::Regex("(".into())), form(Constraint::Labels(Vec::new())), ask("card", 0.0)];
+        let got = open(&fixture("qwen2"), 1).answer(&asks);
+        assert!(got[0].as_ref().unwrap_err().to_string().contains("regular expression"));
+        assert!(got[1].as_ref().unwrap_err().to_string().contains("labels"));
+        assert!(got[2].is_ok());
     }
 }

@@ -1,8 +1,13 @@
 //! Something that answers.
 
 pub mod cache;
+pub mod endpoint;
+mod forms;
+mod growing;
 mod local;
+mod mask;
 pub mod models;
+mod replace;
 pub mod resident;
 
 use std::ops::ControlFlow;
@@ -16,6 +21,7 @@ use crate::domain::keys::Keys;
 use crate::domain::settings::CachePlace;
 use crate::model::chat::Message;
 
+pub use endpoint::Endpoint;
 pub use local::{AskId, Lane, LocalModel, Progress, Settings};
 
 /// What a question consists of.
@@ -112,6 +118,10 @@ pub struct Answer {
     pub cached: bool,
     /// Pieces of personal data that went out as placeholders.
     pub masked: u32,
+    /// Waiting beside the answer's own time: for a limit on requests, or until it was asked again.
+    pub waited_ms: f64,
+    /// The server counted no tokens; what stands here is reckoned from the length of the texts.
+    pub estimated: bool,
 }
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -137,6 +147,11 @@ pub trait Backend {
 
     fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
         self.stream(asks, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// Questions that it works on at once; a batch should not have fewer.
+    fn width(&self) -> usize {
+        1
     }
 
     /// Ask anew from now on (or no longer), whatever a cache remembers: what is timed must be worked for.
@@ -185,9 +200,12 @@ fn open_model(
                 Err(e) => Err(BackendError(format!("the model `{}` cannot be opened: {e}", model.name))),
             }
         }
-        ModelSource::Endpoint { endpoint, .. } => Err(BackendError(format!(
-            "the model `{}` stands behind an endpoint ({endpoint}), and only local models can answer yet; give it a `path`",
-            model.name
-        ))),
+        ModelSource::Endpoint { .. } => match adapter {
+            None => Ok(Box::new(Endpoint::open(model, &access.keys)?)),
+            Some(_) => Err(BackendError(format!(
+                "the model `{}` stands behind an endpoint, which takes no adapter",
+                model.name
+            ))),
+        },
     }
 }

@@ -21,23 +21,24 @@ const BASE: &str = "";
 /// Reads questions as the model will: their text, their tokens, whether they fit.
 #[derive(Debug)]
 pub struct Reader {
-    tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
     /// Tokens of prompt and answer together.
     pub context: usize,
 }
 
 impl Reader {
-    /// # Errors
-    /// A folder without a tokenizer or configuration that can be read.
-    pub fn load(dir: &Path) -> Result<Self, ModelError> {
-        let (tokenizer, template) = (Tokenizer::load(dir)?, ChatTemplate::load(dir)?);
-        Ok(Self { tokenizer, template, context: ModelConfig::load(dir)?.max_positions })
+    fn of(model: &LocalModel) -> Self {
+        Self {
+            tokenizer: model.tokenizer().clone(),
+            template: model.template().cloned(),
+            context: model.decoder().config.max_positions,
+        }
     }
 
     /// Whether the model can be told of tools.
     pub fn knows_tools(&self) -> bool {
-        self.template.as_ref().is_some_and(ChatTemplate::knows_tools)
+        self.template.as_ref().is_some_and(|template| template.knows_tools())
     }
 
     /// The text that the model reads, chat template and all.
@@ -45,7 +46,7 @@ impl Reader {
     /// # Errors
     /// A template that refuses the conversation.
     pub fn text(&self, ask: &Ask) -> Result<String, ModelError> {
-        let template = self.template.as_ref();
+        let template = self.template.as_deref();
         match &ask.prompt {
             Prompt::Text(text) => Ok(text.clone()),
             Prompt::Turn(text) => conversation_text(template, &[Message::user(text.as_str())], &ask.tools),
@@ -58,7 +59,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::text`].
     pub fn count(&self, ask: &Ask) -> Result<usize, ModelError> {
-        let template = self.template.as_ref().filter(|_| !matches!(ask.prompt, Prompt::Text(_)));
+        let template = self.template.as_deref().filter(|_| !matches!(ask.prompt, Prompt::Text(_)));
         Ok(open_tokens(&self.tokenizer, template, &self.text(ask)?)?.len())
     }
 }
@@ -158,18 +159,23 @@ impl Models {
         let ModelSource::Local { path } = &model.source else {
             return Err(BackendError(format!("the model `{}` is behind an endpoint, not here", model.name)));
         };
-        let failed =
-            |e: ModelError| BackendError(format!("the model `{}` cannot be opened: {e}", model.name));
-        let reader = Arc::new(Reader::load(Path::new(path)).map_err(failed)?);
+        let failed = {
+            let name = model.name.clone();
+            move |e: ModelError| BackendError(format!("the model `{name}` cannot be opened: {e}"))
+        };
         let threads = *self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let kv_bytes = Footprint::of(Path::new(path), &self.bounds).map_err(&failed)?.cache as usize;
+        let settings = Settings { kv_bytes, requests: self.bounds.at_once, ..Settings::threads(threads) };
         let (wanted, path) = (model.clone(), path.clone());
+        let (give, reader) = std::sync::mpsc::channel();
         let open = move || {
-            let model = LocalModel::open(Path::new(&path), &wanted, None, Settings::threads(threads));
-            let model = model
-                .map_err(|e| BackendError(format!("the model `{}` cannot be opened: {e}", wanted.name)))?;
+            let model = LocalModel::open(Path::new(&path), &wanted, None, settings).map_err(failed)?;
+            let _ = give.send(Reader::of(&model));
             Ok(Local { model, numbers: HashMap::new() })
         };
         let resident = Resident::start(BASE, threads, self.bounds, open)?;
+        let reader = reader.recv().map_err(|_| BackendError("the model's thread is gone".into()))?;
+        let reader = Arc::new(reader);
         Ok(Loaded { hash: model.hash.clone(), resident, reader, at: Instant::now() })
     }
 
@@ -222,8 +228,10 @@ impl Footprint {
     pub fn of(dir: &Path, bounds: &Bounds) -> Result<Self, ModelError> {
         let outline = Decoder::outline(ModelConfig::load(dir)?, false)?;
         let of_token = 2 * 4 * outline.config.layers * outline.config.kv_heads * outline.config.head_dim;
-        let full = (bounds.at_once.max(1) * outline.config.max_positions * of_token) as u64;
-        let cache = bounds.cache_mib.map_or(full.min(DEFAULT_CACHE), |mib| full.min(mib << 20));
+        let one = (outline.config.max_positions * of_token) as u64;
+        // One answer always has room to its end.
+        let most = bounds.cache_mib.map_or(DEFAULT_CACHE, |mib| mib << 20).max(one);
+        let cache = most.min(one * bounds.at_once.max(1) as u64);
         Ok(Self { weights: 4 * outline.parameters() as u64, cache })
     }
 
@@ -261,7 +269,7 @@ impl Stepper for Local {
             events.push((
                 number,
                 match progress {
-                    Progress::Piece(text) => Event::Text { text, tokens: Vec::new() },
+                    Progress::Piece { text, tokens } => Event::Text { text, tokens },
                     Progress::Done(answer) => {
                         self.numbers.remove(&id);
                         match answer {
@@ -358,6 +366,7 @@ mod tests {
         assert_eq!(footprint.weights, Decoder::load(dir).unwrap().bytes() as u64);
         let one = Footprint::of(dir, &Bounds { at_once: 1, ..Bounds::default() }).unwrap();
         assert_eq!(footprint.cache, 2 * one.cache);
-        assert_eq!(Footprint::of(dir, &Bounds { cache_mib: Some(0), ..Bounds::default() }).unwrap().cache, 0);
+        let least = Footprint::of(dir, &Bounds { cache_mib: Some(0), ..Bounds::default() }).unwrap();
+        assert_eq!(least.cache, one.cache, "one answer has room");
     }
 }

@@ -1,15 +1,15 @@
 //! What subcommands share that need the engine: a connection, a question, an answer of the right kind.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 
 use super::output::Exit;
+use super::trust::{self, Trust};
 use crate::domain::api::{Request, Response};
+use crate::domain::keys::Keys;
 use crate::domain::run::RunKind;
 use crate::engine::client::Client;
 use crate::workspace::Workspace;
-use crate::workspace::config::ModelPlace;
 
 /// Run `work` to its end on this thread.
 pub fn block_on<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
@@ -46,19 +46,38 @@ pub fn unexpected() -> Exit {
     Exit::failed("the engine gave an answer of another kind; is it of this version? `tunebench doctor` says")
 }
 
-/// Values of the variables that the workspace's models name, as far as they are set.
-pub fn keys(root: &Path) -> BTreeMap<String, String> {
-    let Ok((ws, _)) = Workspace::open(root) else { return BTreeMap::new() };
-    ws.config
-        .models
-        .values()
-        .filter_map(|model| match &model.place {
-            ModelPlace::Endpoint { api_key_env: Some(name), .. } => {
-                Some((name.clone(), std::env::var(name).ok()?))
-            }
-            _ => None,
-        })
-        .collect()
+/// Values of the variables that the workspace's models name, as far as they are set and may go where they are named for.
+pub fn keys(root: &Path, trust: &Trust) -> Keys {
+    let Ok((ws, _)) = Workspace::open(root) else { return Keys::default() };
+    let needs = ws.config.models.values().filter_map(|model| model.place.key_need());
+    Keys::new(needs.filter(|need| trust.knows(need)).filter_map(|need| {
+        let value = trust::value(&need.variable)?;
+        Some((need, value))
+    }))
+}
+
+/// Ask for something that may need keys. Where some are missing the person is asked, unless they `agreed` already.
+pub async fn ask_with_keys(
+    client: &Client,
+    root: &Path,
+    mut request: Request,
+    agreed: bool,
+) -> Result<Response, Exit> {
+    let mut trust = Trust::load(root)?;
+    if let Some(with) = request.keys_mut() {
+        *with = keys(root, &trust);
+    }
+    let needs = match client.ask(request.clone()).await? {
+        Response::Error { error } if !error.needs.is_empty() => error.needs,
+        Response::Error { error } => return Err(Exit { code: error.code, message: error.message }),
+        response => return Ok(response),
+    };
+    // All that are needed stand in the refusal or were sent already; those are trusted.
+    let more = trust.settle(&needs, agreed)?;
+    if let Some(with) = request.keys_mut() {
+        *with = with.and(&more);
+    }
+    ask(client, request).await
 }
 
 pub async fn launch(
@@ -67,8 +86,10 @@ pub async fn launch(
     kind: RunKind,
     set: Vec<(String, String)>,
     from: Option<String>,
+    agreed: bool,
 ) -> Result<String, Exit> {
-    match ask(client, Request::Launch { kind, set, keys: keys(root), from }).await? {
+    let request = Request::Launch { kind, set, keys: Keys::default(), from };
+    match ask_with_keys(client, root, request, agreed).await? {
         Response::Launched { run } => Ok(run),
         _ => Err(unexpected()),
     }

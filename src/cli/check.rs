@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::ask;
 use super::output::{Exit, Output};
+use super::trust;
 use crate::data::{self, Dataset, Resolver, Sample};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
@@ -178,6 +179,10 @@ fn findings(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
     let mut found = check::examine(&check::candidate(ws), None, &rows);
     let train = Some(&ws.config.tuning.train);
     for finding in check::examine(&check::candidate_for_training(ws), train, &rows) {
+        // Who writes nothing of training does not mean to train.
+        if finding.key == check::ENDPOINT_STAGE && ws.line_of("tuning.train") == 0 {
+            continue;
+        }
         // The same stage may be too long in both; the pipeline's own finding is the one to see first.
         if found.iter().all(|f| f.key != finding.key) {
             found.push(finding);
@@ -234,11 +239,13 @@ fn check_fields(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
 fn check_prompts(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut known: Vec<String> = fields.to_vec();
-    known.extend(["input", "examples", "labels"].map(String::from));
+    known.extend(["input", "examples", "labels", "row", "stages"].map(String::from));
     for stage in &ws.config.stages {
         if let Some(prompt) = &stage.prompt
             && let Ok(text) = std::fs::read_to_string(ws.resolve(prompt))
         {
+            let mut known = known.clone();
+            known.extend((!stage.tools.is_empty()).then(|| "tools".to_owned()));
             for message in data::unknown_fields(&text, &known) {
                 let name = message.split('`').nth(1).unwrap_or_default();
                 let line = text.lines().position(|l| l.contains(name)).map_or(0, |i| i as u64 + 1);
@@ -308,13 +315,23 @@ fn check_models(ws: &Workspace) -> Vec<Problem> {
 
 /// What is no fault of the workspace but will be in the way.
 fn unset_keys(ws: &Workspace) -> Vec<String> {
-    let unset = ws.config.models.iter().filter_map(|(name, model)| match &model.place {
-        ModelPlace::Endpoint { api_key_env: Some(variable), .. } if std::env::var_os(variable).is_none() => {
-            Some(format!("model `{name}` needs the environment variable {variable}, which is not set"))
+    let mut notes = Vec::new();
+    for (name, model) in &ws.config.models {
+        let Some(need) = model.place.key_need() else { continue };
+        if trust::value(&need.variable).is_none() {
+            notes.push(format!(
+                "model `{name}` needs the environment variable {}, which is not set",
+                need.variable
+            ));
         }
-        _ => None,
-    });
-    unset.collect()
+        if need.is_open() {
+            notes.push(format!(
+                "model `{name}` gets its key and all texts unencrypted ({}); https would hide them on the way",
+                need.origin
+            ));
+        }
+    }
+    notes
 }
 
 #[cfg(test)]

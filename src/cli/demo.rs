@@ -242,7 +242,7 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
 
 /// One run to its end; none when the person left it to itself.
 async fn rung(client: &Client, root: &Path, kind: RunKind, out: &Output) -> Result<Option<RunRecord>, Exit> {
-    let run = launch(client, root, kind, Vec::new(), None).await?;
+    let run = launch(client, root, kind, Vec::new(), None, false).await?;
     match follow::follow(client.clone(), root, &run, out).await? {
         Followed::Detached => Ok(None),
         Followed::Ended(record) if record.state.has_result() => Ok(Some(*record)),

@@ -9,7 +9,10 @@ use serde_json::json;
 use super::ask::{ask, block_on, unexpected};
 use super::output::{Exit, Output};
 use super::table::clean;
+use super::trust::{self, Trust};
 use crate::backend::cache as answers;
+use crate::backend::endpoint;
+use crate::domain::address::Address;
 use crate::domain::api::{Request, Response};
 use crate::domain::run::{RunRecord, RunState};
 use crate::domain::settings::CachePlace;
@@ -20,6 +23,7 @@ use crate::machine;
 use crate::ops::cuda;
 use crate::store::files;
 use crate::worker::folder::RunFolder;
+use crate::workspace::config::ModelPlace;
 use crate::workspace::{FILE, STATE, Workspace};
 
 /// Below this much free space a training run's checkpoints may not fit.
@@ -57,6 +61,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let mut checks = vec![gpu(), cuda_libraries(), memory(), disk(root), temp()];
     if root.join(FILE).is_file() {
         checks.push(workspace(root));
+        checks.extend(endpoints(root));
         checks.push(cache(root, args.repair));
         match files::state_dir(&root.join(STATE)) {
             Ok(()) => checks.extend(block_on(engine(root, args.repair))?),
@@ -175,6 +180,61 @@ fn workspace(root: &Path) -> Check {
             Check::bad("workspace", format!("{first}{more}"), "`tunebench check` lists all problems")
         }
     }
+}
+
+/// Whether the endpoints answer. A key is sent only where it was agreed to before.
+fn endpoints(root: &Path) -> Vec<Check> {
+    let Ok((ws, _)) = Workspace::open(root) else { return Vec::new() };
+    let trust = Trust::load(root).ok();
+    let mut checks = Vec::new();
+    for (name, model) in &ws.config.models {
+        let ModelPlace::Endpoint { endpoint, model: asked, .. } = &model.place else { continue };
+        let Ok(address) = Address::parse(endpoint) else { continue };
+        let need = model.place.key_need();
+        let value = need.as_ref().and_then(|need| trust::value(&need.variable));
+        let trusted = need.as_ref().is_some_and(|need| trust.as_ref().is_some_and(|trust| trust.knows(need)));
+        let (key, with) = match (&need, value) {
+            (None, _) => (None, String::new()),
+            (Some(need), None) => (None, format!(" (asked without a key: {} is not set)", need.variable)),
+            (Some(_), Some(value)) if trusted => (Some(value), String::new()),
+            (Some(need), Some(_)) => {
+                (None, format!(" (asked without the key in {}: it was not sent there before)", need.variable))
+            }
+        };
+        let without = need.is_some() && key.is_none();
+        checks.push(match endpoint::probe(&address, key, asked) {
+            Ok((models, true)) => Check::good(
+                "endpoint",
+                format!(
+                    "model `{name}`: {endpoint} answers, `{asked}` is one of {}{with}",
+                    counted(models, "model")
+                ),
+            ),
+            // Some list aliases and adapters nowhere.
+            Ok((models, false)) => Check {
+                remedy: Some(format!(
+                    "check the name `{asked}`, unless the server takes names that it does not list"
+                )),
+                ..Check::good(
+                    "endpoint",
+                    format!(
+                        "model `{name}`: {endpoint} answers, `{asked}` is none of its {}{with}",
+                        counted(models, "model")
+                    ),
+                )
+            },
+            // Without its key it may refuse for that alone.
+            Err(why) if without => {
+                Check::good("endpoint", format!("model `{name}`: {endpoint}: {why}{with}"))
+            }
+            Err(why) => Check::bad(
+                "endpoint",
+                format!("model `{name}`: {endpoint}: {why}"),
+                "start the server, or correct the address; it ends in /v1 with most servers",
+            ),
+        });
+    }
+    checks
 }
 
 /// The response cache. Damage costs answers that are asked again, nothing else, and repair removes it.

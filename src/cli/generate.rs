@@ -2,16 +2,18 @@
 
 use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::{Exit, Output};
-use crate::domain::candidate::Decoding;
-use crate::model::chat::{ChatTemplate, prompt_tokens};
-use crate::model::decode::{Engine, Generation, Lane, Request, Settings};
-use crate::model::tokenizer::{TextStream, Tokenizer};
+use crate::backend::{Answer, Ask, Backend as _, Finish, Heard, LocalModel, Prompt, Settings};
+use crate::domain::candidate::{Constraint, Decoding};
+use crate::model::chat::ChatTemplate;
+use crate::model::constraint;
+use crate::model::tokenizer::Tokenizer;
 use crate::model::{Decoder, Lora, ModelError, files};
 
 #[derive(Debug, clap::Args)]
@@ -37,9 +39,23 @@ pub struct Args {
     /// Draw among the likeliest tokens that have this probability together
     #[arg(long)]
     top_p: Option<f32>,
+    /// Leave out tokens that are less likely than this share of the likeliest
+    #[arg(long)]
+    min_p: Option<f32>,
+    /// Above 1: tokens of prompt and answer become less likely
+    #[arg(long, value_name = "PENALTY")]
+    repetition_penalty: Option<f32>,
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Of the draws; the same seed draws the same
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Say how likely each token was, with so many of the likeliest in its place
+    #[arg(long, value_name = "N")]
+    logprobs: Option<usize>,
+    #[command(flatten)]
+    form: Form,
     /// The prompt as it stands, without the model's chat template
     #[arg(long)]
     raw: bool,
@@ -48,11 +64,58 @@ pub struct Args {
     threads: Option<usize>,
 }
 
+/// What the answer must look like.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Form {
+    /// The answer is JSON of the schema in this file
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
+    /// The whole answer matches this regular expression
+    #[arg(long)]
+    regex: Option<String>,
+    /// The answer is one of these, each with its probability
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    labels: Vec<String>,
+}
+
+/// Of the likeliest tokens at each place, at most so many are shown.
+const MOST_LOGPROBS: usize = 100;
+
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
+    let ask = ask(&args)?;
     let dir = &args.model;
     files::folder(dir).map_err(usage)?;
     let tokenizer = Tokenizer::load(dir).map_err(usage)?;
     let template = if args.raw { None } else { ChatTemplate::load(dir).map_err(usage)? };
+    let decoder = Decoder::load(dir).map_err(usage)?;
+    let adapter = args.adapter.as_ref().map(|a| Lora::load_peft(a, &decoder)).transpose().map_err(usage)?;
+    let threads = args.threads.unwrap_or_else(threads);
+    let settings = Settings::threads(threads);
+    let mut model =
+        LocalModel::new(Arc::new(decoder), adapter, tokenizer, template, settings).map_err(usage)?;
+
+    let mut stdout = std::io::stdout().lock();
+    let mut show = |_: usize, heard: Heard<'_>| match heard {
+        Heard::Piece(piece) if !out.json => {
+            // A closed pipe (`| head`) is the reader's wish: no more is made.
+            match stdout.write_all(printable(piece).as_bytes()).and_then(|()| stdout.flush()) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    let answer = model.stream(std::slice::from_ref(&ask), &mut show).into_iter().next();
+    drop(stdout);
+    let answer = answer
+        .ok_or_else(|| Exit::failed("the model gave no answer"))?
+        .map_err(|e| Exit::usage(e.to_string()))?;
+    out.result(&value(&answer), || details(&answer));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(args: &Args) -> Result<Ask, Exit> {
     let text = if args.prompt == "-" {
         let mut text = String::new();
         std::io::stdin()
@@ -60,61 +123,81 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             .map_err(|e| Exit::usage(format!("the prompt on standard input: {e}; it must be UTF-8 text")))?;
         text
     } else {
-        args.prompt
+        args.prompt.clone()
     };
-    let prompt = prompt_tokens(&tokenizer, template.as_ref(), &text).map_err(usage)?;
-    let decoder = Decoder::load(dir).map_err(usage)?;
-    let adapter = args.adapter.map(|a| Lora::load_peft(&a, &decoder)).transpose().map_err(usage)?;
     let decoding = Decoding {
         max_tokens: args.max_tokens,
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        stop: args.stop.clone(),
         seed: args.seed,
-        ..Decoding::default()
     };
-
-    let mut stream = TextStream::new(&tokenizer);
-    let mut stdout = std::io::stdout().lock();
-    let mut trouble = None;
-    let mut show = |piece: Result<String, ModelError>| match piece {
-        Err(e) => {
-            trouble = Some(e);
-            ControlFlow::Break(())
-        }
-        Ok(_) if out.json => ControlFlow::Continue(()),
-        // A closed pipe (`| head`) is the reader's wish: no more is made.
-        Ok(piece) => match stdout.write_all(printable(&piece).as_bytes()).and_then(|()| stdout.flush()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        },
-    };
-    let settings = Settings::threads(args.threads.unwrap_or_else(threads));
-    let mut engine = Engine::new(&decoder, settings).map_err(usage)?;
-    let lane = match &adapter {
-        Some(adapter) => engine.add_lane(adapter).map_err(usage)?,
-        None => Lane::BASE,
-    };
-    let prompt_tokens = prompt.len();
-    let request = Request::generate(lane, prompt, &decoding, tokenizer.eos()).map_err(usage)?;
-    let made = engine.run(vec![request], &mut |_, id| show(stream.push(id)));
-    let made = made.into_iter().next().unwrap_or_else(|| Ok(Generation::default())).map_err(usage)?;
-    let _ = show(stream.finish());
-    drop(stdout);
-    if let Some(error) = trouble {
-        return Err(usage(error));
+    if args.logprobs.is_some_and(|n| n > MOST_LOGPROBS) {
+        return Err(Exit::usage(format!("--logprobs: at most {MOST_LOGPROBS} of the likeliest are shown")));
     }
-    let text = tokenizer.decode(&made.tokens).map_err(usage)?;
-    let value = json!({
-        "text": text,
-        "tokens": made.done.steps,
-        "ttft_ms": made.done.ttft_ms,
-        "tpot_ms": made.done.tpot_ms(),
-        "prompt_tokens": prompt_tokens,
-        "ended": made.done.ended,
+    let form = args.form.constraint()?;
+    if let Some(form) = &form {
+        constraint::check(form).map_err(usage)?;
+    }
+    let prompt = if args.raw { Prompt::Text(text) } else { Prompt::Turn(text) };
+    Ok(Ask { prompt, constraint: form, logprobs: args.logprobs, ..Ask::turn("", decoding) })
+}
+
+impl Form {
+    fn constraint(&self) -> Result<Option<Constraint>, Exit> {
+        if let Some(file) = &self.json_schema {
+            return schema(file).map(|schema| Some(Constraint::Schema(schema)));
+        }
+        if let Some(regex) = &self.regex {
+            return Ok(Some(Constraint::Regex(regex.clone())));
+        }
+        Ok((!self.labels.is_empty()).then(|| Constraint::Labels(self.labels.clone())))
+    }
+}
+
+fn schema(file: &Path) -> Result<Value, Exit> {
+    let text = std::fs::read_to_string(file).map_err(|e| Exit::usage(format!("{}: {e}", file.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|e| Exit::usage(format!("{}:{}: not valid JSON: {e}", file.display(), e.line())))
+}
+
+fn value(answer: &Answer) -> Value {
+    let after_first = answer.tokens_out.saturating_sub(1);
+    let tpot = if after_first == 0 { 0.0 } else { (answer.ms - answer.ttft_ms) / after_first as f64 };
+    let mut value = json!({
+        "text": answer.text,
+        "tokens": answer.tokens_out,
+        "ttft_ms": answer.ttft_ms,
+        "tpot_ms": tpot,
+        "prompt_tokens": answer.tokens_in,
+        "ended": answer.finish == Finish::Stop,
+        "finish": answer.finish,
     });
-    out.result(&value, String::new);
-    Ok(ExitCode::SUCCESS)
+    if !answer.logprobs.is_empty() {
+        value["logprobs"] = json!(answer.logprobs);
+    }
+    if !answer.labels.is_empty() {
+        value["labels"] =
+            answer.labels.iter().map(|(l, p)| json!({ "label": l, "probability": p })).collect();
+    }
+    value
+}
+
+/// What stands under the text for people: probabilities, where they were asked for.
+fn details(answer: &Answer) -> String {
+    let mut lines = Vec::new();
+    for token in &answer.logprobs {
+        let others: Vec<String> =
+            token.top.iter().map(|(text, logprob)| format!("{text:?} {:.4}", logprob.exp())).collect();
+        lines.push(format!("{:?}  {:.4}  {}", token.text, token.logprob.exp(), others.join("  ")));
+    }
+    for (label, probability) in &answer.labels {
+        lines.push(format!("{probability:.4}  {label}"));
+    }
+    if lines.is_empty() { String::new() } else { format!("\n\n{}", lines.join("\n")) }
 }
 
 /// What cannot be read or asked is bad input.

@@ -27,6 +27,7 @@ pub mod serve;
 pub mod strata;
 mod sweep;
 mod table;
+mod trust;
 pub mod tui;
 pub mod worker;
 

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::ask::{ask, block_on, connect, keys, unexpected};
+use super::ask::{ask_with_keys, block_on, connect, unexpected};
 use super::output::{Exit, Output};
 use crate::domain::api::{Push, Request, Response};
+use crate::domain::keys::Keys;
 use crate::domain::outcome::StageOutcome;
 use crate::domain::play::{PlayAsk, PlayBody, PlayInput, PlayToken, Playing};
 
@@ -32,6 +33,9 @@ pub struct Args {
     /// Tell each token's probability, with so many others in its place (with --json)
     #[arg(long, value_name = "N")]
     logprobs: Option<usize>,
+    /// Send the keys that the workspace names to the endpoints that it names them for, without being asked
+    #[arg(long)]
+    trust: bool,
 }
 
 /// What became of one question.
@@ -69,7 +73,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         logprobs: args.logprobs,
     };
     let questions: Vec<PlayAsk> = who.into_iter().enumerate().map(question).collect();
-    let answers = block_on(hear(questions, root, out))?;
+    let answers = block_on(hear(questions, root, args.trust, out))?;
     let failed = answers.iter().any(|answer| matches!(answer.end, Some(Err(_)) | None));
     out.result(&json!({ "answers": answers.iter().map(shown).collect::<Vec<_>>() }), || {
         answers.iter().map(|answer| words(answer, answers.len() > 1)).collect::<Vec<_>>().join("\n")
@@ -78,12 +82,14 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
 }
 
 /// Ask, and hear until all have ended.
-async fn hear(questions: Vec<PlayAsk>, root: &Path, out: &Output) -> Result<Vec<Heard>, Exit> {
+async fn hear(questions: Vec<PlayAsk>, root: &Path, agreed: bool, out: &Output) -> Result<Vec<Heard>, Exit> {
     let client = connect(root).await?;
     let mut answers: Vec<Heard> = Vec::new();
     for question in questions {
-        let request = Request::Play { question, keys: keys(root) };
-        let Response::Playing { playing } = ask(&client, request).await? else { return Err(unexpected()) };
+        let request = Request::Play { question, keys: Keys::default() };
+        let Response::Playing { playing } = ask_with_keys(&client, root, request, agreed).await? else {
+            return Err(unexpected());
+        };
         answers.push(Heard { playing, ..Heard::default() });
     }
     while answers.iter().any(|answer| answer.end.is_none()) {

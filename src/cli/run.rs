@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{block_on, connect, keys, launch, once, unexpected};
+use super::ask::{block_on, connect, launch, once, unexpected};
 use super::follow;
 use super::output::{Exit, Output};
 use super::sweep;
 use crate::domain::api::{Request, Response};
+use crate::domain::keys::Keys;
 use crate::domain::run::RunKind;
 use crate::domain::sweep::values;
 
@@ -33,6 +34,9 @@ pub struct Args {
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
+    /// Send the keys that the workspace names to the endpoints that it names them for, without being asked
+    #[arg(long)]
+    trust: bool,
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
@@ -60,10 +64,10 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             return Err(Exit::usage(format!("--sweep: only training runs are swept, not {kind}")));
         }
         let axes = axes.into_iter().map(|(key, list)| (key, values(&list))).collect();
-        let request = Request::Sweep { set, axes, drop_hopeless: args.drop_hopeless, keys: keys(root) };
-        return sweep::start(root, request, args.detach, out);
+        let request = Request::Sweep { set, axes, drop_hopeless: args.drop_hopeless, keys: Keys::default() };
+        return sweep::start(root, request, args.detach, args.trust, out);
     }
-    start(root, kind, set, args.from, args.detach, out)
+    start(root, kind, set, args.from, args.detach, args.trust, out)
 }
 
 /// Launch, and follow unless detached.
@@ -73,11 +77,12 @@ pub fn start(
     set: Vec<(String, String)>,
     from: Option<String>,
     detach: bool,
+    agreed: bool,
     out: &Output,
 ) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
-        let run = launch(&client, root, kind, set, from).await?;
+        let run = launch(&client, root, kind, set, from, agreed).await?;
         if detach {
             follow::result(&follow::fresh(&client, &run).await?, out);
             return Ok(ExitCode::SUCCESS);

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use super::ask::{ask, block_on, connect, once, unexpected};
+use super::ask::{ask, ask_with_keys, block_on, connect, once, unexpected};
 use super::output::{Exit, Output};
 use super::table::{Table, clean, duration, figures, number};
 use crate::domain::api::{Request, Response};
 use crate::domain::event::{Event, EventBody};
+use crate::domain::keys::Keys;
 use crate::domain::run::{RunAction, RunRecord};
 use crate::domain::steer::Change;
 use crate::worker::folder::now_ms;
@@ -41,6 +42,9 @@ pub struct Args {
     run: Option<String>,
     /// With `steer`: the changes, such as learning_rate=1e-4 or weight:STRATUM=2; with `trace`: the row's id
     changes: Vec<String>,
+    /// With `resume`: send the keys that the run needs to the endpoints that it needs them for, without being asked
+    #[arg(long)]
+    trust: bool,
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
@@ -69,20 +73,22 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             let changes: Vec<Change> =
                 args.changes.iter().map(|c| c.parse()).collect::<Result<_, String>>().map_err(Exit::usage)?;
             let run = needs_run()?;
-            return tell(root, &run, Request::Steer { run: run.clone(), changes }, out);
+            return tell(root, &run, Request::Steer { run: run.clone(), changes }, false, out);
         }
     };
     let run = needs_run()?;
-    tell(root, &run, Request::Control { run: run.clone(), action }, out)
+    tell(root, &run, Request::Control { run: run.clone(), action, keys: Keys::default() }, args.trust, out)
 }
 
 /// Ask something of a run, and say what came of it.
-fn tell(root: &Path, run: &str, request: Request, out: &Output) -> super::CommandResult {
+fn tell(root: &Path, run: &str, mut request: Request, agreed: bool, out: &Output) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
-        let Response::Done { message } = ask(&client, request).await? else {
-            return Err(unexpected());
+        let done = match request.keys_mut() {
+            Some(_) => ask_with_keys(&client, root, request, agreed).await?,
+            None => ask(&client, request).await?,
         };
+        let Response::Done { message } = done else { return Err(unexpected()) };
         let record = super::follow::fresh(&client, run).await?;
         out.result(&record, || clean(&message));
         Ok(ExitCode::SUCCESS)

@@ -17,6 +17,7 @@ use crate::backend::models::{Footprint, Models};
 use crate::domain::api::{Push, Request, Response, View};
 use crate::domain::candidate::{AdapterRef, Limits, ModelRef, ModelSource};
 use crate::domain::event::EventBody;
+use crate::domain::keys::Keys;
 use crate::domain::resident::{Bounds, Served, url_of};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::words::bytes;
@@ -112,7 +113,7 @@ async fn in_workspace(args: &Args, root: &Path, out: &Output) -> super::CommandR
         set.push(("cache_mib".into(), mib.to_string()));
     }
     let mut client = connect(root).await?;
-    let run = launch(&client, root, RunKind::Serve, set, None).await?;
+    let run = launch(&client, root, RunKind::Serve, set, None, false).await?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let (mut said, mut told, mut stopping, mut after) = (None, false, false, 0);
@@ -183,7 +184,7 @@ fn address(record: &RunRecord) -> Option<(String, Vec<String>)> {
 }
 
 async fn stop(client: &Client, run: &str, action: RunAction, out: &Output) {
-    match ask(client, Request::Control { run: run.to_owned(), action }).await {
+    match ask(client, Request::Control { run: run.to_owned(), action, keys: Keys::default() }).await {
         Ok(Response::Done { message }) => out.say(&clean(&message)),
         Ok(_) => out.say(&unexpected().message),
         Err(exit) => out.say(&exit.message),

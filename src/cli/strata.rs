@@ -82,7 +82,7 @@ fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
         let set = k.map(|k| ("k".to_owned(), k.to_string())).into_iter().collect();
-        let run = launch(&client, root, RunKind::Strata, set, None).await?;
+        let run = launch(&client, root, RunKind::Strata, set, None, false).await?;
         let followed = follow::follow(client, root, &run, out).await?;
         let record = match &followed {
             Followed::Ended(record) if record.state.has_result() => record,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{ask, block_on, connect, unexpected};
+use super::ask::{ask_with_keys, block_on, connect, unexpected};
 use super::follow::{self, INTERRUPTED, Show};
 use super::output::Output;
 use super::table::{Table, duration, number};
@@ -12,14 +12,22 @@ use crate::domain::api::{Push, Request, Response, View};
 use crate::domain::run::RunRecord;
 use crate::domain::words::counted;
 
-pub fn start(root: &Path, request: Request, detach: bool, out: &Output) -> super::CommandResult {
+pub fn start(
+    root: &Path,
+    request: Request,
+    detach: bool,
+    agreed: bool,
+    out: &Output,
+) -> super::CommandResult {
     let swept: Vec<String> = match &request {
         Request::Sweep { axes, .. } => axes.iter().map(|(key, _)| key.clone()).collect(),
         _ => Vec::new(),
     };
     block_on(async {
         let mut client = connect(root).await?;
-        let Response::Swept { group, runs } = ask(&client, request).await? else { return Err(unexpected()) };
+        let Response::Swept { group, runs } = ask_with_keys(&client, root, request, agreed).await? else {
+            return Err(unexpected());
+        };
         out.say(&format!("{group}: {}: {}", counted(runs.len(), "run"), runs.join(" ")));
         let mut shows: BTreeMap<String, (Show<'_>, u64, Option<RunRecord>)> =
             runs.iter().map(|run| (run.clone(), (Show::new(out, run, false), 0, None))).collect();

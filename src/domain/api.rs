@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
+use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
@@ -145,7 +146,7 @@ pub enum Request {
         set: Vec<(String, String)>,
         /// Values of the environment variables that the workspace's models name. Never written down.
         #[serde(default)]
-        keys: BTreeMap<String, String>,
+        keys: Keys,
         /// The checkpoint that a training run branches from: `RUN@STEP`, or `RUN` for its best.
         #[serde(default)]
         from: Option<String>,
@@ -156,7 +157,7 @@ pub enum Request {
         axes: Vec<Axis>,
         drop_hopeless: bool,
         #[serde(default)]
-        keys: BTreeMap<String, String>,
+        keys: Keys,
     },
     /// Stop the runs of a sweep that fall behind from now on, or leave them alone.
     DropHopeless {
@@ -166,6 +167,9 @@ pub enum Request {
     Control {
         run: String,
         action: RunAction,
+        /// To resume a run whose models need some.
+        #[serde(default)]
+        keys: Keys,
     },
     /// Change a training run while it runs.
     Steer {
@@ -207,7 +211,7 @@ pub enum Request {
         question: PlayAsk,
         /// As in a launch.
         #[serde(default)]
-        keys: BTreeMap<String, String>,
+        keys: Keys,
     },
     /// Break a question of this client off.
     PlayCancel {
@@ -247,6 +251,28 @@ pub enum Response {
 pub struct Failure {
     pub code: u8,
     pub message: String,
+    /// With these keys it would not have failed: the client asks whether they may be sent, and tries again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<KeyNeed>,
+}
+
+impl Failure {
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), needs: Vec::new() }
+    }
+}
+
+impl Request {
+    /// The keys that go with a request, where some may.
+    pub fn keys_mut(&mut self) -> Option<&mut Keys> {
+        match self {
+            Self::Launch { keys, .. }
+            | Self::Sweep { keys, .. }
+            | Self::Play { keys, .. }
+            | Self::Control { keys, action: RunAction::Resume, .. } => Some(keys),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -358,6 +384,10 @@ pub enum ToEngine {
     },
     Unfollow {
         view: View,
+    },
+    /// A person agreed that these keys are sent. Whoever holds the connection remembers it; the engine is not told.
+    Trust {
+        needs: Vec<KeyNeed>,
     },
 }
 

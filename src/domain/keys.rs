@@ -1,4 +1,4 @@
-//! Keys of endpoints: values of environment variables, in memory only.
+//! Keys of endpoints: values of environment variables, in memory only, each for one origin.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,32 +6,104 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Values by the name of their variable. Never shown, never written to a file; serialized only to go from process to process.
+use super::address::Address;
+use super::candidate::{Candidate, ModelRef, ModelSource};
+
+/// Bytes that all keys of a run have together: they fit the pipe to its worker.
+pub const KEYS_MAX: usize = 32 << 10;
+
+/// A key that somebody must give: the value of a variable, to go to an origin.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyNeed {
+    /// Scheme, host and port, as [`Address::origin`] has it.
+    pub origin: String,
+    /// The environment variable.
+    pub variable: String,
+}
+
+impl KeyNeed {
+    /// What a model needs; none where it has a path, or an endpoint that asks for no key.
+    pub fn of(model: &ModelRef) -> Option<Self> {
+        let ModelSource::Endpoint { endpoint, api_key_env: Some(variable), .. } = &model.source else {
+            return None;
+        };
+        let origin = Address::parse(endpoint).ok()?.origin();
+        Some(Self { origin, variable: variable.clone() })
+    }
+
+    /// What goes there can be read on the way.
+    pub fn is_open(&self) -> bool {
+        Address::parse(&self.origin).is_ok_and(|address| address.is_open())
+    }
+
+    /// What the stages of a candidate need, each once.
+    pub fn of_candidate(candidate: &Candidate) -> Vec<Self> {
+        let mut needs: Vec<Self> = candidate.stages.iter().filter_map(|s| Self::of(&s.model)).collect();
+        needs.sort();
+        needs.dedup();
+        needs
+    }
+}
+
+impl fmt::Display for KeyNeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the key in the environment variable {} (for {})", self.variable, self.origin)
+    }
+}
+
+/// Values by origin and variable. Never shown, never written to a file; serialized only to go from process to process.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Keys(Arc<BTreeMap<String, String>>);
+pub struct Keys(Arc<BTreeMap<String, BTreeMap<String, String>>>);
 
 impl Keys {
-    pub fn new(values: BTreeMap<String, String>) -> Self {
-        Self(Arc::new(values))
+    pub fn new(values: impl IntoIterator<Item = (KeyNeed, String)>) -> Self {
+        let mut keys: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for (need, value) in values {
+            keys.entry(need.origin).or_default().insert(need.variable, value);
+        }
+        Self(Arc::new(keys))
     }
 
-    pub fn get(&self, variable: &str) -> Option<&str> {
-        self.0.get(variable).map(String::as_str)
+    /// The value, where it may go to that origin.
+    pub fn get(&self, need: &KeyNeed) -> Option<&str> {
+        self.0.get(&need.origin)?.get(&need.variable).map(String::as_str)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// Those that are needed, and no others.
+    pub fn only(&self, needs: &[KeyNeed]) -> Self {
+        Self::new(needs.iter().filter_map(|need| Some((need.clone(), self.get(need)?.to_owned()))))
+    }
+
+    /// These and others; where both have a value, the other's.
+    pub fn and(&self, other: &Self) -> Self {
+        let all = [self, other].into_iter().flat_map(|keys| keys.0.iter());
+        Self::new(all.flat_map(|(origin, of)| {
+            of.iter().map(|(variable, value)| {
+                (KeyNeed { origin: origin.clone(), variable: variable.clone() }, value.clone())
+            })
+        }))
+    }
+
+    /// The needs that these keys do not meet.
+    pub fn missing(&self, needs: &[KeyNeed]) -> Vec<KeyNeed> {
+        needs.iter().filter(|need| self.get(need).is_none()).cloned().collect()
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Of all values together.
+    pub fn bytes(&self) -> usize {
+        self.0.values().flatten().map(|(name, value)| name.len() + value.len()).sum()
+    }
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        let names = self.0.iter().flat_map(|(origin, of)| of.keys().map(move |name| (name, origin)));
+        f.debug_map().entries(names).finish()
     }
 }
 
@@ -39,10 +111,19 @@ impl fmt::Debug for Keys {
 mod tests {
     use super::*;
 
+    fn need(origin: &str) -> KeyNeed {
+        KeyNeed { origin: origin.into(), variable: "CRITIC_KEY".into() }
+    }
+
     #[test]
-    fn a_key_is_never_shown() {
-        let keys = Keys::new(BTreeMap::from([("CRITIC_KEY".to_owned(), "sk-hush".to_owned())]));
-        assert_eq!(format!("{keys:?}"), r#"{"CRITIC_KEY"}"#);
-        assert_eq!(keys.get("CRITIC_KEY"), Some("sk-hush"));
+    fn a_key_is_never_shown_and_goes_to_its_origin_only() {
+        let keys = Keys::new([(need("https://a"), "sk-hush".to_owned())]);
+        assert_eq!(format!("{keys:?}"), r#"{"CRITIC_KEY": "https://a"}"#);
+        assert_eq!(keys.get(&need("https://a")), Some("sk-hush"));
+        assert_eq!(keys.get(&need("https://b")), None);
+        assert_eq!(keys.missing(&[need("https://a"), need("https://b")]), [need("https://b")]);
+        assert!(keys.only(&[need("https://b")]).is_empty());
+        let sent: Keys = serde_json::from_str(&serde_json::to_string(&keys).unwrap()).unwrap();
+        assert_eq!(sent, keys);
     }
 }

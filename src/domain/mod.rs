@@ -1,5 +1,6 @@
 //! Ids and plain types shared by all. No input, no output, no clock.
 
+pub mod address;
 pub mod api;
 pub mod board;
 pub mod candidate;

@@ -28,9 +28,20 @@ pub struct StageOutcome {
     /// Pieces of personal data that went out as placeholders.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub masked: u32,
+    /// Waiting beside the answers' own time: for a limit on requests, or until a server was asked again.
+    #[serde(default, skip_serializing_if = "is_none_ms")]
+    pub waited_ms: f64,
+    /// The server counted no tokens; those that stand here are reckoned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
     /// Probability of the label, where labels were scored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none_ms(ms: &f64) -> bool {
+    *ms == 0.0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
 use super::finding::Finding;
+use super::keys::KeyNeed;
 use super::preflight::PastRuns;
 use super::resident::{PlaySettings, ServeSettings};
 use super::row::RowRef;
@@ -190,6 +191,16 @@ pub struct RunSpec {
     pub cache: CacheSettings,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
+}
+
+impl RunSpec {
+    /// What the models that it asks need. A range test and strata ask none.
+    pub fn needs_keys(&self) -> Vec<KeyNeed> {
+        match (&self.job, &self.candidate) {
+            (Job::Eval(_) | Job::Train { .. }, Some(candidate)) => KeyNeed::of_candidate(candidate),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// How far the current phase of a run is.

@@ -287,7 +287,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
                 (ModelSource::Local { path: path.display().to_string() }, hash)
             }
             ModelPlace::Endpoint { endpoint, model, api_key_env } => {
-                let hash = blake3::hash(format!("{endpoint}\n{model}").as_bytes()).to_hex().to_string();
+                let hash = endpoint_hash(endpoint, model, entry.mask_pii);
                 let source = ModelSource::Endpoint {
                     endpoint: endpoint.clone(),
                     model: model.clone(),
@@ -355,6 +355,12 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         None => {}
     }
     Ok(candidate)
+}
+
+/// What decides an endpoint's answers, as far as we know. Placeholders are another question.
+fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
+    let masked = if mask_pii { "\nmask_pii" } else { "" };
+    blake3::hash(format!("{endpoint}\n{model}{masked}").as_bytes()).to_hex().to_string()
 }
 
 /// The texts of prompts outlive their files: `prompts/<hash>.md`.
@@ -491,6 +497,13 @@ mod tests {
         assert_eq!(slug("\u{1b}[31mred"), "31mred");
         assert_eq!(slug(" -- "), "");
         assert_eq!(slug("v1.2_ü"), "v1.2_ü");
+    }
+
+    #[test]
+    fn an_endpoint_that_gets_placeholders_is_another_candidate() {
+        let hash = |mask| endpoint_hash("http://x/v1", "m", mask);
+        assert_ne!(hash(true), hash(false));
+        assert_ne!(hash(false), endpoint_hash("http://x/v1", "n", false));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use super::protocol::{ToClient, ToServer, VERSION, is_newer, read_frame, write_frame};
 use crate::domain::api::{EngineStatus, FromEngine, PROTOCOL, Push, Request, Response, ToEngine, View};
 use crate::store::files;
+use crate::workspace::Workspace;
 
 /// How long an engine may take to come up (a store may have to be rebuilt).
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -272,7 +273,14 @@ fn start(root: &Path, program: &Path) -> anyhow::Result<Child> {
         let _ = fs::rename(&log, state.join("engine.log.old"));
     }
     let log: File = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
-    Command::new(program)
+    let mut command = Command::new(program);
+    // Keys come with launches; they should not lie in the engine's environment as long as it lives.
+    if let Ok((workspace, _)) = Workspace::open(root) {
+        for variable in workspace.config.models.values().filter_map(|model| model.place.key_variable()) {
+            command.env_remove(variable);
+        }
+    }
+    command
         .arg("engine")
         .arg(root)
         .current_dir("/")
@@ -326,7 +334,7 @@ pub async fn drive(
                         let (client, to_screens) = (client.clone(), to_screens.clone());
                         tokio::spawn(async move {
                             let response = client.ask(request).await.unwrap_or_else(|e| Response::Error {
-                                error: crate::domain::api::Failure { code: 1, message: e.to_string() },
+                                error: crate::domain::api::Failure::new(1, e.to_string()),
                             });
                             let _ = to_screens.send(FromEngine::Answer { tag, response });
                         });
@@ -337,6 +345,7 @@ pub async fn drive(
                         views.retain(|followed, _| !same_view(followed, &view));
                         views.insert(view, after);
                     }
+                    Some(ToEngine::Trust { .. }) => {}
                     Some(ToEngine::Unfollow { view }) => {
                         views.retain(|followed, _| !same_view(followed, &view));
                         alive = client.unfollow(view).await.is_ok();

@@ -81,6 +81,7 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
         version: 0,
         active: false,
         needs,
+        needs_keys: Vec::new(),
     };
     loop {
         let before = run.offset;
@@ -89,7 +90,7 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
             break;
         }
     }
-    if run.record.candidate.is_none() {
+    if run.record.candidate.is_none() || !run.record.state.is_final() {
         read_candidate(&mut run);
     }
     if let Some(needs) = &run.needs
@@ -194,9 +195,11 @@ fn settle(run: &mut Run) {
     }
 }
 
-/// The candidate's name from the frozen specification. A training run has none before its end: it starts from that candidate.
+/// The candidate's name from the frozen specification, and the keys that the run needs. A training run has no name before its
+/// end: it starts from that candidate.
 pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
+        run.needs_keys = spec.needs_keys();
         run.record.candidate = match spec.job {
             Job::Train { .. } | Job::LrRange { .. } => None,
             Job::Strata(_) | Job::Eval(_) | Job::Serve(_) | Job::Playground(_) => {

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::ingest::{self, LaunchFile};
-use super::state::{Engine, Run, State, bad_input, failed};
+use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
 use super::{branch, candidates, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
-use crate::domain::candidate::{Candidate, ModelSource};
+use crate::domain::candidate::Candidate;
+use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec, RunState};
@@ -49,13 +50,13 @@ pub fn launch(
     engine: &Engine,
     kind: RunKind,
     set: Vec<(String, String)>,
-    keys: BTreeMap<String, String>,
+    keys: Keys,
     from: Option<&str>,
 ) -> Result<String, Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if kind.is_resident() && from.is_none() {
         // What is asked for is read when it is frozen, which is at once.
-        return create(engine, kind, set, None, None, None);
+        return create(engine, kind, set, Needs::default(), None, None);
     }
     let (parent, set) = match from {
         Some(_) if kind != RunKind::Train => {
@@ -79,11 +80,11 @@ pub fn launch_group(
     engine: &Engine,
     kind: RunKind,
     sets: Vec<Vec<(String, String)>>,
-    keys: &BTreeMap<String, String>,
+    keys: &Keys,
     group: impl FnOnce() -> Group,
 ) -> Result<(String, Vec<String>), Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let needs: Vec<Option<String>> =
+    let needs: Vec<Needs> =
         sets.iter().map(|set| check(engine, kind, set, keys, None)).collect::<Result<_, _>>()?;
     let group = group();
     let mut runs = Vec::new();
@@ -103,14 +104,22 @@ pub fn launch_group(
     Ok((group.name, runs))
 }
 
-/// Refuse what cannot be run. Returns the run that must be done before.
+/// What a run needs before it can start.
+#[derive(Default)]
+struct Needs {
+    /// The run that must be done before.
+    run: Option<String>,
+    keys: Keys,
+}
+
+/// Refuse what cannot be run.
 fn check(
     engine: &Engine,
     kind: RunKind,
     set: &[(String, String)],
-    keys: &BTreeMap<String, String>,
+    keys: &Keys,
     parent: Option<&branch::Parent>,
-) -> Result<Option<String>, Failure> {
+) -> Result<Needs, Failure> {
     if set.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > SET_MAX {
         return Err(bad_input("the settings are too long"));
     }
@@ -122,15 +131,15 @@ fn check(
     if dataset.is_empty() {
         return Err(bad_input("the data has no readable rows; `tunebench check` says why"));
     }
-    let mut needs = None;
+    let mut needs = Needs::default();
     if kind != RunKind::Strata {
         // Wrong wishes are refused now, not when the strata are done.
         let mut candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
         if matches!(kind, RunKind::Train | RunKind::LrRange) {
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
-        check_keys(&candidate, keys)?;
         refuse(&wish, kind, &candidate, &dataset)?;
+        needs.keys = check_keys(kind, &candidate, keys)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -138,7 +147,7 @@ fn check(
                     "the data has 1 row, which cannot be split into rows to train on and rows to score; add data",
                 ));
             }
-            needs = Some(strata_run(engine)?);
+            needs.run = Some(strata_run(engine)?);
         }
     }
     Ok(needs)
@@ -174,19 +183,21 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
-/// Keys come with the launch, are held against what the candidate names, and go no further than this process.
-pub fn check_keys(candidate: &Candidate, keys: &BTreeMap<String, String>) -> Result<(), Failure> {
-    for stage in &candidate.stages {
-        if let ModelSource::Endpoint { api_key_env: Some(name), .. } = &stage.model.source
-            && !keys.contains_key(name)
-        {
-            return Err(bad_input(format!(
-                "stage `{}` needs the key in the environment variable {name}, which is not set",
-                stage.name
-            )));
-        }
+/// Of the keys that came with the launch those that the candidate's models need: they are held in memory till the run ends.
+pub fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
+    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+        return Ok(Keys::default());
     }
-    Ok(())
+    let needs = KeyNeed::of_candidate(candidate);
+    let missing = keys.missing(&needs);
+    if !missing.is_empty() {
+        return Err(needs_keys("the run", missing));
+    }
+    let keys = keys.only(&needs);
+    if keys.bytes() > KEYS_MAX {
+        return Err(bad_input(format!("the keys are longer than {} KiB", KEYS_MAX >> 10)));
+    }
+    Ok(keys)
 }
 
 /// The strata run that is under way, or a new one.
@@ -203,7 +214,10 @@ fn strata_run(engine: &Engine) -> Result<String, Failure> {
     });
     match under_way {
         Some(run) => Ok(run),
-        None => create(engine, RunKind::Strata, Vec::new(), None, None, None),
+        None => {
+            let needs = Needs::default();
+            create(engine, RunKind::Strata, Vec::new(), needs, None, None)
+        }
     }
 }
 
@@ -212,7 +226,7 @@ fn create(
     engine: &Engine,
     kind: RunKind,
     set: Vec<(String, String)>,
-    needs: Option<String>,
+    needs: Needs,
     parent: Option<&branch::Parent>,
     group: Option<Group>,
 ) -> Result<String, Failure> {
@@ -220,7 +234,7 @@ fn create(
     let (id, path) = fresh_folder(engine, kind).map_err(io)?;
     let folder = RunFolder::new(&path);
     let from = parent.map(|parent| parent.origin.clone());
-    let launch = LaunchFile { kind, created_ms: now_ms(), set, from, needs, group };
+    let launch = LaunchFile { kind, created_ms: now_ms(), set, from, needs: needs.run, group };
     let made = files::write_json(&folder.launch(), &launch).map_err(io).and_then(|()| {
         if let Some(parent) = parent {
             folder
@@ -236,6 +250,9 @@ fn create(
         Ok(run) => {
             engine.update(|state| {
                 let version = state.version;
+                if !needs.keys.is_empty() {
+                    state.keys.insert(id.clone(), needs.keys);
+                }
                 state.runs.insert(id.clone(), Run { version, ..run });
             });
             Ok(id)

@@ -41,7 +41,7 @@ pub fn problems(problems: &Problems) -> Failure {
 }
 
 pub fn data_error(error: &DataError) -> Failure {
-    Failure { code: error.exit_code(), message: error.to_string() }
+    Failure::new(error.exit_code(), error.to_string())
 }
 
 /// Index the sources, unless an index that fits them is there.

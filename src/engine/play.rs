@@ -202,15 +202,10 @@ pub fn cancel(desk: &Desk, id: u64) -> String {
 }
 
 /// Look up what is asked of whom, and begin to ask. Runs on a blocking thread.
-pub fn ask(
-    engine: &Arc<Engine>,
-    desk: &Arc<Desk>,
-    ask: PlayAsk,
-    keys: BTreeMap<String, String>,
-) -> Result<Playing, Failure> {
+pub fn ask(engine: &Arc<Engine>, desk: &Arc<Desk>, ask: PlayAsk, keys: Keys) -> Result<Playing, Failure> {
     let loaded = rows::loaded(engine)?;
     let mut candidate = candidates::resolve(engine, &loaded.ws, &loaded.dataset, ask.candidate.as_deref())?;
-    launch::check_keys(&candidate, &keys)?;
+    let keys = launch::check_keys(RunKind::Eval, &candidate, &keys)?;
     set_decoding(&mut candidate, &ask)?;
     let row = row(engine, &loaded, ask.input.clone())?;
     let last = candidate.stages.last();
@@ -228,7 +223,7 @@ pub fn ask(
         candidate: Box::new(candidate),
         row: Box::new(row),
         logprobs: ask.logprobs,
-        keys: Keys::new(keys),
+        keys,
     };
     let ended = desk.open(ask.id)?;
     let (engine, desk) = (engine.clone(), desk.clone());
@@ -452,7 +447,7 @@ fn find_or_launch(engine: &Engine) -> Result<(String, RunFolder), Failure> {
     if let Some(found) = open {
         return Ok(found);
     }
-    let run = launch::launch(engine, kind, Vec::new(), BTreeMap::new(), None)?;
+    let run = launch::launch(engine, kind, Vec::new(), Keys::default(), None)?;
     let folder = engine.read(|s| s.runs.get(&run).map(|r| r.folder.clone()));
     folder.map(|folder| (run.clone(), folder)).ok_or_else(|| super::state::no_run(&run))
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
-use super::state::{Engine, bad_input, failed, no_run};
+use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{board, candidates, feedback, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
+use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
@@ -56,8 +57,8 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::DropHopeless { group, on } => {
             Response::Done { message: sweep::set_drop(engine, &group, on)? }
         }
-        Request::Control { run, action } => {
-            Response::Done { message: steer(engine, &find_run(engine, &run)?, action)? }
+        Request::Control { run, action, keys } => {
+            Response::Done { message: steer(engine, &find_run(engine, &run)?, action, &keys)? }
         }
         Request::Steer { run, changes } => {
             Response::Done { message: change(engine, &find_run(engine, &run)?, changes)? }
@@ -137,7 +138,7 @@ fn find_run(engine: &Engine, name: &str) -> Result<String, Failure> {
 }
 
 /// What a person asks of a run.
-fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failure> {
+fn steer(engine: &Engine, run: &str, action: RunAction, keys: &Keys) -> Result<String, Failure> {
     let (record, folder, active) = engine
         .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
         .ok_or_else(|| no_run(run))?;
@@ -157,6 +158,7 @@ fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failur
                 )));
             }
             wait_for_end(engine, run);
+            give_keys(engine, run, keys)?;
             if engine.set_run_state(run, RunState::Queued, Some("resumed".into()))? {
                 Ok(format!("{run} is queued again"))
             } else {
@@ -164,6 +166,10 @@ fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failur
             }
         }
         RunAction::Resume if state == RunState::Paused => ask_worker(&folder, &record, action),
+        RunAction::Resume if lacks_keys(engine, run) => {
+            give_keys(engine, run, keys)?;
+            Ok(format!("{run} has its keys and is queued"))
+        }
         RunAction::Resume => Err(bad_input(format!("{run} is {state}, not paused"))),
         _ if state.is_final() => Err(bad_input(format!("{run} is {state} already"))),
         RunAction::Cancel | RunAction::Stop if !active && state == RunState::Queued => {
@@ -182,6 +188,35 @@ fn steer(engine: &Engine, run: &str, action: RunAction) -> Result<String, Failur
         _ if !active => Err(bad_input(format!("{run} is {state}: it has no worker yet"))),
         _ => ask_worker(&folder, &record, action),
     }
+}
+
+/// It waits for keys, since the engine that had them is gone.
+fn lacks_keys(engine: &Engine, run: &str) -> bool {
+    engine.read(|s| s.runs.get(run).is_some_and(|r| !s.missing_keys(r).is_empty()))
+}
+
+/// Takes of the keys those that the run's models need; refuses where some are missing.
+fn give_keys(engine: &Engine, run: &str, keys: &Keys) -> Result<(), Failure> {
+    let needs = engine.read(|s| s.runs.get(run).map(|r| r.needs_keys.clone())).unwrap_or_default();
+    let missing = keys.missing(&needs);
+    if !missing.is_empty() {
+        return Err(needs_keys(run, missing));
+    }
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let keys = keys.only(&needs);
+    if keys.bytes() > KEYS_MAX {
+        return Err(bad_input(format!("the keys are longer than {} KiB", KEYS_MAX >> 10)));
+    }
+    engine.update(|state| {
+        let version = state.version;
+        state.keys.insert(run.to_owned(), keys);
+        if let Some(run) = state.runs.get_mut(run).filter(|r| r.record.state == RunState::Queued) {
+            (run.record.message, run.record.resumable, run.version) = (None, false, version);
+        }
+    });
+    Ok(())
 }
 
 /// A run that said its last word still has a worker for a moment.

@@ -13,6 +13,7 @@ use super::saved::Watching;
 use super::strata::StrataCache;
 use super::{feedback, ingest};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
+use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::domain::words::counted;
 use crate::store::journal::Decisions;
@@ -34,12 +35,16 @@ pub struct Run {
     pub active: bool,
     /// The run that must be done before this one can be frozen.
     pub needs: Option<String>,
+    /// What its models need; known once it is frozen.
+    pub needs_keys: Vec<KeyNeed>,
 }
 
 /// Behind the engine's lock; held for moments only.
 #[derive(Debug, Default)]
 pub struct State {
     pub runs: HashMap<String, Run>,
+    /// Keys by run, while it is queued or under way. They are nowhere else.
+    pub keys: HashMap<String, Keys>,
     pub decisions: Decisions,
     pub notices: Vec<String>,
     pub clients: usize,
@@ -64,13 +69,23 @@ impl State {
         records
     }
 
-    /// A run is queued or under way. A resident that has begun does without an engine: the next one finds it.
+    /// Keys that a queued run needs and nobody has given since the engine began.
+    pub fn missing_keys(&self, run: &Run) -> Vec<KeyNeed> {
+        if run.active || run.record.state != RunState::Queued {
+            return Vec::new();
+        }
+        self.keys.get(&run.record.run).cloned().unwrap_or_default().missing(&run.needs_keys)
+    }
+
+    /// A run is queued or under way. A resident that has begun does without an engine: the next one finds it; and a run that
+    /// waits for keys loses nothing.
     pub fn is_busy(&self) -> Option<String> {
         let on_its_own =
             |r: &Run| r.record.kind.is_resident() && r.active && r.record.state != RunState::Queued;
         self.runs
             .values()
             .filter(|r| (r.active || !r.record.state.is_final()) && !on_its_own(r))
+            .filter(|r| self.missing_keys(r).is_empty())
             .min_by_key(|r| r.record.created_ms)
             .map(|r| format!("{} is {}", r.record.run, r.record.state))
     }
@@ -294,6 +309,8 @@ impl Engine {
         let keep = StoredRun { record: entry.record.clone(), offset: entry.offset };
         state.version = version;
         if ended {
+            // Whoever resumes it gives them again.
+            state.keys.remove(run);
             state.board_version = version;
             if kind == RunKind::Strata {
                 state.strata_version = version;
@@ -360,10 +377,17 @@ pub fn no_run(run: &str) -> Failure {
     bad_input(format!("no run `{run}`; `tunebench runs` lists them"))
 }
 
+/// Refused for want of keys.
+pub fn needs_keys(what: &str, needs: Vec<KeyNeed>) -> Failure {
+    let named: Vec<String> = needs.iter().map(ToString::to_string).collect();
+    let message = format!("{what} needs {}, which was not given", named.join(" and "));
+    Failure { needs, ..bad_input(message) }
+}
+
 pub fn bad_input(message: impl Into<String>) -> Failure {
-    Failure { code: 2, message: message.into() }
+    Failure::new(2, message)
 }
 
 pub fn failed(message: impl Into<String>) -> Failure {
-    Failure { code: 1, message: message.into() }
+    Failure::new(1, message)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +19,7 @@ use super::launch;
 use super::state::{Engine, Run, State};
 use super::sweep::Judge;
 use crate::domain::api::Failure;
+use crate::domain::keys::Keys;
 use crate::domain::run::{RunKind, RunState};
 use crate::worker::control::{self, Ask};
 use crate::worker::device::Device;
@@ -74,6 +75,7 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
                 while let Some(joined) = join_next(&engine, &followed, &mut devices, &mut refused) {
                     followed.push(joined);
                 }
+                tell_of_keys(&engine);
                 judge.look(&engine);
                 tell_the_queue(&engine, &followed, &mut devices);
             }));
@@ -188,6 +190,7 @@ fn is_ready(state: &State, run: &Run) -> bool {
     let needs = run.needs.as_ref().and_then(|needed| state.runs.get(needed));
     run.record.state == RunState::Queued
         && !run.active
+        && state.missing_keys(run).is_empty()
         && needs.is_none_or(|needed| needed.record.state.is_final() && !needed.active)
 }
 
@@ -240,6 +243,34 @@ fn tell_the_queue(engine: &Engine, followed: &[Followed], devices: &mut Devices)
     });
 }
 
+/// Runs whose keys went with an earlier engine say which they need. That is no event of theirs either.
+fn tell_of_keys(engine: &Engine) {
+    let words = |state: &State, run: &Run| {
+        let missing = state.missing_keys(run);
+        let named: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let words = format!(
+            "waits for {}: `tunebench runs resume {}` where it is set",
+            named.join(" and "),
+            run.record.run
+        );
+        (!missing.is_empty() && run.record.message.as_ref() != Some(&words))
+            .then(|| (run.record.run.clone(), words))
+    };
+    let stale: Vec<(String, String)> =
+        engine.read(|state| state.runs.values().filter_map(|run| words(state, run)).collect());
+    if stale.is_empty() {
+        return;
+    }
+    engine.update(|state| {
+        let version = state.version;
+        for (run, words) in stale {
+            if let Some(run) = state.runs.get_mut(&run) {
+                (run.record.message, run.record.resumable, run.version) = (Some(words), true, version);
+            }
+        }
+    });
+}
+
 /// Start the oldest queued run that can start, of the residents or of the others, and whose device is free.
 fn start_next(
     engine: &Arc<Engine>,
@@ -251,11 +282,17 @@ fn start_next(
         let can = |r: &Ready| free(devices.of(&r.run, &r.folder));
         let Ready { run, folder, .. } = ready(engine, resident).into_iter().find(can)?;
         let started = frozen(engine, &run, &folder).and_then(|()| {
-            spawn(engine, &folder)
+            if engine.read(|s| s.runs.get(&run).is_some_and(|r| !s.missing_keys(r).is_empty())) {
+                return Ok(None);
+            }
+            spawn(engine, &run, &folder)
+                .map(Some)
                 .map_err(|e| super::state::failed(format!("the worker could not be started: {e}")))
         });
         match started {
-            Ok(child) => {
+            // What it needs was not known before it was frozen.
+            Ok(None) => {}
+            Ok(Some(child)) => {
                 mark_active(engine, &run, true);
                 let (child, device) = (Some(Arc::new(Mutex::new(child))), devices.of(&run, &folder));
                 return Some(Followed { run, folder, device, child, lived: false, lost: 0 });
@@ -315,7 +352,10 @@ fn join_next(
         }
         return None;
     }
-    let ask = Ask::Host { host: folder.dir().to_owned() };
+    if engine.read(|s| s.runs.get(&run).is_some_and(|r| !s.missing_keys(r).is_empty())) {
+        return None;
+    }
+    let ask = Ask::Host { host: folder.dir().to_owned(), keys: keys_of(engine, &run) };
     let asked = host.folder.control().and_then(|path| control::ask(&path, &ask));
     // An answer that came too late is one all the same.
     if asked.is_ok() || folder.is_locked() {
@@ -332,10 +372,17 @@ fn join_next(
     None
 }
 
-fn spawn(engine: &Engine, folder: &RunFolder) -> std::io::Result<Child> {
+fn keys_of(engine: &Engine, run: &str) -> Keys {
+    engine.read(|state| state.keys.get(run).cloned().unwrap_or_default())
+}
+
+/// Keys go through a pipe: arguments and environment of a process can be read from outside.
+fn spawn(engine: &Engine, run: &str, folder: &RunFolder) -> std::io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log())?;
     let threads = engine.threads.to_string();
-    Command::new(&engine.program)
+    let keys = keys_of(engine, run);
+    let mut command = Command::new(&engine.program);
+    command
         .arg("worker")
         .arg(folder.dir())
         .current_dir("/")
@@ -343,6 +390,17 @@ fn spawn(engine: &Engine, folder: &RunFolder) -> std::io::Result<Child> {
         .env("CANDLE_NUM_THREADS", &threads)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
+        .stderr(log);
+    for need in engine.read(|s| s.runs.get(run).map(|r| r.needs_keys.clone())).unwrap_or_default() {
+        command.env_remove(need.variable);
+    }
+    if keys.is_empty() {
+        return command.spawn();
+    }
+    let mut child = command.arg("--keys").stdin(Stdio::piped()).spawn()?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A worker that is gone already says why in its log.
+        let _ = pipe.write_all(&serde_json::to_vec(&keys)?);
+    }
+    Ok(child)
 }

@@ -1,6 +1,6 @@
 //! Sweeps: runs launched as a group, and those stopped that fall behind.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use super::ingest::LaunchFile;
@@ -8,6 +8,7 @@ use super::launch;
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
 use crate::domain::event::{Event, EventBody};
+use crate::domain::keys::Keys;
 use crate::domain::run::{RunAction, RunKind, RunState};
 use crate::domain::sweep::{Axis, Group, Losses, combinations, hopeless};
 use crate::domain::words::counted;
@@ -24,7 +25,7 @@ pub fn launch(
     set: &[(String, String)],
     axes: &[Axis],
     drop_hopeless: bool,
-    keys: &BTreeMap<String, String>,
+    keys: &Keys,
 ) -> Result<(String, Vec<String>), Failure> {
     let combinations = combinations(axes).map_err(bad_input)?;
     let sets: Vec<Vec<(String, String)>> =

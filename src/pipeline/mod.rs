@@ -98,6 +98,11 @@ impl Pipeline {
         Ok(Self { stages, backends })
     }
 
+    /// Rows that its models work on at once.
+    pub fn width(&self) -> usize {
+        self.backends.iter().map(|backend| backend.width()).max().unwrap_or(1)
+    }
+
     /// Ask anew from now on (or no longer), whatever the response cache remembers.
     pub fn set_fresh(&mut self, fresh: bool) {
         self.backends.iter_mut().for_each(|backend| backend.set_fresh(fresh));
@@ -207,6 +212,8 @@ impl Stage {
                 outcome.ms += answer.ms;
                 outcome.cached += u32::from(answer.cached);
                 outcome.masked += answer.masked;
+                outcome.waited_ms += answer.waited_ms;
+                outcome.estimated |= answer.estimated;
                 outcome.probability = answer.labels.first().map(|(_, p)| *p);
                 outcome.retries = attempt;
                 outcome.format_ok = read.ok;
@@ -548,20 +555,20 @@ pub mod tests {
         let mut second =
             stage("ask", "{{ read.who.name }} {{ read.items[1].price + 1 }}", OutputKind::Json, &[]);
         second.when = Some("read.items | length > 1".into());
-        let third = stage("say", "{{ stages.read.who.name }}/{{ ask.ok }}", OutputKind::Text, &[]);
+        let third = stage("say", "{{ stages.read.who.name }}/{{ ask.steps[0].ok }}", OutputKind::Text, &[]);
         let (mut pipeline, asked) = scripted(&candidate(vec![first, second, third]), |ask| {
             Ok(match ask.text() {
                 "x" => "{\"who\": {\"name\": \"Ann\"}, \"items\": [{}, {\"price\": 6}]}",
-                "Ann 7" => "```json\n{\"ok\": true}\n```",
+                "Ann 7" => "```json\n{\"steps\": [{\"ok\": \"yes\"}]}\n```",
                 _ => "done",
             }
             .to_owned())
         });
         let got = pipeline.answer(&[&row("1", "x")]);
         assert_eq!((got[0].output.as_str(), got[0].error.as_ref()), ("done", None));
-        assert_eq!(asked.borrow()[2][0].text(), "Ann/true");
+        assert_eq!(asked.borrow()[2][0].text(), "Ann/yes");
         let traced: Vec<&str> = got[0].traces.iter().map(|t| t.prompt.as_str()).collect();
-        assert_eq!(traced, ["x", "Ann 7", "Ann/true"]);
+        assert_eq!(traced, ["x", "Ann 7", "Ann/yes"]);
     }
 
     #[test]

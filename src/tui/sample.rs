@@ -469,7 +469,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Runs => Response::Runs { runs: runs() },
         Request::Run { run: id } => match runs().into_iter().find(|r| r.run == *id) {
             Some(run) => Response::Run { run },
-            None => Response::Error { error: Failure { code: 2, message: format!("no run {id}") } },
+            None => Response::Error { error: Failure::new(2, format!("no run {id}")) },
         },
         Request::Events { run, after, limit } => {
             let events: Vec<Event> =

@@ -195,14 +195,25 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
         }
         let path = match &stage.model.source {
             ModelSource::Local { path } => path.as_str(),
-            ModelSource::Endpoint { endpoint, .. } => {
-                found.push(Finding::refused(
-                    format!("stage.{at}.model"),
-                    format!(
-                        "the model `{}` stands behind an endpoint ({endpoint}), and only local models can answer yet; give it a `path`",
-                        stage.model.name
-                    ),
-                ));
+            ModelSource::Endpoint { .. } => {
+                if matches!(stage.constraint, Some(Constraint::Regex(_))) {
+                    found.push(Finding::refused(
+                        format!("stage.{at}.constrain"),
+                        format!(
+                            "the model `{}` stands behind an endpoint, which cannot be held to a regular expression; use a JSON schema, or a local model",
+                            stage.model.name
+                        ),
+                    ));
+                }
+                if train.is_some_and(|train| is_trained(candidate, stage, train)) {
+                    found.push(Finding::refused(
+                        ENDPOINT_STAGE,
+                        format!(
+                            "the model `{}` of stage `{}` stands behind an endpoint, and only a model with a `path` can be trained",
+                            stage.model.name, stage.name
+                        ),
+                    ));
+                }
                 continue;
             }
         };
@@ -214,12 +225,19 @@ pub fn examine(candidate: &Candidate, train: Option<&TrainSettings>, sample: &Sa
         found.extend(unwritable(stage, at, reader));
         found.extend(too_long(candidate, at, reader, sample));
         if let Some(train) = train
-            && (stage.name == train.stage || (train.stage.is_empty() && candidate.stages.len() == 1))
+            && is_trained(candidate, stage, train)
         {
             found.extend(training(candidate, at, train, reader, sample));
         }
     }
     found
+}
+
+/// The key of the finding that the stage to train has no weights here.
+pub const ENDPOINT_STAGE: &str = "tuning.train.stage";
+
+fn is_trained(candidate: &Candidate, stage: &StageCandidate, train: &TrainSettings) -> bool {
+    stage.name == train.stage || (train.stage.is_empty() && candidate.stages.len() == 1)
 }
 
 /// A form of answers that the model's tokenizer cannot write.

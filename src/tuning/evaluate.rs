@@ -18,7 +18,7 @@ use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
 use crate::domain::trace::RowTrace;
-use crate::domain::words::counted;
+use crate::domain::words::{counted, noun};
 use crate::pipeline::{Answered, Pipeline};
 use crate::score::aggregate;
 use crate::score::metric::Metric;
@@ -178,6 +178,23 @@ impl<'a> Evaluation<'a> {
             let message = format!("{failed} of {} failed and count as wrong", counted(outcomes.len(), "row"));
             course.reporter.event(EventBody::Warning { message })?;
         }
+        let estimated = outcomes.iter().filter(|o| o.stages.iter().any(|stage| stage.estimated)).count();
+        if estimated > 0 {
+            let message = format!(
+                "tokens of {} are reckoned from the length of the texts: the endpoint counts none, so cost is reckoned, too",
+                counted(estimated, "row")
+            );
+            course.reporter.event(EventBody::Warning { message })?;
+        }
+        let masked: u32 = outcomes.iter().flat_map(|o| &o.stages).map(|stage| stage.masked).sum();
+        if masked > 0 {
+            let message = format!(
+                "{} of personal data went out as {}",
+                counted(masked as usize, "piece"),
+                noun(masked as usize, "placeholder")
+            );
+            course.reporter.event(EventBody::Log { message })?;
+        }
         let always = ALWAYS.iter().filter_map(|name| Metric::find(name).ok());
         let asked: Vec<Metric> =
             std::iter::once(self.primary.clone()).chain(self.metrics.iter().cloned()).chain(always).collect();
@@ -228,9 +245,11 @@ impl<'a> Evaluation<'a> {
             let ms = asked.elapsed().as_secs_f64() * 1e3;
             for mut answered in answered {
                 course.trace(row, &mut answered)?;
+                // Whoever has more requests to spend, or a server that is not busy, would not wait so long.
+                let waited: f64 = answered.stages.iter().map(|stage| stage.waited_ms).sum();
                 // An answer that was not worked for has no latency.
                 let worked = answered.error.is_none() && answered.stages.iter().all(|s| s.cached == 0);
-                let latency = worked.then_some(ms);
+                let latency = worked.then_some((ms - waited).max(0.0));
                 course.record(self.outcome(row, answered, latency))?;
             }
             course.progress("latency", i + 1, rows.len(), i + 1, began)?;
@@ -247,7 +266,9 @@ impl<'a> Evaluation<'a> {
         course: &mut Course<'_>,
     ) -> anyhow::Result<()> {
         let began = Instant::now();
-        let mut size = 8;
+        // One answer that takes long should not leave the others' places empty.
+        let least = if pipeline.width() > 1 { 2 * pipeline.width() } else { 2 };
+        let mut size = least.max(8);
         let mut at = 0;
         while at < rows.len() && !course.ended {
             if course.poll()? {
@@ -263,7 +284,7 @@ impl<'a> Evaluation<'a> {
             }
             at += batch.len();
             // At most twice as many as before: one quick batch says little.
-            size = ((BATCH_MS / ms_per_row.max(1e-3)) as usize).clamp(1, MOST.min(size * 2)).max(2);
+            size = ((BATCH_MS / ms_per_row.max(1e-3)) as usize).clamp(1, MOST.min(size * 2)).max(least);
             course.progress("answers", total - (rows.len() - at), total, at, began)?;
             self.running(course)?;
         }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::domain::keys::Keys;
 use crate::domain::report::Control;
 use crate::domain::run::RunAction;
 use crate::domain::steer::Change;
@@ -36,6 +37,9 @@ pub enum Ask {
     },
     Host {
         host: PathBuf,
+        /// What its models need.
+        #[serde(default, skip_serializing_if = "Keys::is_empty")]
+        keys: Keys,
     },
 }
 
@@ -54,7 +58,7 @@ pub struct Answer {
 }
 
 /// Takes the run in a folder into this process, or says why not.
-pub type TakeIn = Arc<dyn Fn(&Path) -> Result<(), String> + Send + Sync>;
+pub type TakeIn = Arc<dyn Fn(&Path, Keys) -> Result<(), String> + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct Wishes {
@@ -214,7 +218,7 @@ async fn converse(stream: UnixStream, requests: &Requests, take_in: &TakeIn) -> 
                 requests.steer(steer);
                 Ok(())
             }
-            Ok(Ask::Host { host }) => take_in(&host).map_err(Some),
+            Ok(Ask::Host { host, keys }) => take_in(&host, keys).map_err(Some),
             Err(_) => Err(None),
         };
         let mut answer = serde_json::to_vec(&Answer { ok: said.is_ok(), why: said.err().flatten() })?;
@@ -267,7 +271,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("c.sock");
         let requests = Requests::default();
-        let take_in: TakeIn = Arc::new(|dir| Err(format!("no room for {}", dir.display())));
+        let take_in: TakeIn = Arc::new(|dir, _| Err(format!("no room for {}", dir.display())));
         let listening = listen(&path, requests.clone(), take_in).unwrap();
         ask(&path, &RunAction::Pause.into()).unwrap();
         assert_eq!(requests.now(), None);
@@ -276,7 +280,8 @@ mod tests {
         let changes: Vec<Change> = ["learning_rate=x0.3", "weight:a b=2"].map(|c| c.parse().unwrap()).into();
         ask(&path, &Ask::Steer { steer: changes.clone() }).unwrap();
         assert_eq!((requests.take_changes(), requests.take_changes()), (changes, vec![]));
-        let refused = ask(&path, &Ask::Host { host: "runs/train-2".into() }).unwrap_err();
+        let refused =
+            ask(&path, &Ask::Host { host: "runs/train-2".into(), keys: Keys::default() }).unwrap_err();
         assert_eq!(refused.to_string(), "no room for runs/train-2");
         let why = Some("it was hopeless".to_owned());
         ask(&path, &Ask::Action { ask: RunAction::Stop, why: why.clone() }).unwrap();

@@ -25,6 +25,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::domain::event::EventBody;
+use crate::domain::keys::Keys;
 use crate::domain::report::{Reporter as _, RunInputs};
 use crate::domain::run::{Job, RunResult, RunState};
 use crate::machine;
@@ -53,7 +54,8 @@ pub enum Ending {
 }
 
 /// Be the worker of the run in `dir`, to the end. Errors only when the run folder itself cannot be used.
-pub fn run(dir: &Path) -> anyhow::Result<Ending> {
+/// `keys`: what its models need. They come through a pipe and stay in memory.
+pub fn run(dir: &Path, keys: Keys) -> anyhow::Result<Ending> {
     let dir = dir.canonicalize().with_context(|| format!("no run folder at {}", dir.display()))?;
     let folder = RunFolder::new(&dir);
     // A session of our own: a hang-up of the terminal, or of the engine's, is not for us. It fails where we lead one already.
@@ -65,13 +67,13 @@ pub fn run(dir: &Path) -> anyhow::Result<Ending> {
     eprintln!("{STARTED}{}", std::process::id());
     let host = Arc::new(Host::default());
     let seat = host.first(&folder);
-    let ending = serve(&host, &folder, seat, lock);
+    let ending = serve(&host, &folder, seat, lock, keys);
     host.wait();
     ending
 }
 
 /// Take the run in `dir` into this process, on a thread of its own.
-fn take_in(host: &Arc<Host>, dir: &Path) -> Result<(), String> {
+fn take_in(host: &Arc<Host>, dir: &Path, keys: Keys) -> Result<(), String> {
     let said = |e: io::Error| e.to_string();
     let folder = RunFolder::new(dir.canonicalize().map_err(said)?);
     let pid = std::process::id().to_string();
@@ -86,7 +88,7 @@ fn take_in(host: &Arc<Host>, dir: &Path) -> Result<(), String> {
     writeln!(log, "{STARTED}{pid}, which has other runs too").map_err(said)?;
     let host = host.clone();
     let work = move || {
-        if let Err(error) = serve(&host, &folder, seat, lock) {
+        if let Err(error) = serve(&host, &folder, seat, lock, keys) {
             eprintln!("{}: error: {error:#}", folder.dir().display());
         }
     };
@@ -96,16 +98,16 @@ fn take_in(host: &Arc<Host>, dir: &Path) -> Result<(), String> {
 }
 
 /// The run from its first event to its last.
-fn serve(host: &Arc<Host>, folder: &RunFolder, seat: Seat, lock: Lock) -> anyhow::Result<Ending> {
+fn serve(host: &Arc<Host>, folder: &RunFolder, seat: Seat, lock: Lock, keys: Keys) -> anyhow::Result<Ending> {
     let requests = Requests::default();
     let taker = host.clone();
     let listening = control::listen(
         &folder.control()?,
         requests.clone(),
-        Arc::new(move |dir: &Path| take_in(&taker, dir)),
+        Arc::new(move |dir: &Path, keys| take_in(&taker, dir, keys)),
     )?;
     let mut reporter = FolderReporter::new(folder.clone(), requests.clone())?.with_turns(host.turns.clone());
-    let ending = live(host, folder, &requests, &mut reporter);
+    let ending = live(host, folder, keys, &requests, &mut reporter);
     drop(listening);
     let (state, message) = match ending {
         Ok(state) => (state, requests.why().filter(|_| state == RunState::Stopped)),
@@ -126,10 +128,11 @@ fn serve(host: &Arc<Host>, folder: &RunFolder, seat: Seat, lock: Lock) -> anyhow
 fn live(
     host: &Host,
     folder: &RunFolder,
+    keys: Keys,
     requests: &Requests,
     reporter: &mut FolderReporter,
 ) -> anyhow::Result<RunState> {
-    let inputs = folder.read_inputs()?;
+    let inputs = RunInputs { keys, ..folder.read_inputs()? };
     let threads = inputs.spec.threads.max(1);
     // Fails only when a pool exists already, and then that one serves.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();

@@ -28,7 +28,7 @@ use crate::store::files::{self, Lock};
 /// Time between two looks at what was asked of the run.
 const TICK: Duration = Duration::from_millis(250);
 /// Time between two tellings of figures that changed.
-const TELL: Duration = Duration::from_secs(2);
+const TELL: Duration = Duration::from_secs(5);
 /// Answers under way have so long to end when the run is stopped.
 const DRAIN: Duration = Duration::from_secs(30);
 /// Share of the free memory that may be planned with, as for training.
@@ -117,7 +117,6 @@ pub fn run(
 }
 
 /// Answers until it is asked to end, or nobody asks any more. Some(whether it was asked to); none: cancelled.
-#[expect(clippy::too_many_arguments, reason = "the parts of one loop")]
 fn stay(
     service: &Service,
     models: &Models,

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::address::Address;
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
+use crate::domain::keys::KeyNeed;
 use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 
 /// What kind of answer the pipeline gives.
@@ -106,6 +108,23 @@ pub enum ModelPlace {
     Local { path: PathBuf },
     /// An OpenAI-compatible endpoint.
     Endpoint { endpoint: String, model: String, api_key_env: Option<String> },
+}
+
+impl ModelPlace {
+    /// The key that goes to its endpoint.
+    pub fn key_need(&self) -> Option<KeyNeed> {
+        let Self::Endpoint { endpoint, .. } = self else { return None };
+        let origin = Address::parse(endpoint).ok()?.origin();
+        Some(KeyNeed { origin, variable: self.key_variable()?.to_owned() })
+    }
+
+    /// The environment variable with its key.
+    pub fn key_variable(&self) -> Option<&str> {
+        match self {
+            Self::Endpoint { api_key_env, .. } => api_key_env.as_deref(),
+            Self::Local { .. } => None,
+        }
+    }
 }
 
 /// `[[stage]]`.

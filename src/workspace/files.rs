@@ -147,7 +147,8 @@ fn says_nothing_of_the_row(text: &str) -> Option<&'static str> {
     let env = minijinja::Environment::new();
     let names = env.template_from_str(text).ok()?.undeclared_variables(false);
     let of_row = |name: &String| {
-        !matches!(name.as_str(), "examples" | "labels") && env.globals().all(|(global, _)| global != name)
+        !matches!(name.as_str(), "examples" | "labels" | "tools")
+            && env.globals().all(|(global, _)| global != name)
     };
     (!names.iter().any(of_row)).then_some(
         "the prompt never mentions the row's input, so that every row would be asked the same; write {{ input }} (or a field's name) where it belongs",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::config::*;
 use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
+use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
 use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
@@ -159,15 +160,10 @@ fn is_variable(name: &str) -> bool {
 }
 
 fn check_endpoint(fields: &Fields<'_>, url: &str) {
-    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-        fields.fault("endpoint", "must start with http:// or https://, as in http://127.0.0.1:8000/v1");
-        return;
-    };
-    let origin = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if origin.contains('@') || url.contains("key=") || url.contains("token=") {
+    if url.contains("key=") || url.contains("token=") {
         fields.fault("endpoint", "must not carry a secret; use api_key_env = \"NAME\"");
-    } else if origin.is_empty() || url.contains(char::is_whitespace) {
-        fields.fault("endpoint", "is no address; write it as in http://127.0.0.1:8000/v1");
+    } else if let Err(why) = Address::parse(url) {
+        fields.fault("endpoint", why);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod data;
 mod demo;
+mod endpoints;
 mod engine;
 mod models;
 mod planner;

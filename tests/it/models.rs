@@ -76,6 +76,48 @@ fn raw_prompts_and_seeds_make_a_difference() {
 }
 
 #[test]
+fn answers_take_the_form_that_the_flags_say() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("workspaces/demo/model");
+    let folder = tempfile::tempdir().unwrap();
+    let schema = folder.path().join("schema.json");
+    std::fs::write(&schema, r#"{"type": "object", "properties": {"n": {"type": "integer", "maximum": 99, "minimum": 0}}, "required": ["n"], "additionalProperties": false}"#).unwrap();
+    let base = ["generate", "--model", demo.to_str().unwrap(), "--prompt", "My card", "--max-tokens", "40"];
+    let ask = |more: &[&str]| {
+        let (value, code) = json(&[&base[..], more].concat());
+        assert_eq!(code, Some(0), "{more:?}: {value}");
+        value
+    };
+    let labels = ask(&["--labels", "cash,card,card lost"]);
+    let all = labels["labels"].as_array().unwrap();
+    let sum: f64 = all.iter().map(|l| l["probability"].as_f64().unwrap()).sum();
+    assert!(all.len() == 3 && (sum - 1.0).abs() < 1e-9 && labels["text"] == all[0]["label"], "{labels}");
+    let value = ask(&["--json-schema", schema.to_str().unwrap()]);
+    let made: Value = serde_json::from_str(value["text"].as_str().unwrap()).unwrap();
+    assert!(made["n"].as_u64().unwrap() < 100 && value["finish"] == "stop", "{value}");
+    let word = ask(&["--regex", "(yes|no)!"])["text"].as_str().unwrap().to_owned();
+    assert!(["yes!", "no!"].contains(&word.as_str()), "{word}");
+    let told =
+        ask(&["--logprobs", "2", "--min-p", "0.1", "--repetition-penalty", "1.2", "--temperature", "0.5"]);
+    let tokens = told["logprobs"].as_array().unwrap();
+    assert!(!tokens.is_empty() && tokens.iter().all(|t| t["top"].as_array().unwrap().len() == 2), "{told}");
+    let whole = ask(&[])["text"].as_str().unwrap().to_owned();
+    let stop: String = whole.chars().skip(1).take(2).collect();
+    let short = ask(&["--stop", "never", "--stop", &stop]);
+    assert_eq!(short["text"].as_str().unwrap(), whole.split(&stop).next().unwrap());
+    for (more, says) in [
+        (&["--regex", "("][..], "unclosed group"),
+        (&["--json-schema", "/no/such.json"], "/no/such.json"),
+        (&["--stop", ""], "empty stop"),
+        (&["--min-p", "2"], "min_p"),
+        (&["--regex", "a", "--labels", "a,b"], ""),
+    ] {
+        let out = tunebench(&[&base[..], more].concat());
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(2) && said.contains(says), "{more:?}: {said}");
+    }
+}
+
+#[test]
 fn bad_input_ends_with_code_2_and_says_what_is_wrong() {
     let dir = fixture("qwen2");
     let model = dir.to_str().unwrap();

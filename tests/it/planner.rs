@@ -69,6 +69,7 @@ fn the_planner_runs_offline_from_intent_over_tool_to_answer() {
     for (from, to) in [("workspaces/planner", root.clone()), ("workspaces/demo/model", root.join("model"))] {
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join(from), &to);
     }
+    assert_eq!(json(&root, &["check"])["problems"], Value::Array(Vec::new()));
     let first = json(&root, &["run", "eval"]);
     assert_eq!(first["state"], "done", "{first}");
     let metrics = &first["metrics"];

@@ -294,9 +294,9 @@ fn an_input_typed_on_the_screen_is_answered_corrected_and_becomes_a_row() {
     tty.wait(&["my card is", "lost, help"]);
     tty.press(ENTER);
     tty.wait(&["first ", "tokens "]);
-    tty.press("e");
-    tty.wait(&["the answer as it should be"]);
-    tty.press("\u{15}cards");
+    tty.press("g");
+    tty.wait(&["the golden answer", "loans"]);
+    tty.press("cards");
     tty.press(ENTER);
     tty.wait(&["is a row to train on"]);
     let text = std::fs::read_to_string(bench.state().join("feedback/rows.jsonl")).unwrap();

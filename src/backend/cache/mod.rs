@@ -149,6 +149,10 @@ impl Backend for Cached {
         answers.into_iter().map(|a| a.unwrap_or_else(lost)).collect()
     }
 
+    fn width(&self) -> usize {
+        self.inner.width()
+    }
+
     fn set_fresh(&mut self, fresh: bool) {
         self.fresh = fresh;
         self.inner.set_fresh(fresh);

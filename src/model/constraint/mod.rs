@@ -21,8 +21,8 @@ const MAX_REGEX: usize = 1 << 16;
 const MAX_SCHEMA: usize = 1 << 20;
 /// Compiled grammars that are kept; a run has one for a stage.
 const KEPT: usize = 64;
-/// Between two parts of JSON the model may set so much white space, that a weak one does not go on with it for ever.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
+/// Between two parts of JSON there may be one space: a weak model that may set more goes on with it for ever.
+const WHITE_SPACE: &str = r"\x20";
 
 /// Compiles constraints for one tokenizer.
 pub struct Grammars {

@@ -242,8 +242,13 @@ fn hostile_constraints_are_refused_or_answered_within_their_limits() {
                         }
                         let best = crate::ops::vocabulary::argmax(&scores).unwrap();
                         steps += 1;
-                        if matcher.take(best as u32).unwrap() {
-                            break;
+                        match matcher.take(best as u32) {
+                            Ok(false) => {}
+                            Ok(true) => break,
+                            Err(e) => {
+                                said = Some(e);
+                                break;
+                            }
                         }
                     }
                 }

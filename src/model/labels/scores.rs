@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::super::ModelError;
+use super::super::decode::Scoring;
 use super::super::sampling::{draw_label, seeded};
 use crate::domain::candidate::Decoding;
 
@@ -235,5 +236,15 @@ impl LabelScores {
             draw_label(decoding, scores, &mut seeded(decoding.seed, prompt))
         };
         all.into_iter().nth(place).map(|(label, _)| label).unwrap_or_default()
+    }
+}
+
+impl Scoring for LabelScores {
+    fn wants(&mut self) -> Vec<Vec<u32>> {
+        Self::wants(self)
+    }
+
+    fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<(), ModelError> {
+        self.give(&logits.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 }

@@ -355,7 +355,7 @@ mod tests {
                 t.grant_activations(grant);
             }
             real.move_to(launcher.clone()).unwrap();
-            let (train, dev) = (rows(&[90, 120, 70]), rows(&[200, 30]));
+            let (train, dev) = (rows(&[60, 90, 70]), rows(&[95, 30]));
             let sizes = |rows: &[Sequence]| vec![rows.iter().map(Sequence::size).collect::<Vec<_>>()];
             let reckoned = planned.memory(On::Gpu, &sizes(&train), &sizes(&dev)).total() as f64;
             real.loss(&dev.iter().collect::<Vec<_>>()).unwrap();

@@ -1,7 +1,8 @@
 //! An action was asked for, by key or from the palette.
 
 use super::{App, Effect, Link, Mood, Purpose, Screen};
-use crate::domain::api::{Decision, EngineStatus, Request};
+use crate::domain::api::{Decision, EngineStatus, Failure, Request, Response, ToEngine};
+use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
@@ -110,14 +111,14 @@ impl App {
 
     pub(crate) fn launch(&mut self, kind: RunKind, set: Vec<(String, String)>, from: Option<String>) {
         // The one who holds the connection adds the values of the variables that the workspace names.
-        self.ask(
-            Purpose::Launch(kind),
-            Request::Launch { kind, set, keys: std::collections::BTreeMap::new(), from },
-        );
+        self.ask(Purpose::Launch(kind), Request::Launch { kind, set, keys: Keys::default(), from });
     }
 
     pub(crate) fn control(&mut self, run: String, action: RunAction) {
-        self.ask(Purpose::Control(run.clone(), action), Request::Control { run, action });
+        self.ask(
+            Purpose::Control(run.clone(), action),
+            Request::Control { run, action, keys: Keys::default() },
+        );
     }
 
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
@@ -164,6 +165,22 @@ impl App {
                 None => {}
             },
         }
+    }
+
+    /// A key would go somewhere for the first time.
+    pub(super) fn ask_for_trust(&mut self, purpose: Purpose, again: Request, needs: Vec<KeyNeed>) {
+        let each = needs.iter().map(|need| {
+            let open = if need.is_open() { ", unencrypted" } else { "" };
+            format!("the key in {} to {}{open}", need.variable, need.origin)
+        });
+        let question = format!(
+            "This workspace sends {}. Send it, now and whenever it is needed?",
+            each.collect::<Vec<_>>().join(" and ")
+        );
+        self.layers.push(Layer::Confirm {
+            question,
+            then: Confirmed::Trust { purpose, again: Box::new(again), needs },
+        });
     }
 
     pub(crate) fn decide(&mut self, words: String, decision: Decision) {
@@ -218,9 +235,17 @@ impl App {
             Layer::Confirm { then, .. } => {
                 let then = then.clone();
                 self.layers.pop();
-                let Confirmed::Cancel(run) = then;
-                if action == Action::Yes {
-                    self.control(run, RunAction::Cancel);
+                match (then, action == Action::Yes) {
+                    (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
+                    (Confirmed::Trust { purpose, again, needs }, true) => {
+                        self.outbox.push(Effect::Send(ToEngine::Trust { needs }));
+                        self.ask(purpose, *again);
+                    }
+                    (Confirmed::Trust { purpose, .. }, false) => {
+                        let error = Failure::new(2, "no key was sent");
+                        self.answer(0, purpose, Response::Error { error });
+                    }
+                    (Confirmed::Cancel(_), false) => {}
                 }
             }
             Layer::Picker(picker) => match action {
@@ -325,7 +350,7 @@ impl App {
                 let (axes, set): (Vec<_>, Vec<_>) =
                     values.into_iter().partition(|(key, text)| is_list(key, text));
                 let axes = axes.into_iter().map(|(key, text)| (key, sweep::values(&text))).collect();
-                let keys = std::collections::BTreeMap::new();
+                let keys = Keys::default();
                 self.ask(Purpose::Sweep, Request::Sweep { set, axes, drop_hopeless: false, keys });
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),

@@ -185,6 +185,8 @@ pub const fn action_name(action: RunAction) -> &'static str {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pending {
     pub purpose: Purpose,
+    /// What was asked, where it may have to be asked again with keys.
+    pub again: Option<Request>,
     pub since_ms: u64,
 }
 
@@ -315,7 +317,9 @@ impl App {
         }
         let tag = self.next_tag;
         self.next_tag += 1;
-        self.pending.insert(tag, Pending { purpose, since_ms: self.now_ms });
+        let mut request = request;
+        let again = request.keys_mut().is_some().then(|| request.clone());
+        self.pending.insert(tag, Pending { purpose, again, since_ms: self.now_ms });
         self.outbox.push(Effect::Send(ToEngine::Ask { tag, request }));
         Some(tag)
     }

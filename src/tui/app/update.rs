@@ -1,7 +1,7 @@
 //! A message comes in: keys to actions, engine's news to state.
 
 use super::{App, Effect, Link, Message, Mood, Purpose, Screen};
-use crate::domain::api::{FromEngine, Push};
+use crate::domain::api::{FromEngine, Push, Response};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::tui::config::Settings;
 use crate::tui::key::Key;
@@ -88,7 +88,12 @@ impl App {
             }
             FromEngine::Answer { tag, response } => {
                 if let Some(pending) = self.pending.remove(&tag) {
-                    self.answer(tag, pending.purpose, response);
+                    match (pending.again, response) {
+                        (Some(again), Response::Error { error }) if !error.needs.is_empty() => {
+                            self.ask_for_trust(pending.purpose, again, error.needs);
+                        }
+                        (_, response) => self.answer(tag, pending.purpose, response),
+                    }
                 }
             }
             FromEngine::Push { push } => self.push(push),

@@ -5,6 +5,7 @@ pub mod form;
 pub mod picker;
 pub mod view;
 
+use super::app::Purpose;
 use super::key::Key;
 use super::keymap::Context;
 use super::screens::trace::TraceView;
@@ -12,6 +13,9 @@ use super::widgets::input::TextInput;
 use compose::Compose;
 use form::Form;
 use picker::Picker;
+
+use crate::domain::api::Request;
+use crate::domain::keys::KeyNeed;
 
 /// One layer.
 #[derive(Clone, Debug)]
@@ -84,9 +88,15 @@ pub enum TextPurpose {
 }
 
 /// What happens after a yes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Confirmed {
     Cancel(String),
+    /// These keys may be sent; what needs them is asked again.
+    Trust {
+        purpose: Purpose,
+        again: Box<Request>,
+        needs: Vec<KeyNeed>,
+    },
 }
 
 impl Layer {

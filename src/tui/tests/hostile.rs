@@ -220,7 +220,7 @@ fn no_text_from_outside_controls_the_terminal() {
         let effects = super::press(&mut app, "u");
         for effect in effects {
             if let crate::tui::app::Effect::Send(crate::domain::api::ToEngine::Ask { tag, .. }) = effect {
-                let response = Response::Error { error: Failure { code: 1, message: EVIL.into() } };
+                let response = Response::Error { error: Failure::new(1, EVIL) };
                 app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS);
             }
         }

@@ -32,7 +32,7 @@ fn played(keys: &str) -> (App, Vec<u8>) {
                     FromEngine::Answer { tag, response: sample::respond(&request) }
                 }
                 ToEngine::Follow { view } => FromEngine::Push { push: sample::snapshot(&view) },
-                ToEngine::Unfollow { .. } => continue,
+                ToEngine::Unfollow { .. } | ToEngine::Trust { .. } => continue,
             };
             let _ = news.send(answer);
         }

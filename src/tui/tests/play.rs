@@ -177,7 +177,7 @@ fn answers_are_shown_as_they_come() {
         news(&mut app, question.id, piece("comes tomor"));
         // Of a question that nobody asked.
         news(&mut app, 999, piece("no"));
-        let error = Failure { code: 2, message: "no candidate `lora-12`".into() };
+        let error = Failure::new(2, "no candidate `lora-12`");
         answer(&mut app, *b, Response::Error { error });
         insta::assert_snapshot!(format!("play_streaming_{}x{}", size.0, size.1), shown(&app));
         news(&mut app, question.id, PlayBody::Waiting { why: "the model `base` is loaded".into() });
@@ -261,7 +261,7 @@ fn what_was_said_is_taken_back_on_the_screen_too() {
         assert_eq!(good(&app), want, "{message}");
     }
     let (tag, _) = asks(&press(&mut app, "+"))[0].clone();
-    let error = Failure { code: 1, message: "the disk is full".into() };
+    let error = Failure::new(1, "the disk is full");
     answer(&mut app, tag, Response::Error { error });
     assert_eq!(good(&app), None, "what could not be kept is not shown");
 }

@@ -245,7 +245,11 @@ fn steering_keys_ask_for_what_they_say() {
         ("k y", RunAction::Cancel),
     ] {
         let effects = press(&mut app_on_train(), keys);
-        assert_eq!(asked(&effects), [Request::Control { run: "lora-12".into(), action: want }], "{keys}");
+        assert_eq!(
+            asked(&effects),
+            [Request::Control { run: "lora-12".into(), action: want, keys: Default::default() }],
+            "{keys}"
+        );
     }
     for keys in ["k n", "k esc", "R"] {
         assert_eq!(asked(&press(&mut app_on_train(), keys)), [], "{keys}");
@@ -253,7 +257,10 @@ fn steering_keys_ask_for_what_they_say() {
     let mut app = app();
     play(&mut app, "7 down down");
     let effects = press(&mut app, "r");
-    assert_eq!(asked(&effects), [Request::Control { run: "lora-10".into(), action: RunAction::Resume }]);
+    assert_eq!(
+        asked(&effects),
+        [Request::Control { run: "lora-10".into(), action: RunAction::Resume, keys: Default::default() }]
+    );
 }
 
 #[test]
@@ -390,7 +397,7 @@ fn failures_stay_until_they_are_closed() {
     play(&mut app, "7");
     let effects = press(&mut app, "p");
     let Some(Effect::Send(ToEngine::Ask { tag, .. })) = effects.first() else { panic!("{effects:?}") };
-    let error = Failure { code: 1, message: "the worker does not listen; resume the run".into() };
+    let error = Failure::new(1, "the worker does not listen; resume the run");
     news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Error { error } });
     press(&mut app, "down");
     let text = shown(&app);
@@ -406,7 +413,7 @@ fn a_failed_question_for_rows_is_not_repeated_for_ever() {
     let mut effects = press(&mut app, "down");
     for _ in 0..3 {
         let Some(Effect::Send(ToEngine::Ask { tag, .. })) = effects.first() else { break };
-        let error = Failure { code: 1, message: "disk".into() };
+        let error = Failure::new(1, "disk");
         effects = news(&mut app, FromEngine::Answer { tag: *tag, response: Response::Error { error } });
     }
     assert_eq!(effects, []);
@@ -581,7 +588,7 @@ fn a_row_is_traced_through_the_stages_of_each_candidate() {
     assert_ne!(before, after, "another candidate's trace");
     play(&mut app, "esc");
     assert!(app.layers.is_empty());
-    play(&mut app, "5 enter right");
+    play(&mut app, "5 down enter");
     let asks = asked(&press(&mut app, "T"));
     assert!(matches!(&asks[..], [Request::Trace { .. }]), "{asks:?}");
 }

@@ -65,7 +65,7 @@ fn the_doctors_remedy_is_one_key_away() {
     let steer = Request::Steer { run: run.clone(), changes: vec![Change::LearningRateTimes(0.3)] };
     for (remedy, want) in [
         (Remedy::LearningRate { times: 0.3 }, steer),
-        (Remedy::Stop, Request::Control { run, action: RunAction::Stop }),
+        (Remedy::Stop, Request::Control { run, action: RunAction::Stop, keys: Default::default() }),
     ] {
         let mut app = app((80, 24));
         push(&mut app, Push::RunChanged { run: ailing(remedy) });

@@ -143,7 +143,7 @@ struct Draw {
 /// The definition: sorted, cut, drawn by id.
 fn drawn(row: &[f32], d: Draw) -> u32 {
     let mut kept: Vec<usize> = (0..row.len()).filter(|i| !row[*i].is_nan()).collect();
-    kept.sort_by(|a, b| row[*b].total_cmp(&row[*a]).then(a.cmp(b)));
+    kept.sort_by(|a, b| row[*b].partial_cmp(&row[*a]).unwrap().then(a.cmp(b)));
     let Some(&best) = kept.first() else { return u32::MAX };
     if d.temperature == 0.0 {
         return best as u32;

@@ -6,6 +6,7 @@ pub mod view;
 pub mod why;
 
 use crate::domain::api::Request;
+use crate::domain::keys::Keys;
 use crate::domain::play::{PlayAsk, PlayEvent, PlayInput};
 use crate::tui::app::{App, Mood, Purpose, Screen, moved};
 use crate::tui::keymap::Action;
@@ -155,7 +156,7 @@ impl App {
         };
         let mut answer = Answer::new(id, name.clone(), asked.row, asked.input, self.now_ms);
         // The one who holds the connection adds the values of the variables that the workspace names.
-        let keys = std::collections::BTreeMap::new();
+        let keys = Keys::default();
         if self.ask(Purpose::Play(id, name), Request::Play { question, keys }).is_none() {
             answer.fail("there is no connection to the engine; r asks again".into());
         }
