@@ -117,9 +117,9 @@ impl Server {
                     _ => state.replies.pop_front().unwrap(),
                 };
                 if let Reply::Together(n) = reply {
-                    // By what was asked so far, which only grows: whoever came may have left again.
-                    let wanted = state.asked.len().div_ceil(n) * n;
-                    while state.asked.len() < wanted {
+                    // Groups by arrival: who was answered first may have gone before the last of its group wakes up.
+                    let group = state.asked.len().div_ceil(n) * n;
+                    while state.asked.len() < group {
                         state = self.state.1.wait(state).unwrap();
                     }
                 }
