@@ -15,7 +15,8 @@ use crate::domain::candidate::Decoding;
 use crate::machine;
 use crate::model::Decoder;
 use crate::model::config::{Arch, ModelConfig, RopeScaling};
-use crate::model::decode::{self, Engine, Generation, Lane, Request};
+use crate::model::decode::{self, Engine, Generation, Lane, Request, Work};
+use crate::model::labels::{LabelScores, LabelTrie};
 use crate::ops::simd::{dot, simd};
 
 /// Bytes that the bandwidth is measured over: far more than any cache holds.
@@ -27,6 +28,8 @@ enum Mode {
     Batch,
     /// One row, long answer
     Single,
+    /// The batch's rows, one of 77 labels each: scored, and generated
+    Labels,
 }
 
 /// Shape of model and prompts.
@@ -77,6 +80,8 @@ pub struct Report {
     pub batch: Option<Batch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single: Option<Single>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
     /// Peak resident memory; none where the system does not tell.
     pub peak_mib: Option<u64>,
 }
@@ -104,6 +109,22 @@ pub struct Single {
     pub mbu: f64,
 }
 
+/// Rows a second, with the time of the prompts; and of one row after the other.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Labels {
+    pub scored_rows_per_s: f64,
+    /// As many tokens as a label has on average, and the one that ends it.
+    pub generated_rows_per_s: f64,
+    pub scored_alone_per_s: f64,
+    pub generated_alone_per_s: f64,
+}
+
+/// Labels, and their tokens on average with the one that ends them.
+const LABELS: usize = 77;
+const LABEL_TOKENS: usize = 6;
+/// What the head's weights are multiplied with for labels: random ones find all labels alike, a trained model does not.
+const SURE: f32 = 8.0;
+
 /// Runs what is asked for.
 pub fn run(s: &Settings) -> anyhow::Result<Report> {
     anyhow::ensure!(
@@ -126,6 +147,9 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
     }
     if wants(Mode::Single) {
         report.single = Some(single(s, &decoder)?);
+    }
+    if wants(Mode::Labels) {
+        report.labels = Some(labels(s, &decoder)?);
     }
     report.peak_mib = machine::peak_resident().map(|b| b >> 20);
     Ok(report)
@@ -164,6 +188,75 @@ fn single(s: &Settings, decoder: &Arc<Decoder>) -> anyhow::Result<Single> {
         bandwidth_gb_s: bandwidth / 1e9,
         mbu: 1e3 * read as f64 / done.tpot_ms() / bandwidth,
     })
+}
+
+fn labels(s: &Settings, decoder: &Decoder) -> anyhow::Result<Labels> {
+    let mut decoder = decoder.clone();
+    let head = decoder.tensors().iter().find(|t| t.name == "lm_head.weight").map(|t| t.range());
+    let head = head.context("the model has no head of its own")?;
+    decoder.values_mut()[head].iter_mut().for_each(|w| *w *= SURE);
+    let decoder = Arc::new(decoder);
+    let trie = Arc::new(LabelTrie::new(
+        (0..LABELS).map(|i| i.to_string()).collect(),
+        &label_tokens(s.vocab),
+        &[s.vocab as u32 - 1],
+    )?);
+    let prompts = prompts(s, s.rows, s.shared);
+    let score = |engine: &mut Engine<'_>, prompts: &[Vec<u32>]| -> anyhow::Result<f64> {
+        let start = Instant::now();
+        let request = |p: &Vec<u32>| {
+            let work = Work::Score(Box::new(LabelScores::new(trie.clone())));
+            Request { lane: Lane::BASE, prompt: p.clone(), work }
+        };
+        let made = engine.run(prompts.iter().map(request).collect(), &mut |_, _| ControlFlow::Continue(()));
+        made.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let decoding = Decoding { max_tokens: LABEL_TOKENS, ..Decoding::default() };
+    let generate = |engine: &mut Engine<'_>, prompts: &[Vec<u32>]| -> anyhow::Result<f64> {
+        let start = Instant::now();
+        let request = |p: &Vec<u32>| Request::generate(Lane::BASE, p.clone(), &decoding, &[]);
+        let requests = prompts.iter().map(request).collect::<Result<_, _>>()?;
+        let made = engine.run(requests, &mut |_, _| ControlFlow::Continue(()));
+        made.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let new = || Engine::new(decoder.clone(), decode::Settings::threads(s.threads));
+    let mut best = [f64::INFINITY; 4];
+    for _ in 0..s.times {
+        let (mut scores, mut generates) = (new()?, new()?);
+        best[0] = best[0].min(score(&mut scores, &prompts)?);
+        best[1] = best[1].min(generate(&mut generates, &prompts)?);
+        // Row after row, each new but for what all share.
+        let alone = self::prompts(&Settings { suffix: s.suffix + 1, ..s.clone() }, s.rows, s.shared);
+        let each = |measure: &mut dyn FnMut(&[Vec<u32>]) -> anyhow::Result<f64>| -> anyhow::Result<f64> {
+            alone.chunks(1).map(measure).sum()
+        };
+        best[2] = best[2].min(each(&mut |prompt| score(&mut scores, prompt))?);
+        best[3] = best[3].min(each(&mut |prompt| generate(&mut generates, prompt))?);
+    }
+    let [scored, generated, scored_alone, generated_alone] = best.map(|seconds| s.rows as f64 / seconds);
+    Ok(Labels {
+        scored_rows_per_s: scored,
+        generated_rows_per_s: generated,
+        scored_alone_per_s: scored_alone,
+        generated_alone_per_s: generated_alone,
+    })
+}
+
+/// Labels of three to seven tokens, of which many begin alike, as names of intents do.
+fn label_tokens(vocab: usize) -> Vec<Vec<u32>> {
+    let most = vocab as u32 - 1;
+    (0..LABELS as u32)
+        .map(|label| {
+            let place = |depth: u32| match depth {
+                0 => label % 25,
+                1 => 25 + label % 40,
+                _ => 65 + (label * 31 + depth * 17) % 200,
+            };
+            (0..3 + label % 5).map(|depth| place(depth) % most).collect()
+        })
+        .collect()
 }
 
 /// Milliseconds with an empty cache, and the answers.
@@ -257,7 +350,7 @@ mod tests {
     }
 
     fn small(more: &str) -> Settings {
-        let small = "x --hidden 16 --layers 2 --heads 2 --kv-heads 1 --ffn 24 --vocab 32 --rows 3 --shared 40 --suffix 3 --new 4 --single-new 5 --times 1";
+        let small = "x --hidden 16 --layers 2 --heads 2 --kv-heads 1 --ffn 24 --vocab 300 --rows 3 --shared 40 --suffix 3 --new 4 --single-new 5 --times 1";
         Cli::try_parse_from(small.split(' ').chain(more.split_whitespace())).unwrap().settings
     }
 
@@ -268,6 +361,8 @@ mod tests {
         assert!((batch.tokens_per_s - 4.0 * batch.rows_per_s).abs() < 1e-6 * batch.tokens_per_s);
         assert!(batch.ttft_ms > 0.0 && batch.ttft_ms <= batch.ms);
         assert!(single.tpot_ms > 0.0 && single.mbu > 0.0 && single.bandwidth_gb_s > 0.1);
+        let labels = all.labels.unwrap();
+        assert!(labels.scored_rows_per_s > 0.0 && labels.generated_alone_per_s > 0.0);
         let one = run(&small("--mode batch")).unwrap();
         assert!(one.batch.is_some() && one.single.is_none());
     }

@@ -13,7 +13,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Answers of a random model: many rows on one prompt, one row alone
+    /// Answers of a random model: many rows on one prompt, one row alone, labels
     Decode(decode::Settings),
     /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick
     Frame {
@@ -58,7 +58,13 @@ fn decode(settings: &decode::Settings, out: &Output) -> super::CommandResult {
                 s.tokens_per_s, s.tpot_ms, s.mbu, s.bandwidth_gb_s
             )
         });
-        [batch, single].into_iter().flatten().collect::<Vec<_>>().join("\n")
+        let labels = report.labels.map(|l| {
+            format!(
+                "77 labels: {:.1} rows/s scored, {:.1} generated; row after row {:.1} and {:.1}",
+                l.scored_rows_per_s, l.generated_rows_per_s, l.scored_alone_per_s, l.generated_alone_per_s
+            )
+        });
+        [batch, single, labels].into_iter().flatten().collect::<Vec<_>>().join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }

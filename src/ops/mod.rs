@@ -25,6 +25,7 @@ mod par;
 mod rms_norm;
 mod rope;
 pub(crate) mod simd;
+mod some_rows;
 mod svd;
 mod swiglu;
 #[cfg(test)]

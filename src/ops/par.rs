@@ -25,9 +25,4 @@ impl Par {
     pub fn halves(self) -> (Par, Par) {
         (Par::threads(self.0.div_ceil(2)), Par::threads(self.0 / 2))
     }
-
-    /// The same parallelism as `gemm` names it.
-    pub(super) fn gemm(self) -> gemm::Parallelism {
-        if self.is_serial() { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(self.0) }
-    }
 }

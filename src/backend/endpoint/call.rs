@@ -134,14 +134,15 @@ impl Endpoint {
         let body = self.first_bytes(response, end).await;
         let text = error_text(&body).unwrap_or_else(|| shown(&body));
         let said = self.secret.line(&text);
-        let words = match said.is_empty() {
-            true => format!("it answered {status}"),
-            false => format!("it answered {status}: {said}"),
+        let words = if said.is_empty() {
+            format!("it answered {status}")
+        } else {
+            format!("it answered {status}: {said}")
         };
         match status.as_u16() {
             429 if text.contains("insufficient_quota") => Trouble::Lasting(words),
             429 | 500 | 502 | 503 | 504 => Trouble::Passing(words, after),
-            400 | 422 => match self.lesson(taken, &text) {
+            400 | 422 => match lesson(taken, &text) {
                 Some(lesson) => Trouble::Learned(lesson),
                 None => match request.named_in(&text)[..] {
                     [] => Trouble::Row(words),
@@ -163,23 +164,6 @@ impl Endpoint {
         }
     }
 
-    /// What a refusal teaches: a parameter of ours that it names.
-    fn lesson(&self, taken: Taken, text: &str) -> Option<Taken> {
-        if taken.stream && taken.usage && text.contains("stream_options") {
-            return Some(Taken { usage: false, ..taken });
-        }
-        if !taken.completion_tokens && text.contains("max_completion_tokens") {
-            return Some(Taken { completion_tokens: true, ..taken });
-        }
-        // Not `upstream`.
-        let lower = text.to_ascii_lowercase();
-        let named = |(at, _): (usize, &str)| !lower[..at].ends_with(|c: char| c.is_alphanumeric());
-        if taken.stream && lower.match_indices("stream").any(named) {
-            return Some(Taken { stream: false, ..taken });
-        }
-        None
-    }
-
     async fn body_start(&self, response: Response, end: Instant) -> String {
         let body = self.first_bytes(response, end).await;
         let line = self.secret.line(&shown(&body));
@@ -193,7 +177,7 @@ impl Endpoint {
             let until = (Instant::now() + self.times.idle).min(end);
             match timeout_at(until, response.chunk()).await {
                 Ok(Ok(Some(chunk))) => {
-                    body.extend_from_slice(&chunk[..chunk.len().min(ERROR_MAX - body.len())])
+                    body.extend_from_slice(&chunk[..chunk.len().min(ERROR_MAX - body.len())]);
                 }
                 _ => break,
             }
@@ -226,7 +210,7 @@ impl Reading<'_> {
     ) -> Result<Finish, Trouble> {
         let (mut events, mut whole, mut bytes, mut done) = (Events::default(), Vec::new(), 0, false);
         // When the last event came. Comments are none: a server may keep a dead stream open with them.
-        let mut last = None;
+        let mut last: Option<Instant> = None;
         while !done {
             let (until, awaited) = match (streamed, last) {
                 (true, None) => (first, "first piece"),
@@ -266,12 +250,8 @@ impl Reading<'_> {
             Some(rest) if rest.trim_ascii() == b"[DONE]" => done = true,
             // The last event of a stream that was cut is no event.
             Some(rest) if streamed && serde_json::from_slice::<serde::de::IgnoredAny>(&rest).is_err() => {}
-            Some(rest) => {
-                if self.event(&rest, hear)?.is_break() {
-                    return Ok(Finish::Broken);
-                }
-            }
-            None => {}
+            Some(rest) if self.event(&rest, hear)?.is_break() => return Ok(Finish::Broken),
+            Some(_) | None => {}
         }
         let finish = self.reply.ending(done || !streamed).map_err(|fault| match fault {
             Fault::Wrong(words) if streamed && !self.reply.has_ended() && !done => self.cut(&words),
@@ -404,4 +384,21 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What a refusal teaches: a parameter of ours that it names.
+fn lesson(taken: Taken, text: &str) -> Option<Taken> {
+    if taken.stream && taken.usage && text.contains("stream_options") {
+        return Some(Taken { usage: false, ..taken });
+    }
+    if !taken.completion_tokens && text.contains("max_completion_tokens") {
+        return Some(Taken { completion_tokens: true, ..taken });
+    }
+    // Not `upstream`.
+    let lower = text.to_ascii_lowercase();
+    let named = |(at, _): (usize, &str)| !lower[..at].ends_with(|c: char| c.is_alphanumeric());
+    if taken.stream && lower.match_indices("stream").any(named) {
+        return Some(Taken { stream: false, ..taken });
+    }
+    None
 }

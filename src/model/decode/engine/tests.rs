@@ -91,6 +91,39 @@ fn greedy_answers_are_those_of_transformers_alone_and_in_a_batch() {
     }
 }
 
+/// `tests/reference/answers.py`
+#[derive(serde::Deserialize)]
+struct Long {
+    prompt: Vec<u32>,
+    greedy: Vec<u32>,
+}
+
+#[test]
+fn long_answers_over_several_blocks_are_those_of_transformers() {
+    for name in MODELS {
+        let decoder = Decoder::load(&fixture(name)).unwrap();
+        let text = std::fs::read_to_string(fixture(name).join("answers.json")).unwrap();
+        let answers: Vec<Long> = serde_json::from_str(&text).unwrap();
+        let asks = || -> Vec<Request> { answers.iter().map(|a| request(&a.prompt, 500)).collect() };
+        let wanted: Vec<Vec<u32>> = answers.iter().map(|a| a.greedy.clone()).collect();
+        let draft = Some(Draft { decoder: Arc::new(decoder.clone()), tokens: 4, kv_bytes: 1 << 20 });
+        for (speculation, threads) in
+            [(Speculation::default(), 1), (lookup(), 2), (Speculation { lookup: None, draft }, 2)]
+        {
+            let settings = Settings { threads, speculation, ..Settings::default() };
+            let mut engine = Engine::new(&decoder, settings.clone()).unwrap();
+            assert_eq!(run(&mut engine, asks()), wanted, "{name}, together");
+            assert_eq!(run(&mut engine, asks()), wanted, "{name}, again");
+            // One after the other, in less room than two of them take.
+            let mut engine = with_blocks(&decoder, 30, settings);
+            for (ask, wanted) in asks().into_iter().zip(&wanted) {
+                assert_eq!(run(&mut engine, vec![ask]), std::slice::from_ref(wanted), "{name}, alone");
+            }
+            assert_eq!(run(&mut engine, asks()), wanted, "{name}, in a small cache");
+        }
+    }
+}
+
 #[test]
 fn what_came_before_or_stands_beside_does_not_change_an_answer() {
     let decoder = Decoder::load(&fixture("llama")).unwrap();
@@ -391,7 +424,7 @@ proptest! {
         let decoder = small(Arch::ALL[arch], 1);
         let lora = adapter(&decoder, 7);
         let speculation = if guesses { lookup() } else { Speculation::default() };
-        let settings = Settings { chunk, requests, speculation, ..Settings::default() };
+        let settings = Settings { requests, chunk, speculation, ..Settings::default() };
         let mut engine = with_blocks(&decoder, blocks, settings);
         if !sharing {
             engine.pages = engine.pages.without_sharing();
