@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -206,7 +207,10 @@ async fn hear(
         shared.under_way.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_blocking(move || {
             let teller = Teller { id, events, cancelled, runtime: Handle::current() };
-            answer(&shared, question, &teller);
+            // A slip of ours is this question's alone, and the worker must not wait for it for ever.
+            if catch_unwind(AssertUnwindSafe(|| answer(&shared, question, &teller))).is_err() {
+                teller.tell(PlayBody::Failed { error: "the question broke the worker's thread".into() });
+            }
             shared.touch();
             shared.under_way.fetch_sub(1, Ordering::Relaxed);
             drop(permit);

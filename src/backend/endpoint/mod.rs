@@ -25,6 +25,7 @@ use futures_util::{StreamExt as _, stream};
 use reqwest::Client;
 use reqwest::header::HeaderValue;
 use tokio::runtime::Runtime;
+use tokio::task::block_in_place;
 
 use super::{Answer, Ask, Backend, BackendError, Heard, Listener};
 use crate::domain::address::Address;
@@ -228,10 +229,12 @@ impl Backend for Endpoint {
             let work = asks.iter().enumerate().map(|(i, ask)| {
                 let listener = &listener;
                 async move {
-                    let mut hear = |piece: &str| (listener.borrow_mut())(i, Heard::Piece(piece));
+                    // A listener may wait for a channel, which a thread inside of a runtime must not.
+                    let mut hear =
+                        |piece: &str| block_in_place(|| (listener.borrow_mut())(i, Heard::Piece(piece)));
                     let answer = this.one(ask, &mut hear).await;
                     if let Ok(answer) = &answer {
-                        let _ = (listener.borrow_mut())(i, Heard::Done(answer));
+                        let _ = block_in_place(|| (listener.borrow_mut())(i, Heard::Done(answer)));
                     }
                     (i, answer)
                 }

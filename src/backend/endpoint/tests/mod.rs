@@ -100,6 +100,30 @@ fn so_many_questions_are_under_way_and_no_more() {
 }
 
 #[test]
+fn a_listener_may_wait_for_a_channel_in_a_thread_of_another_runtime() {
+    let server = Server::start(vec![]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let heard = runtime.block_on(async {
+        let (tell, mut told) = tokio::sync::mpsc::channel(1);
+        let asking = tokio::task::spawn_blocking(move || {
+            open(&server).stream(&[ask("abc")], &mut |_, news| {
+                if let Heard::Piece(piece) = news {
+                    tell.blocking_send(piece.to_owned()).unwrap();
+                }
+                ControlFlow::Continue(())
+            })
+        });
+        let mut heard = String::new();
+        while let Some(piece) = told.recv().await {
+            heard += &piece;
+        }
+        assert_eq!(asking.await.unwrap()[0].as_ref().unwrap().text, "abc");
+        heard
+    });
+    assert_eq!(heard, "abc");
+}
+
+#[test]
 fn pieces_are_heard_as_they_come_and_an_answer_can_be_broken_off() {
     let server = Server::start(vec![]);
     let (mut heard, mut done) = (vec![String::new(); 2], Vec::new());
