@@ -8,8 +8,9 @@ use super::forms::{Forms, decoding};
 use super::growing::Growing;
 use super::{Answer, Ask, Backend, BackendError, Heard, Listener, Prompt, TokenLogprob};
 use crate::domain::candidate::{AdapterRef, ModelRef};
+use crate::machine;
 use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens, prompt_tokens};
-use crate::model::decode::{Engine, Event};
+use crate::model::decode::{Engine, Event, Lookup, Speculation};
 use crate::model::labels::LabelScores;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Base, Decoder, Lora, ModelError};
@@ -34,6 +35,16 @@ pub struct LocalModel {
     template: Option<Arc<ChatTemplate>>,
     forms: Forms,
     answers: BTreeMap<AskId, Growing>,
+}
+
+/// Tokens are guessed from the text so far, where that pays. Keys and values of one answer to the end of the model's context fit, as far as a quarter of the free memory reaches; they take
+/// memory as they come.
+fn with_room(settings: Settings, decoder: &Decoder) -> Settings {
+    let c = &decoder.config;
+    let context = 2 * size_of::<f32>() * c.layers * c.kv_heads * c.head_dim * c.max_positions;
+    let spare = usize::try_from(machine::available_memory() / 4).unwrap_or(usize::MAX);
+    let speculation = Speculation { lookup: Some(Lookup::default()), ..settings.speculation };
+    Settings { kv_bytes: settings.kv_bytes.max(context.min(spare)), speculation, ..settings }
 }
 
 impl LocalModel {
@@ -63,6 +74,7 @@ impl LocalModel {
         template: Option<ChatTemplate>,
         settings: Settings,
     ) -> Result<Self, ModelError> {
+        let settings = with_room(settings, &decoder);
         let mut engine = Engine::new(decoder, settings)?;
         let lane = adapter.map_or(Ok(Lane::BASE), |adapter| engine.add_lane(Arc::new(adapter)))?;
         let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
@@ -128,8 +140,9 @@ impl LocalModel {
 
     /// As [`LocalModel::cancel`]; what there is of the answer.
     fn broken(&mut self, id: AskId) -> Option<Answer> {
-        let done = self.engine.cancel(id);
-        Some(self.answers.remove(&id)?.broken(&done?))
+        // One that has just ended is no more under way: its own end tells it.
+        let done = self.engine.cancel(id)?;
+        Some(self.answers.remove(&id)?.broken(&done))
     }
 
     /// Nothing is waiting or under way.
@@ -238,9 +251,11 @@ impl Backend for LocalModel {
                 let Some(&i) = places.get(&id) else { continue };
                 match progress {
                     Progress::Piece { text, .. } => {
-                        if listener(i, Heard::Piece(&text)).is_break() {
+                        if listener(i, Heard::Piece(&text)).is_break()
+                            && let Some(answer) = self.broken(id)
+                        {
                             places.remove(&id);
-                            answers[i] = self.broken(id).map(Ok);
+                            answers[i] = Some(Ok(answer));
                         }
                     }
                     Progress::Done(answer) => {

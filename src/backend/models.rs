@@ -11,6 +11,8 @@ use super::resident::{Event, Figures, Refused, Resident, Stepper};
 use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt, Settings};
 use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
 use crate::domain::resident::Bounds;
+use crate::domain::words::bytes;
+use crate::machine;
 use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Decoder, Lora, ModelConfig, ModelError};
@@ -124,12 +126,14 @@ impl Models {
         let at = match loaded.iter().position(|base| base.hash == model.hash) {
             Some(at) => at,
             None => {
-                let fresh = self.load(model)?;
+                // A base that a question still holds stays: a pipeline opens those of all its stages first.
+                let free = |i: &usize| loaded[*i].resident.is_held_once();
                 if loaded.len() >= self.most
-                    && let Some(oldest) = (0..loaded.len()).min_by_key(|i| loaded[*i].at)
+                    && let Some(oldest) = (0..loaded.len()).filter(free).min_by_key(|i| loaded[*i].at)
                 {
                     loaded.remove(oldest).resident.close();
                 }
+                let fresh = self.load(model)?;
                 loaded.push(fresh);
                 loaded.len() - 1
             }
@@ -164,7 +168,17 @@ impl Models {
             move |e: ModelError| BackendError(format!("the model `{name}` cannot be opened: {e}"))
         };
         let threads = *self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let kv_bytes = Footprint::of(Path::new(path), &self.bounds).map_err(&failed)?.cache as usize;
+        let footprint = Footprint::of(Path::new(path), &self.bounds).map_err(&failed)?;
+        let available = machine::available_memory();
+        if footprint.weights > available {
+            return Err(BackendError(format!(
+                "the model `{}` takes {} and {} are free; wait for the run that has the memory, or stop it",
+                model.name,
+                bytes(footprint.weights),
+                bytes(available)
+            )));
+        }
+        let kv_bytes = footprint.cache as usize;
         let settings = Settings { kv_bytes, requests: self.bounds.at_once, ..Settings::threads(threads) };
         let (wanted, path) = (model.clone(), path.clone());
         let (give, reader) = std::sync::mpsc::channel();

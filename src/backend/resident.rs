@@ -101,7 +101,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Resident {
     shared: Arc<Shared>,
-    _last: Arc<Closer>,
+    last: Arc<Closer>,
 }
 
 /// Ends the thread with the last handle.
@@ -152,7 +152,7 @@ impl Resident {
         opened
             .recv()
             .unwrap_or_else(|_| Err(BackendError("the model's thread broke down while loading".into())))?;
-        Ok(Self { _last: Arc::new(Closer(shared.clone())), shared })
+        Ok(Self { last: Arc::new(Closer(shared.clone())), shared })
     }
 
     /// Puts an adapter beside the base under a name. Answers under way go on meanwhile, but for the time it takes to read.
@@ -225,6 +225,11 @@ impl Resident {
     /// Threads for the steps from now on.
     pub fn use_threads(&self, threads: usize) {
         self.shared.line().threads = threads.max(1);
+    }
+
+    /// Nobody holds it but who asks.
+    pub(super) fn is_held_once(&self) -> bool {
+        Arc::strong_count(&self.last) == 1
     }
 
     /// Takes no more questions; the thread ends when those it has are answered.

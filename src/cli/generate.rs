@@ -13,6 +13,7 @@ use crate::backend::{Answer, Ask, Backend as _, Finish, Heard, LocalModel, Promp
 use crate::domain::candidate::{Constraint, Decoding};
 use crate::model::chat::ChatTemplate;
 use crate::model::constraint;
+use crate::model::decode::Draft;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Decoder, Lora, ModelError, files};
 
@@ -24,6 +25,9 @@ pub struct Args {
     /// A LoRA adapter in PEFT's format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// A smaller model with the same tokenizer that guesses tokens ahead: the same greedy answer, sooner
+    #[arg(long, value_name = "DIR")]
+    draft: Option<PathBuf>,
     /// What the user says; - reads it from stdin
     #[arg(long)]
     prompt: String,
@@ -79,6 +83,29 @@ struct Form {
     labels: Vec<String>,
 }
 
+/// Tokens that a draft model guesses at once.
+const GUESSED: usize = 4;
+/// Bytes of a draft model's keys and values at most.
+const DRAFT_CACHE: usize = 256 << 20;
+
+/// The draft model in `draft`, whose tokenizer must be that of the model in `dir`.
+fn draft_of(dir: &Path, draft: &Path) -> Result<Draft, Exit> {
+    files::folder(draft).map_err(usage)?;
+    let tokenizer = |dir: &Path| {
+        let file = dir.join("tokenizer.json");
+        std::fs::read(&file).map_err(|e| Exit::usage(format!("{}: {e}", file.display())))
+    };
+    if tokenizer(dir)? != tokenizer(draft)? {
+        return Err(Exit::usage(format!(
+            "{}: its tokenizer.json is not that of {}; a draft model must read and write the same tokens",
+            draft.display(),
+            dir.display()
+        )));
+    }
+    let decoder = Arc::new(Decoder::load(draft).map_err(usage)?);
+    Ok(Draft { decoder, tokens: GUESSED, kv_bytes: DRAFT_CACHE })
+}
+
 /// Of the likeliest tokens at each place, at most so many are shown.
 const MOST_LOGPROBS: usize = 100;
 
@@ -91,7 +118,8 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let decoder = Decoder::load(dir).map_err(usage)?;
     let adapter = args.adapter.as_ref().map(|a| Lora::load_peft(a, &decoder)).transpose().map_err(usage)?;
     let threads = args.threads.unwrap_or_else(threads);
-    let settings = Settings::threads(threads);
+    let mut settings = Settings::threads(threads);
+    settings.speculation.draft = args.draft.as_deref().map(|draft| draft_of(dir, draft)).transpose()?;
     let mut model =
         LocalModel::new(Arc::new(decoder), adapter, tokenizer, template, settings).map_err(usage)?;
 

@@ -82,7 +82,9 @@ impl Pipeline {
         let mut backends = Vec::new();
         let mut stages = Vec::new();
         for (spec, prompt) in candidate.stages.iter().zip(prompts) {
-            let key = (spec.model.hash.as_str(), spec.adapter.as_ref().map(|a| a.hash.as_str()));
+            let adapter = spec.adapter.as_ref().map(|a| a.hash.as_str());
+            // The same endpoint under another key or other limits is asked on its own.
+            let key = (spec.model.hash.as_str(), &spec.model.source, spec.model.limits, adapter);
             let backend = match opened.iter().position(|known| *known == key) {
                 Some(place) => place,
                 None => {

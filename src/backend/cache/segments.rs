@@ -199,7 +199,13 @@ impl Cache {
     fn take_segment(&self, full: u64) -> io::Result<Writer> {
         let found = list(&self.dir)?;
         for (number, path, _) in found.iter().rev().filter(|(_, _, meta)| meta.len() < full) {
-            let Some(mut file) = open_locked(path, false)? else { continue };
+            let mut file = match open_locked(path, false) {
+                Ok(Some(file)) => file,
+                Ok(None) => continue,
+                // Another process has just removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             let length = cut_torn(&file)?;
             file.seek(SeekFrom::Start(length))?;
             return Ok(Writer { number: *number, file, length });

@@ -14,7 +14,7 @@ use super::request::Request;
 use super::sse::{Events, TooLong};
 use super::{Endpoint, Taken};
 use crate::backend::replace::Replacer;
-use crate::backend::{Answer, Finish};
+use crate::backend::{Answer, Finish, TokenLogprob};
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
@@ -313,7 +313,11 @@ impl Reading<'_> {
         let mut back = Replacer::new(pairs);
         let tool_calls = self.reply.tool_calls(|arguments| back.whole(arguments));
         // Tokens are too short to take a key out of.
-        let said = |(key, _): (String, String)| self.reply.text.contains(&key);
+        let said = |(key, _): (String, String)| {
+            let of_token =
+                |t: &TokenLogprob| t.text.contains(&key) || t.top.iter().any(|(text, _)| text.contains(&key));
+            self.reply.text.contains(&key) || self.reply.logprobs.iter().any(of_token)
+        };
         let logprobs = if self.endpoint.secret.pairs().any(said) { Vec::new() } else { self.reply.logprobs };
         let tokens = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN) as u64;
         let (tokens_in, tokens_out) =

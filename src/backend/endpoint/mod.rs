@@ -148,7 +148,8 @@ impl Endpoint {
             let gone = known.times >= if known.answered { GONE } else { 1 };
             if gone { 1 } else { TRIES }
         };
-        let every = self.limits.requests_per_minute.map(|n| Duration::from_secs(60) / n.max(1) as u32);
+        let per_minute = |n: usize| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
+        let every = self.limits.requests_per_minute.map(|n| Duration::from_secs(60) / per_minute(n));
         let (mut tried, mut patience) = (0, PATIENCE);
         let mut waited = Duration::ZERO;
         loop {

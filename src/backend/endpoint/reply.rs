@@ -222,11 +222,11 @@ impl Reply {
         }
     }
 
-    /// Its calls of tools as OpenAI's `tool_calls` has them, their arguments changed by `change`.
+    /// Its calls of tools as OpenAI's `tool_calls` has them, their texts changed by `change`.
     pub fn tool_calls(&self, mut change: impl FnMut(&str) -> String) -> Vec<Value> {
         let of = |(at, call): (&u64, &Call)| {
-            let id = if call.id.is_empty() { format!("call_{at}") } else { call.id.clone() };
-            let function = json!({ "name": call.name, "arguments": change(&call.arguments) });
+            let id = if call.id.is_empty() { format!("call_{at}") } else { change(&call.id) };
+            let function = json!({ "name": change(&call.name), "arguments": change(&call.arguments) });
             json!({ "id": id, "type": "function", "function": function })
         };
         self.calls.iter().map(of).collect()

@@ -260,6 +260,16 @@ fn what_was_said_is_taken_back_on_the_screen_too() {
         answer(&mut app, tag, Response::Done { message: message.clone() });
         assert_eq!(good(&app), want, "{message}");
     }
+    // An edit is the gold as long as it stands.
+    let gold = |app: &App| app.play.sides.each_ref().map(|s| s.answer.as_ref().unwrap().gold.clone());
+    let before = gold(&app);
+    let id = app.play.sides[0].answer.as_ref().unwrap().id;
+    app.edited(id, "zzzz".into());
+    app.play.kept(id);
+    assert_eq!(gold(&app)[0].as_deref(), Some("zzzz"));
+    let (tag, _) = asks(&press(&mut app, "u"))[0].clone();
+    answer(&mut app, tag, Response::Done { message: format!("took back: {SAID}") });
+    assert_eq!(gold(&app), before);
     let (tag, _) = asks(&press(&mut app, "+"))[0].clone();
     let error = Failure::new(1, "the disk is full");
     answer(&mut app, tag, Response::Error { error });

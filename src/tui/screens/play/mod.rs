@@ -63,8 +63,8 @@ pub struct PlayState {
     /// How often the same was asked.
     sample: u32,
     last_id: u64,
-    /// What was said before of answers, for when it is taken back: number of the question, thumb, edit.
-    said: Vec<(u64, Option<bool>, Option<String>)>,
+    /// What stood there before each thing that was said, for when it is taken back.
+    said: Vec<say::Before>,
 }
 
 impl PlayState {

@@ -9,6 +9,17 @@ use crate::tui::layers::compose::{Compose, ComposePurpose};
 use crate::tui::layers::picker::{Choice, Item, Picker};
 use crate::tui::screens::play::PlayState;
 
+/// How an answer stood before something was said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Before {
+    /// Number of the question.
+    id: u64,
+    good: Option<bool>,
+    edit: Option<String>,
+    /// Of both sides: an edit is the gold of all that were asked the same.
+    golds: Vec<(u64, Option<String>)>,
+}
+
 impl App {
     /// The answer of a side at its end; else it says why there is nothing to say of it.
     fn ended(&mut self, side: usize) -> Option<Answer> {
@@ -89,9 +100,11 @@ impl App {
         if self.ask(Purpose::Say(answer.id), Request::Decide { decision }).is_some()
             && let Some(shown) = self.play.answer(answer.id)
         {
-            let before = (shown.id, shown.good, shown.edit.clone());
+            let (id, good, edit) = (shown.id, shown.good, shown.edit.clone());
             (shown.good, shown.edit) = (answer.good, answer.edit);
-            self.play.said.push(before);
+            let answers = self.play.sides.iter().filter_map(|side| side.answer.as_ref());
+            let golds = answers.map(|a| (a.id, a.gold.clone())).collect();
+            self.play.said.push(Before { id, good, edit, golds });
         }
     }
 }
@@ -112,9 +125,14 @@ impl PlayState {
 
     /// What was said last could not be kept, or was taken back.
     pub(crate) fn unsaid(&mut self) {
-        let Some((id, good, edit)) = self.said.pop() else { return };
+        let Some(Before { id, good, edit, golds }) = self.said.pop() else { return };
         if let Some(answer) = self.answer(id) {
             (answer.good, answer.edit) = (good, edit);
+        }
+        for (id, gold) in golds {
+            if let Some(answer) = self.answer(id) {
+                answer.gold = gold;
+            }
         }
     }
 }
