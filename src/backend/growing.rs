@@ -88,7 +88,7 @@ impl Growing {
         // It is told when all is known.
         let (labels, ttft_ms) = (scores.done(), done.ms);
         let piece = Progress::Piece { text: text.clone(), tokens: Vec::new() };
-        Ok((Some(piece), Answer { text, tokens_out, labels, ttft_ms, ..times(self.prompt.len(), done) }))
+        Ok((Some(piece), Answer { text, tokens_out, ttft_ms, labels, ..times(self.prompt.len(), done) }))
     }
 
     /// What there is of an answer that nobody wants any more.

@@ -147,7 +147,7 @@ mod tests {
     struct Desk {
         engine: Arc<Engine>,
         root: PathBuf,
-        _dir: tempfile::TempDir,
+        dir: tempfile::TempDir,
     }
 
     impl Desk {
@@ -157,7 +157,7 @@ mod tests {
             let root = dir.path().canonicalize().unwrap();
             fs::create_dir(root.join(".tunebench")).unwrap();
             let engine = Engine::open(&root, "unused".into()).unwrap();
-            Self { engine, root, _dir: dir }
+            Self { engine, root, dir }
         }
 
         fn ask(&self, request: Request) -> Response {
@@ -289,11 +289,11 @@ mod tests {
         assert!(matches!(desk.ask(Request::Repair), Response::Done { .. }));
         assert_eq!(desk.text().as_ref(), Some(&text));
         fs::remove_dir_all(desk.root.join(".tunebench/feedback")).unwrap();
-        let Desk { engine, root, _dir } = desk;
+        let Desk { engine, root, dir } = desk;
         drop(engine);
         // The next engine makes them again by itself.
         let engine = Engine::open(&root, "unused".into()).unwrap();
-        let desk = Desk { engine, root, _dir };
+        let desk = Desk { engine, root, dir };
         assert_eq!(desk.text(), Some(text));
         assert_eq!(desk.rows().len(), 3);
     }

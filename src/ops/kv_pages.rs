@@ -108,7 +108,7 @@ impl KvPages {
     }
 
     /// Whether `next` stands right after `block`.
-    fn adjoin(&self, block: u32, next: u32) -> bool {
+    fn adjoin(block: u32, next: u32) -> bool {
         next == block + 1 && !(next as usize).is_multiple_of(BLOCKS_AT_ONCE)
     }
 
@@ -118,7 +118,7 @@ impl KvPages {
         for (i, &block) in blocks.iter().enumerate().take(len.div_ceil(self.block)) {
             let n = self.block.min(len - i * self.block);
             match runs.last_mut() {
-                Some(run) if self.adjoin(blocks[i - 1], block) => run.len += n,
+                Some(run) if Self::adjoin(blocks[i - 1], block) => run.len += n,
                 _ => runs.push(Run { block, position: position + i * self.block, len: n }),
             }
         }

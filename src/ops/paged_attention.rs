@@ -237,7 +237,9 @@ impl Task<'_> {
                 row.copy_from_slice(&state.o[i * group * dim..(i + 1) * group * dim]);
                 for (head, row) in row.chunks_exact_mut(dim).enumerate() {
                     let inverse = 1.0 / state.sums[i * group + head];
-                    row.iter_mut().for_each(|x| *x *= inverse);
+                    for x in row {
+                        *x *= inverse;
+                    }
                 }
             }
         });
@@ -364,7 +366,9 @@ fn join<const FMA: bool>(seen: &mut [f32], o: &mut [f32], largest: &mut f32, sum
     if here > *largest {
         // Nothing yet: e^(-inf) is 0, and all sums are 0.
         let factor = if *largest == f32::NEG_INFINITY { 0.0 } else { (*largest - here).exp() };
-        o.iter_mut().for_each(|x| *x *= factor);
+        for x in &mut *o {
+            *x *= factor;
+        }
         *sum *= factor;
         *largest = here;
     }

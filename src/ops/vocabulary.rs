@@ -20,13 +20,12 @@ simd! {
             let mut here = f32::NEG_INFINITY;
             for &x in chunks.remainder() {
                 here = if x > here { x } else { here };
-                // False for not-a-number, too.
-                odd |= u32::from(!(x < f32::INFINITY));
+                odd |= u32::from(x.is_nan() || x == f32::INFINITY);
             }
             for x in chunks {
                 for i in 0..LANES {
                     lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
-                    odds[i] |= u32::from(!(x[i] < f32::INFINITY));
+                    odds[i] |= u32::from(x[i].is_nan() || x[i] == f32::INFINITY);
                 }
             }
             for i in 0..LANES {

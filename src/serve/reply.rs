@@ -35,7 +35,7 @@ impl Usage {
 
     /// Takes an answer in: the prompt of several samples was read once.
     pub fn add(&mut self, index: usize, samples: usize, answer: &Answer) {
-        if index % samples.max(1) == 0 {
+        if index.is_multiple_of(samples.max(1)) {
             self.prompt += answer.tokens_in;
         }
         self.completion += answer.tokens_out;

@@ -380,8 +380,6 @@ pub fn candidate(ws: &Workspace) -> Candidate {
     Candidate { name: "baseline".into(), rung: "baseline".into(), stages: stages.collect() }
 }
 
-/// The input and nothing else.
-
 /// How a stage's answers are drawn.
 pub fn decoding_of(stage: &Stage) -> Decoding {
     Decoding {

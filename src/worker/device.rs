@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_training_has_the_device_that_it_asks_for_and_a_lock_of_that_device() {
         let of = |device: DeviceChoice, method: Method, gpus: usize| {
-            let train = TrainSettings { device, method, ..TrainSettings::default() };
+            let train = TrainSettings { method, device, ..TrainSettings::default() };
             Device::of_training(&train, || None, || gpus)
         };
         assert_eq!(of(DeviceChoice::Cuda(2), Method::Lora, 0), Device::Cuda(2));

@@ -277,7 +277,7 @@ fn try_answer(shared: &Arc<Shared>, question: Question, teller: &Teller) -> Resu
     let open = &mut |stage: &StageCandidate| -> Result<Box<dyn Backend>, BackendError> {
         let mut model = stage.model.clone();
         if let Some((hash, _)) = stage.model.hash.rsplit_once('@') {
-            model.hash = hash.to_owned();
+            hash.clone_into(&mut model.hash);
         }
         let source = match &model.source {
             ModelSource::Local { .. } => {

@@ -252,14 +252,14 @@ fn check_refuses_forms_of_answers_that_are_wrong_with_file_and_line() {
     std::fs::create_dir(dir.path().join("ws/schemas")).unwrap();
     std::fs::write(dir.path().join("ws/schemas/broken.json"), "{\n  \"type\": \"object\",\n}").unwrap();
     std::fs::write(dir.path().join("ws/schemas/wrong.json"), "{\"type\": \"objekt\"}").unwrap();
-    let at = (line + 1).to_string();
+    let at = line + 1;
     for (toml, constrain, file, at, says) in [
-        (&text, "{ regex = \"(a\" }", "workspace.toml", at.as_str(), "unclosed group"),
-        (&text, "{ schema = \"schemas/wrong.json\" }", "workspace.toml", &at, "objekt"),
-        (&text, "{ schema = \"schemas/broken.json\" }", "schemas/broken.json", "3", "not valid JSON"),
-        (&text, "\"labels\"", "workspace.toml", &at, "output = \"label\""),
-        (&toml, "\"labels\"", "", "", ""),
-        (&text, "{ regex = \"[a-z]+\" }", "", "", ""),
+        (&text, "{ regex = \"(a\" }", "workspace.toml", at, "unclosed group"),
+        (&text, "{ schema = \"schemas/wrong.json\" }", "workspace.toml", at, "objekt"),
+        (&text, "{ schema = \"schemas/broken.json\" }", "schemas/broken.json", 3, "not valid JSON"),
+        (&text, "\"labels\"", "workspace.toml", at, "output = \"label\""),
+        (&toml, "\"labels\"", "", 0, ""),
+        (&text, "{ regex = \"[a-z]+\" }", "", 0, ""),
     ] {
         let output = if toml.contains("output = \"label\"") { "label" } else { "text" };
         let with = format!("output = \"{output}\"\nconstrain = {constrain}");
@@ -270,9 +270,9 @@ fn check_refuses_forms_of_answers_that_are_wrong_with_file_and_line() {
             assert_eq!((code, problems.len()), (0, 0), "{constrain}: {found}");
             continue;
         }
-        let said = problems.iter().any(|p| {
-            p["file"] == file && p["line"].to_string() == at && p["message"].as_str().unwrap().contains(says)
-        });
+        let said = problems
+            .iter()
+            .any(|p| p["file"] == file && p["line"] == at && p["message"].as_str().unwrap().contains(says));
         assert!(code == 1 && said, "{constrain}: {found}");
     }
 }

@@ -8,13 +8,13 @@ mod desk;
 mod lessons;
 #[allow(dead_code)]
 #[path = "../../examples/make_demo/lexicon.rs"]
-mod lexicon;
+pub mod lexicon;
 #[allow(dead_code)]
 #[path = "../../examples/make_demo/messages.rs"]
-mod messages;
+pub mod messages;
 #[allow(dead_code)]
 #[path = "../../examples/make_demo/random.rs"]
-mod random;
+pub mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

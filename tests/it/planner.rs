@@ -1,23 +1,15 @@
 //! The bundled planner: its data, and a run through its three stages, offline and without a terminal.
 
 #[allow(dead_code)]
-#[path = "../../examples/make_demo/lexicon.rs"]
-mod lexicon;
-#[allow(dead_code)]
-#[path = "../../examples/make_demo/messages.rs"]
-mod messages;
-#[allow(dead_code)]
 #[path = "../../examples/make_demo/planner.rs"]
-mod planner;
-#[allow(dead_code)]
-#[path = "../../examples/make_demo/random.rs"]
-mod random;
+mod generator;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::demo::{lexicon, messages, random};
 use serde_json::Value;
 use tunebench::domain::tool::{Tool, check_call};
 
@@ -28,13 +20,13 @@ fn bundled() -> PathBuf {
 #[test]
 fn the_committed_data_and_tools_are_what_the_generator_makes() {
     let words = lexicon::Lexicon::load().unwrap();
-    let rows = planner::rows(&words);
+    let rows = generator::rows(&words);
     let again = "run `cargo run --release --example make_demo -- planner`";
     let committed = fs::read_to_string(bundled().join("data/messages.jsonl")).unwrap();
-    assert!(planner::jsonl(&rows).unwrap() == committed, "{again}");
+    assert!(generator::jsonl(&rows).unwrap() == committed, "{again}");
     assert!(committed.len() < 300_000);
     let mut tools = Vec::new();
-    for (name, text) in planner::tools(&words).unwrap() {
+    for (name, text) in generator::tools(&words).unwrap() {
         assert!(fs::read_to_string(bundled().join(name)).unwrap() == text, "{again}");
         tools.push(Tool::parse(&text).unwrap());
     }

@@ -50,7 +50,9 @@ told = client.chat.completions.create(
     model=model, messages=hello, temperature=0, max_tokens=4, logprobs=True, top_logprobs=2
 )
 content = told.choices[0].logprobs.content
-assert len(content) == told.usage.completion_tokens and all(len(t.top_logprobs) == 2 for t in content), content
+# The token that ends an answer is counted and has no text to tell of.
+assert told.usage.completion_tokens - len(content) in (0, 1), content
+assert all(len(t.top_logprobs) == 2 for t in content), content
 assert all(t.top_logprobs[0].logprob >= t.logprob - 1e-4 for t in content)
 print("logprobs", [(t.token, round(t.logprob, 3)) for t in content])
 told = client.completions.create(model=model, prompt="one", max_tokens=3, logprobs=1)

@@ -56,7 +56,7 @@ pub(super) enum Trouble {
     /// May be gone in a while; the server may say in what time.
     Passing(String, Option<Duration>),
     /// The server does not take a parameter of ours; asked without it, it may answer.
-    Learned(Taken, String),
+    Learned(Taken),
     /// It would be the same for every question.
     Lasting(String),
     /// Of this question only.
@@ -85,10 +85,7 @@ impl Endpoint {
         let response = match timeout_at(first, post.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(self.unreachable(error)),
-            Err(_) => {
-                let waited = first.duration_since(began).as_secs_f64();
-                return Err(Trouble::Row(format!("an answer was expected, and none came in {waited:.0} s")));
-            }
+            Err(_) => return Err(late("first piece", began)),
         };
         if response.status() != StatusCode::OK {
             return Err(self.refusal(response, request, taken, end).await);
@@ -112,7 +109,6 @@ impl Endpoint {
             most,
             began,
             ttft: None,
-            heard: false,
         };
         let finish = reading.read(response, streamed, end, first, hear).await?;
         Ok(reading.answer(request, finish))
@@ -138,15 +134,16 @@ impl Endpoint {
         let body = self.first_bytes(response, end).await;
         let text = error_text(&body).unwrap_or_else(|| shown(&body));
         let said = self.secret.line(&text);
-        let words = match said.is_empty() {
-            true => format!("it answered {status}"),
-            false => format!("it answered {status}: {said}"),
+        let words = if said.is_empty() {
+            format!("it answered {status}")
+        } else {
+            format!("it answered {status}: {said}")
         };
         match status.as_u16() {
             429 if text.contains("insufficient_quota") => Trouble::Lasting(words),
             429 | 500 | 502 | 503 | 504 => Trouble::Passing(words, after),
-            400 | 422 => match self.lesson(taken, &text) {
-                Some(lesson) => Trouble::Learned(lesson, words),
+            400 | 422 => match lesson(taken, &text) {
+                Some(lesson) => Trouble::Learned(lesson),
                 None => match request.named_in(&text)[..] {
                     [] => Trouble::Row(words),
                     [name, ..] => Trouble::Row(format!(
@@ -167,20 +164,6 @@ impl Endpoint {
         }
     }
 
-    /// What a refusal teaches: a parameter of ours that it names.
-    fn lesson(&self, taken: Taken, text: &str) -> Option<Taken> {
-        if taken.stream && taken.usage && text.contains("stream_options") {
-            return Some(Taken { usage: false, ..taken });
-        }
-        if !taken.completion_tokens && text.contains("max_completion_tokens") {
-            return Some(Taken { completion_tokens: true, ..taken });
-        }
-        if taken.stream && text.to_ascii_lowercase().contains("stream") {
-            return Some(Taken { stream: false, ..taken });
-        }
-        None
-    }
-
     async fn body_start(&self, response: Response, end: Instant) -> String {
         let body = self.first_bytes(response, end).await;
         let line = self.secret.line(&shown(&body));
@@ -194,7 +177,7 @@ impl Endpoint {
             let until = (Instant::now() + self.times.idle).min(end);
             match timeout_at(until, response.chunk()).await {
                 Ok(Ok(Some(chunk))) => {
-                    body.extend_from_slice(&chunk[..chunk.len().min(ERROR_MAX - body.len())])
+                    body.extend_from_slice(&chunk[..chunk.len().min(ERROR_MAX - body.len())]);
                 }
                 _ => break,
             }
@@ -214,7 +197,6 @@ struct Reading<'a> {
     most: usize,
     began: Instant,
     ttft: Option<Duration>,
-    heard: bool,
 }
 
 impl Reading<'_> {
@@ -227,28 +209,20 @@ impl Reading<'_> {
         hear: &mut Hear<'_>,
     ) -> Result<Finish, Trouble> {
         let (mut events, mut whole, mut bytes, mut done) = (Events::default(), Vec::new(), 0, false);
+        // When the last event came. Comments are none: a server may keep a dead stream open with them.
+        let mut last: Option<Instant> = None;
         while !done {
-            // Only what belongs to an answer counts as a piece of it: a server may keep a dead stream open with comments.
-            let (until, limit) = match (streamed, self.ttft) {
-                (true, None) => (first, "first piece of an answer"),
-                (true, Some(_)) => {
-                    ((Instant::now() + self.endpoint.times.idle).min(end), "next piece of the answer")
-                }
-                (false, _) => (end, "rest of the answer"),
+            let (until, awaited) = match (streamed, last) {
+                (true, None) => (first, "first piece"),
+                (true, Some(last)) => ((last + self.endpoint.times.idle).min(end), "next piece"),
+                (false, _) => (end, "rest"),
             };
             let chunk = match timeout_at(until, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(Some(chunk))) if Instant::now() < until => chunk,
+                Ok(Ok(Some(_))) | Err(_) => return Err(late(awaited, self.began)),
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => return Err(self.cut(&chain(&error.without_url()))),
-                Err(_) => {
-                    let seconds = self.began.elapsed().as_secs_f64();
-                    return Err(self.row(&format!("the {limit} was expected, and did not come in time ({seconds:.0} s after the question)")));
-                }
             };
-            if Instant::now() >= end {
-                let seconds = self.endpoint.times.total.as_secs();
-                return Err(self.row(&format!("the end of the answer was expected within {seconds} s")));
-            }
             bytes += chunk.len();
             if bytes > BODY_MAX {
                 return Err(self.row(&format!("an answer of at most {} MiB was expected", BODY_MAX >> 20)));
@@ -261,6 +235,7 @@ impl Reading<'_> {
                 .push(&chunk)
                 .map_err(|TooLong| self.row("events were expected, and one without end came"))?;
             for event in ready {
+                last = Some(Instant::now());
                 if event.trim_ascii() == b"[DONE]" {
                     done = true;
                     break;
@@ -275,12 +250,8 @@ impl Reading<'_> {
             Some(rest) if rest.trim_ascii() == b"[DONE]" => done = true,
             // The last event of a stream that was cut is no event.
             Some(rest) if streamed && serde_json::from_slice::<serde::de::IgnoredAny>(&rest).is_err() => {}
-            Some(rest) => {
-                if self.event(&rest, hear)?.is_break() {
-                    return Ok(Finish::Broken);
-                }
-            }
-            None => {}
+            Some(rest) if self.event(&rest, hear)?.is_break() => return Ok(Finish::Broken),
+            Some(_) | None => {}
         }
         let finish = self.reply.ending(done || !streamed).map_err(|fault| match fault {
             Fault::Wrong(words) if streamed && !self.reply.has_ended() && !done => self.cut(&words),
@@ -304,7 +275,6 @@ impl Reading<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         self.text.push_str(&piece);
-        self.heard = true;
         Ok(hear(&piece))
     }
 
@@ -364,6 +334,14 @@ impl Reading<'_> {
     }
 }
 
+/// A piece of an answer that did not come.
+fn late(awaited: &str, began: Instant) -> Trouble {
+    let seconds = began.elapsed().as_secs_f64();
+    Trouble::Row(format!(
+        "the {awaited} of an answer was expected, and did not come in time ({seconds:.0} s after the question)"
+    ))
+}
+
 /// `text/event-stream` of `text/event-stream; charset=utf-8`.
 fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?.to_str().unwrap_or("an unreadable type");
@@ -406,4 +384,21 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What a refusal teaches: a parameter of ours that it names.
+fn lesson(taken: Taken, text: &str) -> Option<Taken> {
+    if taken.stream && taken.usage && text.contains("stream_options") {
+        return Some(Taken { usage: false, ..taken });
+    }
+    if !taken.completion_tokens && text.contains("max_completion_tokens") {
+        return Some(Taken { completion_tokens: true, ..taken });
+    }
+    // Not `upstream`.
+    let lower = text.to_ascii_lowercase();
+    let named = |(at, _): (usize, &str)| !lower[..at].ends_with(|c: char| c.is_alphanumeric());
+    if taken.stream && lower.match_indices("stream").any(named) {
+        return Some(Taken { stream: false, ..taken });
+    }
+    None
 }

@@ -323,11 +323,11 @@ impl<'a> Engine<'a> {
 
     /// Whether somebody is just computing what it begins with.
     fn is_behind(&self, sequence: &mut Sequence) -> bool {
-        if let Some((id, n)) = sequence.behind.take() {
-            if self.running.iter().any(|s| s.id == id && s.table.len() < n) {
-                sequence.behind = Some((id, n));
-                return true;
-            }
+        if let Some((id, n)) = sequence.behind.take()
+            && self.running.iter().any(|s| s.id == id && s.table.len() < n)
+        {
+            sequence.behind = Some((id, n));
+            return true;
         }
         let own = &sequence.tokens[..sequence.tokens.len() - 1];
         let ahead = self.running.iter().filter(|s| s.lane == sequence.lane && s.pending() > 1);

@@ -114,7 +114,10 @@ impl Pages {
     /// How many of the first of `tokens` are computed already.
     pub fn known(&self, lane: u32, tokens: &[u32]) -> usize {
         let (mut table, block) = (Table { lane, ..Table::default() }, self.kv.block());
-        while self.sharing {
+        if !self.sharing {
+            return 0;
+        }
+        loop {
             let rest = &tokens[table.len..];
             let alike = |id: &u32| common(&self.nodes[*id as usize].tokens, rest);
             let Some(best) = self.after(&table).iter().copied().max_by_key(alike) else { break };

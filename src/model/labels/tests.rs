@@ -13,9 +13,9 @@ const END: u32 = 0;
 fn logits(seed: u64, vocab: usize, continuation: &[u32], spread: f32) -> Vec<f32> {
     let mut hash = blake3::Hasher::new();
     hash.update(&seed.to_le_bytes());
-    continuation.iter().for_each(|id| {
+    for id in continuation {
         hash.update(&id.to_le_bytes());
-    });
+    }
     let mut bytes = vec![0; vocab];
     hash.finalize_xof().fill(&mut bytes);
     bytes.into_iter().map(|b| (f32::from(b) / 255.0 - 0.5) * spread).collect()

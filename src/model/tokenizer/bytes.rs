@@ -87,7 +87,7 @@ fn read(decoder: &Value, steps: &mut Vec<Step>, strips_space: &mut bool) -> Resu
             }
             *strips_space |= number("start") == 1;
         }
-        other => return Err(format!("{}", other.unwrap_or("without a type"))),
+        other => return Err(other.unwrap_or("without a type").to_owned()),
     }
     Ok(())
 }

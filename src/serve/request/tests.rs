@@ -79,7 +79,7 @@ fn turns_are_read_in_parts_and_with_calls_of_tools() {
     let roles: Vec<_> = turns.iter().map(|t| (t.role.as_str(), t.content.as_str())).collect();
     assert_eq!(roles, [("system", "be brief"), ("user", "ab"), ("assistant", ""), ("tool", "found")]);
     assert_eq!(turns[2].tool_calls[0]["function"]["arguments"]["q"], 1);
-    assert_eq!(wanted.asks[0].tools, [tool.clone()]);
+    assert_eq!(wanted.asks[0].tools, std::slice::from_ref(&tool));
     assert!(chat(json!({ "tools": [tool], "tool_choice": "none" })).unwrap().asks[0].tools.is_empty());
 }
 

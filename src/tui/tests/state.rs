@@ -407,6 +407,30 @@ fn failures_stay_until_they_are_closed() {
 }
 
 #[test]
+fn a_key_is_sent_only_after_a_yes_and_what_needs_it_is_asked_again() {
+    use crate::domain::keys::KeyNeed;
+    let needs = vec![KeyNeed { origin: "https://api.test".into(), variable: "CRITIC_KEY".into() }];
+    let refused = |app: &mut App| {
+        let effects = press(app, "b");
+        let Some(Effect::Send(ToEngine::Ask { tag, .. })) = effects.first() else { panic!("{effects:?}") };
+        let error = Failure { needs: needs.clone(), ..Failure::new(2, "needs a key") };
+        news(app, FromEngine::Answer { tag: *tag, response: Response::Error { error } })
+    };
+    let mut app = app();
+    play(&mut app, "1");
+    assert_eq!(refused(&mut app), []);
+    let text = shown(&app);
+    assert!(text.contains("CRITIC_KEY") && text.contains("https://api.test"), "{text}");
+    let effects = press(&mut app, "y");
+    assert_eq!(effects[0], Effect::Send(ToEngine::Trust { needs: needs.clone() }), "{effects:?}");
+    assert!(matches!(asked(&effects)[..], [Request::Launch { kind: RunKind::Strata, .. }]), "{effects:?}");
+    // A no sends nothing.
+    refused(&mut app);
+    assert_eq!(press(&mut app, "n"), []);
+    assert!(shown(&app).contains("no key was sent"), "{}", shown(&app));
+}
+
+#[test]
 fn a_failed_question_for_rows_is_not_repeated_for_ever() {
     let mut app = app();
     play(&mut app, "1");

@@ -271,7 +271,7 @@ fn a_stalled_or_dripping_server_is_not_waited_for() {
     let short = Duration::from_millis(60);
     let cases = [
         (vec![], Times { first: short, ..times() }, "the first piece of an answer was expected"),
-        (vec![delta("a")], Times { idle: short, ..times() }, "the next piece of the answer was expected"),
+        (vec![delta("a")], Times { idle: short, ..times() }, "the next piece of an answer was expected"),
     ];
     for (events, times, words) in cases {
         let server = Server::start(vec![Reply::Stall(events)]);

@@ -23,7 +23,7 @@ pub enum Reply {
     Endless(String),
     /// The connection is closed without a word.
     Hangup,
-    /// Answers as `Echo` does, but not before so many requests are here at once.
+    /// Answers as `Echo` does, but in groups of so many, each when the last of its group is here.
     Together(usize),
     /// A stream (or a whole answer, as asked) that repeats the question's last text.
     Echo,
@@ -123,10 +123,11 @@ impl Server {
                         state = self.state.1.wait(state).unwrap();
                     }
                 }
+                // Before it is answered: the client may ask anew as soon as it is.
+                state.here -= 1;
                 reply
             };
             let kept = answer(stream, &asked, reply);
-            self.state().here -= 1;
             if !matches!(kept, Ok(true)) {
                 let _ = stream.shutdown(Shutdown::Both);
                 return;

@@ -424,7 +424,7 @@ proptest! {
         let decoder = small(Arch::ALL[arch], 1);
         let lora = adapter(&decoder, 7);
         let speculation = if guesses { lookup() } else { Speculation::default() };
-        let settings = Settings { chunk, requests, speculation, ..Settings::default() };
+        let settings = Settings { requests, chunk, speculation, ..Settings::default() };
         let mut engine = with_blocks(&decoder, blocks, settings);
         if !sharing {
             engine.pages = engine.pages.without_sharing();

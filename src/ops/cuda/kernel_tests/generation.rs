@@ -51,7 +51,7 @@ fn agrees(
     let (layers, cache) = (2, if of_bf16 { Dtype::Bf16 } else { Dtype::F32 });
     let (name, share) = match dim {
         ..=64 => ("64", 4),
-        ..=128 => ("128", 4),
+        65..=128 => ("128", 4),
         _ => ("256", 2),
     };
     let of = if of_bf16 { "bf16" } else { "f32" };
@@ -216,7 +216,9 @@ fn tokens_are_drawn_as_defined_with_every_cut_and_with_ties() {
             row[i % vocab] = f32::NEG_INFINITY;
             if i % 3 == 1 {
                 // Coarse numbers: many ties at the top, at the k-th and on the line of top-p.
-                row.iter_mut().for_each(|z| *z = z.round());
+                for z in &mut *row {
+                    *z = z.round();
+                }
             }
             if i % 5 == 2 {
                 row[vocab / 2] = f32::NAN;
