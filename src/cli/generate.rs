@@ -139,6 +139,9 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let answer = answer
         .ok_or_else(|| Exit::failed("the model gave no answer"))?
         .map_err(|e| Exit::usage(e.to_string()))?;
+    if answer.finish == Finish::Length && ask.constraint.is_some() {
+        out.say("the answer was cut off before it had its form: raise --max-tokens");
+    }
     out.result(&value(&answer), || details(&answer));
     Ok(ExitCode::SUCCESS)
 }

@@ -154,7 +154,7 @@ impl Gpu {
         });
     }
 
-    /// See [`crate::ops::attention`]; `tiles` are [`super::attention_tiles`] of the packed rows.
+    /// See [`crate::ops::attention`]; `tiles` are the `attention_tiles` of the packed rows.
     pub fn attention(
         &self,
         shape: &AttentionShape,
