@@ -363,7 +363,8 @@ async fn converse(
         }
         tokio::select! {
             () = desk.room() => {}
-            () = over(ended) => return Err(Broken::Off),
+            // Told to the worker above.
+            () = over(ended) => {}
         }
     }
 }
