@@ -75,6 +75,16 @@ impl Tty {
         });
     }
 
+    fn wait_without(&mut self, unwanted: &str) {
+        until(&format!("no {unwanted:?} on the screen"), || (!self.text().contains(unwanted)).then_some(()));
+    }
+
+    fn resize(&self, width: u16, height: u16) {
+        self.seen.lock().unwrap().screen.screen_mut().set_size(height, width);
+        let size = PtySize { rows: height, cols: width, pixel_width: 0, pixel_height: 0 };
+        self.master.as_ref().unwrap().resize(size).unwrap();
+    }
+
     fn press(&mut self, keys: &str) {
         let keyboard = self.keyboard.as_mut().unwrap();
         keyboard.write_all(keys.as_bytes()).unwrap();
@@ -226,10 +236,17 @@ fn a_resized_terminal_is_drawn_anew_and_one_too_small_says_so() {
     let mut tty = Tty::open(&bench, (80, 24), &[]);
     tty.wait(&["all rows"]);
     for (width, height, shown) in [(50, 12, "needs 60x15"), (120, 40, "all rows"), (60, 15, "all rows")] {
-        tty.seen.lock().unwrap().screen.screen_mut().set_size(height, width);
-        let size = PtySize { rows: height, cols: width, pixel_width: 0, pixel_height: 0 };
-        tty.master.as_ref().unwrap().resize(size).unwrap();
+        tty.resize(width, height);
         tty.wait(&[shown]);
+    }
+    // A key that comes together with a resize is a key, not one that waits for the next.
+    for (width, height) in [(90, 30), (100, 24)].into_iter().cycle().take(20) {
+        tty.resize(width, height);
+        tty.press("?");
+        tty.wait(&["help: the keys"]);
+        tty.resize(width - 10, height - 4);
+        tty.press("\u{1b}");
+        tty.wait_without("help: the keys");
     }
     tty.press("q");
     assert_eq!(tty.end(), 0);
