@@ -94,6 +94,7 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
                 want: g.want.to_string(),
                 got: None,
                 state: "open".into(),
+                why: None,
             })
             .collect(),
     }))
@@ -130,7 +131,8 @@ fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
     }
     for goal in &goals.results {
         let got = goal.got.map_or("not measured".into(), |g| format!("{g:.4}"));
-        text.push_str(&format!("\n  {} {}: {got}, {}", goal.metric, goal.want, goal.state));
+        let why = goal.why.as_ref().map(|why| format!(" ({})", data::clean_line(why))).unwrap_or_default();
+        text.push_str(&format!("\n  {} {}: {got}, {}{why}", goal.metric, goal.want, goal.state));
     }
     text
 }
@@ -339,8 +341,13 @@ mod tests {
     use super::*;
 
     fn row(name: &str, accuracy: f64, states: &[&str]) -> BoardRow {
-        let goal =
-            |s: &&str| GoalResult { metric: "m".into(), want: String::new(), got: None, state: (*s).into() };
+        let goal = |s: &&str| GoalResult {
+            metric: "m".into(),
+            want: String::new(),
+            got: None,
+            state: (*s).into(),
+            why: None,
+        };
         BoardRow {
             candidate: name.into(),
             metrics: [("accuracy".to_owned(), accuracy)].into(),

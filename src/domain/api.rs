@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
+use super::judge::{Agreement, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::row::{Part, Quarantined};
@@ -113,6 +114,8 @@ pub enum Decision {
     },
     /// What was said of an answer of the playground. The engine adds the gold that an edit is.
     Feedback(Feedback),
+    /// How good an answer is, said without knowing whose it is. Asked for by [`Request::JudgeSay`].
+    Verdict(PersonVerdict),
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -217,6 +220,27 @@ pub enum Request {
     PlayCancel {
         id: u64,
     },
+    /// A judge beside people; without a name, the only one or that of `[eval] judge`.
+    JudgeAgreement {
+        judge: Option<String>,
+    },
+    /// Answers for an annotator to judge.
+    JudgeQueue {
+        judge: Option<String>,
+        /// None: the user of the engine.
+        annotator: Option<String>,
+        /// Rows of each stratum.
+        per: usize,
+        /// Only rows on which candidates, the judge or people part, or the judge is torn.
+        disagreement: bool,
+    },
+    /// A person's verdict on an answer of a queue.
+    JudgeSay {
+        judge: Option<String>,
+        annotator: Option<String>,
+        item: String,
+        verdict: String,
+    },
     /// Rebuild the store from the journal and the run folders.
     Repair,
     /// Leave when no run is under way and nobody else is attached.
@@ -243,6 +267,8 @@ pub enum Response {
     ImportedOutcomes { rows: usize, matched: usize },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
+    Agreement { agreement: Agreement },
+    Queue { queue: Queue },
     Error { error: Failure },
 }
 

@@ -49,7 +49,8 @@ impl fmt::Display for Want {
     }
 }
 
-/// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured.
+/// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured, or by a judge that is
+/// not to be trusted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoalResult {
     pub metric: String,
@@ -57,6 +58,9 @@ pub struct GoalResult {
     pub want: String,
     pub got: Option<f64>,
     pub state: String,
+    /// Why it is open although something was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// One candidate on the board.
@@ -86,6 +90,9 @@ pub struct BoardRow {
     pub tokens_out: f64,
     pub usd_per_1k: Option<f64>,
     pub goals: Vec<GoalResult>,
+    /// What is to be known of the judges behind its figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<String>,
 }
 
 impl BoardRow {
@@ -103,6 +110,7 @@ impl BoardRow {
             remarks
                 .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
         }
+        remarks.extend(self.judges.iter().cloned());
         remarks
     }
 }

@@ -46,6 +46,10 @@ pub enum Base {
     TokensIn,
     TokensOut,
     UsdPer1k,
+    /// Share of rows that a judge calls right.
+    Judge,
+    /// Mean of a judge's verdicts between worst and best.
+    JudgeScore,
 }
 
 /// What follows the colon of a metric's name.
@@ -111,7 +115,7 @@ const fn tokens(name: &'static str, base: Base, about: &'static str) -> Entry {
 }
 
 /// Every metric there is.
-pub static REGISTRY: [Entry; 20] = [
+pub static REGISTRY: [Entry; 22] = [
     per_row(
         "accuracy",
         Base::Accuracy,
@@ -172,6 +176,22 @@ pub static REGISTRY: [Entry; 20] = [
             Base::FormatErrorRate,
             0.5,
             "share of rows with an answer that could not be read",
+        )
+    },
+    Entry {
+        argument: Argument::Optional("NAME"),
+        of_stage: false,
+        ..per_row("judge", Base::Judge, 0.5, "share of rows that the judge NAME calls right")
+    },
+    Entry {
+        argument: Argument::Optional("NAME"),
+        of_stage: false,
+        threshold: None,
+        ..per_row(
+            "judge_score",
+            Base::JudgeScore,
+            0.5,
+            "mean verdict of the judge NAME, from 0 (worst) to 1 (best)",
         )
     },
     latency("latency_p50_ms", 50),
@@ -273,6 +293,11 @@ impl Metric {
             return Err(MetricError::NotPerRow(name.to_owned()));
         }
         Ok(metric)
+    }
+
+    /// A judge decides it; people must agree with that judge before a goal can lean on it.
+    pub fn is_judged(&self) -> bool {
+        matches!(self.entry.base, Base::Judge | Base::JudgeScore)
     }
 
     /// A row with this score is right; none where the metric does not tell.

@@ -6,6 +6,7 @@ pub mod board;
 pub mod candidate;
 pub mod event;
 pub mod finding;
+pub mod judge;
 pub mod keys;
 pub mod metric;
 pub mod outcome;

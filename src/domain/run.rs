@@ -197,7 +197,9 @@ impl RunSpec {
     /// What the models that it asks need. A range test and strata ask none.
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
-            (Job::Eval(_) | Job::Train { .. }, Some(candidate)) => KeyNeed::of_candidate(candidate),
+            (Job::Eval(eval) | Job::Train { eval, .. }, Some(candidate)) => {
+                KeyNeed::of_models(candidate, &eval.judges)
+            }
             _ => Vec::new(),
         }
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::judge::Judge;
+
 /// `[eval]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +17,9 @@ pub struct EvalSettings {
     pub metrics: Vec<String>,
     /// Rows of the latency pass: one at a time, warmed, no cache. At least 30 where there are so many.
     pub latency_rows: usize,
+    /// Judges that the metrics and goals need, that of `[eval] judge` first; filled in when a run is frozen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<Judge>,
 }
 
 impl Default for EvalSettings {
@@ -25,6 +30,7 @@ impl Default for EvalSettings {
                 .map(String::from)
                 .to_vec(),
             latency_rows: 30,
+            judges: Vec::new(),
         }
     }
 }

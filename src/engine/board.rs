@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::candidates::{self, Known};
+use super::judges;
 use super::rows::{self, Loaded, cut};
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
@@ -122,13 +123,15 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
     let config = &loaded.ws.config;
     let scored = all_scored(engine, &loaded)?;
     let goals: Vec<Goal> = config.goals.clone();
+    let judges = judges::standing(engine, &loaded, &scored);
     let rows: Vec<BoardRow> = scored
         .iter()
         .map(|s| {
             let run = s.runs.last().cloned();
             let row = score::board::row(&s.candidate, run, &s.current, &config.eval, &goals);
             let all = score::board::on_the_board(&s.candidate, &s.outcomes).len();
-            BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row }
+            let row = BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row };
+            judges::remark(row, &s.candidate, &s.current, &judges)
         })
         .collect();
     let mut metrics = vec![config.eval.primary.clone()];

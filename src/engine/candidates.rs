@@ -274,28 +274,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let mut stages = Vec::new();
     let mut labels: Option<Vec<String>> = None;
     for (i, stage) in ws.config.stages.iter().enumerate() {
-        let entry = ws.config.models.get(&stage.model).ok_or_else(|| {
-            bad_input(
-                ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
-            )
-        })?;
-        let (source, hash) = match &entry.place {
-            ModelPlace::Local { path } => {
-                let path = ws.resolve(path);
-                let hash = model_hash(engine, &path)
-                    .map_err(|e| bad_input(format!("model `{}`: {}: {e}", stage.model, path.display())))?;
-                (ModelSource::Local { path: path.display().to_string() }, hash)
-            }
-            ModelPlace::Endpoint { endpoint, model, api_key_env } => {
-                let hash = endpoint_hash(endpoint, model, entry.mask_pii);
-                let source = ModelSource::Endpoint {
-                    endpoint: endpoint.clone(),
-                    model: model.clone(),
-                    api_key_env: api_key_env.clone(),
-                };
-                (source, hash)
-            }
-        };
+        let model = model_ref(engine, ws, &stage.model, &format!("stage.{i}.model"))?;
         let (prompt, prompt_name) = match &stage.prompt {
             None => bare(),
             Some(path) => prompt_file(engine, ws, path)?,
@@ -312,19 +291,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         let constraint = check::constraint_of(ws, stage, &labels).map_err(|p| super::parts::problems(&p))?;
         stages.push(StageCandidate {
             name: stage.name.clone(),
-            model: ModelRef {
-                name: stage.model.clone(),
-                source,
-                hash,
-                usd_per_million_input: entry.usd_per_million_input,
-                usd_per_million_output: entry.usd_per_million_output,
-                usd_per_hour: entry.usd_per_hour,
-                limits: Limits {
-                    max_in_flight: entry.max_in_flight,
-                    requests_per_minute: entry.requests_per_minute,
-                    mask_pii: entry.mask_pii,
-                },
-            },
+            model,
             adapter: None,
             prompt,
             prompt_name,
@@ -355,6 +322,45 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         None => {}
     }
     Ok(candidate)
+}
+
+/// A model of `[models]`, by place and content; `key` is where its name stands.
+pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Result<ModelRef, Failure> {
+    let entry = ws
+        .config
+        .models
+        .get(name)
+        .ok_or_else(|| bad_input(ws.problem(key, format!("no model `{name}`")).to_string()))?;
+    let (source, hash) = match &entry.place {
+        ModelPlace::Local { path } => {
+            let path = ws.resolve(path);
+            let hash = model_hash(engine, &path)
+                .map_err(|e| bad_input(format!("model `{name}`: {}: {e}", path.display())))?;
+            (ModelSource::Local { path: path.display().to_string() }, hash)
+        }
+        ModelPlace::Endpoint { endpoint, model, api_key_env } => {
+            let hash = endpoint_hash(endpoint, model, entry.mask_pii);
+            let source = ModelSource::Endpoint {
+                endpoint: endpoint.clone(),
+                model: model.clone(),
+                api_key_env: api_key_env.clone(),
+            };
+            (source, hash)
+        }
+    };
+    Ok(ModelRef {
+        name: name.to_owned(),
+        source,
+        hash,
+        usd_per_million_input: entry.usd_per_million_input,
+        usd_per_million_output: entry.usd_per_million_output,
+        usd_per_hour: entry.usd_per_hour,
+        limits: Limits {
+            max_in_flight: entry.max_in_flight,
+            requests_per_minute: entry.requests_per_minute,
+            mask_pii: entry.mask_pii,
+        },
+    })
 }
 
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.

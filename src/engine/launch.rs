@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
-use super::{branch, candidates, parts, resident, rows, strata};
+use super::{branch, candidates, judges, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
+use crate::domain::judge::Judge;
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
@@ -41,6 +42,10 @@ fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish
     let candidate = mine.into_iter().next_back().map(|(_, value)| value);
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
+    }
+    let mut ws = ws;
+    if matches!(kind, RunKind::Eval | RunKind::Train) {
+        ws.config.eval.judges = judges::of_eval(engine, &ws)?;
     }
     Ok(Wish { ws, candidate })
 }
@@ -139,7 +144,7 @@ fn check(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         refuse(&wish, kind, &candidate, &dataset)?;
-        needs.keys = check_keys(kind, &candidate, keys)?;
+        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval.judges, keys)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -183,12 +188,17 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
-/// Of the keys that came with the launch those that the candidate's models need: they are held in memory till the run ends.
-pub fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
+/// Of the keys that came with the launch those that the models of candidate and judges need: they are held in memory till the run ends.
+pub fn check_keys(
+    kind: RunKind,
+    candidate: &Candidate,
+    judges: &[Judge],
+    keys: &Keys,
+) -> Result<Keys, Failure> {
     if !matches!(kind, RunKind::Eval | RunKind::Train) {
         return Ok(Keys::default());
     }
-    let needs = KeyNeed::of_candidate(candidate);
+    let needs = KeyNeed::of_models(candidate, judges);
     let missing = keys.missing(&needs);
     if !missing.is_empty() {
         return Err(needs_keys("the run", missing));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, feedback, ingest, launch, parts, rows, strata, sweep};
+use super::{board, candidates, feedback, ingest, judges, launch, parts, queue, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::row::{Part, RunRow};
@@ -87,13 +87,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
-            let message = noted(&decision);
-            let decisions = engine
-                .store
-                .decide(now_ms(), decision)
-                .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
-            engine.decided(decisions);
-            Response::Done { message }
+            decide(engine, decision)?
         }
         Request::Undo => {
             let undone =
@@ -105,6 +99,17 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
                 }
             }
+        }
+        Request::JudgeAgreement { judge } => {
+            Response::Agreement { agreement: judges::agreement(engine, judge.as_deref())? }
+        }
+        Request::JudgeQueue { judge, annotator, per, disagreement } => {
+            let asked = queue::Asked { judge, annotator, per, disagreement };
+            Response::Queue { queue: queue::queue(engine, &asked)? }
+        }
+        Request::JudgeSay { judge, annotator, item, verdict } => {
+            let decision = queue::verdict(engine, judge.as_deref(), annotator, &item, &verdict)?;
+            decide(engine, decision)?
         }
         Request::Play { question, keys } => {
             Response::Playing { playing: play::ask(engine, desk, question, keys)? }
@@ -118,6 +123,17 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             return Err(bad_input("leaving is asked for by a frame of its own"));
         }
     })
+}
+
+/// Write a decision down that was checked.
+fn decide(engine: &Engine, decision: Decision) -> Result<Response, Failure> {
+    let message = noted(&decision);
+    let decisions = engine
+        .store
+        .decide(now_ms(), decision)
+        .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
+    engine.decided(decisions);
+    Ok(Response::Done { message })
 }
 
 /// A run by its id, or by the start of it where only one begins so.
@@ -361,6 +377,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
                 .flatten()
                 .collect()
         }
+        Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
@@ -387,6 +404,10 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
 
 /// What became of a decision.
 fn noted(decision: &Decision) -> String {
+    if let Decision::Verdict(said) = decision {
+        let verdict = said.verdict.as_deref().unwrap_or("nothing");
+        return format!("noted: {} says {verdict} of {}", said.annotator, said.item());
+    }
     let Decision::Together { decisions } = decision else { return "noted".into() };
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
@@ -400,6 +421,7 @@ fn noted(decision: &Decision) -> String {
 fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
         Some(Decision::Feedback(_) | Decision::Together { .. }) => crate::domain::play::SAID.to_owned(),
+        Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Mark { row, mark, on }) => {
             format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
         }

@@ -3,6 +3,7 @@
 //! Rows go through a stage together, so that the backend sees batches. A row that fails is an error on that row; the others go on.
 
 pub mod output;
+pub mod rubric;
 pub mod template;
 pub mod tool;
 

@@ -111,18 +111,13 @@ pub struct Prompt {
 }
 
 /// The template's name in its environment; not a file name, which could switch escaping on.
-const TEMPLATE: &str = "prompt";
+pub(super) const TEMPLATE: &str = "prompt";
 
 impl Prompt {
     /// Compile; fails on a slip in the template or in `when`.
     pub fn new(stage: &StageCandidate) -> Result<Self, TemplateError> {
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_auto_escape_callback(|_| AutoEscape::None);
-        env.set_fuel(Some(FUEL));
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let mut prompt = Self {
-            env,
+            env: environment(),
             name: if stage.prompt_name.is_empty() {
                 format!("prompt of stage `{}`", stage.name)
             } else {
@@ -219,19 +214,39 @@ impl Prompt {
     }
 
     fn describe(&self, error: &minijinja::Error, context: Option<&Value>) -> TemplateError {
-        let what = match error.kind() {
-            ErrorKind::UndefinedError => context
-                .and_then(|context| {
-                    let names = self.env.get_template(TEMPLATE).ok()?.undeclared_variables(true);
-                    missing(names, context)
-                })
-                .unwrap_or_else(|| plain(error)),
-            ErrorKind::OutOfFuel => format!("the template takes more than {FUEL} steps; is a loop too long?"),
-            ErrorKind::WriteFailure => format!("the prompt is longer than {LONGEST} bytes"),
-            _ => plain(error),
-        };
-        TemplateError::Prompt { prompt: self.name.clone(), line: error.line().unwrap_or(1), what }
+        describe(&self.env, &self.name, error, context)
     }
+}
+
+/// Where templates run: strict, without escaping, with a step limit.
+pub(super) fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_fuel(Some(FUEL));
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env
+}
+
+/// An error of the template called [`TEMPLATE`], which people know as `name`.
+pub(super) fn describe(
+    env: &Environment<'_>,
+    name: &str,
+    error: &minijinja::Error,
+    context: Option<&Value>,
+) -> TemplateError {
+    let what = match error.kind() {
+        ErrorKind::UndefinedError => context
+            .and_then(|context| {
+                let names = env.get_template(TEMPLATE).ok()?.undeclared_variables(true);
+                missing(names, context)
+            })
+            .unwrap_or_else(|| plain(error)),
+        ErrorKind::OutOfFuel => format!("the template takes more than {FUEL} steps; is a loop too long?"),
+        ErrorKind::WriteFailure => format!("the prompt is longer than {LONGEST} bytes"),
+        _ => plain(error),
+    };
+    TemplateError::Prompt { prompt: name.to_owned(), line: error.line().unwrap_or(1), what }
 }
 
 /// An error's own words, without the place that we name ourselves.
@@ -272,7 +287,7 @@ fn is_missing(path: &str, context: &Value) -> bool {
 }
 
 /// A buffer that refuses to grow past [`LONGEST`].
-struct Bounded(Vec<u8>);
+pub(super) struct Bounded(pub Vec<u8>);
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -34,6 +34,7 @@ pub fn row(
         // What only the caller knows.
         runs: Vec::new(),
         stale: 0,
+        judges: Vec::new(),
         candidate: candidate.name.clone(),
         id: candidate.id(),
         rung: candidate.rung.clone(),
@@ -85,7 +86,13 @@ pub fn against(goal: &Goal, got: Option<f64>) -> GoalResult {
         Some(value) if goal.want.holds(value) => "pass",
         Some(_) => "fail",
     };
-    GoalResult { metric: goal.metric.clone(), want: goal.want.to_string(), got, state: state.to_owned() }
+    GoalResult {
+        metric: goal.metric.clone(),
+        want: goal.want.to_string(),
+        got,
+        state: state.to_owned(),
+        why: None,
+    }
 }
 
 #[cfg(test)]

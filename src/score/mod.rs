@@ -2,6 +2,7 @@
 //! Pure: outcomes in, numbers out.
 
 pub mod aggregate;
+pub mod agreement;
 pub mod board;
 pub mod labels;
 pub mod paired;

@@ -112,6 +112,7 @@ pub fn fill(
         let value = match &metric.stage {
             None if metric.entry.base == Base::FormatErrorRate => format_error(outcome, None),
             Some(stage) if metric.entry.base == Base::FormatErrorRate => format_error(outcome, Some(stage)),
+            None if metric.is_judged() => by_judge(outcome, metric),
             None => outcome.gold.as_deref().and_then(|gold| {
                 let answer =
                     Answer { output: &outcome.output, gold, kind: Some(kind), readable: readable(outcome) };
@@ -133,6 +134,29 @@ pub fn fill(
         }
     }
     outcome.correct = outcome.scores.get(&primary.name).and_then(|&score| primary.right(score));
+}
+
+/// What judges say came after the answer: their scores, and right or wrong where a judge decides it.
+pub fn fill_judged(outcome: &mut Outcome, primary: &Metric, metrics: &[Metric]) {
+    for metric in std::iter::once(primary).chain(metrics).filter(|metric| metric.is_judged()) {
+        match by_judge(outcome, metric) {
+            Some(value) => outcome.scores.insert(metric.name.clone(), value),
+            None => outcome.scores.remove(&metric.name),
+        };
+    }
+    if primary.is_judged() {
+        outcome.correct = outcome.scores.get(&primary.name).and_then(|&score| primary.right(score));
+    }
+}
+
+/// A judge's verdict as a number; none where it gave none.
+fn by_judge(outcome: &Outcome, metric: &Metric) -> Option<f64> {
+    let judged = outcome.judged_by(metric.argument.as_deref())?;
+    match metric.entry.base {
+        Base::Judge => judged.right.map(|right| f64::from(u8::from(right))),
+        Base::JudgeScore => judged.score,
+        _ => None,
+    }
 }
 
 /// Scores for an outcome made elsewhere, where right and wrong may be all that is known: `score` (or `correct`) is the primary metric's.
@@ -186,6 +210,7 @@ pub fn value(metric: &Metric, outcome: &Outcome) -> Option<f64> {
         Base::TokensIn if outcome.error.is_none() => tokens(|s| s.tokens_in),
         Base::TokensOut if outcome.error.is_none() => tokens(|s| s.tokens_out),
         Base::FormatErrorRate => format_error(outcome, metric.stage.as_deref()),
+        Base::Judge | Base::JudgeScore => by_judge(outcome, metric),
         Base::Accuracy
             if metric.stage.is_none() && outcome.scores.is_empty() && outcome.correct.is_some() =>
         {

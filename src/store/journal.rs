@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::lines::{self, Appender};
 use crate::domain::api::Decision;
+use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
 
 /// One line of the journal.
@@ -53,6 +54,8 @@ pub struct Decisions {
     pub candidates: BTreeMap<String, String>,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
+    /// By [`PersonVerdict::key`].
+    pub verdicts: BTreeMap<String, PersonVerdict>,
 }
 
 impl Decisions {
@@ -84,6 +87,12 @@ impl Decisions {
                     edit: None,
                     ..feedback.clone()
                 }),
+            ),
+            Decision::Verdict(said) => Decision::Verdict(
+                self.verdicts
+                    .get(&said.key())
+                    .cloned()
+                    .unwrap_or_else(|| PersonVerdict { verdict: None, ..said.clone() }),
             ),
             Decision::Together { decisions } => {
                 // Each from the state that those before it led to; taken back from the last.
@@ -129,6 +138,12 @@ impl Decisions {
             }
             Decision::Feedback(feedback) => {
                 self.feedback.insert(feedback.answer(), feedback.clone());
+            }
+            Decision::Verdict(said) if said.verdict.is_none() => {
+                self.verdicts.remove(&said.key());
+            }
+            Decision::Verdict(said) => {
+                self.verdicts.insert(said.key(), said.clone());
             }
             Decision::Together { decisions } => decisions.iter().for_each(|decision| self.apply(decision)),
         }
@@ -189,7 +204,7 @@ impl Journal {
 }
 
 /// The name of whoever runs this, for the record.
-fn actor() -> String {
+pub fn actor() -> String {
     std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into())
 }
 
@@ -216,6 +231,9 @@ mod tests {
                     ..Feedback::default()
                 })
             ),
+            ("[ab]", "[xy]", prop::option::of("[pq]")).prop_map(|(row, annotator, verdict)| {
+                Decision::Verdict(PersonVerdict { row, annotator, verdict, ..PersonVerdict::default() })
+            }),
         ]
     }
 

@@ -16,6 +16,7 @@ use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
 };
 use crate::domain::event::{Event, EventBody};
+use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
 use crate::domain::row::Part;
@@ -322,6 +323,7 @@ pub fn board() -> Board {
         tokens_in: 641.0 / (i + 1) as f64,
         tokens_out: 4.0,
         usd_per_1k: Some(0.021 / (i + 1) as f64),
+        judges: Vec::new(),
         goals: [
             ("accuracy", ">= 0.9", accuracy, accuracy >= 0.9),
             ("latency_p95_ms", "<= 2000", p50 * 1.6, true),
@@ -332,6 +334,7 @@ pub fn board() -> Board {
             want: want.into(),
             got: Some(got),
             state: if pass { "pass" } else { "fail" }.into(),
+            why: None,
         })
         .collect(),
     };
@@ -447,6 +450,45 @@ pub fn play_events(question: &PlayAsk) -> Vec<PlayEvent> {
     bodies.into_iter().map(|body| PlayEvent { id: question.id, body }).collect()
 }
 
+/// Three answers for a person to judge.
+pub fn queue() -> Queue {
+    let item = |i: usize, input: &str, output: &str| QueueItem {
+        item: format!("00000000{i}"),
+        row: format!("{i:05}"),
+        stratum: Some("late cards".into()),
+        input: input.into(),
+        output: output.into(),
+        gold: Some("cards".into()),
+    };
+    Queue {
+        judge: "helpful".into(),
+        annotator: "ann".into(),
+        verdicts: ["bad", "fair", "good"].map(String::from).to_vec(),
+        done: 2,
+        total: 5,
+        items: vec![
+            item(1, "my card has not come yet", "cards: it will be there tomorrow"),
+            item(2, "two payments were taken\nfor one ticket", "payments"),
+            item(3, "who are you?", "I do not know."),
+        ],
+    }
+}
+
+/// A judge that people agree with on most answers.
+pub fn agreement() -> Agreement {
+    Agreement {
+        judge: "helpful".into(),
+        verdicts: ["bad", "fair", "good"].map(String::from).to_vec(),
+        n: 40,
+        judged: 40,
+        same: 33,
+        kappa: Some(Kappa { value: 0.71, ci95: [0.55, 0.87] }),
+        at_least: 0.6,
+        people_at_least: 30,
+        ..Agreement::default()
+    }
+}
+
 /// What an engine would answer, from this page.
 pub fn respond(request: &Request) -> Response {
     match request {
@@ -480,10 +522,13 @@ pub fn respond(request: &Request) -> Response {
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
+        Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
+        Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },
         Request::PlayCancel { .. } => Response::Done { message: String::new() },
         Request::Control { .. }
         | Request::Steer { .. }
         | Request::Decide { .. }
+        | Request::JudgeSay { .. }
         | Request::Undo
         | Request::Repair
         | Request::Leave => Response::Done { message: String::new() },

@@ -4,6 +4,8 @@
 //! in batches. Both go in an order of their own that is the same for every candidate, so that the running figures are of a fair sample
 //! from the start, and all candidates are timed on the same rows.
 
+mod judging;
+
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
@@ -12,6 +14,7 @@ use anyhow::{Context as _, bail};
 use crate::backend::Access;
 use crate::domain::candidate::{Candidate, OutputKind};
 use crate::domain::event::EventBody;
+use crate::domain::judge::Judge;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
@@ -47,7 +50,7 @@ pub fn run(
     let access =
         Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
-    let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.run(
+    let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.judged(&access).run(
         &rows,
         &inputs.outcomes,
         open,
@@ -69,6 +72,7 @@ pub fn candidate(
     let rows: Vec<&RunRow> = rows.iter().collect();
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, access)?);
     Ok(Evaluation::new(candidate, settings, false, access.cache.is_some())?
+        .judged(access)
         .run(&rows, done, open, reporter)?
         .metrics)
 }
@@ -106,6 +110,9 @@ struct Evaluation<'a> {
     curve: bool,
     /// There is a response cache.
     cached: bool,
+    judges: &'a [Judge],
+    /// What judges may use; none: nobody is asked.
+    access: Option<&'a Access>,
 }
 
 struct Scored {
@@ -127,13 +134,28 @@ struct Course<'r> {
 impl<'a> Evaluation<'a> {
     fn new(
         candidate: &'a Candidate,
-        settings: &EvalSettings,
+        settings: &'a EvalSettings,
         curve: bool,
         cached: bool,
     ) -> anyhow::Result<Self> {
         let primary = Metric::primary(&settings.primary)?;
         let metrics = settings.metrics.iter().map(|name| Metric::find(name)).collect::<Result<_, _>>()?;
-        Ok(Self { candidate, primary, metrics, latency_rows: settings.latency_rows, curve, cached })
+        Ok(Self {
+            candidate,
+            primary,
+            metrics,
+            latency_rows: settings.latency_rows,
+            curve,
+            cached,
+            judges: &settings.judges,
+            access: None,
+        })
+    }
+
+    /// Answers are judged, too.
+    fn judged(mut self, access: &'a Access) -> Self {
+        self.access = Some(access);
+        self
     }
 
     fn run(
@@ -165,8 +187,10 @@ impl<'a> Evaluation<'a> {
             self.throughput_pass(&mut pipeline, &rest, rows.len(), &mut course)?;
         }
 
+        let judging = self.judge(rows, &mut course)?;
         let outcomes: Vec<&Outcome> = course.outcomes.iter().collect();
-        if outcomes.iter().all(|o| o.correct.is_none()) && !outcomes.is_empty() {
+        // Where a judge decides, its silence is told already.
+        if outcomes.iter().all(|o| o.correct.is_none()) && !outcomes.is_empty() && !self.primary.is_judged() {
             let message = format!(
                 "no row has a gold answer that `{}` could be worked out from, so nothing is right or wrong (see [data] gold)",
                 self.primary
@@ -199,6 +223,7 @@ impl<'a> Evaluation<'a> {
         let asked: Vec<Metric> =
             std::iter::once(self.primary.clone()).chain(self.metrics.iter().cloned()).chain(always).collect();
         let mut metrics = aggregate::values(&asked, &outcomes, Some(self.candidate));
+        metrics.extend(judging);
         let retries: u64 = outcomes.iter().flat_map(|o| &o.stages).map(|s| u64::from(s.retries)).sum();
         if retries > 0 {
             metrics.insert("retries".to_owned(), retries as f64);

@@ -34,6 +34,13 @@ pub(super) fn missing(ws: &Workspace) -> Problems {
             problems.extend(found.0);
         }
     }
+    for (i, judge) in config.judges.iter().enumerate() {
+        for (key, path) in [("rubric", &judge.rubric), ("pairwise", &judge.pairwise)] {
+            if let Some(path) = path {
+                rubric(ws, &mut problems, &format!("judge.{i}.{key}"), path);
+            }
+        }
+    }
     let train = config.tuning.train.prompt.as_str();
     if !matches!(train, "bare" | "same") {
         template(ws, &mut problems, "tuning.train.prompt", Path::new(train));
@@ -117,26 +124,43 @@ pub(super) fn read_schema(ws: &Workspace, path: &Path) -> Result<serde_json::Val
 }
 
 fn template(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {
-    if !file(ws, problems, key, path, "prompt") {
-        return;
+    if let Some(text) = parsed(ws, problems, key, path, "prompt")
+        && let Some(message) = says_nothing_of_the_row(&text)
+    {
+        problems.push(Problem { file: path.display().to_string(), line: 1, message: message.into() });
+    }
+}
+
+/// What a judge goes by; the texts to judge are added to it where it does not say where they belong.
+fn rubric(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {
+    if let Some(text) = parsed(ws, problems, key, path, "rubric")
+        && text.trim().is_empty()
+    {
+        let message = "the rubric is empty; say what makes an answer good, and what bad".into();
+        problems.push(Problem { file: path.display().to_string(), line: 1, message });
+    }
+}
+
+/// The text of a template that is there and parses.
+fn parsed(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path, what: &str) -> Option<String> {
+    if !file(ws, problems, key, path, what) {
+        return None;
     }
     let shown = path.display().to_string();
-    match read_text(&ws.resolve(path), &shown) {
-        Err(found) => problems.extend(found.0),
-        Ok(text) => {
-            if let Err(e) = minijinja::Environment::new().template_from_str(&text) {
-                let line = e.line().unwrap_or(0) as u64;
-                let detail = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
-                problems.push(Problem {
-                    file: shown,
-                    line,
-                    message: format!("not a valid template: {detail}"),
-                });
-            } else if let Some(message) = says_nothing_of_the_row(&text) {
-                problems.push(Problem { file: shown, line: 1, message: message.into() });
-            }
+    let text = match read_text(&ws.resolve(path), &shown) {
+        Err(found) => {
+            problems.extend(found.0);
+            return None;
         }
+        Ok(text) => text,
+    };
+    if let Err(e) = minijinja::Environment::new().template_from_str(&text) {
+        let line = e.line().unwrap_or(0) as u64;
+        let detail = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
+        problems.push(Problem { file: shown, line, message: format!("not a valid template: {detail}") });
+        return None;
     }
+    Some(text)
 }
 
 /// A prompt that is the same for every row can only be a slip.

@@ -109,6 +109,27 @@ impl<'a> Fields<'a> {
         matches!(self.table.get(key).map(|node| &node.value), Some(Value::Table(_)))
     }
 
+    /// Whether the key's value is a whole number.
+    pub fn is_number(&self, key: &str) -> bool {
+        matches!(self.table.get(key).map(|node| &node.value), Some(Value::Integer(_)))
+    }
+
+    /// A list of whole numbers.
+    pub fn wholes(&mut self, key: &'static str) -> Option<Vec<i64>> {
+        let node = self.get(key)?;
+        let numbers = match &node.value {
+            Value::Array(items) => items
+                .iter()
+                .map(|item| if let Value::Integer(n) = item.value { n } else { None })
+                .collect::<Option<Vec<i64>>>(),
+            _ => None,
+        };
+        if numbers.is_none() {
+            self.wrong(key, node, "a list of whole numbers");
+        }
+        numbers
+    }
+
     /// One string or a list of strings.
     pub fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
         self.list(key, |s| !s.trim().is_empty())

@@ -1,5 +1,6 @@
 //! From the tree of `workspace.toml` to [`Config`]: every key, its type, its range, its default.
 
+mod judges;
 mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,12 +8,13 @@ use std::path::PathBuf;
 
 use super::config::*;
 use super::reader::{Fields, Sink, clip, clip_long};
-use super::tree::{Place, Table};
+use super::tree::{Place, Table, Value};
 use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
 use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
 use crate::domain::words::nearest;
+use judges::{check_eval_judge, check_judged, read_judges};
 use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
 
 const MANY: u64 = i64::MAX as u64;
@@ -29,7 +31,12 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     let models: BTreeMap<String, ModelEntry> =
         file.named_tables("models").into_iter().map(|(name, fields)| (name, read_model(fields))).collect();
     let stages = read_stages(&mut file, &models);
-    let goals = file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &stages)).collect();
+    let mut judges = read_judges(&mut file, &models);
+    let mut named = Named { stages: &stages, judges: &judges, default: None };
+    // Which judge `judge` means stands in another table.
+    let eval_judge = tree_string(tree, "eval", "judge");
+    named.default = eval_judge.as_deref();
+    let goals = file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &named)).collect();
     let task = task.unwrap_or_else(|| match stages.last().map_or(OutputKind::Text, |s| s.output) {
         OutputKind::Label => Task::Classification,
         OutputKind::Json => Task::Extraction,
@@ -37,7 +44,11 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         OutputKind::Tool => Task::Agent,
     });
     let data = read_data(&mut file, &models);
-    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages);
+    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &named);
+    if let Some(name) = judge.as_ref().filter(|name| judges.iter().all(|j| j.name != **name)) {
+        // A model's name: it judges by the built-in rubric.
+        judges.push(JudgeEntry::plain(name, name));
+    }
     let strata = read_strata(file.table_or_empty("strata"), &data);
     let mut tables = file.table_or_empty("tuning");
     let tuning = Tuning {
@@ -49,12 +60,31 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     tables.finish();
     let cache = read_cache(file.table_or_empty("cache"));
     file.finish();
-    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning, cache }
+    Config { name, task, goals, data, models, stages, eval, judges, judge, strata, tuning, cache }
 }
 
-/// A metric's name, looked up; a wrong one, or one of a stage that is not there, is a problem of `key`.
-fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>, stages: &[Stage]) {
+/// What metrics can be of.
+struct Named<'a> {
+    stages: &'a [Stage],
+    judges: &'a [JudgeEntry],
+    /// `[eval] judge`.
+    default: Option<&'a str>,
+}
+
+/// A string of a table, whatever else stands there.
+fn tree_string(tree: &Table, table: &str, key: &str) -> Option<String> {
+    let Some(Value::Table(table)) = tree.get(table).map(|node| &node.value) else { return None };
+    match table.get(key).map(|node| &node.value) {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// A metric's name, looked up; a wrong one, or one of a stage or judge that is not there, is a problem of `key`.
+fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>, named: &Named<'_>) {
+    let stages = named.stages;
     match found {
+        Ok(metric) if metric.is_judged() => check_judged(fields, key, &metric, named.judges, named.default),
         Err(e) => fields.fault(key, &clip_long(&e.to_string())),
         Ok(Metric { stage: Some(stage), name, .. }) if stages.iter().all(|s| s.name != stage) => {
             let known: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
@@ -69,12 +99,12 @@ fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricErro
     }
 }
 
-fn read_goal(mut fields: Fields<'_>, stages: &[Stage]) -> Option<Goal> {
+fn read_goal(mut fields: Fields<'_>, named: &Named<'_>) -> Option<Goal> {
     let metric = fields.string("metric");
     let at_least = fields.number("at_least", "a finite number", |_| true);
     let at_most = fields.number("at_most", "a finite number", |_| true);
     match &metric {
-        Some(name) => known_metric(&fields, "metric", Metric::find(name), stages),
+        Some(name) => known_metric(&fields, "metric", Metric::find(name), named),
         None if !fields.has("metric") => {
             fields.missing("metric", "name what the goal is about, metric = \"accuracy\"");
         }
@@ -414,7 +444,7 @@ fn read_eval(
     mut fields: Fields<'_>,
     task: Task,
     models: &BTreeMap<String, ModelEntry>,
-    stages: &[Stage],
+    named: &Named<'_>,
 ) -> (EvalSettings, Option<String>) {
     let base = EvalSettings::default();
     let (primary, metrics): (&str, &[&str]) = match task {
@@ -434,26 +464,27 @@ fn read_eval(
 
     let primary = fields.string("primary");
     if let Some(name) = &primary {
-        known_metric(&fields, "primary", Metric::primary(name), stages);
+        known_metric(&fields, "primary", Metric::primary(name), named);
     }
     let metrics = fields.strings("metrics");
     for name in metrics.iter().flatten() {
-        known_metric(&fields, "metrics", Metric::find(name), stages);
+        known_metric(&fields, "metrics", Metric::find(name), named);
     }
     let judge = fields.string("judge");
     if let Some(judge) = &judge {
-        known_model(&fields, "judge", judge, models);
+        check_eval_judge(&fields, judge, named.judges, models);
     }
     let mut settings = EvalSettings {
         primary: primary.unwrap_or(default.primary),
         metrics: metrics.unwrap_or(default.metrics),
         latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),
+        judges: Vec::new(),
     };
     // What decides right and wrong is always shown.
     if !settings.metrics.contains(&settings.primary) {
         settings.metrics.insert(0, settings.primary.clone());
     }
-    for metric in stages.iter().filter_map(|stage| stage.metric.as_ref()) {
+    for metric in named.stages.iter().filter_map(|stage| stage.metric.as_ref()) {
         if !settings.metrics.contains(metric) {
             settings.metrics.push(metric.clone());
         }
