@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
-use super::judge::{Agreement, PersonVerdict, Queue};
+use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::row::{Part, Quarantined};
@@ -224,6 +224,10 @@ pub enum Request {
     JudgeAgreement {
         judge: Option<String>,
     },
+    /// What came of a run of kind `judge`.
+    Pairwise {
+        run: String,
+    },
     /// Answers for an annotator to judge.
     JudgeQueue {
         judge: Option<String>,
@@ -269,6 +273,7 @@ pub enum Response {
     Trace { run: String, trace: RowTrace },
     Agreement { agreement: Agreement },
     Queue { queue: Queue },
+    Pairwise { pairwise: Box<Pairwise> },
     Error { error: Failure },
 }
 

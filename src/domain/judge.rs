@@ -282,6 +282,29 @@ pub struct Queue {
     pub items: Vec<QueueItem>,
 }
 
+/// The answers of A and B to a row, a line of a judge run's `inputs/pairs.jsonl`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerPair {
+    pub row: String,
+    pub a: String,
+    pub b: String,
+}
+
+/// A run of kind `judge`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairSettings {
+    pub judge: Judge,
+    /// Names of A and B.
+    pub candidates: [String; 2],
+    /// Rows of both on which one of them failed.
+    pub left_out: usize,
+}
+
+impl PairSettings {
+    /// The file of [`AnswerPair`]s among the inputs.
+    pub const FILE: &str = "pairs.jsonl";
+}
+
 /// One stratum of a pairwise comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PairStratum {
@@ -323,6 +346,8 @@ pub struct Pairwise {
     pub swayed: usize,
     /// Rows without a verdict in one of the orders.
     pub unread: usize,
+    /// Rows of both that were not asked about, since one of them failed there.
+    pub left_out: usize,
     /// Exact sign test of wins against losses, two-sided.
     pub p_value: f64,
     /// Share of wins among wins and losses (Clopper and Pearson).

@@ -78,7 +78,7 @@ pub struct Outcome {
     /// The row failed; the run went on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What judges said of the answer, that of `[eval] judge` first.
+    /// What judges said of the answer, the one that `judge` means first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub judged: Vec<Judged>,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
 use super::finding::Finding;
+use super::judge::PairSettings;
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
 use super::resident::{PlaySettings, ServeSettings};
@@ -29,6 +30,8 @@ pub enum RunKind {
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
     LrRange,
+    /// Two candidates' answers side by side, by a judge.
+    Judge,
     /// Models behind an endpoint on this machine.
     Serve,
     /// Models that answer what is asked on the screen.
@@ -36,8 +39,8 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 6] =
-        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
+    pub const ALL: [Self; 7] =
+        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Judge, Self::Serve, Self::Playground];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,6 +48,7 @@ impl RunKind {
             Self::Eval => "eval",
             Self::Train => "train",
             Self::LrRange => "lr-range",
+            Self::Judge => "judge",
             Self::Serve => "serve",
             Self::Playground => "playground",
         }
@@ -148,6 +152,7 @@ pub enum Job {
         train: TrainSettings,
         range: RangeSettings,
     },
+    Judge(PairSettings),
     Serve(ServeSettings),
     Playground(PlaySettings),
 }
@@ -159,6 +164,7 @@ impl Job {
             Self::Eval(_) => RunKind::Eval,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
+            Self::Judge(_) => RunKind::Judge,
             Self::Serve(_) => RunKind::Serve,
             Self::Playground(_) => RunKind::Playground,
         }
@@ -200,6 +206,7 @@ impl RunSpec {
             (Job::Eval(eval) | Job::Train { eval, .. }, Some(candidate)) => {
                 KeyNeed::of_models(candidate, &eval.judges)
             }
+            (Job::Judge(pairs), _) => KeyNeed::of(&pairs.judge.model).into_iter().collect(),
             _ => Vec::new(),
         }
     }

@@ -17,7 +17,7 @@ pub struct EvalSettings {
     pub metrics: Vec<String>,
     /// Rows of the latency pass: one at a time, warmed, no cache. At least 30 where there are so many.
     pub latency_rows: usize,
-    /// Judges that the metrics and goals need, that of `[eval] judge` first; filled in when a run is frozen.
+    /// Judges that the metrics and goals need, the one that `judge` means first; filled in when a run is frozen.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub judges: Vec<Judge>,
 }

@@ -22,7 +22,7 @@ use crate::score::board::on_the_board;
 use crate::workspace::Workspace;
 use crate::workspace::config::JudgeEntry;
 
-/// The judges that the metrics and goals of an evaluation need, that of `[eval] judge` first.
+/// The judges that the metrics and goals of an evaluation need, the one that `judge` means first.
 pub fn of_eval(engine: &Engine, ws: &Workspace) -> Result<Vec<Judge>, Failure> {
     ws.config.judges_of_eval().into_iter().map(|entry| frozen(engine, ws, entry)).collect()
 }

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
-use super::{branch, candidates, judges, parts, resident, rows, strata};
+use super::{branch, candidates, judges, pairs, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
-use crate::domain::judge::Judge;
+use crate::domain::judge::{Judge, PairSettings};
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
@@ -62,6 +62,11 @@ pub fn launch(
     if kind.is_resident() && from.is_none() {
         // What is asked for is read when it is frozen, which is at once.
         return create(engine, kind, set, Needs::default(), None, None);
+    }
+    if kind == RunKind::Judge && from.is_none() {
+        let judge = pairs::judge(engine, &set)?;
+        let keys = keys_for(KeyNeed::of(&judge.model).into_iter().collect(), &keys)?;
+        return create(engine, kind, set, Needs { run: None, keys }, None, None);
     }
     let (parent, set) = match from {
         Some(_) if kind != RunKind::Train => {
@@ -198,7 +203,11 @@ pub fn check_keys(
     if !matches!(kind, RunKind::Eval | RunKind::Train) {
         return Ok(Keys::default());
     }
-    let needs = KeyNeed::of_models(candidate, judges);
+    keys_for(KeyNeed::of_models(candidate, judges), keys)
+}
+
+/// Of the keys those that are needed; refuses where some are missing.
+fn keys_for(needs: Vec<KeyNeed>, keys: &Keys) -> Result<Keys, Failure> {
     let missing = keys.missing(&needs);
     if !missing.is_empty() {
         return Err(needs_keys("the run", missing));
@@ -329,10 +338,20 @@ pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
 /// Write `spec.json` and `inputs/`.
 fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) -> Result<(), Failure> {
     let resident = launch.kind.is_resident();
-    let set = if resident { &[][..] } else { &launch.set };
+    // What is set for these does not stand in the file.
+    let own = resident || launch.kind == RunKind::Judge;
+    let set = if own { &[][..] } else { &launch.set };
     let Wish { ws, candidate } = wish(engine, launch.kind, set)?;
     let config = &ws.config;
+    let compared = match launch.kind {
+        RunKind::Judge => Some(pairs::frozen(engine, &launch.set)?),
+        _ => None,
+    };
     let (job, seed) = match launch.kind {
+        RunKind::Judge => {
+            let settings = compared.as_ref().map(|found| found.settings.clone());
+            (Job::Judge(settings.ok_or_else(|| failed("there is nothing to judge"))?), 0)
+        }
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
@@ -350,13 +369,17 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     let dataset = || parts::dataset(engine, &ws);
     let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
-        Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
+        Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
         Job::Eval(_) => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
     };
-    let rows = if resident { Vec::new() } else { run_rows(engine, &ws, &dataset()?, launch.kind)? };
+    let rows = match &compared {
+        Some(found) => found.rows.clone(),
+        None if resident => Vec::new(),
+        None => run_rows(engine, &ws, &dataset()?, launch.kind)?,
+    };
     let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
@@ -373,7 +396,10 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
-    folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+    let more = compared.map(|found| (PairSettings::FILE, found.bytes));
+    folder
+        .freeze_with(&spec, &rows, more.as_slice())
+        .map_err(|e| failed(format!("the run could not be frozen: {e}")))
 }
 
 /// Runs that teach about the next one.
@@ -433,7 +459,9 @@ fn run_rows(
     let strata = strata::latest(engine)?;
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
-        RunKind::Strata | RunKind::Serve | RunKind::Playground => parts::parts(engine, dataset)?,
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => {
+            parts::parts(engine, dataset)?
+        }
         RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
     };
     let wanted: &[Part] = match kind {
@@ -441,7 +469,7 @@ fn run_rows(
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
-        RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
@@ -464,7 +492,7 @@ fn run_rows(
         });
     }
     let needed: &[Part] = match kind {
-        RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
         RunKind::Eval => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],

@@ -19,6 +19,7 @@ mod feedback;
 mod ingest;
 mod judges;
 mod launch;
+mod pairs;
 mod parts;
 mod play;
 pub mod protocol;

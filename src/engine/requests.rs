@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, feedback, ingest, judges, launch, parts, queue, rows, strata, sweep};
+use super::{board, candidates, feedback, ingest, judges, launch, pairs, parts, queue, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::row::{Part, RunRow};
@@ -102,6 +102,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::JudgeAgreement { judge } => {
             Response::Agreement { agreement: judges::agreement(engine, judge.as_deref())? }
+        }
+        Request::Pairwise { run } => {
+            Response::Pairwise { pairwise: Box::new(pairs::result(engine, &find_run(engine, &run)?)?) }
         }
         Request::JudgeQueue { judge, annotator, per, disagreement } => {
             let asked = queue::Asked { judge, annotator, per, disagreement };

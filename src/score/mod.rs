@@ -7,6 +7,7 @@ pub mod board;
 pub mod labels;
 pub mod paired;
 pub mod power;
+pub mod preference;
 pub mod rows;
 pub mod stats;
 

@@ -523,6 +523,7 @@ pub fn respond(request: &Request) -> Response {
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
         Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
+        Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
         Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },
         Request::PlayCancel { .. } => Response::Done { message: String::new() },
         Request::Control { .. }

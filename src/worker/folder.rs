@@ -224,14 +224,24 @@ impl RunFolder {
 
     /// Write the frozen specification and its inputs. `spec.json` comes last: where it is, all is.
     pub fn freeze(&self, spec: &RunSpec, rows: &[RunRow]) -> io::Result<()> {
+        self.freeze_with(spec, rows, &[])
+    }
+
+    /// The same with further files beside the rows, by name.
+    pub fn freeze_with(&self, spec: &RunSpec, rows: &[RunRow], more: &[(&str, Vec<u8>)]) -> io::Result<()> {
         files::private_dir(&self.inputs())?;
         let mut bytes = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut bytes, row)?;
             bytes.push(b'\n');
         }
-        let manifest = BTreeMap::from([("rows.jsonl", blake3::hash(&bytes).to_hex().to_string())]);
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        let mut manifest = BTreeMap::from([("rows.jsonl", hash(&bytes))]);
         files::write_atomic(&self.rows(), &bytes)?;
+        for (name, bytes) in more {
+            manifest.insert(name, hash(bytes));
+            files::write_atomic(&self.inputs().join(name), bytes)?;
+        }
         files::write_json(&self.manifest(), &manifest)?;
         files::write_json(&self.spec(), spec)
     }
@@ -286,7 +296,7 @@ impl RunFolder {
             );
         }
         let outcomes = match spec.job {
-            Job::Eval(_) => self.read_outcomes()?,
+            Job::Eval(_) | Job::Judge(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
             Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
                 for stale in [self.outcomes(), self.traces()] {

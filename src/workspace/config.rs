@@ -212,16 +212,16 @@ impl Config {
         }
     }
 
-    /// The judges that metrics and goals need, that of `[eval] judge` first.
+    /// The judges that metrics and goals need, the one that `judge` means first where it is among them.
     pub fn judges_of_eval(&self) -> Vec<&JudgeEntry> {
         let asked = self.eval.metrics.iter().chain([&self.eval.primary]);
         let asked = asked.chain(self.goals.iter().map(|goal| &goal.metric));
         let metrics = asked.filter_map(|name| Metric::find(name).ok()).filter(Metric::is_judged);
-        let named: Vec<Option<String>> =
-            self.judge.clone().map(Some).into_iter().chain(metrics.map(|metric| metric.argument)).collect();
+        let named: Vec<Option<String>> = metrics.map(|metric| metric.argument).collect();
         let mut found: Vec<&JudgeEntry> = Vec::new();
-        // The one without a name first: `judge` is what the first one says.
-        for name in named.iter().filter(|n| n.is_none()).chain(named.iter().filter(|n| n.is_some())) {
+        // `judge` is what the first one says.
+        let (nameless, by_name): (Vec<_>, Vec<_>) = named.iter().partition(|name| name.is_none());
+        for name in nameless.into_iter().chain(by_name) {
             if let Some(judge) = self.judge_named(name.as_deref())
                 && found.iter().all(|known| known.name != judge.name)
             {

@@ -5,6 +5,7 @@ mod data;
 mod demo;
 mod endpoints;
 mod engine;
+mod judge;
 mod models;
 mod planner;
 mod screens;

@@ -1,5 +1,6 @@
 //! `tunebench judge`: two candidates side by side by a judge, a judge beside people, and the people's queue.
 
+pub mod pairwise;
 mod queue;
 
 use std::path::Path;
@@ -34,14 +35,36 @@ pub struct Args {
     #[arg(long, global = true, value_name = "NAME")]
     judge: Option<String>,
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    /// A candidate: its name, the start of its id, or a run
+    a: Option<String>,
+    /// The candidate that is held against A: their answers are judged side by side, in both orders
+    b: Option<String>,
+    /// With A and B: at most so many rows (default: all that both have answered)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rows: Option<u64>,
+    /// With A and B: leave the run to itself and return at once
+    #[arg(long)]
+    detach: bool,
+    /// With A and B: send the judge's key to its endpoint without being asked
+    #[arg(long)]
+    trust: bool,
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    match args.what {
-        What::Agreement => agreement(root, args.judge, out),
-        What::Queue(queue) => queue::run(queue, args.judge, root, out),
-        What::Say(say) => queue::say(say, args.judge, root, out),
+    match (args.what, args.a, args.b) {
+        (Some(What::Agreement), None, None) => agreement(root, args.judge, out),
+        (Some(What::Queue(queue)), None, None) => queue::run(queue, args.judge, root, out),
+        (Some(What::Say(say)), None, None) => queue::say(say, args.judge, root, out),
+        (None, Some(a), Some(b)) => {
+            let named = args.judge.map(|name| ("judge".to_owned(), name));
+            let rows = args.rows.map(|n| ("rows".to_owned(), n.to_string()));
+            let set = [("a".to_owned(), a), ("b".to_owned(), b)].into_iter().chain(named).chain(rows);
+            pairwise::run(root, set.collect(), args.detach, args.trust, out)
+        }
+        _ => Err(Exit::usage(
+            "name two candidates, `tunebench judge A B`, or say agreement, queue, or say ITEM VERDICT",
+        )),
     }
 }
 
