@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::stats::{Z95, bootstrap_mean};
+use super::bootstrap;
+use super::distributions::Z95;
 use crate::domain::judge::{Agreement, Kappa, Leniency, Parting, PersonVerdict, Verdicts};
 use crate::domain::words::counted;
+
+/// Of the bootstrap behind each annotator's interval.
+const ROUNDS: usize = 2_000;
 
 /// Cohen's kappa of a square table of counts, with the large-sample variance of Fleiss, Cohen and Everitt (1969, Psychological Bulletin
 /// 72:323-327). `squared`: disagreement weighs by the square of its distance (Cohen 1968). None where one verdict is all that both ever
@@ -226,7 +230,7 @@ fn leniency(cases: &[Case<'_>], right_from: usize, judge: &str) -> Vec<Leniency>
         let n = pairs.len();
         let mean = |of: &dyn Fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / n.max(1) as f64;
         let differences: Vec<f64> = pairs.iter().map(|(own, others)| own - others).collect();
-        let boot = bootstrap_mean(&differences, None, 0);
+        let boot = bootstrap::mean(&differences, ROUNDS, 0);
         Leniency {
             annotator: who.to_owned(),
             n,

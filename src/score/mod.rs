@@ -4,8 +4,10 @@
 pub mod aggregate;
 pub mod agreement;
 pub mod board;
+pub mod bootstrap;
+pub mod compare;
+pub mod distributions;
 pub mod labels;
-pub mod paired;
 pub mod power;
 pub mod preference;
 pub mod rows;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::distributions::incomplete_beta;
 use super::stats;
 use crate::domain::judge::{PairStratum, Pairwise, Share};
 
@@ -95,21 +96,6 @@ pub fn pairwise(pairs: &[Pair<'_>]) -> Pairwise {
 
 /// 95% interval of a share by inverting the exact binomial test (Clopper and Pearson 1934). 0..1 for n = 0.
 pub fn exact_share(count: usize, n: usize) -> [f64; 2] {
-    // P(X >= k) and P(X <= k) for X ~ Bin(n, p); the sum over the shorter side would not be more exact.
-    let tail = |from: usize, to: usize, p: f64| -> f64 {
-        let (ln_p, ln_q) = (p.ln(), (-p).ln_1p());
-        let mut ln_choose = 0.0;
-        let mut sum = 0.0;
-        for k in 0..=to {
-            if k > 0 {
-                ln_choose += ((n - k + 1) as f64).ln() - (k as f64).ln();
-            }
-            if k >= from {
-                sum += (ln_choose + k as f64 * ln_p + (n - k) as f64 * ln_q).exp();
-            }
-        }
-        sum
-    };
     // `rises`: the tail grows with p.
     let solve = |of: &dyn Fn(f64) -> f64, rises: bool| {
         let (mut low, mut high) = (0.0, 1.0);
@@ -123,9 +109,13 @@ pub fn exact_share(count: usize, n: usize) -> [f64; 2] {
         }
         f64::midpoint(low, high)
     };
+    let (k, rest) = (count as f64, n.saturating_sub(count) as f64);
+    // P(X >= k) and P(X <= k) for X ~ Bin(n, p).
+    let at_least = |p: f64| incomplete_beta(k, rest + 1.0, p);
+    let at_most = |p: f64| 1.0 - incomplete_beta(k + 1.0, rest, p);
     [
-        if count == 0 { 0.0 } else { solve(&|p| tail(count, n, p), true) },
-        if count >= n { 1.0 } else { solve(&|p| tail(0, count, p), false) },
+        if count == 0 { 0.0 } else { solve(&at_least, true) },
+        if count >= n { 1.0 } else { solve(&at_most, false) },
     ]
 }
 
