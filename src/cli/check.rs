@@ -11,7 +11,7 @@ use super::trust;
 use crate::data::{self, Dataset, Resolver, Sample};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
-use crate::domain::metric::{Direction, Metric};
+use crate::domain::metric::Direction;
 use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
 use crate::tuning::check::{self, Finding};
@@ -103,8 +103,8 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
 fn best(board: &Board) -> Option<Goals> {
     let passed = |row: &BoardRow| row.goals.iter().filter(|g| g.state == "pass").count();
     let primary = |row: &BoardRow| row.metrics.get(&board.primary).copied().unwrap_or(f64::NEG_INFINITY);
-    let sign = match Metric::find(&board.primary).map(|m| m.entry.direction) {
-        Ok(Direction::Lower) => -1.0,
+    let sign = match board.metric(&board.primary).map(|m| m.entry.direction) {
+        Some(Direction::Lower) => -1.0,
         _ => 1.0,
     };
     let better = |a: &&BoardRow, b: &&BoardRow| {

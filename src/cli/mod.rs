@@ -16,6 +16,7 @@ pub mod export;
 mod follow;
 pub mod generate;
 pub mod init;
+pub mod metrics;
 pub mod model;
 pub mod outcomes;
 pub mod output;
@@ -78,6 +79,8 @@ enum Command {
     Compare(compare::Args),
     /// Every candidate on every metric
     Board(board::Args),
+    /// Which metrics there are; with a candidate its classes, calibration, fields, tools, stages and strata
+    Metrics(metrics::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
     /// Put results made elsewhere on the board
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
+        Some(Command::Metrics(args)) => metrics::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),

@@ -3,10 +3,19 @@
 
 pub mod aggregate;
 pub mod board;
+pub mod calibration;
+pub mod calls;
+pub mod detail;
+pub mod expression;
+pub mod intent;
 pub mod labels;
 pub mod paired;
 pub mod power;
+pub mod repeats;
+pub mod rouge;
 pub mod rows;
+pub mod scorer;
 pub mod stats;
+pub mod text;
 
 pub use crate::domain::metric;

@@ -10,8 +10,8 @@ use super::reader::{Fields, Sink, clip, clip_long};
 use super::tree::{Place, Table};
 use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
-use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
+use crate::domain::metric::{Direction, Known, Metric, MetricError, OwnMetric};
+use crate::domain::settings::{CacheSettings, EvalSettings, IntentSettings, StrataSettings};
 use crate::domain::words::nearest;
 use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
 
@@ -29,7 +29,10 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     let models: BTreeMap<String, ModelEntry> =
         file.named_tables("models").into_iter().map(|(name, fields)| (name, read_model(fields))).collect();
     let stages = read_stages(&mut file, &models);
-    let goals = file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &stages)).collect();
+    let own = read_metrics(&mut file, &stages);
+    let known = Known { own: &own, ..Known::default() };
+    let goals: Vec<Goal> =
+        file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &stages, &known)).collect();
     let task = task.unwrap_or_else(|| match stages.last().map_or(OutputKind::Text, |s| s.output) {
         OutputKind::Label => Task::Classification,
         OutputKind::Json => Task::Extraction,
@@ -37,7 +40,10 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         OutputKind::Tool => Task::Agent,
     });
     let data = read_data(&mut file, &models);
-    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages);
+    let (mut eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages, &own);
+    // What a goal is about is scored on each row, shown or not.
+    eval.beside =
+        goals.iter().map(|goal| goal.metric.clone()).filter(|m| !eval.metrics.contains(m)).collect();
     let strata = read_strata(file.table_or_empty("strata"), &data);
     let mut tables = file.table_or_empty("tuning");
     let tuning = Tuning {
@@ -69,12 +75,47 @@ fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricErro
     }
 }
 
-fn read_goal(mut fields: Fields<'_>, stages: &[Stage]) -> Option<Goal> {
+/// `[[metric]]`: those that are as they should be.
+fn read_metrics(file: &mut Fields<'_>, stages: &[Stage]) -> Vec<OwnMetric> {
+    let stages: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+    let mut own: Vec<OwnMetric> = Vec::new();
+    for mut fields in file.table_list("metric") {
+        let (name, expression) = (fields.string("name"), fields.string("expression"));
+        let metric = OwnMetric {
+            about: fields.string("about").unwrap_or_default(),
+            direction: fields
+                .choice("direction", &[("higher", Direction::Higher), ("lower", Direction::Lower)])
+                .unwrap_or_default(),
+            threshold: fields.number("threshold", "a finite number", |_| true),
+            name: name.unwrap_or_default(),
+            expression: expression.unwrap_or_default(),
+        };
+        if !fields.has("name") {
+            fields.missing("name", "give the metric a name, name = \"brief_and_right\"");
+        }
+        if !fields.has("expression") {
+            fields.missing(
+                "expression",
+                "say what it is on a row, expression = \"correct and tokens_out < 40\"",
+            );
+        }
+        if !metric.name.is_empty() && !metric.expression.is_empty() {
+            match metric.fault(&own, &stages) {
+                Ok(()) => own.push(metric),
+                Err((key, why)) => fields.fault(key, &clip_long(&why)),
+            }
+        }
+        fields.finish();
+    }
+    own
+}
+
+fn read_goal(mut fields: Fields<'_>, stages: &[Stage], known: &Known<'_>) -> Option<Goal> {
     let metric = fields.string("metric");
     let at_least = fields.number("at_least", "a finite number", |_| true);
     let at_most = fields.number("at_most", "a finite number", |_| true);
     match &metric {
-        Some(name) => known_metric(&fields, "metric", Metric::find(name), stages),
+        Some(name) => known_metric(&fields, "metric", known.find(name), stages),
         None if !fields.has("metric") => {
             fields.missing("metric", "name what the goal is about, metric = \"accuracy\"");
         }
@@ -415,7 +456,9 @@ fn read_eval(
     task: Task,
     models: &BTreeMap<String, ModelEntry>,
     stages: &[Stage],
+    own: &[OwnMetric],
 ) -> (EvalSettings, Option<String>) {
+    let known = Known { own, ..Known::default() };
     let base = EvalSettings::default();
     let (primary, metrics): (&str, &[&str]) = match task {
         Task::Classification => (base.primary.as_str(), &[]),
@@ -434,11 +477,11 @@ fn read_eval(
 
     let primary = fields.string("primary");
     if let Some(name) = &primary {
-        known_metric(&fields, "primary", Metric::primary(name), stages);
+        known_metric(&fields, "primary", known.primary(name), stages);
     }
     let metrics = fields.strings("metrics");
     for name in metrics.iter().flatten() {
-        known_metric(&fields, "metrics", Metric::find(name), stages);
+        known_metric(&fields, "metrics", known.find(name), stages);
     }
     let judge = fields.string("judge");
     if let Some(judge) = &judge {
@@ -448,6 +491,10 @@ fn read_eval(
         primary: primary.unwrap_or(default.primary),
         metrics: metrics.unwrap_or(default.metrics),
         latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),
+        samples: fields.whole("samples", 1..=1000).map_or(default.samples, |n| n as u32),
+        intent: read_intent(&mut fields),
+        own: own.to_vec(),
+        ..default
     };
     // What decides right and wrong is always shown.
     if !settings.metrics.contains(&settings.primary) {
@@ -458,8 +505,28 @@ fn read_eval(
             settings.metrics.push(metric.clone());
         }
     }
+    // A metric that a person wrote is one to look at.
+    for own in own {
+        if !settings.metrics.contains(&own.name) {
+            settings.metrics.push(own.name.clone());
+        }
+    }
     fields.finish();
     (settings, judge)
+}
+
+/// `intent = { embedder = "builtin", threshold = 0.8 }`
+fn read_intent(fields: &mut Fields<'_>) -> IntentSettings {
+    let default = IntentSettings::default();
+    let mut table = fields.table_or_empty("intent");
+    let embedder = table.string("embedder").unwrap_or(default.embedder);
+    if embedder != "builtin" {
+        table.fault("embedder", &format!("`{}` is no embedder for it; write \"builtin\"", clip(&embedder)));
+    }
+    let share = |n: f64| n > 0.0 && n <= 1.0;
+    let threshold = table.number("threshold", "above 0 and at most 1", share).unwrap_or(default.threshold);
+    table.finish();
+    IntentSettings { embedder, threshold }
 }
 
 fn read_cache(mut fields: Fields<'_>) -> CacheSettings {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::backend::cache::Cached;
 use crate::backend::{Ask, BackendError};
+use crate::domain::candidate::OutputKind;
 use crate::domain::report::Control;
 use crate::domain::settings::CachePlace;
 use crate::domain::trace::RowTrace;
