@@ -5,6 +5,7 @@ pub mod api;
 pub mod board;
 pub mod candidate;
 pub mod detail;
+pub mod diff;
 pub mod event;
 pub mod expression;
 pub mod finding;

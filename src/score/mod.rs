@@ -3,13 +3,15 @@
 
 pub mod aggregate;
 pub mod board;
+pub mod bootstrap;
 pub mod calibration;
 pub mod calls;
+pub mod compare;
 pub mod detail;
+pub mod distributions;
 pub mod expression;
 pub mod intent;
 pub mod labels;
-pub mod paired;
 pub mod power;
 pub mod repeats;
 pub mod rouge;
