@@ -271,7 +271,9 @@ fn tools(candidate: &Candidate, outcomes: &[&Outcome]) -> Vec<ToolDetail> {
         count(detail);
     };
     if !outcomes.is_empty() {
-        declared.iter().for_each(|tool| at(&tool.name, &mut |_| {}));
+        for tool in &declared {
+            at(&tool.name, &mut |_| {});
+        }
     }
     for outcome in outcomes {
         let made = calls(&outcome.output).unwrap_or_default();

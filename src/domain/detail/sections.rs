@@ -167,7 +167,7 @@ fn confusion(found: &ClassesDetail) -> Section {
     let mut section =
         Section::new("confusion: a row of the table is a golden class, a column an answer", &[]);
     let unread = found.unread.iter().any(|n| *n > 0);
-    section.header = ["".to_owned(), "gold".into()].into();
+    section.header = [String::new(), "gold".into()].into();
     section.header.extend((1..=found.labels.len()).map(|i| format!(">{i}")));
     if unread {
         section.header.push(">unread".into());

@@ -314,7 +314,7 @@ mod tests {
     fn a_wrong_name_is_answered_with_the_nearest() {
         let said = Metric::find("acuracy").unwrap_err().to_string();
         assert!(said.contains("`acuracy`") && said.contains("did you mean `accuracy`?"), "{said}");
-        let said = Metric::find("bleu").unwrap_err().to_string();
+        let said = Metric::find("wombat").unwrap_err().to_string();
         assert!(!said.contains("did you mean") && said.contains("metrics: accuracy, macro_f1"), "{said}");
         assert!(Metric::find("precision").unwrap_err().to_string().contains("precision:LABEL"));
         assert!(Metric::find("accuracy:x").is_err());

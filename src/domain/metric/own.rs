@@ -23,9 +23,6 @@ pub const SCOPE: [&str; 11] = [
     "stages",
 ];
 
-/// Longest expression, in bytes.
-const LONGEST: usize = 4096;
-
 /// `[[metric]]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,9 +74,6 @@ impl OwnMetric {
     /// Ready to be worked out.
     pub(super) fn metric(&self, known: &Known<'_>) -> Result<Metric, MetricError> {
         let wrong = |why| MetricError::Expression(self.name.clone(), why);
-        if self.expression.len() > LONGEST {
-            return Err(wrong(format!("the expression is longer than {LONGEST} bytes")));
-        }
         let expression = Expression::compile(&self.expression).map_err(wrong)?;
         let registry = Known { own: &[], ..*known };
         let flat = |name: &&String| REGISTRY.iter().any(|e| e.name == **name && is_flat(e));
@@ -155,7 +149,7 @@ impl OwnMetric {
         let Prepared::Own(own) = &metric.prepared else { return Ok(()) };
         let metrics = REGISTRY.iter().filter(|e| is_flat(e)).map(|e| e.name);
         let known: Vec<&str> = SCOPE.into_iter().chain(stages.iter().copied()).chain(metrics).collect();
-        for used in own.expression.names().iter().filter(|used| !known.contains(&used.as_str())) {
+        if let Some(used) = own.expression.names().iter().find(|used| !known.contains(&used.as_str())) {
             let why = match nearest(used, known.iter().copied()) {
                 _ if used == name || before.iter().any(|own| own.name == *used) => {
                     "an expression uses no metric of this file".to_owned()
