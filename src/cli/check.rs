@@ -176,7 +176,9 @@ fn findings(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
         let resolver = Resolver::new(ws.config.data.input.as_deref(), ws.config.data.gold.as_deref(), &guess);
         resolver.map(|r| check::Sample::of_fields(&sample.rows, &r)).unwrap_or_default()
     });
-    let mut found = check::examine(&check::candidate(ws), None, &rows);
+    let candidate = check::candidate(ws);
+    let mut found = check::examine(&candidate, None, &rows);
+    found.extend(check::pointless_samples(&candidate, ws.config.eval.samples));
     let train = Some(&ws.config.tuning.train);
     for finding in check::examine(&check::candidate_for_training(ws), train, &rows) {
         // Who writes nothing of training does not mean to train.

@@ -52,6 +52,10 @@ impl Expression {
     pub fn number(&self, scope: &Value) -> Result<Option<f64>, String> {
         let value = self.compiled.eval(scope).map_err(|error| match error.kind() {
             ErrorKind::UndefinedError => self.missing(scope).unwrap_or_else(|| plain(&error)),
+            // An operator says itself that it was given nothing.
+            _ if error.detail().is_some_and(|detail| detail.contains("undefined")) => {
+                self.missing(scope).unwrap_or_else(|| plain(&error))
+            }
             ErrorKind::OutOfFuel => format!("takes more than {FUEL} steps"),
             _ => plain(&error),
         })?;
@@ -168,6 +172,7 @@ mod tests {
                 "`fields.chanel` is not in scope on this row; did you mean `fields.channel`?",
             ),
             ("fields.chanel", "`fields.chanel` is not in scope"),
+            ("fields.chanel + 1", "`fields.chanel` is not in scope"),
             ("outputs", "did you mean `output`?"),
             ("output + 1", "invalid operation"),
             ("gold | length", "invalid operation"),

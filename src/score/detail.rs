@@ -18,11 +18,13 @@ use crate::domain::schema::equal;
 use crate::domain::settings::EvalSettings;
 
 /// Lines of each list at most, so that an answer fits a frame whatever the data is.
-const LINES: usize = 400;
+const LINES: usize = 300;
 /// Pairs of classes.
 const PAIRS: usize = 200;
+/// Metrics that could not be worked out.
+const ERRORS: usize = 40;
 /// Characters of a label, a field or a row's name.
-const TEXT: usize = 80;
+const TEXT: usize = 60;
 /// The bootstrap of every metric on more rows than these would be felt; the primary one has its interval always.
 const INTERVALS: usize = 20_000;
 
@@ -363,5 +365,128 @@ fn unscored(outcomes: &[&Outcome]) -> Vec<Unscored> {
             entry.n += 1;
         }
     }
-    all.into_values().take(LINES).collect()
+    all.into_values().take(ERRORS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::aggregate::tests::{candidate, outcome};
+    use super::*;
+    use crate::domain::detail::sections;
+
+    fn json(pairs: &[(&str, &str)], kind: OutputKind) -> (Candidate, Vec<Outcome>) {
+        let mut c = candidate("x");
+        c.stages[0].output = kind;
+        let all =
+            pairs.iter().enumerate().map(|(i, (gold, output))| outcome(&i.to_string(), gold, output, true));
+        (c, all.collect())
+    }
+
+    #[test]
+    fn classes_and_their_confusions_are_counted() {
+        let mut all: Vec<Outcome> = [("a", "a"), ("a", "b"), ("a", "b"), ("b", "b"), ("b", "a")]
+            .iter()
+            .enumerate()
+            .map(|(i, (gold, answer))| outcome(&i.to_string(), gold, answer, true))
+            .collect();
+        all.push(outcome("5", "a", "gibberish", false));
+        for (i, o) in all.iter_mut().enumerate() {
+            o.stages[0].probability = Some(0.5 + 0.05 * i as f64);
+            o.stratum = Some(if i < 2 { "north" } else { "south" }.into());
+        }
+        let got = detail(&candidate("base"), &all, &EvalSettings::default());
+        let classes = got.classes.as_ref().unwrap();
+        let first = &classes.classes[0];
+        assert_eq!((first.label.as_str(), first.support, first.answered, first.right), ("a", 4, 2, 1));
+        assert_eq!(
+            (classes.matrix.clone(), classes.unread.clone()),
+            (vec![vec![1, 2], vec![1, 1]], vec![1, 0])
+        );
+        let pair = &classes.confused[0];
+        assert_eq!((pair.gold.as_str(), pair.answer.as_deref(), pair.n), ("a", Some("b"), 2));
+        assert!(classes.confused.iter().any(|c| c.answer.is_none() && c.n == 1));
+        assert_eq!(got.calibration.as_ref().unwrap().n, 6);
+        assert!(
+            got.metrics.iter().any(|m| m.name == "ece") && got.metrics.iter().any(|m| m.name == "macro_f1")
+        );
+        let accuracy = got.metrics.iter().find(|m| m.name == "accuracy").unwrap();
+        assert_eq!((accuracy.n, accuracy.right, accuracy.ci95.is_some()), (6, Some(2), true));
+        let strata: Vec<_> = got.strata.iter().map(|s| (s.stratum.as_str(), s.n, s.right)).collect();
+        assert_eq!(strata, [("south", 4, 1), ("north", 2, 1)]);
+        assert!(!sections(&got).is_empty());
+    }
+
+    #[test]
+    fn json_is_told_field_by_field() {
+        let (c, all) = json(
+            &[
+                ("{\"a\": 1, \"b\": {\"c\": 2}}", "{\"a\": 1, \"b\": {\"c\": 3}}"),
+                ("{\"a\": 1}", "{\"d\": 1}"),
+                ("{\"a\": 1}", "not json"),
+            ],
+            OutputKind::Json,
+        );
+        let got = detail(&c, &all, &EvalSettings::default());
+        let fields: Vec<_> = got
+            .fields
+            .iter()
+            .map(|f| (f.field.as_str(), f.n, f.right, f.wrong, f.missing, f.unasked))
+            .collect();
+        assert_eq!(fields, [("a", 3, 1, 0, 2, 0), ("b.c", 1, 0, 1, 0, 0), ("d", 0, 0, 0, 0, 1)]);
+        assert!(got.classes.is_none());
+    }
+
+    #[test]
+    fn tools_are_told_one_by_one() {
+        let call =
+            |tool: &str, city: &str| format!("{{\"name\": \"{tool}\", \"arguments\": {{\"city\": {city}}}}}");
+        let (rome, bonn, bad, news) = (
+            call("weather", "\"Rome\""),
+            call("weather", "\"Bonn\""),
+            call("weather", "3"),
+            call("news", "1"),
+        );
+        let pairs = [(&rome, &rome), (&rome, &bonn), (&rome, &bad), (&rome, &news)];
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(g, o)| (g.as_str(), o.as_str())).collect();
+        let (mut c, all) = json(&pairs, OutputKind::Tool);
+        c.stages[0].tools = crate::domain::tool::tests::tools();
+        let got = detail(&c, &all, &EvalSettings::default());
+        let weather = got.tools.iter().find(|t| t.tool == "weather").unwrap();
+        assert_eq!(
+            (
+                weather.golden,
+                weather.called,
+                weather.right_tool,
+                weather.right_arguments,
+                weather.invalid_arguments
+            ),
+            (4, 3, 3, 1, 1)
+        );
+        let of = |name: &str| got.tools.iter().find(|t| t.tool == name).map(|t| (t.declared, t.called));
+        assert_eq!((of("news"), of("stock")), (Some((false, 1)), Some((true, 0))));
+    }
+
+    #[test]
+    fn whatever_the_labels_are_the_detail_fits_a_frame() {
+        let long = "\u{1f600}\u{1b}[2J\"".repeat(5_000);
+        let all: Vec<Outcome> = (0..3_000)
+            .map(|i| outcome(&i.to_string(), &format!("{i} {long}"), &format!("{} {long}", i + 1), true))
+            .collect();
+        let got = detail(&candidate("x"), &all, &EvalSettings::default());
+        let classes = got.classes.as_ref().unwrap();
+        assert_eq!((classes.classes.len(), classes.classes_left_out), (LINES, 3_001 - LINES));
+        assert!(classes.matrix.is_empty() && classes.confused_left_out > 0);
+        assert!(serde_json::to_string(&got).unwrap().len() < 1 << 20);
+    }
+
+    #[test]
+    fn several_answers_to_a_row_are_one_row() {
+        let mut all =
+            vec![outcome("1", "a", "a", true), outcome("1", "a", "b", true), outcome("2", "b", "b", true)];
+        all[1].sample = 1;
+        let got = detail(&candidate("x"), &all, &EvalSettings::default());
+        let accuracy = got.metrics.iter().find(|m| m.name == "accuracy").unwrap();
+        assert_eq!((got.n, got.samples, accuracy.n, accuracy.value), (2, 2, 2, 0.75));
+        assert!(got.metrics.iter().any(|m| m.name == "majority"));
+    }
 }

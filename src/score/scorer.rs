@@ -150,3 +150,141 @@ impl Scorer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::metric::OwnMetric;
+    use crate::domain::outcome::StageOutcome;
+    use crate::pipeline::tests as scripted;
+    use serde_json::json;
+
+    fn settings(metrics: &[&str]) -> EvalSettings {
+        EvalSettings { metrics: metrics.iter().map(|m| (*m).to_owned()).collect(), ..EvalSettings::default() }
+    }
+
+    fn answered(stage: &str, output: &str) -> Outcome {
+        let stage = StageOutcome {
+            stage: stage.into(),
+            output: output.into(),
+            tokens_out: 7,
+            format_ok: true,
+            probability: Some(0.8),
+            ..StageOutcome::default()
+        };
+        Outcome { output: output.into(), stages: vec![stage], ..Outcome::default() }
+    }
+
+    #[test]
+    fn the_stage_says_what_may_be_called_and_what_its_answers_look_like() {
+        let mut call = scripted::stage("call", "{{ input }}", OutputKind::Tool, &[]);
+        call.tools = crate::domain::tool::tests::tools();
+        let mut extract = scripted::stage("extract", "{{ input }}", OutputKind::Json, &[]);
+        extract.constraint = Some(Constraint::Schema(json!({ "type": "object", "required": ["a"] })));
+        let metrics =
+            ["invalid_tool_rate", "extract.json_schema", "json_schema", "call.invalid_parameter_rate"];
+        let scorer = Scorer::new(&settings(&metrics), &[extract, call], std::iter::empty()).unwrap();
+        let mut outcome = answered("extract", "{\"b\": 1}");
+        outcome
+            .stages
+            .extend(answered("call", "{\"name\": \"weather\", \"arguments\": {\"town\": 1}}").stages);
+        outcome.output.clone_from(&outcome.stages[1].output);
+        scorer.fill(&mut outcome, OutputKind::Tool, None);
+        assert_eq!(outcome.scores["invalid_tool_rate"], 0.0);
+        assert_eq!(outcome.scores["call.invalid_parameter_rate"], 1.0);
+        assert_eq!(outcome.scores["extract.json_schema"], 0.0);
+        assert!(!outcome.scores.contains_key("json_schema"), "the last stage has no schema");
+        assert_eq!(outcome.correct, None, "without a gold");
+    }
+
+    #[test]
+    fn what_an_expression_names_is_scored_first() {
+        let own = OwnMetric {
+            name: "good".into(),
+            expression: "normalized and brier < 0.1 and s.tokens_out == 7 and s.accuracy == 1 and scores['contains:x'] == 1".into(),
+            threshold: Some(0.5),
+            ..OwnMetric::default()
+        };
+        let mut stage = scripted::stage("s", "{{ input }}", OutputKind::Text, &[]);
+        stage.gold = Some("own".into());
+        let settings = EvalSettings {
+            primary: "good".into(),
+            own: vec![own],
+            ..settings(&["good", "s.accuracy", "contains:x"])
+        };
+        let scorer = Scorer::new(&settings, &[stage], std::iter::empty()).unwrap();
+        let mut row = scripted::row("1", "in");
+        row.fields.insert("own".into(), "x y".into());
+        let mut outcome = Outcome { gold: Some("X, y".into()), ..answered("s", "x y") };
+        scorer.fill(&mut outcome, OutputKind::Text, Some(&row));
+        assert_eq!(outcome.unscored, BTreeMap::new());
+        // Brier of 0.8 on an answer that is wrong letter for letter.
+        assert!((outcome.scores["brier"] - 0.64).abs() < 1e-12);
+        assert_eq!(outcome.correct, Some(false));
+        let mut outcome = Outcome { gold: Some("x y".into()), ..answered("s", "x y") };
+        scorer.fill(&mut outcome, OutputKind::Text, Some(&row));
+        assert_eq!(outcome.correct, Some(true), "{:?}", outcome.scores);
+    }
+
+    #[test]
+    fn a_value_is_known_of_old_outcomes_where_they_say_enough() {
+        let own = |expression: &str| OwnMetric {
+            name: "x".into(),
+            expression: expression.into(),
+            threshold: Some(0.5),
+            ..OwnMetric::default()
+        };
+        let value = |expression: &str, outcome: &Outcome| {
+            let settings = EvalSettings { own: vec![own(expression)], ..EvalSettings::default() };
+            rows::value(&settings.known().find("x").unwrap(), outcome)
+        };
+        let mut old = Outcome { gold: Some("x".into()), correct: Some(true), ..answered("s", "x") };
+        assert_eq!(value("correct and tokens_out < 40", &old), Some(1.0));
+        assert_eq!(value("correct and fields.a == 1", &old), None, "the row is not here");
+        assert_eq!(value("output + 1", &old), None);
+        old.error = Some("gone".into());
+        assert_eq!(value("tokens_out < 40", &old), Some(0.0), "what failed is wrong");
+    }
+
+    #[test]
+    fn hostile_answers_are_scored() {
+        let metrics = [
+            "exact",
+            "normalized",
+            "contains",
+            "regex:^(a+)+$",
+            "numeric",
+            "rouge_l",
+            "intent",
+            "json_valid",
+            "json_fields",
+            "right_tool",
+            "tool_precision",
+            "refusal_rate",
+            "length_chars",
+            "length_words",
+            "invalid_tool_rate",
+        ];
+        let stage = scripted::stage("s", "{{ input }}", OutputKind::Text, &[]);
+        let scorer = Scorer::new(&settings(&metrics), &[stage], ["gold one", ""].into_iter()).unwrap();
+        let long = "aaaaaaaaa! 12,345 \u{202e}\u{1b}[31m ".repeat(30_000);
+        let deep = "[".repeat(100_000);
+        for output in [
+            "",
+            "\u{0}",
+            long.as_str(),
+            deep.as_str(),
+            "{\"name\": NaN}",
+            "1e999",
+            "\u{1f468}\u{200d}\u{1f469}",
+        ] {
+            for gold in ["", "gold one", long.as_str(), "{\"a\": {}}"] {
+                let mut outcome = Outcome { gold: Some(gold.into()), ..answered("s", output) };
+                scorer.fill(&mut outcome, OutputKind::Text, None);
+                assert!(outcome.scores.values().all(|v| v.is_finite()));
+                let graded = outcome.scores.iter().filter(|(k, _)| !k.starts_with("length"));
+                assert!(graded.clone().all(|(_, v)| (0.0..=1.0).contains(v)), "{:?}", outcome.scores);
+            }
+        }
+    }
+}
