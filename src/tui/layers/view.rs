@@ -47,6 +47,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
             Layer::Trace(view) => screens::trace::draw(p, body, view),
+            Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
                 screens::runs::difference::draw(app, p, body, a, b, *scroll);
             }
