@@ -20,6 +20,7 @@ pub mod model;
 pub mod outcomes;
 pub mod output;
 pub mod play;
+pub mod power;
 pub mod progress;
 pub mod run;
 pub mod runs;
@@ -76,6 +77,8 @@ enum Command {
     Serve(serve::Args),
     /// Two candidates on the same rows
     Compare(compare::Args),
+    /// What the eval rows can show, how many more would show it, and what an evaluation costs
+    Power(power::Args),
     /// Every candidate on every metric
     Board(board::Args),
     /// Ask one or two candidates, and read their answers
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
+        Some(Command::Power(args)) => power::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),

@@ -9,6 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
+use super::power::Power;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
@@ -198,6 +199,14 @@ pub enum Request {
         others: Vec<String>,
         metric: Option<String>,
     },
+    /// What an evaluation can show and what it costs.
+    Power {
+        candidate: Option<String>,
+        /// A share: 0.05 is 5 points.
+        difference: f64,
+        #[serde(default)]
+        part: Option<Part>,
+    },
     ImportOutcomes {
         file: String,
         candidate: String,
@@ -247,6 +256,7 @@ pub enum Response {
     Board { board: Board },
     Compare { comparison: Comparison },
     Compared { comparisons: Vec<Comparison> },
+    Power { power: Power },
     ImportedOutcomes { rows: usize, matched: usize },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },

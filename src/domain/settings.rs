@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::row::Part;
+
 /// `[eval]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +17,14 @@ pub struct EvalSettings {
     pub metrics: Vec<String>,
     /// Rows of the latency pass: one at a time, warmed, no cache. At least 30 where there are so many.
     pub latency_rows: usize,
+    /// The part that is scored: `eval`, or `reserve` for a claim (which a run asks for; it does not stand in the file).
+    #[serde(skip_serializing_if = "is_eval")]
+    pub part: Part,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_eval(part: &Part) -> bool {
+    *part == Part::Eval
 }
 
 impl Default for EvalSettings {
@@ -25,6 +35,7 @@ impl Default for EvalSettings {
                 .map(String::from)
                 .to_vec(),
             latency_rows: 30,
+            part: Part::Eval,
         }
     }
 }

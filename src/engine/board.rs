@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::candidates::{self, Known};
+use super::honest;
 use super::rows::{self, Loaded};
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
@@ -36,6 +37,8 @@ pub struct Scored {
     pub outcomes: Arc<Vec<Outcome>>,
     /// Those whose rows still have the content and gold they were scored with.
     pub current: Arc<Vec<Outcome>>,
+    /// Those on the reserve, of their newest run, whose rows are as they were.
+    pub fresh: Arc<Vec<Outcome>>,
     by_row: HashMap<String, usize>,
 }
 
@@ -53,7 +56,11 @@ pub struct BoardCache {
 }
 
 pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
-    let path = known.folder.outcomes();
+    read(engine, &known.folder)
+}
+
+fn read(engine: &Engine, folder: &RunFolder) -> Result<Arc<Vec<Outcome>>, Failure> {
+    let path = folder.outcomes();
     let Ok(meta) = fs::metadata(&path) else { return Ok(Arc::default()) };
     let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
     let mut cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +69,7 @@ pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Fai
     {
         return Ok(kept.clone());
     }
-    let read = known.folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    let read = folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
     let read = Arc::new(read);
     cache.outcomes.insert(path, (stamp, read.clone()));
     Ok(read)
@@ -102,9 +109,13 @@ pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<S
             continue;
         }
         let by_row = outcomes.iter().enumerate().map(|(i, o)| (o.row.clone(), i)).collect();
-        let current = current(loaded, &outcomes, &gold);
+        let kept = current(loaded, &outcomes, &gold);
+        let fresh = match &known.fresh {
+            None => Arc::default(),
+            Some((_, folder)) => current(loaded, &read(engine, folder)?, &gold),
+        };
         let Known { candidate, runs, .. } = known;
-        all.push(Arc::new(Scored { candidate, runs, outcomes, current, by_row }));
+        all.push(Arc::new(Scored { candidate, runs, outcomes, current: kept, fresh, by_row }));
     }
     let all = Arc::new(all);
     engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).scored =
@@ -118,7 +129,7 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
     let config = &loaded.ws.config;
     let scored = all_scored(engine, &loaded)?;
     let goals: Vec<Goal> = config.goals.clone();
-    let rows: Vec<BoardRow> = scored
+    let mut rows: Vec<BoardRow> = scored
         .iter()
         .map(|s| {
             let run = s.runs.last().cloned();
@@ -127,6 +138,7 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
             BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row }
         })
         .collect();
+    honest::fill(engine, &loaded, &scored, &mut rows);
     let mut metrics = vec![config.eval.primary.clone()];
     for metric in &config.eval.metrics {
         if !metrics.contains(metric) {

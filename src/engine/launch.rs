@@ -13,6 +13,7 @@ use super::{branch, candidates, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
+use crate::domain::honest::Look;
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
@@ -39,6 +40,12 @@ fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish
     let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| key == "candidate");
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
     let candidate = mine.into_iter().next_back().map(|(_, value)| value);
+    if kind != RunKind::Eval && ws.config.eval.part != Part::Eval {
+        return Err(bad_input(format!(
+            "part: only `eval` runs look at the {}; a {kind} run works on the other parts",
+            ws.config.eval.part.name()
+        )));
+    }
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
     }
@@ -347,6 +354,12 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         }
     };
     let rows = if resident { Vec::new() } else { run_rows(engine, &ws, &dataset()?, launch.kind)? };
+    let looked = match (&job, &candidate) {
+        (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
+            Some(Look { candidate: candidate.id(), run: id.to_owned(), rows: rows.len() })
+        }
+        _ => None,
+    };
     let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
@@ -363,6 +376,12 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
+    // The look is in the journal before anybody can look.
+    if let Some(look) = looked {
+        engine
+            .look(look)
+            .map_err(|e| failed(format!("the look at the reserve could not be written down: {e}")))?;
+    }
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
 }
 
@@ -428,7 +447,7 @@ fn run_rows(
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
-        RunKind::Eval => &[Part::Eval],
+        RunKind::Eval => &[ws.config.eval.part],
         RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
         RunKind::Serve | RunKind::Playground => &[],
@@ -455,7 +474,7 @@ fn run_rows(
     }
     let needed: &[Part] = match kind {
         RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
-        RunKind::Eval => &[Part::Eval],
+        RunKind::Eval => &[ws.config.eval.part],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
-use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::rows::cut;
-use super::{board, candidates, compare, feedback, ingest, launch, parts, rows, strata, sweep};
+use super::state::{Engine, bad_input, failed, needs_keys, no_run};
+use super::{board, candidates, compare, feedback, ingest, launch, parts, power, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -75,6 +75,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Board => Response::Board { board: board::board(engine)? },
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::Power { candidate, difference, part } => {
+            Response::Power { power: power::power(engine, candidate.as_deref(), difference, part)? }
         }
         Request::CompareMany { a, others, metric } => {
             Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }

@@ -6,6 +6,7 @@ pub mod board;
 pub mod bootstrap;
 pub mod compare;
 pub mod distributions;
+pub mod honest;
 pub mod labels;
 pub mod power;
 pub mod rows;

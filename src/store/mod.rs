@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::domain::api::Decision;
+use crate::domain::honest::Look;
 use crate::domain::run::RunRecord;
 use journal::{Decisions, Entry, Journal};
 
@@ -43,6 +44,8 @@ pub struct StoredRun {
 #[derive(Debug, Default)]
 pub struct Contents {
     pub decisions: Decisions,
+    /// Looks at the reserve.
+    pub looks: Vec<Look>,
     pub runs: Vec<StoredRun>,
     /// What a person should be told: repairs, damage.
     pub notices: Vec<String>,
@@ -234,7 +237,8 @@ impl Inner {
             }
         };
         let decisions = inner.decisions.clone();
-        Ok((inner, Contents { decisions, runs, notices }))
+        let looks = inner.journal.looks()?;
+        Ok((inner, Contents { decisions, looks, runs, notices }))
     }
 
     fn load(&mut self, notices: &mut Vec<String>) -> io::Result<Vec<StoredRun>> {

@@ -11,6 +11,7 @@ use super::tree::{Place, Table};
 use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
+use crate::domain::row::Part;
 use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
 use crate::domain::words::nearest;
 use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
@@ -444,10 +445,15 @@ fn read_eval(
     if let Some(judge) = &judge {
         known_model(&fields, "judge", judge, models);
     }
+    let part = fields.choice("part", &[Part::Eval, Part::Reserve].map(|p| (p.name(), p)));
+    if part.is_some() && !fields.is_set("part") {
+        fields.fault("part", "a look at the reserve is asked for run by run: --set part=reserve");
+    }
     let mut settings = EvalSettings {
         primary: primary.unwrap_or(default.primary),
         metrics: metrics.unwrap_or(default.metrics),
         latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),
+        part: part.unwrap_or(default.part),
     };
     // What decides right and wrong is always shown.
     if !settings.metrics.contains(&settings.primary) {
