@@ -53,6 +53,7 @@ impl Scored {
 pub struct BoardCache {
     outcomes: HashMap<std::path::PathBuf, ((u64, i64, i64), Arc<Vec<Outcome>>)>,
     scored: Option<(u64, Arc<Loaded>, Arc<Vec<Arc<Scored>>>)>,
+    board: Option<(u64, Arc<Loaded>, Board)>,
 }
 
 pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
@@ -126,8 +127,25 @@ pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<S
 /// Every candidate on the eval part.
 pub fn board(engine: &Engine) -> Result<Board, Failure> {
     let loaded = rows::loaded(engine)?;
+    let version = engine.read(|s| s.board_version);
+    {
+        let cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, of, board)) = &cache.board
+            && *at == version
+            && Arc::ptr_eq(of, &loaded)
+        {
+            return Ok(board.clone());
+        }
+    }
+    let board = drawn_up(engine, &loaded)?;
+    engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).board =
+        Some((version, loaded, board.clone()));
+    Ok(board)
+}
+
+fn drawn_up(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Board, Failure> {
     let config = &loaded.ws.config;
-    let scored = all_scored(engine, &loaded)?;
+    let scored = all_scored(engine, loaded)?;
     let goals: Vec<Goal> = config.goals.clone();
     let mut rows: Vec<BoardRow> = scored
         .iter()
@@ -138,7 +156,7 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
             BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row }
         })
         .collect();
-    honest::fill(engine, &loaded, &scored, &mut rows);
+    honest::fill(engine, loaded, &scored, &mut rows);
     let mut metrics = vec![config.eval.primary.clone()];
     for metric in &config.eval.metrics {
         if !metrics.contains(metric) {

@@ -410,6 +410,20 @@ mod tests {
     }
 
     #[test]
+    fn looks_at_the_reserve_are_counted_for_good() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, contents) = Store::open(temp.path()).unwrap();
+        assert!(contents.looks.is_empty());
+        let look = Look { candidate: "c".into(), run: "eval-2".into(), rows: 60 };
+        store.record(1, Look::OP, serde_json::to_value(&look).unwrap()).unwrap();
+        store.decide(2, mark("a", true)).unwrap();
+        assert_eq!(store.undo(3).unwrap().unwrap().0.seq, 2);
+        assert!(store.undo(4).unwrap().is_none(), "a look cannot be taken back");
+        drop(store);
+        assert_eq!(reopen(temp.path()).1.looks, [look]);
+    }
+
+    #[test]
     fn several_decisions_that_are_one_are_undone_as_one_and_a_later_one_on_a_part_holds() {
         let temp = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(temp.path()).unwrap();

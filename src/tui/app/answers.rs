@@ -78,6 +78,7 @@ impl App {
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
             }
+            (Purpose::Power, Response::Power { power }) => self.power = power.lines(),
             (Purpose::Trace { of, row }, Response::Trace { run, trace }) => {
                 self.trace_arrived(&of, &row, Ok((run, trace)));
             }
