@@ -22,6 +22,7 @@ pub mod model;
 pub mod outcomes;
 pub mod output;
 pub mod play;
+pub mod power;
 pub mod progress;
 pub mod run;
 pub mod runs;
@@ -78,6 +79,8 @@ enum Command {
     Serve(serve::Args),
     /// Two candidates on the same rows
     Compare(compare::Args),
+    /// What the eval rows can show, how many more would show it, and what an evaluation costs
+    Power(power::Args),
     /// Every candidate on every metric
     Board(board::Args),
     /// Judges: two candidates side by side, a judge beside people, answers for you to judge
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
+        Some(Command::Power(args)) => power::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
         Some(Command::Judge(args)) => judge::run(args, &root, &out),
         Some(Command::Metrics(args)) => metrics::run(args, &root, &out),

@@ -11,6 +11,7 @@ use super::event::Event;
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
+use super::power::Power;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
@@ -206,6 +207,14 @@ pub enum Request {
         others: Vec<String>,
         metric: Option<String>,
     },
+    /// What an evaluation can show and what it costs.
+    Power {
+        candidate: Option<String>,
+        /// A share: 0.05 is 5 points.
+        difference: f64,
+        #[serde(default)]
+        part: Option<Part>,
+    },
     ImportOutcomes {
         file: String,
         candidate: String,
@@ -281,6 +290,7 @@ pub enum Response {
     Detail { detail: Box<Detail> },
     Compare { comparison: Comparison },
     Compared { comparisons: Vec<Comparison> },
+    Power { power: Power },
     ImportedOutcomes { rows: usize, matched: usize },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },

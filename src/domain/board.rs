@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::honest::{Checkpoints, Honest};
 use super::metric::{Known, Metric, OwnMetric};
 use super::outcome::Flip;
 
@@ -83,6 +84,9 @@ pub struct BoardRow {
     /// Rows that failed with an error.
     pub errors: usize,
     pub metrics: BTreeMap<String, f64>,
+    /// The primary metric's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
     /// 95% interval of the primary metric (Wilson for shares of right rows, bootstrap else).
     pub ci95: Option<[f64; 2]>,
     pub latency_ms: Option<Percentiles>,
@@ -94,6 +98,33 @@ pub struct BoardRow {
     /// What is to be known of the judges behind its figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub judges: Vec<String>,
+    /// Its score on rows that selected nothing, where it was selected or scored there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub honest: Option<Honest>,
+    /// Its checkpoint was chosen on dev rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Checkpoints>,
+    /// Against the baseline, on the rows that both have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
+}
+
+/// A candidate of the board against the baseline, by the primary metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    pub candidate: String,
+    pub n: usize,
+    pub delta: f64,
+    pub ci95: [f64; 2],
+    pub p_value: f64,
+    pub adjusted: Adjusted,
+}
+
+impl Against {
+    /// By the adjusted p, at 0.05.
+    pub fn is_significant(&self) -> bool {
+        self.adjusted.p_value < 0.05
+    }
 }
 
 impl BoardRow {
@@ -112,6 +143,16 @@ impl BoardRow {
                 .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
         }
         remarks.extend(self.judges.iter().cloned());
+        if let Some(Checkpoints { run, among }) = &self.checkpoints
+            && *among > 1
+        {
+            remarks.push(format!(
+                "{run} chose its checkpoint among {among} on dev rows: the eval rows had no part in that"
+            ));
+        }
+        if let Some(honest) = &self.honest {
+            remarks.extend(honest.remarks(self.primary.as_deref().unwrap_or("score"), &self.candidate));
+        }
         remarks
     }
 }

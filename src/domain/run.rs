@@ -12,7 +12,7 @@ use super::judge::PairSettings;
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
 use super::resident::{PlaySettings, ServeSettings};
-use super::row::RowRef;
+use super::row::{Part, RowRef};
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
@@ -293,6 +293,9 @@ impl RunRecord {
     }
 }
 
+/// Figure of a training run: evaluations on dev rows of which the best chose its checkpoint.
+pub const SELECTED_AMONG: &str = "selected_among";
+
 /// What a worker hands back at the end (`artifacts/result.json`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
@@ -301,4 +304,7 @@ pub struct RunResult {
     pub candidate: Option<Candidate>,
     /// Asked to stop before its end.
     pub stopped: bool,
+    /// The outcomes are of this part and not of the board's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::judge::Judge;
 use super::metric::{Known, Metric, MetricError, OwnMetric};
+use super::row::Part;
 
 /// `[eval]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,14 @@ pub struct EvalSettings {
     /// JSON Schemas by the file that `json_schema:FILE` names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub schemas: BTreeMap<String, Arc<Value>>,
+    /// The part that is scored: `eval`, or `reserve` for a claim (which a run asks for; it does not stand in the file).
+    #[serde(skip_serializing_if = "is_eval")]
+    pub part: Part,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_eval(part: &Part) -> bool {
+    *part == Part::Eval
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
@@ -107,6 +116,7 @@ impl Default for EvalSettings {
             intent: IntentSettings::default(),
             own: Vec::new(),
             schemas: BTreeMap::new(),
+            part: Part::Eval,
         }
     }
 }

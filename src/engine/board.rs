@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::candidates::{self, Known};
+use super::honest;
 use super::judges;
 use super::rows::{self, Loaded};
 use super::state::{Engine, bad_input, failed};
@@ -38,6 +39,8 @@ pub struct Scored {
     pub outcomes: Arc<Vec<Outcome>>,
     /// Those whose rows still have the content and gold they were scored with.
     pub current: Arc<Vec<Outcome>>,
+    /// Those on the reserve, of their newest run, whose rows are as they were.
+    pub fresh: Arc<Vec<Outcome>>,
     by_row: HashMap<String, usize>,
 }
 
@@ -52,10 +55,15 @@ impl Scored {
 pub struct BoardCache {
     outcomes: HashMap<std::path::PathBuf, ((u64, i64, i64), Arc<Vec<Outcome>>)>,
     scored: Option<(u64, Arc<Loaded>, Arc<Vec<Arc<Scored>>>)>,
+    board: Option<(u64, Arc<Loaded>, Board)>,
 }
 
 pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
-    let path = known.folder.outcomes();
+    read(engine, &known.folder)
+}
+
+fn read(engine: &Engine, folder: &RunFolder) -> Result<Arc<Vec<Outcome>>, Failure> {
+    let path = folder.outcomes();
     let Ok(meta) = fs::metadata(&path) else { return Ok(Arc::default()) };
     let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
     let mut cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +72,7 @@ pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Fai
     {
         return Ok(kept.clone());
     }
-    let read = known.folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    let read = folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
     let read = Arc::new(read);
     cache.outcomes.insert(path, (stamp, read.clone()));
     Ok(read)
@@ -106,9 +114,13 @@ pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<S
         // Of several answers to a row the first is shown.
         let first = outcomes.iter().enumerate().filter(|(_, o)| o.sample == 0);
         let by_row = first.map(|(i, o)| (o.row.clone(), i)).collect();
-        let current = current(loaded, &outcomes, &gold);
+        let kept = current(loaded, &outcomes, &gold);
+        let fresh = match &known.fresh {
+            None => Arc::default(),
+            Some((_, folder)) => current(loaded, &read(engine, folder)?, &gold),
+        };
         let Known { candidate, runs, .. } = known;
-        all.push(Arc::new(Scored { candidate, runs, outcomes, current, by_row }));
+        all.push(Arc::new(Scored { candidate, runs, outcomes, current: kept, fresh, by_row }));
     }
     let all = Arc::new(all);
     engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).scored =
@@ -119,11 +131,28 @@ pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<S
 /// Every candidate on the eval part.
 pub fn board(engine: &Engine) -> Result<Board, Failure> {
     let loaded = rows::loaded(engine)?;
+    let version = engine.read(|s| s.board_version);
+    {
+        let cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, of, board)) = &cache.board
+            && *at == version
+            && Arc::ptr_eq(of, &loaded)
+        {
+            return Ok(board.clone());
+        }
+    }
+    let board = drawn_up(engine, &loaded)?;
+    engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).board =
+        Some((version, loaded, board.clone()));
+    Ok(board)
+}
+
+fn drawn_up(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Board, Failure> {
     let config = &loaded.ws.config;
-    let scored = all_scored(engine, &loaded)?;
+    let scored = all_scored(engine, loaded)?;
     let goals: Vec<Goal> = config.goals.clone();
-    let judges = judges::standing(engine, &loaded, &scored);
-    let rows: Vec<BoardRow> = scored
+    let judges = judges::standing(engine, loaded, &scored);
+    let mut rows: Vec<BoardRow> = scored
         .iter()
         .map(|s| {
             let run = s.runs.last().cloned();
@@ -134,6 +163,7 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
             judges::remark(row, &s.candidate, &s.current, &judges)
         })
         .collect();
+    honest::fill(engine, loaded, &scored, &mut rows);
     let mut metrics = vec![config.eval.primary.clone()];
     for metric in &config.eval.metrics {
         if !metrics.contains(metric) {

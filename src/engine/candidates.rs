@@ -14,6 +14,7 @@ use crate::domain::api::Failure;
 use crate::domain::candidate::{
     AdapterRef, Candidate, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
+use crate::domain::row::Part;
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
 use crate::store::files;
@@ -35,6 +36,8 @@ pub struct Known {
     pub runs: Vec<String>,
     pub folder: RunFolder,
     pub created_ms: u64,
+    /// The newest evaluation of it on the reserve.
+    pub fresh: Option<(String, RunFolder)>,
 }
 
 /// Every candidate that has outcomes, oldest first, under the names people gave.
@@ -51,17 +54,30 @@ pub fn known(engine: &Engine) -> Vec<Known> {
     runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let mut known: Vec<Known> = imported(engine);
     for (created_ms, run, folder) in runs {
-        let Some(mut candidate) = folder.read_result().and_then(|r| r.candidate) else { continue };
+        let Some(result) = folder.read_result() else { continue };
+        let Some(mut candidate) = result.candidate else { continue };
         relocate(&mut candidate, &folder);
         let id = candidate.id();
-        match known.iter_mut().find(|k| k.candidate.id() == id) {
+        let before = known.iter_mut().find(|k| k.candidate.id() == id);
+        if result.part == Some(Part::Reserve) {
+            let fresh = Some((run, folder.clone()));
+            match before {
+                Some(before) => before.fresh = fresh,
+                None => {
+                    known.push(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh });
+                }
+            }
+            continue;
+        }
+        match before {
             Some(before) => {
                 before.runs.push(run.clone());
                 before.run = Some(run);
                 before.folder = folder;
             }
             None => {
-                known.push(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms });
+                let runs = vec![run.clone()];
+                known.push(Known { candidate, runs, run: Some(run), folder, created_ms, fresh: None });
             }
         }
     }
@@ -118,7 +134,7 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 .ok()
                 .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
                 .map_or(0, |d| d.as_millis() as u64);
-            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms })
+            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh: None })
         })
         .collect()
 }
@@ -140,7 +156,8 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
                 let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
                 let candidate = shown.map_or(candidate, |k| k.candidate.clone());
                 let run = name.to_owned();
-                Ok(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms: 0 })
+                let runs = vec![run.clone()];
+                Ok(Known { candidate, runs, run: Some(run), folder, created_ms: 0, fresh: None })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
         };

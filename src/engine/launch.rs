@@ -13,6 +13,7 @@ use super::{branch, candidates, judges, pairs, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
+use crate::domain::honest::Look;
 use crate::domain::judge::{Judge, PairSettings};
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
@@ -40,6 +41,12 @@ fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish
     let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| key == "candidate");
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
     let candidate = mine.into_iter().next_back().map(|(_, value)| value);
+    if kind != RunKind::Eval && ws.config.eval.part != Part::Eval {
+        return Err(bad_input(format!(
+            "part: only `eval` runs look at the {}; a {kind} run works on the other parts",
+            ws.config.eval.part.name()
+        )));
+    }
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
     }
@@ -383,6 +390,12 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         None if resident => Vec::new(),
         None => run_rows(engine, &ws, &dataset()?, launch.kind)?,
     };
+    let looked = match (&job, &candidate) {
+        (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
+            Some(Look { candidate: candidate.id(), run: id.to_owned(), rows: rows.len() })
+        }
+        _ => None,
+    };
     let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
@@ -399,6 +412,12 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
+    // The look is in the journal before anybody can look.
+    if let Some(look) = looked {
+        engine
+            .look(look)
+            .map_err(|e| failed(format!("the look at the reserve could not be written down: {e}")))?;
+    }
     let more = compared.map(|found| (PairSettings::FILE, found.bytes));
     folder
         .freeze_with(&spec, &rows, more.as_slice())
@@ -469,7 +488,7 @@ fn run_rows(
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
-        RunKind::Eval => &[Part::Eval],
+        RunKind::Eval => &[ws.config.eval.part],
         RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
         RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
@@ -496,7 +515,7 @@ fn run_rows(
     }
     let needed: &[Part] = match kind {
         RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
-        RunKind::Eval => &[Part::Eval],
+        RunKind::Eval => &[ws.config.eval.part],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };

@@ -8,7 +8,8 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, feedback, ingest, judges, launch, pairs, parts, queue, rows, strata, sweep,
+    board, candidates, compare, feedback, ingest, judges, launch, pairs, parts, power, queue, rows, strata,
+    sweep,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -80,6 +81,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::Power { candidate, difference, part } => {
+            Response::Power { power: power::power(engine, candidate.as_deref(), difference, part)? }
         }
         Request::CompareMany { a, others, metric } => {
             Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }

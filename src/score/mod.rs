@@ -11,6 +11,7 @@ pub mod compare;
 pub mod detail;
 pub mod distributions;
 pub mod expression;
+pub mod honest;
 pub mod intent;
 pub mod labels;
 pub mod power;

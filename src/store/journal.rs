@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::lines::{self, Appender};
 use crate::domain::api::Decision;
+use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
 
@@ -190,6 +191,13 @@ impl Journal {
         self.appender.sync()?;
         self.last_seq = entry.seq;
         Ok(entry)
+    }
+
+    /// Looks at the reserve, oldest first. No undo takes them back.
+    pub fn looks(&self) -> io::Result<Vec<Look>> {
+        let (entries, _) = self.entries(0)?;
+        let looks = entries.into_iter().filter(|e| e.op == Look::OP);
+        Ok(looks.filter_map(|e| serde_json::from_value(e.args).ok()).collect())
     }
 
     /// The newest decision that no undo has taken back.

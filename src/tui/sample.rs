@@ -23,6 +23,7 @@ use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::metric::{Direction, Unit};
 use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
+use crate::domain::power::{Cost, Power};
 use crate::domain::row::Part;
 use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
 use crate::domain::trace::{Attempt, RowTrace, StageTrace};
@@ -410,6 +411,7 @@ pub fn board() -> Board {
             why: None,
         })
         .collect(),
+        ..BoardRow::default()
     };
     let rows = [
         ("base", "baseline", 0.612, 88.0),
@@ -467,6 +469,36 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
             .collect(),
         flips: (0..15).map(flip).collect(),
         ..Comparison::default()
+    }
+}
+
+/// What the eval part of the made-up workspace can show.
+pub fn power(candidate: Option<&str>, difference: f64) -> Power {
+    let cost = Cost {
+        rows: 412,
+        calls: 412,
+        tokens_in: 36_000,
+        tokens_out: 1_900,
+        seconds: Some(38.0),
+        usd: None,
+        run: "eval-3".into(),
+        of_another: candidate.is_some(),
+    };
+    Power {
+        metric: "accuracy".into(),
+        candidate: candidate.unwrap_or("baseline").into(),
+        part: Part::Eval,
+        rows: 412,
+        expected: false,
+        discordance: 0.21,
+        compared: 4,
+        design_effect: 1.0,
+        smallest: Some(0.066),
+        difference,
+        power: 0.55,
+        needed: Some(705),
+        strata: Vec::new(),
+        cost: Some(cost),
     }
 }
 
@@ -595,6 +627,9 @@ pub fn respond(request: &Request) -> Response {
             Response::Events { run: run.clone(), events, more: false }
         }
         Request::Board => Response::Board { board: board() },
+        Request::Power { candidate, difference, .. } => {
+            Response::Power { power: power(candidate.as_deref(), *difference) }
+        }
         Request::CompareMany { a, others, .. } => {
             Response::Compared { comparisons: others.iter().map(|b| comparison(a, b)).collect() }
         }

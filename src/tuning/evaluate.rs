@@ -38,14 +38,14 @@ const MOST: usize = 512;
 /// So many failures with no success before them end the run: what is wrong is wrong for every row.
 const HOPELESS: usize = 20;
 
-/// Run an evaluation: the candidate of the spec on the eval part of the inputs (on all rows, where they know no parts).
+/// Run an evaluation: the candidate of the spec on the eval part of the inputs, or on the reserve (on all rows, where they know no parts).
 pub fn run(
     settings: &EvalSettings,
     inputs: &RunInputs,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<RunResult> {
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to evaluate")?;
-    let rows = eval_rows(&inputs.rows);
+    let rows = rows_of(&inputs.rows, settings.part);
     let access =
         Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
@@ -55,7 +55,12 @@ pub fn run(
         open,
         reporter,
     )?;
-    Ok(RunResult { metrics: scored.metrics, candidate: Some(candidate.clone()), stopped: scored.stopped })
+    Ok(RunResult {
+        metrics: scored.metrics,
+        candidate: Some(candidate.clone()),
+        stopped: scored.stopped,
+        part: Some(settings.part).filter(|part| *part != Part::Eval),
+    })
 }
 
 /// Evaluate a candidate in the course of another run, on exactly `rows`; those with an outcome in `done` are not asked again.
@@ -95,9 +100,9 @@ fn cached(outcomes: &[&Outcome], reporter: &mut dyn Reporter) -> anyhow::Result<
 }
 
 /// The rows an evaluation is on.
-pub fn eval_rows(rows: &[RunRow]) -> Vec<&RunRow> {
+pub fn rows_of(rows: &[RunRow], part: Part) -> Vec<&RunRow> {
     let partless = rows.iter().all(|row| row.part.is_none());
-    rows.iter().filter(|row| partless || row.part == Some(Part::Eval)).collect()
+    rows.iter().filter(|row| partless || row.part == Some(part)).collect()
 }
 
 /// A row and the number of the answer to it.

@@ -8,7 +8,7 @@
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -147,15 +147,13 @@ impl RunFolder {
 
     /// The last outcome of each (row, sample).
     pub fn read_outcomes(&self) -> io::Result<Vec<Outcome>> {
-        let (all, _) = lines::read_all::<Outcome>(&self.outcomes())?;
-        let mut last = BTreeMap::new();
-        for (i, outcome) in all.iter().enumerate() {
-            last.insert((outcome.row.as_str(), outcome.sample), i);
-        }
-        let mut keep: Vec<usize> = last.into_values().collect();
-        keep.sort_unstable();
-        let mut all: Vec<Option<Outcome>> = all.into_iter().map(Some).collect();
-        Ok(keep.into_iter().filter_map(|i| all[i].take()).collect())
+        let (mut all, _) = lines::read_all_long::<Outcome>(&self.outcomes())?;
+        let mut seen = HashSet::with_capacity(all.len());
+        let mut last: Vec<bool> = all.iter().rev().map(|o| seen.insert((o.row.as_str(), o.sample))).collect();
+        drop(seen);
+        // From the end, as the flags were found.
+        all.retain(|_| last.pop().unwrap_or(false));
+        Ok(all)
     }
 
     /// The last trace of a row; none where it left none.

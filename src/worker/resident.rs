@@ -113,7 +113,7 @@ pub fn run(
     models.close();
     drop(entry);
     let metrics = models.figures().metrics();
-    ended.map(|stopped| stopped.map(|stopped| RunResult { metrics, candidate: None, stopped }))
+    ended.map(|stopped| stopped.map(|stopped| RunResult { metrics, candidate: None, stopped, part: None }))
 }
 
 /// Answers until it is asked to end, or nobody asks any more. Some(whether it was asked to); none: cancelled.

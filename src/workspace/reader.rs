@@ -77,6 +77,11 @@ impl<'a> Fields<'a> {
         self.sink.push(self.place, format!("`{}` is missing: {advice}", self.full(key)));
     }
 
+    /// The key was set for one run (`--set`), not in the file.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|node| matches!(node.place, Place::Setting))
+    }
+
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }

@@ -102,6 +102,8 @@ impl App {
             Action::LaunchEval => {
                 let names = self.candidate_names();
                 self.layers.push(Layer::Form(Form::eval(names)));
+                self.power.clear();
+                self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,

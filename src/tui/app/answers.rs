@@ -84,6 +84,7 @@ impl App {
             (Purpose::Detail(candidate), Response::Detail { detail }) => {
                 self.detail_arrived(&candidate, Ok(detail));
             }
+            (Purpose::Power, Response::Power { power }) => self.power = power.lines(),
             (Purpose::Trace { of, row }, Response::Trace { run, trace }) => {
                 self.trace_arrived(&of, &row, Ok((run, trace)));
             }

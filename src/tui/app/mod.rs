@@ -110,6 +110,7 @@ pub enum Purpose {
     Compare(String, String),
     /// A candidate's detail.
     Detail(String),
+    Power,
     Trace {
         of: String,
         row: String,
@@ -145,6 +146,7 @@ impl Purpose {
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
             Self::Detail(candidate) => format!("read the detail of {candidate}"),
+            Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
@@ -216,6 +218,8 @@ pub struct App {
     pub board: BoardState,
     pub runs_screen: RunsState,
     pub play: PlayState,
+    /// What the eval rows can show and cost, for the form of an evaluation.
+    pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
     followed: BTreeMap<View, View>,
     next_tag: u64,
@@ -242,6 +246,7 @@ impl App {
             board: BoardState::default(),
             runs_screen: RunsState::default(),
             play: PlayState::default(),
+            power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,
             outbox: Vec::new(),

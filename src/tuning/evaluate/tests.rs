@@ -225,10 +225,10 @@ fn rows_without_gold_are_answered_but_not_judged() {
 #[test]
 fn the_eval_part_is_taken_where_there_are_parts() {
     let mut all = rows(4);
-    assert_eq!(eval_rows(&all).len(), 4);
+    assert_eq!(rows_of(&all, Part::Eval).len(), 4);
     all[1].part = Some(Part::Train);
     all[2].part = Some(Part::Eval);
-    assert_eq!(eval_rows(&all).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["r2"]);
+    assert_eq!(rows_of(&all, Part::Eval).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["r2"]);
 }
 
 /// Three answers to each row of a stage that is asked with this script.

@@ -49,7 +49,7 @@ pub fn run(
             std::fs::create_dir_all(folder)?;
         }
         files::write_json(&result, &found).with_context(|| format!("cannot write {}", result.display()))?;
-        Ok(RunResult { metrics: flat(&found), candidate: None, stopped: judged.stopped })
+        Ok(RunResult { part: None, metrics: flat(&found), candidate: None, stopped: judged.stopped })
     })
 }
 

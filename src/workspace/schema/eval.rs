@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::judges::{check_eval_judge, check_judged};
 use crate::domain::metric::{Direction, Known, Metric, MetricError, OwnMetric};
+use crate::domain::row::Part;
 use crate::domain::settings::{EvalSettings, IntentSettings};
 use crate::domain::words::nearest;
 use crate::workspace::config::{Goal, JudgeEntry, ModelEntry, Stage, Task, Want};
@@ -139,7 +140,12 @@ pub(super) fn read_eval(
     if let Some(judge) = &judge {
         check_eval_judge(&fields, judge, named.judges, models);
     }
+    let part = fields.choice("part", &[Part::Eval, Part::Reserve].map(|p| (p.name(), p)));
+    if part.is_some() && !fields.is_set("part") {
+        fields.fault("part", "a look at the reserve is asked for run by run: --set part=reserve");
+    }
     let mut settings = EvalSettings {
+        part: part.unwrap_or(default.part),
         primary: primary.unwrap_or(default.primary),
         metrics: metrics.unwrap_or(default.metrics),
         latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),

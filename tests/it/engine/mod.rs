@@ -3,6 +3,7 @@
 pub mod bench;
 mod comparing;
 mod frames;
+mod honest;
 mod kills;
 mod metrics;
 mod play;
