@@ -103,6 +103,7 @@ impl App {
                 let names = self.candidate_names();
                 self.layers.push(Layer::Form(Form::eval(names)));
             }
+            Action::JudgeQueue => self.judge_queue(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
         }
@@ -207,6 +208,9 @@ impl App {
         if let Some(Layer::Why { side, token, scroll }) = self.layers.last().cloned() {
             return self.act_why(action, side, token, scroll, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Judging(_))) {
+            return self.act_judging(action, height);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -283,7 +287,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } => {}
+            Layer::Why { .. } | Layer::Judging(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),

@@ -2,6 +2,7 @@
 
 pub mod compose;
 pub mod form;
+pub mod judging;
 pub mod picker;
 pub mod view;
 
@@ -12,6 +13,7 @@ use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
 use form::Form;
+use judging::Judging;
 use picker::Picker;
 
 use crate::domain::api::Request;
@@ -55,6 +57,8 @@ pub enum Layer {
     },
     /// A row through the stages.
     Trace(TraceView),
+    /// Answers for a person to judge.
+    Judging(Judging),
 }
 
 /// What a typed line is for.
@@ -113,6 +117,7 @@ impl Layer {
             | Self::Trace(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
+            Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

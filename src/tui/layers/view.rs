@@ -46,6 +46,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Why { side, token, scroll } => {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
+            Layer::Judging(judging) => super::judging::draw(p, body, judging),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
                 screens::runs::difference::draw(app, p, body, a, b, *scroll);
