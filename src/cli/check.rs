@@ -258,6 +258,26 @@ fn check_prompts(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
         }
         known.push(stage.name.clone());
     }
+    problems.extend(check_rubrics(ws, fields));
+    problems
+}
+
+/// The same of rubrics.
+fn check_rubrics(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for judge in &ws.config.judges {
+        for (path, texts) in [(&judge.rubric, &["output"][..]), (&judge.pairwise, &["first", "second"][..])] {
+            let Some(path) = path else { continue };
+            let Ok(text) = std::fs::read_to_string(ws.resolve(path)) else { continue };
+            let mut known: Vec<String> = fields.to_vec();
+            known.extend(["input", "gold", "row"].iter().chain(texts).map(|name| (*name).to_owned()));
+            for message in data::unknown_fields(&text, &known) {
+                let name = message.split('`').nth(1).unwrap_or_default();
+                let line = text.lines().position(|l| l.contains(name)).map_or(0, |i| i as u64 + 1);
+                problems.push(Problem { file: path.display().to_string(), line, message });
+            }
+        }
+    }
     problems
 }
 

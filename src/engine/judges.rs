@@ -36,7 +36,10 @@ pub fn named<'a>(ws: &'a Workspace, name: Option<&str>) -> Result<&'a JudgeEntry
                 "workspace.toml has no judge; add a table [[judge]] with name, model and rubric".to_owned()
             }
             (Some(name), false) => format!("no judge is called `{name}`; judges: {}", names.join(", ")),
-            (None, false) => format!("which judge? --judge NAME, one of: {}", names.join(", ")),
+            (None, false) => format!(
+                "which judge? Name one in [eval], judge = \"NAME\", or with --judge; there are: {}",
+                names.join(", ")
+            ),
         })
     })
 }

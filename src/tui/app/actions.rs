@@ -105,6 +105,7 @@ impl App {
                 self.power.clear();
                 self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
+            Action::JudgeQueue => self.judge_queue(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
         }
@@ -209,6 +210,9 @@ impl App {
         if let Some(Layer::Why { side, token, scroll }) = self.layers.last().cloned() {
             return self.act_why(action, side, token, scroll, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Judging(_))) {
+            return self.act_judging(action, height);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -289,7 +293,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } => {}
+            Layer::Why { .. } | Layer::Judging(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),

@@ -2,6 +2,7 @@
 
 pub mod compose;
 pub mod form;
+pub mod judging;
 pub mod picker;
 pub mod view;
 
@@ -13,6 +14,7 @@ use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
 use form::Form;
+use judging::Judging;
 use picker::Picker;
 
 use crate::domain::api::Request;
@@ -58,6 +60,8 @@ pub enum Layer {
     Trace(TraceView),
     /// A candidate's detail.
     Detail(DetailView),
+    /// Answers for a person to judge.
+    Judging(Judging),
 }
 
 /// What a typed line is for.
@@ -117,6 +121,7 @@ impl Layer {
             | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
+            Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

@@ -50,6 +50,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Why { side, token, scroll } => {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
+            Layer::Judging(judging) => super::judging::draw(p, body, judging),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
