@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::ladder::Ladder;
 use super::outcome::Flip;
+use super::trilemma::Trilemma;
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +88,8 @@ pub struct BoardRow {
     pub tokens_out: f64,
     pub usd_per_1k: Option<f64>,
     pub goals: Vec<GoalResult>,
+    #[serde(default)]
+    pub trilemma: Trilemma,
 }
 
 impl BoardRow {
@@ -114,7 +118,24 @@ pub struct Board {
     pub metrics: Vec<String>,
     /// Rows of the eval part.
     pub eval_rows: usize,
+    /// Oldest first. In a message: those that fit, or those that changed.
     pub rows: Vec<BoardRow>,
+    /// How many candidates there are, `rows` may hold only some.
+    #[serde(default)]
+    pub total: usize,
+    /// What candidates are held against each other by, all at once: the primary metric, and of `latency_p95_ms` and `usd_per_1k` those that
+    /// are known of any.
+    #[serde(default)]
+    pub axes: Vec<String>,
+    #[serde(default)]
+    pub ladder: Ladder,
+}
+
+impl BoardRow {
+    /// Scored on enough of the eval part to be held against others: half of it. One right row of one is no quality of 1.
+    pub fn counts(&self, eval_rows: usize) -> bool {
+        self.n > 0 && self.n * 2 >= eval_rows
+    }
 }
 
 /// One stratum's share in a comparison.

@@ -138,7 +138,7 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
         }
     }
     let eval_rows = loaded.parts.iter().filter(|p| **p == Some(Part::Eval)).count();
-    Ok(Board { primary: config.eval.primary.clone(), metrics, eval_rows, rows })
+    Ok(Board { primary: config.eval.primary.clone(), metrics, eval_rows, rows, ..Board::default() })
 }
 
 /// The first baseline, and the candidate that stands best on the board (none when that is the baseline).

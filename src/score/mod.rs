@@ -4,9 +4,11 @@
 pub mod aggregate;
 pub mod board;
 pub mod labels;
+pub mod ladder;
 pub mod paired;
 pub mod power;
 pub mod rows;
 pub mod stats;
+pub mod trilemma;
 
 pub use crate::domain::metric;

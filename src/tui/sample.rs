@@ -334,6 +334,7 @@ pub fn board() -> Board {
             state: if pass { "pass" } else { "fail" }.into(),
         })
         .collect(),
+        trilemma: Default::default(),
     };
     let rows = [
         ("base", "baseline", 0.612, 88.0),
@@ -346,6 +347,7 @@ pub fn board() -> Board {
         metrics: ["accuracy", "macro_f1", "format_error_rate", "latency_p95_ms"].map(String::from).to_vec(),
         eval_rows: 412,
         rows: rows.into_iter().enumerate().map(row).collect(),
+        ..Board::default()
     }
 }
 
