@@ -1,6 +1,6 @@
 //! The board, comparisons and strata, as computed by the engine and shown by clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -123,12 +123,34 @@ pub struct Board {
     /// How many candidates there are, `rows` may hold only some.
     #[serde(default)]
     pub total: usize,
+    /// Of the engine's state: windows of one version are of one board.
+    #[serde(default)]
+    pub version: u64,
     /// What candidates are held against each other by, all at once: the primary metric, and of `latency_p95_ms` and `usd_per_1k` those that
     /// are known of any.
     #[serde(default)]
     pub axes: Vec<String>,
     #[serde(default)]
     pub ladder: Ladder,
+}
+
+impl Board {
+    /// Take in what changed: rows by their id, and all that is said of the whole.
+    pub fn merge(&mut self, news: Self) {
+        let mut places: HashMap<String, usize> =
+            self.rows.iter().enumerate().map(|(at, row)| (row.id.clone(), at)).collect();
+        let mut rows = std::mem::take(&mut self.rows);
+        for row in news.rows {
+            match places.get(&row.id).and_then(|at| rows.get_mut(*at)) {
+                Some(known) => *known = row,
+                None => {
+                    places.insert(row.id.clone(), rows.len());
+                    rows.push(row);
+                }
+            }
+        }
+        *self = Self { rows, ..news };
+    }
 }
 
 impl BoardRow {

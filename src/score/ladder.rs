@@ -329,5 +329,48 @@ fn advise(
     Advice { verdict, rung: rung.map(str::to_owned), reasons, run }
 }
 
+/// The ladder for people, line by line: rungs, then the advice and its reasons.
+pub fn lines(ladder: &Ladder) -> Vec<String> {
+    let mut lines: Vec<String> = ladder
+        .rungs
+        .iter()
+        .map(|rung| {
+            let value = rung.value.map_or_else(|| "-".into(), |v| shown(v, rung.n));
+            let step = rung.step.as_ref().map_or_else(String::new, |s| {
+                format!(
+                    ": {:+.3} ({:+.3} to {:+.3}), p {} over {} on {}; fixed {}, regressed {}, churned {}",
+                    s.delta,
+                    s.ci95[0],
+                    s.ci95[1],
+                    if s.p_value < 0.001 { "< 0.001".into() } else { format!("= {:.3}", s.p_value) },
+                    s.over,
+                    counted(s.n, "row"),
+                    s.fixed,
+                    s.regressed,
+                    s.churned
+                )
+            });
+            let best =
+                if rung.candidates > 1 { format!(", best of {}", rung.candidates) } else { String::new() };
+            format!("{} {value}, {}{best}{step}", rung.rung, rung.candidate)
+        })
+        .collect();
+    lines.push(verdict(&ladder.advice));
+    lines.extend(ladder.advice.reasons.iter().map(|r| format!("{}: {}", r.says.name(), r.text)));
+    lines.extend(ladder.advice.run.iter().map(|run| format!("to do: {run}")));
+    lines
+}
+
+/// `is the next rung worth it? climb: lora`
+pub fn verdict(advice: &Advice) -> String {
+    let rung = advice.rung.as_ref().map_or_else(String::new, |rung| format!(": {rung}"));
+    format!("is the next rung worth it? {}{rung}", advice.verdict.name())
+}
+
+/// A count below 30 rows.
+fn shown(value: f64, n: usize) -> String {
+    if n < 30 { format!("{:.0}/{n}", value * n as f64) } else { format!("{value:.3}") }
+}
+
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use crate::domain::board::{Board, BoardRow, Goal, Percentiles, Want};
 use crate::domain::candidate::{Candidate, ModelSource};
 use crate::domain::outcome::{Outcome, StageOutcome};
 use crate::domain::trilemma::{BreakEven, Cost, Goodput, HOURS_A_MONTH, Month, Pareto, Training, Trilemma};
-use crate::domain::words::counted;
+use crate::domain::words::noun;
 
 /// The axes beside the primary metric.
 pub const LATENCY: &str = "latency_p95_ms";
@@ -254,16 +254,38 @@ pub fn break_even(row: &BoardRow, other: Option<&BoardRow>, volume: Option<u64>)
     found.months = volume.filter(|v| *v > 0).map(|v| rows as f64 / v as f64);
     found.note = match training_usd {
         Some(usd) => format!(
-            "paid after {}: {usd:.2} $ of training, {saving:.3} $ saved per 1,000 against {}",
-            counted(rows as usize, "row"),
-            other.candidate
+            "paid after {} against {}: {} $ of training, {} $ saved per 1,000",
+            counted_with(rows),
+            other.candidate,
+            dollars(usd),
+            dollars(saving)
         ),
         None => format!(
-            "paid at once: its machine has no price, so {:.1} h of training count as 0 $; {saving:.3} $ saved per 1,000 against {}",
-            training.hours, other.candidate
+            "paid at once against {}: {} $ saved per 1,000, and {:.1} h of training count as 0 $ since the model names no usd_per_hour",
+            other.candidate,
+            dollars(saving),
+            training.hours
         ),
     };
     Some(found)
+}
+
+/// `182,858 rows`
+fn counted_with(rows: u64) -> String {
+    let digits = rows.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    format!("{out} {}", noun(rows as usize, "row"))
+}
+
+/// Two digits after the point, and more where that would be nothing.
+fn dollars(usd: f64) -> String {
+    if usd.abs() >= 0.1 || usd == 0.0 { format!("{usd:.2}") } else { format!("{usd:.2e}") }
 }
 
 /// Fills in what hangs on a volume and on who is called instead: `against`, else [`called`].
