@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
+use super::rows::cut;
 use super::{board, candidates, feedback, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
+use crate::domain::play::{Feedback, SAID};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
@@ -400,9 +402,19 @@ fn noted(decision: &Decision) -> String {
     }
 }
 
+/// Which answer: on the screen may be another by now.
+fn said_of(said: &Feedback) -> String {
+    let input = cut(said.input.lines().next().unwrap_or_default(), 40);
+    format!("{SAID} to \"{}\"", crate::data::clean_line(&input))
+}
+
 fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
-        Some(Decision::Feedback(_) | Decision::Together { .. }) => crate::domain::play::SAID.to_owned(),
+        Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Together { decisions }) => decisions
+            .iter()
+            .find_map(|d| if let Decision::Feedback(said) = d { Some(said_of(said)) } else { None })
+            .unwrap_or_else(|| SAID.to_owned()),
         Some(Decision::Mark { row, mark, on }) => {
             format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
         }
