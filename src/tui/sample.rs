@@ -415,6 +415,29 @@ pub fn board() -> Board {
     board
 }
 
+/// A board of many candidates, each with figures of its own; now and then one is not known.
+pub fn large_board(candidates: usize) -> Board {
+    let like = board();
+    let row = |i: usize| {
+        let at = i as u64 * 7;
+        let mut row = like.rows[i % like.rows.len()].clone();
+        (row.candidate, row.id) = (format!("{}-{i}", row.candidate), format!("{i:064x}"));
+        let accuracy = 0.4 + 0.55 * noise(at);
+        row.metrics.insert("accuracy".into(), accuracy);
+        row.metrics.insert("macro_f1".into(), accuracy - 0.1 * noise(at + 1));
+        row.ci95 = Some([accuracy - 0.03, accuracy + 0.03]);
+        let p50 = 10.0 + 300.0 * noise(at + 2);
+        row.latency_ms =
+            (i % 17 != 0).then(|| Percentiles { p50, p90: p50 * 1.4, p95: p50 * 1.6, p99: p50 * 2.2 });
+        let usd = (i % 11 != 0).then(|| 0.5 * noise(at + 3));
+        (row.usd_per_1k, row.trilemma.cost.usd_per_1k) = (usd, usd);
+        row
+    };
+    let mut large = Board { rows: (0..candidates).map(row).collect(), total: candidates, ..like.clone() };
+    crate::score::trilemma::pareto(&mut large);
+    large
+}
+
 pub fn comparison(a: &str, b: &str) -> Comparison {
     let flip = |i: usize| {
         let s = summary(i * 13 + 5);
