@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError};
 use rayon::prelude::*;
 
 use super::candidates::{self, Known};
+use super::compare;
 use super::rows::Loaded;
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
@@ -291,10 +292,18 @@ fn ladder(
         .zip(known)
         .map(|(row, k)| score::ladder::Entry { row, candidate: &k.candidate })
         .collect();
-    Ok(score::ladder::ladder(&entries, &primary, facts, &|at| {
-        let all = outcomes(engine, known.get(at)?).ok()?;
-        Some(current(loaded, &all, gold).to_vec().into())
-    }))
+    let scored = |at: usize| -> Option<Vec<Outcome>> {
+        let k = known.get(at)?;
+        let all = current(loaded, &outcomes(engine, k).ok()?, gold);
+        Some(score::board::on_the_board(&k.candidate, &all).into_iter().cloned().collect())
+    };
+    let held = |a: usize, b: usize| {
+        let side = |at: usize| Some((&known.get(at)?.candidate, scored(at)?));
+        let ((a, of_a), (b, of_b)) = (side(a)?, side(b)?);
+        Some(compare::held(loaded, (a, &of_a), (b, &of_b), &primary, false))
+    };
+    let evidence = score::ladder::Evidence { outcomes: &scored, held: &held };
+    Ok(score::ladder::ladder(&entries, &primary, facts, &evidence))
 }
 
 /// The first baseline, and the candidate that stands best on the board (none when that is the baseline).

@@ -11,17 +11,14 @@
 //! ```
 
 use super::metric::Metric;
+use super::rows;
 use super::trilemma::standing;
-use super::{paired, rows};
-use crate::domain::board::BoardRow;
+use crate::domain::board::{BoardRow, Comparison};
 use crate::domain::candidate::Candidate;
 use crate::domain::ladder::{Advice, Ladder, RUNGS, Reason, Rung, Step, Verdict};
 use crate::domain::outcome::Outcome;
-use crate::domain::row::Part;
 use crate::domain::words::counted;
 
-/// Seed of the bootstrap, where there is one: the ladder looks the same each time.
-const SEED: u64 = 7;
 /// Rows of the train part with a gold from which on LoRA has something to learn from.
 const ENOUGH_TO_TRAIN: usize = 50;
 /// Share of the wrong rows that cannot be read from which on the prompt is the first thing to mend.
@@ -60,13 +57,15 @@ pub fn rung_of(candidate: &Candidate, baseline: &Candidate) -> Option<&'static s
     Some(if alike && prompts_differ { RUNGS[1] } else { own })
 }
 
-/// The ladder over the candidates of a board, oldest first. `outcomes` gives those of the entry so-and-so.
-pub fn ladder<'o>(
-    entries: &[Entry<'_>],
-    primary: &Metric,
-    facts: Facts,
-    outcomes: &dyn Fn(usize) -> Option<std::borrow::Cow<'o, [Outcome]>>,
-) -> Ladder {
+/// Outcomes by the place of their entry, and two entries (A, then B) held against each other: where they are asked for only.
+#[expect(missing_debug_implementations, reason = "two functions")]
+pub struct Evidence<'a> {
+    pub outcomes: &'a dyn Fn(usize) -> Option<Vec<Outcome>>,
+    pub held: &'a dyn Fn(usize, usize) -> Option<Comparison>,
+}
+
+/// The ladder over the candidates of a board, oldest first, on the eval part.
+pub fn ladder(entries: &[Entry<'_>], primary: &Metric, facts: Facts, evidence: &Evidence<'_>) -> Ladder {
     let value = |at: usize| standing(entries[at].row, &primary.name, facts.eval_rows);
     let Some(baseline) = entries.iter().position(|e| e.candidate.rung == RUNGS[0]) else {
         return Ladder { rungs: Vec::new(), advice: no_baseline() };
@@ -74,17 +73,9 @@ pub fn ladder<'o>(
     let rungs_of: Vec<Option<&str>> =
         entries.iter().map(|e| rung_of(e.candidate, entries[baseline].candidate)).collect();
     let step = |below: usize, above: usize| {
-        let (a, b) = (on_eval(outcomes(below)?), on_eval(outcomes(above)?));
-        let name = |at: usize| entries[at].row.candidate.as_str();
-        let c = paired::compare(
-            paired::Side { name: name(below), outcomes: &a },
-            paired::Side { name: name(above), outcomes: &b },
-            primary,
-            &|_| String::new(),
-            SEED,
-        );
-        (c.n > 0).then(|| Step {
-            over: name(below).to_owned(),
+        let c = (evidence.held)(below, above).filter(|c| c.n > 0)?;
+        Some(Step {
+            over: entries[below].row.candidate.clone(),
             n: c.n,
             delta: c.delta,
             ci95: c.ci95,
@@ -131,18 +122,9 @@ pub fn ladder<'o>(
         })?;
         step(best_before, *newest)
     });
-    let unread = outcomes(top).map(|all| unread(&on_eval(all), primary)).unwrap_or_default();
+    let unread = (evidence.outcomes)(top).map(|all| unread(&all, primary)).unwrap_or_default();
     ladder.advice = advise(&ladder.rungs, entries[top].row, last_prompt.as_ref(), unread, facts);
     ladder
-}
-
-/// The eval part's, as on the board.
-fn on_eval(all: std::borrow::Cow<'_, [Outcome]>) -> std::borrow::Cow<'_, [Outcome]> {
-    let parts = all.iter().any(|o| o.part.is_some());
-    if !parts || all.iter().all(|o| o.part == Some(Part::Eval)) {
-        return all;
-    }
-    all.iter().filter(|o| o.part == Some(Part::Eval)).cloned().collect::<Vec<_>>().into()
 }
 
 /// Wrong rows, and how many of them could not be read.
@@ -292,6 +274,12 @@ fn advise(
                     top.tokens_in
                 ),
             );
+        }
+    }
+    if above.is_none() {
+        for goal in &failed {
+            let got = goal.got.map_or_else(String::new, |got| format!(" (it is {got:.3})"));
+            say(Verdict::Stay, format!("{} {} is missed{got}", goal.metric, goal.want));
         }
     }
     let open: Vec<&str> = top.goals.iter().filter(|g| g.state == "open").map(|g| g.metric.as_str()).collect();

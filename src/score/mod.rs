@@ -3,9 +3,11 @@
 
 pub mod aggregate;
 pub mod board;
+pub mod bootstrap;
+pub mod compare;
+pub mod distributions;
 pub mod labels;
 pub mod ladder;
-pub mod paired;
 pub mod power;
 pub mod rows;
 pub mod stats;

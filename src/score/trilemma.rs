@@ -300,10 +300,12 @@ pub fn at_volume(board: &mut Board, volume: Option<u64>, against: Option<&str>) 
             Some(found.cloned().ok_or_else(|| format!("no candidate `{name}` on the board"))?)
         }
     };
+    // Where nothing has a price there is nothing to say of it.
+    let priced = board.rows.iter().any(|r| r.trilemma.cost.usd_per_1k.is_some());
     for row in &mut board.rows {
         let other = other.as_ref().filter(|o| o.id != row.id);
         row.trilemma.month = volume.map(|volume| month(&row.trilemma.cost, volume));
-        row.trilemma.break_even = break_even(row, other, volume);
+        row.trilemma.break_even = if priced { break_even(row, other, volume) } else { None };
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
 use super::super::aggregate::tests::{candidate, outcome};
+use super::super::compare::{About, Side, compare};
 use super::*;
 use crate::domain::board::GoalResult;
 
@@ -38,7 +39,14 @@ fn climbed(all: &[Made], facts: Facts, goals: &[(&str, &str)]) -> Ladder {
     let entries: Vec<Entry<'_>> =
         rows.iter().zip(all).map(|(row, (candidate, _))| Entry { row, candidate }).collect();
     let primary = Metric::find("accuracy").unwrap();
-    ladder(&entries, &primary, facts, &|at| Some(all[at].1.as_slice().into()))
+    let side = |at: usize| Side { name: &all[at].0.name, outcomes: &all[at].1 };
+    let part = std::collections::BTreeMap::new();
+    let about = About { input: &|_| String::new(), group: None, part: &part, seed: 7, whole: false };
+    let evidence = Evidence {
+        outcomes: &|at| Some(all[at].1.clone()),
+        held: &|a, b| Some(compare(side(a), side(b), &primary, &about)),
+    };
+    ladder(&entries, &primary, facts, &evidence)
 }
 
 const FACTS: Facts = Facts { eval_rows: 200, train_rows: 500 };
