@@ -215,7 +215,7 @@ fn advise(
     if matches!(here, "baseline" | "prompt") {
         match last_prompt {
             None => {
-                say(Verdict::Climb, "no other prompt has been tried: the cheapest thing to change".into())
+                say(Verdict::Climb, "no other prompt has been tried: the cheapest thing to change".into());
             }
             Some(step) if step.ci95[0] > 0.0 => say(
                 Verdict::Stay,

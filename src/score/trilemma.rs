@@ -72,7 +72,8 @@ fn first_token(scored: &[&Outcome]) -> Option<Percentiles> {
 fn cost(candidate: &Candidate, scored: &[&Outcome], rows_per_s: Option<f64>) -> Cost {
     let (mut tokens, mut machine, mut seconds) = (Part::default(), Part::default(), Part::default());
     let mut cost = Cost::default();
-    let timed_ms = mean(scored.iter().filter_map(|o| o.latency_ms)).filter(|ms| *ms > 0.0);
+    let timed = || scored.iter().filter(|o| o.latency_ms.is_some());
+    let stages_s = mean(timed().map(|o| ran(o).map(|s| s.ms / 1e3).sum())).filter(|s| *s > 0.0);
     let local = candidate.stages.iter().all(|s| matches!(s.model.source, ModelSource::Local { .. }));
     let batched_s = rows_per_s.filter(|_| local).map(|rate| 1.0 / rate);
     for stage in &candidate.stages {
@@ -92,11 +93,10 @@ fn cost(candidate: &Candidate, scored: &[&Outcome], rows_per_s: Option<f64>) -> 
             }
         }
         if let Some(price) = model.usd_per_hour {
-            let timed = scored.iter().filter(|o| o.latency_ms.is_some());
-            let alone_s = mean(timed.map(|o| of(o).map_or(0.0, |s| s.ms / 1e3)));
+            let alone_s = mean(timed().map(|o| of(o).map_or(0.0, |s| s.ms / 1e3)));
             // The stages share the time as they do one after the other.
-            let row_s = match (batched_s, alone_s, timed_ms) {
-                (Some(batched), Some(alone), Some(all)) => Some(batched * alone * 1e3 / all),
+            let row_s = match (batched_s, alone_s, stages_s) {
+                (Some(batched), Some(alone), Some(all)) => Some(batched * alone / all),
                 (Some(batched), ..) if candidate.stages.len() == 1 => Some(batched),
                 (_, alone, _) => alone,
             };

@@ -427,9 +427,13 @@ pub fn large_board(candidates: usize) -> Board {
         row.metrics.insert("macro_f1".into(), accuracy - 0.1 * noise(at + 1));
         row.ci95 = Some([accuracy - 0.03, accuracy + 0.03]);
         let p50 = 10.0 + 300.0 * noise(at + 2);
-        row.latency_ms =
-            (i % 17 != 0).then(|| Percentiles { p50, p90: p50 * 1.4, p95: p50 * 1.6, p99: p50 * 2.2 });
-        let usd = (i % 11 != 0).then(|| 0.5 * noise(at + 3));
+        row.latency_ms = (!i.is_multiple_of(17)).then_some(Percentiles {
+            p50,
+            p90: p50 * 1.4,
+            p95: p50 * 1.6,
+            p99: p50 * 2.2,
+        });
+        let usd = (!i.is_multiple_of(11)).then(|| 0.5 * noise(at + 3));
         (row.usd_per_1k, row.trilemma.cost.usd_per_1k) = (usd, usd);
         row
     };

@@ -194,7 +194,8 @@ impl Column {
             Self::Age if turned => places.reverse(),
             Self::Age => {}
             Self::Name => {
-                places.sort_by(|a, b| turn(row(*a).map(|r| &r.candidate).cmp(&row(*b).map(|r| &r.candidate))))
+                places
+                    .sort_by(|a, b| turn(row(*a).map(|r| &r.candidate).cmp(&row(*b).map(|r| &r.candidate))));
             }
             Self::Rung => {
                 let rung = |at: usize| {

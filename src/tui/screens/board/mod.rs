@@ -239,9 +239,10 @@ impl App {
     /// Rows a month as typed: `1000000`, `1_000_000`, `1,000,000`, `2.5M`, `300k`; nothing: none.
     pub(crate) fn volume_typed(&mut self, text: &str) {
         let here = self.board.selected_name();
-        match volume_of(text) {
+        let volume = if text.trim().is_empty() { Some(0) } else { volume_of(text) };
+        match volume {
             Some(volume) => {
-                self.board.volume = volume;
+                self.board.volume = Some(volume).filter(|v| *v > 0);
                 self.board.arrange(here);
             }
             None => self.notice(
@@ -417,19 +418,16 @@ pub enum BoardLayer {
     },
 }
 
-/// None: no number. Some of none: nothing was typed.
-fn volume_of(text: &str) -> Option<Option<u64>> {
+/// None: no number of rows.
+fn volume_of(text: &str) -> Option<u64> {
     let plain: String = text.chars().filter(|c| !matches!(c, '_' | ',' | ' ')).collect();
-    if plain.is_empty() {
-        return Some(None);
-    }
     let (digits, times) = match plain.to_lowercase() {
         t if t.ends_with('k') => (t[..t.len() - 1].to_owned(), 1e3),
         t if t.ends_with('m') => (t[..t.len() - 1].to_owned(), 1e6),
         t => (t, 1.0),
     };
     let rows = digits.parse::<f64>().ok()? * times;
-    (rows.is_finite() && (1.0..=1e15).contains(&rows)).then(|| Some(rows.round() as u64))
+    (rows.is_finite() && (1.0..=1e15).contains(&rows)).then(|| rows.round() as u64)
 }
 
 #[cfg(test)]
@@ -446,10 +444,9 @@ mod tests {
             ("2.5M", 2_500_000),
             (" 300k ", 300_000),
         ] {
-            assert_eq!(volume_of(text), Some(Some(rows)), "{text}");
+            assert_eq!(volume_of(text), Some(rows), "{text}");
         }
-        assert_eq!(volume_of(" "), Some(None));
-        for text in ["0", "-5", "many", "1e99", "nan", "k"] {
+        for text in [" ", "0", "-5", "many", "1e99", "nan", "k"] {
             assert_eq!(volume_of(text), None, "{text}");
         }
     }
