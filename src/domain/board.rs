@@ -1,12 +1,14 @@
 //! The board, comparisons and strata, as computed by the engine and shown by clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::honest::{Checkpoints, Honest};
+use super::ladder::Ladder;
 use super::outcome::Flip;
+use super::trilemma::Trilemma;
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -90,6 +92,8 @@ pub struct BoardRow {
     pub tokens_out: f64,
     pub usd_per_1k: Option<f64>,
     pub goals: Vec<GoalResult>,
+    #[serde(default)]
+    pub trilemma: Trilemma,
     /// Its score on rows that selected nothing, where it was selected or scored there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub honest: Option<Honest>,
@@ -155,7 +159,46 @@ pub struct Board {
     pub metrics: Vec<String>,
     /// Rows of the eval part.
     pub eval_rows: usize,
+    /// Oldest first. In a message: those that fit, or those that changed.
     pub rows: Vec<BoardRow>,
+    /// How many candidates there are, `rows` may hold only some.
+    #[serde(default)]
+    pub total: usize,
+    /// Of the engine's state: windows of one version are of one board.
+    #[serde(default)]
+    pub version: u64,
+    /// What candidates are held against each other by, all at once: the primary metric, and of `latency_p95_ms` and `usd_per_1k` those that
+    /// are known of any.
+    #[serde(default)]
+    pub axes: Vec<String>,
+    #[serde(default)]
+    pub ladder: Ladder,
+}
+
+impl Board {
+    /// Take in what changed: rows by their id, and all that is said of the whole.
+    pub fn merge(&mut self, news: Self) {
+        let mut places: HashMap<String, usize> =
+            self.rows.iter().enumerate().map(|(at, row)| (row.id.clone(), at)).collect();
+        let mut rows = std::mem::take(&mut self.rows);
+        for row in news.rows {
+            match places.get(&row.id).and_then(|at| rows.get_mut(*at)) {
+                Some(known) => *known = row,
+                None => {
+                    places.insert(row.id.clone(), rows.len());
+                    rows.push(row);
+                }
+            }
+        }
+        *self = Self { rows, ..news };
+    }
+}
+
+impl BoardRow {
+    /// Scored on enough of the eval part to be held against others: half of it. One right row of one is no quality of 1.
+    pub fn counts(&self, eval_rows: usize) -> bool {
+        self.n > 0 && self.n * 2 >= eval_rows
+    }
 }
 
 /// One stratum's share in a comparison.

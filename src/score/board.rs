@@ -35,6 +35,7 @@ pub fn row(
         // What only the caller knows.
         runs: Vec::new(),
         stale: 0,
+        trilemma: Default::default(),
         candidate: candidate.name.clone(),
         id: candidate.id(),
         rung: candidate.rung.clone(),

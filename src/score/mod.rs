@@ -8,8 +8,10 @@ pub mod compare;
 pub mod distributions;
 pub mod honest;
 pub mod labels;
+pub mod ladder;
 pub mod power;
 pub mod rows;
 pub mod stats;
+pub mod trilemma;
 
 pub use crate::domain::metric;
