@@ -8,7 +8,7 @@ use super::output::Output;
 use super::table::{Table, clean, number, share};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::Board;
-use crate::domain::metric::{Metric, Unit};
+use crate::domain::metric::Unit;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -47,7 +47,7 @@ pub fn render(board: &Board) -> String {
         let mut cells = vec![row.candidate.clone(), row.rung.clone(), row.n.to_string()];
         for metric in &metrics {
             let per_row_share =
-                Metric::find(metric).is_ok_and(|m| m.entry.unit == Unit::Share && m.entry.per_row);
+                board.metric(metric).is_some_and(|m| m.entry.unit == Unit::Share && m.entry.per_row);
             cells.push(match row.metrics.get(*metric) {
                 None => "-".into(),
                 Some(value) if per_row_share => share(*value, row.n),

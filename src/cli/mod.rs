@@ -17,6 +17,7 @@ mod follow;
 pub mod generate;
 pub mod init;
 pub mod judge;
+pub mod metrics;
 pub mod model;
 pub mod outcomes;
 pub mod output;
@@ -81,6 +82,8 @@ enum Command {
     Board(board::Args),
     /// Judges: two candidates side by side, a judge beside people, answers for you to judge
     Judge(judge::Args),
+    /// Which metrics there are; with a candidate its classes, calibration, fields, tools, stages and strata
+    Metrics(metrics::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
     /// Put results made elsewhere on the board
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
         Some(Command::Judge(args)) => judge::run(args, &root, &out),
+        Some(Command::Metrics(args)) => metrics::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
+use super::detail::Detail;
 use super::event::Event;
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
@@ -190,6 +191,10 @@ pub enum Request {
         limit: usize,
     },
     Board,
+    /// All that is known of a candidate on the board's rows.
+    Detail {
+        candidate: String,
+    },
     Compare {
         a: String,
         b: String,
@@ -273,6 +278,7 @@ pub enum Response {
     Run { run: RunRecord },
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
+    Detail { detail: Box<Detail> },
     Compare { comparison: Comparison },
     Compared { comparisons: Vec<Comparison> },
     ImportedOutcomes { rows: usize, matched: usize },

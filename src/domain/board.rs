@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::metric::{Known, Metric, OwnMetric};
 use super::outcome::Flip;
 
 /// Percentiles in milliseconds.
@@ -120,9 +121,19 @@ impl BoardRow {
 pub struct Board {
     pub primary: String,
     pub metrics: Vec<String>,
+    /// The workspace's own metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<OwnMetric>,
     /// Rows of the eval part.
     pub eval_rows: usize,
     pub rows: Vec<BoardRow>,
+}
+
+impl Board {
+    /// A metric of the registry or of the workspace.
+    pub fn metric(&self, name: &str) -> Option<Metric> {
+        Known { own: &self.own, primary: Some(&self.primary), ..Known::default() }.find(name).ok()
+    }
 }
 
 /// One stratum's share in a comparison.

@@ -70,6 +70,9 @@ pub struct Outcome {
     /// Per-row metrics by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scores: BTreeMap<String, f64>,
+    /// Why a metric has no value here, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unscored: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageOutcome>,
     /// What a user would wait, from the latency pass; none for rows it did not cover.

@@ -17,7 +17,8 @@ use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
 use crate::domain::board::{Board, BoardRow, Goal};
 use crate::domain::candidate::Candidate;
-use crate::domain::metric::{Direction, Metric};
+use crate::domain::detail::Detail;
+use crate::domain::metric::Direction;
 use crate::domain::outcome::Outcome;
 use crate::domain::row::Part;
 use crate::domain::trace::RowTrace;
@@ -102,7 +103,9 @@ pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<S
         if outcomes.is_empty() {
             continue;
         }
-        let by_row = outcomes.iter().enumerate().map(|(i, o)| (o.row.clone(), i)).collect();
+        // Of several answers to a row the first is shown.
+        let first = outcomes.iter().enumerate().filter(|(_, o)| o.sample == 0);
+        let by_row = first.map(|(i, o)| (o.row.clone(), i)).collect();
         let current = current(loaded, &outcomes, &gold);
         let Known { candidate, runs, .. } = known;
         all.push(Arc::new(Scored { candidate, runs, outcomes, current, by_row }));
@@ -125,7 +128,8 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
         .map(|s| {
             let run = s.runs.last().cloned();
             let row = score::board::row(&s.candidate, run, &s.current, &config.eval, &goals);
-            let all = score::board::on_the_board(&s.candidate, &s.outcomes).len();
+            let all = score::board::on_the_board(&s.candidate, &s.outcomes);
+            let all = score::repeats::count(&all);
             let row = BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row };
             judges::remark(row, &s.candidate, &s.current, &judges)
         })
@@ -136,8 +140,28 @@ pub fn board(engine: &Engine) -> Result<Board, Failure> {
             metrics.push(metric.clone());
         }
     }
+    let own = config.eval.own.clone();
     let eval_rows = loaded.parts.iter().filter(|p| **p == Some(Part::Eval)).count();
-    Ok(Board { primary: config.eval.primary.clone(), metrics, eval_rows, rows })
+    Ok(Board { primary: config.eval.primary.clone(), metrics, own, eval_rows, rows })
+}
+
+/// All that is known of a candidate on the board's rows.
+pub fn detail(engine: &Engine, candidate: &str) -> Result<Detail, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let known = candidates::find(engine, candidate)?;
+    let scored = all_scored(engine, &loaded)?;
+    let id = known.candidate.id();
+    let Some(found) = scored.iter().find(|s| s.candidate.id() == id) else {
+        let name = &known.candidate.name;
+        return Err(bad_input(format!(
+            "`{name}` has no outcomes yet; `tunebench run eval --set candidate={name}` makes some"
+        )));
+    };
+    let config = &loaded.ws.config;
+    let detail = score::detail::detail(&found.candidate, &found.current, &config.eval);
+    let all = score::board::on_the_board(&found.candidate, &found.outcomes);
+    let stale = score::repeats::count(&all).saturating_sub(detail.n);
+    Ok(Detail { run: found.runs.last().cloned(), stale, ..detail })
 }
 
 /// The first baseline, and the candidate that stands best on the board (none when that is the baseline).
@@ -146,7 +170,7 @@ pub fn base_and_best(
     loaded: &Arc<Loaded>,
 ) -> Result<(Option<Arc<Scored>>, Option<Arc<Scored>>), Failure> {
     let scored = all_scored(engine, loaded)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     let value = |s: &Scored| {
         let counted = score::board::on_the_board(&s.candidate, &s.current);
         let value = score::aggregate::value(&primary, &counted, Some(&s.candidate))?;
@@ -217,7 +241,7 @@ fn text_of(value: &serde_json::Value) -> String {
 /// Put results made elsewhere on the board, under a name. Returns lines read and lines whose row is in the data.
 pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize, usize), Failure> {
     let loaded = rows::loaded(engine)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     let name = candidates::slug(name);
     if name.is_empty() {
         return Err(bad_input("the candidate needs a name of letters and digits"));

@@ -100,8 +100,8 @@ pub fn many(
 }
 
 fn metric_of(loaded: &Loaded, name: Option<&str>) -> Result<Metric, Failure> {
-    let primary = &loaded.ws.config.eval.primary;
-    Metric::comparable(name.unwrap_or(primary)).map_err(|e| bad_input(e.to_string()))
+    let eval = &loaded.ws.config.eval;
+    eval.known().comparable(name.unwrap_or(&eval.primary)).map_err(|e| bad_input(e.to_string()))
 }
 
 fn outcomes_of(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {

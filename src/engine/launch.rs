@@ -167,7 +167,10 @@ fn check(
 fn refuse(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
     let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
     let train = trains.then_some(&wish.ws.config.tuning.train);
-    let found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
+    let mut found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
+    if kind != RunKind::LrRange {
+        found.extend(check::pointless_samples(candidate, wish.ws.config.eval.samples));
+    }
     let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
         // Its stages are not those of the file.
         Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),

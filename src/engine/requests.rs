@@ -75,6 +75,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Run { run } => Response::Run { run: engine.record(&find_run(engine, &run)?)? },
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
         Request::Board => Response::Board { board: board::board(engine)? },
+        Request::Detail { candidate } => {
+            Response::Detail { detail: Box::new(board::detail(engine, &candidate)?) }
+        }
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
         }

@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::output::parse_json;
 use super::tool;
 use crate::domain::candidate::{ModelSource, OutputKind, StageCandidate};
+use crate::domain::expression::{missing, plain};
 use crate::domain::row::{RunRow, Turn};
 use crate::domain::tool::{Tool, answered};
 
@@ -247,43 +248,6 @@ pub(super) fn describe(
         _ => plain(error),
     };
     TemplateError::Prompt { prompt: name.to_owned(), line: error.line().unwrap_or(1), what }
-}
-
-/// An error's own words, without the place that we name ourselves.
-fn plain(error: &minijinja::Error) -> String {
-    match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    }
-}
-
-/// Which of `names` (`a` or `a.b.c`) the context lacks, and what it has that is nearest.
-fn missing(names: std::collections::HashSet<String>, context: &Value) -> Option<String> {
-    let mut absent: Vec<String> = names.into_iter().filter(|name| is_missing(name, context)).collect();
-    absent.sort();
-    let known: Vec<String> =
-        context.try_iter().ok()?.filter_map(|key| key.as_str().map(str::to_owned)).collect();
-    let first = absent.first()?;
-    let near = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(name, first), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| format!("; did you mean `{name}`?"))
-        .unwrap_or_else(|| format!("; in scope are: {}", known.join(", ")));
-    let absent = absent.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    Some(format!("{absent} is not in scope on this row{near}"))
-}
-
-fn is_missing(path: &str, context: &Value) -> bool {
-    let mut value = context.clone();
-    for part in path.split('.') {
-        match value.get_attr(part) {
-            Ok(inner) if !inner.is_undefined() => value = inner,
-            _ => return true,
-        }
-    }
-    false
 }
 
 /// A buffer that refuses to grow past [`LONGEST`].

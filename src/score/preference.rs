@@ -123,7 +123,7 @@ pub fn exact_share(count: usize, n: usize) -> [f64; 2] {
 pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     let (a, b) = (ranks(a), ranks(b));
     let n = a.len() as f64;
-    let mean = (n + 1.0) / 2.0;
+    let mean = f64::midpoint(n, 1.0);
     let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
     for (x, y) in a.iter().zip(&b) {
         let (x, y) = (x - mean, y - mean);
@@ -141,8 +141,10 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     let mut ranks = vec![0.0; values.len()];
     for group in order.chunk_by(|&i, &j| values[i] == values[j]) {
         let before = order.iter().position(|i| Some(i) == group.first()).unwrap_or(0);
-        let rank = before as f64 + (group.len() as f64 + 1.0) / 2.0;
-        group.iter().for_each(|&i| ranks[i] = rank);
+        let rank = before as f64 + f64::midpoint(group.len() as f64, 1.0);
+        for &i in group {
+            ranks[i] = rank;
+        }
     }
     ranks
 }

@@ -232,7 +232,7 @@ mod tests {
                 })
             ),
             ("[ab]", "[xy]", prop::option::of("[pq]")).prop_map(|(row, annotator, verdict)| {
-                Decision::Verdict(PersonVerdict { row, annotator, verdict, ..PersonVerdict::default() })
+                Decision::Verdict(PersonVerdict { annotator, row, verdict, ..PersonVerdict::default() })
             }),
         ]
     }

@@ -15,8 +15,12 @@ use crate::domain::api::{
 use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
 };
+use crate::domain::detail::{
+    CalibrationBin, CalibrationDetail, ClassScore, ClassesDetail, Detail, Measured, StratumScore,
+};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
+use crate::domain::metric::{Direction, Unit};
 use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
 use crate::domain::row::Part;
@@ -303,6 +307,75 @@ pub fn training(until: u64, total: u64) -> Vec<Event> {
     events
 }
 
+/// As the engine works it out, of a few answers.
+pub fn detail(candidate: &str) -> Detail {
+    let class = |label: &str, support: usize, answered: usize, right: usize| ClassScore {
+        label: label.into(),
+        support,
+        answered,
+        right,
+        precision: right as f64 / answered as f64,
+        recall: right as f64 / support as f64,
+        f1: 2.0 * right as f64 / (answered + support) as f64,
+    };
+    let measured = |name: &str, value: f64, ci95| Measured {
+        name: name.into(),
+        value,
+        n: 412,
+        ci95,
+        unit: Unit::Share,
+        direction: Direction::Higher,
+        threshold: Some(0.5),
+        right: Some((value * 412.0) as usize),
+        about: "share of rows whose answer is the golden one".into(),
+    };
+    let bin = |low: f64, n, probability, right| CalibrationBin {
+        low,
+        high: low + 1.0 / 15.0,
+        n,
+        probability,
+        right,
+    };
+    Detail {
+        candidate: candidate.into(),
+        id: format!("{:064x}", 3),
+        rung: "lora".into(),
+        run: Some("train-12".into()),
+        n: 412,
+        samples: 1,
+        errors: 2,
+        primary: "accuracy".into(),
+        metrics: vec![measured("accuracy", 0.908, Some([0.876, 0.932]))],
+        classes: Some(ClassesDetail {
+            classes: vec![
+                class("billing", 210, 214, 197),
+                class("card delivery", 180, 175, 160),
+                class("fraud", 22, 23, 17),
+            ],
+            macro_f1: 0.87,
+            weighted_f1: 0.9,
+            labels: ["billing", "card delivery", "fraud"].map(String::from).to_vec(),
+            matrix: vec![vec![197, 11, 2], vec![15, 160, 4], vec![2, 3, 17]],
+            unread: vec![0, 1, 0],
+            ..ClassesDetail::default()
+        }),
+        calibration: Some(CalibrationDetail {
+            n: 412,
+            ece: 0.043,
+            brier: 0.071,
+            bins: vec![bin(0.4, 12, 0.45, 4), bin(0.8, 100, 0.84, 80), bin(14.0 / 15.0, 300, 0.98, 290)],
+        }),
+        strata: vec![StratumScore {
+            stratum: "mail, late".into(),
+            n: 12,
+            right: 7,
+            value: 7.0 / 12.0,
+            ci95: None,
+        }],
+        ..Detail::default()
+    }
+}
+
 pub fn board() -> Board {
     let row = |(i, (name, rung, accuracy, p50)): (usize, (&str, &str, f64, f64))| BoardRow {
         candidate: name.into(),
@@ -345,6 +418,7 @@ pub fn board() -> Board {
         ("lora-12", "lora", 0.908, 21.0),
     ];
     Board {
+        own: Vec::new(),
         primary: "accuracy".into(),
         metrics: ["accuracy", "macro_f1", "format_error_rate", "latency_p95_ms"].map(String::from).to_vec(),
         eval_rows: 412,
@@ -525,6 +599,7 @@ pub fn respond(request: &Request) -> Response {
             Response::Compared { comparisons: others.iter().map(|b| comparison(a, b)).collect() }
         }
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
+        Request::Detail { candidate } => Response::Detail { detail: Box::new(detail(candidate)) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
         Request::JudgeQueue { .. } => Response::Queue { queue: queue() },

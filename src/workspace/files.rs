@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::config::{Constrain, ModelPlace};
 use super::problem::{Problem, Problems};
 use super::{Workspace, read_text};
+use crate::domain::metric::{Base, Schema};
 use crate::domain::tool::Tool;
 
 /// Everything the workspace names and that is not there.
@@ -48,6 +50,46 @@ pub(super) fn missing(ws: &Workspace) -> Problems {
     problems.sort();
     problems.dedup();
     Problems(problems)
+}
+
+/// Reads the schemas that metrics name (`json_schema:FILE`) into the settings; what is wrong with them.
+pub(super) fn take_schemas(ws: &mut Workspace) -> Vec<Problem> {
+    let eval = &ws.config.eval;
+    let mut found: Vec<(String, String)> = Vec::new();
+    for name in eval.metrics.iter().chain(&eval.beside) {
+        if let Ok(metric) = eval.known().find(name)
+            && metric.entry.base == Base::JsonSchema
+            && let Some(path) = metric.argument
+            && found.iter().all(|(known, _)| *known != path)
+        {
+            let goal = ws.config.goals.iter().position(|goal| goal.metric == *name);
+            let key = match goal {
+                Some(i) if !eval.metrics.contains(name) => format!("goal.{i}.metric"),
+                _ => "eval.metrics".to_owned(),
+            };
+            found.push((path, key));
+        }
+    }
+    let mut problems = Vec::new();
+    for (shown, key) in found {
+        let path = Path::new(&shown);
+        if !file(ws, &mut problems, &key, path, "schema") {
+            continue;
+        }
+        match read_schema(ws, path) {
+            Err(found) => problems.extend(found.0),
+            Ok(schema) => match Schema::new(&schema) {
+                Err(why) => {
+                    let message = format!("not a schema that answers can be held against: {why}");
+                    problems.push(Problem { file: shown, line: 0, message });
+                }
+                Ok(_) => {
+                    ws.config.eval.schemas.insert(shown, Arc::new(schema));
+                }
+            },
+        }
+    }
+    problems
 }
 
 /// Says where was looked, when that is not plain from what was written.

@@ -501,3 +501,92 @@ fn judges_are_read_and_metrics_find_theirs() {
     let said = Workspace::load(dir.path()).unwrap_err().to_string();
     assert!(said.contains("prompts/kind.md:2: not a valid template"), "{said}");
 }
+
+const GOAL: &str = "[[goal]]\nmetric = \"accuracy\"";
+
+#[test]
+fn the_workspaces_own_metrics_are_primary_goal_and_column_like_any_other() {
+    let own = "[[metric]]\nname = \"brief\"\nexpression = \"correct and tokens_out < 40\"\nthreshold = 0.5\n";
+    let toml = SAMPLE
+        .replacen(GOAL, &format!("{own}[[goal]]\nmetric = \"brief\""), 1)
+        .replacen(
+            "primary = \"accuracy\"",
+            "primary = \"brief\"\nsamples = 3\nintent = { threshold = 0.6 }",
+            1,
+        )
+        .replacen("metric = \"latency_p95_ms\"", "metric = \"invalid_tool_rate\"", 1);
+    let dir = write(toml);
+    let eval = Workspace::load(dir.path()).unwrap().config.eval;
+    assert_eq!((eval.primary.as_str(), eval.samples, eval.intent.threshold), ("brief", 3, 0.6));
+    assert_eq!(eval.primary_metric().unwrap().right(1.0), Some(true));
+    assert_eq!(eval.beside, ["invalid_tool_rate"], "scored, though no column");
+    assert_eq!(eval.known().find("intent").unwrap().right(0.7), Some(true));
+    // Frozen with a run: a worker reads no workspace.
+    let frozen: crate::domain::settings::EvalSettings =
+        serde_json::from_str(&serde_json::to_string(&eval).unwrap()).unwrap();
+    assert_eq!(frozen, eval);
+}
+
+#[test]
+fn slips_in_a_metric_name_their_line_and_the_nearest_name() {
+    let metric = |body: &str| problems(GOAL, &format!("[[metric]]\n{body}\n{GOAL}"));
+    for (body, want) in [
+        ("name = \"x\"", "workspace.toml:5: `metric.0.expression` is missing"),
+        ("expression = \"1\"", "workspace.toml:5: `metric.0.name` is missing"),
+        (
+            "name = \"accuracy\"\nexpression = \"1\"",
+            "workspace.toml:6: `metric.0.name`: `accuracy` is a metric",
+        ),
+        ("name = \"route\"\nexpression = \"1\"", "workspace.toml:6: `metric.0.name`: `route` is a stage"),
+        (
+            "name = \"x\"\nexpression = \"tokens_ot < 40\"",
+            "workspace.toml:7: `metric.0.expression`: `tokens_ot` is not in scope; did you mean `tokens_out`?",
+        ),
+        (
+            "name = \"x\"\nexpression = \"1 +\"",
+            "workspace.toml:7: `metric.0.expression`: is not an expression",
+        ),
+        (
+            "name = \"x\"\nexpression = \"1\"\nthreshold = nan",
+            "workspace.toml:8: `metric.0.threshold` must be",
+        ),
+        ("name = \"x\"\nexpression = \"1\"\nexpresion = \"1\"", "did you mean `expression`?"),
+    ] {
+        let said = metric(body);
+        assert!(said.contains(want), "{body}: {said}");
+    }
+    let said = problems("primary = \"accuracy\"", "primary = \"regex:(\"");
+    assert!(
+        said.contains("workspace.toml:43: `eval.primary`: the metric `regex`: `(` is no regular expression"),
+        "{said}"
+    );
+    let said = problems("judge = \"critic\"", "intent = { embedder = \"critic\", threshold = 2 }");
+    assert!(
+        said.contains("`eval.intent.embedder`") && said.contains("`eval.intent.threshold` must be"),
+        "{said}"
+    );
+    let said = problems("judge = \"critic\"", "samples = 0");
+    assert!(said.contains("`eval.samples` must be a whole number from 1"), "{said}");
+}
+
+#[test]
+fn schemas_of_metrics_are_read_with_the_workspace() {
+    let toml = SAMPLE.replacen("\"macro_f1\"", "\"route.json_schema:schemas/a.json\"", 1);
+    let dir = write(toml);
+    let said = |dir: &tempfile::TempDir| Workspace::load(dir.path()).unwrap_err().to_string();
+    assert!(said(&dir).contains("workspace.toml:44: schema `schemas/a.json`"), "{}", said(&dir));
+    std::fs::create_dir(dir.path().join("schemas")).unwrap();
+    let file = dir.path().join("schemas/a.json");
+    for (text, want) in [
+        ("{\"type\": ", "schemas/a.json:1: not valid JSON"),
+        ("{\"type\": \"text\"}", "schemas/a.json: not a schema that answers can be held against"),
+        ("{\"$ref\": \"http://127.0.0.1:1/x\"}", "schemas/a.json: not a schema"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        assert!(said(&dir).contains(want), "{}", said(&dir));
+    }
+    std::fs::write(&file, "{\"type\": \"object\"}").unwrap();
+    let eval = Workspace::load(dir.path()).unwrap().config.eval;
+    let metric = eval.known().find("route.json_schema:schemas/a.json").unwrap();
+    assert!(metric.key().starts_with("route.json_schema:schemas/a.json#"), "{}", metric.key());
+}

@@ -1,15 +1,11 @@
 //! Judges: honest ones, lenient ones, those that lie, garble, or cannot be reached; people's verdicts beside theirs.
 
-#[path = "../../src/backend/endpoint/tests/server.rs"]
-#[allow(dead_code, reason = "the unit tests use the rest")]
-mod server;
-
 use std::fs;
 
 use serde_json::{Value, json};
 
 use crate::engine::bench::{Bench, until};
-use server::{Reply, Server, delta, end, usage};
+use crate::server::{Reply, Server, delta, end, usage};
 
 /// A candidate that calls everything `cards`, which half of the rows are.
 fn cards() -> Server {

@@ -10,4 +10,7 @@ mod models;
 mod planner;
 mod screens;
 mod serve;
+#[path = "../../src/backend/endpoint/tests/server.rs"]
+#[allow(dead_code, reason = "the unit tests use the rest")]
+mod server;
 mod train;

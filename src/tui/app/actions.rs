@@ -222,6 +222,10 @@ impl App {
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
+            Layer::Detail(view) => match action {
+                Action::Back => drop(self.layers.pop()),
+                _ => view.scroll = moved(view.scroll, action, height, 5000),
+            },
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::Trace => self.trace_flip(),

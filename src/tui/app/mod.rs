@@ -108,6 +108,8 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    /// A candidate's detail.
+    Detail(String),
     Trace {
         of: String,
         row: String,
@@ -146,6 +148,7 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Detail(candidate) => format!("read the detail of {candidate}"),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
@@ -170,6 +173,7 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Detail(_)
                 | Self::Trace { .. }
                 | Self::StepRows { .. }
                 | Self::Play(..)

@@ -9,6 +9,7 @@ pub mod view;
 use super::app::Purpose;
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::board::classes::DetailView;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
@@ -59,6 +60,8 @@ pub enum Layer {
     Trace(TraceView),
     /// Answers for a person to judge.
     Judging(Judging),
+    /// A candidate's detail.
+    Detail(DetailView),
 }
 
 /// What a typed line is for.
@@ -114,7 +117,8 @@ impl Layer {
             | Self::Flip { .. }
             | Self::Difference { .. }
             | Self::Why { .. }
-            | Self::Trace(_) => {
+            | Self::Trace(_)
+            | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],

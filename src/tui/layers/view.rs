@@ -48,6 +48,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             }
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
+            Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
                 screens::runs::difference::draw(app, p, body, a, b, *scroll);
             }

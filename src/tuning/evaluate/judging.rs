@@ -13,7 +13,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::row::RunRow;
 use crate::domain::words::counted;
 use crate::pipeline::rubric::Rubric;
-use crate::score::rows;
+use crate::score::scorer::Scorer;
 use crate::tuning::judge::{Asker, figures};
 
 impl Evaluation<'_> {
@@ -21,13 +21,14 @@ impl Evaluation<'_> {
     pub(super) fn judge(
         &self,
         rows: &[&RunRow],
+        scorer: &Scorer,
         course: &mut Course<'_>,
     ) -> anyhow::Result<BTreeMap<String, f64>> {
-        let Some(access) = self.access.filter(|_| !self.judges.is_empty()) else {
+        let Some(access) = self.access.filter(|_| !self.settings.judges.is_empty()) else {
             return Ok(BTreeMap::new());
         };
         let by_id: HashMap<&str, &RunRow> = rows.iter().map(|row| (row.id.as_str(), *row)).collect();
-        for judge in self.judges {
+        for judge in &self.settings.judges {
             let mut open: Vec<usize> = (0..course.outcomes.len())
                 .filter(|&i| course.outcomes.get(i).is_some_and(|o| is_open(o, judge)))
                 .collect();
@@ -38,17 +39,23 @@ impl Evaluation<'_> {
                 |course: &Course<'_>, i: usize| course.outcomes.get(i).is_none_or(|o| o.error.is_some());
             let wrong: Vec<usize> = open.extract_if(.., |i| failed(course, *i)).collect();
             for i in wrong {
-                self.judge_failed(judge, i, course)?;
+                self.judge_failed(judge, i, scorer, course)?;
             }
             let mut asker = Asker::open(judge, access);
-            self.ask(&mut asker, judge, &open, &by_id, course)?;
+            self.ask(&mut asker, judge, &open, (&by_id, scorer), course)?;
         }
         self.running(course)?;
         self.tell(course)
     }
 
     /// A row that failed has nothing to be judged: it is wrong by every metric.
-    fn judge_failed(&self, judge: &Judge, i: usize, course: &mut Course<'_>) -> anyhow::Result<()> {
+    fn judge_failed(
+        &self,
+        judge: &Judge,
+        i: usize,
+        scorer: &Scorer,
+        course: &mut Course<'_>,
+    ) -> anyhow::Result<()> {
         let judged = Judged {
             judge: judge.name.clone(),
             id: judge.id(),
@@ -58,7 +65,7 @@ impl Evaluation<'_> {
             ..Judged::default()
         };
         if let Some(outcome) = course.outcomes.get_mut(i) {
-            self.take(outcome, judged);
+            self.take(outcome, judged, scorer, None);
             course.reporter.outcome(outcome)?;
         }
         Ok(())
@@ -69,7 +76,7 @@ impl Evaluation<'_> {
         asker: &mut Asker<'_>,
         judge: &Judge,
         open: &[usize],
-        by_id: &HashMap<&str, &RunRow>,
+        (by_id, scorer): (&HashMap<&str, &RunRow>, &Scorer),
         course: &mut Course<'_>,
     ) -> anyhow::Result<()> {
         let rubric = Rubric::of_one(&judge.rubric_name, &judge.rubric).map_err(|e| e.to_string());
@@ -91,7 +98,8 @@ impl Evaluation<'_> {
             let sheets = sheets.collect();
             for (&i, judged) in batch.iter().zip(asker.verdicts(sheets)) {
                 if let Some(outcome) = course.outcomes.get_mut(i) {
-                    self.take(outcome, judged);
+                    let row = by_id.get(outcome.row.as_str()).copied();
+                    self.take(outcome, judged, scorer, row);
                     course.reporter.outcome(outcome)?;
                 }
             }
@@ -104,17 +112,17 @@ impl Evaluation<'_> {
     }
 
     /// A judge's word; the order of the judges stays that of the settings.
-    fn take(&self, outcome: &mut Outcome, judged: Judged) {
+    fn take(&self, outcome: &mut Outcome, judged: Judged, scorer: &Scorer, row: Option<&RunRow>) {
         outcome.judged.retain(|known| known.judge != judged.judge);
         outcome.judged.push(judged);
-        let place = |name: &str| self.judges.iter().position(|judge| judge.name == name);
+        let place = |name: &str| self.settings.judges.iter().position(|judge| judge.name == name);
         outcome.judged.sort_by_key(|judged| place(&judged.judge));
-        rows::fill_judged(outcome, &self.primary, &self.metrics);
+        scorer.fill_judged(outcome, row);
     }
 
     fn tell(&self, course: &mut Course<'_>) -> anyhow::Result<BTreeMap<String, f64>> {
         let (mut all, mut usd, mut silent) = (Effort::default(), None, 0);
-        for judge in self.judges {
+        for judge in &self.settings.judges {
             let of_judge = || course.outcomes.iter().filter_map(|o| o.judged_by(Some(&judge.name)));
             let mut effort = Effort::default();
             of_judge().for_each(|judged| effort.add(&judged.effort));

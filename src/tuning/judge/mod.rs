@@ -138,7 +138,9 @@ impl<'a> Asker<'a> {
                     Err(why) => why.clone(),
                     Ok(_) => format!("not asked: the first {} all failed: {}", self.failed, self.last),
                 };
-                questions.iter().for_each(|(i, _)| all[*i].error = Some(why.clone()));
+                for (i, _) in &questions {
+                    all[*i].error = Some(why.clone());
+                }
                 return Vec::new();
             }
         };

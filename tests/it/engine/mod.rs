@@ -4,6 +4,7 @@ pub mod bench;
 mod comparing;
 mod frames;
 mod kills;
+mod metrics;
 mod play;
 mod shared;
 mod training;
