@@ -18,6 +18,7 @@ use crate::domain::run::SELECTED_AMONG;
 use crate::score::aggregate;
 use crate::score::board::{interval, on_the_board};
 use crate::score::honest::{largest_of, luck_of_the_best};
+use crate::score::repeats;
 use crate::score::rows::value;
 
 /// The estimate looks the same each time.
@@ -25,7 +26,7 @@ const SEED: u64 = 7;
 
 /// `rows` stand in the order of `scored`.
 pub fn fill(engine: &Engine, loaded: &Loaded, scored: &[Arc<Scored>], rows: &mut [BoardRow]) {
-    let Ok(primary) = Metric::find(&loaded.ws.config.eval.primary) else { return };
+    let Ok(primary) = loaded.ws.config.eval.primary_metric() else { return };
     let sign = if primary.entry.direction == Direction::Higher { 1.0 } else { -1.0 };
     let looks = engine.read(|s| s.looks.len());
     let value_of = |row: &BoardRow| row.metrics.get(&primary.name).copied();
@@ -50,7 +51,7 @@ pub fn fill(engine: &Engine, loaded: &Loaded, scored: &[Arc<Scored>], rows: &mut
             expected_luck: None,
             fresh: score,
             fresh_on: Part::Reserve,
-            n: fresh.len(),
+            n: repeats::count(&fresh),
             ci95,
             luck: selected.zip(score).map(|(selected, fresh)| sign * (selected - fresh)),
             looks,

@@ -38,7 +38,8 @@ pub fn power(
     let loaded = rows::loaded(engine)?;
     let config = &loaded.ws.config;
     let part = part.unwrap_or(config.eval.part);
-    let primary = Metric::comparable(&config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let eval = &config.eval;
+    let primary = eval.known().comparable(&eval.primary).map_err(|e| bad_input(e.to_string()))?;
     let scored = all_scored(engine, &loaded)?;
     let name = match candidate {
         Some(wanted) => candidates::resolve(engine, &loaded.ws, &loaded.dataset, Some(wanted))?.name,
@@ -71,7 +72,9 @@ pub fn power(
         power: chance(alone(rows), discordance.max(difference), difference),
         needed,
         strata: Vec::new(),
-        cost: cost(engine, &scored, own, rows),
+        // What was answered before is counted by answers, and each row asks for so many.
+        cost: cost(engine, &scored, own, rows * eval.samples.max(1) as usize)
+            .map(|cost| Cost { rows, ..cost }),
     };
     power.strata = strata(&loaded, part, &past, own, discordance, power.more());
     Ok(power)
@@ -167,8 +170,8 @@ fn strata(
     strata
 }
 
-/// What the newest evaluation took: of the candidate itself, else of any other.
-fn cost(engine: &Engine, scored: &[Arc<Scored>], own: Option<&Arc<Scored>>, rows: usize) -> Option<Cost> {
+/// What the newest evaluation took, for so many answers: of the candidate itself, else of any other.
+fn cost(engine: &Engine, scored: &[Arc<Scored>], own: Option<&Arc<Scored>>, answers: usize) -> Option<Cost> {
     let answered = |s: &&Arc<Scored>| !s.runs.is_empty() && s.outcomes.iter().any(|o| !o.stages.is_empty());
     let of = own.filter(answered).or_else(|| scored.iter().rev().find(answered))?;
     let run = of.runs.last()?;
@@ -197,5 +200,5 @@ fn cost(engine: &Engine, scored: &[Arc<Scored>], own: Option<&Arc<Scored>>, rows
         run: run.clone(),
         of_another: own.is_none_or(|own| !Arc::ptr_eq(own, of)),
     };
-    Some(past.of_rows(rows))
+    Some(past.of_rows(answers))
 }
