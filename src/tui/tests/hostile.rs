@@ -25,7 +25,7 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
             V::Array(items) => items.iter_mut().for_each(walk),
             V::Object(map) => map
                 .iter_mut()
-                .filter(|(k, _)| *k != "kind" && *k != "state" && *k != "push")
+                .filter(|(k, _)| !["kind", "state", "push", "answer", "unit", "direction"].contains(&k.as_str()))
                 .for_each(|(_, v)| walk(v)),
             _ => {}
         }
@@ -94,7 +94,7 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
             Request::Compare { a, b, .. } => {
                 Response::Compare { comparison: poison(&sample::comparison(a, b)) }
             }
-            Request::Trace { .. } => poison(&sample::respond(&request)),
+            Request::Trace { .. } | Request::Detail { .. } => poison(&sample::respond(&request)),
             other => sample::respond(other),
         };
         queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
@@ -177,6 +177,9 @@ fn no_text_from_outside_controls_the_terminal() {
             "s",
             "s",
             "enter",
+            "esc",
+            "esc esc m",
+            "pgdn",
             "esc",
             "n",
             "esc",
