@@ -234,7 +234,9 @@ fn read_stage(
     }
     let metric = fields.string("metric");
     // Of the stage itself: `accuracy` is `route.accuracy`.
-    let metric = metric.map(|metric| match (&name, metric.contains('.')) {
+    // What follows a colon may hold points of its own.
+    let dotted = |metric: &str| metric.split(':').next().is_some_and(|base| base.contains('.'));
+    let metric = metric.map(|metric| match (&name, dotted(&metric)) {
         (Some(name), false) => format!("{name}.{metric}"),
         _ => metric,
     });

@@ -25,7 +25,10 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
             V::Array(items) => items.iter_mut().for_each(walk),
             V::Object(map) => map
                 .iter_mut()
-                .filter(|(k, _)| !["kind", "state", "push", "verdict", "says"].contains(&k.as_str()))
+                .filter(|(k, _)| {
+                    !["kind", "state", "push", "verdict", "says", "answer", "unit", "direction"]
+                        .contains(&k.as_str())
+                })
                 .for_each(|(_, v)| walk(v)),
             _ => {}
         }
@@ -94,7 +97,7 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
             Request::Compare { a, b, .. } => {
                 Response::Compare { comparison: poison(&sample::comparison(a, b)) }
             }
-            Request::Trace { .. } => poison(&sample::respond(&request)),
+            Request::Trace { .. } | Request::Detail { .. } => poison(&sample::respond(&request)),
             other => sample::respond(other),
         };
         queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
@@ -177,6 +180,9 @@ fn no_text_from_outside_controls_the_terminal() {
             "s",
             "s",
             "enter",
+            "esc",
+            "esc esc m",
+            "pgdn",
             "esc",
             "n",
             "esc",
