@@ -124,7 +124,8 @@ impl<'a> OnDevice<'a> {
     }
 
     fn positions(batch: &Batch<BatchOnGpu>) -> Positions<'_> {
-        Positions { table: &batch.own.table, positions: &batch.own.positions }
+        let positions = View::new(&batch.own.positions, 1, batch.packed.tokens());
+        Positions { table: &batch.own.table, positions }
     }
 }
 
