@@ -59,11 +59,9 @@ pub struct Choice {
     pub mask: Option<Vec<u32>>,
 }
 
-impl Choice {
-    /// The likeliest token.
-    pub const GREEDY: Self =
-        Self { settings: [0.0, 1.0, 0.0], top_k: 0, draw: 0.0, penalty: 1.0, seen: Vec::new(), mask: None };
-}
+/// The likeliest token.
+pub static GREEDY: Choice =
+    Choice { settings: [0.0, 1.0, 0.0], top_k: 0, draw: 0.0, penalty: 1.0, seen: Vec::new(), mask: None };
 
 /// Says what makes no sense in `decoding`, by the name of the setting.
 ///
