@@ -75,6 +75,14 @@ impl Compute {
         }
     }
 
+    #[cfg(test)]
+    pub fn with_blocks(self, decoder: &Decoder, block: usize, count: usize) -> Self {
+        match self {
+            Self::Host(host) => Self::Host(host),
+            Self::Device(device) => Self::Device(Box::new(device.with_blocks(decoder, block, count))),
+        }
+    }
+
     /// The lane's adapter is gone.
     pub fn forget(&mut self, lane: u32) {
         if let Self::Device(device) = self {

@@ -42,7 +42,14 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { threads: 1, gpu: None, kv_bytes: 1 << 30, requests: 128, chunk: 512, speculation: Speculation::default() }
+        Self {
+            threads: 1,
+            gpu: None,
+            kv_bytes: 1 << 30,
+            requests: 128,
+            chunk: 512,
+            speculation: Speculation::default(),
+        }
     }
 }
 
@@ -114,6 +121,13 @@ impl<'a> Engine<'a> {
     pub(super) fn with_pages(mut self, pages: Pages) -> Self {
         self.pages = pages;
         self
+    }
+
+    /// On a device, with so many blocks of `block` tokens.
+    #[cfg(test)]
+    pub(super) fn with_device_blocks(mut self, block: usize, count: usize) -> Self {
+        self.compute = self.compute.with_blocks(&self.decoder, block, count);
+        self.with_pages(Pages::new(block, count))
     }
 
     pub fn decoder(&self) -> &Decoder {

@@ -6,8 +6,8 @@ mod stop;
 
 use std::collections::HashSet;
 
-use rand::{Rng as _, SeedableRng as _};
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use super::ModelError;
 use super::constraint::Matcher;

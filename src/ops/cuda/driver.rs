@@ -341,7 +341,10 @@ impl Launcher for Driver {
 
     fn record(&self) -> Result<(), CudaError> {
         if self.sync_always {
-            return Err(CudaError::call("recording", format!("{SYNC_VARIABLE} wants to wait for every kernel")));
+            return Err(CudaError::call(
+                "recording",
+                format!("{SYNC_VARIABLE} wants to wait for every kernel"),
+            ));
         }
         self.enter()?;
         // SAFETY: the stream lives as long as `self`. What else this thread would do that a recording cannot hold is refused then.
@@ -357,7 +360,8 @@ impl Launcher for Driver {
     fn recorded(&self) -> Result<Graph, CudaError> {
         self.enter()?;
         // SAFETY: the stream lives as long as `self`; a null graph (a capture that broke) is not used.
-        let graph = unsafe { result::stream::end_capture(self.stream) }.map_err(failed("cuStreamEndCapture"))?;
+        let graph =
+            unsafe { result::stream::end_capture(self.stream) }.map_err(failed("cuStreamEndCapture"))?;
         if graph.is_null() {
             return Err(CudaError::call("cuStreamEndCapture", "the recording was broken off"));
         }

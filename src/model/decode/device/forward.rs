@@ -128,7 +128,8 @@ impl Forward<'_> {
                 let end = if i + 1 == self.batch.lanes.len() { n } else { tokens.end };
                 let found = adapter.zip(self.adapters.get(lane));
                 let factors = found.and_then(|(lora, adapter)| factors(lora, adapter, at));
-                let gains = found.and_then(|(_, adapter)| Some(adapter.dora.as_ref()?.of(at, linear.outputs)[1]));
+                let gains =
+                    found.and_then(|(_, adapter)| Some(adapter.dora.as_ref()?.of(at, linear.outputs)[1]));
                 (tokens.start..end, factors, gains)
             })
             .collect();

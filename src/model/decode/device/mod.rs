@@ -71,7 +71,8 @@ pub(super) struct Buffers {
 impl Default for Buffers {
     fn default() -> Self {
         let of = Buffer::empty;
-        let [x, normed, qkv, raw, mixed, gate_up, inner, u, v, last] = [const { Buffer::empty(Dtype::Bf16) }; 10];
+        let [x, normed, qkv, raw, mixed, gate_up, inner, u, v, last] =
+            [const { Buffer::empty(Dtype::Bf16) }; 10];
         Self {
             inputs: of(Dtype::U32),
             rope: RopeTable::default(),
@@ -100,7 +101,8 @@ impl Buffers {
     fn addresses(&self) -> Result<Vec<Address>, CudaError> {
         let Self { inputs, table, x, normed, r, qkv, raw, parts, mixed, gate_up, inner, .. } = self;
         let rest = [&self.u, &self.v, self.room.buffer(), &self.last, &self.logits];
-        let all = [inputs, table, x, normed, r, qkv, raw, parts, mixed, gate_up, inner].into_iter().chain(rest);
+        let all =
+            [inputs, table, x, normed, r, qkv, raw, parts, mixed, gate_up, inner].into_iter().chain(rest);
         all.map(|buffer| buffer.at(0, 0)).collect()
     }
 }

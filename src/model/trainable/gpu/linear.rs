@@ -44,8 +44,8 @@ pub(in crate::model) fn factors<'a>(
 ) -> Option<(Factors<'a>, Option<Factors<'a>>)> {
     let trained = Factors { group: lora.group(layer, group)?, params: &adapter.rounded };
     let start = lora.start.as_ref().zip(adapter.start.as_ref());
-    let start =
-        start.and_then(|(start, params)| Some(Factors { group: start.groups[layer][group].as_ref()?, params }));
+    let start = start
+        .and_then(|(start, params)| Some(Factors { group: start.groups[layer][group].as_ref()?, params }));
     Some((trained, start))
 }
 

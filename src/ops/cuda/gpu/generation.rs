@@ -134,7 +134,13 @@ impl Gpu {
                 int(shape.dim)?,
                 int(cache.block)?,
             ];
-            self.launch("paged_write_bf16", self.strides(qkv.rows * 2 * shape.kv_cols()), [THREADS, 1], 0, &args)
+            self.launch(
+                "paged_write_bf16",
+                self.strides(qkv.rows * 2 * shape.kv_cols()),
+                [THREADS, 1],
+                0,
+                &args,
+            )
         });
     }
 
@@ -165,7 +171,9 @@ impl Gpu {
                     pointer(parts, parts_len)?,
                     Arg::U64(cache.stride() as u64),
                 ];
-                for n in [qkv.stride, shape.heads, shape.kv_heads, shape.dim, cache.block, SPAN, splits, window] {
+                for n in
+                    [qkv.stride, shape.heads, shape.kv_heads, shape.dim, cache.block, SPAN, splits, window]
+                {
                     args.push(int(n)?);
                 }
                 args.push(int(first)?);
