@@ -324,6 +324,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
                     requests_per_minute: entry.requests_per_minute,
                     mask_pii: entry.mask_pii,
                 },
+                device: entry.device,
             },
             adapter: None,
             prompt,

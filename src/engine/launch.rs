@@ -362,7 +362,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         cache: config.cache,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
-    spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
+    spec.past = past(engine, launch.kind, Device::of_training(&spec) != Device::Cpu);
     folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::batch::{Feed, Outcome};
 use super::device::Device;
+use super::engine::Settings;
 use super::pages::{BLOCK, Pages};
 use super::pass::Host;
 use crate::model::trainable::BaseOnGpu;
@@ -33,22 +34,17 @@ pub(super) enum Compute {
 
 impl Compute {
     /// What computes, and its blocks: on the CPU in `kv_bytes` at most, on a GPU in half of what is free there, as far as so many
-    /// whole contexts reach.
+    /// whole contexts reach as there may be requests.
     ///
     /// # Errors
     /// A GPU that has no room for the weights.
-    pub fn new(
-        gpu: Option<&OnGpu>,
-        decoder: &Decoder,
-        kv_bytes: usize,
-        contexts: usize,
-    ) -> Result<(Self, Pages), ModelError> {
-        let Some(gpu) = gpu else {
+    pub fn new(decoder: &Decoder, settings: &Settings) -> Result<(Self, Pages), ModelError> {
+        let Some(gpu) = &settings.gpu else {
             let c = &decoder.config;
-            let blocks = kv_bytes / KvPages::block_bytes(c.layers, c.kv_dim(), BLOCK);
+            let blocks = settings.kv_bytes / KvPages::block_bytes(c.layers, c.kv_dim(), BLOCK);
             return Ok((Self::Host(Box::default()), Pages::new(BLOCK, blocks)));
         };
-        let (device, blocks) = Device::new(gpu, decoder, contexts)?;
+        let (device, blocks) = Device::new(gpu, decoder, settings)?;
         Ok((Self::Device(Box::new(device)), Pages::new(BLOCK, blocks)))
     }
 

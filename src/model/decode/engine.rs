@@ -25,8 +25,10 @@ pub struct Settings {
     pub threads: usize,
     /// None: the CPU.
     pub gpu: Option<OnGpu>,
-    /// Bytes of keys and values at most; they are taken as they are needed. On a GPU what is free there decides, at the start.
+    /// Bytes of keys and values at most; they are taken as they are needed.
     pub kv_bytes: usize,
+    /// The same on a GPU, where they are taken at the start; none: half of what is free there.
+    pub gpu_kv_bytes: Option<usize>,
     /// Requests under way at once, at most; the others wait.
     pub requests: usize,
     /// Tokens of a pass at most: bounds its memory, and how long an answer's next token waits for somebody's prompt.
@@ -46,6 +48,7 @@ impl Default for Settings {
             threads: 1,
             gpu: None,
             kv_bytes: 1 << 30,
+            gpu_kv_bytes: None,
             requests: 128,
             chunk: 512,
             speculation: Speculation::default(),
@@ -101,7 +104,7 @@ impl<'a> Engine<'a> {
         let draft = settings.speculation.draft.as_ref();
         let gpu = settings.gpu.as_ref();
         let draft = draft.map(|draft| DraftModel::new(draft, &decoder, gpu)).transpose()?;
-        let (compute, pages) = Compute::new(gpu, &decoder, settings.kv_bytes, settings.requests)?;
+        let (compute, pages) = Compute::new(&decoder, &settings)?;
         Ok(Self {
             pages,
             compute,
@@ -132,6 +135,11 @@ impl<'a> Engine<'a> {
 
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+
+    /// A GPU computes.
+    pub fn on_gpu(&self) -> bool {
+        self.settings.gpu.is_some()
     }
 
     /// Threads of the passes from now on.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::batch::{Feed, Next, Outcome, Wants};
 use super::compute::{Compute, OnGpu};
+use super::engine::Settings;
 use super::pages::{Pages, Table, common};
 use super::sequence::RequestId;
 use crate::model::sampling::GREEDY;
@@ -51,8 +52,6 @@ pub struct Draft {
 
 /// Guesses that a sequence makes are worth it from this share of right ones.
 const WORTH: f32 = 0.25;
-/// Texts that are guessed at once have room on a GPU.
-const GUESSED_AT_ONCE: usize = 16;
 /// Tokens of an answer without guesses, after these were not worth it.
 const PAUSE: usize = 32;
 
@@ -134,7 +133,9 @@ impl DraftModel {
         }
         // What the other has there is not of this one.
         let gpu = gpu.map(|gpu| OnGpu::new(gpu.launcher.clone()));
-        let (compute, pages) = Compute::new(gpu.as_ref(), &draft.decoder, draft.kv_bytes, GUESSED_AT_ONCE)?;
+        let (kv_bytes, gpu_kv_bytes) = (draft.kv_bytes, Some(draft.kv_bytes));
+        let settings = Settings { gpu, kv_bytes, gpu_kv_bytes, ..Settings::default() };
+        let (compute, pages) = Compute::new(&draft.decoder, &settings)?;
         Ok(Self {
             decoder: Arc::clone(&draft.decoder),
             tokens: draft.tokens,

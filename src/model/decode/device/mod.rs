@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Feed, Found, Outcome};
 use super::compute::OnGpu;
+use super::engine::Settings;
 use super::pages::{BLOCK, Pages};
 use crate::model::lora::Lora;
 use crate::model::trainable::BaseOnGpu;
@@ -113,12 +114,12 @@ fn rows_of_logits(vocab: usize) -> usize {
 }
 
 impl Device {
-    /// Brings the decoder there; its blocks are as many as half of what is free then holds, and not more than `contexts` whole
-    /// contexts take.
+    /// Brings the decoder there; its blocks are as many as half of what is free then holds, or as the settings say, and not more
+    /// than one whole context takes for each request.
     ///
     /// # Errors
     /// A decoder that a GPU does not do; no room for it.
-    pub fn new(gpu: &OnGpu, decoder: &Decoder, contexts: usize) -> Result<(Self, usize), ModelError> {
+    pub fn new(gpu: &OnGpu, decoder: &Decoder, settings: &Settings) -> Result<(Self, usize), ModelError> {
         let (launcher, c) = (&gpu.launcher, &decoder.config);
         if !attention_takes(c.head_dim) {
             return Err(ModelError::Request(format!(
@@ -141,8 +142,9 @@ impl Device {
         };
         let free = launcher.memory()?.free;
         let of_one = KvCache::block_bytes(c.layers, c.kv_dim(), BLOCK);
-        let most = contexts.saturating_mul(c.max_positions.div_ceil(BLOCK));
-        let blocks = (free.saturating_sub(RESERVE) / 2 / of_one).clamp(1, most.max(1));
+        let bytes = settings.gpu_kv_bytes.unwrap_or(usize::MAX).min(free.saturating_sub(RESERVE) / 2);
+        let most = settings.requests.saturating_mul(c.max_positions.div_ceil(BLOCK));
+        let blocks = (bytes / of_one).clamp(1, most.max(1));
         let cache = KvCache::new(launcher, [c.layers, c.kv_dim(), BLOCK], blocks).map_err(|error| {
             short(error, &format!("keys and values of {BLOCK} tokens take {}", mib(of_one)))
         })?;
