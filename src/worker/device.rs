@@ -135,6 +135,7 @@ pub(super) fn stage_of<'a>(spec: &'a RunSpec, train: &TrainSettings) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::candidate::Decoding;
     use crate::domain::settings::{EvalSettings, Method, TrainSettings};
 
     fn spec(job: serde_json::Value, models: &[(&str, &str)]) -> RunSpec {
@@ -143,14 +144,16 @@ mod tests {
             let source = if name.starts_with("http") { "endpoint" } else { "local" };
             serde_json::json!({
                 "name": name, "prompt": "", "prompt_name": "p", "output": "text",
+                "decoding": Decoding::default(),
                 "model": {"name": name, "source": source, "path": path(name), "hash": name, "device": device,
                     "endpoint": name, "model": "m"},
+                "adapter": null,
             })
         };
         let stages: Vec<_> = models.iter().map(stage).collect();
         let spec = serde_json::json!({
-            "id": "r-1", "workspace": "w", "threads": 1, "job": job, "created_ms": 0,
-            "candidate": {"name": "c", "stages": stages},
+            "format": 1, "id": "r-1", "workspace": "w", "created_ms": 0, "seed": 0, "threads": 1, "job": job,
+            "candidate": {"name": "c", "rung": "lora", "stages": stages}, "settings": [], "rows": [],
         });
         serde_json::from_value(spec).unwrap()
     }

@@ -262,6 +262,35 @@ impl Gpu {
         Ok(2.0 * (side as f64).powi(3) * times as f64 / rounds[1])
     }
 
+    /// Bytes a second that a copy on the device of `bytes` reads and writes: the median of three rounds of `times`.
+    ///
+    /// # Errors
+    /// No room; what failed before.
+    pub fn copy_rate(&self, bytes: usize, times: usize) -> Result<f64, CudaError> {
+        let mut buffers = [Buffer::empty(Dtype::U8), Buffer::empty(Dtype::U8)];
+        for buffer in &mut buffers {
+            self.fit(buffer, bytes);
+            self.zero(buffer);
+        }
+        let mut rounds = Vec::new();
+        for round in 0..4 {
+            self.check()?;
+            self.launcher.synchronize()?;
+            let start = Instant::now();
+            for _ in 0..times {
+                self.copy(&buffers[0], &buffers[1], bytes);
+            }
+            self.check()?;
+            self.launcher.synchronize()?;
+            // The first one warms up.
+            if round > 0 {
+                rounds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        rounds.sort_by(f64::total_cmp);
+        Ok(2.0 * bytes as f64 * times as f64 / rounds[1])
+    }
+
     /// `y = bf16(x)`, `count` elements.
     pub fn cast(&self, x: &Buffer, y: &Buffer, count: usize) {
         self.run(|| {
