@@ -210,10 +210,10 @@ impl Emulator {
         Some(Arc::new(Self { unrecordable, ..made }))
     }
 
-    /// Recordings that are there, and how often any was done.
-    pub fn recordings(&self) -> (usize, usize) {
+    /// Recordings that were ever made, those that are still there, and how often any was done.
+    pub fn recordings(&self) -> [usize; 3] {
         let recordings = self.recordings.lock().unwrap();
-        (recordings.done.iter().flatten().count(), recordings.replays)
+        [recordings.done.len(), recordings.done.iter().flatten().count(), recordings.replays]
     }
 
     /// From now on launches of `kernel` fail; none of any.

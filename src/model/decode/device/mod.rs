@@ -279,9 +279,16 @@ impl Device {
             let Buffers { inputs, logits, ids, .. } = &*buffers;
             part.submit(gpu, inputs, View::new(logits, count, vocab), ids);
             gpu.check()?;
-            for (i, row) in part.rows.clone().enumerate().filter(|(_, row)| !chosen[*row]) {
-                let to = &mut outcome.logits[places[row] * vocab..(places[row] + 1) * vocab];
-                logits.read_f32(i * vocab, to)?;
+            // Neighbours come in one copy: each waits for the device.
+            let first = part.rows.start;
+            for run in chosen[part.rows.clone()].chunk_by(|a, b| a == b).scan(first, |at, run| {
+                *at += run.len();
+                Some((run[0], *at - run.len()..*at))
+            }) {
+                if let (false, rows) = run {
+                    let to = places[rows.start] * vocab..(places[rows.start] + rows.len()) * vocab;
+                    logits.read_f32((rows.start - first) * vocab, &mut outcome.logits[to])?;
+                }
             }
         }
         let mut ids = vec![0; tokens];
@@ -347,6 +354,13 @@ impl Device {
             b.rope.cover(&decoder.rope, inputs.positions.next_power_of_two().max(1024));
             gpu.write_f32(&mut b.table, b.rope.values());
         }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // The launcher may live on.
+        self.graphs.forget(&self.gpu, |_| true);
     }
 }
 
