@@ -37,11 +37,16 @@ impl Devices {
             scoring = train.scoring_device();
             choices.push(choice_of_training(spec, train));
         }
-        if matches!(spec.job, Job::Train { .. } | Job::Eval(_)) {
-            let models = spec.candidate.iter().flat_map(|c| &c.stages).map(|stage| &stage.model);
-            let local = models.filter(|model| matches!(model.source, ModelSource::Local { .. }));
-            choices.extend(local.map(|model| (scoring.unwrap_or(model.device), Some(model))));
-        }
+        let stages = || spec.candidate.iter().flat_map(|c| &c.stages).map(|stage| &stage.model);
+        let models: Vec<&ModelRef> = match &spec.job {
+            Job::Train { eval, .. } | Job::Eval(eval) => {
+                stages().chain(eval.judges.iter().map(|judge| &judge.model)).collect()
+            }
+            Job::Judge(pairs) => vec![&pairs.judge.model],
+            Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => Vec::new(),
+        };
+        let local = models.into_iter().filter(|model| matches!(model.source, ModelSource::Local { .. }));
+        choices.extend(local.map(|model| (scoring.unwrap_or(model.device), Some(model))));
         let mut all: Vec<Device> =
             choices.iter().map(|(choice, model)| of_choice(*choice, *model, &gpus)).collect();
         if all.is_empty() {
@@ -73,7 +78,7 @@ impl Devices {
 fn training(spec: &RunSpec) -> Option<&TrainSettings> {
     match &spec.job {
         Job::Train { train, .. } | Job::LrRange { train, .. } => Some(train),
-        Job::Strata(_) | Job::Eval(_) | Job::Serve(_) | Job::Playground(_) => None,
+        Job::Strata(_) | Job::Eval(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
     }
 }
 

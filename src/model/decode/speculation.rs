@@ -224,7 +224,9 @@ impl DraftModel {
 
     /// The GPU failed: nobody has a guess. What went wrong, the model itself will tell.
     fn give_up(&mut self, texts: &[(RequestId, &[u32], usize)]) -> Vec<Vec<u32>> {
-        texts.iter().for_each(|(id, ..)| self.close(*id));
+        for (id, ..) in texts {
+            self.close(*id);
+        }
         vec![Vec::new(); texts.len()]
     }
 

@@ -165,32 +165,28 @@ impl Inputs {
         Picks { rows, ids, at, jobs: jobs.len() / 5, words: blob.len() }
     }
 
-    fn part_of<'b>(buffer: &'b Buffer, at: usize, rows: usize, cols: usize) -> View<'b> {
-        View::at(buffer, at, rows, cols)
-    }
-
     pub fn ids<'b>(&self, buffer: &'b Buffer) -> View<'b> {
-        Self::part_of(buffer, 0, 1, self.rows)
+        View::at(buffer, 0, 1, self.rows)
     }
 
     pub fn positions<'b>(&self, buffer: &'b Buffer) -> View<'b> {
-        Self::part_of(buffer, self.rows, 1, self.rows)
+        View::at(buffer, self.rows, 1, self.rows)
     }
 
     pub fn slots<'b>(&self, buffer: &'b Buffer) -> View<'b> {
-        Self::part_of(buffer, 2 * self.rows, 1, self.rows)
+        View::at(buffer, 2 * self.rows, 1, self.rows)
     }
 
     pub fn queries<'b>(&self, buffer: &'b Buffer) -> Queries<'b> {
         Queries {
-            places: Self::part_of(buffer, 3 * self.rows, self.rows, 4),
-            tables: Self::part_of(buffer, 7 * self.rows + self.wanted, 1, self.tables),
+            places: View::at(buffer, 3 * self.rows, self.rows, 4),
+            tables: View::at(buffer, 7 * self.rows + self.wanted, 1, self.tables),
             splits: self.splits,
         }
     }
 
     pub fn wanted<'b>(&self, buffer: &'b Buffer) -> View<'b> {
-        Self::part_of(buffer, 7 * self.rows, 1, self.wanted)
+        View::at(buffer, 7 * self.rows, 1, self.wanted)
     }
 }
 

@@ -265,7 +265,7 @@ fn penalties_and_masks_are_those_of_the_cpu_and_leave_other_rows_alone() {
     let (vocab, tokens) = (70, [3_u32, 69, 40]);
     let mut logits = exact_noise(4 * vocab, 5, 4.0);
     logits[3 * vocab + 2] = f32::NAN;
-    let masked = |id: usize| id % 3 == 0 || id == 69;
+    let masked = |id: usize| id.is_multiple_of(3) || id == 69;
     let mut mask = vec![0_u32; vocab.div_ceil(32)];
     (0..vocab).filter(|id| masked(*id)).for_each(|id| mask[id / 32] |= 1 << (id % 32));
     let words = [&tokens[..], &mask].concat();
