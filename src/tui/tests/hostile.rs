@@ -26,8 +26,7 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
             V::Object(map) => map
                 .iter_mut()
                 .filter(|(k, _)| {
-                    !["kind", "state", "push", "verdict", "says", "answer", "unit", "direction"]
-                        .contains(&k.as_str())
+                    !["kind", "state", "push", "verdict", "says", "unit", "direction"].contains(&k.as_str())
                 })
                 .for_each(|(_, v)| walk(v)),
             _ => {}
@@ -97,7 +96,10 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
             Request::Compare { a, b, .. } => {
                 Response::Compare { comparison: poison(&sample::comparison(a, b)) }
             }
-            Request::Trace { .. } | Request::Detail { .. } => poison(&sample::respond(&request)),
+            Request::Trace { .. } => poison(&sample::respond(&request)),
+            Request::Detail { candidate } => {
+                Response::Detail { detail: Box::new(poison(&sample::detail(candidate))) }
+            }
             other => sample::respond(other),
         };
         queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
