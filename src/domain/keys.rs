@@ -38,7 +38,13 @@ impl KeyNeed {
 
     /// What the stages of a candidate need, each once.
     pub fn of_candidate(candidate: &Candidate) -> Vec<Self> {
-        let mut needs: Vec<Self> = candidate.stages.iter().filter_map(|s| Self::of(&s.model)).collect();
+        Self::of_models(candidate, None)
+    }
+
+    /// The same, and what another model beside them needs.
+    pub fn of_models(candidate: &Candidate, beside: Option<&ModelRef>) -> Vec<Self> {
+        let models = candidate.stages.iter().map(|s| &s.model).chain(beside);
+        let mut needs: Vec<Self> = models.filter_map(Self::of).collect();
         needs.sort();
         needs.dedup();
         needs

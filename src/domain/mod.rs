@@ -11,6 +11,7 @@ pub mod metric;
 pub mod outcome;
 pub mod play;
 pub mod preflight;
+pub mod prompt;
 pub mod report;
 pub mod resident;
 pub mod rng;

@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, ModelRef};
 use super::finding::Finding;
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
+use super::prompt::PromptSettings;
 use super::resident::{PlaySettings, ServeSettings};
 use super::row::RowRef;
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
@@ -25,6 +26,8 @@ pub const RUN_FORMAT: u32 = 1;
 pub enum RunKind {
     Strata,
     Eval,
+    /// Prompts are tuned.
+    Prompt,
     Train,
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
@@ -36,13 +39,14 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 6] =
-        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
+    pub const ALL: [Self; 7] =
+        [Self::Strata, Self::Eval, Self::Prompt, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strata => "strata",
             Self::Eval => "eval",
+            Self::Prompt => "prompt",
             Self::Train => "train",
             Self::LrRange => "lr-range",
             Self::Serve => "serve",
@@ -137,6 +141,13 @@ pub enum RunAction {
 pub enum Job {
     Strata(StrataSettings),
     Eval(EvalSettings),
+    Prompt {
+        prompt: PromptSettings,
+        /// What says which rows are right, and how the tuned candidate is scored at the end.
+        eval: EvalSettings,
+        /// The model that `prompt.critic` names.
+        critic: Option<Box<ModelRef>>,
+    },
     Train {
         train: TrainSettings,
         /// How the trained candidate is scored at the end.
@@ -157,6 +168,7 @@ impl Job {
         match self {
             Self::Strata(_) => RunKind::Strata,
             Self::Eval(_) => RunKind::Eval,
+            Self::Prompt { .. } => RunKind::Prompt,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
             Self::Serve(_) => RunKind::Serve,
@@ -198,6 +210,7 @@ impl RunSpec {
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
             (Job::Eval(_) | Job::Train { .. }, Some(candidate)) => KeyNeed::of_candidate(candidate),
+            (Job::Prompt { critic, .. }, Some(candidate)) => KeyNeed::of_models(candidate, critic.as_deref()),
             _ => Vec::new(),
         }
     }

@@ -20,7 +20,7 @@ use crate::store::files;
 use crate::tuning::check;
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
-use crate::workspace::config::ModelPlace;
+use crate::workspace::config::{ModelEntry, ModelPlace};
 
 /// More different answers than this are no set of labels.
 const LABELS_MAX: usize = 1000;
@@ -279,23 +279,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
                 ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
             )
         })?;
-        let (source, hash) = match &entry.place {
-            ModelPlace::Local { path } => {
-                let path = ws.resolve(path);
-                let hash = model_hash(engine, &path)
-                    .map_err(|e| bad_input(format!("model `{}`: {}: {e}", stage.model, path.display())))?;
-                (ModelSource::Local { path: path.display().to_string() }, hash)
-            }
-            ModelPlace::Endpoint { endpoint, model, api_key_env } => {
-                let hash = endpoint_hash(endpoint, model, entry.mask_pii);
-                let source = ModelSource::Endpoint {
-                    endpoint: endpoint.clone(),
-                    model: model.clone(),
-                    api_key_env: api_key_env.clone(),
-                };
-                (source, hash)
-            }
-        };
+        let model = model_ref(engine, ws, &stage.model, entry)?;
         let (prompt, prompt_name) = match &stage.prompt {
             None => bare(),
             Some(path) => prompt_file(engine, ws, path)?,
@@ -312,19 +296,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         let constraint = check::constraint_of(ws, stage, &labels).map_err(|p| super::parts::problems(&p))?;
         stages.push(StageCandidate {
             name: stage.name.clone(),
-            model: ModelRef {
-                name: stage.model.clone(),
-                source,
-                hash,
-                usd_per_million_input: entry.usd_per_million_input,
-                usd_per_million_output: entry.usd_per_million_output,
-                usd_per_hour: entry.usd_per_hour,
-                limits: Limits {
-                    max_in_flight: entry.max_in_flight,
-                    requests_per_minute: entry.requests_per_minute,
-                    mask_pii: entry.mask_pii,
-                },
-            },
+            model,
             adapter: None,
             prompt,
             prompt_name,
@@ -357,6 +329,49 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     Ok(candidate)
 }
 
+/// A model of `workspace.toml`, by its content.
+fn model_ref(engine: &Engine, ws: &Workspace, name: &str, entry: &ModelEntry) -> Result<ModelRef, Failure> {
+    let (source, hash) = match &entry.place {
+        ModelPlace::Local { path } => {
+            let path = ws.resolve(path);
+            let hash = model_hash(engine, &path)
+                .map_err(|e| bad_input(format!("model `{name}`: {}: {e}", path.display())))?;
+            (ModelSource::Local { path: path.display().to_string() }, hash)
+        }
+        ModelPlace::Endpoint { endpoint, model, api_key_env } => {
+            let hash = endpoint_hash(endpoint, model, entry.mask_pii);
+            let source = ModelSource::Endpoint {
+                endpoint: endpoint.clone(),
+                model: model.clone(),
+                api_key_env: api_key_env.clone(),
+            };
+            (source, hash)
+        }
+    };
+    Ok(ModelRef {
+        name: name.to_owned(),
+        source,
+        hash,
+        usd_per_million_input: entry.usd_per_million_input,
+        usd_per_million_output: entry.usd_per_million_output,
+        usd_per_hour: entry.usd_per_hour,
+        limits: Limits {
+            max_in_flight: entry.max_in_flight,
+            requests_per_minute: entry.requests_per_minute,
+            mask_pii: entry.mask_pii,
+        },
+    })
+}
+
+/// The critic that `[tuning.prompt]` names.
+pub fn critic(engine: &Engine, ws: &Workspace) -> Result<Option<ModelRef>, Failure> {
+    let Some(name) = &ws.config.tuning.prompt.critic else { return Ok(None) };
+    let entry = ws.config.models.get(name).ok_or_else(|| {
+        bad_input(ws.problem("tuning.prompt.critic", format!("no model `{name}`")).to_string())
+    })?;
+    model_ref(engine, ws, name, entry).map(Some)
+}
+
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.
 fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
     let masked = if mask_pii { "\nmask_pii" } else { "" };
@@ -364,7 +379,7 @@ fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
 }
 
 /// The texts of prompts outlive their files: `prompts/<hash>.md`.
-fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
+pub fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
     let dir = engine.state_dir.join("prompts");
     let path = dir.join(format!("{hash}.md"));
     if path.exists() {

@@ -12,7 +12,7 @@ use super::strata::StrataIndex;
 use super::{branch, candidates, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
-use crate::domain::candidate::Candidate;
+use crate::domain::candidate::{Candidate, ModelRef};
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
@@ -139,7 +139,15 @@ fn check(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         refuse(&wish, kind, &candidate, &dataset)?;
-        needs.keys = check_keys(kind, &candidate, keys)?;
+        let critic = match kind {
+            RunKind::Prompt => candidates::critic(engine, &wish.ws)?,
+            _ => None,
+        };
+        needs.keys = check_keys(kind, &candidate, critic.as_ref(), keys)?;
+        if kind == RunKind::Prompt {
+            crate::tuning::prompt::check(&wish.ws.config.tuning.prompt, &candidate)
+                .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))?;
+        }
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -184,11 +192,16 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
 }
 
 /// Of the keys that came with the launch those that the candidate's models need: they are held in memory till the run ends.
-pub fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
-    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+pub fn check_keys(
+    kind: RunKind,
+    candidate: &Candidate,
+    beside: Option<&ModelRef>,
+    keys: &Keys,
+) -> Result<Keys, Failure> {
+    if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Train) {
         return Ok(Keys::default());
     }
-    let needs = KeyNeed::of_candidate(candidate);
+    let needs = KeyNeed::of_models(candidate, beside);
     let missing = keys.missing(&needs);
     if !missing.is_empty() {
         return Err(needs_keys("the run", missing));
@@ -326,6 +339,12 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
+        RunKind::Prompt => {
+            let prompt = config.tuning.prompt.clone();
+            let seed = prompt.seed;
+            let critic = candidates::critic(engine, &ws)?.map(Box::new);
+            (Job::Prompt { prompt, eval: config.eval.clone(), critic }, seed)
+        }
         RunKind::Train => {
             let train = config.tuning.train.clone();
             let seed = train.seed;
@@ -341,7 +360,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
         Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
-        Job::Eval(_) => Some(resolve()?),
+        Job::Eval(_) | Job::Prompt { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
@@ -424,12 +443,14 @@ fn run_rows(
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
         RunKind::Strata | RunKind::Serve | RunKind::Playground => parts::parts(engine, dataset)?,
-        RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
+        RunKind::Eval | RunKind::Prompt | RunKind::Train | RunKind::LrRange => {
+            parts::assign(engine, ws, dataset, &of_row)?
+        }
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
         RunKind::Eval => &[Part::Eval],
-        RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+        RunKind::Prompt | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
         RunKind::Serve | RunKind::Playground => &[],
     };
@@ -455,7 +476,7 @@ fn run_rows(
     }
     let needed: &[Part] = match kind {
         RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
-        RunKind::Eval => &[Part::Eval],
+        RunKind::Eval | RunKind::Prompt => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };

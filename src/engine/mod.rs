@@ -20,6 +20,7 @@ mod ingest;
 mod launch;
 mod parts;
 mod play;
+mod prompts;
 pub mod protocol;
 mod requests;
 mod resident;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
-use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::rows::cut;
+use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{board, candidates, feedback, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};

@@ -97,7 +97,8 @@ pub fn eval_rows(rows: &[RunRow]) -> Vec<&RunRow> {
     rows.iter().filter(|row| partless || row.part == Some(Part::Eval)).collect()
 }
 
-struct Evaluation<'a> {
+/// How a candidate's rows are scored.
+pub(super) struct Evaluation<'a> {
     candidate: &'a Candidate,
     primary: Metric,
     metrics: Vec<Metric>,
@@ -125,7 +126,7 @@ struct Course<'r> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(
+    pub(super) fn new(
         candidate: &'a Candidate,
         settings: &EvalSettings,
         curve: bool,
@@ -134,6 +135,10 @@ impl<'a> Evaluation<'a> {
         let primary = Metric::primary(&settings.primary)?;
         let metrics = settings.metrics.iter().map(|name| Metric::find(name)).collect::<Result<_, _>>()?;
         Ok(Self { candidate, primary, metrics, latency_rows: settings.latency_rows, curve, cached })
+    }
+
+    pub(super) fn primary(&self) -> &Metric {
+        &self.primary
     }
 
     fn run(
@@ -304,7 +309,7 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    fn outcome(&self, row: &RunRow, answered: Answered, latency_ms: Option<f64>) -> Outcome {
+    pub(super) fn outcome(&self, row: &RunRow, answered: Answered, latency_ms: Option<f64>) -> Outcome {
         let mut outcome = Outcome {
             row: row.id.clone(),
             row_hash: row.hash.clone(),
