@@ -192,6 +192,12 @@ pub enum Request {
         b: String,
         metric: Option<String>,
     },
+    /// Several candidates, or all on the board where none is named, each against `a`.
+    CompareMany {
+        a: String,
+        others: Vec<String>,
+        metric: Option<String>,
+    },
     ImportOutcomes {
         file: String,
         candidate: String,
@@ -240,6 +246,7 @@ pub enum Response {
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
     Compare { comparison: Comparison },
+    Compared { comparisons: Vec<Comparison> },
     ImportedOutcomes { rows: usize, matched: usize },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },

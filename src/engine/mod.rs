@@ -15,6 +15,7 @@ mod board;
 mod branch;
 mod candidates;
 pub mod client;
+mod compare;
 mod feedback;
 mod ingest;
 mod launch;
