@@ -21,6 +21,7 @@ pub mod outcomes;
 pub mod output;
 pub mod play;
 pub mod progress;
+pub mod prompts;
 pub mod run;
 pub mod runs;
 pub mod serve;
@@ -70,6 +71,8 @@ enum Command {
     Strata(strata::Args),
     /// Start a run and follow it
     Run(run::Args),
+    /// Versions of prompts that were tuned: list, show, diff, tag, adopt, roll back
+    Prompts(prompts::Args),
     /// List, show and steer runs
     Runs(runs::Args),
     /// Models behind an OpenAI-compatible endpoint on this machine
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Some(Command::Data(args)) => data::run(args, &root, &out),
         Some(Command::Strata(args)) => strata::run(args, &root, &out),
         Some(Command::Run(args)) => run::run(args, &root, &out),
+        Some(Command::Prompts(args)) => prompts::run(args, &root, &out),
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),

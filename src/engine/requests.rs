@@ -7,7 +7,7 @@ use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, compare, feedback, ingest, launch, parts, rows, strata, sweep};
+use super::{board, candidates, compare, feedback, ingest, launch, parts, prompts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -95,11 +95,13 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let message = noted(&decision);
             let decisions = engine
                 .store
-                .decide(now_ms(), decision)
+                .decide(now_ms(), decision.clone())
                 .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
             engine.decided(decisions);
+            prompts::write(engine, &decision)?;
             Response::Done { message }
         }
+        Request::Prompts => Response::Prompts { kept: engine.read(|s| s.decisions.prompts.clone()) },
         Request::Undo => {
             let undone =
                 engine.store.undo(now_ms()).map_err(|e| failed(format!("nothing was undone: {e}")))?;
@@ -107,6 +109,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                 None => Response::Done { message: "there is nothing to undo".into() },
                 Some((entry, decisions)) => {
                     engine.decided(decisions);
+                    let back = entry.inverse.clone().and_then(|inverse| serde_json::from_value(inverse).ok());
+                    if let Some(back) = back {
+                        prompts::write(engine, &back)?;
+                    }
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
                 }
             }
@@ -366,6 +372,8 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
                 .flatten()
                 .collect()
         }
+        Decision::AdoptPrompts { files } => files.iter().flat_map(|f| [&f.stage, &f.file, &f.hash]).collect(),
+        Decision::TagPrompt { version, tag } => [Some(version), tag.as_ref()].into_iter().flatten().collect(),
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
@@ -386,12 +394,17 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             Ok(Decision::NameCandidate { candidate: id, name })
         }
         Decision::Feedback(said) => feedback::decision(engine, said),
+        Decision::AdoptPrompts { files } => prompts::adoption(engine, files),
         decision => Ok(decision),
     }
 }
 
 /// What became of a decision.
 fn noted(decision: &Decision) -> String {
+    if let Decision::AdoptPrompts { files } = decision {
+        let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
+        return format!("{} written; `tunebench prompts undo` takes it back", names.join(", "));
+    }
     let Decision::Together { decisions } = decision else { return "noted".into() };
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
@@ -421,6 +434,11 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
         Some(Decision::Gold { row, .. }) => format!("gold of row {row}"),
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
+        Some(Decision::AdoptPrompts { files }) => {
+            let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
+            format!("the adoption of {}", names.join(", "))
+        }
+        Some(Decision::TagPrompt { version, .. }) => format!("tag of version {}", cut(&version, 12)),
         Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),
         None => entry.op.clone(),
     }

@@ -21,7 +21,7 @@ use crate::domain::prompt::{
 };
 use crate::domain::rng::SplitMix64;
 use crate::domain::row::RunRow;
-use crate::score::stats;
+use crate::score::{bootstrap, stats};
 
 /// Version of the history's format.
 const FORMAT: u32 = 1;
@@ -568,6 +568,6 @@ fn compared(pairs: &[(f64, f64)], seed: u64) -> (f64, [f64; 2], f64, usize, usiz
         let ci95 = stats::paired_difference(fixed, regressed, pairs.len());
         return (delta, ci95, stats::mcnemar_exact(fixed, regressed), fixed, regressed);
     }
-    let boot = stats::bootstrap_mean(&differences, None, seed);
+    let boot = bootstrap::mean(&differences, bootstrap::ROUNDS, seed);
     (delta, boot.ci95, boot.p_value, fixed, regressed)
 }
