@@ -14,6 +14,7 @@ use crate::domain::api::Failure;
 use crate::domain::candidate::{
     AdapterRef, Candidate, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
+use crate::domain::row::Part;
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
 use crate::store::files;
@@ -35,6 +36,8 @@ pub struct Known {
     pub runs: Vec<String>,
     pub folder: RunFolder,
     pub created_ms: u64,
+    /// The newest evaluation of it on the reserve.
+    pub fresh: Option<(String, RunFolder)>,
 }
 
 /// Every candidate that has outcomes, oldest first, under the names people gave.
@@ -51,17 +54,30 @@ pub fn known(engine: &Engine) -> Vec<Known> {
     runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let mut known: Vec<Known> = imported(engine);
     for (created_ms, run, folder) in runs {
-        let Some(mut candidate) = folder.read_result().and_then(|r| r.candidate) else { continue };
+        let Some(result) = folder.read_result() else { continue };
+        let Some(mut candidate) = result.candidate else { continue };
         relocate(&mut candidate, &folder);
         let id = candidate.id();
-        match known.iter_mut().find(|k| k.candidate.id() == id) {
+        let before = known.iter_mut().find(|k| k.candidate.id() == id);
+        if result.part == Some(Part::Reserve) {
+            let fresh = Some((run, folder.clone()));
+            match before {
+                Some(before) => before.fresh = fresh,
+                None => {
+                    known.push(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh });
+                }
+            }
+            continue;
+        }
+        match before {
             Some(before) => {
                 before.runs.push(run.clone());
                 before.run = Some(run);
                 before.folder = folder;
             }
             None => {
-                known.push(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms });
+                let runs = vec![run.clone()];
+                known.push(Known { candidate, runs, run: Some(run), folder, created_ms, fresh: None });
             }
         }
     }
@@ -118,7 +134,7 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 .ok()
                 .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
                 .map_or(0, |d| d.as_millis() as u64);
-            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms })
+            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh: None })
         })
         .collect()
 }
@@ -140,7 +156,8 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
                 let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
                 let candidate = shown.map_or(candidate, |k| k.candidate.clone());
                 let run = name.to_owned();
-                Ok(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms: 0 })
+                let runs = vec![run.clone()];
+                Ok(Known { candidate, runs, run: Some(run), folder, created_ms: 0, fresh: None })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
         };
@@ -274,12 +291,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let mut stages = Vec::new();
     let mut labels: Option<Vec<String>> = None;
     for (i, stage) in ws.config.stages.iter().enumerate() {
-        let entry = ws.config.models.get(&stage.model).ok_or_else(|| {
-            bad_input(
-                ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
-            )
-        })?;
-        let model = model_ref(engine, ws, &stage.model, entry)?;
+        let model = model_ref(engine, ws, &stage.model, &format!("stage.{i}.model"))?;
         let (prompt, prompt_name) = match &stage.prompt {
             None => bare(),
             Some(path) => prompt_file(engine, ws, path)?,
@@ -329,8 +341,13 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     Ok(candidate)
 }
 
-/// A model of `workspace.toml`, by its content.
-fn model_ref(engine: &Engine, ws: &Workspace, name: &str, entry: &ModelEntry) -> Result<ModelRef, Failure> {
+/// A model of `[models]`, by place and content; `key` is where its name stands.
+pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Result<ModelRef, Failure> {
+    let entry = ws
+        .config
+        .models
+        .get(name)
+        .ok_or_else(|| bad_input(ws.problem(key, format!("no model `{name}`")).to_string()))?;
     let (source, hash) = match &entry.place {
         ModelPlace::Local { path } => {
             let path = ws.resolve(path);
@@ -366,10 +383,7 @@ fn model_ref(engine: &Engine, ws: &Workspace, name: &str, entry: &ModelEntry) ->
 /// The critic that `[tuning.prompt]` names.
 pub fn critic(engine: &Engine, ws: &Workspace) -> Result<Option<ModelRef>, Failure> {
     let Some(name) = &ws.config.tuning.prompt.critic else { return Ok(None) };
-    let entry = ws.config.models.get(name).ok_or_else(|| {
-        bad_input(ws.problem("tuning.prompt.critic", format!("no model `{name}`")).to_string())
-    })?;
-    model_ref(engine, ws, name, entry).map(Some)
+    model_ref(engine, ws, name, "tuning.prompt.critic").map(Some)
 }
 
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.

@@ -7,7 +7,10 @@ use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, compare, feedback, ingest, launch, parts, prompts, rows, strata, sweep};
+use super::{
+    board, candidates, compare, feedback, ingest, judges, launch, pairs, parts, power, prompts, queue, rows,
+    strata, sweep,
+};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -73,8 +76,14 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Run { run } => Response::Run { run: engine.record(&find_run(engine, &run)?)? },
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
         Request::Board => Response::Board { board: board::board(engine)? },
+        Request::Detail { candidate } => {
+            Response::Detail { detail: Box::new(board::detail(engine, &candidate)?) }
+        }
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::Power { candidate, difference, part } => {
+            Response::Power { power: power::power(engine, candidate.as_deref(), difference, part)? }
         }
         Request::CompareMany { a, others, metric } => {
             Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }
@@ -92,14 +101,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
-            let message = noted(&decision);
-            let decisions = engine
-                .store
-                .decide(now_ms(), decision.clone())
-                .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
-            engine.decided(decisions);
+            let response = decide(engine, decision.clone())?;
             prompts::write(engine, &decision)?;
-            Response::Done { message }
+            response
         }
         Request::Prompts => Response::Prompts { kept: engine.read(|s| s.decisions.prompts.clone()) },
         Request::Undo => {
@@ -117,6 +121,20 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                 }
             }
         }
+        Request::JudgeAgreement { judge } => {
+            Response::Agreement { agreement: judges::agreement(engine, judge.as_deref())? }
+        }
+        Request::Pairwise { run } => {
+            Response::Pairwise { pairwise: Box::new(pairs::result(engine, &find_run(engine, &run)?)?) }
+        }
+        Request::JudgeQueue { judge, annotator, per, disagreement } => {
+            let asked = queue::Asked { judge, annotator, per, disagreement };
+            Response::Queue { queue: queue::queue(engine, &asked)? }
+        }
+        Request::JudgeSay { judge, annotator, item, verdict } => {
+            let decision = queue::verdict(engine, judge.as_deref(), annotator, &item, &verdict)?;
+            decide(engine, decision)?
+        }
         Request::Play { question, keys } => {
             Response::Playing { playing: play::ask(engine, desk, question, keys)? }
         }
@@ -129,6 +147,17 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             return Err(bad_input("leaving is asked for by a frame of its own"));
         }
     })
+}
+
+/// Write a decision down that was checked.
+fn decide(engine: &Engine, decision: Decision) -> Result<Response, Failure> {
+    let message = noted(&decision);
+    let decisions = engine
+        .store
+        .decide(now_ms(), decision)
+        .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
+    engine.decided(decisions);
+    Ok(Response::Done { message })
 }
 
 /// A run by its id, or by the start of it where only one begins so.
@@ -374,6 +403,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
         }
         Decision::AdoptPrompts { files } => files.iter().flat_map(|f| [&f.stage, &f.file, &f.hash]).collect(),
         Decision::TagPrompt { version, tag } => [Some(version), tag.as_ref()].into_iter().flatten().collect(),
+        Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
@@ -405,6 +435,10 @@ fn noted(decision: &Decision) -> String {
         let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
         return format!("{} written; `tunebench prompts undo` takes it back", names.join(", "));
     }
+    if let Decision::Verdict(said) = decision {
+        let verdict = said.verdict.as_deref().unwrap_or("nothing");
+        return format!("noted: {} says {verdict} of {}", said.annotator, said.item());
+    }
     let Decision::Together { decisions } = decision else { return "noted".into() };
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
@@ -423,6 +457,7 @@ fn said_of(said: &Feedback) -> String {
 
 fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
+        Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
         Some(Decision::Together { decisions }) => decisions
             .iter()

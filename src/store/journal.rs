@@ -11,6 +11,8 @@ use serde_json::Value;
 
 use super::lines::{self, Appender};
 use crate::domain::api::{Decision, PromptFile, PromptsKept};
+use crate::domain::honest::Look;
+use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
 
 /// One line of the journal.
@@ -55,6 +57,8 @@ pub struct Decisions {
     pub prompts: PromptsKept,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
+    /// By [`PersonVerdict::key`].
+    pub verdicts: BTreeMap<String, PersonVerdict>,
 }
 
 impl Decisions {
@@ -96,6 +100,12 @@ impl Decisions {
             Decision::TagPrompt { version, .. } => {
                 Decision::TagPrompt { version: version.clone(), tag: self.prompts.tags.get(version).cloned() }
             }
+            Decision::Verdict(said) => Decision::Verdict(
+                self.verdicts
+                    .get(&said.key())
+                    .cloned()
+                    .unwrap_or_else(|| PersonVerdict { verdict: None, ..said.clone() }),
+            ),
             Decision::Together { decisions } => {
                 // Each from the state that those before it led to; taken back from the last.
                 let mut state = self.clone();
@@ -145,6 +155,12 @@ impl Decisions {
                 self.prompts.adopted.extend(files.iter().map(|f| (f.file.clone(), f.clone())));
             }
             Decision::TagPrompt { version, tag } => set(&mut self.prompts.tags, version, tag.as_ref()),
+            Decision::Verdict(said) if said.verdict.is_none() => {
+                self.verdicts.remove(&said.key());
+            }
+            Decision::Verdict(said) => {
+                self.verdicts.insert(said.key(), said.clone());
+            }
             Decision::Together { decisions } => decisions.iter().for_each(|decision| self.apply(decision)),
         }
     }
@@ -192,6 +208,13 @@ impl Journal {
         Ok(entry)
     }
 
+    /// Looks at the reserve, oldest first. No undo takes them back.
+    pub fn looks(&self) -> io::Result<Vec<Look>> {
+        let (entries, _) = self.entries(0)?;
+        let looks = entries.into_iter().filter(|e| e.op == Look::OP);
+        Ok(looks.filter_map(|e| serde_json::from_value(e.args).ok()).collect())
+    }
+
     /// The newest decision that no undo has taken back.
     pub fn undoable(&self) -> io::Result<Option<Entry>> {
         let (entries, _) = self.entries(0)?;
@@ -204,7 +227,7 @@ impl Journal {
 }
 
 /// The name of whoever runs this, for the record.
-fn actor() -> String {
+pub fn actor() -> String {
     std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into())
 }
 
@@ -231,6 +254,9 @@ mod tests {
                     ..Feedback::default()
                 })
             ),
+            ("[ab]", "[xy]", prop::option::of("[pq]")).prop_map(|(row, annotator, verdict)| {
+                Decision::Verdict(PersonVerdict { annotator, row, verdict, ..PersonVerdict::default() })
+            }),
         ]
     }
 

@@ -2,16 +2,19 @@
 
 pub mod compose;
 pub mod form;
+pub mod judging;
 pub mod picker;
 pub mod view;
 
 use super::app::Purpose;
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::board::classes::DetailView;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
 use form::Form;
+use judging::Judging;
 use picker::Picker;
 
 use crate::domain::api::Request;
@@ -55,6 +58,10 @@ pub enum Layer {
     },
     /// A row through the stages.
     Trace(TraceView),
+    /// A candidate's detail.
+    Detail(DetailView),
+    /// Answers for a person to judge.
+    Judging(Judging),
 }
 
 /// What a typed line is for.
@@ -110,9 +117,11 @@ impl Layer {
             | Self::Flip { .. }
             | Self::Difference { .. }
             | Self::Why { .. }
-            | Self::Trace(_) => {
+            | Self::Trace(_)
+            | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
+            Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

@@ -19,8 +19,10 @@ use crate::domain::prompt::{Budget, PromptHistory, PromptNews, Spend};
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::pipeline::Pipeline;
+use crate::score::metric::Metric;
+use crate::score::scorer::Scorer;
 use crate::store::files;
-use crate::tuning::evaluate::Evaluation;
+use crate::tuning::evaluate;
 
 /// So many failed rows with none answered end the run.
 const HOPELESS: usize = 20;
@@ -128,7 +130,8 @@ struct Critic {
 /// Models that answer, over the run folder.
 pub struct Live<'a> {
     candidate: &'a Candidate,
-    evaluation: &'a Evaluation<'a>,
+    scorer: &'a Scorer,
+    primary: Metric,
     rows: &'a [RunRow],
     reporter: &'a mut dyn Reporter,
     open: Open<'a>,
@@ -155,7 +158,8 @@ impl<'a> Live<'a> {
     #[expect(clippy::too_many_arguments, reason = "each is another part of the run")]
     pub fn new(
         candidate: &'a Candidate,
-        evaluation: &'a Evaluation<'a>,
+        scorer: &'a Scorer,
+        primary: Metric,
         rows: &'a [RunRow],
         critic: Option<&ModelRef>,
         budget: Budget,
@@ -172,7 +176,8 @@ impl<'a> Live<'a> {
         });
         Self {
             candidate,
-            evaluation,
+            scorer,
+            primary,
             rows,
             reporter,
             open,
@@ -295,7 +300,7 @@ impl<'a> Live<'a> {
             let ran = outcome.stages.iter().find(|s| s.stage == stage.name && !s.skipped)?;
             Some(price(&stage.model, ran.tokens_in, ran.tokens_out, ran.ms))
         });
-        Mark::of(outcome, self.evaluation.primary(), usd.sum())
+        Mark::of(outcome, &self.primary, usd.sum())
     }
 
     /// Ask for the rows that are not in the log.
@@ -329,7 +334,7 @@ impl<'a> Live<'a> {
             let answered = pipeline.answer(&rows);
             self.asked += began.elapsed().as_secs_f64();
             for (row, answered) in rows.into_iter().zip(answered) {
-                let outcome = self.evaluation.outcome(row, answered, None);
+                let outcome = evaluate::outcome(self.scorer, (row, 0), answered, None);
                 self.watch(&outcome)?;
                 let kept = Kept { at: self.clock.now(), usd: self.usd(&outcome), outcome: outcome.clone() };
                 self.pay_row(&kept);

@@ -31,13 +31,14 @@ use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::prompt::{PromptSettings, PromptVersion, Score};
 use crate::domain::report::{Control, Reporter, RunInputs};
-use crate::domain::row::RunRow;
+use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
 use crate::domain::trace::RowTrace;
 use crate::domain::words::counted;
 use crate::score::metric::{Direction, Metric};
-use crate::tuning::evaluate::{self, Evaluation};
+use crate::score::scorer::Scorer;
+use crate::tuning::evaluate;
 use climb::Climb;
 use examiner::{Examiner as _, Halt, Live};
 use guards::{Copies, holds_pin};
@@ -145,7 +146,15 @@ fn hash(texts: &Texts) -> String {
 }
 
 /// What a launch refuses: the key of `workspace.toml`, and why.
-pub fn check(settings: &PromptSettings, candidate: &Candidate) -> Result<(), (String, String)> {
+pub fn check(
+    settings: &PromptSettings,
+    eval: &EvalSettings,
+    candidate: &Candidate,
+) -> Result<(), (String, String)> {
+    if eval.primary_metric().is_ok_and(|metric| metric.is_judged()) {
+        let message = "is a judge's, and prompts are tuned by metrics that need none; name another with --set eval.primary=";
+        return Err(("eval.primary".into(), format!("`{}` {message}", eval.primary)));
+    }
     if candidate.stages.is_empty() {
         return Err(("stage".into(), format!("candidate `{}` has no stages to tune", candidate.name)));
     }
@@ -189,7 +198,7 @@ pub fn run(
     let Some(tuned) = tune(settings, eval, critic, candidate, inputs, open, reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
-    let rows = evaluate::eval_rows(&inputs.rows);
+    let rows = evaluate::rows_of(&inputs.rows, Part::Eval);
     let rows: Vec<RunRow> = rows.into_iter().cloned().collect();
     let done = tuned.done;
     let mut scoring = Scoring { reporter, stop_is_answered: tuned.stopped, outcomes: done.clone() };
@@ -197,7 +206,7 @@ pub fn run(
     let outcomes = scoring.outcomes;
     copied(&tuned.texts, &rows, &outcomes, eval, &mut metrics, reporter)?;
     metrics.extend(tuned.metrics);
-    Ok(RunResult { metrics, candidate: Some(tuned.candidate), stopped: tuned.stopped })
+    Ok(RunResult { metrics, candidate: Some(tuned.candidate), stopped: tuned.stopped, part: None })
 }
 
 /// What tuning came to.
@@ -220,12 +229,20 @@ fn tune(
     open: examiner::Open<'_>,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Option<Tuned>> {
-    if let Err((key, message)) = check(settings, candidate) {
+    if let Err((key, message)) = check(settings, eval, candidate) {
         bail!("{key}: {message}");
     }
     let calls = candidate.stages.len();
     let plan = Plan::new(&inputs.rows, settings, calls).map_err(anyhow::Error::msg)?;
-    let evaluation = Evaluation::new(candidate, eval, false, inputs.cache.is_some())?;
+    let primary = eval.primary_metric()?;
+    let golds: Vec<String> = inputs
+        .rows
+        .iter()
+        .flat_map(|row| {
+            candidate.stages.iter().filter_map(|s| s.own_gold(&row.fields)).chain(row.gold.clone())
+        })
+        .collect();
+    let scorer = Scorer::new(eval, &candidate.stages, golds.iter().map(String::as_str))?;
     let told = inputs.history.iter().filter(|body| matches!(body, EventBody::Prompt(_))).count();
     if told == 0 {
         for message in &plan.notes {
@@ -243,8 +260,18 @@ fn tune(
     }
     let log = Log::open(&inputs.dir)?;
     let mut climb = Climb::new(settings, candidate, &inputs.rows, &eval.primary, plan);
-    let mut live =
-        Live::new(candidate, &evaluation, &inputs.rows, critic, settings.budget, log, told, open, reporter);
+    let mut live = Live::new(
+        candidate,
+        &scorer,
+        primary,
+        &inputs.rows,
+        critic,
+        settings.budget,
+        log,
+        told,
+        open,
+        reporter,
+    );
     live.history_file = Some(inputs.dir.join(HISTORY));
     live.reserved = (2 * climb.plan.claim.len() * calls) as u64;
     let mut stopped = false;
@@ -348,7 +375,7 @@ fn copied(
         return Ok(());
     }
     let others: Vec<&Outcome> = outcomes.iter().filter(|o| !found.contains(&o.row.as_str())).collect();
-    let primary = Metric::primary(&eval.primary)?;
+    let primary = eval.primary_metric()?;
     let without = crate::score::aggregate::value(&primary, &others, None);
     metrics.insert("copied_eval_rows".to_owned(), found.len() as f64);
     metrics.extend(without.map(|value| (format!("{}_without_copied", primary.name), value)));

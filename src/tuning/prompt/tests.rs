@@ -10,7 +10,6 @@ use crate::backend::{Answer, Ask, Backend, BackendError, Listener};
 use crate::domain::candidate::{Limits, ModelSource, OutputKind, StageCandidate};
 use crate::domain::prompt::{Budget, Fate, PromptHistory, PromptNews, Spend};
 use crate::domain::report::RunInputs;
-use crate::domain::row::Part;
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
 use crate::domain::settings::CacheSettings;
 use crate::pipeline::tests as scripted;
@@ -450,9 +449,16 @@ fn a_stage_is_tuned_for_the_end_result_and_others_stay() {
 fn pins_and_stages_that_are_not_there_are_refused_with_their_key() {
     let candidate = topic_stage();
     let pinned = PromptSettings { pins: vec!["never promise a refund".into()], ..quick() };
-    let (key, why) = check(&pinned, &candidate).unwrap_err();
+    let (key, why) = check(&pinned, &EvalSettings::default(), &candidate).unwrap_err();
     assert!(key == "tuning.prompt.pins" && why.contains("stands in none"), "{why}");
     let staged = PromptSettings { stages: vec!["rout".into()], ..quick() };
-    assert!(check(&staged, &candidate).unwrap_err().1.contains("its stages: s"));
-    assert!(check(&PromptSettings { pins: vec!["which  TEAM".into()], ..quick() }, &candidate).is_ok());
+    assert!(check(&staged, &EvalSettings::default(), &candidate).unwrap_err().1.contains("its stages: s"));
+    assert!(
+        check(
+            &PromptSettings { pins: vec!["which  TEAM".into()], ..quick() },
+            &EvalSettings::default(),
+            &candidate
+        )
+        .is_ok()
+    );
 }

@@ -3,7 +3,9 @@
 pub mod bench;
 mod comparing;
 mod frames;
+mod honest;
 mod kills;
+mod metrics;
 mod play;
 mod shared;
 mod training;
