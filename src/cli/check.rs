@@ -9,7 +9,6 @@ use super::ask;
 use super::output::{Exit, Output};
 use super::trust;
 use crate::data::{self, Dataset, Resolver, Sample};
-use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::Direction;
 use crate::domain::words::counted;
@@ -82,9 +81,7 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
     if wanted.is_empty() {
         return Ok(Goals { candidate: None, results: Vec::new() });
     }
-    let Response::Board { board } = ask::once(&ws.root, Request::Board)? else {
-        return Err(ask::unexpected());
-    };
+    let board = ask::block_on(async { ask::board(&ask::connect(&ws.root).await?).await })?;
     Ok(best(&board).unwrap_or_else(|| Goals {
         candidate: None,
         results: wanted

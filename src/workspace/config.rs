@@ -12,7 +12,9 @@ use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
 use crate::domain::metric::Metric;
 pub use crate::domain::prompt::{Budget, PromptSettings};
-use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use crate::domain::settings::{
+    CacheSettings, DeviceChoice, EvalSettings, RangeSettings, StrataSettings, TrainSettings,
+};
 
 /// What kind of answer the pipeline gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +105,8 @@ pub struct ModelEntry {
     pub max_in_flight: Option<usize>,
     pub requests_per_minute: Option<usize>,
     pub mask_pii: bool,
+    /// Of a local one.
+    pub device: DeviceChoice,
 }
 
 /// Where a model is.

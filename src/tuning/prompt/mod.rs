@@ -189,8 +189,12 @@ pub fn run(
     inputs: &RunInputs,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<RunResult> {
-    let access =
-        Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+    let access = Access {
+        threads: inputs.spec.threads,
+        device: None,
+        keys: inputs.keys.clone(),
+        cache: inputs.cache.clone(),
+    };
     let open = Box::new(|model: &ModelRef, stage: Option<&crate::domain::candidate::StageCandidate>| {
         backend::open(model, stage.and_then(|stage| stage.adapter.as_ref()), &access)
     });

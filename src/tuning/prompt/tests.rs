@@ -187,6 +187,7 @@ impl World {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         };
         self.critic = Some(model);
         self
