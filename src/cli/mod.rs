@@ -24,6 +24,7 @@ pub mod output;
 pub mod play;
 pub mod power;
 pub mod progress;
+pub mod prompts;
 pub mod run;
 pub mod runs;
 pub mod serve;
@@ -73,6 +74,8 @@ enum Command {
     Strata(strata::Args),
     /// Start a run and follow it
     Run(run::Args),
+    /// Versions of prompts that were tuned: list, show, diff, tag, adopt, roll back
+    Prompts(prompts::Args),
     /// List, show and steer runs
     Runs(runs::Args),
     /// Models behind an OpenAI-compatible endpoint on this machine
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Some(Command::Data(args)) => data::run(args, &root, &out),
         Some(Command::Strata(args)) => strata::run(args, &root, &out),
         Some(Command::Run(args)) => run::run(args, &root, &out),
+        Some(Command::Prompts(args)) => prompts::run(args, &root, &out),
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),

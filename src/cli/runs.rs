@@ -12,6 +12,7 @@ use super::table::{Table, clean, duration, figures, number};
 use crate::domain::api::{Request, Response};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::keys::Keys;
+use crate::domain::prompt::PromptNews;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 use crate::domain::steer::Change;
 use crate::worker::folder::now_ms;
@@ -246,6 +247,10 @@ fn summary(body: &EventBody) -> String {
             )
         }
         EventBody::Sample { row, output, .. } => format!("{row}: {output}"),
+        EventBody::Prompt(PromptNews::Version { version }) => {
+            format!("{}: {} ({})", version.id, version.edit, version.proposer)
+        }
+        EventBody::Prompt(news) => news.line().unwrap_or_default(),
         EventBody::Preflight(preflight) => preflight.line(),
         EventBody::Figures { metrics } => metrics
             .iter()

@@ -116,12 +116,43 @@ pub enum Decision {
     },
     /// What was said of an answer of the playground. The engine adds the gold that an edit is.
     Feedback(Feedback),
+    /// Prompt files get these texts. The engine fills in what is missing.
+    AdoptPrompts {
+        files: Vec<PromptFile>,
+    },
+    /// A name for a version of prompts, by the hash of its texts; none takes it away.
+    TagPrompt {
+        version: String,
+        tag: Option<String>,
+    },
     /// How good an answer is, said without knowing whose it is. Asked for by [`Request::JudgeSay`].
     Verdict(PersonVerdict),
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
     },
+}
+
+/// A prompt file that gets another text. Hashes are BLAKE3 of texts that are kept in `.tunebench/prompts/`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PromptFile {
+    pub stage: String,
+    /// As it stands in workspace.toml.
+    pub file: String,
+    /// Empty: what it had before the last adoption.
+    pub hash: String,
+    /// What it had.
+    pub before: String,
+}
+
+/// What people decided about prompts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PromptsKept {
+    /// Names by hash of a version's texts.
+    pub tags: BTreeMap<String, String>,
+    /// The last adoption, by file.
+    pub adopted: BTreeMap<String, PromptFile>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -232,6 +263,8 @@ pub enum Request {
     Decide {
         decision: Decision,
     },
+    /// Tags of versions, and which prompts were adopted.
+    Prompts,
     Undo,
     /// Put a question to a candidate: answered by [`Response::Playing`], and by [`Push::Play`] to this client alone. Its questions end
     /// with its connection.
@@ -297,6 +330,7 @@ pub enum Response {
     Compared { comparisons: Vec<Comparison> },
     Power { power: Power },
     ImportedOutcomes { rows: usize, matched: usize },
+    Prompts { kept: PromptsKept },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
     Agreement { agreement: Agreement },

@@ -39,12 +39,13 @@ impl KeyNeed {
 
     /// What the stages of a candidate need, each once.
     pub fn of_candidate(candidate: &Candidate) -> Vec<Self> {
-        Self::of_models(candidate, &[])
+        Self::of_models(candidate, &[], None)
     }
 
-    /// The same with those who judge its answers.
-    pub fn of_models(candidate: &Candidate, judges: &[Judge]) -> Vec<Self> {
-        let models = candidate.stages.iter().map(|s| &s.model).chain(judges.iter().map(|j| &j.model));
+    /// The same with those who judge its answers, and another model beside them.
+    pub fn of_models(candidate: &Candidate, judges: &[Judge], beside: Option<&ModelRef>) -> Vec<Self> {
+        let models =
+            candidate.stages.iter().map(|s| &s.model).chain(judges.iter().map(|j| &j.model)).chain(beside);
         let mut needs: Vec<Self> = models.filter_map(Self::of).collect();
         needs.sort();
         needs.dedup();

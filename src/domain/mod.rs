@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod play;
 pub mod power;
 pub mod preflight;
+pub mod prompt;
 pub mod report;
 pub mod resident;
 pub mod rng;

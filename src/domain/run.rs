@@ -6,11 +6,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, ModelRef};
 use super::finding::Finding;
 use super::judge::PairSettings;
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
+use super::prompt::PromptSettings;
 use super::resident::{PlaySettings, ServeSettings};
 use super::row::{Part, RowRef};
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
@@ -26,6 +27,8 @@ pub const RUN_FORMAT: u32 = 1;
 pub enum RunKind {
     Strata,
     Eval,
+    /// Prompts are tuned.
+    Prompt,
     Train,
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
@@ -39,13 +42,22 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 7] =
-        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Judge, Self::Serve, Self::Playground];
+    pub const ALL: [Self; 8] = [
+        Self::Strata,
+        Self::Eval,
+        Self::Prompt,
+        Self::Train,
+        Self::LrRange,
+        Self::Judge,
+        Self::Serve,
+        Self::Playground,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strata => "strata",
             Self::Eval => "eval",
+            Self::Prompt => "prompt",
             Self::Train => "train",
             Self::LrRange => "lr-range",
             Self::Judge => "judge",
@@ -141,6 +153,13 @@ pub enum RunAction {
 pub enum Job {
     Strata(StrataSettings),
     Eval(EvalSettings),
+    Prompt {
+        prompt: PromptSettings,
+        /// What says which rows are right, and how the tuned candidate is scored at the end.
+        eval: EvalSettings,
+        /// The model that `prompt.critic` names.
+        critic: Option<Box<ModelRef>>,
+    },
     Train {
         train: TrainSettings,
         /// How the trained candidate is scored at the end.
@@ -162,6 +181,7 @@ impl Job {
         match self {
             Self::Strata(_) => RunKind::Strata,
             Self::Eval(_) => RunKind::Eval,
+            Self::Prompt { .. } => RunKind::Prompt,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
             Self::Judge(_) => RunKind::Judge,
@@ -204,7 +224,10 @@ impl RunSpec {
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
             (Job::Eval(eval) | Job::Train { eval, .. }, Some(candidate)) => {
-                KeyNeed::of_models(candidate, &eval.judges)
+                KeyNeed::of_models(candidate, &eval.judges, None)
+            }
+            (Job::Prompt { eval, critic, .. }, Some(candidate)) => {
+                KeyNeed::of_models(candidate, &eval.judges, critic.as_deref())
             }
             (Job::Judge(pairs), _) => KeyNeed::of(&pairs.judge.model).into_iter().collect(),
             _ => Vec::new(),

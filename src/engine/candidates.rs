@@ -23,7 +23,7 @@ use crate::store::files;
 use crate::tuning::{check, evaluate};
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
-use crate::workspace::config::ModelPlace;
+use crate::workspace::config::{ModelEntry, ModelPlace};
 
 /// More different answers than this are no set of labels.
 const LABELS_MAX: usize = 1000;
@@ -504,6 +504,12 @@ pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Resu
     })
 }
 
+/// The critic that `[tuning.prompt]` names.
+pub fn critic(engine: &Engine, ws: &Workspace) -> Result<Option<ModelRef>, Failure> {
+    let Some(name) = &ws.config.tuning.prompt.critic else { return Ok(None) };
+    model_ref(engine, ws, name, "tuning.prompt.critic").map(Some)
+}
+
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.
 fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
     let masked = if mask_pii { "\nmask_pii" } else { "" };
@@ -511,7 +517,7 @@ fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
 }
 
 /// The texts of prompts outlive their files: `prompts/<hash>.md`.
-fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
+pub fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
     let dir = engine.state_dir.join("prompts");
     let path = dir.join(format!("{hash}.md"));
     if path.exists() {

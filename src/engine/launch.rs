@@ -12,7 +12,7 @@ use super::strata::StrataIndex;
 use super::{branch, candidates, judges, pairs, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
-use crate::domain::candidate::Candidate;
+use crate::domain::candidate::{Candidate, ModelRef};
 use crate::domain::honest::Look;
 use crate::domain::judge::{Judge, PairSettings};
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
@@ -156,7 +156,15 @@ fn check(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         refuse(&wish, kind, &candidate, &dataset)?;
-        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval.judges, keys)?;
+        let critic = match kind {
+            RunKind::Prompt => candidates::critic(engine, &wish.ws)?,
+            _ => None,
+        };
+        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval.judges, critic.as_ref(), keys)?;
+        if kind == RunKind::Prompt {
+            crate::tuning::prompt::check(&wish.ws.config.tuning.prompt, &wish.ws.config.eval, &candidate)
+                .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))?;
+        }
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -203,17 +211,19 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
-/// Of the keys that came with the launch those that the models of candidate and judges need: they are held in memory till the run ends.
+/// Of the keys that came with the launch those that the models of candidate and judges (and the critic) need: they are held in memory till
+/// the run ends.
 pub fn check_keys(
     kind: RunKind,
     candidate: &Candidate,
     judges: &[Judge],
+    critic: Option<&ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
-    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+    if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Train) {
         return Ok(Keys::default());
     }
-    keys_for(KeyNeed::of_models(candidate, judges), keys)
+    keys_for(KeyNeed::of_models(candidate, judges, critic), keys)
 }
 
 /// Of the keys those that are needed; refuses where some are missing.
@@ -365,6 +375,12 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
+        RunKind::Prompt => {
+            let prompt = config.tuning.prompt.clone();
+            let seed = prompt.seed;
+            let critic = candidates::critic(engine, &ws)?.map(Box::new);
+            (Job::Prompt { prompt, eval: config.eval.clone(), critic }, seed)
+        }
         RunKind::Train => {
             let train = config.tuning.train.clone();
             let seed = train.seed;
@@ -380,7 +396,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
         Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
-        Job::Eval(_) => Some(resolve()?),
+        Job::Eval(_) | Job::Prompt { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
@@ -484,12 +500,14 @@ fn run_rows(
         RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => {
             parts::parts(engine, dataset)?
         }
-        RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
+        RunKind::Eval | RunKind::Prompt | RunKind::Train | RunKind::LrRange => {
+            parts::assign(engine, ws, dataset, &of_row)?
+        }
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
         RunKind::Eval => &[ws.config.eval.part],
-        RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+        RunKind::Prompt | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
         RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     };
@@ -516,6 +534,7 @@ fn run_rows(
     let needed: &[Part] = match kind {
         RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
         RunKind::Eval => &[ws.config.eval.part],
+        RunKind::Prompt => &[Part::Eval],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };

@@ -26,6 +26,7 @@ mod pairs;
 mod parts;
 mod play;
 mod power;
+mod prompts;
 pub mod protocol;
 mod queue;
 mod requests;

@@ -8,8 +8,8 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, feedback, ingest, judges, launch, pairs, parts, power, queue, rows, strata,
-    sweep,
+    board, candidates, compare, feedback, ingest, judges, launch, pairs, parts, power, prompts, queue, rows,
+    strata, sweep,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -104,8 +104,11 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
-            decide(engine, decision)?
+            let response = decide(engine, decision.clone())?;
+            prompts::write(engine, &decision)?;
+            response
         }
+        Request::Prompts => Response::Prompts { kept: engine.read(|s| s.decisions.prompts.clone()) },
         Request::Undo => {
             let undone =
                 engine.store.undo(now_ms()).map_err(|e| failed(format!("nothing was undone: {e}")))?;
@@ -113,6 +116,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                 None => Response::Done { message: "there is nothing to undo".into() },
                 Some((entry, decisions)) => {
                     engine.decided(decisions);
+                    let back = entry.inverse.clone().and_then(|inverse| serde_json::from_value(inverse).ok());
+                    if let Some(back) = back {
+                        prompts::write(engine, &back)?;
+                    }
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
                 }
             }
@@ -397,6 +404,8 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
                 .flatten()
                 .collect()
         }
+        Decision::AdoptPrompts { files } => files.iter().flat_map(|f| [&f.stage, &f.file, &f.hash]).collect(),
+        Decision::TagPrompt { version, tag } => [Some(version), tag.as_ref()].into_iter().flatten().collect(),
         Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
@@ -418,12 +427,17 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             Ok(Decision::NameCandidate { candidate: id, name })
         }
         Decision::Feedback(said) => feedback::decision(engine, said),
+        Decision::AdoptPrompts { files } => prompts::adoption(engine, files),
         decision => Ok(decision),
     }
 }
 
 /// What became of a decision.
 fn noted(decision: &Decision) -> String {
+    if let Decision::AdoptPrompts { files } = decision {
+        let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
+        return format!("{} written; `tunebench prompts undo` takes it back", names.join(", "));
+    }
     if let Decision::Verdict(said) = decision {
         let verdict = said.verdict.as_deref().unwrap_or("nothing");
         return format!("noted: {} says {verdict} of {}", said.annotator, said.item());
@@ -458,6 +472,11 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
         Some(Decision::Gold { row, .. }) => format!("gold of row {row}"),
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
+        Some(Decision::AdoptPrompts { files }) => {
+            let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
+            format!("the adoption of {}", names.join(", "))
+        }
+        Some(Decision::TagPrompt { version, .. }) => format!("tag of version {}", cut(&version, 12)),
         Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),
         None => entry.op.clone(),
     }

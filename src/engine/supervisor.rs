@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::launch;
 use super::state::{Engine, Run, State};
 use super::sweep::Judge;
+use super::{launch, prompts};
 use crate::domain::api::Failure;
 use crate::domain::keys::Keys;
 use crate::domain::run::{RunKind, RunState};
@@ -153,6 +153,11 @@ fn look(engine: &Engine, worker: &mut Followed) -> bool {
     let built = engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Strata && r.state.has_result());
     if built && let Err(failure) = launch::assign_parts(engine) {
         tracing::error!("{}: the rows got no parts: {}", worker.run, failure.message);
+    }
+    if engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Prompt)
+        && let Err(failure) = prompts::keep(engine, &worker.folder)
+    {
+        tracing::error!("{}: its prompts could not be kept: {}", worker.run, failure.message);
     }
     mark_active(engine, &worker.run, false);
     true

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::lines::{self, Appender};
-use crate::domain::api::Decision;
+use crate::domain::api::{Decision, PromptFile, PromptsKept};
 use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
@@ -53,6 +53,8 @@ pub struct Decisions {
     pub notes: BTreeMap<String, String>,
     pub strata: BTreeMap<String, String>,
     pub candidates: BTreeMap<String, String>,
+    /// Tags of versions of prompts, and the last adoption by file.
+    pub prompts: PromptsKept,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
     /// By [`PersonVerdict::key`].
@@ -89,6 +91,15 @@ impl Decisions {
                     ..feedback.clone()
                 }),
             ),
+            Decision::AdoptPrompts { files } => Decision::AdoptPrompts {
+                files: files
+                    .iter()
+                    .map(|f| PromptFile { hash: f.before.clone(), before: f.hash.clone(), ..f.clone() })
+                    .collect(),
+            },
+            Decision::TagPrompt { version, .. } => {
+                Decision::TagPrompt { version: version.clone(), tag: self.prompts.tags.get(version).cloned() }
+            }
             Decision::Verdict(said) => Decision::Verdict(
                 self.verdicts
                     .get(&said.key())
@@ -140,6 +151,10 @@ impl Decisions {
             Decision::Feedback(feedback) => {
                 self.feedback.insert(feedback.answer(), feedback.clone());
             }
+            Decision::AdoptPrompts { files } => {
+                self.prompts.adopted.extend(files.iter().map(|f| (f.file.clone(), f.clone())));
+            }
+            Decision::TagPrompt { version, tag } => set(&mut self.prompts.tags, version, tag.as_ref()),
             Decision::Verdict(said) if said.verdict.is_none() => {
                 self.verdicts.remove(&said.key());
             }

@@ -352,6 +352,10 @@ fn decision_key(decision: &Decision) -> String {
         Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
         Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
         Decision::Feedback(feedback) => ("feedback", feedback.answer()),
+        Decision::AdoptPrompts { files } => {
+            ("prompts", files.iter().map(|f| f.file.as_str()).collect::<Vec<_>>().join("\0"))
+        }
+        Decision::TagPrompt { version, .. } => ("prompt-tag", version.clone()),
         Decision::Verdict(said) => ("verdict", said.key()),
         // Taken apart before.
         Decision::Together { .. } => ("together", String::new()),

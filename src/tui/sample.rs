@@ -9,8 +9,8 @@ use super::keymap::Keymap;
 use super::signs::Signs;
 use super::theme::{BUNDLED, bundled};
 use crate::domain::api::{
-    EngineStatus, Failure, FromEngine, ImportReport, Push, Request, Response, RowDetail, RowPage, RowQuery,
-    RowSummary, ToEngine, View,
+    EngineStatus, Failure, FromEngine, ImportReport, PromptsKept, Push, Request, Response, RowDetail,
+    RowPage, RowQuery, RowSummary, ToEngine, View,
 };
 use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
@@ -708,6 +708,7 @@ pub fn respond(request: &Request) -> Response {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
         Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
+        Request::Prompts => Response::Prompts { kept: PromptsKept::default() },
         Request::Launch { kind, .. } => Response::Launched { run: format!("{kind}-13") },
         Request::Runs => Response::Runs { runs: runs() },
         Request::Run { run: id } => match runs().into_iter().find(|r| r.run == *id) {

@@ -372,7 +372,12 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-fn outcome(scorer: &Scorer, (row, sample): Turn<'_>, answered: Answered, latency_ms: Option<f64>) -> Outcome {
+pub(super) fn outcome(
+    scorer: &Scorer,
+    (row, sample): Turn<'_>,
+    answered: Answered,
+    latency_ms: Option<f64>,
+) -> Outcome {
     let mut outcome = Outcome {
         row: row.id.clone(),
         row_hash: row.hash.clone(),

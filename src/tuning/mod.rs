@@ -3,4 +3,5 @@
 pub mod check;
 pub mod evaluate;
 pub mod judge;
+pub mod prompt;
 pub mod train;

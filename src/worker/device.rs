@@ -42,6 +42,10 @@ impl Devices {
             Job::Train { eval, .. } | Job::Eval(eval) => {
                 stages().chain(eval.judges.iter().map(|judge| &judge.model)).collect()
             }
+            Job::Prompt { eval, critic, .. } => {
+                let judges = eval.judges.iter().map(|judge| &judge.model);
+                stages().chain(judges).chain(critic.as_deref()).collect()
+            }
             Job::Judge(pairs) => vec![&pairs.judge.model],
             Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => Vec::new(),
         };
@@ -78,7 +82,12 @@ impl Devices {
 fn training(spec: &RunSpec) -> Option<&TrainSettings> {
     match &spec.job {
         Job::Train { train, .. } | Job::LrRange { train, .. } => Some(train),
-        Job::Strata(_) | Job::Eval(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
+        Job::Strata(_)
+        | Job::Eval(_)
+        | Job::Judge(_)
+        | Job::Prompt { .. }
+        | Job::Serve(_)
+        | Job::Playground(_) => None,
     }
 }
 

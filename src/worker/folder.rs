@@ -170,7 +170,7 @@ impl RunFolder {
         Ok(found)
     }
 
-    /// What a training run told before: steps (without their rows), evaluations, samples (without their texts) and changes.
+    /// What a tuning run told before: steps (without their rows), evaluations, samples (without their texts) and changes.
     fn read_history(&self) -> io::Result<Vec<EventBody>> {
         let mut history = Vec::new();
         if !self.events().exists() {
@@ -186,7 +186,7 @@ impl RunFolder {
                 EventBody::Sample { row, output, gold, .. } => {
                     (*row, *output, *gold) = (String::new(), String::new(), None);
                 }
-                EventBody::Eval { .. } | EventBody::Change { .. } => {}
+                EventBody::Eval { .. } | EventBody::Change { .. } | EventBody::Prompt(_) => {}
                 _ => return true,
             }
             history.push(body);
@@ -295,6 +295,8 @@ impl RunFolder {
         }
         let outcomes = match spec.job {
             Job::Eval(_) | Job::Judge(_) => self.read_outcomes()?,
+            // It knows itself whose outcomes these are.
+            Job::Prompt { .. } => Vec::new(),
             // What a training run scored before it was resumed belongs to weights that are no more.
             Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
                 for stale in [self.outcomes(), self.traces()] {
@@ -306,7 +308,8 @@ impl RunFolder {
             }
         };
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
-        let history = if matches!(spec.job, Job::Train { .. }) { self.read_history()? } else { Vec::new() };
+        let tells = matches!(spec.job, Job::Train { .. } | Job::Prompt { .. });
+        let history = if tells { self.read_history()? } else { Vec::new() };
         let keys = Keys::default();
         // `.tunebench/runs/RUN`: the cache is the only thing outside its folder that a run writes.
         let runs = self.dir.parent().filter(|runs| runs.file_name().is_some_and(|name| name == "runs"));

@@ -208,9 +208,12 @@ fn wanted(job: &Job) -> (Bounds, Vec<&ModelRef>) {
             let stages = settings.candidates.iter().flat_map(|c| &c.stages);
             (settings.bounds, stages.map(|s| &s.model).filter(|m| is_local(m)).collect())
         }
-        Job::Strata(_) | Job::Eval(_) | Job::Judge(_) | Job::Train { .. } | Job::LrRange { .. } => {
-            (Bounds::default(), Vec::new())
-        }
+        Job::Strata(_)
+        | Job::Eval(_)
+        | Job::Judge(_)
+        | Job::Prompt { .. }
+        | Job::Train { .. }
+        | Job::LrRange { .. } => (Bounds::default(), Vec::new()),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::domain::candidate::OutputKind;
 use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
 use crate::domain::metric::Metric;
+pub use crate::domain::prompt::{Budget, PromptSettings};
 use crate::domain::settings::{
     CacheSettings, DeviceChoice, EvalSettings, RangeSettings, StrataSettings, TrainSettings,
 };
@@ -255,46 +256,10 @@ pub enum Constrain {
 /// `[tuning]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
-    pub prompt: PromptTuning,
+    pub prompt: PromptSettings,
     pub trajectory: TrajectoryTuning,
     pub train: TrainSettings,
     pub lr_range: RangeSettings,
-}
-
-/// `[tuning.prompt]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PromptTuning {
-    pub fan_out: usize,
-    pub epochs: usize,
-    pub survivors: usize,
-    pub rows: usize,
-    /// Name of a model; none: edits that need no model.
-    pub critic: Option<String>,
-    /// Stages to tune; empty: all.
-    pub stages: Vec<String>,
-    pub budget: Budget,
-}
-
-impl Default for PromptTuning {
-    fn default() -> Self {
-        Self {
-            fan_out: 16,
-            epochs: 5,
-            survivors: 4,
-            rows: 40,
-            critic: None,
-            stages: Vec::new(),
-            budget: Budget::default(),
-        }
-    }
-}
-
-/// Where tuning stops, whichever comes first; none: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Budget {
-    pub calls: Option<u64>,
-    pub usd: Option<f64>,
-    pub seconds: Option<u64>,
 }
 
 /// `[tuning.trajectory]`.

@@ -383,6 +383,11 @@ fn settings_replace_values_by_path_and_by_the_runs_own_keys() {
     assert_eq!(train.prompt, "same");
     assert_eq!(ws.config.stages[0].max_tokens, 12);
     assert_eq!(ws.config.tuning.trajectory.shots, 3);
+    let prompt =
+        [("rows", "60"), ("few_shot", "0"), ("pins", "[\"never promise a refund\"]"), ("budget.tokens", "9")];
+    let prompt = set(Some(RunKind::Prompt), &prompt).unwrap().config.tuning.prompt;
+    assert_eq!((prompt.rows, prompt.few_shot, prompt.budget.tokens), (60, 0, Some(9)));
+    assert_eq!(prompt.pins, ["never promise a refund"]);
     assert_eq!(set(Some(RunKind::Eval), &[("latency_rows", "5")]).unwrap().config.eval.latency_rows, 5);
     assert_eq!(set(Some(RunKind::Strata), &[("k", "5")]).unwrap().config.strata.k, Some(5));
 }
@@ -394,6 +399,14 @@ fn wrong_settings_are_refused_with_the_nearest_key() {
         (train, "rnk", "8", "--set: `rnk`: is no setting; did you mean `rank`?"),
         (train, "tuning.train.rnk", "8", "--set: unknown key `rnk` in [tuning.train]; did you mean `rank`?"),
         (train, "rank", "many", "--set: `tuning.train.rank`: expected a whole number, found a string"),
+        (
+            Some(RunKind::Prompt),
+            "fan_out",
+            "0",
+            "`tuning.prompt.fan_out` must be a whole number from 1 to 4096",
+        ),
+        (Some(RunKind::Prompt), "few_shots", "1", "did you mean `few_shot`?"),
+        (Some(RunKind::Prompt), "budget.call", "1", "did you mean `calls`?"),
         (None, "epochs", "3", "write one of: tuning.prompt.epochs, tuning.train.epochs"),
         (None, "stage.rout.max_tokens", "3", "no `stage` is called `rout`; there are: route"),
         (None, "", "3", "is no path"),

@@ -23,8 +23,8 @@ pub(super) fn read_prompt_tuning(
     mut fields: Fields<'_>,
     models: &BTreeMap<String, ModelEntry>,
     stages: &[Stage],
-) -> PromptTuning {
-    let default = PromptTuning::default();
+) -> PromptSettings {
+    let default = PromptSettings::default();
     let critic = fields.string("critic");
     if let Some(critic) = &critic {
         known_model(&fields, "critic", critic, models);
@@ -36,18 +36,24 @@ pub(super) fn read_prompt_tuning(
     let mut limits = fields.table_or_empty("budget");
     let budget = Budget {
         calls: limits.whole("calls", 1..=MANY),
+        tokens: limits.whole("tokens", 1..=MANY),
         usd: limits.amount("usd"),
         seconds: limits.whole("seconds", 1..=MANY),
     };
     limits.finish();
-    let tuning = PromptTuning {
+    let tuning = PromptSettings {
         fan_out: fields.count("fan_out", 1..=4096).unwrap_or(default.fan_out),
         epochs: fields.count("epochs", 1..=10_000).unwrap_or(default.epochs),
         survivors: fields.count("survivors", 1..=4096).unwrap_or(default.survivors),
         rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
         critic,
         stages: tuned,
+        few_shot: fields.count("few_shot", 0..=100).unwrap_or(default.few_shot),
+        pins: fields.strings("pins").unwrap_or_default(),
+        max_chars: fields.count("max_chars", 1..=1_000_000).unwrap_or(default.max_chars),
+        max_usd_per_1k: fields.number("max_usd_per_1k", "above 0", |usd| usd > 0.0),
         budget,
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
     };
     if tuning.survivors > tuning.fan_out {
         fields.fault(
