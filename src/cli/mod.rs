@@ -12,6 +12,7 @@ pub mod data;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
+pub mod examples;
 pub mod export;
 mod follow;
 pub mod generate;
@@ -80,6 +81,8 @@ enum Command {
     Board(board::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
+    /// Worked examples that trajectory runs found
+    Examples(examples::Args),
     /// Put results made elsewhere on the board
     Outcomes(outcomes::Args),
     /// One generation
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
+        Some(Command::Examples(args)) => examples::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),
         Some(Command::Model(args)) => model::run(args, &out),

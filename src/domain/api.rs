@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
+use super::example::{Example, ExampleEdit, Shown};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::row::{Part, Quarantined};
@@ -113,6 +114,12 @@ pub enum Decision {
     },
     /// What was said of an answer of the playground. The engine adds the gold that an edit is.
     Feedback(Feedback),
+    /// What was decided about an example of a store (a run's, or an imported one's).
+    Example {
+        store: String,
+        example: String,
+        edit: ExampleEdit,
+    },
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -201,6 +208,24 @@ pub enum Request {
         of: String,
         row: String,
     },
+    /// A window on a store of worked examples (none: the newest run's), or the one whose id begins so.
+    Examples {
+        store: Option<String>,
+        id: Option<String>,
+        offset: usize,
+        count: usize,
+    },
+    /// What would be retrieved for an input.
+    SearchExamples {
+        store: Option<String>,
+        stage: Option<String>,
+        input: String,
+        shots: Option<usize>,
+    },
+    ImportExamples {
+        file: String,
+        name: String,
+    },
     Decide {
         decision: Decision,
     },
@@ -226,24 +251,77 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Response {
-    Done { message: String },
-    Status { status: EngineStatus },
-    Import { report: ImportReport },
-    Strata { view: StrataView },
-    Sample { rows: Vec<String> },
-    Rows { page: RowPage },
-    Row { row: RowDetail },
-    Launched { run: String },
-    Swept { group: String, runs: Vec<String> },
-    Runs { runs: Vec<RunRecord> },
-    Run { run: RunRecord },
-    Events { run: String, events: Vec<Event>, more: bool },
-    Board { board: Board },
-    Compare { comparison: Comparison },
-    ImportedOutcomes { rows: usize, matched: usize },
-    Playing { playing: Playing },
-    Trace { run: String, trace: RowTrace },
-    Error { error: Failure },
+    Done {
+        message: String,
+    },
+    Status {
+        status: EngineStatus,
+    },
+    Import {
+        report: ImportReport,
+    },
+    Strata {
+        view: StrataView,
+    },
+    Sample {
+        rows: Vec<String>,
+    },
+    Rows {
+        page: RowPage,
+    },
+    Row {
+        row: RowDetail,
+    },
+    Launched {
+        run: String,
+    },
+    Swept {
+        group: String,
+        runs: Vec<String>,
+    },
+    Runs {
+        runs: Vec<RunRecord>,
+    },
+    Run {
+        run: RunRecord,
+    },
+    Events {
+        run: String,
+        events: Vec<Event>,
+        more: bool,
+    },
+    Board {
+        board: Board,
+    },
+    Compare {
+        comparison: Comparison,
+    },
+    ImportedOutcomes {
+        rows: usize,
+        matched: usize,
+    },
+    Playing {
+        playing: Playing,
+    },
+    Trace {
+        run: String,
+        trace: RowTrace,
+    },
+    /// `edited`: ids that something was decided about.
+    Examples {
+        store: String,
+        total: usize,
+        examples: Vec<Example>,
+        edited: Vec<String>,
+    },
+    FoundExamples {
+        store: String,
+        stage: String,
+        hits: Vec<(Example, Shown)>,
+    },
+    Error {
+        error: Failure,
+    },
 }
 
 /// Why a request failed. `code` is the exit code of a command: 1 the work failed, 2 wrong usage or bad input.

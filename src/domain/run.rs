@@ -15,6 +15,7 @@ use super::row::RowRef;
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
+use super::trajectory::TrajectorySettings;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -25,6 +26,8 @@ pub const RUN_FORMAT: u32 = 1;
 pub enum RunKind {
     Strata,
     Eval,
+    /// Worked examples are found.
+    Trajectory,
     Train,
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
@@ -36,13 +39,21 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 6] =
-        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
+    pub const ALL: [Self; 7] = [
+        Self::Strata,
+        Self::Eval,
+        Self::Trajectory,
+        Self::Train,
+        Self::LrRange,
+        Self::Serve,
+        Self::Playground,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strata => "strata",
             Self::Eval => "eval",
+            Self::Trajectory => "trajectory",
             Self::Train => "train",
             Self::LrRange => "lr-range",
             Self::Serve => "serve",
@@ -137,6 +148,11 @@ pub enum RunAction {
 pub enum Job {
     Strata(StrataSettings),
     Eval(EvalSettings),
+    Trajectory {
+        trajectory: TrajectorySettings,
+        /// What says which rows are right, and how the candidate is scored at the end.
+        eval: EvalSettings,
+    },
     Train {
         train: TrainSettings,
         /// How the trained candidate is scored at the end.
@@ -157,6 +173,7 @@ impl Job {
         match self {
             Self::Strata(_) => RunKind::Strata,
             Self::Eval(_) => RunKind::Eval,
+            Self::Trajectory { .. } => RunKind::Trajectory,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
             Self::Serve(_) => RunKind::Serve,
@@ -197,7 +214,9 @@ impl RunSpec {
     /// What the models that it asks need. A range test and strata ask none.
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
-            (Job::Eval(_) | Job::Train { .. }, Some(candidate)) => KeyNeed::of_candidate(candidate),
+            (Job::Eval(_) | Job::Trajectory { .. } | Job::Train { .. }, Some(candidate)) => {
+                KeyNeed::of_candidate(candidate)
+            }
             _ => Vec::new(),
         }
     }

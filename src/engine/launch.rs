@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
-use super::{branch, candidates, parts, resident, rows, strata};
+use super::{branch, candidates, examples, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
@@ -185,7 +185,7 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
 
 /// Of the keys that came with the launch those that the candidate's models need: they are held in memory till the run ends.
 pub fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
-    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+    if !matches!(kind, RunKind::Eval | RunKind::Trajectory | RunKind::Train) {
         return Ok(Keys::default());
     }
     let needs = KeyNeed::of_candidate(candidate);
@@ -326,6 +326,10 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
+        RunKind::Trajectory => {
+            let trajectory = config.tuning.trajectory.clone();
+            (Job::Trajectory { trajectory, eval: config.eval.clone() }, config.data.split.seed)
+        }
         RunKind::Train => {
             let train = config.tuning.train.clone();
             let seed = train.seed;
@@ -341,7 +345,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
         Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
-        Job::Eval(_) => Some(resolve()?),
+        Job::Eval(_) | Job::Trajectory { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
@@ -424,12 +428,14 @@ fn run_rows(
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
         RunKind::Strata | RunKind::Serve | RunKind::Playground => parts::parts(engine, dataset)?,
-        RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
+        RunKind::Eval | RunKind::Trajectory | RunKind::Train | RunKind::LrRange => {
+            parts::assign(engine, ws, dataset, &of_row)?
+        }
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
         RunKind::Eval => &[Part::Eval],
-        RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+        RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
         RunKind::Serve | RunKind::Playground => &[],
     };
@@ -453,10 +459,17 @@ fn run_rows(
             gold,
         });
     }
+    if let Some(run) = ws.config.tuning.train.rows.strip_prefix("store:").filter(|_| kind == RunKind::Train) {
+        let of_store = examples::rows_of(engine, run)?;
+        found.retain(|row| row.part != Some(Part::Train) || of_store.contains(&row.id));
+        if !found.iter().any(|row| row.part == Some(Part::Train)) {
+            return Err(bad_input(format!("no row of the train part stands in the store of {run}")));
+        }
+    }
     let needed: &[Part] = match kind {
         RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
         RunKind::Eval => &[Part::Eval],
-        RunKind::Train => &[Part::Train, Part::Eval],
+        RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };
     if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
-use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::rows::cut;
-use super::{board, candidates, feedback, ingest, launch, parts, rows, strata, sweep};
+use super::state::{Engine, bad_input, failed, needs_keys, no_run};
+use super::{board, candidates, examples, feedback, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -86,6 +86,19 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let of = if known { of } else { find_run(engine, &of).unwrap_or(of) };
             let (run, trace) = board::trace(engine, &of, &row)?;
             Response::Trace { run, trace }
+        }
+        Request::Examples { store, id, offset, count } => {
+            let (store, total, examples, edited) =
+                examples::page(engine, store.as_deref(), id.as_deref(), offset, count)?;
+            Response::Examples { store, total, examples, edited }
+        }
+        Request::SearchExamples { store, stage, input, shots } => {
+            let (store, stage, hits) =
+                examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
+            Response::FoundExamples { store, stage, hits }
+        }
+        Request::ImportExamples { file, name } => {
+            Response::Done { message: examples::import(engine, &file, &name)? }
         }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
@@ -363,6 +376,10 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
                 .flatten()
                 .collect()
         }
+        Decision::Example { store, example, edit } => {
+            let texts = [edit.input.as_ref(), edit.answer.as_ref()].into_iter().flatten();
+            texts.chain([store, example]).chain(&edit.merges).collect()
+        }
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
@@ -383,6 +400,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             Ok(Decision::NameCandidate { candidate: id, name })
         }
         Decision::Feedback(said) => feedback::decision(engine, said),
+        Decision::Example { store, example, edit } => examples::decision(engine, &store, &example, edit),
         decision => Ok(decision),
     }
 }
@@ -416,6 +434,9 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
             format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
         }
         Some(Decision::Gold { row, .. }) => format!("gold of row {row}"),
+        Some(Decision::Example { store, example, .. }) => {
+            format!("what was decided on example {example} of {store}")
+        }
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
         Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),

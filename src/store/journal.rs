@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::lines::{self, Appender};
 use crate::domain::api::Decision;
+use crate::domain::example::ExampleEdit;
 use crate::domain::play::Feedback;
 
 /// One line of the journal.
@@ -53,6 +54,8 @@ pub struct Decisions {
     pub candidates: BTreeMap<String, String>,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
+    /// By store and example.
+    pub examples: BTreeMap<(String, String), ExampleEdit>,
 }
 
 impl Decisions {
@@ -85,6 +88,11 @@ impl Decisions {
                     ..feedback.clone()
                 }),
             ),
+            Decision::Example { store, example, .. } => Decision::Example {
+                store: store.clone(),
+                example: example.clone(),
+                edit: self.examples.get(&(store.clone(), example.clone())).cloned().unwrap_or_default(),
+            },
             Decision::Together { decisions } => {
                 // Each from the state that those before it led to; taken back from the last.
                 let mut state = self.clone();
@@ -129,6 +137,14 @@ impl Decisions {
             }
             Decision::Feedback(feedback) => {
                 self.feedback.insert(feedback.answer(), feedback.clone());
+            }
+            Decision::Example { store, example, edit } => {
+                let of = (store.clone(), example.clone());
+                if edit.says_nothing() {
+                    self.examples.remove(&of);
+                } else {
+                    self.examples.insert(of, edit.clone());
+                }
             }
             Decision::Together { decisions } => decisions.iter().for_each(|decision| self.apply(decision)),
         }
@@ -207,6 +223,13 @@ mod tests {
             (row, prop::option::of("[pq]"))
                 .prop_map(|(stratum, name)| Decision::NameStratum { stratum, name }),
             (row, "[pq]").prop_map(|(candidate, name)| Decision::NameCandidate { candidate, name }),
+            ("[st]", "[pq]", any::<Option<bool>>(), prop::option::of("[xy]")).prop_map(
+                |(store, example, enabled, answer)| Decision::Example {
+                    store,
+                    example,
+                    edit: ExampleEdit { enabled, answer, ..ExampleEdit::default() },
+                }
+            ),
             (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(
                 |(row, output, good, edit)| Decision::Feedback(Feedback {
                     row,

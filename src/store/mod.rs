@@ -348,6 +348,7 @@ fn decision_key(decision: &Decision) -> String {
         Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
         Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
         Decision::Feedback(feedback) => ("feedback", feedback.answer()),
+        Decision::Example { store, example, .. } => ("example", format!("{store}\0{example}")),
         // Taken apart before.
         Decision::Together { .. } => ("together", String::new()),
     };

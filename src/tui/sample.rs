@@ -481,7 +481,17 @@ pub fn respond(request: &Request) -> Response {
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
         Request::PlayCancel { .. } => Response::Done { message: String::new() },
+        Request::Examples { .. } => Response::Examples {
+            store: "trajectory-1".into(),
+            total: 0,
+            examples: Vec::new(),
+            edited: Vec::new(),
+        },
+        Request::SearchExamples { .. } => {
+            Response::FoundExamples { store: "trajectory-1".into(), stage: "route".into(), hits: Vec::new() }
+        }
         Request::Control { .. }
+        | Request::ImportExamples { .. }
         | Request::Steer { .. }
         | Request::Decide { .. }
         | Request::Undo

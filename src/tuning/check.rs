@@ -447,6 +447,7 @@ pub fn asked(
         constraint: None,
         tools: Vec::new(),
         gold: None,
+        examples: None,
     }
 }
 

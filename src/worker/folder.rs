@@ -230,10 +230,27 @@ impl RunFolder {
             serde_json::to_writer(&mut bytes, row)?;
             bytes.push(b'\n');
         }
-        let manifest = BTreeMap::from([("rows.jsonl", blake3::hash(&bytes).to_hex().to_string())]);
+        let mut manifest =
+            BTreeMap::from([("rows.jsonl".to_owned(), blake3::hash(&bytes).to_hex().to_string())]);
         files::write_atomic(&self.rows(), &bytes)?;
+        let mut spec = spec.clone();
+        for stage in spec.candidate.iter_mut().flat_map(|c| &mut c.stages) {
+            let Some(examples) = &mut stage.examples else { continue };
+            let name = format!("examples-{}.jsonl", examples.hash.get(..16).unwrap_or(&examples.hash));
+            let path = self.inputs().join(&name);
+            if !manifest.contains_key(&name) {
+                let bytes = fs::read(&examples.path)?;
+                if blake3::hash(&bytes).to_hex().as_str() != examples.hash {
+                    let why = format!("{} was changed since it was measured", examples.path);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+                files::write_atomic(&path, &bytes)?;
+                manifest.insert(name, examples.hash.clone());
+            }
+            examples.path = path.display().to_string();
+        }
         files::write_json(&self.manifest(), &manifest)?;
-        files::write_json(&self.spec(), spec)
+        files::write_json(&self.spec(), &spec)
     }
 
     /// Put a checkpoint into `inputs/start`, so that its run may remove it: by links where they can be made (a checkpoint's files
@@ -254,7 +271,15 @@ impl RunFolder {
 
     /// Everything a run starts from, checked against its hashes.
     pub fn read_inputs(&self) -> anyhow::Result<RunInputs> {
-        let spec = self.read_spec()?;
+        let mut spec = self.read_spec()?;
+        // The workspace may have moved since.
+        for stage in spec.candidate.iter_mut().flat_map(|c| &mut c.stages) {
+            if let Some(examples) = &mut stage.examples
+                && let Some(name) = Path::new(&examples.path).file_name()
+            {
+                examples.path = self.inputs().join(name).display().to_string();
+            }
+        }
         let manifest: BTreeMap<String, String> = serde_json::from_slice(&fs::read(self.manifest())?)
             .with_context(|| format!("{} is damaged", self.manifest().display()))?;
         for (name, expected) in &manifest {
@@ -288,7 +313,12 @@ impl RunFolder {
         let outcomes = match spec.job {
             Job::Eval(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
+            Job::Trajectory { .. }
+            | Job::Train { .. }
+            | Job::LrRange { .. }
+            | Job::Strata(_)
+            | Job::Serve(_)
+            | Job::Playground(_) => {
                 for stale in [self.outcomes(), self.traces()] {
                     if stale.exists() {
                         fs::remove_file(stale)?;

@@ -208,6 +208,9 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
     match &inputs.spec.job {
         Job::Strata(settings) => crate::strata::build::run(settings, inputs, reporter),
         Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
+        Job::Trajectory { trajectory, eval } => {
+            crate::tuning::trajectory::run(trajectory, eval, inputs, reporter)
+        }
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
         Job::LrRange { train, range } => crate::tuning::train::range::run(train, range, inputs, reporter),
         Job::Serve(_) | Job::Playground(_) => anyhow::bail!("a resident run is no batch run"),

@@ -206,7 +206,7 @@ fn wanted(job: &Job) -> (Bounds, Vec<&ModelRef>) {
             let stages = settings.candidates.iter().flat_map(|c| &c.stages);
             (settings.bounds, stages.map(|s| &s.model).filter(|m| is_local(m)).collect())
         }
-        Job::Strata(_) | Job::Eval(_) | Job::Train { .. } | Job::LrRange { .. } => {
+        Job::Strata(_) | Job::Eval(_) | Job::Trajectory { .. } | Job::Train { .. } | Job::LrRange { .. } => {
             (Bounds::default(), Vec::new())
         }
     }

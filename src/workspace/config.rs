@@ -9,7 +9,9 @@ use crate::domain::address::Address;
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
 use crate::domain::keys::KeyNeed;
+pub use crate::domain::settings::Budget;
 use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+pub use crate::domain::trajectory::TrajectorySettings;
 
 /// What kind of answer the pipeline gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,7 +181,7 @@ pub enum Constrain {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
     pub prompt: PromptTuning,
-    pub trajectory: TrajectoryTuning,
+    pub trajectory: TrajectorySettings,
     pub train: TrainSettings,
     pub lr_range: RangeSettings,
 }
@@ -209,26 +211,5 @@ impl Default for PromptTuning {
             stages: Vec::new(),
             budget: Budget::default(),
         }
-    }
-}
-
-/// Where tuning stops, whichever comes first; none: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Budget {
-    pub calls: Option<u64>,
-    pub usd: Option<f64>,
-    pub seconds: Option<u64>,
-}
-
-/// `[tuning.trajectory]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrajectoryTuning {
-    /// Examples retrieved for each input.
-    pub shots: usize,
-}
-
-impl Default for TrajectoryTuning {
-    fn default() -> Self {
-        Self { shots: 5 }
     }
 }

@@ -37,6 +37,7 @@ const fn own_tables(kind: RunKind) -> &'static [&'static str] {
     match kind {
         RunKind::Strata => &["strata"],
         RunKind::Eval => &["eval"],
+        RunKind::Trajectory => &["tuning.trajectory"],
         RunKind::Train => &["tuning.train"],
         // What is tested is a training.
         RunKind::LrRange => &["tuning.lr_range", "tuning.train"],

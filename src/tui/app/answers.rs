@@ -120,7 +120,8 @@ impl App {
                 self.strata.rows_stale = true;
                 self.play.kept(id);
                 let new_label = self.play.answer(id).is_some_and(|answer| {
-                    !answer.labels.is_empty() && answer.edit.as_ref().is_some_and(|e| !answer.labels.contains(e))
+                    !answer.labels.is_empty()
+                        && answer.edit.as_ref().is_some_and(|e| !answer.labels.contains(e))
                 });
                 let message = if message.is_empty() { "noted".into() } else { message };
                 let (mood, aside) = if new_label {
