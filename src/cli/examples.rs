@@ -10,7 +10,7 @@ use super::ask::{ask, block_on, connect, once, unexpected};
 use super::output::{Exit, Output};
 use super::table::{Table, clean};
 use crate::domain::api::{Decision, Request, Response};
-use crate::domain::example::{Example, ExampleEdit};
+use crate::domain::example::{ExampleEdit, ExamplePage, FoundExamples};
 use crate::domain::words::counted;
 use crate::store::files;
 
@@ -115,9 +115,9 @@ fn page(
     id: Option<String>,
     offset: usize,
     count: usize,
-) -> Result<(String, usize, Vec<Example>, Vec<String>), Exit> {
+) -> Result<ExamplePage, Exit> {
     match once(root, Request::Examples { store, id, offset, count })? {
-        Response::Examples { store, total, examples, edited } => Ok((store, total, examples, edited)),
+        Response::Examples { page } => Ok(page),
         _ => Err(unexpected()),
     }
 }
@@ -129,7 +129,7 @@ fn list(
     count: usize,
     out: &Output,
 ) -> super::CommandResult {
-    let (store, total, examples, edited) = page(root, store, None, offset, count)?;
+    let ExamplePage { store, total, examples, edited } = page(root, store, None, offset, count)?;
     out.result(&json!({ "store": store, "total": total, "examples": examples, "edited": edited }), || {
         let mut table =
             Table::new(&["id", "stage", ">found", ">uses", ">fixed", ">broken", "", "answer", "input"]);
@@ -166,7 +166,7 @@ fn short(text: &str, most: usize) -> String {
 }
 
 fn show(root: &Path, store: Option<String>, id: String, out: &Output) -> super::CommandResult {
-    let (store, _, examples, edited) = page(root, store, Some(id), 0, 1)?;
+    let ExamplePage { store, examples, edited, .. } = page(root, store, Some(id), 0, 1)?;
     let Some(e) = examples.first() else { return Err(unexpected()) };
     out.result(&json!({ "store": store, "example": e, "edited": edited.contains(&e.id) }), || {
         let mut lines = vec![format!(
@@ -217,7 +217,7 @@ fn decide(
     edit: ExampleEdit,
     out: &Output,
 ) -> super::CommandResult {
-    let (store, _, examples, _) = page(root, store, Some(id), 0, 1)?;
+    let ExamplePage { store, examples, .. } = page(root, store, Some(id), 0, 1)?;
     let Some(example) = examples.into_iter().next() else { return Err(unexpected()) };
     let decision = Decision::Example { store: store.clone(), example: example.id.clone(), edit };
     let Response::Done { message } = once(root, Request::Decide { decision })? else {
@@ -236,9 +236,10 @@ fn export(root: &Path, store: Option<String>, file: &Path, out: &Output) -> supe
         loop {
             let request =
                 Request::Examples { store: name.clone(), id: None, offset: all.len(), count: usize::MAX };
-            let Response::Examples { store, total, examples, .. } = ask(&client, request).await? else {
+            let Response::Examples { page } = ask(&client, request).await? else {
                 return Err(unexpected());
             };
+            let ExamplePage { store, total, examples, .. } = page;
             let none = examples.is_empty();
             all.extend(examples);
             if none || all.len() >= total {
@@ -270,11 +271,12 @@ fn search(
     shots: Option<usize>,
     out: &Output,
 ) -> super::CommandResult {
-    let Response::FoundExamples { store, stage, hits } =
+    let Response::FoundExamples { found } =
         once(root, Request::SearchExamples { store, stage, input, shots })?
     else {
         return Err(unexpected());
     };
+    let FoundExamples { store, stage, hits } = found;
     out.result(&json!({ "store": store, "stage": stage, "hits": hits }), || {
         let mut table = Table::new(&["id", ">score", ">alike", ">bm25", ">worth", "answer", "input"]);
         for (e, why) in &hits {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
-use super::example::{Example, ExampleEdit, Shown};
+use super::example::{ExampleEdit, ExamplePage, FoundExamples};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::row::{Part, Quarantined};
@@ -199,6 +199,12 @@ pub enum Request {
         b: String,
         metric: Option<String>,
     },
+    /// Several candidates, or all on the board where none is named, each against `a`.
+    CompareMany {
+        a: String,
+        others: Vec<String>,
+        metric: Option<String>,
+    },
     ImportOutcomes {
         file: String,
         candidate: String,
@@ -251,77 +257,27 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Response {
-    Done {
-        message: String,
-    },
-    Status {
-        status: EngineStatus,
-    },
-    Import {
-        report: ImportReport,
-    },
-    Strata {
-        view: StrataView,
-    },
-    Sample {
-        rows: Vec<String>,
-    },
-    Rows {
-        page: RowPage,
-    },
-    Row {
-        row: RowDetail,
-    },
-    Launched {
-        run: String,
-    },
-    Swept {
-        group: String,
-        runs: Vec<String>,
-    },
-    Runs {
-        runs: Vec<RunRecord>,
-    },
-    Run {
-        run: RunRecord,
-    },
-    Events {
-        run: String,
-        events: Vec<Event>,
-        more: bool,
-    },
-    Board {
-        board: Board,
-    },
-    Compare {
-        comparison: Comparison,
-    },
-    ImportedOutcomes {
-        rows: usize,
-        matched: usize,
-    },
-    Playing {
-        playing: Playing,
-    },
-    Trace {
-        run: String,
-        trace: RowTrace,
-    },
-    /// `edited`: ids that something was decided about.
-    Examples {
-        store: String,
-        total: usize,
-        examples: Vec<Example>,
-        edited: Vec<String>,
-    },
-    FoundExamples {
-        store: String,
-        stage: String,
-        hits: Vec<(Example, Shown)>,
-    },
-    Error {
-        error: Failure,
-    },
+    Done { message: String },
+    Status { status: EngineStatus },
+    Import { report: ImportReport },
+    Strata { view: StrataView },
+    Sample { rows: Vec<String> },
+    Rows { page: RowPage },
+    Row { row: RowDetail },
+    Launched { run: String },
+    Swept { group: String, runs: Vec<String> },
+    Runs { runs: Vec<RunRecord> },
+    Run { run: RunRecord },
+    Events { run: String, events: Vec<Event>, more: bool },
+    Board { board: Board },
+    Compare { comparison: Comparison },
+    Compared { comparisons: Vec<Comparison> },
+    ImportedOutcomes { rows: usize, matched: usize },
+    Playing { playing: Playing },
+    Trace { run: String, trace: RowTrace },
+    Examples { page: ExamplePage },
+    FoundExamples { found: FoundExamples },
+    Error { error: Failure },
 }
 
 /// Why a request failed. `code` is the exit code of a command: 1 the work failed, 2 wrong usage or bad input.

@@ -271,6 +271,24 @@ pub struct Shown {
     pub near_duplicate: bool,
 }
 
+/// A window on a store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExamplePage {
+    pub store: String,
+    pub total: usize,
+    pub examples: Vec<Example>,
+    /// Ids that something was decided about.
+    pub edited: Vec<String>,
+}
+
+/// What is retrieved for an input, in the order in which it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FoundExamples {
+    pub store: String,
+    pub stage: String,
+    pub hits: Vec<(Example, Shown)>,
+}
+
 /// What a person decided about an example of a run's store. Each replaces what was decided before about the same example.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -15,7 +15,9 @@ use super::state::{Engine, bad_input, failed};
 use super::{candidates, rows};
 use crate::domain::api::{Decision, Failure};
 use crate::domain::candidate::Candidate;
-use crate::domain::example::{Example, ExampleEdit, Form, Retrieval, Shown, StageExamples, edited};
+use crate::domain::example::{
+    Example, ExampleEdit, ExamplePage, Form, FoundExamples, Retrieval, StageExamples, edited,
+};
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::trajectory::{TrajectoryReport, TrajectorySettings};
@@ -85,7 +87,7 @@ pub fn page(
     id: Option<&str>,
     offset: usize,
     count: usize,
-) -> Result<(String, usize, Vec<Example>, Vec<String>), Failure> {
+) -> Result<ExamplePage, Failure> {
     let (name, mut all, edits) = load(engine, wanted)?;
     if let Some(id) = id {
         all = vec![one(&name, &all, id)?.clone()];
@@ -107,7 +109,7 @@ pub fn page(
             first || bytes <= PAGE_BYTES
         })
         .collect();
-    Ok((name, total, page, edits.into_keys().collect()))
+    Ok(ExamplePage { store: name, total, examples: page, edited: edits.into_keys().collect() })
 }
 
 fn one<'e>(name: &str, all: &'e [Example], id: &str) -> Result<&'e Example, Failure> {
@@ -136,7 +138,7 @@ pub fn search(
     stage: Option<&str>,
     input: &str,
     shots: Option<usize>,
-) -> Result<(String, String, Vec<(Example, Shown)>), Failure> {
+) -> Result<FoundExamples, Failure> {
     let (name, all, _) = load(engine, wanted)?;
     let loaded = rows::loaded(engine)?;
     let stages: BTreeSet<&str> = all.iter().map(|e| e.stage.as_str()).collect();
@@ -156,7 +158,8 @@ pub fn search(
     let mut how = retrieval(engine, &loaded.ws, &name);
     how.shots = shots.unwrap_or(how.shots);
     let hits = index.retrieve(&Query::text(input), &how);
-    Ok((name, stage, hits.into_iter().map(|hit| (Example::clone(&hit.example), hit.why)).collect()))
+    let hits = hits.into_iter().map(|hit| (Example::clone(&hit.example), hit.why)).collect();
+    Ok(FoundExamples { store: name, stage, hits })
 }
 
 /// A decision about an example, with what was decided before and is not decided anew.

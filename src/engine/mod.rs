@@ -15,6 +15,7 @@ mod board;
 mod branch;
 mod candidates;
 pub mod client;
+mod compare;
 mod examples;
 mod feedback;
 mod ingest;

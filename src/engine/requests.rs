@@ -7,7 +7,7 @@ use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, examples, feedback, ingest, launch, parts, rows, strata, sweep};
+use super::{board, candidates, compare, examples, feedback, ingest, launch, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -74,7 +74,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
         Request::Board => Response::Board { board: board::board(engine)? },
         Request::Compare { a, b, metric } => {
-            Response::Compare { comparison: board::compare(engine, &a, &b, metric.as_deref())? }
+            Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::CompareMany { a, others, metric } => {
+            Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }
         }
         Request::ImportOutcomes { file, candidate } => {
             let (rows, matched) = board::import_outcomes(engine, &file, &candidate)?;
@@ -88,14 +91,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             Response::Trace { run, trace }
         }
         Request::Examples { store, id, offset, count } => {
-            let (store, total, examples, edited) =
-                examples::page(engine, store.as_deref(), id.as_deref(), offset, count)?;
-            Response::Examples { store, total, examples, edited }
+            let page = examples::page(engine, store.as_deref(), id.as_deref(), offset, count)?;
+            Response::Examples { page }
         }
         Request::SearchExamples { store, stage, input, shots } => {
-            let (store, stage, hits) =
-                examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
-            Response::FoundExamples { store, stage, hits }
+            let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
+            Response::FoundExamples { found }
         }
         Request::ImportExamples { file, name } => {
             Response::Done { message: examples::import(engine, &file, &name)? }

@@ -16,6 +16,7 @@ use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
 };
 use crate::domain::event::{Event, EventBody};
+use crate::domain::example::{ExamplePage, FoundExamples};
 use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
 use crate::domain::row::Part;
@@ -385,9 +386,11 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
                 b: *best,
                 fixed: rows / 20,
                 regressed: rows / 300,
+                churned: 0,
             })
             .collect(),
         flips: (0..15).map(flip).collect(),
+        ..Comparison::default()
     }
 }
 
@@ -477,19 +480,15 @@ pub fn respond(request: &Request) -> Response {
             Response::Events { run: run.clone(), events, more: false }
         }
         Request::Board => Response::Board { board: board() },
+        Request::CompareMany { a, others, .. } => {
+            Response::Compared { comparisons: others.iter().map(|b| comparison(a, b)).collect() }
+        }
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
         Request::PlayCancel { .. } => Response::Done { message: String::new() },
-        Request::Examples { .. } => Response::Examples {
-            store: "trajectory-1".into(),
-            total: 0,
-            examples: Vec::new(),
-            edited: Vec::new(),
-        },
-        Request::SearchExamples { .. } => {
-            Response::FoundExamples { store: "trajectory-1".into(), stage: "route".into(), hits: Vec::new() }
-        }
+        Request::Examples { .. } => Response::Examples { page: ExamplePage::default() },
+        Request::SearchExamples { .. } => Response::FoundExamples { found: FoundExamples::default() },
         Request::Control { .. }
         | Request::ImportExamples { .. }
         | Request::Steer { .. }

@@ -151,10 +151,6 @@ impl<'a> Asker<'a> {
         Ok(self.reporter.event(EventBody::Warning { message: message.into() })?)
     }
 
-    pub fn reporter(&mut self) -> &mut dyn Reporter {
-        self.reporter
-    }
-
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }

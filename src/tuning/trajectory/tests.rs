@@ -196,27 +196,47 @@ fn examples_that_do_not_help_are_not_kept_and_it_is_said() {
 }
 
 #[test]
-fn an_example_that_breaks_rows_is_known_by_its_harm() {
+fn an_example_that_breaks_rows_is_known_by_its_harm_and_the_store_is_better_without_it() {
     let temp = tempfile::tempdir().unwrap();
     let mut all = rows(120);
-    // As it is, rows of the first kind are right; one train row has a wrong gold.
+    // As it is, rows of the first kind are right; one train row of it has a wrong gold.
     let poison = all.iter().position(|r| r.part == Some(Part::Train) && r.input.starts_with("card")).unwrap();
     all[poison].gold = Some("mobile".into());
     all[poison].input = "card lost in town".into();
-    let settings = TrajectorySettings { shots: 1, ..settings() };
-    let (tuned, _, _) = tuned(temp.path(), all, &settings, &mut Notes::default(), |ask| {
+    let candidate = candidate();
+    let (pipeline, _) = scripted::scripted(&candidate, |ask| {
         let said = copies(ask)?;
-        let question = ask.text().rsplit("Input: ").next().unwrap_or_default().to_owned();
-        let knows = question.starts_with("card") || question.contains("\ncard");
-        Ok(if said == "none" && knows { "cards".to_owned() } else { said })
+        let plain = !ask.text().contains("Answer:");
+        Ok(if plain && ask.text().contains("card") { "cards".to_owned() } else { said })
     });
-    let broken: Vec<&Example> = tuned.examples.iter().filter(|e| e.total().broken > 0).collect();
-    let harmful = tuned.report.harmful.len();
-    assert!(
-        harmful > 0 || broken.iter().all(|e| e.answer == "mobile" && e.input.starts_with("card")),
-        "{broken:?}"
-    );
-    assert!(harmful > 0 || !broken.is_empty(), "the harm is seen");
+    let settings = TrajectorySettings {
+        ranking: crate::domain::example::Ranking::Bm25,
+        ..TrajectorySettings::default()
+    };
+    let mut notes = Notes::default();
+    let eval = EvalSettings::default();
+    let mut asker = Asker::new(pipeline, &candidate, &settings, &eval, temp.path(), &mut notes).unwrap();
+    let of = |part: Part| all.iter().filter(|r| r.part == Some(part)).collect::<Vec<_>>();
+    let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1");
+    let rows = of(Part::Dev);
+    let without = asker.ask("as it is", &bare(&rows, 1)).unwrap().into_iter().flatten().collect();
+    let dev = Dev { rows, without };
+    assert_eq!(dev.baseline().right, 10, "the rows of the first kind");
+    let how = settings.retrieval(1, Form::Text);
+    let way = Way { name: "all".into(), stages: pool.stages.clone(), how };
+    let tried = dev.try_way(&mut asker, &way).unwrap().unwrap();
+    assert_eq!((tried.measured.fixed, tried.measured.broken), (20, 10));
+    let effects = dev.effects(&mut asker, &tried, Form::Text).unwrap();
+    let known = measure::with_effects(&way, &dev.gathered(&effects));
+    let examples: Vec<&Arc<Example>> = known.stages.iter().flatten().flat_map(Index::examples).collect();
+    let harmful: Vec<_> = examples.iter().filter(|e| measure::is_harmful(e)).collect();
+    assert_eq!(harmful.len(), 1);
+    assert_eq!((harmful[0].input.as_str(), harmful[0].total().broken), ("card lost in town", 10));
+    assert!(harmful[0].value(Some("cards")) < -0.5, "{:?}", harmful[0].effect);
+    let id = harmful[0].id.clone();
+    let less = measure::without(&known, &|e| e.id == id);
+    let tried = dev.try_way(&mut asker, &less).unwrap().unwrap();
+    assert_eq!((tried.measured.right, tried.measured.broken), (30, 0));
 }
 
 #[test]
