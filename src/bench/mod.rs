@@ -3,4 +3,5 @@
 pub mod decode;
 pub mod frame;
 pub mod import;
+pub mod retrieve;
 pub mod train_step;

@@ -227,7 +227,7 @@ mod tests {
                 |(store, example, enabled, answer)| Decision::Example {
                     store,
                     example,
-                    edit: ExampleEdit { enabled, answer, ..ExampleEdit::default() },
+                    edit: ExampleEdit { answer, enabled, ..ExampleEdit::default() },
                 }
             ),
             (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(

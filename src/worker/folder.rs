@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -238,14 +239,14 @@ impl RunFolder {
             let Some(examples) = &mut stage.examples else { continue };
             let name = format!("examples-{}.jsonl", examples.hash.get(..16).unwrap_or(&examples.hash));
             let path = self.inputs().join(&name);
-            if !manifest.contains_key(&name) {
+            if let Entry::Vacant(entry) = manifest.entry(name) {
                 let bytes = fs::read(&examples.path)?;
                 if blake3::hash(&bytes).to_hex().as_str() != examples.hash {
                     let why = format!("{} was changed since it was measured", examples.path);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, why));
                 }
                 files::write_atomic(&path, &bytes)?;
-                manifest.insert(name, examples.hash.clone());
+                entry.insert(examples.hash.clone());
             }
             examples.path = path.display().to_string();
         }

@@ -286,9 +286,11 @@ fn key(candidate: &Candidate, question: &Question<'_>) -> String {
     part(&candidate.id());
     part(&question.row.id);
     part(&question.row.hash);
-    for given in question.given.iter() {
+    for given in &question.given {
         part(if given.is_empty() { "" } else { question.form.name() });
-        given.iter().for_each(|example| part(&example.id));
+        for example in given {
+            part(&example.id);
+        }
         part("\n");
     }
     hasher.finalize().to_hex().as_str()[..24].to_owned()

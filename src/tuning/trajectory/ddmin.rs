@@ -125,7 +125,7 @@ mod tests {
         fn the_result_is_one_minimal(n in 1..9usize, seed in any::<u64>()) {
             let turns = |s: &[usize]| {
                 let bits: u64 = s.iter().map(|x| 1 << x).sum();
-                s.len() == n || (!s.is_empty() && bits.wrapping_mul(seed | 1).rotate_left(17) % 3 == 0)
+                s.len() == n || (!s.is_empty() && bits.wrapping_mul(seed | 1).rotate_left(17).is_multiple_of(3))
             };
             let (set, _) = minimize(n, turns);
             prop_assert!(turns(&set));

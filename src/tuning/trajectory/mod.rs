@@ -110,7 +110,7 @@ fn with_store(
     run: &str,
 ) -> Candidate {
     let mut candidate = plain.clone();
-    candidate.name = run.to_owned();
+    run.clone_into(&mut candidate.name);
     candidate.rung = "trajectory".into();
     for (at, stage) in candidate.stages.iter_mut().enumerate() {
         let has = examples.iter().any(|e| e.enabled && e.stage == stage.name);
@@ -292,7 +292,9 @@ fn of_finds(pool: &Pool, found: &BTreeMap<String, Vec<Found>>) -> Vec<Vec<Arc<Ex
 fn noted(example: &Arc<Example>, found: &BTreeMap<String, Vec<Found>>) -> Option<Arc<Example>> {
     let notes = found.get(&example.id)?;
     let mut example = Example::clone(example);
-    notes.iter().for_each(|note| example.note(note.clone()));
+    for note in notes {
+        example.note(note.clone());
+    }
     Some(Arc::new(example))
 }
 

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod comparing;
+mod examples;
 mod frames;
 mod kills;
 mod play;
