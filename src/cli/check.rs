@@ -11,7 +11,7 @@ use super::trust;
 use crate::data::{self, Dataset, Resolver, Sample};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
-use crate::domain::metric::{Direction, Metric};
+use crate::domain::metric::Direction;
 use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
 use crate::tuning::check::{self, Finding};
@@ -94,6 +94,7 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
                 want: g.want.to_string(),
                 got: None,
                 state: "open".into(),
+                why: None,
             })
             .collect(),
     }))
@@ -103,8 +104,8 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
 fn best(board: &Board) -> Option<Goals> {
     let passed = |row: &BoardRow| row.goals.iter().filter(|g| g.state == "pass").count();
     let primary = |row: &BoardRow| row.metrics.get(&board.primary).copied().unwrap_or(f64::NEG_INFINITY);
-    let sign = match Metric::find(&board.primary).map(|m| m.entry.direction) {
-        Ok(Direction::Lower) => -1.0,
+    let sign = match board.metric(&board.primary).map(|m| m.entry.direction) {
+        Some(Direction::Lower) => -1.0,
         _ => 1.0,
     };
     let better = |a: &&BoardRow, b: &&BoardRow| {
@@ -130,7 +131,8 @@ fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
     }
     for goal in &goals.results {
         let got = goal.got.map_or("not measured".into(), |g| format!("{g:.4}"));
-        text.push_str(&format!("\n  {} {}: {got}, {}", goal.metric, goal.want, goal.state));
+        let why = goal.why.as_ref().map(|why| format!(" ({})", data::clean_line(why))).unwrap_or_default();
+        text.push_str(&format!("\n  {} {}: {got}, {}{why}", goal.metric, goal.want, goal.state));
     }
     text
 }
@@ -176,7 +178,9 @@ fn findings(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
         let resolver = Resolver::new(ws.config.data.input.as_deref(), ws.config.data.gold.as_deref(), &guess);
         resolver.map(|r| check::Sample::of_fields(&sample.rows, &r)).unwrap_or_default()
     });
-    let mut found = check::examine(&check::candidate(ws), None, &rows);
+    let candidate = check::candidate(ws);
+    let mut found = check::examine(&candidate, None, &rows);
+    found.extend(check::pointless_samples(&candidate, ws.config.eval.samples));
     let train = Some(&ws.config.tuning.train);
     for finding in check::examine(&check::candidate_for_training(ws), train, &rows) {
         // Who writes nothing of training does not mean to train.
@@ -339,8 +343,13 @@ mod tests {
     use super::*;
 
     fn row(name: &str, accuracy: f64, states: &[&str]) -> BoardRow {
-        let goal =
-            |s: &&str| GoalResult { metric: "m".into(), want: String::new(), got: None, state: (*s).into() };
+        let goal = |s: &&str| GoalResult {
+            metric: "m".into(),
+            want: String::new(),
+            got: None,
+            state: (*s).into(),
+            why: None,
+        };
         BoardRow {
             candidate: name.into(),
             metrics: [("accuracy".to_owned(), accuracy)].into(),

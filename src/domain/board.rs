@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::honest::{Checkpoints, Honest};
+use super::metric::{Known, Metric, OwnMetric};
 use super::outcome::Flip;
 
 /// Percentiles in milliseconds.
@@ -49,7 +51,8 @@ impl fmt::Display for Want {
     }
 }
 
-/// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured.
+/// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured, or by a judge that is
+/// not to be trusted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoalResult {
     pub metric: String,
@@ -57,6 +60,9 @@ pub struct GoalResult {
     pub want: String,
     pub got: Option<f64>,
     pub state: String,
+    /// Why it is open although something was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// One candidate on the board.
@@ -78,6 +84,9 @@ pub struct BoardRow {
     /// Rows that failed with an error.
     pub errors: usize,
     pub metrics: BTreeMap<String, f64>,
+    /// The primary metric's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
     /// 95% interval of the primary metric (Wilson for shares of right rows, bootstrap else).
     pub ci95: Option<[f64; 2]>,
     pub latency_ms: Option<Percentiles>,
@@ -86,6 +95,36 @@ pub struct BoardRow {
     pub tokens_out: f64,
     pub usd_per_1k: Option<f64>,
     pub goals: Vec<GoalResult>,
+    /// What is to be known of the judges behind its figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<String>,
+    /// Its score on rows that selected nothing, where it was selected or scored there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub honest: Option<Honest>,
+    /// Its checkpoint was chosen on dev rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Checkpoints>,
+    /// Against the baseline, on the rows that both have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
+}
+
+/// A candidate of the board against the baseline, by the primary metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    pub candidate: String,
+    pub n: usize,
+    pub delta: f64,
+    pub ci95: [f64; 2],
+    pub p_value: f64,
+    pub adjusted: Adjusted,
+}
+
+impl Against {
+    /// By the adjusted p, at 0.05.
+    pub fn is_significant(&self) -> bool {
+        self.adjusted.p_value < 0.05
+    }
 }
 
 impl BoardRow {
@@ -103,6 +142,17 @@ impl BoardRow {
             remarks
                 .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
         }
+        remarks.extend(self.judges.iter().cloned());
+        if let Some(Checkpoints { run, among }) = &self.checkpoints
+            && *among > 1
+        {
+            remarks.push(format!(
+                "{run} chose its checkpoint among {among} on dev rows: the eval rows had no part in that"
+            ));
+        }
+        if let Some(honest) = &self.honest {
+            remarks.extend(honest.remarks(self.primary.as_deref().unwrap_or("score"), &self.candidate));
+        }
         remarks
     }
 }
@@ -112,9 +162,19 @@ impl BoardRow {
 pub struct Board {
     pub primary: String,
     pub metrics: Vec<String>,
+    /// The workspace's own metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<OwnMetric>,
     /// Rows of the eval part.
     pub eval_rows: usize,
     pub rows: Vec<BoardRow>,
+}
+
+impl Board {
+    /// A metric of the registry or of the workspace.
+    pub fn metric(&self, name: &str) -> Option<Metric> {
+        Known { own: &self.own, primary: Some(&self.primary), ..Known::default() }.find(name).ok()
+    }
 }
 
 /// One stratum's share in a comparison.

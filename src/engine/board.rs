@@ -11,12 +11,15 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::candidates::{self, Known};
+use super::honest;
+use super::judges;
 use super::rows::{self, Loaded};
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
 use crate::domain::board::{Board, BoardRow, Goal};
 use crate::domain::candidate::Candidate;
-use crate::domain::metric::{Direction, Metric};
+use crate::domain::detail::Detail;
+use crate::domain::metric::Direction;
 use crate::domain::outcome::Outcome;
 use crate::domain::row::Part;
 use crate::domain::trace::RowTrace;
@@ -36,6 +39,8 @@ pub struct Scored {
     pub outcomes: Arc<Vec<Outcome>>,
     /// Those whose rows still have the content and gold they were scored with.
     pub current: Arc<Vec<Outcome>>,
+    /// Those on the reserve, of their newest run, whose rows are as they were.
+    pub fresh: Arc<Vec<Outcome>>,
     by_row: HashMap<String, usize>,
 }
 
@@ -50,10 +55,15 @@ impl Scored {
 pub struct BoardCache {
     outcomes: HashMap<std::path::PathBuf, ((u64, i64, i64), Arc<Vec<Outcome>>)>,
     scored: Option<(u64, Arc<Loaded>, Arc<Vec<Arc<Scored>>>)>,
+    board: Option<(u64, Arc<Loaded>, Board)>,
 }
 
 pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
-    let path = known.folder.outcomes();
+    read(engine, &known.folder)
+}
+
+fn read(engine: &Engine, folder: &RunFolder) -> Result<Arc<Vec<Outcome>>, Failure> {
+    let path = folder.outcomes();
     let Ok(meta) = fs::metadata(&path) else { return Ok(Arc::default()) };
     let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
     let mut cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +72,7 @@ pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Fai
     {
         return Ok(kept.clone());
     }
-    let read = known.folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    let read = folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
     let read = Arc::new(read);
     cache.outcomes.insert(path, (stamp, read.clone()));
     Ok(read)
@@ -101,10 +111,16 @@ pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<S
         if outcomes.is_empty() {
             continue;
         }
-        let by_row = outcomes.iter().enumerate().map(|(i, o)| (o.row.clone(), i)).collect();
-        let current = current(loaded, &outcomes, &gold);
+        // Of several answers to a row the first is shown.
+        let first = outcomes.iter().enumerate().filter(|(_, o)| o.sample == 0);
+        let by_row = first.map(|(i, o)| (o.row.clone(), i)).collect();
+        let kept = current(loaded, &outcomes, &gold);
+        let fresh = match &known.fresh {
+            None => Arc::default(),
+            Some((_, folder)) => current(loaded, &read(engine, folder)?, &gold),
+        };
         let Known { candidate, runs, .. } = known;
-        all.push(Arc::new(Scored { candidate, runs, outcomes, current, by_row }));
+        all.push(Arc::new(Scored { candidate, runs, outcomes, current: kept, fresh, by_row }));
     }
     let all = Arc::new(all);
     engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).scored =
@@ -115,26 +131,67 @@ pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<S
 /// Every candidate on the eval part.
 pub fn board(engine: &Engine) -> Result<Board, Failure> {
     let loaded = rows::loaded(engine)?;
+    let version = engine.read(|s| s.board_version);
+    {
+        let cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, of, board)) = &cache.board
+            && *at == version
+            && Arc::ptr_eq(of, &loaded)
+        {
+            return Ok(board.clone());
+        }
+    }
+    let board = drawn_up(engine, &loaded)?;
+    engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).board =
+        Some((version, loaded, board.clone()));
+    Ok(board)
+}
+
+fn drawn_up(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Board, Failure> {
     let config = &loaded.ws.config;
-    let scored = all_scored(engine, &loaded)?;
+    let scored = all_scored(engine, loaded)?;
     let goals: Vec<Goal> = config.goals.clone();
-    let rows: Vec<BoardRow> = scored
+    let judges = judges::standing(engine, loaded, &scored);
+    let mut rows: Vec<BoardRow> = scored
         .iter()
         .map(|s| {
             let run = s.runs.last().cloned();
             let row = score::board::row(&s.candidate, run, &s.current, &config.eval, &goals);
-            let all = score::board::on_the_board(&s.candidate, &s.outcomes).len();
-            BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row }
+            let all = score::board::on_the_board(&s.candidate, &s.outcomes);
+            let all = score::repeats::count(&all);
+            let row = BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row };
+            judges::remark(row, &s.candidate, &s.current, &judges)
         })
         .collect();
+    honest::fill(engine, loaded, &scored, &mut rows);
     let mut metrics = vec![config.eval.primary.clone()];
     for metric in &config.eval.metrics {
         if !metrics.contains(metric) {
             metrics.push(metric.clone());
         }
     }
+    let own = config.eval.own.clone();
     let eval_rows = loaded.parts.iter().filter(|p| **p == Some(Part::Eval)).count();
-    Ok(Board { primary: config.eval.primary.clone(), metrics, eval_rows, rows })
+    Ok(Board { primary: config.eval.primary.clone(), metrics, own, eval_rows, rows })
+}
+
+/// All that is known of a candidate on the board's rows.
+pub fn detail(engine: &Engine, candidate: &str) -> Result<Detail, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let known = candidates::find(engine, candidate)?;
+    let scored = all_scored(engine, &loaded)?;
+    let id = known.candidate.id();
+    let Some(found) = scored.iter().find(|s| s.candidate.id() == id) else {
+        let name = &known.candidate.name;
+        return Err(bad_input(format!(
+            "`{name}` has no outcomes yet; `tunebench run eval --set candidate={name}` makes some"
+        )));
+    };
+    let config = &loaded.ws.config;
+    let detail = score::detail::detail(&found.candidate, &found.current, &config.eval);
+    let all = score::board::on_the_board(&found.candidate, &found.outcomes);
+    let stale = score::repeats::count(&all).saturating_sub(detail.n);
+    Ok(Detail { run: found.runs.last().cloned(), stale, ..detail })
 }
 
 /// The first baseline, and the candidate that stands best on the board (none when that is the baseline).
@@ -143,7 +200,7 @@ pub fn base_and_best(
     loaded: &Arc<Loaded>,
 ) -> Result<(Option<Arc<Scored>>, Option<Arc<Scored>>), Failure> {
     let scored = all_scored(engine, loaded)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     let value = |s: &Scored| {
         let counted = score::board::on_the_board(&s.candidate, &s.current);
         let value = score::aggregate::value(&primary, &counted, Some(&s.candidate))?;
@@ -214,7 +271,7 @@ fn text_of(value: &serde_json::Value) -> String {
 /// Put results made elsewhere on the board, under a name. Returns lines read and lines whose row is in the data.
 pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize, usize), Failure> {
     let loaded = rows::loaded(engine)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     let name = candidates::slug(name);
     if name.is_empty() {
         return Err(bad_input("the candidate needs a name of letters and digits"));

@@ -15,6 +15,7 @@ use crate::domain::api::Failure;
 use crate::domain::candidate::{
     AdapterRef, Candidate, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
+use crate::domain::row::Part;
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
 use crate::store::files;
@@ -36,6 +37,8 @@ pub struct Known {
     pub runs: Vec<String>,
     pub folder: RunFolder,
     pub created_ms: u64,
+    /// The newest evaluation of it on the reserve.
+    pub fresh: Option<(String, RunFolder)>,
 }
 
 /// Every candidate that has outcomes, oldest first, under the names people gave.
@@ -52,17 +55,30 @@ pub fn known(engine: &Engine) -> Vec<Known> {
     runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let mut known: Vec<Known> = imported(engine);
     for (created_ms, run, folder) in runs {
-        let Some(mut candidate) = folder.read_result().and_then(|r| r.candidate) else { continue };
+        let Some(result) = folder.read_result() else { continue };
+        let Some(mut candidate) = result.candidate else { continue };
         relocate(&mut candidate, &folder);
         let id = candidate.id();
-        match known.iter_mut().find(|k| k.candidate.id() == id) {
+        let before = known.iter_mut().find(|k| k.candidate.id() == id);
+        if result.part == Some(Part::Reserve) {
+            let fresh = Some((run, folder.clone()));
+            match before {
+                Some(before) => before.fresh = fresh,
+                None => {
+                    known.push(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh });
+                }
+            }
+            continue;
+        }
+        match before {
             Some(before) => {
                 before.runs.push(run.clone());
                 before.run = Some(run);
                 before.folder = folder;
             }
             None => {
-                known.push(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms });
+                let runs = vec![run.clone()];
+                known.push(Known { candidate, runs, run: Some(run), folder, created_ms, fresh: None });
             }
         }
     }
@@ -128,7 +144,7 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 .ok()
                 .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
                 .map_or(0, |d| d.as_millis() as u64);
-            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms })
+            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh: None })
         })
         .collect()
 }
@@ -150,7 +166,8 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
                 let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
                 let candidate = shown.map_or(candidate, |k| k.candidate.clone());
                 let run = name.to_owned();
-                Ok(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms: 0 })
+                let runs = vec![run.clone()];
+                Ok(Known { candidate, runs, run: Some(run), folder, created_ms: 0, fresh: None })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
         };
@@ -296,28 +313,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let mut stages = Vec::new();
     let mut labels: Option<Vec<String>> = None;
     for (i, stage) in ws.config.stages.iter().enumerate() {
-        let entry = ws.config.models.get(&stage.model).ok_or_else(|| {
-            bad_input(
-                ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
-            )
-        })?;
-        let (source, hash) = match &entry.place {
-            ModelPlace::Local { path } => {
-                let path = ws.resolve(path);
-                let hash = model_hash(engine, &path)
-                    .map_err(|e| bad_input(format!("model `{}`: {}: {e}", stage.model, path.display())))?;
-                (ModelSource::Local { path: path.display().to_string() }, hash)
-            }
-            ModelPlace::Endpoint { endpoint, model, api_key_env } => {
-                let hash = endpoint_hash(endpoint, model, entry.mask_pii);
-                let source = ModelSource::Endpoint {
-                    endpoint: endpoint.clone(),
-                    model: model.clone(),
-                    api_key_env: api_key_env.clone(),
-                };
-                (source, hash)
-            }
-        };
+        let model = model_ref(engine, ws, &stage.model, &format!("stage.{i}.model"))?;
         let (prompt, prompt_name) = match &stage.prompt {
             None => bare(),
             Some(path) => prompt_file(engine, ws, path)?,
@@ -334,19 +330,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         let constraint = check::constraint_of(ws, stage, &labels).map_err(|p| super::parts::problems(&p))?;
         stages.push(StageCandidate {
             name: stage.name.clone(),
-            model: ModelRef {
-                name: stage.model.clone(),
-                source,
-                hash,
-                usd_per_million_input: entry.usd_per_million_input,
-                usd_per_million_output: entry.usd_per_million_output,
-                usd_per_hour: entry.usd_per_hour,
-                limits: Limits {
-                    max_in_flight: entry.max_in_flight,
-                    requests_per_minute: entry.requests_per_minute,
-                    mask_pii: entry.mask_pii,
-                },
-            },
+            model,
             adapter: None,
             prompt,
             prompt_name,
@@ -378,6 +362,45 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         None => {}
     }
     Ok(candidate)
+}
+
+/// A model of `[models]`, by place and content; `key` is where its name stands.
+pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Result<ModelRef, Failure> {
+    let entry = ws
+        .config
+        .models
+        .get(name)
+        .ok_or_else(|| bad_input(ws.problem(key, format!("no model `{name}`")).to_string()))?;
+    let (source, hash) = match &entry.place {
+        ModelPlace::Local { path } => {
+            let path = ws.resolve(path);
+            let hash = model_hash(engine, &path)
+                .map_err(|e| bad_input(format!("model `{name}`: {}: {e}", path.display())))?;
+            (ModelSource::Local { path: path.display().to_string() }, hash)
+        }
+        ModelPlace::Endpoint { endpoint, model, api_key_env } => {
+            let hash = endpoint_hash(endpoint, model, entry.mask_pii);
+            let source = ModelSource::Endpoint {
+                endpoint: endpoint.clone(),
+                model: model.clone(),
+                api_key_env: api_key_env.clone(),
+            };
+            (source, hash)
+        }
+    };
+    Ok(ModelRef {
+        name: name.to_owned(),
+        source,
+        hash,
+        usd_per_million_input: entry.usd_per_million_input,
+        usd_per_million_output: entry.usd_per_million_output,
+        usd_per_hour: entry.usd_per_hour,
+        limits: Limits {
+            max_in_flight: entry.max_in_flight,
+            requests_per_minute: entry.requests_per_minute,
+            mask_pii: entry.mask_pii,
+        },
+    })
 }
 
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.

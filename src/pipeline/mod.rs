@@ -3,6 +3,7 @@
 //! Rows go through a stage together, so that the backend sees batches. A row that fails is an error on that row; the others go on.
 
 pub mod output;
+pub mod rubric;
 pub mod template;
 pub mod tool;
 
@@ -54,6 +55,9 @@ pub struct Answered {
 
 /// Temperature of a retry where the stage is greedy: asked again in the same way, the model would say the same.
 const RETRY_TEMPERATURE: f32 = 0.7;
+
+/// Between the seeds of two answers to a row.
+const SAMPLE_SEEDS: u64 = 1_000_003;
 
 struct Stage {
     spec: StageCandidate,
@@ -164,12 +168,18 @@ impl Pipeline {
 
     /// Put rows through all stages with these examples in place of those that the candidate would retrieve.
     pub fn answer_shown(&mut self, rows: &[&RunRow], show: Show<'_>) -> Vec<Answered> {
-        self.answer_with(rows, Some(show), &mut |_, _| {})
+        let first: Vec<(&RunRow, u32)> = rows.iter().map(|row| (*row, 0)).collect();
+        self.run(&first, Some(show), &mut |_, _| {})
     }
 
     /// Put rows through all stages. One result a row, in their order.
     pub fn answer(&mut self, rows: &[&RunRow]) -> Vec<Answered> {
         self.answer_by_stages(rows, &mut |_, _| {})
+    }
+
+    /// The same, where each row comes with the number of the answer to it: another number, another drawing.
+    pub fn answer_samples(&mut self, rows: &[(&RunRow, u32)]) -> Vec<Answered> {
+        self.run(rows, None, &mut |_, _| {})
     }
 
     /// The same; `ended` hears of every stage of every row (by its place) as it ends, of those skipped too.
@@ -178,24 +188,26 @@ impl Pipeline {
         rows: &[&RunRow],
         ended: &mut dyn FnMut(usize, &StageOutcome),
     ) -> Vec<Answered> {
-        self.answer_with(rows, None, ended)
+        let first: Vec<(&RunRow, u32)> = rows.iter().map(|row| (*row, 0)).collect();
+        self.run(&first, None, ended)
     }
 
-    fn answer_with(
+    fn run(
         &mut self,
-        rows: &[&RunRow],
+        rows: &[(&RunRow, u32)],
         show: Option<Show<'_>>,
         ended: &mut dyn FnMut(usize, &StageOutcome),
     ) -> Vec<Answered> {
         let mut all = vec![Answered::default(); rows.len()];
-        let mut scopes: Vec<Scope> = rows.iter().map(|row| Scope::new(row)).collect();
+        let mut scopes: Vec<Scope> = rows.iter().map(|(row, _)| Scope::new(row)).collect();
+        let samples: Vec<u32> = rows.iter().map(|(_, sample)| *sample).collect();
         for (at, stage) in self.stages.iter().enumerate() {
             let backend = &mut self.backends[stage.backend];
             let hits = |i: usize| match show {
                 Some(show) => show(i, at).unwrap_or_default(),
-                None => rows.get(i).map_or_else(Default::default, |row| stage.retrieve(row)),
+                None => rows.get(i).map_or_else(Default::default, |(row, _)| stage.retrieve(row)),
             };
-            stage.run(backend.as_mut(), &mut scopes, &mut all, &hits);
+            stage.run(backend.as_mut(), &samples, &mut scopes, &mut all, &hits);
             for (i, answered) in all.iter().enumerate().filter(|(_, answered)| answered.error.is_none()) {
                 if let Some(outcome) = answered.stages.last() {
                     ended(i, outcome);
@@ -219,6 +231,7 @@ impl Stage {
     fn run(
         &self,
         backend: &mut dyn Backend,
+        samples: &[u32],
         scopes: &mut [Scope],
         all: &mut [Answered],
         hits: &dyn Fn(usize) -> (Vec<Hit>, Form),
@@ -263,11 +276,15 @@ impl Stage {
             }
             let asks: Vec<Ask> = open
                 .iter()
-                .map(|(_, prompt)| Ask {
-                    prompt: prompt.clone(),
-                    constraint: self.constraint(),
-                    tools: self.prompt.native_tools(),
-                    ..Ask::turn("", self.decoding(attempt))
+                .filter_map(|(i, prompt)| {
+                    let sample = *samples.get(*i)?;
+                    Some(Ask {
+                        prompt: prompt.clone(),
+                        constraint: self.constraint(),
+                        tools: self.prompt.native_tools(),
+                        sample,
+                        ..Ask::turn("", self.decoding(attempt, sample))
+                    })
                 })
                 .collect();
             let mut answers = backend.answer(&asks).into_iter();
@@ -412,8 +429,10 @@ impl Stage {
         self.spec.constraint.clone().filter(|_| !endpoint || self.spec.tools.is_empty())
     }
 
-    fn decoding(&self, attempt: u32) -> Decoding {
+    fn decoding(&self, attempt: u32, sample: u32) -> Decoding {
         let mut decoding = self.spec.decoding.clone();
+        // Far enough apart that no retry of one answer is another one.
+        decoding.seed = decoding.seed.wrapping_add(u64::from(sample) * SAMPLE_SEEDS);
         if attempt > 0 {
             decoding.seed = decoding.seed.wrapping_add(u64::from(attempt));
             if decoding.temperature == 0.0 {

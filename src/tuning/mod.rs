@@ -2,5 +2,6 @@
 
 pub mod check;
 pub mod evaluate;
+pub mod judge;
 pub mod train;
 pub mod trajectory;

@@ -23,9 +23,12 @@ impl Device {
             Job::Train { train, .. } | Job::LrRange { train, .. } => {
                 Self::of_training(train, || stage_of(spec, train), cuda::devices)
             }
-            Job::Strata(_) | Job::Eval(_) | Job::Trajectory { .. } | Job::Serve(_) | Job::Playground(_) => {
-                Self::Cpu
-            }
+            Job::Strata(_)
+            | Job::Eval(_)
+            | Job::Trajectory { .. }
+            | Job::Judge(_)
+            | Job::Serve(_)
+            | Job::Playground(_) => Self::Cpu,
         }
     }
 

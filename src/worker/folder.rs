@@ -8,8 +8,8 @@
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -148,15 +148,13 @@ impl RunFolder {
 
     /// The last outcome of each (row, sample).
     pub fn read_outcomes(&self) -> io::Result<Vec<Outcome>> {
-        let (all, _) = lines::read_all::<Outcome>(&self.outcomes())?;
-        let mut last = BTreeMap::new();
-        for (i, outcome) in all.iter().enumerate() {
-            last.insert((outcome.row.as_str(), outcome.sample), i);
-        }
-        let mut keep: Vec<usize> = last.into_values().collect();
-        keep.sort_unstable();
-        let mut all: Vec<Option<Outcome>> = all.into_iter().map(Some).collect();
-        Ok(keep.into_iter().filter_map(|i| all[i].take()).collect())
+        let (mut all, _) = lines::read_all_long::<Outcome>(&self.outcomes())?;
+        let mut seen = HashSet::with_capacity(all.len());
+        let mut last: Vec<bool> = all.iter().rev().map(|o| seen.insert((o.row.as_str(), o.sample))).collect();
+        drop(seen);
+        // From the end, as the flags were found.
+        all.retain(|_| last.pop().unwrap_or(false));
+        Ok(all)
     }
 
     /// The last trace of a row; none where it left none.
@@ -225,15 +223,24 @@ impl RunFolder {
 
     /// Write the frozen specification and its inputs. `spec.json` comes last: where it is, all is.
     pub fn freeze(&self, spec: &RunSpec, rows: &[RunRow]) -> io::Result<()> {
+        self.freeze_with(spec, rows, &[])
+    }
+
+    /// The same with further files beside the rows, by name.
+    pub fn freeze_with(&self, spec: &RunSpec, rows: &[RunRow], more: &[(&str, Vec<u8>)]) -> io::Result<()> {
         files::private_dir(&self.inputs())?;
         let mut bytes = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut bytes, row)?;
             bytes.push(b'\n');
         }
-        let mut manifest =
-            BTreeMap::from([("rows.jsonl".to_owned(), blake3::hash(&bytes).to_hex().to_string())]);
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        let mut manifest = BTreeMap::from([("rows.jsonl".to_owned(), hash(&bytes))]);
         files::write_atomic(&self.rows(), &bytes)?;
+        for (name, bytes) in more {
+            manifest.insert(name.to_string(), hash(bytes));
+            files::write_atomic(&self.inputs().join(name), bytes)?;
+        }
         let mut spec = spec.clone();
         for stage in spec.candidate.iter_mut().flat_map(|c| &mut c.stages) {
             let Some(examples) = &mut stage.examples else { continue };
@@ -312,7 +319,7 @@ impl RunFolder {
             );
         }
         let outcomes = match spec.job {
-            Job::Eval(_) => self.read_outcomes()?,
+            Job::Eval(_) | Job::Judge(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
             Job::Trajectory { .. }
             | Job::Train { .. }

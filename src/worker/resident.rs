@@ -113,7 +113,7 @@ pub fn run(
     models.close();
     drop(entry);
     let metrics = models.figures().metrics();
-    ended.map(|stopped| stopped.map(|stopped| RunResult { metrics, candidate: None, stopped }))
+    ended.map(|stopped| stopped.map(|stopped| RunResult { metrics, candidate: None, stopped, part: None }))
 }
 
 /// Answers until it is asked to end, or nobody asks any more. Some(whether it was asked to); none: cancelled.
@@ -206,9 +206,12 @@ fn wanted(job: &Job) -> (Bounds, Vec<&ModelRef>) {
             let stages = settings.candidates.iter().flat_map(|c| &c.stages);
             (settings.bounds, stages.map(|s| &s.model).filter(|m| is_local(m)).collect())
         }
-        Job::Strata(_) | Job::Eval(_) | Job::Trajectory { .. } | Job::Train { .. } | Job::LrRange { .. } => {
-            (Bounds::default(), Vec::new())
-        }
+        Job::Strata(_)
+        | Job::Eval(_)
+        | Job::Judge(_)
+        | Job::Trajectory { .. }
+        | Job::Train { .. }
+        | Job::LrRange { .. } => (Bounds::default(), Vec::new()),
     }
 }
 

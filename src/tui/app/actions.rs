@@ -102,6 +102,8 @@ impl App {
             Action::LaunchEval => {
                 let names = self.candidate_names();
                 self.layers.push(Layer::Form(Form::eval(names)));
+                self.power.clear();
+                self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
@@ -216,6 +218,10 @@ impl App {
             Layer::Trace(view) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
+                _ => view.scroll = moved(view.scroll, action, height, 5000),
+            },
+            Layer::Detail(view) => match action {
+                Action::Back => drop(self.layers.pop()),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
             Layer::Flip { scroll } => match action {

@@ -28,6 +28,9 @@ impl App {
             if let Purpose::Trace { of, row } = &purpose {
                 return self.trace_arrived(of, row, Err(error.message));
             }
+            if let Purpose::Detail(candidate) = &purpose {
+                return self.detail_arrived(candidate, Err(error.message));
+            }
             self.notice(Mood::Bad, format!("could not {}: {}", purpose.words(), error.message));
             return;
         }
@@ -78,6 +81,10 @@ impl App {
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
             }
+            (Purpose::Detail(candidate), Response::Detail { detail }) => {
+                self.detail_arrived(&candidate, Ok(detail));
+            }
+            (Purpose::Power, Response::Power { power }) => self.power = power.lines(),
             (Purpose::Trace { of, row }, Response::Trace { run, trace }) => {
                 self.trace_arrived(&of, &row, Ok((run, trace)));
             }

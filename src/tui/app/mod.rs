@@ -108,6 +108,9 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    /// A candidate's detail.
+    Detail(String),
+    Power,
     Trace {
         of: String,
         row: String,
@@ -142,6 +145,8 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Detail(candidate) => format!("read the detail of {candidate}"),
+            Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
@@ -163,6 +168,7 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Detail(_)
                 | Self::Trace { .. }
                 | Self::StepRows { .. }
                 | Self::Play(..)
@@ -212,6 +218,8 @@ pub struct App {
     pub board: BoardState,
     pub runs_screen: RunsState,
     pub play: PlayState,
+    /// What the eval rows can show and cost, for the form of an evaluation.
+    pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
     followed: BTreeMap<View, View>,
     next_tag: u64,
@@ -238,6 +246,7 @@ impl App {
             board: BoardState::default(),
             runs_screen: RunsState::default(),
             play: PlayState::default(),
+            power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,
             outbox: Vec::new(),

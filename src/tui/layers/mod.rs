@@ -8,6 +8,7 @@ pub mod view;
 use super::app::Purpose;
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::board::classes::DetailView;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
@@ -55,6 +56,8 @@ pub enum Layer {
     },
     /// A row through the stages.
     Trace(TraceView),
+    /// A candidate's detail.
+    Detail(DetailView),
 }
 
 /// What a typed line is for.
@@ -110,7 +113,8 @@ impl Layer {
             | Self::Flip { .. }
             | Self::Difference { .. }
             | Self::Why { .. }
-            | Self::Trace(_) => {
+            | Self::Trace(_)
+            | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Picker(_) => vec![Context::Picker, Context::Always],

@@ -54,7 +54,7 @@ impl<'a> FixedRows<'a> {
                 gold: subject.gold(row),
             })
             .collect();
-        Self { rows, subject, primary: Metric::primary(&eval.primary).ok(), threads }
+        Self { rows, subject, primary: eval.primary_metric().ok(), threads }
     }
 
     /// The greedy answers of the model as it is now.
@@ -77,11 +77,13 @@ impl<'a> FixedRows<'a> {
                 let correct = self.primary.as_ref().zip(row.gold.as_deref()).and_then(|(metric, gold)| {
                     let answer = Answer {
                         output: &reading.text,
-                        gold,
+                        gold: Some(gold),
                         kind: Some(self.subject.stage.output),
                         readable: reading.ok,
+                        tools: &self.subject.stage.tools,
+                        ..Answer::default()
                     };
-                    metric.right(score(metric.entry.base, metric.argument.as_deref(), &answer)?)
+                    metric.right(score(metric, &answer)?)
                 });
                 let fits = row.answer < decoding.max_tokens;
                 Ok(Sample {

@@ -23,6 +23,7 @@ use crate::domain::preflight::figures as lesson;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
+use crate::domain::run::SELECTED_AMONG;
 use crate::domain::settings::{EvalSettings, TrainSettings};
 use crate::domain::trace::RowTrace;
 use crate::machine;
@@ -148,7 +149,7 @@ pub fn run(
         let access = Access { threads: spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
         metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], &access, &mut scoring)?);
     }
-    Ok(RunResult { metrics, candidate: Some(candidate), stopped })
+    Ok(RunResult { metrics, candidate: Some(candidate), stopped, part: None })
 }
 
 /// What no run could work with. The engine checks the same at launch; a run folder may come from elsewhere.
@@ -260,6 +261,7 @@ fn figures(state: &TrainerState, used: u64) -> BTreeMap<String, f64> {
         ("steps".to_owned(), state.step as f64),
         ("best_step".to_owned(), used as f64),
         ("trained_tokens".to_owned(), state.trained_tokens as f64),
+        (SELECTED_AMONG.to_owned(), state.evals as f64),
     ]);
     let losses =
         [("loss", state.last_loss), ("eval_loss", state.best_loss), ("eval_loss_before", state.loss_before)];

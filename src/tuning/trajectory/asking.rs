@@ -19,8 +19,7 @@ use crate::domain::settings::{Budget, EvalSettings};
 use crate::domain::trajectory::{Match, TrajectorySettings};
 use crate::pipeline::{Answered, Pipeline};
 use crate::retrieve::Hit;
-use crate::score::metric::Metric;
-use crate::score::rows;
+use crate::score::scorer::Scorer;
 use crate::store::lines::{self, Appender};
 
 /// A batch should take about so long: requests to pause or stop are looked for between batches.
@@ -62,7 +61,7 @@ pub enum Ended {
 
 /// What says whether an answer is gold.
 struct Judge {
-    primary: Metric,
+    scorer: Scorer,
     matches: Match,
     match_at: f64,
     tolerance: f64,
@@ -94,6 +93,7 @@ impl<'a> Asker<'a> {
         candidate: &'a Candidate,
         settings: &TrajectorySettings,
         eval: &EvalSettings,
+        rows: &[RunRow],
         dir: &Path,
         reporter: &'a mut dyn Reporter,
     ) -> anyhow::Result<Self> {
@@ -102,8 +102,10 @@ impl<'a> Asker<'a> {
         let path = artifacts.join("answers.jsonl");
         let (log, _) = Appender::open(&path)?;
         let (said, _) = lines::read_all::<Said>(&path)?;
+        let primary_only = EvalSettings { metrics: Vec::new(), beside: Vec::new(), ..eval.clone() };
+        let golds = rows.iter().filter_map(|row| row.gold.as_deref());
         let judge = Judge {
-            primary: Metric::primary(&eval.primary)?,
+            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?,
             matches: settings.matches,
             match_at: settings.match_at,
             tolerance: settings.tolerance,
@@ -244,13 +246,7 @@ impl<'a> Asker<'a> {
             error: answered.error,
             ..Outcome::default()
         };
-        let stage_gold = self
-            .candidate
-            .stages
-            .iter()
-            .filter_map(|s| Some((s.name.clone(), (s.output, s.own_gold(&row.fields)?))))
-            .collect();
-        rows::fill(&mut outcome, &self.judge.primary, &[], answered.kind, &stage_gold);
+        self.judge.scorer.fill(&mut outcome, answered.kind, Some(row));
         let gold = row.gold.as_deref().unwrap_or_default();
         let alike = match self.judge.matches {
             Match::Metric => false,

@@ -68,7 +68,7 @@ pub fn run(
     // Its own answers are kept in the run's folder; what another run asked is taken from the cache.
     pipeline.set_fresh(false);
     let (outcome, ended) = {
-        let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.dir, reporter)?;
+        let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, reporter)?;
         let outcome = tune(&mut asker, &plain, settings, inputs)?;
         (outcome, asker.ended)
     };
@@ -87,7 +87,8 @@ pub fn run(
         inputs.rows.iter().filter(|row| row.part == Some(Part::Eval)).cloned().collect();
     let mut metrics = evaluate::candidate(&candidate, &eval_rows, eval, &inputs.outcomes, &access, reporter)?;
     metrics.extend(figures(&report, &examples));
-    Ok(RunResult { metrics, candidate: Some(candidate), stopped: ended == Some(Ended::Stopped) })
+    let stopped = ended == Some(Ended::Stopped);
+    Ok(RunResult { metrics, candidate: Some(candidate), stopped, ..RunResult::default() })
 }
 
 /// The candidate that is searched for: tuned stages begin without examples.

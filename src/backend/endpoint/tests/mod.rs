@@ -1,5 +1,6 @@
 //! Against a server of our own that does whatever a server can do wrong.
 
+#[allow(dead_code, reason = "the black-box tests use the rest")]
 mod server;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Screen 5: every candidate on every metric, and two of them row by row.
 
+pub mod classes;
 pub mod comparison;
 pub mod detail;
 pub mod view;
@@ -216,6 +217,7 @@ impl App {
                 };
                 board.flip = 0;
             }
+            Action::CandidateDetail => self.open_detail(),
             Action::Trace => self.trace_flip(),
             Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
