@@ -51,7 +51,7 @@ fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish
         return Err(bad_input("a strata run has no candidate"));
     }
     let mut ws = ws;
-    if matches!(kind, RunKind::Eval | RunKind::Train) {
+    if matches!(kind, RunKind::Eval | RunKind::Trajectory | RunKind::Train) {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
     }
     Ok(Wish { ws, candidate })

@@ -119,7 +119,9 @@ fn tuned(
     let (pipeline, asked) = scripted::scripted(&candidate, script);
     let asked: Rc<RefCell<Vec<Vec<Ask>>>> = asked;
     let inputs = inputs(dir, rows);
-    let mut asker = Asker::new(pipeline, &candidate, settings, &EvalSettings::default(), &inputs.rows, dir, notes).unwrap();
+    let mut asker =
+        Asker::new(pipeline, &candidate, settings, &EvalSettings::default(), &inputs.rows, dir, notes)
+            .unwrap();
     let tuned = tune(&mut asker, &candidate, settings, &inputs).unwrap();
     let all: Vec<Ask> = asked.borrow().iter().flatten().cloned().collect();
     (tuned, all.len(), all)
@@ -215,7 +217,8 @@ fn an_example_that_breaks_rows_is_known_by_its_harm_and_the_store_is_better_with
     };
     let mut notes = Notes::default();
     let eval = EvalSettings::default();
-    let mut asker = Asker::new(pipeline, &candidate, &settings, &eval, &all, temp.path(), &mut notes).unwrap();
+    let mut asker =
+        Asker::new(pipeline, &candidate, &settings, &eval, &all, temp.path(), &mut notes).unwrap();
     let of = |part: Part| all.iter().filter(|r| r.part == Some(part)).collect::<Vec<_>>();
     let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1");
     let rows = of(Part::Dev);
