@@ -9,7 +9,6 @@ use super::ask;
 use super::output::{Exit, Output};
 use super::trust;
 use crate::data::{self, Dataset, Resolver, Sample};
-use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::Direction;
 use crate::domain::words::counted;
@@ -82,9 +81,7 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
     if wanted.is_empty() {
         return Ok(Goals { candidate: None, results: Vec::new() });
     }
-    let Response::Board { board } = ask::once(&ws.root, Request::Board)? else {
-        return Err(ask::unexpected());
-    };
+    let board = ask::block_on(async { ask::board(&ask::connect(&ws.root).await?).await })?;
     Ok(best(&board).unwrap_or_else(|| Goals {
         candidate: None,
         results: wanted
@@ -257,6 +254,26 @@ fn check_prompts(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
             }
         }
         known.push(stage.name.clone());
+    }
+    problems.extend(check_rubrics(ws, fields));
+    problems
+}
+
+/// The same of rubrics.
+fn check_rubrics(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for judge in &ws.config.judges {
+        for (path, texts) in [(&judge.rubric, &["output"][..]), (&judge.pairwise, &["first", "second"][..])] {
+            let Some(path) = path else { continue };
+            let Ok(text) = std::fs::read_to_string(ws.resolve(path)) else { continue };
+            let mut known: Vec<String> = fields.to_vec();
+            known.extend(["input", "gold", "row"].iter().chain(texts).map(|name| (*name).to_owned()));
+            for message in data::unknown_fields(&text, &known) {
+                let name = message.split('`').nth(1).unwrap_or_default();
+                let line = text.lines().position(|l| l.contains(name)).map_or(0, |i| i as u64 + 1);
+                problems.push(Problem { file: path.display().to_string(), line, message });
+            }
+        }
     }
     problems
 }

@@ -1,13 +1,15 @@
 //! The board, comparisons and strata, as computed by the engine and shown by clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::honest::{Checkpoints, Honest};
+use super::ladder::Ladder;
 use super::metric::{Known, Metric, OwnMetric};
 use super::outcome::Flip;
+use super::trilemma::Trilemma;
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +67,16 @@ pub struct GoalResult {
     pub why: Option<String>,
 }
 
+/// What a judge said of a candidate's answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JudgedCount {
+    pub judge: String,
+    /// Answers without a verdict.
+    pub silent: usize,
+    /// Answers by the judge's content: a rubric that changed is another judge.
+    pub by_id: BTreeMap<String, usize>,
+}
+
 /// One candidate on the board.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BoardRow {
@@ -98,6 +110,11 @@ pub struct BoardRow {
     /// What is to be known of the judges behind its figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub judges: Vec<String>,
+    /// Their verdicts on the rows that count; not told.
+    #[serde(skip)]
+    pub judged: Vec<JudgedCount>,
+    #[serde(default)]
+    pub trilemma: Trilemma,
     /// Its score on rows that selected nothing, where it was selected or scored there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub honest: Option<Honest>,
@@ -167,7 +184,46 @@ pub struct Board {
     pub own: Vec<OwnMetric>,
     /// Rows of the eval part.
     pub eval_rows: usize,
+    /// Oldest first. In a message: those that fit, or those that changed.
     pub rows: Vec<BoardRow>,
+    /// How many candidates there are, `rows` may hold only some.
+    #[serde(default)]
+    pub total: usize,
+    /// Of the engine's state: windows of one version are of one board.
+    #[serde(default)]
+    pub version: u64,
+    /// What candidates are held against each other by, all at once: the primary metric, and of `latency_p95_ms` and `usd_per_1k` those that
+    /// are known of any.
+    #[serde(default)]
+    pub axes: Vec<String>,
+    #[serde(default)]
+    pub ladder: Ladder,
+}
+
+impl Board {
+    /// Take in what changed: rows by their id, and all that is said of the whole.
+    pub fn merge(&mut self, news: Self) {
+        let mut places: HashMap<String, usize> =
+            self.rows.iter().enumerate().map(|(at, row)| (row.id.clone(), at)).collect();
+        let mut rows = std::mem::take(&mut self.rows);
+        for row in news.rows {
+            match places.get(&row.id).and_then(|at| rows.get_mut(*at)) {
+                Some(known) => *known = row,
+                None => {
+                    places.insert(row.id.clone(), rows.len());
+                    rows.push(row);
+                }
+            }
+        }
+        *self = Self { rows, ..news };
+    }
+}
+
+impl BoardRow {
+    /// Scored on enough of the eval part to be held against others: half of it. One right row of one is no quality of 1.
+    pub fn counts(&self, eval_rows: usize) -> bool {
+        self.n > 0 && self.n * 2 >= eval_rows
+    }
 }
 
 impl Board {

@@ -1,10 +1,11 @@
 //! Candidates by name: the workspace's own, and those that runs scored or made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,9 @@ use crate::domain::candidate::{
 use crate::domain::row::Part;
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
+use crate::domain::trilemma::Training;
 use crate::store::files;
-use crate::tuning::check;
+use crate::tuning::{check, evaluate};
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
@@ -31,6 +33,8 @@ const LABELS_MAX: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Known {
     pub candidate: Candidate,
+    /// [`Candidate::id`]
+    pub id: String,
     /// The newest run with outcomes of it; none where it was only named.
     pub run: Option<String>,
     /// Every run with outcomes of it, oldest first.
@@ -39,62 +43,161 @@ pub struct Known {
     pub created_ms: u64,
     /// The newest evaluation of it on the reserve.
     pub fresh: Option<(String, RunFolder)>,
+    /// Rows a second, many at once, as the newest run found that measured them.
+    pub rows_per_s: Option<f64>,
+    /// The run that trained it.
+    pub training: Option<Training>,
+}
+
+/// Every candidate that has outcomes, as of a version of the board; and what the runs' results say, as long as their files stay as they are.
+#[derive(Debug, Default)]
+pub struct CandidateCache {
+    known: Option<(u64, Arc<Vec<Known>>)>,
+    results: HashMap<PathBuf, (Stamp, Option<Scores>)>,
+}
+
+type Stamp = (u64, i64, i64);
+
+/// A run's candidate, its id, and the part that was scored where that is not the board's.
+type Scores = (Candidate, String, Option<Part>);
+
+/// What a run says of itself.
+struct Told {
+    created_ms: u64,
+    run: String,
+    folder: RunFolder,
+    rows_per_s: Option<f64>,
+    /// In which it trained; none for other kinds.
+    trained_ms: Option<u64>,
 }
 
 /// Every candidate that has outcomes, oldest first, under the names people gave.
-pub fn known(engine: &Engine) -> Vec<Known> {
-    let (mut runs, names) = engine.read(|state| {
-        let runs: Vec<_> = state
+pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
+    let mut cache = engine.candidate_cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let (version, mut runs, names) = engine.read(|state| {
+        let runs: Vec<Told> = state
             .runs
             .values()
             .filter(|r| r.record.state.has_result() && r.record.kind != RunKind::Strata)
-            .map(|r| (r.record.created_ms, r.record.run.clone(), r.folder.clone()))
+            .map(|r| Told {
+                created_ms: r.record.created_ms,
+                run: r.record.run.clone(),
+                folder: r.folder.clone(),
+                rows_per_s: r.record.metrics.get(evaluate::ROWS_PER_SECOND).copied(),
+                trained_ms: (r.record.kind == RunKind::Train).then_some(r.record.ran_ms),
+            })
             .collect();
-        (runs, state.decisions.candidates.clone())
+        (state.board_version, runs, state.decisions.candidates.clone())
     });
-    runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    if let Some((at, known)) = &cache.known
+        && *at == version
+    {
+        return known.clone();
+    }
+    runs.sort_by(|a, b| (a.created_ms, &a.run).cmp(&(b.created_ms, &b.run)));
     let mut known: Vec<Known> = imported(engine);
-    for (created_ms, run, folder) in runs {
-        let Some(result) = folder.read_result() else { continue };
-        let Some(mut candidate) = result.candidate else { continue };
-        relocate(&mut candidate, &folder);
-        let id = candidate.id();
-        let before = known.iter_mut().find(|k| k.candidate.id() == id);
-        if result.part == Some(Part::Reserve) {
-            let fresh = Some((run, folder.clone()));
-            match before {
+    let mut places: HashMap<String, usize> =
+        known.iter().enumerate().map(|(at, k)| (k.id.clone(), at)).collect();
+    let trained: Vec<(PathBuf, String, u64)> =
+        runs.iter().filter_map(|t| Some((t.folder.dir().to_owned(), t.run.clone(), t.trained_ms?))).collect();
+    for told in runs {
+        let Some((candidate, id, part)) = result(&mut cache.results, &told.folder) else { continue };
+        let fresh = (part == Some(Part::Reserve)).then(|| (told.run.clone(), told.folder.clone()));
+        if fresh.is_some() {
+            match places.get(&id).and_then(|at| known.get_mut(*at)) {
                 Some(before) => before.fresh = fresh,
                 None => {
-                    known.push(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh });
+                    places.insert(id.clone(), known.len());
+                    let training = training(&candidate, &trained);
+                    let (folder, created_ms) = (told.folder, told.created_ms);
+                    let (run, runs, rows_per_s) = (None, Vec::new(), None);
+                    known.push(Known {
+                        candidate,
+                        id,
+                        run,
+                        runs,
+                        folder,
+                        created_ms,
+                        fresh,
+                        rows_per_s,
+                        training,
+                    });
                 }
             }
             continue;
         }
-        match before {
-            Some(before) => {
-                before.runs.push(run.clone());
-                before.run = Some(run);
-                before.folder = folder;
-            }
-            None => {
-                let runs = vec![run.clone()];
-                known.push(Known { candidate, runs, run: Some(run), folder, created_ms, fresh: None });
-            }
+        if let Some(before) = places.get(&id).and_then(|at| known.get_mut(*at)) {
+            before.runs.push(told.run.clone());
+            before.run = Some(told.run);
+            before.folder = told.folder;
+            before.rows_per_s = told.rows_per_s.or(before.rows_per_s);
+        } else {
+            places.insert(id.clone(), known.len());
+            let training = training(&candidate, &trained);
+            known.push(Known {
+                candidate,
+                id,
+                runs: vec![told.run.clone()],
+                run: Some(told.run),
+                folder: told.folder,
+                created_ms: told.created_ms,
+                fresh: None,
+                rows_per_s: told.rows_per_s,
+                training,
+            });
         }
     }
     known.sort_by_key(|k| k.created_ms);
     // Names are unique: the first keeps it, unless a person said otherwise.
     let mut taken: BTreeSet<String> = names.values().cloned().collect();
     for k in &mut known {
-        let id = k.candidate.id();
-        if let Some(name) = names.get(&id) {
+        if let Some(name) = names.get(&k.id) {
             k.candidate.name.clone_from(name);
         } else if !taken.insert(k.candidate.name.clone()) {
-            k.candidate.name = format!("{}-{}", k.candidate.name, &id[..6]);
+            k.candidate.name = format!("{}-{}", k.candidate.name, &k.id[..6]);
             taken.insert(k.candidate.name.clone());
         }
     }
+    let known = Arc::new(known);
+    cache.known = Some((version, known.clone()));
     known
+}
+
+/// What a run's result says: its candidate with its id, and the part that it scored where that is not the board's.
+fn result(kept: &mut HashMap<PathBuf, (Stamp, Option<Scores>)>, folder: &RunFolder) -> Option<Scores> {
+    let path = folder.result();
+    let meta = fs::metadata(&path).ok()?;
+    let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
+    if let Some((at, found)) = kept.get(&path)
+        && *at == stamp
+    {
+        return found.clone();
+    }
+    let found = folder.read_result().and_then(|r| {
+        let mut candidate = r.candidate?;
+        relocate(&mut candidate, folder);
+        let id = candidate.id();
+        Some((candidate, id, r.part))
+    });
+    kept.insert(path, (stamp, found.clone()));
+    found
+}
+
+/// The run in whose folder an adapter or a model of the candidate lies, and what its machine costs.
+fn training(candidate: &Candidate, trained: &[(PathBuf, String, u64)]) -> Option<Training> {
+    candidate.stages.iter().find_map(|stage| {
+        let model = match &stage.model.source {
+            ModelSource::Local { path } => Some(path),
+            ModelSource::Endpoint { .. } => None,
+        };
+        let lies = |dir: &Path| {
+            let places = stage.adapter.iter().map(|a| &a.path).chain(model);
+            places.into_iter().any(|path| Path::new(path).starts_with(dir))
+        };
+        let (_, run, ms) = trained.iter().find(|(dir, ..)| lies(dir))?;
+        let usd_per_hour = stage.model.usd_per_hour;
+        Some(Training { run: run.clone(), hours: *ms as f64 / 3_600_000.0, usd_per_hour })
+    })
 }
 
 /// What a run made lies in its folder, also after the workspace has moved.
@@ -144,7 +247,18 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 .ok()
                 .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
                 .map_or(0, |d| d.as_millis() as u64);
-            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms, fresh: None })
+            let id = candidate.id();
+            Some(Known {
+                candidate,
+                id,
+                run: None,
+                runs: Vec::new(),
+                folder,
+                created_ms,
+                rows_per_s: None,
+                training: None,
+                fresh: None,
+            })
         })
         .collect()
 }
@@ -163,17 +277,26 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
         });
         return match of_run {
             Some((candidate, folder)) => {
-                let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
+                let id = candidate.id();
+                let shown = known.iter().find(|k| k.id == id);
                 let candidate = shown.map_or(candidate, |k| k.candidate.clone());
                 let run = name.to_owned();
-                let runs = vec![run.clone()];
-                Ok(Known { candidate, runs, run: Some(run), folder, created_ms: 0, fresh: None })
+                Ok(Known {
+                    candidate,
+                    id,
+                    runs: vec![run.clone()],
+                    run: Some(run),
+                    folder,
+                    created_ms: 0,
+                    rows_per_s: None,
+                    training: None,
+                    fresh: None,
+                })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
         };
     }
-    let like: Vec<&Known> =
-        known.iter().filter(|k| name.len() >= 4 && k.candidate.id().starts_with(name)).collect();
+    let like: Vec<&Known> = known.iter().filter(|k| name.len() >= 4 && k.id.starts_with(name)).collect();
     match like[..] {
         [only] => Ok(only.clone()),
         [] => {
@@ -354,7 +477,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let id = candidate.id();
     // Another pipeline of the workspace than the first one: told apart by its id.
     let known = known(engine);
-    match known.iter().find(|k| k.candidate.id() == id) {
+    match known.iter().find(|k| k.id == id) {
         Some(k) => candidate.name.clone_from(&k.candidate.name),
         None if known.iter().any(|k| k.candidate.name == candidate.name) => {
             candidate.name = format!("baseline-{}", &id[..6]);

@@ -5,20 +5,18 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::board::{self, Scored};
 use super::candidates;
 use super::rows::{self, Loaded, cut};
+use super::standing;
 use super::state::{Engine, bad_input};
 use crate::domain::api::Failure;
-use crate::domain::board::BoardRow;
-use crate::domain::candidate::Candidate;
+use crate::domain::board::{BoardRow, JudgedCount};
 use crate::domain::judge::{Agreement, Judge, PersonVerdict, output_hash};
 use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::words::counted;
 use crate::pipeline::rubric::{PLAIN, PLAIN_PAIRWISE, Rubric};
 use crate::score::agreement::{self, Answer, Asked};
-use crate::score::board::on_the_board;
 use crate::workspace::Workspace;
 use crate::workspace::config::JudgeEntry;
 
@@ -36,7 +34,10 @@ pub fn named<'a>(ws: &'a Workspace, name: Option<&str>) -> Result<&'a JudgeEntry
                 "workspace.toml has no judge; add a table [[judge]] with name, model and rubric".to_owned()
             }
             (Some(name), false) => format!("no judge is called `{name}`; judges: {}", names.join(", ")),
-            (None, false) => format!("which judge? --judge NAME, one of: {}", names.join(", ")),
+            (None, false) => format!(
+                "which judge? Name one in [eval], judge = \"NAME\", or with --judge; there are: {}",
+                names.join(", ")
+            ),
         })
     })
 }
@@ -79,40 +80,41 @@ pub fn agreement(engine: &Engine, name: Option<&str>) -> Result<Agreement, Failu
     let loaded = rows::loaded(engine)?;
     let entry = named(&loaded.ws, name)?;
     let judge = frozen(engine, &loaded.ws, entry)?;
-    let scored = board::all_scored(engine, &loaded)?;
-    Ok(beside_people(engine, &judge, &scored))
+    beside_people(engine, &judge)
 }
 
 /// What the judge, as it stands, said of the answers that people judged; held against what they said.
-fn beside_people(engine: &Engine, judge: &Judge, scored: &[Arc<Scored>]) -> Agreement {
+fn beside_people(engine: &Engine, judge: &Judge) -> Result<Agreement, Failure> {
     let people: Vec<PersonVerdict> = engine
         .read(|s| s.decisions.verdicts.values().filter(|said| said.judge == judge.name).cloned().collect());
     let rows: HashSet<&str> = people.iter().map(|said| said.row.as_str()).collect();
     let id = judge.id();
     let (mut machine, mut texts) = (HashMap::<Answer, String>::new(), HashMap::new());
-    for outcome in scored.iter().flat_map(|s| s.outcomes.iter()) {
-        if !rows.contains(outcome.row.as_str()) || outcome.error.is_some() {
-            continue;
+    // Without people there is nothing to look for.
+    let known = if people.is_empty() { Arc::default() } else { candidates::known(engine) };
+    for known in known.iter() {
+        for outcome in standing::outcomes(engine, known)?.iter() {
+            if !rows.contains(outcome.row.as_str()) || outcome.error.is_some() {
+                continue;
+            }
+            let answer = (outcome.row.clone(), outcome.row_hash.clone(), output_hash(&outcome.output));
+            let said = outcome.judged_by(Some(&judge.name)).filter(|judged| judged.id == id);
+            if let Some(verdict) = said.and_then(|judged| judged.verdict.clone()) {
+                machine.insert(answer.clone(), verdict);
+            }
+            texts
+                .entry(answer)
+                .or_insert_with(|| (outcome.stratum.clone(), cut(&outcome.output, SHOWN).into_owned()));
         }
-        let answer = (outcome.row.clone(), outcome.row_hash.clone(), output_hash(&outcome.output));
-        let said = outcome.judged_by(Some(&judge.name)).filter(|judged| judged.id == id);
-        if let Some(verdict) = said.and_then(|judged| judged.verdict.clone()) {
-            machine.insert(answer.clone(), verdict);
-        }
-        texts.entry(answer).or_insert(outcome);
     }
-    let shown = |answer: &Answer| {
-        texts.get(answer).map_or((None, String::new()), |outcome: &&Outcome| {
-            (outcome.stratum.clone(), cut(&outcome.output, SHOWN).into_owned())
-        })
-    };
+    let shown = |answer: &Answer| texts.get(answer).cloned().unwrap_or_default();
     let asked = Asked {
         judge: &judge.name,
         verdicts: &judge.verdicts,
         at_least: judge.agreement_at_least,
         people_at_least: judge.people_at_least,
     };
-    agreement::agreement(asked, &people.iter().collect::<Vec<_>>(), &machine, &shown)
+    Ok(agreement::agreement(asked, &people.iter().collect::<Vec<_>>(), &machine, &shown))
 }
 
 /// A judge that figures of the board lean on, as it stands.
@@ -127,7 +129,7 @@ pub struct Standing {
 }
 
 /// Every judge that metrics or goals name.
-pub fn standing(engine: &Engine, loaded: &Loaded, scored: &[Arc<Scored>]) -> Vec<Standing> {
+pub fn standing(engine: &Engine, loaded: &Loaded) -> Result<Vec<Standing>, Failure> {
     let config = &loaded.ws.config;
     let default = config.judge_named(None).map(|judge| judge.name.clone());
     let entries = config.judges_of_eval().into_iter();
@@ -135,24 +137,33 @@ pub fn standing(engine: &Engine, loaded: &Loaded, scored: &[Arc<Scored>]) -> Vec
         .map(|entry| {
             let name = entry.name.clone();
             let default = default.as_ref() == Some(&name);
-            match frozen(engine, &loaded.ws, entry) {
+            Ok(match frozen(engine, &loaded.ws, entry) {
                 Ok(judge) => {
-                    let distrust = beside_people(engine, &judge, scored).distrust;
+                    let distrust = beside_people(engine, &judge)?.distrust;
                     Standing { name, id: Some(judge.id()), distrust, default }
                 }
                 Err(failure) => Standing { name, id: None, distrust: Some(failure.message), default },
-            }
+            })
         })
         .collect()
 }
 
+/// What judges said of the rows that count.
+pub fn counts(outcomes: &[&Outcome]) -> Vec<JudgedCount> {
+    let mut all: Vec<JudgedCount> = Vec::new();
+    for judged in outcomes.iter().flat_map(|o| &o.judged) {
+        let at = all.iter().position(|count| count.judge == judged.judge).unwrap_or_else(|| {
+            all.push(JudgedCount { judge: judged.judge.clone(), ..JudgedCount::default() });
+            all.len() - 1
+        });
+        all[at].silent += usize::from(judged.verdict.is_none() && judged.right.is_none());
+        *all[at].by_id.entry(judged.id.clone()).or_default() += 1;
+    }
+    all
+}
+
 /// The row with what is to be known of its judges; goals that lean on one that is not to be trusted are open.
-pub fn remark(
-    mut row: BoardRow,
-    candidate: &Candidate,
-    outcomes: &[Outcome],
-    judges: &[Standing],
-) -> BoardRow {
+pub fn remark(mut row: BoardRow, judges: &[Standing]) -> BoardRow {
     if judges.is_empty() {
         return row;
     }
@@ -174,19 +185,22 @@ pub fn remark(
     }
     let shown: Vec<&str> =
         row.metrics.keys().filter_map(|metric| of(metric)).map(|j| j.name.as_str()).collect();
-    let counted_rows = on_the_board(candidate, outcomes);
     for judge in judges.iter().filter(|judge| shown.contains(&judge.name.as_str())) {
         if let Some(why) = &judge.distrust {
             row.judges.push(format!("the judge `{}` is not to be trusted: {why}", judge.name));
         }
-        let said = || counted_rows.iter().filter_map(|o| o.judged_by(Some(&judge.name)));
-        let silent = said().filter(|j| j.verdict.is_none() && j.right.is_none()).count();
-        if silent > 0 {
-            let answers = counted(silent, "answer");
+        let Some(said) = row.judged.iter().find(|count| count.judge == judge.name) else { continue };
+        if said.silent > 0 {
+            let answers = counted(said.silent, "answer");
             row.judges
                 .push(format!("{answers} without a verdict of `{}`: neither right nor wrong", judge.name));
         }
-        let older = said().filter(|j| judge.id.as_ref().is_some_and(|id| *id != j.id)).count();
+        let older: usize = said
+            .by_id
+            .iter()
+            .filter(|(id, _)| judge.id.as_ref().is_some_and(|now| now != *id))
+            .map(|(_, n)| n)
+            .sum();
         if older > 0 {
             let answers = counted(older, "verdict");
             row.judges.push(format!("{answers} of `{}` as it was before: evaluate again", judge.name));

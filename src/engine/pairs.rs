@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::Arc;
 
-use super::board::{self, Scored};
 use super::candidates;
 use super::judges;
 use super::rows;
+use super::standing::{self, Scored};
 use super::state::{Engine, bad_input, failed, no_run};
 use crate::domain::api::Failure;
 use crate::domain::judge::{AnswerPair, Judge, PairSettings, Pairwise};
@@ -71,11 +72,9 @@ pub fn frozen(engine: &Engine, set: &[(String, String)]) -> Result<Frozen, Failu
     let wish = wish(set)?;
     let judge = judge(engine, set)?;
     let loaded = rows::loaded(engine)?;
-    let scored = board::all_scored(engine, &loaded)?;
-    let side = |name: &str| -> Result<(String, &Scored), Failure> {
+    let side = |name: &str| -> Result<(String, Arc<Scored>), Failure> {
         let known = candidates::find(engine, name)?;
-        let id = known.candidate.id();
-        let scored = scored.iter().find(|s| s.candidate.id() == id);
+        let scored = standing::scored(engine, &loaded, &known)?;
         let scored =
             scored.ok_or_else(|| bad_input(format!("`{name}` has no outcomes yet; `tunebench run eval`")))?;
         Ok((known.candidate.name, scored))

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::board::{Scored, all_scored};
-use super::candidates;
+use super::candidates::{self, Known};
 use super::compare;
+use super::honest;
 use super::rows::{self, Loaded};
+use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
 use crate::domain::api::Failure;
 use crate::domain::board::Comparison;
-use crate::domain::candidate::Candidate;
 use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::power::{Cost, Power, StratumPower};
@@ -39,7 +39,7 @@ pub fn power(
     let config = &loaded.ws.config;
     let part = part.unwrap_or(config.eval.part);
     let primary = Metric::comparable(&config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
-    let scored = all_scored(engine, &loaded)?;
+    let known = candidates::known(engine);
     let name = match candidate {
         Some(wanted) => candidates::resolve(engine, &loaded.ws, &loaded.dataset, Some(wanted))?.name,
         None => "baseline".to_owned(),
@@ -51,12 +51,16 @@ pub fn power(
     let shared = if part == Part::Reserve { split.reserve } else { split.eval };
     let rows = if expected { (loaded.dataset.len() as f64 * shared).round() as usize } else { counted };
 
-    let past = past(&loaded, &scored, &primary);
+    let past = past(engine, &loaded, &known, &primary)?;
     let (discordance, design_effect) = figures(&past);
     // Clusters say as much as so many rows that stand alone.
     let alone = |rows: usize| (rows as f64 / design_effect).floor() as usize;
     let needed = rows_needed(discordance, difference).map(|n| (n as f64 * design_effect).ceil() as usize);
-    let own = scored.iter().find(|s| s.candidate.name == name);
+    let own = known.iter().find(|k| k.candidate.name == name);
+    let scored = match own {
+        Some(own) => standing::scored(engine, &loaded, own)?,
+        None => None,
+    };
     let mut power = Power {
         metric: primary.name.clone(),
         candidate: name,
@@ -71,25 +75,30 @@ pub fn power(
         power: chance(alone(rows), discordance.max(difference), difference),
         needed,
         strata: Vec::new(),
-        cost: cost(engine, &scored, own, rows),
+        cost: cost(engine, &known, own, rows)?,
     };
-    power.strata = strata(&loaded, part, &past, own, discordance, power.more());
+    power.strata = strata(&loaded, part, &past, scored.as_deref(), discordance, power.more());
     Ok(power)
 }
 
 /// The newest candidates against the first baseline, on the eval part.
-fn past(loaded: &Loaded, scored: &[Arc<Scored>], primary: &Metric) -> Vec<Comparison> {
-    let Some(base) = scored.iter().find(|s| s.candidate.rung == "baseline") else { return Vec::new() };
-    scored
-        .iter()
-        .rev()
-        .filter(|s| !Arc::ptr_eq(s, base))
-        .take(COMPARISONS)
-        .map(|s| {
-            compare::held(loaded, (&base.candidate, &base.current), (&s.candidate, &s.current), primary, true)
-        })
-        .filter(|c| c.n > 0)
-        .collect()
+fn past(
+    engine: &Engine,
+    loaded: &Arc<Loaded>,
+    known: &[Known],
+    primary: &Metric,
+) -> Result<Vec<Comparison>, Failure> {
+    let Some(base) = honest::baseline(known) else { return Ok(Vec::new()) };
+    let Some(of_base) = standing::scored(engine, loaded, base)? else { return Ok(Vec::new()) };
+    let mut past = Vec::new();
+    for other in known.iter().rev().filter(|k| k.id != base.id).take(COMPARISONS) {
+        if let Some(scored) = standing::scored(engine, loaded, other)? {
+            let sides = ((&base.candidate, &of_base.current[..]), (&other.candidate, &scored.current[..]));
+            past.push(compare::held(loaded, sides.0, sides.1, primary, true));
+        }
+    }
+    past.retain(|c| c.n > 0);
+    Ok(past)
 }
 
 /// Share of rows that two candidates differ on, and the design effect of clusters: medians.
@@ -117,7 +126,7 @@ fn strata(
     loaded: &Loaded,
     part: Part,
     past: &[Comparison],
-    own: Option<&Arc<Scored>>,
+    own: Option<&Scored>,
     overall: f64,
     more: usize,
 ) -> Vec<StratumPower> {
@@ -168,11 +177,19 @@ fn strata(
 }
 
 /// What the newest evaluation took: of the candidate itself, else of any other.
-fn cost(engine: &Engine, scored: &[Arc<Scored>], own: Option<&Arc<Scored>>, rows: usize) -> Option<Cost> {
-    let answered = |s: &&Arc<Scored>| !s.runs.is_empty() && s.outcomes.iter().any(|o| !o.stages.is_empty());
-    let of = own.filter(answered).or_else(|| scored.iter().rev().find(answered))?;
-    let run = of.runs.last()?;
-    let outcomes: Vec<&Outcome> = of.outcomes.iter().collect();
+fn cost(engine: &Engine, known: &[Known], own: Option<&Known>, rows: usize) -> Result<Option<Cost>, Failure> {
+    let mut of = None;
+    for k in own.into_iter().chain(known.iter().rev()).filter(|k| !k.runs.is_empty()) {
+        let outcomes = standing::outcomes(engine, k)?;
+        // Those made elsewhere say nothing of calls.
+        if outcomes.iter().any(|o| !o.stages.is_empty()) {
+            of = Some((k, outcomes));
+            break;
+        }
+    }
+    let Some((of, outcomes)) = of else { return Ok(None) };
+    let Some(run) = of.runs.last() else { return Ok(None) };
+    let outcomes: Vec<&Outcome> = outcomes.iter().collect();
     let calls: u64 = outcomes
         .iter()
         .flat_map(|o| o.stages.iter().filter(|s| !s.skipped))
@@ -183,19 +200,18 @@ fn cost(engine: &Engine, scored: &[Arc<Scored>], own: Option<&Arc<Scored>>, rows
         let record = &state.runs.get(run)?.record;
         (record.kind == RunKind::Eval && record.ran_ms > 0).then_some(record.ran_ms as f64 / 1e3)
     });
-    let price = |candidate: &Candidate| {
-        let metric = Metric::find("usd_per_1k").ok()?;
-        aggregate::value(&metric, &outcomes, Some(candidate))
-    };
+    let price = Metric::find("usd_per_1k")
+        .ok()
+        .and_then(|metric| aggregate::value(&metric, &outcomes, Some(&of.candidate)));
     let past = Cost {
         rows: outcomes.len(),
         calls,
         tokens_in: outcomes.iter().map(|o| o.tokens_in()).sum(),
         tokens_out: outcomes.iter().map(|o| o.tokens_out()).sum(),
         seconds,
-        usd: price(&of.candidate).map(|usd| usd * outcomes.len() as f64 / 1_000.0),
+        usd: price.map(|usd| usd * outcomes.len() as f64 / 1_000.0),
         run: run.clone(),
-        of_another: own.is_none_or(|own| !Arc::ptr_eq(own, of)),
+        of_another: own.is_none_or(|own| own.id != of.id),
     };
-    Some(past.of_rows(rows))
+    Ok(Some(past.of_rows(rows)))
 }

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::board;
+use super::candidates;
 use super::judges;
 use super::rows::{self, cut};
+use super::standing;
 use super::state::{Engine, bad_input};
 use crate::domain::api::{Decision, Failure};
 use crate::domain::judge::{PersonVerdict, Queue, QueueItem, item_id, output_hash};
@@ -65,10 +66,10 @@ fn annotator(name: Option<&str>) -> Result<String, Failure> {
 /// Rows of the board with their different answers. Answers of single-row failures are none.
 fn open_rows(engine: &Engine) -> Result<BTreeMap<String, Open>, Failure> {
     let loaded = rows::loaded(engine)?;
-    let scored = board::all_scored(engine, &loaded)?;
     let mut open: BTreeMap<String, Open> = BTreeMap::new();
-    for s in scored.iter() {
-        let id = s.candidate.id();
+    for known in candidates::known(engine).iter() {
+        let Some(s) = standing::scored(engine, &loaded, known)? else { continue };
+        let id = known.id.clone();
         let rows = on_the_board(&s.candidate, &s.current).into_iter();
         for outcome in rows.filter(|o| o.error.is_none() && o.sample == 0) {
             // Only right or wrong is known of some outcomes made elsewhere.

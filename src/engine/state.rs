@@ -7,9 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::board::BoardCache;
+use super::candidates::CandidateCache;
 use super::rows::RowCache;
 use super::saved::Watching;
+use super::standing::BoardCache;
 use super::strata::StrataCache;
 use super::{feedback, ingest};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
@@ -112,6 +113,9 @@ pub struct Engine {
     pub launching: Mutex<()>,
     pub row_cache: Mutex<RowCache>,
     pub board_cache: Mutex<BoardCache>,
+    /// One at a time works the board out.
+    pub board_working: Mutex<()>,
+    pub candidate_cache: Mutex<CandidateCache>,
     pub strata_cache: Mutex<StrataCache>,
     pub watching: Mutex<Watching>,
     /// One at a time writes the files made of people's feedback.
@@ -145,6 +149,8 @@ impl Engine {
             launching: Mutex::new(()),
             row_cache: Mutex::default(),
             board_cache: Mutex::default(),
+            board_working: Mutex::default(),
+            candidate_cache: Mutex::default(),
             strata_cache: Mutex::default(),
             watching: Mutex::default(),
             feedback: Mutex::default(),

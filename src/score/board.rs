@@ -37,6 +37,8 @@ pub fn row(
         runs: Vec::new(),
         stale: 0,
         judges: Vec::new(),
+        judged: Vec::new(),
+        trilemma: Default::default(),
         candidate: candidate.name.clone(),
         id: candidate.id(),
         rung: candidate.rung.clone(),

@@ -8,9 +8,9 @@ const ROUNDS: usize = 400;
 /// Multiplications for all rounds.
 const WORK: usize = 100_000_000;
 /// Candidates that may have been the best by luck: the nearest to the best.
-const CONTENDERS: usize = 40;
+pub const CONTENDERS: usize = 40;
 /// Whoever stands further below the best, in standard errors of a score, would not have been it.
-const FAR: f64 = 5.0;
+pub const FAR: f64 = 5.0;
 
 /// What the score of the best of several candidates owes to its being the best, by resampling rows: in each round the best on the drawn rows
 /// is taken, and what it gained on them over its own score is averaged (Tibshirani and Tibshirani 2009, Annals of Applied Statistics 3:822-829). The

@@ -14,6 +14,7 @@ pub mod expression;
 pub mod honest;
 pub mod intent;
 pub mod labels;
+pub mod ladder;
 pub mod power;
 pub mod preference;
 pub mod repeats;
@@ -22,5 +23,6 @@ pub mod rows;
 pub mod scorer;
 pub mod stats;
 pub mod text;
+pub mod trilemma;
 
 pub use crate::domain::metric;

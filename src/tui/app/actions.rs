@@ -105,6 +105,7 @@ impl App {
                 self.power.clear();
                 self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
+            Action::JudgeQueue => self.judge_queue(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
         }
@@ -209,6 +210,9 @@ impl App {
         if let Some(Layer::Why { side, token, scroll }) = self.layers.last().cloned() {
             return self.act_why(action, side, token, scroll, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Judging(_))) {
+            return self.act_judging(action, height);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -224,6 +228,10 @@ impl App {
                 Action::Back => drop(self.layers.pop()),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
+            Layer::Board(layer) => {
+                let layer = *layer;
+                self.act_board_layer(layer, action, height);
+            }
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::Trace => self.trace_flip(),
@@ -289,7 +297,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } => {}
+            Layer::Why { .. } | Layer::Judging(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -342,6 +350,7 @@ impl App {
                 self.act(action);
             }
             Choice::ShowRun(run) => self.show_training(run),
+            Choice::SortBoard(column) => self.sort_board(column),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
             Choice::Remedy(run, remedy) => self.remedy(run, remedy),
             Choice::Player(side, who) => self.player_chosen(side, who),
@@ -382,6 +391,10 @@ impl App {
             Some(Layer::Text { input, purpose: TextPurpose::FilterRuns { .. }, .. }) => {
                 self.runs_screen.filter = input.text().to_owned();
             }
+            Some(Layer::Text { input, purpose: TextPurpose::FilterBoard { .. }, .. }) => {
+                let text = input.text().to_owned();
+                self.filter_board(text);
+            }
             Some(Layer::Picker(picker)) => picker.search(),
             _ => {}
         }
@@ -391,6 +404,9 @@ impl App {
         if let TextPurpose::FilterRuns { before } = purpose {
             self.runs_screen.filter.clone_from(before);
         }
+        if let TextPurpose::FilterBoard { before } = purpose {
+            self.filter_board(before.clone());
+        }
     }
 
     fn typed(&mut self, purpose: TextPurpose, text: String) {
@@ -398,6 +414,8 @@ impl App {
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
+            TextPurpose::FilterBoard { .. } => self.filter_board(text),
+            TextPurpose::Volume => self.volume_typed(&text),
             TextPurpose::SamplePer => match text.parse::<usize>() {
                 Ok(per @ 1..=10_000) => {
                     self.ask(Purpose::Sample, Request::Sample { per, part: None, seed: self.now_ms });

@@ -21,6 +21,9 @@ impl App {
             if matches!(purpose, Purpose::Say(_)) {
                 self.play.unsaid();
             }
+            if let Purpose::JudgeSay(_) = &purpose {
+                self.judging_answered(&purpose, Response::Error { error: error.clone() });
+            }
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::Compare(..)) {
                 self.board.asked = None;
@@ -35,6 +38,9 @@ impl App {
             return;
         }
         match (purpose, response) {
+            (purpose @ (Purpose::JudgeQueue | Purpose::JudgeSay(_) | Purpose::Agreement), response) => {
+                self.judging_answered(&purpose, response);
+            }
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
             (Purpose::Sample, Response::Sample { rows }) => {

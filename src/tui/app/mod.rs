@@ -127,6 +127,10 @@ pub enum Purpose {
     /// What was said of the answer to question so-and-so.
     Say(u64),
     Undo,
+    JudgeQueue,
+    /// A verdict on this item.
+    JudgeSay(String),
+    Agreement,
     Import,
     ImportOutcomes(String),
 }
@@ -154,6 +158,9 @@ impl Purpose {
             Self::PlayCancel => "break the answer off".into(),
             Self::Say(_) => "keep what you said of the answer".into(),
             Self::Undo => "undo".into(),
+            Self::JudgeQueue => "ask for answers to judge".into(),
+            Self::JudgeSay(_) => "keep the verdict".into(),
+            Self::Agreement => "hold the judge against people".into(),
             Self::Import => "import the data".into(),
             Self::ImportOutcomes(file) => format!("import outcomes from {file}"),
         }
@@ -173,6 +180,8 @@ impl Purpose {
                 | Self::StepRows { .. }
                 | Self::Play(..)
                 | Self::PlayCancel
+                | Self::JudgeQueue
+                | Self::Agreement
         )
     }
 }

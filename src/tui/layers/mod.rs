@@ -2,17 +2,20 @@
 
 pub mod compose;
 pub mod form;
+pub mod judging;
 pub mod picker;
 pub mod view;
 
 use super::app::Purpose;
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::board::BoardLayer;
 use super::screens::board::classes::DetailView;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
 use form::Form;
+use judging::Judging;
 use picker::Picker;
 
 use crate::domain::api::Request;
@@ -42,6 +45,8 @@ pub enum Layer {
     Flip {
         scroll: usize,
     },
+    /// The picture of the board, its ladder.
+    Board(BoardLayer),
     /// The settings of two runs.
     Difference {
         a: String,
@@ -58,6 +63,8 @@ pub enum Layer {
     Trace(TraceView),
     /// A candidate's detail.
     Detail(DetailView),
+    /// Answers for a person to judge.
+    Judging(Judging),
 }
 
 /// What a typed line is for.
@@ -68,6 +75,12 @@ pub enum TextPurpose {
     FilterRuns {
         before: String,
     },
+    /// Follows as one types; giving up brings the filter from before back.
+    FilterBoard {
+        before: String,
+    },
+    /// Rows a month.
+    Volume,
     SamplePer,
     Mark {
         row: String,
@@ -111,12 +124,14 @@ impl Layer {
         match self {
             Self::Help { .. }
             | Self::Flip { .. }
+            | Self::Board(_)
             | Self::Difference { .. }
             | Self::Why { .. }
             | Self::Trace(_)
             | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
+            Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],
