@@ -111,7 +111,8 @@ fn decode(settings: &decode::Settings, out: &Output) -> super::CommandResult {
                 l.scored_rows_per_s, l.generated_rows_per_s, l.scored_alone_per_s, l.generated_alone_per_s
             )
         });
-        [batch, single, labels].into_iter().flatten().collect::<Vec<_>>().join("\n")
+        let device = (report.device != "cpu").then(|| format!("on {} in bf16", report.device));
+        [device, batch, single, labels].into_iter().flatten().collect::<Vec<_>>().join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -297,7 +297,7 @@ pub enum TrainedTurns {
     Last,
 }
 
-/// Where a training computes: `auto`, `cpu`, `cuda:0`.
+/// Where a training or a model computes: `auto`, `cpu`, `cuda:0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
@@ -307,6 +307,12 @@ pub enum DeviceChoice {
     Cpu,
     /// This GPU or none.
     Cuda(u16),
+}
+
+impl DeviceChoice {
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 impl std::str::FromStr for DeviceChoice {
@@ -414,6 +420,11 @@ pub struct TrainSettings {
 }
 
 impl TrainSettings {
+    /// Where what was trained is scored: where it was trained, if that was said; else as the model's own table says.
+    pub fn scoring_device(&self) -> Option<DeviceChoice> {
+        (!self.device.is_auto()).then_some(self.device)
+    }
+
     /// Key by key, as text for people.
     pub fn shown(&self) -> BTreeMap<String, String> {
         fn text(value: &Value) -> String {

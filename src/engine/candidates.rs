@@ -523,6 +523,7 @@ pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Resu
             requests_per_minute: entry.requests_per_minute,
             mask_pii: entry.mask_pii,
         },
+        device: entry.device,
     })
 }
 

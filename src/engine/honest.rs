@@ -21,6 +21,7 @@ use crate::score::board::{interval, on_the_board};
 use crate::score::compare::holm;
 use crate::score::distributions::Z95;
 use crate::score::honest::{CONTENDERS, FAR, largest_of, luck_of_the_best};
+use crate::score::repeats;
 use crate::score::rows::value;
 
 /// The estimate looks the same each time.
@@ -53,7 +54,7 @@ pub fn fill(
     known: &[&Known],
     rows: &mut [BoardRow],
 ) -> Result<(), Failure> {
-    let Ok(primary) = Metric::find(&loaded.ws.config.eval.primary) else { return Ok(()) };
+    let Ok(primary) = loaded.ws.config.eval.primary_metric() else { return Ok(()) };
     let sign = if primary.entry.direction == Direction::Higher { 1.0 } else { -1.0 };
     let looks = engine.read(|s| s.looks.len());
     let value_of = |row: &BoardRow| row.metrics.get(&primary.name).copied();
@@ -90,7 +91,7 @@ pub fn fill(
             expected_luck: luck.filter(|_| is_best),
             fresh: score,
             fresh_on: Part::Reserve,
-            n: fresh.len(),
+            n: repeats::count(&fresh),
             ci95,
             luck: selected.zip(score).map(|(selected, fresh)| sign * (selected - fresh)),
             looks,

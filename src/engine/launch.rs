@@ -415,7 +415,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         cache: config.cache,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
-    spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
+    spec.past = past(engine, launch.kind, Device::of_training(&spec) != Device::Cpu);
     // The look is in the journal before anybody can look.
     if let Some(look) = looked {
         engine

@@ -38,7 +38,8 @@ pub fn power(
     let loaded = rows::loaded(engine)?;
     let config = &loaded.ws.config;
     let part = part.unwrap_or(config.eval.part);
-    let primary = Metric::comparable(&config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let eval = &config.eval;
+    let primary = eval.known().comparable(&eval.primary).map_err(|e| bad_input(e.to_string()))?;
     let known = candidates::known(engine);
     let name = match candidate {
         Some(wanted) => candidates::resolve(engine, &loaded.ws, &loaded.dataset, Some(wanted))?.name,
@@ -75,7 +76,9 @@ pub fn power(
         power: chance(alone(rows), discordance.max(difference), difference),
         needed,
         strata: Vec::new(),
-        cost: cost(engine, &known, own, rows)?,
+        // What was answered before is counted by answers, and each row asks for so many.
+        cost: cost(engine, &known, own, rows * eval.samples.max(1) as usize)?
+            .map(|cost| Cost { rows, ..cost }),
     };
     power.strata = strata(&loaded, part, &past, scored.as_deref(), discordance, power.more());
     Ok(power)
@@ -176,8 +179,13 @@ fn strata(
     strata
 }
 
-/// What the newest evaluation took: of the candidate itself, else of any other.
-fn cost(engine: &Engine, known: &[Known], own: Option<&Known>, rows: usize) -> Result<Option<Cost>, Failure> {
+/// What the newest evaluation took, for so many answers: of the candidate itself, else of any other.
+fn cost(
+    engine: &Engine,
+    known: &[Known],
+    own: Option<&Known>,
+    answers: usize,
+) -> Result<Option<Cost>, Failure> {
     let mut of = None;
     for k in own.into_iter().chain(known.iter().rev()).filter(|k| !k.runs.is_empty()) {
         let outcomes = standing::outcomes(engine, k)?;
@@ -213,5 +221,5 @@ fn cost(engine: &Engine, known: &[Known], own: Option<&Known>, rows: usize) -> R
         run: run.clone(),
         of_another: own.is_none_or(|own| own.id != of.id),
     };
-    Ok(Some(past.of_rows(rows)))
+    Ok(Some(past.of_rows(answers)))
 }

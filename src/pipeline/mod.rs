@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
-use crate::domain::candidate::{Candidate, Constraint, Decoding, ModelSource, OutputKind, StageCandidate};
+use crate::domain::candidate::{
+    Candidate, Constraint, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate,
+};
 use crate::domain::example::{Example, Form};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
@@ -132,7 +134,8 @@ impl Pipeline {
         for (spec, prompt) in candidate.stages.iter().zip(prompts) {
             let adapter = spec.adapter.as_ref().map(|a| a.hash.as_str());
             // The same endpoint under another key or other limits is asked on its own.
-            let key = (spec.model.hash.as_str(), &spec.model.source, spec.model.limits, adapter);
+            let ModelRef { hash, source, limits, device, .. } = &spec.model;
+            let key = (hash.as_str(), source, *limits, *device, adapter);
             let backend = match opened.iter().position(|known| !apart && *known == key) {
                 Some(place) => place,
                 None => {
@@ -147,6 +150,13 @@ impl Pipeline {
             stages.push(Stage { spec: spec.clone(), prompt, before, examples: index(spec)?, backend });
         }
         Ok(Self { stages, backends })
+    }
+
+    /// What a person should know of where its models answer.
+    pub fn told(&self) -> Vec<String> {
+        let mut told: Vec<String> = self.backends.iter().filter_map(|backend| backend.told()).collect();
+        told.dedup();
+        told
     }
 
     /// Rows that its models work on at once.
@@ -501,6 +511,7 @@ pub mod tests {
                 usd_per_million_output: None,
                 usd_per_hour: None,
                 limits: Limits::default(),
+                device: Default::default(),
             },
             adapter: None,
             prompt: prompt.into(),

@@ -135,6 +135,7 @@ pub(super) mod tests {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         };
         let stage = StageCandidate {
             name: "route".into(),

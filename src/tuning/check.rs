@@ -452,6 +452,7 @@ pub fn asked(
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         },
         adapter: None,
         prompt: prompt.to_owned(),

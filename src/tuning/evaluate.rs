@@ -48,8 +48,12 @@ pub fn run(
 ) -> anyhow::Result<RunResult> {
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to evaluate")?;
     let rows = rows_of(&inputs.rows, settings.part);
-    let access =
-        Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+    let access = Access {
+        threads: inputs.spec.threads,
+        device: None,
+        keys: inputs.keys.clone(),
+        cache: inputs.cache.clone(),
+    };
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
     let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.judged(&access).run(
         &rows,
@@ -200,6 +204,9 @@ impl<'a> Evaluation<'a> {
 
         if !timed.is_empty() || !rest.is_empty() {
             let mut pipeline = open(self.candidate)?;
+            for message in pipeline.told() {
+                course.reporter.event(EventBody::Log { message })?;
+            }
             pipeline.set_fresh(true);
             self.latency_pass(&mut pipeline, &scorer, &timed, &mut course)?;
             pipeline.set_fresh(false);

@@ -99,8 +99,10 @@ pub fn run(
                 }
             }
             let socket = folder.play()?;
-            let access =
-                crate::backend::Access { threads: spec.threads, keys: inputs.keys.clone(), cache: None };
+            let access = crate::backend::Access {
+                keys: inputs.keys.clone(),
+                ..crate::backend::Access::threads(spec.threads)
+            };
             (Service::Play(Playground::start(&socket, &models, access)?), "answers the playground".to_owned())
         }
         _ => bail!("{} is no run that stays", spec.id),

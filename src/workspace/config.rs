@@ -12,6 +12,9 @@ use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
 use crate::domain::metric::Metric;
 pub use crate::domain::settings::Budget;
+use crate::domain::settings::{
+    CacheSettings, DeviceChoice, EvalSettings, RangeSettings, StrataSettings, TrainSettings,
+};
 use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 pub use crate::domain::trajectory::TrajectorySettings;
 
@@ -104,6 +107,8 @@ pub struct ModelEntry {
     pub max_in_flight: Option<usize>,
     pub requests_per_minute: Option<usize>,
     pub mask_pii: bool,
+    /// Of a local one.
+    pub device: DeviceChoice,
 }
 
 /// Where a model is.

@@ -107,6 +107,9 @@ fn read_model(mut fields: Fields<'_>) -> ModelEntry {
             ModelPlace::Local { path: PathBuf::from(path) }
         }
         (None, Some(endpoint)) => {
+            if fields.has("device") {
+                fields.fault("device", "belongs to a model with a path; an endpoint computes where it is");
+            }
             if !fields.has("model") {
                 fields.missing("model", "say which model the endpoint is to use, model = \"NAME\"");
             }
@@ -131,6 +134,7 @@ fn read_model(mut fields: Fields<'_>) -> ModelEntry {
         max_in_flight: fields.count("max_in_flight", 1..=4096),
         requests_per_minute: fields.count("requests_per_minute", 1..=MANY),
         mask_pii: fields.flag("mask_pii").unwrap_or(false),
+        device: tuning::read_device(&mut fields).unwrap_or_default(),
     };
     fields.finish();
     entry
@@ -234,7 +238,9 @@ fn read_stage(
     }
     let metric = fields.string("metric");
     // Of the stage itself: `accuracy` is `route.accuracy`.
-    let metric = metric.map(|metric| match (&name, metric.contains('.')) {
+    // What follows a colon may hold points of its own.
+    let dotted = |metric: &str| metric.split(':').next().is_some_and(|base| base.contains('.'));
+    let metric = metric.map(|metric| match (&name, dotted(&metric)) {
         (Some(name), false) => format!("{name}.{metric}"),
         _ => metric,
     });

@@ -590,3 +590,11 @@ fn schemas_of_metrics_are_read_with_the_workspace() {
     let metric = eval.known().find("route.json_schema:schemas/a.json").unwrap();
     assert!(metric.key().starts_with("route.json_schema:schemas/a.json#"), "{}", metric.key());
 }
+
+#[test]
+fn a_stages_metric_may_have_points_after_its_colon() {
+    let dir = write(SAMPLE.replacen("max_tokens = 8", "max_tokens = 8\nmetric = \"numeric:0.01\"", 1));
+    let config = Workspace::load(dir.path()).unwrap().config;
+    assert_eq!(config.stages[0].metric.as_deref(), Some("route.numeric:0.01"));
+    assert!(config.eval.metrics.contains(&"route.numeric:0.01".to_owned()));
+}

@@ -220,6 +220,7 @@ pub mod tests {
                 usd_per_million_output: None,
                 usd_per_hour: None,
                 limits: Limits::default(),
+                device: Default::default(),
             },
             rubric: PLAIN.into(),
             rubric_name: "rubric".into(),

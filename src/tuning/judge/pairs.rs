@@ -38,8 +38,11 @@ pub fn run(
     let path = inputs.dir.join("inputs").join(PairSettings::FILE);
     let (pairs, bad) = lines::read_all::<AnswerPair>(&path)?;
     ensure!(bad == 0 && pairs.len() == inputs.rows.len(), "{} does not fit the run's rows", path.display());
-    let access =
-        Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+    let access = Access {
+        cache: inputs.cache.clone(),
+        keys: inputs.keys.clone(),
+        ..Access::threads(inputs.spec.threads)
+    };
     let mut asker = None;
     let open = || Asker::open(&settings.judge, &access);
     judge(settings, &inputs.rows, &pairs, &inputs.outcomes, &mut asker, &open, reporter).and_then(|judged| {

@@ -14,6 +14,9 @@ use crate::pipeline::output;
 use crate::score::metric::Metric;
 use crate::score::rows::{Answer, score};
 
+/// Of keys and values on a GPU, at most.
+const KV_BYTES: usize = 256 << 20;
+
 struct FixedRow {
     id: String,
     prompt: Vec<u32>,
@@ -61,7 +64,10 @@ impl<'a> FixedRows<'a> {
     pub fn answer(&self, model: &Trainable) -> anyhow::Result<Vec<Sample>> {
         let decoding = Decoding { temperature: 0.0, ..self.subject.stage.decoding.clone() };
         let tokenizer = &self.subject.language.tokenizer;
-        let mut engine = Engine::new(model.decoder(), Settings::threads(self.threads))?;
+        // Few rows and short answers: the training keeps the rest of the GPU.
+        let gpu_kv_bytes = Some(KV_BYTES);
+        let settings = Settings { gpu: model.gpu(), gpu_kv_bytes, ..Settings::threads(self.threads) };
+        let mut engine = Engine::new(model.decoder(), settings)?;
         let lane = model.adapter().map_or(Ok(Lane::BASE), |adapter| engine.add_lane(adapter))?;
         let request =
             |row: &FixedRow| Request::generate(lane, row.prompt.clone(), &decoding, tokenizer.eos());

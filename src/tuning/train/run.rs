@@ -68,7 +68,7 @@ pub fn run(
     let files = if shared.is_some() { 0 } else { preflight::weights_on_disk(&subject.base) };
     let held = machine::resident().unwrap_or(0).saturating_sub(shared.unwrap_or(0));
     let chosen = device::choose(&preflight::outline(&config, settings, spec.threads)?, settings, reporter)?;
-    let gpu = chosen.as_ref().map(device::Chosen::memory).transpose()?;
+    let gpu = chosen.as_ref().map(device::memory).transpose()?;
     let threads = spec.threads;
     let asked = preflight::Asked { config: &config, files, data, settings, threads, held, gpu: gpu.as_ref() };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
@@ -146,7 +146,12 @@ pub fn run(
         reporter.event(EventBody::Warning { message })?;
     } else {
         let mut scoring = Scoring { reporter, stop_is_answered: stopped };
-        let access = Access { threads: spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+        let access = Access {
+            threads: spec.threads,
+            device: settings.scoring_device(),
+            keys: inputs.keys.clone(),
+            cache: inputs.cache.clone(),
+        };
         metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], &access, &mut scoring)?);
     }
     Ok(RunResult { metrics, candidate: Some(candidate), stopped, part: None })

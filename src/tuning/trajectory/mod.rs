@@ -61,8 +61,12 @@ pub fn run(
 ) -> anyhow::Result<RunResult> {
     let start =
         inputs.spec.candidate.as_ref().context("spec.json names no candidate to find examples for")?;
-    let access =
-        Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+    let access = Access {
+        threads: inputs.spec.threads,
+        device: None,
+        keys: inputs.keys.clone(),
+        cache: inputs.cache.clone(),
+    };
     let plain = without_examples(start, settings);
     let mut pipeline = Pipeline::new(&plain, &access)?;
     // Its own answers are kept in the run's folder; what another run asked is taken from the cache.

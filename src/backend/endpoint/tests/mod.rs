@@ -23,6 +23,7 @@ fn model(endpoint: &str) -> ModelRef {
         usd_per_million_output: None,
         usd_per_hour: None,
         limits: Limits::default(),
+        device: Default::default(),
     }
 }
 
