@@ -4,4 +4,5 @@ pub mod compare;
 pub mod decode;
 pub mod frame;
 pub mod import;
+pub mod retrieve;
 pub mod train_step;

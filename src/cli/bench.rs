@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{compare, decode, frame, import, train_step};
+use crate::bench::{compare, decode, frame, import, retrieve, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -34,6 +34,8 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         rows: usize,
     },
+    /// Exact nearest examples among many vectors
+    Retrieve(retrieve::Settings),
     /// One LoRA training step on a random model, beside its matrix products alone
     TrainStep(train_step::Settings),
 }
@@ -48,6 +50,22 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             Ok(ExitCode::SUCCESS)
         }
         What::Import { rows } => import(rows, out),
+        What::Retrieve(settings) => {
+            let found = retrieve::run(&settings).map_err(Exit::usage)?;
+            out.result(&found, || {
+                format!(
+                    "{} x {}: {:.2} ms a query (at most {:.2}) on {} threads, {:.1} GB/s; its products alone on one thread {:.2} ms",
+                    found.examples,
+                    found.dimensions,
+                    found.ms,
+                    found.ms_max,
+                    found.threads,
+                    found.gb_per_s,
+                    found.floor_one_thread_ms
+                )
+            });
+            Ok(ExitCode::SUCCESS)
+        }
         What::TrainStep(settings) => train_step(&settings, out),
     }
 }

@@ -12,6 +12,7 @@ pub mod data;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
+pub mod examples;
 pub mod export;
 mod follow;
 pub mod generate;
@@ -92,6 +93,8 @@ enum Command {
     Metrics(metrics::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
+    /// Worked examples that trajectory runs found
+    Examples(examples::Args),
     /// Put results made elsewhere on the board
     Outcomes(outcomes::Args),
     /// One generation
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Some(Command::Judge(args)) => judge::run(args, &root, &out),
         Some(Command::Metrics(args)) => metrics::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
+        Some(Command::Examples(args)) => examples::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),
         Some(Command::Model(args)) => model::run(args, &out),

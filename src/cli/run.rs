@@ -15,7 +15,7 @@ use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to do: eval, prompt, train, strata or lr-range
+    /// What to do: eval, prompt, trajectory, train, strata or lr-range
     kind: String,
     /// A setting for this run: a path of workspace.toml (`tuning.train.rank=8`, or `rank=8`), or `candidate=NAME`
     #[arg(long = "set", value_name = "KEY=VALUE")]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::board::{Board, Comparison, StrataView};
 use super::detail::Detail;
 use super::event::Event;
+use super::example::{ExampleEdit, ExamplePage, FoundExamples};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
@@ -127,6 +128,12 @@ pub enum Decision {
     },
     /// How good an answer is, said without knowing whose it is. Asked for by [`Request::JudgeSay`].
     Verdict(PersonVerdict),
+    /// What was decided about an example of a store (a run's, or an imported one's).
+    Example {
+        store: String,
+        example: String,
+        edit: ExampleEdit,
+    },
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -260,6 +267,24 @@ pub enum Request {
         of: String,
         row: String,
     },
+    /// A window on a store of worked examples (none: the newest run's), or the one whose id begins so.
+    Examples {
+        store: Option<String>,
+        id: Option<String>,
+        offset: usize,
+        count: usize,
+    },
+    /// What would be retrieved for an input.
+    SearchExamples {
+        store: Option<String>,
+        stage: Option<String>,
+        input: String,
+        shots: Option<usize>,
+    },
+    ImportExamples {
+        file: String,
+        name: String,
+    },
     Decide {
         decision: Decision,
     },
@@ -336,6 +361,8 @@ pub enum Response {
     Agreement { agreement: Agreement },
     Queue { queue: Queue },
     Pairwise { pairwise: Box<Pairwise> },
+    Examples { page: ExamplePage },
+    FoundExamples { found: FoundExamples },
     Error { error: Failure },
 }
 

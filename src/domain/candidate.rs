@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::example::StageExamples;
 use super::settings::DeviceChoice;
 use super::tool::Tool;
 
@@ -152,6 +153,9 @@ pub struct StageCandidate {
     /// Field with the stage's own gold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gold: Option<String>,
+    /// Worked examples that are retrieved for each row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<StageExamples>,
 }
 
 impl StageCandidate {
@@ -208,12 +212,13 @@ impl Candidate {
                 ]);
                 // What came later counts only where it is set, so that older candidates keep their ids.
                 let decoding = &s.decoding;
-                let later: [(&str, Option<serde_json::Value>); 5] = [
+                let later: [(&str, Option<serde_json::Value>); 6] = [
                     ("min_p", decoding.min_p.map(Into::into)),
                     ("repetition_penalty", decoding.repetition_penalty.map(Into::into)),
                     ("stop", (!decoding.stop.is_empty()).then(|| decoding.stop.clone().into())),
                     ("constraint", s.constraint.as_ref().map(|c| serde_json::json!(c))),
                     ("tools", (!s.tools.is_empty()).then(|| serde_json::json!(s.tools))),
+                    ("examples", s.examples.as_ref().map(|e| serde_json::json!([e.hash, e.retrieval]))),
                 ];
                 parts.extend(later.into_iter().filter_map(|(key, value)| Some((key, value?))));
                 parts

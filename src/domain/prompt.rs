@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Budget;
 use super::words::{counted, duration};
 
 /// `[tuning.prompt]`, resolved.
@@ -51,18 +52,6 @@ impl Default for PromptSettings {
             seed: 7,
         }
     }
-}
-
-/// Where tuning stops, whichever comes first; none: no limit. What the response cache answers costs nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Budget {
-    /// Answers of models, the critic's among them.
-    pub calls: Option<u64>,
-    /// Read and written.
-    pub tokens: Option<u64>,
-    pub usd: Option<f64>,
-    pub seconds: Option<u64>,
 }
 
 /// What was spent so far.
@@ -240,13 +229,9 @@ impl fmt::Display for PromptGain {
             self.selected,
             self.fresh,
         )?;
-        if let Some((delta, ci95)) = self.without_copied {
+        if let Some((delta, [low, high])) = self.without_copied {
             let rows = counted(self.copied, "row");
-            write!(
-                f,
-                "; {delta:+.3} [{:+.3}, {:+.3}] without {rows} copied into the prompt",
-                ci95[0], ci95[1]
-            )?;
+            write!(f, "; {delta:+.3} [{:+.3}, {:+.3}] without {rows} copied into the prompt", low, high)?;
         }
         if self.start_stays {
             f.write_str("; that beats nothing: the start is the answer")?;

@@ -17,6 +17,7 @@ use super::row::{Part, RowRef};
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
+use super::trajectory::TrajectorySettings;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -29,6 +30,8 @@ pub enum RunKind {
     Eval,
     /// Prompts are tuned.
     Prompt,
+    /// Worked examples are found.
+    Trajectory,
     Train,
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
@@ -42,10 +45,11 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Strata,
         Self::Eval,
         Self::Prompt,
+        Self::Trajectory,
         Self::Train,
         Self::LrRange,
         Self::Judge,
@@ -58,6 +62,7 @@ impl RunKind {
             Self::Strata => "strata",
             Self::Eval => "eval",
             Self::Prompt => "prompt",
+            Self::Trajectory => "trajectory",
             Self::Train => "train",
             Self::LrRange => "lr-range",
             Self::Judge => "judge",
@@ -160,6 +165,11 @@ pub enum Job {
         /// The model that `prompt.critic` names.
         critic: Option<Box<ModelRef>>,
     },
+    Trajectory {
+        trajectory: TrajectorySettings,
+        /// What says which rows are right, and how the candidate is scored at the end.
+        eval: EvalSettings,
+    },
     Train {
         train: TrainSettings,
         /// How the trained candidate is scored at the end.
@@ -182,6 +192,7 @@ impl Job {
             Self::Strata(_) => RunKind::Strata,
             Self::Eval(_) => RunKind::Eval,
             Self::Prompt { .. } => RunKind::Prompt,
+            Self::Trajectory { .. } => RunKind::Trajectory,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
             Self::Judge(_) => RunKind::Judge,
@@ -223,7 +234,7 @@ impl RunSpec {
     /// What the models that it asks need. A range test and strata ask none.
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
-            (Job::Eval(eval) | Job::Train { eval, .. }, Some(candidate)) => {
+            (Job::Eval(eval) | Job::Trajectory { eval, .. } | Job::Train { eval, .. }, Some(candidate)) => {
                 KeyNeed::of_models(candidate, &eval.judges, None)
             }
             (Job::Prompt { eval, critic, .. }, Some(candidate)) => {

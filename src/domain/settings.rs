@@ -121,6 +121,18 @@ impl Default for EvalSettings {
     }
 }
 
+/// Where tuning stops, whichever comes first; none: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Answers of models.
+    pub calls: Option<u64>,
+    /// Read and written.
+    pub tokens: Option<u64>,
+    pub usd: Option<f64>,
+    pub seconds: Option<u64>,
+}
+
 /// `[cache]`: answers that are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -399,6 +411,9 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
+    /// The train rows: empty for all, `store:RUN` for those that a trajectory run's store is made of or turned to gold.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rows: String,
     /// How often rows of a stratum (by its name) are drawn, relative to 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, f64>,
@@ -462,6 +477,7 @@ impl Default for TrainSettings {
             keep_checkpoints: 3,
             fixed_rows: 6,
             seed: 7,
+            rows: String::new(),
             weights: BTreeMap::new(),
         }
     }

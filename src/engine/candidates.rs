@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::examples;
 use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
@@ -23,7 +24,7 @@ use crate::store::files;
 use crate::tuning::{check, evaluate};
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
-use crate::workspace::config::{ModelEntry, ModelPlace};
+use crate::workspace::config::ModelPlace;
 
 /// More different answers than this are no set of labels.
 const LABELS_MAX: usize = 1000;
@@ -212,6 +213,15 @@ fn relocate(candidate: &mut Candidate, folder: &RunFolder) {
         {
             adapter.path = moved;
         }
+        if let Some(examples) = &mut stage.examples
+            && !Path::new(&examples.path).exists()
+            && let Some(name) = Path::new(&examples.path).file_name()
+        {
+            let moved = [folder.artifacts(), folder.inputs()].map(|dir| dir.join(name));
+            if let Some(moved) = moved.into_iter().find(|path| path.is_file()) {
+                examples.path = moved.display().to_string();
+            }
+        }
         if let ModelSource::Local { path } = &mut stage.model.source
             && let Some(moved) = here(path)
         {
@@ -320,7 +330,13 @@ pub fn resolve(
         }
         Ok(known) => Ok(known.candidate),
         Err(_) if wanted == "baseline" => base(),
-        Err(failure) => Err(failure),
+        Err(failure) => match wanted.rsplit_once('+') {
+            Some((base, store)) => {
+                let base = resolve(engine, ws, dataset, Some(base))?;
+                examples::with_store(engine, ws, base, store)
+            }
+            None => Err(failure),
+        },
     }
 }
 
@@ -382,6 +398,12 @@ pub fn for_training(
     mut candidate: Candidate,
     train: &TrainSettings,
 ) -> Result<Candidate, Failure> {
+    // The student sees no examples: what they did is to go into the weights.
+    for stage in &mut candidate.stages {
+        if train.stage.is_empty() || stage.name == train.stage {
+            stage.examples = None;
+        }
+    }
     let (text, name) = match train.prompt.as_str() {
         "same" => return Ok(candidate),
         "bare" => bare(),
@@ -448,6 +470,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
                 .collect::<Result<_, _>>()
                 .map_err(|p| super::parts::problems(&p))?,
             gold: stage.gold.clone(),
+            examples: None,
         });
     }
     let mut candidate = Candidate { name: "baseline".into(), rung: "baseline".into(), stages };

@@ -202,7 +202,7 @@ pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
         run.needs_keys = spec.needs_keys();
         run.record.candidate = match spec.job {
-            Job::Prompt { .. } | Job::Train { .. } | Job::LrRange { .. } => None,
+            Job::Prompt { .. } | Job::Trajectory { .. } | Job::Train { .. } | Job::LrRange { .. } => None,
             Job::Strata(_) | Job::Eval(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => {
                 spec.candidate.map(|c| c.name)
             }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
-use super::{branch, candidates, judges, pairs, parts, resident, rows, strata};
+use super::{branch, candidates, examples, judges, pairs, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
@@ -51,7 +51,7 @@ fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish
         return Err(bad_input("a strata run has no candidate"));
     }
     let mut ws = ws;
-    if matches!(kind, RunKind::Eval | RunKind::Train) {
+    if matches!(kind, RunKind::Eval | RunKind::Trajectory | RunKind::Train) {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
     }
     Ok(Wish { ws, candidate })
@@ -220,7 +220,7 @@ pub fn check_keys(
     critic: Option<&ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
-    if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Train) {
+    if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         return Ok(Keys::default());
     }
     keys_for(KeyNeed::of_models(candidate, judges, critic), keys)
@@ -381,6 +381,10 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             let critic = candidates::critic(engine, &ws)?.map(Box::new);
             (Job::Prompt { prompt, eval: config.eval.clone(), critic }, seed)
         }
+        RunKind::Trajectory => {
+            let trajectory = config.tuning.trajectory.clone();
+            (Job::Trajectory { trajectory, eval: config.eval.clone() }, config.data.split.seed)
+        }
         RunKind::Train => {
             let train = config.tuning.train.clone();
             let seed = train.seed;
@@ -396,7 +400,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
         Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
-        Job::Eval(_) | Job::Prompt { .. } => Some(resolve()?),
+        Job::Eval(_) | Job::Prompt { .. } | Job::Trajectory { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
@@ -500,14 +504,14 @@ fn run_rows(
         RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => {
             parts::parts(engine, dataset)?
         }
-        RunKind::Eval | RunKind::Prompt | RunKind::Train | RunKind::LrRange => {
+        RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::LrRange => {
             parts::assign(engine, ws, dataset, &of_row)?
         }
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
         RunKind::Eval => &[ws.config.eval.part],
-        RunKind::Prompt | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+        RunKind::Prompt | RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
         RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     };
@@ -531,11 +535,18 @@ fn run_rows(
             gold,
         });
     }
+    if let Some(run) = ws.config.tuning.train.rows.strip_prefix("store:").filter(|_| kind == RunKind::Train) {
+        let of_store = examples::rows_of(engine, run)?;
+        found.retain(|row| row.part != Some(Part::Train) || of_store.contains(&row.id));
+        if !found.iter().any(|row| row.part == Some(Part::Train)) {
+            return Err(bad_input(format!("no row of the train part stands in the store of {run}")));
+        }
+    }
     let needed: &[Part] = match kind {
         RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
         RunKind::Eval => &[ws.config.eval.part],
         RunKind::Prompt => &[Part::Eval],
-        RunKind::Train => &[Part::Train, Part::Eval],
+        RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };
     if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {

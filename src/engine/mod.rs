@@ -17,6 +17,7 @@ mod branch;
 mod candidates;
 pub mod client;
 mod compare;
+mod examples;
 mod feedback;
 mod honest;
 mod ingest;

@@ -8,8 +8,8 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, feedback, ingest, judges, launch, pairs, parts, power, prompts, queue, rows,
-    strata, sweep,
+    board, candidates, compare, examples, feedback, ingest, judges, launch, pairs, parts, power, prompts,
+    queue, rows, strata, sweep,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -101,6 +101,17 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let of = if known { of } else { find_run(engine, &of).unwrap_or(of) };
             let (run, trace) = board::trace(engine, &of, &row)?;
             Response::Trace { run, trace }
+        }
+        Request::Examples { store, id, offset, count } => {
+            let page = examples::page(engine, store.as_deref(), id.as_deref(), offset, count)?;
+            Response::Examples { page }
+        }
+        Request::SearchExamples { store, stage, input, shots } => {
+            let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
+            Response::FoundExamples { found }
+        }
+        Request::ImportExamples { file, name } => {
+            Response::Done { message: examples::import(engine, &file, &name)? }
         }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
@@ -407,6 +418,10 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
         Decision::AdoptPrompts { files } => files.iter().flat_map(|f| [&f.stage, &f.file, &f.hash]).collect(),
         Decision::TagPrompt { version, tag } => [Some(version), tag.as_ref()].into_iter().flatten().collect(),
         Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
+        Decision::Example { store, example, edit } => {
+            let texts = [edit.input.as_ref(), edit.answer.as_ref()].into_iter().flatten();
+            texts.chain([store, example]).chain(&edit.merges).collect()
+        }
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
@@ -428,6 +443,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
         }
         Decision::Feedback(said) => feedback::decision(engine, said),
         Decision::AdoptPrompts { files } => prompts::adoption(engine, files),
+        Decision::Example { store, example, edit } => examples::decision(engine, &store, &example, edit),
         decision => Ok(decision),
     }
 }
@@ -470,6 +486,9 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
             format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
         }
         Some(Decision::Gold { row, .. }) => format!("gold of row {row}"),
+        Some(Decision::Example { store, example, .. }) => {
+            format!("what was decided on example {example} of {store}")
+        }
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
         Some(Decision::AdoptPrompts { files }) => {

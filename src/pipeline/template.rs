@@ -15,6 +15,7 @@ use crate::domain::candidate::{ModelSource, OutputKind, StageCandidate};
 use crate::domain::expression::{missing, plain};
 use crate::domain::row::{RunRow, Turn};
 use crate::domain::tool::{Tool, answered};
+use crate::retrieve::Hit;
 
 /// Steps a template may take; a page of prose with a loop over a hundred examples takes a few thousand.
 const FUEL: u64 = 1_000_000;
@@ -39,6 +40,7 @@ pub struct Scope {
     input: Value,
     outputs: BTreeMap<String, Value>,
     turns: Vec<Turn>,
+    examples: Value,
 }
 
 impl Scope {
@@ -48,7 +50,28 @@ impl Scope {
             input: Value::from(row.input.clone()),
             outputs: BTreeMap::new(),
             turns: row.turns.clone(),
+            examples: Value::from(Vec::<Value>::new()),
         }
+    }
+
+    /// What is in scope as `examples` from now on: each with `input`, `output` (its value, where the stage answers in JSON), `answer` (as
+    /// text), and `stages`, the outputs of the stages before.
+    pub fn show(&mut self, stage: &StageCandidate, hits: &[Hit]) {
+        let shown = hits.iter().map(|hit| {
+            let example = &hit.example;
+            minijinja::context! {
+                input => example.input,
+                output => value_of(stage, &example.answer),
+                answer => example.answer,
+                stages => Value::from_serialize(&example.outputs),
+            }
+        });
+        self.examples = shown.collect();
+    }
+
+    /// The same scope with another text as the input.
+    fn with_input(&self, input: String) -> Self {
+        Self { input: Value::from(input), ..self.clone() }
     }
 
     /// What the row's input is the text of, where it is a conversation.
@@ -59,18 +82,7 @@ impl Scope {
     /// A stage's answer: its text; where that is JSON, its value; where it is a call of a recorded tool, an object of `name`, `arguments`
     /// and `result` (`name` and `result` are none where it is no valid call).
     pub fn add(&mut self, stage: &StageCandidate, output: &str) {
-        let json = match stage.output {
-            OutputKind::Json | OutputKind::Tool => parse_json(output),
-            OutputKind::Label | OutputKind::Text => None,
-        };
-        let json = if stage.output == OutputKind::Tool && !stage.tools.is_empty() {
-            let nothing = || json!({ "name": null, "arguments": {}, "result": null });
-            Some(json.and_then(|call| answered(&stage.tools, &call)).unwrap_or_else(nothing))
-        } else {
-            json
-        };
-        let value = json.map_or_else(|| Value::from(output), |json| Value::from_serialize(&json));
-        self.outputs.insert(stage.name.clone(), value);
+        self.outputs.insert(stage.name.clone(), value_of(stage, output));
     }
 
     /// A stage that did not run is `none`, so that a later one can ask for it.
@@ -90,10 +102,25 @@ impl Scope {
         names.entry("row".into()).or_insert_with(|| self.row.clone());
         names.entry("stages".into()).or_insert_with(|| Value::from_serialize(&self.outputs));
         names.insert("input".into(), self.input.clone());
-        names.insert("examples".into(), Value::from(Vec::<Value>::new()));
+        names.insert("examples".into(), self.examples.clone());
         names.extend(self.outputs.iter().map(|(name, value)| (name.clone(), value.clone())));
         names.into_iter().collect()
     }
+}
+
+/// A stage's answer as templates see it.
+fn value_of(stage: &StageCandidate, output: &str) -> Value {
+    let json = match stage.output {
+        OutputKind::Json | OutputKind::Tool => parse_json(output),
+        OutputKind::Label | OutputKind::Text => None,
+    };
+    let json = if stage.output == OutputKind::Tool && !stage.tools.is_empty() {
+        let nothing = || json!({ "name": null, "arguments": {}, "result": null });
+        Some(json.and_then(|call| answered(&stage.tools, &call)).unwrap_or_else(nothing))
+    } else {
+        json
+    };
+    json.map_or_else(|| Value::from(output), |json| Value::from_serialize(&json))
 }
 
 /// A stage's compiled prompt and condition.
@@ -155,6 +182,31 @@ impl Prompt {
     /// The prompt of a row, before any stage has run.
     pub fn render(&self, row: &RunRow) -> Result<String, TemplateError> {
         self.render_in(&Scope::new(row))
+    }
+
+    /// The template says itself how examples stand in it.
+    pub fn lays_out_examples(&self) -> bool {
+        self.names("examples")
+    }
+
+    /// The template has a place for `input`, where examples can stand before it.
+    pub fn has_input(&self) -> bool {
+        self.names("input")
+    }
+
+    fn names(&self, variable: &str) -> bool {
+        self.env.get_template(TEMPLATE).is_ok_and(|t| t.undeclared_variables(false).contains(variable))
+    }
+
+    /// The prompt of a row with examples before its input, in the input's place; what stands before that place in the template comes
+    /// first, and is the same for every row.
+    pub fn render_with_examples(&self, scope: &Scope, hits: &[Hit]) -> Result<String, TemplateError> {
+        let mut block = String::new();
+        for hit in hits {
+            block += &format!("Input: {}\nAnswer: {}\n\n", hit.example.input, hit.example.answer);
+        }
+        block += &format!("Input: {}\nAnswer:", scope.input);
+        self.render_in(&scope.with_input(block))
     }
 
     /// The tools go beside the prompt.

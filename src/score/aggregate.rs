@@ -151,6 +151,7 @@ pub(super) mod tests {
             constraint: None,
             tools: Vec::new(),
             gold: None,
+            examples: None,
         };
         Candidate { name: name.into(), rung: "baseline".into(), stages: vec![stage] }
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::lines::{self, Appender};
 use crate::domain::api::{Decision, PromptFile, PromptsKept};
+use crate::domain::example::ExampleEdit;
 use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
@@ -59,6 +60,8 @@ pub struct Decisions {
     pub feedback: BTreeMap<String, Feedback>,
     /// By [`PersonVerdict::key`].
     pub verdicts: BTreeMap<String, PersonVerdict>,
+    /// By store and example.
+    pub examples: BTreeMap<(String, String), ExampleEdit>,
 }
 
 impl Decisions {
@@ -106,6 +109,11 @@ impl Decisions {
                     .cloned()
                     .unwrap_or_else(|| PersonVerdict { verdict: None, ..said.clone() }),
             ),
+            Decision::Example { store, example, .. } => Decision::Example {
+                store: store.clone(),
+                example: example.clone(),
+                edit: self.examples.get(&(store.clone(), example.clone())).cloned().unwrap_or_default(),
+            },
             Decision::Together { decisions } => {
                 // Each from the state that those before it led to; taken back from the last.
                 let mut state = self.clone();
@@ -155,6 +163,14 @@ impl Decisions {
                 self.prompts.adopted.extend(files.iter().map(|f| (f.file.clone(), f.clone())));
             }
             Decision::TagPrompt { version, tag } => set(&mut self.prompts.tags, version, tag.as_ref()),
+            Decision::Example { store, example, edit } => {
+                let of = (store.clone(), example.clone());
+                if edit.says_nothing() {
+                    self.examples.remove(&of);
+                } else {
+                    self.examples.insert(of, edit.clone());
+                }
+            }
             Decision::Verdict(said) if said.verdict.is_none() => {
                 self.verdicts.remove(&said.key());
             }
@@ -245,6 +261,13 @@ mod tests {
             (row, prop::option::of("[pq]"))
                 .prop_map(|(stratum, name)| Decision::NameStratum { stratum, name }),
             (row, "[pq]").prop_map(|(candidate, name)| Decision::NameCandidate { candidate, name }),
+            ("[st]", "[pq]", any::<Option<bool>>(), prop::option::of("[xy]")).prop_map(
+                |(store, example, enabled, answer)| Decision::Example {
+                    store,
+                    example,
+                    edit: ExampleEdit { answer, enabled, ..ExampleEdit::default() },
+                }
+            ),
             (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(
                 |(row, output, good, edit)| Decision::Feedback(Feedback {
                     row,

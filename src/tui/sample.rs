@@ -19,6 +19,7 @@ use crate::domain::detail::{
     CalibrationBin, CalibrationDetail, ClassScore, ClassesDetail, Detail, Measured, StratumScore,
 };
 use crate::domain::event::{Event, EventBody};
+use crate::domain::example::{ExamplePage, FoundExamples};
 use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::ladder::{Advice, Ladder, Reason, Rung, Step, Verdict};
 use crate::domain::metric::{Direction, Unit};
@@ -736,7 +737,10 @@ pub fn respond(request: &Request) -> Response {
         Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
         Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },
         Request::PlayCancel { .. } => Response::Done { message: String::new() },
+        Request::Examples { .. } => Response::Examples { page: ExamplePage::default() },
+        Request::SearchExamples { .. } => Response::FoundExamples { found: FoundExamples::default() },
         Request::Control { .. }
+        | Request::ImportExamples { .. }
         | Request::Steer { .. }
         | Request::Decide { .. }
         | Request::JudgeSay { .. }

@@ -465,6 +465,7 @@ pub fn asked(
         constraint: None,
         tools: Vec::new(),
         gold: None,
+        examples: None,
     }
 }
 

@@ -5,3 +5,4 @@ pub mod evaluate;
 pub mod judge;
 pub mod prompt;
 pub mod train;
+pub mod trajectory;

@@ -39,7 +39,7 @@ impl Devices {
         }
         let stages = || spec.candidate.iter().flat_map(|c| &c.stages).map(|stage| &stage.model);
         let models: Vec<&ModelRef> = match &spec.job {
-            Job::Train { eval, .. } | Job::Eval(eval) => {
+            Job::Train { eval, .. } | Job::Trajectory { eval, .. } | Job::Eval(eval) => {
                 stages().chain(eval.judges.iter().map(|judge| &judge.model)).collect()
             }
             Job::Prompt { eval, critic, .. } => {
@@ -86,6 +86,7 @@ fn training(spec: &RunSpec) -> Option<&TrainSettings> {
         | Job::Eval(_)
         | Job::Judge(_)
         | Job::Prompt { .. }
+        | Job::Trajectory { .. }
         | Job::Serve(_)
         | Job::Playground(_) => None,
     }

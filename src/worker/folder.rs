@@ -8,6 +8,7 @@
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
@@ -234,14 +235,30 @@ impl RunFolder {
             bytes.push(b'\n');
         }
         let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
-        let mut manifest = BTreeMap::from([("rows.jsonl", hash(&bytes))]);
+        let mut manifest = BTreeMap::from([("rows.jsonl".to_owned(), hash(&bytes))]);
         files::write_atomic(&self.rows(), &bytes)?;
         for (name, bytes) in more {
-            manifest.insert(name, hash(bytes));
+            manifest.insert(name.to_string(), hash(bytes));
             files::write_atomic(&self.inputs().join(name), bytes)?;
         }
+        let mut spec = spec.clone();
+        for stage in spec.candidate.iter_mut().flat_map(|c| &mut c.stages) {
+            let Some(examples) = &mut stage.examples else { continue };
+            let name = format!("examples-{}.jsonl", examples.hash.get(..16).unwrap_or(&examples.hash));
+            let path = self.inputs().join(&name);
+            if let Entry::Vacant(entry) = manifest.entry(name) {
+                let bytes = fs::read(&examples.path)?;
+                if blake3::hash(&bytes).to_hex().as_str() != examples.hash {
+                    let why = format!("{} was changed since it was measured", examples.path);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+                files::write_atomic(&path, &bytes)?;
+                entry.insert(examples.hash.clone());
+            }
+            examples.path = path.display().to_string();
+        }
         files::write_json(&self.manifest(), &manifest)?;
-        files::write_json(&self.spec(), spec)
+        files::write_json(&self.spec(), &spec)
     }
 
     /// Put a checkpoint into `inputs/start`, so that its run may remove it: by links where they can be made (a checkpoint's files
@@ -262,7 +279,15 @@ impl RunFolder {
 
     /// Everything a run starts from, checked against its hashes.
     pub fn read_inputs(&self) -> anyhow::Result<RunInputs> {
-        let spec = self.read_spec()?;
+        let mut spec = self.read_spec()?;
+        // The workspace may have moved since.
+        for stage in spec.candidate.iter_mut().flat_map(|c| &mut c.stages) {
+            if let Some(examples) = &mut stage.examples
+                && let Some(name) = Path::new(&examples.path).file_name()
+            {
+                examples.path = self.inputs().join(name).display().to_string();
+            }
+        }
         let manifest: BTreeMap<String, String> = serde_json::from_slice(&fs::read(self.manifest())?)
             .with_context(|| format!("{} is damaged", self.manifest().display()))?;
         for (name, expected) in &manifest {
@@ -298,7 +323,12 @@ impl RunFolder {
             // It knows itself whose outcomes these are.
             Job::Prompt { .. } => Vec::new(),
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
+            Job::Trajectory { .. }
+            | Job::Train { .. }
+            | Job::LrRange { .. }
+            | Job::Strata(_)
+            | Job::Serve(_)
+            | Job::Playground(_) => {
                 for stale in [self.outcomes(), self.traces()] {
                     if stale.exists() {
                         fs::remove_file(stale)?;

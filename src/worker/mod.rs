@@ -225,6 +225,9 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
         Job::Prompt { prompt, eval, critic } => {
             crate::tuning::prompt::run(prompt, eval, critic.as_deref(), inputs, reporter)
         }
+        Job::Trajectory { trajectory, eval } => {
+            crate::tuning::trajectory::run(trajectory, eval, inputs, reporter)
+        }
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
         Job::LrRange { train, range } => crate::tuning::train::range::run(train, range, inputs, reporter),
         Job::Judge(settings) => crate::tuning::judge::pairs::run(settings, inputs, reporter),

@@ -212,6 +212,7 @@ fn wanted(job: &Job) -> (Bounds, Vec<&ModelRef>) {
         | Job::Eval(_)
         | Job::Judge(_)
         | Job::Prompt { .. }
+        | Job::Trajectory { .. }
         | Job::Train { .. }
         | Job::LrRange { .. } => (Bounds::default(), Vec::new()),
     }

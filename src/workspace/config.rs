@@ -11,10 +11,12 @@ use crate::domain::candidate::OutputKind;
 use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
 use crate::domain::metric::Metric;
-pub use crate::domain::prompt::{Budget, PromptSettings};
+pub use crate::domain::prompt::PromptSettings;
+pub use crate::domain::settings::Budget;
 use crate::domain::settings::{
     CacheSettings, DeviceChoice, EvalSettings, RangeSettings, StrataSettings, TrainSettings,
 };
+pub use crate::domain::trajectory::TrajectorySettings;
 
 /// What kind of answer the pipeline gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,20 +259,7 @@ pub enum Constrain {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
     pub prompt: PromptSettings,
-    pub trajectory: TrajectoryTuning,
+    pub trajectory: TrajectorySettings,
     pub train: TrainSettings,
     pub lr_range: RangeSettings,
-}
-
-/// `[tuning.trajectory]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrajectoryTuning {
-    /// Examples retrieved for each input.
-    pub shots: usize,
-}
-
-impl Default for TrajectoryTuning {
-    fn default() -> Self {
-        Self { shots: 5 }
-    }
 }

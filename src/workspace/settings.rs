@@ -38,6 +38,7 @@ const fn own_tables(kind: RunKind) -> &'static [&'static str] {
         RunKind::Strata => &["strata"],
         RunKind::Eval => &["eval"],
         RunKind::Prompt => &["tuning.prompt"],
+        RunKind::Trajectory => &["tuning.trajectory"],
         RunKind::Train => &["tuning.train"],
         // What is tested is a training.
         RunKind::LrRange => &["tuning.lr_range", "tuning.train"],

@@ -84,6 +84,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         constraint: None,
         tools: Vec::new(),
         gold: None,
+        examples: None,
     };
     let spec = RunSpec {
         format: RUN_FORMAT,

@@ -130,7 +130,7 @@ fn interleaved(rows: &[RunRow], places: Vec<usize>, seed: u64) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::prompt::Budget;
+    use crate::domain::settings::Budget;
     use crate::pipeline::tests::row;
 
     fn rows(dev: usize, train: usize, eval: usize) -> Vec<RunRow> {

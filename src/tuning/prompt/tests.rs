@@ -8,9 +8,10 @@ use super::examiner::Examiner;
 use super::*;
 use crate::backend::{Answer, Ask, Backend, BackendError, Listener};
 use crate::domain::candidate::{Limits, ModelSource, OutputKind, StageCandidate};
-use crate::domain::prompt::{Budget, Fate, PromptHistory, PromptNews, Spend};
+use crate::domain::prompt::{Fate, PromptHistory, PromptNews, Spend};
 use crate::domain::report::RunInputs;
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
+use crate::domain::settings::Budget;
 use crate::domain::settings::CacheSettings;
 use crate::pipeline::tests as scripted;
 

@@ -3,6 +3,7 @@
 pub mod bench;
 mod board;
 mod comparing;
+mod examples;
 mod frames;
 mod honest;
 mod kills;

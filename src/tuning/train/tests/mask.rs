@@ -44,6 +44,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
         constraint: None,
         tools: Vec::new(),
         gold: None,
+        examples: None,
     }
 }
 
