@@ -9,7 +9,7 @@ use super::table::{Table, clean, number, share};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::Comparison;
 use crate::domain::outcome::FlipKind;
-use crate::domain::words::counted;
+use crate::domain::words::{counted, p_value};
 use crate::score::paired::MCNEMAR;
 
 /// Flips that are printed.
@@ -102,8 +102,4 @@ pub fn render(c: &Comparison) -> String {
         }
     }
     text
-}
-
-fn p_value(p: f64) -> String {
-    if p < 0.001 { format!("{p:.1e}") } else { format!("{p:.3}") }
 }

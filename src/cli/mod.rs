@@ -21,6 +21,7 @@ pub mod outcomes;
 pub mod output;
 pub mod play;
 pub mod progress;
+pub mod report;
 pub mod run;
 pub mod runs;
 pub mod serve;
@@ -78,6 +79,8 @@ enum Command {
     Compare(compare::Args),
     /// Every candidate on every metric
     Board(board::Args),
+    /// The board, or a comparison, as Markdown, CSV or a page for the browser
+    Report(report::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
     /// Put results made elsewhere on the board
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
+        Some(Command::Report(args)) => report::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),

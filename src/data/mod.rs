@@ -12,6 +12,7 @@ mod guess;
 mod ids;
 mod import;
 mod index;
+pub mod outcomes;
 mod parquet;
 mod parse;
 mod resolve;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
 use super::event::Event;
+use super::imported::{ImportAs, Imported, ImportedFile};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::row::{Part, Quarantined};
@@ -111,6 +112,11 @@ pub enum Decision {
         candidate: String,
         name: String,
     },
+    /// Outcomes made elsewhere stand on the board under this name; none takes them off it. `import` is the folder they are kept in.
+    Outcomes {
+        candidate: String,
+        import: Option<String>,
+    },
     /// What was said of an answer of the playground. The engine adds the gold that an edit is.
     Feedback(Feedback),
     /// Several that are one: taken back as one.
@@ -194,6 +200,12 @@ pub enum Request {
     },
     ImportOutcomes {
         file: String,
+        how: ImportAs,
+    },
+    /// Candidates whose outcomes were made elsewhere.
+    Outcomes,
+    /// Take a candidate whose outcomes were made elsewhere off the board.
+    RemoveOutcomes {
         candidate: String,
     },
     /// A row through the stages, as a candidate (or a run) answered it last.
@@ -240,7 +252,8 @@ pub enum Response {
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
     Compare { comparison: Comparison },
-    ImportedOutcomes { rows: usize, matched: usize },
+    ImportedOutcomes { imported: ImportedFile },
+    Outcomes { imported: Vec<Imported> },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
     Error { error: Failure },

@@ -6,6 +6,7 @@ pub mod board;
 pub mod candidate;
 pub mod event;
 pub mod finding;
+pub mod imported;
 pub mod keys;
 pub mod metric;
 pub mod outcome;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::outcomes;
 use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
@@ -101,23 +102,20 @@ fn relocate(candidate: &mut Candidate, folder: &RunFolder) {
     }
 }
 
-/// Folder of candidates whose outcomes were made elsewhere: `imports/outcomes/NAME/`.
+/// Folders of candidates whose outcomes were made elsewhere: `imports/outcomes/<hash>/`.
 pub fn imported_dir(engine: &Engine) -> PathBuf {
     engine.state_dir.join("imports/outcomes")
 }
 
 fn imported(engine: &Engine) -> Vec<Known> {
-    let Ok(entries) = fs::read_dir(imported_dir(engine)) else { return Vec::new() };
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let folder = RunFolder::new(&path);
-            let candidate: Candidate =
-                serde_json::from_slice(&fs::read(path.join("candidate.json")).ok()?).ok()?;
-            let created_ms = fs::metadata(folder.outcomes())
-                .ok()
-                .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
-                .map_or(0, |d| d.as_millis() as u64);
+    let kept = engine.read(|s| s.decisions.outcomes.clone());
+    kept.iter()
+        .filter_map(|(name, import)| {
+            let folder = RunFolder::new(imported_dir(engine).join(import));
+            let mut candidate: Candidate =
+                serde_json::from_slice(&fs::read(folder.dir().join("candidate.json")).ok()?).ok()?;
+            candidate.name.clone_from(name);
+            let created_ms = outcomes::about(&folder).map_or(0, |about| about.first_ms);
             Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms })
         })
         .collect()

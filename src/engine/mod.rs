@@ -7,6 +7,7 @@
 //! play        questions to the playground's worker, and their answers to the client that asked
 //! feedback    what people said of answers, and the rows that are made of it
 //! supervisor  a thread: starts workers, follows their event files, buries the dead
+//! outcomes    results made elsewhere, and which rows they are of
 //! saved       files that people save, while somebody looks
 //! launch      freezes what a run works on into its folder
 //! ```
@@ -18,6 +19,7 @@ pub mod client;
 mod feedback;
 mod ingest;
 mod launch;
+mod outcomes;
 mod parts;
 mod play;
 pub mod protocol;

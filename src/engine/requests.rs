@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, feedback, ingest, launch, parts, rows, strata, sweep};
+use super::{board, candidates, feedback, ingest, launch, outcomes, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::row::{Part, RunRow};
@@ -74,9 +74,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: board::compare(engine, &a, &b, metric.as_deref())? }
         }
-        Request::ImportOutcomes { file, candidate } => {
-            let (rows, matched) = board::import_outcomes(engine, &file, &candidate)?;
-            Response::ImportedOutcomes { rows, matched }
+        Request::ImportOutcomes { file, how } => {
+            Response::ImportedOutcomes { imported: outcomes::import(engine, &file, &how)? }
+        }
+        Request::Outcomes => Response::Outcomes { imported: outcomes::list(engine) },
+        Request::RemoveOutcomes { candidate } => {
+            Response::Done { message: outcomes::remove(engine, &candidate)? }
         }
         Request::Trace { of, row } => {
             // The start of a run's name is enough, but a candidate of that name comes first.
@@ -355,6 +358,10 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             [Some(stratum), name.as_ref()].into_iter().flatten().collect()
         }
         Decision::NameCandidate { candidate, name } => vec![candidate, name],
+        // Made here, with the outcomes.
+        Decision::Outcomes { .. } => {
+            return Err(bad_input("outcomes are imported and removed by requests of their own"));
+        }
         Decision::Feedback(f) => {
             [f.row.as_ref(), Some(&f.input), Some(&f.candidate), Some(&f.output), f.edit.as_ref()]
                 .into_iter()
@@ -407,6 +414,12 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
         Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),
+        Some(Decision::Outcomes { candidate, import: Some(_) }) => {
+            format!("import of the outcomes of {candidate}")
+        }
+        Some(Decision::Outcomes { candidate, import: None }) => {
+            format!("removal of the outcomes of {candidate}")
+        }
         None => entry.op.clone(),
     }
 }

@@ -11,7 +11,7 @@ use super::board::BoardCache;
 use super::rows::RowCache;
 use super::saved::Watching;
 use super::strata::StrataCache;
-use super::{feedback, ingest};
+use super::{feedback, ingest, outcomes};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunKind, RunRecord, RunState};
@@ -107,6 +107,8 @@ pub struct Engine {
     changed: watch::Sender<u64>,
     /// One launch at a time: two must not both find that strata are missing.
     pub launching: Mutex<()>,
+    /// One import of outcomes at a time.
+    pub importing: Mutex<()>,
     pub row_cache: Mutex<RowCache>,
     pub board_cache: Mutex<BoardCache>,
     pub strata_cache: Mutex<StrataCache>,
@@ -139,6 +141,7 @@ impl Engine {
             wake: Condvar::new(),
             changed: watch::Sender::new(0),
             launching: Mutex::new(()),
+            importing: Mutex::default(),
             row_cache: Mutex::default(),
             board_cache: Mutex::default(),
             strata_cache: Mutex::default(),
@@ -149,6 +152,7 @@ impl Engine {
         };
         engine.load_runs(contents.runs)?;
         engine.write_feedback();
+        outcomes::adopt(&engine)?;
         Ok(Arc::new(engine))
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::metric::{Base, Metric};
 use crate::domain::candidate::OutputKind;
-use crate::domain::outcome::{Outcome, StageOutcome};
+use crate::domain::outcome::{Elsewhere, Outcome, StageOutcome};
 use crate::domain::schema::equal;
 use crate::pipeline::output::parse_json;
 
@@ -177,14 +177,17 @@ pub fn value(metric: &Metric, outcome: &Outcome) -> Option<f64> {
     }
     let of_stage =
         |s: &&StageOutcome| !s.skipped && metric.stage.as_ref().is_none_or(|name| s.stage == *name);
-    let tokens = |count: fn(&StageOutcome) -> u64| {
+    let tokens = |count: fn(&StageOutcome) -> u64, told: fn(&Elsewhere) -> Option<u64>| {
+        if let Some(elsewhere) = &outcome.elsewhere {
+            return told(elsewhere).filter(|_| metric.stage.is_none()).map(|n| n as f64);
+        }
         let mut ran = outcome.stages.iter().filter(of_stage).peekable();
         ran.peek()?;
         Some(ran.map(count).sum::<u64>() as f64)
     };
     match metric.entry.base {
-        Base::TokensIn if outcome.error.is_none() => tokens(|s| s.tokens_in),
-        Base::TokensOut if outcome.error.is_none() => tokens(|s| s.tokens_out),
+        Base::TokensIn if outcome.error.is_none() => tokens(|s| s.tokens_in, |e| e.tokens_in),
+        Base::TokensOut if outcome.error.is_none() => tokens(|s| s.tokens_out, |e| e.tokens_out),
         Base::FormatErrorRate => format_error(outcome, metric.stage.as_deref()),
         Base::Accuracy
             if metric.stage.is_none() && outcome.scores.is_empty() && outcome.correct.is_some() =>

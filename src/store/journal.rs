@@ -51,6 +51,8 @@ pub struct Decisions {
     pub notes: BTreeMap<String, String>,
     pub strata: BTreeMap<String, String>,
     pub candidates: BTreeMap<String, String>,
+    /// Outcomes made elsewhere: the folder of each candidate's.
+    pub outcomes: BTreeMap<String, String>,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
 }
@@ -77,6 +79,10 @@ impl Decisions {
             Decision::NameCandidate { candidate, .. } => Decision::NameCandidate {
                 candidate: candidate.clone(),
                 name: self.candidates.get(candidate).cloned().unwrap_or_default(),
+            },
+            Decision::Outcomes { candidate, .. } => Decision::Outcomes {
+                candidate: candidate.clone(),
+                import: self.outcomes.get(candidate).cloned(),
             },
             Decision::Feedback(feedback) => Decision::Feedback(
                 self.feedback.get(&feedback.answer()).cloned().unwrap_or_else(|| Feedback {
@@ -123,6 +129,9 @@ impl Decisions {
             Decision::NameStratum { stratum, name } => set(&mut self.strata, stratum, name.as_ref()),
             Decision::NameCandidate { candidate, name } => {
                 set(&mut self.candidates, candidate, Some(name).filter(|n| !n.is_empty()));
+            }
+            Decision::Outcomes { candidate, import } => {
+                set(&mut self.outcomes, candidate, import.as_ref());
             }
             Decision::Feedback(feedback) if feedback.says_nothing() => {
                 self.feedback.remove(&feedback.answer());
@@ -207,6 +216,8 @@ mod tests {
             (row, prop::option::of("[pq]"))
                 .prop_map(|(stratum, name)| Decision::NameStratum { stratum, name }),
             (row, "[pq]").prop_map(|(candidate, name)| Decision::NameCandidate { candidate, name }),
+            (row, prop::option::of("[pq]"))
+                .prop_map(|(candidate, import)| Decision::Outcomes { candidate, import }),
             (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(
                 |(row, output, good, edit)| Decision::Feedback(Feedback {
                     row,

@@ -347,6 +347,7 @@ fn decision_key(decision: &Decision) -> String {
         Decision::Note { row, .. } => ("note", row.clone()),
         Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
         Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
+        Decision::Outcomes { candidate, .. } => ("outcomes", candidate.clone()),
         Decision::Feedback(feedback) => ("feedback", feedback.answer()),
         // Taken apart before.
         Decision::Together { .. } => ("together", String::new()),

@@ -16,6 +16,7 @@ use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
 };
 use crate::domain::event::{Event, EventBody};
+use crate::domain::imported::ImportedFile;
 use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
 use crate::domain::row::Part;
@@ -478,9 +479,14 @@ pub fn respond(request: &Request) -> Response {
         }
         Request::Board => Response::Board { board: board() },
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
-        Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
+        Request::ImportOutcomes { .. } => Response::ImportedOutcomes {
+            imported: ImportedFile { rows: 10, matched: 10, ..ImportedFile::default() },
+        },
+        Request::Outcomes => Response::Outcomes { imported: Vec::new() },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
-        Request::PlayCancel { .. } => Response::Done { message: String::new() },
+        Request::RemoveOutcomes { .. } | Request::PlayCancel { .. } => {
+            Response::Done { message: String::new() }
+        }
         Request::Control { .. }
         | Request::Steer { .. }
         | Request::Decide { .. }

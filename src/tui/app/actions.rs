@@ -2,6 +2,7 @@
 
 use super::{App, Effect, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Decision, EngineStatus, Failure, Request, Response, ToEngine};
+use crate::domain::imported::ImportAs;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::sweep;
@@ -365,7 +366,9 @@ impl App {
                     values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default()
                 };
                 let (file, candidate) = (value("file"), value("candidate"));
-                self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, candidate });
+                let match_by = Some(value("match")).filter(|field| !field.is_empty());
+                let how = ImportAs { candidate, match_by, ..ImportAs::default() };
+                self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, how });
             }
         }
     }

@@ -164,13 +164,16 @@ impl App {
                     ),
                 );
             }
-            (Purpose::ImportOutcomes(file), Response::ImportedOutcomes { rows, matched }) => {
+            (Purpose::ImportOutcomes(file), Response::ImportedOutcomes { imported }) => {
+                let names: Vec<&str> = imported.candidates.iter().map(|c| c.candidate.as_str()).collect();
                 self.notice(
                     Mood::Good,
                     format!(
-                        "{file}: {} outcomes, {} of rows known here",
-                        number::count(rows),
-                        number::count(matched)
+                        "{file} ({}): {} outcomes, {} of rows known here; on the board: {}",
+                        imported.format,
+                        number::count(imported.rows),
+                        number::count(imported.matched),
+                        names.join(", ")
                     ),
                 );
             }

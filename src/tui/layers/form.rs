@@ -148,8 +148,19 @@ impl Form {
 
     pub fn outcomes() -> Self {
         let fields = vec![
-            field("file", "file", "jsonl with id, output, and correct or score", Want::Needed),
+            field(
+                "file",
+                "file",
+                "jsonl or csv with id, output, and correct or score; lm-eval's; promptfoo's",
+                Want::Needed,
+            ),
             field("candidate", "candidate", "its name on the board", Want::Needed),
+            field(
+                "match",
+                "match",
+                "the file's field that tells the row; empty: id, else the input's text",
+                Want::Text,
+            ),
         ];
         Self { title: "import outcomes", purpose: FormPurpose::ImportOutcomes, fields, focus: 0, error: None }
     }

@@ -3,6 +3,7 @@
 pub mod bench;
 mod frames;
 mod kills;
+mod outcomes;
 mod play;
 mod shared;
 mod training;

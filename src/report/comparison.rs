@@ -1,0 +1,118 @@
+//! Two candidates on the same rows, told.
+
+use super::About;
+use super::blocks::{Block, Cell, Mood, Table};
+use super::board;
+use super::charts;
+use super::csv::kind;
+use crate::domain::board::{Board, Comparison};
+use crate::domain::metric::Metric;
+use crate::domain::outcome::FlipKind;
+use crate::domain::words::{counted, number, p_value, share, utc};
+
+/// How tests are called among people.
+fn test_name(test: &str) -> String {
+    match test {
+        "mcnemar_exact" => "exact McNemar".into(),
+        other => other.replace('_', " "),
+    }
+}
+
+pub(super) fn blocks(c: &Comparison, all: &Board, about: &About) -> Vec<Block> {
+    let [a, b] = &c.candidates;
+    // A share of rows that are right or wrong can be told as a count.
+    let counts = c.test.starts_with("mcnemar");
+    let value = |v: f64, n: usize| if counts { share(v, n) } else { number(v) };
+    let mut blocks = vec![
+        Block::Heading(1, format!("{}: {b} against {a}", about.workspace)),
+        Block::Text(format!(
+            "{} on {} that both have at the same content. Made {} by tunebench {}.",
+            c.metric,
+            counted(c.n, "row"),
+            utc(about.made_ms),
+            about.version
+        )),
+        Block::Figures(vec![
+            (a.clone(), value(c.a, c.n)),
+            (b.clone(), value(c.b, c.n)),
+            ("difference".into(), format!("{:+.3} (95% {:+.3} to {:+.3})", c.delta, c.ci95[0], c.ci95[1])),
+            ("p".into(), format!("{} ({})", p_value(c.p_value), test_name(&c.test))),
+            ("fixed, regressed, churned".into(), format!("{}, {}, {}", c.fixed, c.regressed, c.churned)),
+        ]),
+    ];
+    if c.needed > 0 {
+        blocks.push(Block::Text(format!(
+            "{} fixed, none regressed, would bring p below 0.05.",
+            counted(c.needed, "further row")
+        )));
+    }
+    blocks.push(Block::Chart(charts::difference(c, board::lower_is_better(&c.metric))));
+    let both = Board {
+        rows: all.rows.iter().filter(|row| c.candidates.contains(&row.candidate)).cloned().collect(),
+        ..all.clone()
+    };
+    if !both.rows.is_empty() {
+        blocks.push(Block::Heading(2, "On the board".into()));
+        blocks.push(Block::Table(board::table(&both)));
+    }
+    if c.strata.len() > 1 {
+        blocks.push(Block::Heading(2, "By stratum".into()));
+        let lower = board::lower_is_better(&c.metric);
+        blocks.extend(charts::strata(&c.strata, lower).map(Block::Chart));
+        let mut table = Table::new(["stratum", ">n", ">a", ">b", ">difference", ">fixed", ">regressed"]);
+        for s in &c.strata {
+            let delta = s.b - s.a;
+            let mood = match (delta == 0.0, (delta > 0.0) != lower) {
+                (true, _) => Mood::Plain,
+                (_, true) => Mood::Good,
+                (_, false) => Mood::Bad,
+            };
+            table.rows.push(vec![
+                s.stratum.as_str().into(),
+                s.n.to_string().into(),
+                value(s.a, s.n).into(),
+                value(s.b, s.n).into(),
+                Cell::of(format!("{delta:+.3}"), mood),
+                s.fixed.to_string().into(),
+                s.regressed.to_string().into(),
+            ]);
+        }
+        blocks.push(Block::Table(table));
+    }
+    blocks.extend(flips(c));
+    blocks
+}
+
+fn flips(c: &Comparison) -> Vec<Block> {
+    if Metric::find(&c.metric).is_ok_and(|m| m.entry.threshold.is_none()) {
+        return Vec::new();
+    }
+    let mut blocks = vec![Block::Heading(2, "Flips".into())];
+    let total = c.fixed + c.regressed + c.churned;
+    if c.flips.is_empty() {
+        blocks.push(Block::Text("No row has another outcome.".into()));
+        return blocks;
+    }
+    if total > c.flips.len() {
+        blocks.push(Block::Text(format!("The first {} of {total}, regressions first.", c.flips.len())));
+    }
+    let mut table = Table::new(["row", "flip", "stratum", "gold", "a", "b", "input"]);
+    for flip in &c.flips {
+        let mood = match flip.flip {
+            FlipKind::Fixed => Mood::Good,
+            FlipKind::Regressed => Mood::Bad,
+            FlipKind::Churned => Mood::Plain,
+        };
+        table.rows.push(vec![
+            flip.row.as_str().into(),
+            Cell::of(kind(flip.flip), mood),
+            flip.stratum.as_deref().unwrap_or_default().into(),
+            flip.gold.as_deref().unwrap_or_default().into(),
+            flip.a.as_str().into(),
+            flip.b.as_str().into(),
+            flip.input.as_str().into(),
+        ]);
+    }
+    blocks.push(Block::Table(table));
+    blocks
+}
