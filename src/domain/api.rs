@@ -148,7 +148,7 @@ pub enum Request {
     },
     Launch {
         kind: RunKind,
-        /// `key=value` over paths of workspace.toml, and `candidate`.
+        /// `key=value` over paths of workspace.toml, `candidate`, and `model`.
         set: Vec<(String, String)>,
         /// Values of the environment variables that the workspace's models name. Never written down.
         #[serde(default)]
@@ -156,6 +156,13 @@ pub enum Request {
         /// The checkpoint that a training run branches from: `RUN@STEP`, or `RUN` for its best.
         #[serde(default)]
         from: Option<String>,
+    },
+    /// Launch several runs: all are checked before the first is made.
+    LaunchAll {
+        kind: RunKind,
+        sets: Vec<Vec<(String, String)>>,
+        #[serde(default)]
+        keys: Keys,
     },
     /// Launch a training run for every combination of the axes' values.
     Sweep {
@@ -246,6 +253,7 @@ pub enum Response {
     Rows { page: RowPage },
     Row { row: RowDetail },
     Launched { run: String },
+    LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },
     Runs { runs: Vec<RunRecord> },
     Run { run: RunRecord },
@@ -280,6 +288,7 @@ impl Request {
     pub fn keys_mut(&mut self) -> Option<&mut Keys> {
         match self {
             Self::Launch { keys, .. }
+            | Self::LaunchAll { keys, .. }
             | Self::Sweep { keys, .. }
             | Self::Play { keys, .. }
             | Self::Control { keys, action: RunAction::Resume, .. } => Some(keys),

@@ -22,6 +22,7 @@ use crate::tuning::check;
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
+use crate::workspace::nearest;
 
 /// More different answers than this are no set of labels.
 const LABELS_MAX: usize = 1000;
@@ -272,28 +273,11 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let mut stages = Vec::new();
     let mut labels: Option<Vec<String>> = None;
     for (i, stage) in ws.config.stages.iter().enumerate() {
-        let entry = ws.config.models.get(&stage.model).ok_or_else(|| {
+        let model = model_ref(engine, ws, &stage.model)?.ok_or_else(|| {
             bad_input(
                 ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
             )
         })?;
-        let (source, hash) = match &entry.place {
-            ModelPlace::Local { path } => {
-                let path = ws.resolve(path);
-                let hash = model_hash(engine, &path)
-                    .map_err(|e| bad_input(format!("model `{}`: {}: {e}", stage.model, path.display())))?;
-                (ModelSource::Local { path: path.display().to_string() }, hash)
-            }
-            ModelPlace::Endpoint { endpoint, model, api_key_env } => {
-                let hash = endpoint_hash(endpoint, model, entry.mask_pii);
-                let source = ModelSource::Endpoint {
-                    endpoint: endpoint.clone(),
-                    model: model.clone(),
-                    api_key_env: api_key_env.clone(),
-                };
-                (source, hash)
-            }
-        };
         let (prompt, prompt_name) = match &stage.prompt {
             None => bare(),
             Some(path) => prompt_file(engine, ws, path)?,
@@ -310,19 +294,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         let constraint = check::constraint_of(ws, stage, &labels).map_err(|p| super::parts::problems(&p))?;
         stages.push(StageCandidate {
             name: stage.name.clone(),
-            model: ModelRef {
-                name: stage.model.clone(),
-                source,
-                hash,
-                usd_per_million_input: entry.usd_per_million_input,
-                usd_per_million_output: entry.usd_per_million_output,
-                usd_per_hour: entry.usd_per_hour,
-                limits: Limits {
-                    max_in_flight: entry.max_in_flight,
-                    requests_per_minute: entry.requests_per_minute,
-                    mask_pii: entry.mask_pii,
-                },
-            },
+            model,
             adapter: None,
             prompt,
             prompt_name,
@@ -341,18 +313,84 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
             gold: stage.gold.clone(),
         });
     }
-    let mut candidate = Candidate { name: "baseline".into(), rung: "baseline".into(), stages };
+    Ok(named(engine, Candidate { name: "baseline".into(), rung: "baseline".into(), stages }))
+}
+
+/// Under the name that it has, or where another has that, told apart by its id: a pipeline of the workspace need not be its first one.
+fn named(engine: &Engine, mut candidate: Candidate) -> Candidate {
     let id = candidate.id();
-    // Another pipeline of the workspace than the first one: told apart by its id.
     let known = known(engine);
     match known.iter().find(|k| k.candidate.id() == id) {
         Some(k) => candidate.name.clone_from(&k.candidate.name),
         None if known.iter().any(|k| k.candidate.name == candidate.name) => {
-            candidate.name = format!("baseline-{}", &id[..6]);
+            candidate.name = format!("{}-{}", candidate.name, &id[..6]);
         }
         None => {}
     }
-    Ok(candidate)
+    candidate
+}
+
+/// A model of the workspace by its name.
+fn model_ref(engine: &Engine, ws: &Workspace, name: &str) -> Result<Option<ModelRef>, Failure> {
+    let Some(entry) = ws.config.models.get(name) else { return Ok(None) };
+    let (source, hash) = match &entry.place {
+        ModelPlace::Local { path } => {
+            let path = ws.resolve(path);
+            let hash = model_hash(engine, &path)
+                .map_err(|e| bad_input(format!("model `{name}`: {}: {e}", path.display())))?;
+            (ModelSource::Local { path: path.display().to_string() }, hash)
+        }
+        ModelPlace::Endpoint { endpoint, model, api_key_env } => {
+            let hash = endpoint_hash(endpoint, model, entry.mask_pii);
+            let source = ModelSource::Endpoint {
+                endpoint: endpoint.clone(),
+                model: model.clone(),
+                api_key_env: api_key_env.clone(),
+            };
+            (source, hash)
+        }
+    };
+    Ok(Some(ModelRef {
+        name: name.to_owned(),
+        source,
+        hash,
+        usd_per_million_input: entry.usd_per_million_input,
+        usd_per_million_output: entry.usd_per_million_output,
+        usd_per_hour: entry.usd_per_hour,
+        limits: Limits {
+            max_in_flight: entry.max_in_flight,
+            requests_per_minute: entry.requests_per_minute,
+            mask_pii: entry.mask_pii,
+        },
+    }))
+}
+
+/// The rung of a pipeline with another model in all its stages.
+const OTHER_MODEL: &str = "model";
+
+/// The candidate with a model of the workspace in the place of every stage's model and adapter. With its own it stays what it is.
+pub fn with_model(
+    engine: &Engine,
+    ws: &Workspace,
+    candidate: Candidate,
+    name: &str,
+) -> Result<Candidate, Failure> {
+    let model = model_ref(engine, ws, name)?.ok_or_else(|| {
+        let known = || ws.config.models.keys().map(String::as_str);
+        let hint = match nearest(name, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("models: {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        bad_input(format!("no model is called `{name}`; {hint}"))
+    })?;
+    if candidate.stages.iter().all(|stage| stage.adapter.is_none() && stage.model.hash == model.hash) {
+        return Ok(candidate);
+    }
+    let before = candidate.rung == "baseline";
+    let called = if before { slug(name) } else { slug(&format!("{}-{name}", candidate.name)) };
+    let with = |stage| StageCandidate { model: model.clone(), adapter: None, ..stage };
+    let stages = candidate.stages.into_iter().map(with).collect();
+    Ok(named(engine, Candidate { name: called, rung: OTHER_MODEL.into(), stages }))
 }
 
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.

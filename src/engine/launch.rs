@@ -17,7 +17,7 @@ use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec, RunState};
-use crate::domain::sweep::Group;
+use crate::domain::sweep::{Group, MOST_RUNS};
 use crate::domain::words::counted;
 use crate::store::files;
 use crate::tuning::check;
@@ -28,21 +28,40 @@ use crate::workspace::Workspace;
 /// A run's settings are short; whoever sends more is not a person.
 const SET_MAX: usize = 64 << 10;
 
-/// Settings of a launch, read: the workspace with them applied, and which candidate.
+/// Settings of a launch, read: the workspace with them applied, and which candidate, with which model in place of its own.
 struct Wish {
     ws: Workspace,
     candidate: Option<String>,
+    model: Option<String>,
 }
 
 fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
-    let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| key == "candidate");
+    let (mine, rest): (Vec<_>, Vec<_>) =
+        set.iter().cloned().partition(|(key, _)| matches!(key.as_str(), "candidate" | "model"));
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
-    let candidate = mine.into_iter().next_back().map(|(_, value)| value);
+    let last = |name: &str| mine.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let (candidate, model) = (last("candidate"), last("model"));
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
     }
-    Ok(Wish { ws, candidate })
+    if kind != RunKind::Eval && model.is_some() {
+        return Err(bad_input(format!(
+            "`model` puts a model in the place of every stage's, to evaluate it; for a run of kind {kind} set stage.NAME.model"
+        )));
+    }
+    Ok(Wish { ws, candidate, model })
+}
+
+impl Wish {
+    /// The candidate that is wished for.
+    fn resolve(&self, engine: &Engine, dataset: &Dataset) -> Result<Candidate, Failure> {
+        let candidate = candidates::resolve(engine, &self.ws, dataset, self.candidate.as_deref())?;
+        match &self.model {
+            None => Ok(candidate),
+            Some(model) => candidates::with_model(engine, &self.ws, candidate, model),
+        }
+    }
 }
 
 /// Start a run: check, freeze, queue. Returns its id.
@@ -75,33 +94,60 @@ pub fn launch(
     create(engine, kind, set, needs, parent.as_ref(), None)
 }
 
-/// Start runs as a group: check all, then freeze and queue each. Returns the group's name and the runs' ids.
+/// Start several runs. Returns their ids.
+pub fn launch_all(
+    engine: &Engine,
+    kind: RunKind,
+    sets: Vec<Vec<(String, String)>>,
+    keys: &Keys,
+) -> Result<Vec<String>, Failure> {
+    if kind.is_resident() || sets.is_empty() || sets.len() > MOST_RUNS {
+        return Err(bad_input(format!(
+            "from 1 to {MOST_RUNS} runs of a kind that ends are launched at once"
+        )));
+    }
+    launch_group(engine, kind, sets, keys, || None)
+}
+
+/// Start runs as a group: check all, then freeze and queue each. Returns the runs' ids.
 pub fn launch_group(
     engine: &Engine,
     kind: RunKind,
     sets: Vec<Vec<(String, String)>>,
     keys: &Keys,
-    group: impl FnOnce() -> Group,
-) -> Result<(String, Vec<String>), Failure> {
+    group: impl FnOnce() -> Option<Group>,
+) -> Result<Vec<String>, Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let needs: Vec<Needs> =
-        sets.iter().map(|set| check(engine, kind, set, keys, None)).collect::<Result<_, _>>()?;
+    let (mut needs, mut missing) = (Vec::new(), Vec::new());
+    for set in &sets {
+        match check(engine, kind, set, keys, None) {
+            Ok(need) => needs.push(need),
+            // All keys are asked for at once.
+            Err(failure) if !failure.needs.is_empty() => missing.extend(failure.needs),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if !missing.is_empty() {
+        missing.sort();
+        missing.dedup();
+        return Err(needs_keys("a run", missing));
+    }
     let group = group();
     let mut runs = Vec::new();
     for (set, needs) in sets.into_iter().zip(needs) {
-        match create(engine, kind, set, needs, None, Some(group.clone())) {
+        match create(engine, kind, set, needs, None, group.clone()) {
             Ok(run) => runs.push(run),
             Err(failure) => {
                 // All or none.
                 for run in &runs {
-                    let why = format!("its sweep could not be launched: {}", failure.message);
+                    let why = format!("another one of its group could not be launched: {}", failure.message);
                     let _ = engine.set_run_state(run, RunState::Cancelled, Some(why));
                 }
                 return Err(failure);
             }
         }
     }
-    Ok((group.name, runs))
+    Ok(runs)
 }
 
 /// What a run needs before it can start.
@@ -134,7 +180,7 @@ fn check(
     let mut needs = Needs::default();
     if kind != RunKind::Strata {
         // Wrong wishes are refused now, not when the strata are done.
-        let mut candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
+        let mut candidate = wish.resolve(engine, &dataset)?;
         if matches!(kind, RunKind::Train | RunKind::LrRange) {
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
@@ -158,10 +204,14 @@ fn refuse(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) 
     let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
     let train = trains.then_some(&wish.ws.config.tuning.train);
     let found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
-    let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
-        // Its stages are not those of the file.
-        Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),
-        _ => f.problem(&wish.ws).to_string(),
+    let refused = found.into_iter().filter(|f| f.refused).map(|f| {
+        match wish.candidate.as_ref().or(wish.model.as_ref()) {
+            // Its stages are not those of the file.
+            Some(_) if f.key.starts_with("stage.") => {
+                format!("candidate `{}`: {}", candidate.name, f.message)
+            }
+            _ => f.problem(&wish.ws).to_string(),
+        }
     });
     let refused: Vec<String> = refused.collect();
     if refused.is_empty() { Ok(()) } else { Err(bad_input(refused.join("\n"))) }
@@ -320,7 +370,8 @@ pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
 fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) -> Result<(), Failure> {
     let resident = launch.kind.is_resident();
     let set = if resident { &[][..] } else { &launch.set };
-    let Wish { ws, candidate } = wish(engine, launch.kind, set)?;
+    let wish = wish(engine, launch.kind, set)?;
+    let ws = &wish.ws;
     let config = &ws.config;
     let (job, seed) = match launch.kind {
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
@@ -337,16 +388,16 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             (Job::LrRange { train, range: config.tuning.lr_range }, seed)
         }
     };
-    let dataset = || parts::dataset(engine, &ws);
-    let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
+    let dataset = || parts::dataset(engine, ws);
+    let resolve = || wish.resolve(engine, &dataset()?);
     let candidate = match &job {
         Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
         Job::Eval(_) => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
-            Some(candidates::for_training(engine, &ws, resolve()?, train)?)
+            Some(candidates::for_training(engine, ws, resolve()?, train)?)
         }
     };
-    let rows = if resident { Vec::new() } else { run_rows(engine, &ws, &dataset()?, launch.kind)? };
+    let rows = if resident { Vec::new() } else { run_rows(engine, ws, &dataset()?, launch.kind)? };
     let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),

@@ -284,8 +284,9 @@ impl Intake<'_> {
                 *all.how.entry(how.clone()).or_default() += n;
             }
         }
-        for (side, name) in sides.iter_mut().zip(names).filter(|(side, _)| side.matched > 0) {
-            let kept = keep(engine, side, &name, file, format);
+        for (at, (side, name)) in sides.iter_mut().zip(names).filter(|(side, _)| side.matched > 0).enumerate()
+        {
+            let kept = keep(engine, side, at, &name, file, format);
             all.candidates.push(kept.map_err(|e| failed(format!("the outcomes could not be kept: {e}")))?);
         }
         Ok(all)
@@ -300,6 +301,7 @@ fn imported_candidate(name: &str) -> Candidate {
 fn keep(
     engine: &Engine,
     side: &mut Side,
+    at: usize,
     name: &str,
     file: &str,
     format: Format,
@@ -310,7 +312,8 @@ fn keep(
     let hash = side.hasher.finalize().to_hex();
     let import = hash.as_str()[..32].to_owned();
     let before = engine.read(|s| s.decisions.outcomes.get(name).cloned());
-    let now = now_ms();
+    // In the order of the file, however quickly that went.
+    let now = now_ms() + at as u64;
     let first = before.as_ref().and_then(|b| about(&RunFolder::new(imported_dir(engine).join(b))));
     let made = Imported {
         candidate: name.to_owned(),

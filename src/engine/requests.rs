@@ -50,6 +50,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Launch { kind, set, keys, from } => {
             Response::Launched { run: launch::launch(engine, kind, set, keys, from.as_deref())? }
         }
+        Request::LaunchAll { kind, sets, keys } => {
+            Response::LaunchedAll { runs: launch::launch_all(engine, kind, sets, &keys)? }
+        }
         Request::Sweep { set, axes, drop_hopeless, keys } => {
             let (group, runs) = sweep::launch(engine, &set, &axes, drop_hopeless, &keys)?;
             Response::Swept { group, runs }

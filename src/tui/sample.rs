@@ -462,6 +462,9 @@ pub fn respond(request: &Request) -> Response {
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
+        Request::LaunchAll { sets, .. } => {
+            Response::LaunchedAll { runs: (0..sets.len()).map(|i| format!("eval-{}", i + 20)).collect() }
+        }
         Request::Sweep { .. } => {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }

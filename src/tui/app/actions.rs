@@ -354,6 +354,19 @@ impl App {
                 let keys = Keys::default();
                 self.ask(Purpose::Sweep, Request::Sweep { set, axes, drop_hopeless: false, keys });
             }
+            FormPurpose::Launch(RunKind::Eval)
+                if values.iter().any(|(key, text)| key == "model" && text.contains(',')) =>
+            {
+                let (models, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "model");
+                let models = models.into_iter().flat_map(|(_, list)| sweep::values(&list));
+                let with = |model| set.iter().cloned().chain([("model".to_owned(), model)]).collect();
+                let sets = models.filter(|model| !model.is_empty()).map(with).collect();
+                let keys = Keys::default();
+                self.ask(
+                    Purpose::Launch(RunKind::Eval),
+                    Request::LaunchAll { kind: RunKind::Eval, sets, keys },
+                );
+            }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
             FormPurpose::Play => self.play_settings(&values),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),

@@ -56,6 +56,10 @@ impl App {
                 let where_ = if curve { "" } else { "; 7 shows it" };
                 self.notice(Mood::Good, format!("{run} is on its way{where_}"));
             }
+            (Purpose::Launch(_), Response::LaunchedAll { runs }) => {
+                let words = format!("{} {} on their way", runs.len(), noun(runs.len(), "evaluation"));
+                self.notice(Mood::Good, words);
+            }
             (Purpose::Sweep, Response::Swept { group, runs }) => {
                 let words = format!("{group}: {} {} on their way", runs.len(), noun(runs.len(), "run"));
                 if let Some(first) = runs.into_iter().next() {

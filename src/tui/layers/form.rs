@@ -128,15 +128,23 @@ impl Form {
     }
 
     pub fn eval(candidates: Vec<String>) -> Self {
-        let fields = vec![Field {
-            choices: candidates,
-            ..field(
-                "candidate",
-                "candidate",
-                "a candidate's name, RUN or RUN@STEP; empty: the pipeline as it stands",
+        let fields = vec![
+            Field {
+                choices: candidates,
+                ..field(
+                    "candidate",
+                    "candidate",
+                    "a candidate's name, RUN or RUN@STEP; empty: the pipeline as it stands",
+                    Want::Text,
+                )
+            },
+            field(
+                "model",
+                "model",
+                "models of workspace.toml in place of its own, a run each: gpt,local; empty: its own",
                 Want::Text,
-            )
-        }];
+            ),
+        ];
         Self {
             title: "evaluate a candidate",
             purpose: FormPurpose::Launch(RunKind::Eval),
