@@ -59,6 +59,15 @@ impl Forms {
         Ok(Request { lane, prompt, work })
     }
 
+    /// # Errors
+    /// A form that is wrong or that the model cannot write.
+    pub fn check(&self, form: &Constraint) -> Result<(), ModelError> {
+        match form {
+            Constraint::Labels(_) => Ok(()),
+            form => self.grammars()?.matcher(form).map(drop),
+        }
+    }
+
     fn grammars(&self) -> Result<&Grammars, ModelError> {
         let made = self.grammars.get_or_init(|| Grammars::new(&self.tokenizer).map_err(|e| e.to_string()));
         made.as_ref().map_err(|e| ModelError::Request(e.clone()))

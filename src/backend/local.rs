@@ -33,7 +33,7 @@ pub struct LocalModel {
     lane: Lane,
     tokenizer: Arc<Tokenizer>,
     template: Option<Arc<ChatTemplate>>,
-    forms: Forms,
+    forms: Arc<Forms>,
     answers: BTreeMap<AskId, Growing>,
 }
 
@@ -78,7 +78,7 @@ impl LocalModel {
         let mut engine = Engine::new(decoder, settings)?;
         let lane = adapter.map_or(Ok(Lane::BASE), |adapter| engine.add_lane(Arc::new(adapter)))?;
         let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
-        let forms = Forms::new(tokenizer.clone(), template.clone());
+        let forms = Arc::new(Forms::new(tokenizer.clone(), template.clone()));
         Ok(Self { engine, lane, tokenizer, template, forms, answers: BTreeMap::new() })
     }
 
@@ -88,6 +88,10 @@ impl LocalModel {
 
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
+    }
+
+    pub(super) fn forms(&self) -> &Arc<Forms> {
+        &self.forms
     }
 
     pub fn template(&self) -> Option<&Arc<ChatTemplate>> {

@@ -133,6 +133,8 @@ pub struct BackendError(pub String);
 pub enum Heard<'a> {
     /// More of its text. The listener may break the answer off.
     Piece(&'a str),
+    /// Nothing, but it is still waited for: for its turn, for a server. The listener may give the question up.
+    Waiting,
     /// It has ended: once for every answer that is no error, as soon as it is whole (or broken off).
     Done(&'a Answer),
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::forms::Forms;
 use super::resident::{Event, Figures, Refused, Resident, Stepper};
 use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt, Settings};
 use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
@@ -17,6 +18,8 @@ use crate::model::chat::{ChatTemplate, Message, conversation_text, open_tokens};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Decoder, Lora, ModelConfig, ModelError};
 
+/// Adapters held beside a base; the one that was asked for least lately goes.
+const ADAPTERS: usize = 16;
 /// The name of the lane without an adapter.
 const BASE: &str = "";
 
@@ -25,6 +28,7 @@ const BASE: &str = "";
 pub struct Reader {
     tokenizer: Arc<Tokenizer>,
     template: Option<Arc<ChatTemplate>>,
+    forms: Arc<Forms>,
     /// Tokens of prompt and answer together.
     pub context: usize,
 }
@@ -34,6 +38,7 @@ impl Reader {
         Self {
             tokenizer: model.tokenizer().clone(),
             template: model.template().cloned(),
+            forms: model.forms().clone(),
             context: model.decoder().config.max_positions,
         }
     }
@@ -54,6 +59,14 @@ impl Reader {
             Prompt::Turn(text) => conversation_text(template, &[Message::user(text.as_str())], &ask.tools),
             Prompt::Chat(turns) => conversation_text(template, turns, &ask.tools),
         }
+    }
+
+    /// Whether the model can answer in the form that is asked for.
+    ///
+    /// # Errors
+    /// A form that is wrong or that the model cannot write.
+    pub fn check_form(&self, ask: &Ask) -> Result<(), ModelError> {
+        ask.constraint.as_ref().map_or(Ok(()), |form| self.forms.check(form))
     }
 
     /// Number of tokens of the question.
@@ -94,6 +107,8 @@ struct Loaded {
     reader: Arc<Reader>,
     /// Last asked for.
     at: Instant,
+    /// Lanes of adapters, the one last asked for at the end.
+    adapters: Vec<String>,
 }
 
 /// The models of a resident run.
@@ -102,12 +117,16 @@ pub struct Models {
     /// Bases held at once, at most.
     most: usize,
     threads: Mutex<usize>,
+    /// Held while a model is loaded, so that two who ask at once do not load it twice.
+    loading: Mutex<()>,
+    /// Held for a moment only: whoever looks at it must not wait for a model that is just being read.
     loaded: Mutex<Vec<Loaded>>,
 }
 
 impl Models {
     pub fn new(threads: usize, bounds: Bounds, most: usize) -> Self {
-        Self { bounds, most: most.max(1), threads: Mutex::new(threads.max(1)), loaded: Mutex::default() }
+        let threads = Mutex::new(threads.max(1));
+        Self { bounds, most: most.max(1), threads, loading: Mutex::default(), loaded: Mutex::default() }
     }
 
     fn loaded(&self) -> MutexGuard<'_, Vec<Loaded>> {
@@ -120,43 +139,55 @@ impl Models {
     /// # Errors
     /// A model behind an endpoint; files that cannot be read; an adapter that does not fit.
     pub fn open(&self, model: &ModelRef, adapter: Option<&AdapterRef>) -> Result<Answerer, BackendError> {
-        // Held while loading, so that two who ask at once do not load twice.
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = self.place(model)?;
+        let (resident, reader, lane) = {
+            let mut loaded = self.loaded();
+            let base = &mut loaded[at];
+            base.at = Instant::now();
+            let lane = adapter.map_or_else(|| BASE.to_owned(), |a| format!("{} {}", a.hash, a.path));
+            (base.resident.clone(), base.reader.clone(), lane)
+        };
+        if let Some(adapter) = adapter {
+            if !resident.lanes().contains(&lane) {
+                resident.add_lane(&lane, adapter)?;
+            }
+            let adapters = &mut self.loaded()[at].adapters;
+            adapters.retain(|known| *known != lane);
+            adapters.push(lane.clone());
+            if adapters.len() > ADAPTERS {
+                resident.remove_lane(&adapters.remove(0));
+            }
+        }
+        Ok(Answerer { resident, lane, reader })
+    }
+
+    /// Where it stands in the list, loaded now if need be. Whoever calls holds `loading`: only then the list changes.
+    fn place(&self, model: &ModelRef) -> Result<usize, BackendError> {
+        let oldest = {
+            let mut loaded = self.loaded();
+            loaded.retain(|base| base.resident.fault().is_none());
+            if let Some(at) = loaded.iter().position(|base| base.hash == model.hash) {
+                return Ok(at);
+            }
+            // A base that a question still holds stays: a pipeline opens those of all its stages first.
+            let free = |i: &usize| loaded[*i].resident.is_held_once();
+            let oldest = (0..loaded.len()).filter(free).min_by_key(|i| loaded[*i].at);
+            oldest.filter(|_| loaded.len() >= self.most).map(|at| loaded.remove(at))
+        };
+        if let Some(oldest) = oldest {
+            oldest.resident.close();
+        }
+        let fresh = self.load(model)?;
         let mut loaded = self.loaded();
-        loaded.retain(|base| base.resident.fault().is_none());
-        let at = match loaded.iter().position(|base| base.hash == model.hash) {
-            Some(at) => at,
-            None => {
-                // A base that a question still holds stays: a pipeline opens those of all its stages first.
-                let free = |i: &usize| loaded[*i].resident.is_held_once();
-                if loaded.len() >= self.most
-                    && let Some(oldest) = (0..loaded.len()).filter(free).min_by_key(|i| loaded[*i].at)
-                {
-                    loaded.remove(oldest).resident.close();
-                }
-                let fresh = self.load(model)?;
-                loaded.push(fresh);
-                loaded.len() - 1
-            }
-        };
-        let base = &mut loaded[at];
-        base.at = Instant::now();
-        let lane = match adapter {
-            None => BASE.to_owned(),
-            Some(adapter) => {
-                let lane = format!("{} {}", adapter.hash, adapter.path);
-                if !base.resident.lanes().contains(&lane) {
-                    base.resident.add_lane(&lane, adapter)?;
-                }
-                lane
-            }
-        };
-        Ok(Answerer { resident: base.resident.clone(), lane, reader: base.reader.clone() })
+        fresh.resident.use_threads(*self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        loaded.push(fresh);
+        Ok(loaded.len() - 1)
     }
 
     /// It is loaded, so that opening it takes no time.
     pub fn holds(&self, model: &ModelRef) -> bool {
-        // Whoever is loading holds the lock.
-        self.loaded.try_lock().is_ok_and(|loaded| loaded.iter().any(|base| base.hash == model.hash))
+        self.loaded().iter().any(|base| base.hash == model.hash)
     }
 
     fn load(&self, model: &ModelRef) -> Result<Loaded, BackendError> {
@@ -190,7 +221,8 @@ impl Models {
         let resident = Resident::start(BASE, threads, self.bounds, open)?;
         let reader = reader.recv().map_err(|_| BackendError("the model's thread is gone".into()))?;
         let reader = Arc::new(reader);
-        Ok(Loaded { hash: model.hash.clone(), resident, reader, at: Instant::now() })
+        let (hash, at) = (model.hash.clone(), Instant::now());
+        Ok(Loaded { hash, resident, reader, at, adapters: Vec::new() })
     }
 
     /// Threads from the next step on.
@@ -267,6 +299,10 @@ impl Stepper for Local {
     fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError> {
         let lora = Lora::load_peft(Path::new(&adapter.path), self.model.decoder());
         lora.and_then(|lora| self.model.add_adapter(lora)).map_err(|e| BackendError(e.to_string()))
+    }
+
+    fn remove_lane(&mut self, lane: Lane) {
+        self.model.remove_adapter(lane);
     }
 
     fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError> {

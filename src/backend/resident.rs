@@ -35,6 +35,9 @@ pub trait Stepper {
     /// An adapter that cannot be read, or does not fit the base.
     fn add_lane(&mut self, adapter: &AdapterRef) -> Result<Lane, BackendError>;
 
+    /// Takes an adapter away that no question is on.
+    fn remove_lane(&mut self, lane: Lane);
+
     /// Takes a question up under a number of the caller's.
     ///
     /// # Errors
@@ -71,6 +74,7 @@ struct Waiting {
 
 enum Order {
     Add(String, AdapterRef, oneshot::Sender<Result<(), BackendError>>),
+    Remove(String),
 }
 
 #[derive(Default)]
@@ -175,6 +179,12 @@ impl Resident {
         done.blocking_recv().unwrap_or_else(|_| Err(BackendError("the model was unloaded".into())))
     }
 
+    /// Takes an adapter away, unless a question waits for it or is being answered by it.
+    pub fn remove_lane(&self, name: &str) {
+        self.shared.line().orders.push(Order::Remove(name.to_owned()));
+        self.shared.wake.notify_all();
+    }
+
     /// Names of the lanes, the base first.
     pub fn lanes(&self) -> Vec<String> {
         self.shared.line().lanes.iter().map(|(name, _)| name.clone()).collect()
@@ -267,6 +277,7 @@ fn gone(line: &Line) -> Option<Refused> {
 /// A question that the stepper has.
 struct UnderWay {
     number: u64,
+    lane: Lane,
     to: UnboundedSender<Event>,
     since: Instant,
     began: bool,
@@ -278,17 +289,34 @@ fn live(shared: &Shared, mut stepper: impl Stepper) {
     let lived = catch_unwind(AssertUnwindSafe(|| {
         let mut number = 0;
         while let Some((orders, asked, threads)) = next(shared, &mut under_way, &mut stepper) {
-            for Order::Add(name, adapter, told) in orders {
-                let added = stepper.add_lane(&adapter);
-                if let Ok(place) = added {
-                    shared.line().lanes.push((name, place));
+            for order in orders {
+                match order {
+                    Order::Add(name, adapter, told) => {
+                        let added = stepper.add_lane(&adapter);
+                        if let Ok(place) = added {
+                            shared.line().lanes.push((name, place));
+                        }
+                        let _ = told.send(added.map(drop));
+                    }
+                    Order::Remove(name) => {
+                        let mut line = shared.line();
+                        let Some(at) = line.lanes.iter().position(|(known, _)| *known == name) else {
+                            continue;
+                        };
+                        let place = line.lanes[at].1;
+                        let wanted = line.waiting.iter().chain(&asked).any(|one| one.lane == place)
+                            || under_way.iter().any(|one| one.lane == place);
+                        if !wanted && place != Lane::BASE {
+                            line.lanes.remove(at);
+                            stepper.remove_lane(place);
+                        }
+                    }
                 }
-                let _ = told.send(added.map(drop));
             }
             for Waiting { lane, ask, to, since } in asked {
                 number += 1;
                 match stepper.submit(number, lane, &ask) {
-                    Ok(()) => under_way.push(UnderWay { number, to, since, began: false }),
+                    Ok(()) => under_way.push(UnderWay { number, lane, to, since, began: false }),
                     Err(error) => {
                         let _ = to.send(Event::Failed(error));
                         shared.line().figures.failed += 1;

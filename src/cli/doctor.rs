@@ -182,6 +182,11 @@ fn workspace(root: &Path) -> Check {
     }
 }
 
+/// Whether a server's answer says that the key is wrong or missing.
+fn refuses_key(why: &str) -> bool {
+    why.contains("401") || why.contains("403")
+}
+
 /// Whether the endpoints answer. A key is sent only where it was agreed to before.
 fn endpoints(root: &Path) -> Vec<Check> {
     let Ok((ws, _)) = Workspace::open(root) else { return Vec::new() };
@@ -224,14 +229,21 @@ fn endpoints(root: &Path) -> Vec<Check> {
                 )
             },
             // Without its key it may refuse for that alone.
-            Err(why) if without => {
+            Err(why) if without && refuses_key(&why) => {
                 Check::good("endpoint", format!("model `{name}`: {endpoint}: {why}{with}"))
             }
-            Err(why) => Check::bad(
-                "endpoint",
-                format!("model `{name}`: {endpoint}: {why}"),
-                "start the server, or correct the address; it ends in /v1 with most servers",
-            ),
+            Err(why) => {
+                let remedy = match &need {
+                    Some(need) if refuses_key(&why) => {
+                        format!("the server does not take the key in {}: set another", need.variable)
+                    }
+                    None if refuses_key(&why) => {
+                        "the server wants a key: name the variable it is in with `api_key_env`".into()
+                    }
+                    _ => "start the server, or correct the address; it ends in /v1 with most servers".into(),
+                };
+                Check::bad("endpoint", format!("model `{name}`: {endpoint}: {why}"), &remedy)
+            }
         });
     }
     checks

@@ -80,7 +80,7 @@ struct Form {
     #[arg(long)]
     regex: Option<String>,
     /// The answer is one of these, each with its probability
-    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', conflicts_with_all = ["logprobs", "stop"])]
     labels: Vec<String>,
 }
 

@@ -32,6 +32,15 @@ pub fn clean(text: &str) -> String {
     out
 }
 
+/// [`clean`], line by line.
+pub fn clean_lines(text: &str) -> String {
+    let mut out: String = text.lines().flat_map(|line| [clean(line), "\n".into()]).collect();
+    if !text.ends_with('\n') {
+        out.pop();
+    }
+    out
+}
+
 /// Rows of cells under a header; columns named with a leading `>` are aligned to the right.
 #[derive(Debug)]
 pub struct Table {

@@ -205,6 +205,12 @@ pub enum Request {
         b: String,
         metric: Option<String>,
     },
+    /// Several candidates, or all on the board where none is named, each against `a`.
+    CompareMany {
+        a: String,
+        others: Vec<String>,
+        metric: Option<String>,
+    },
     ImportOutcomes {
         file: String,
         how: ImportAs,
@@ -262,6 +268,7 @@ pub enum Response {
     Compare { comparison: Comparison },
     ImportedOutcomes { imported: ImportedFile },
     Outcomes { imported: Vec<Imported> },
+    Compared { comparisons: Vec<Comparison> },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
     Error { error: Failure },

@@ -118,7 +118,7 @@ pub struct Board {
 }
 
 /// One stratum's share in a comparison.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StratumDelta {
     pub stratum: String,
     pub n: usize,
@@ -126,6 +126,48 @@ pub struct StratumDelta {
     pub b: f64,
     pub fixed: usize,
     pub regressed: usize,
+    #[serde(default)]
+    pub churned: usize,
+}
+
+/// Rows of a comparison that do not stand alone: those of one group, or several samples of one row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clusters {
+    pub clusters: usize,
+    /// The field of `[data.split] group`, or `row` where only samples belong together.
+    pub by: String,
+}
+
+/// The difference as it would be if each stratum had its share of the whole eval part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stratified {
+    /// Strata that count; those with a single row are one together.
+    pub strata: usize,
+    /// Share of the eval part's rows that stand in a stratum with compared rows.
+    pub covered: f64,
+    pub delta: f64,
+    /// Standard error of `delta`.
+    pub se: f64,
+    pub ci95: [f64; 2],
+    pub p_value: f64,
+}
+
+/// A p-value among several.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adjusted {
+    /// By Holm's method.
+    pub p_value: f64,
+    /// How many candidates were held against the same one.
+    pub of: usize,
+}
+
+/// The prompts of a stage, where two candidates have different ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptChange {
+    pub stage: String,
+    /// Empty where A has no such stage.
+    pub a: String,
+    pub b: String,
 }
 
 /// Two candidates on the same rows at the same content.
@@ -145,10 +187,22 @@ pub struct Comparison {
     pub delta: f64,
     pub ci95: [f64; 2],
     pub p_value: f64,
-    /// `mcnemar_exact` or `paired_bootstrap`.
+    /// `mcnemar_exact`, `paired_bootstrap`, and where rows belong together `clustered_mcnemar`, `cluster_bootstrap`.
     pub test: String,
     /// Further rows fixed (with none regressed) that would bring p below 0.05; 0 when it is.
     pub needed: usize,
+    /// Standard error of `delta`; of clusters, where there are some.
+    #[serde(default)]
+    pub se: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<Clusters>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stratified: Option<Stratified>,
+    /// Where this is one of several comparisons: what is to be called significant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjusted: Option<Adjusted>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<PromptChange>,
     pub strata: Vec<StratumDelta>,
     /// At most [`Comparison::MAX_FLIPS`], regressions first.
     pub flips: Vec<Flip>,
@@ -156,6 +210,32 @@ pub struct Comparison {
 
 impl Comparison {
     pub const MAX_FLIPS: usize = 500;
+
+    /// The p-value that decides: the adjusted one, where there are several comparisons.
+    pub fn deciding_p(&self) -> f64 {
+        self.adjusted.map_or(self.p_value, |adjusted| adjusted.p_value)
+    }
+
+    /// B differs from A by more than chance would have it, at 0.05.
+    pub fn is_significant(&self) -> bool {
+        self.deciding_p() < 0.05
+    }
+
+    /// The test's name for people.
+    pub fn test_name(&self) -> &str {
+        match self.test.as_str() {
+            "mcnemar_exact" => "exact McNemar",
+            "paired_bootstrap" => "paired bootstrap",
+            "clustered_mcnemar" => "clustered McNemar",
+            "cluster_bootstrap" => "cluster bootstrap",
+            other => other,
+        }
+    }
+
+    /// Every row is right or wrong, and nothing between.
+    pub fn is_binary(&self) -> bool {
+        matches!(self.test.as_str(), "mcnemar_exact" | "clustered_mcnemar")
+    }
 }
 
 /// One slice of rows: a value of each metadata dimension x a cluster.

@@ -9,6 +9,12 @@ impl SplitMix64 {
         Self(seed)
     }
 
+    /// The generator of one of many pieces of work under a seed: what it gives depends on both numbers only.
+    pub const fn stream(seed: u64, number: u64) -> Self {
+        let seed = Self(seed).next_u64();
+        Self(Self(seed ^ number).next_u64())
+    }
+
     pub const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

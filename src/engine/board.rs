@@ -1,4 +1,4 @@
-//! The board and comparisons.
+//! The board.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, PoisonError};
 
 use super::candidates::{self, Known};
-use super::rows::{self, Loaded, cut};
+use super::rows::{self, Loaded};
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
-use crate::domain::board::{Board, BoardRow, Comparison, Goal};
+use crate::domain::board::{Board, BoardRow, Goal};
 use crate::domain::candidate::Candidate;
 use crate::domain::metric::{Direction, Metric};
 use crate::domain::outcome::Outcome;
@@ -17,11 +17,6 @@ use crate::domain::row::Part;
 use crate::domain::trace::RowTrace;
 use crate::score;
 use crate::worker::folder::RunFolder;
-
-/// Seed of the bootstrap: a comparison looks the same each time.
-const SEED: u64 = 7;
-/// Characters of an answer in a list of flips.
-const FLIP_TEXT: usize = 160;
 
 /// A candidate with its outcomes in memory.
 #[derive(Debug)]
@@ -48,7 +43,7 @@ pub struct BoardCache {
     scored: Option<(u64, Arc<Loaded>, Arc<Vec<Arc<Scored>>>)>,
 }
 
-fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
+pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
     let path = known.folder.outcomes();
     let Ok(meta) = fs::metadata(&path) else { return Ok(Arc::default()) };
     let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
@@ -153,47 +148,6 @@ pub fn base_and_best(
         .map(|(_, s)| s.clone())
         .filter(|best| base.as_ref().is_none_or(|base| !Arc::ptr_eq(base, best)));
     Ok((base, best))
-}
-
-/// Two candidates on every row that both have at the same content.
-pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Result<Comparison, Failure> {
-    let loaded = rows::loaded(engine)?;
-    let primary = &loaded.ws.config.eval.primary;
-    let metric = Metric::comparable(metric.unwrap_or(primary)).map_err(|e| bad_input(e.to_string()))?;
-    let (a, b) = (candidates::find(engine, a)?, candidates::find(engine, b)?);
-    let (outcomes_a, outcomes_b) = (outcomes(engine, &a)?, outcomes(engine, &b)?);
-    let side = |known: &'_ Known| -> Result<(), Failure> {
-        if known.folder.outcomes().exists() {
-            return Ok(());
-        }
-        Err(bad_input(format!("`{}` has no outcomes yet; `tunebench run eval`", known.candidate.name)))
-    };
-    side(&a)?;
-    side(&b)?;
-    let input = |row: &str| {
-        let at = loaded.dataset.find(row);
-        at.map(|at| cut(&loaded.text(at).0, FLIP_TEXT).into_owned()).unwrap_or_default()
-    };
-    let mut comparison = score::paired::compare(
-        score::paired::Side { name: &a.candidate.name, outcomes: &outcomes_a },
-        score::paired::Side { name: &b.candidate.name, outcomes: &outcomes_b },
-        &metric,
-        &input,
-        SEED,
-    );
-    for flip in &mut comparison.flips {
-        for text in [&mut flip.a, &mut flip.b] {
-            *text = cut(text, FLIP_TEXT).into_owned();
-        }
-        flip.gold = flip.gold.take().map(|g| cut(&g, FLIP_TEXT).into_owned());
-    }
-    if comparison.n == 0 {
-        return Err(bad_input(format!(
-            "`{}` and `{}` have no row in common at the same content and with a value of {}",
-            a.candidate.name, b.candidate.name, metric.name
-        )));
-    }
-    Ok(comparison)
 }
 
 /// A row through the stages, as a candidate (or a run) answered it last; with the run that did.

@@ -16,6 +16,7 @@ mod board;
 mod branch;
 mod candidates;
 pub mod client;
+mod compare;
 mod feedback;
 mod ingest;
 mod launch;

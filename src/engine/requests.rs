@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
+use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, feedback, ingest, launch, outcomes, parts, rows, strata, sweep};
+use super::{board, candidates, compare, feedback, ingest, launch, outcomes, parts, rows, strata, sweep};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
+use crate::domain::play::{Feedback, SAID};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
@@ -75,7 +77,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
         Request::Board => Response::Board { board: board::board(engine)? },
         Request::Compare { a, b, metric } => {
-            Response::Compare { comparison: board::compare(engine, &a, &b, metric.as_deref())? }
+            Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::CompareMany { a, others, metric } => {
+            Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }
         }
         Request::ImportOutcomes { file, how } => {
             Response::ImportedOutcomes { imported: outcomes::import(engine, &file, &how)? }
@@ -407,9 +412,19 @@ fn noted(decision: &Decision) -> String {
     }
 }
 
+/// Which answer: on the screen may be another by now.
+fn said_of(said: &Feedback) -> String {
+    let input = cut(said.input.lines().next().unwrap_or_default(), 40);
+    format!("{SAID} to \"{}\"", crate::data::clean_line(&input))
+}
+
 fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
-        Some(Decision::Feedback(_) | Decision::Together { .. }) => crate::domain::play::SAID.to_owned(),
+        Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Together { decisions }) => decisions
+            .iter()
+            .find_map(|d| if let Decision::Feedback(said) = d { Some(said_of(said)) } else { None })
+            .unwrap_or_else(|| SAID.to_owned()),
         Some(Decision::Mark { row, mark, on }) => {
             format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
         }

@@ -36,6 +36,8 @@ pub struct Loaded {
     pub strata: Option<Arc<StrataIndex>>,
     /// Characters of each input; filled when a sort asks for it.
     lengths: OnceLock<Vec<u32>>,
+    /// Value of `[data.split] group` of each row; filled when rows are compared.
+    groups: OnceLock<Vec<Option<Box<str>>>>,
 }
 
 /// What was loaded, and the last query's rows.
@@ -83,7 +85,8 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
     let dataset = parts::dataset(engine, &ws)?;
     let parts = parts::parts(engine, &dataset)?;
     let strata = strata::latest(engine)?;
-    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, lengths: OnceLock::new() });
+    let loaded =
+        Arc::new(Loaded { ws, dataset, parts, strata, lengths: OnceLock::new(), groups: OnceLock::new() });
     // Importing counts as a change itself.
     let now = stamp(engine, &loaded.ws);
     cache.loaded = Some((now.clone(), loaded.clone()));
@@ -109,6 +112,20 @@ impl Loaded {
         let (id, hash) = (self.dataset.id(at), self.dataset.hash(at));
         // Only where a person decided, what the file says is looked up.
         if gold.contains_key(id) { with_gold(id, &hash, self.text(at).1, gold).1 } else { hash }
+    }
+
+    /// What a row belongs to by `[data.split] group`; none where that is not set, or the row has no such field.
+    pub fn group(&self, at: usize) -> Option<&str> {
+        let field = self.ws.config.data.split.group.as_ref()?;
+        let groups = self.groups.get_or_init(|| {
+            let value = |at| {
+                let row = self.dataset.row(at).ok()?;
+                let value = row.fields.get(field).filter(|v| !v.is_null())?;
+                Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned).into())
+            };
+            (0..self.dataset.len()).into_par_iter().map(value).collect()
+        });
+        groups.get(at)?.as_deref()
     }
 
     fn lengths(&self) -> &[u32] {

@@ -60,6 +60,9 @@ pub struct Pipeline {
     backends: Vec<Box<dyn Backend>>,
 }
 
+/// Opens a stage's model.
+pub type Open<'o> = &'o mut dyn FnMut(&StageCandidate) -> Result<Box<dyn Backend>, BackendError>;
+
 impl Pipeline {
     /// Compile the templates and open the models.
     pub fn new(candidate: &Candidate, access: &Access) -> Result<Self, PipelineError> {
@@ -69,10 +72,16 @@ impl Pipeline {
     }
 
     /// The same over backends of the caller's. `open` is called once for each model and adapter.
-    pub fn with_backends(
-        candidate: &Candidate,
-        open: &mut dyn FnMut(&StageCandidate) -> Result<Box<dyn Backend>, BackendError>,
-    ) -> Result<Self, PipelineError> {
+    pub fn with_backends(candidate: &Candidate, open: Open<'_>) -> Result<Self, PipelineError> {
+        Self::build(candidate, false, open)
+    }
+
+    /// The same with a backend for every stage, whether or not others have its model.
+    pub fn with_a_backend_per_stage(candidate: &Candidate, open: Open<'_>) -> Result<Self, PipelineError> {
+        Self::build(candidate, true, open)
+    }
+
+    fn build(candidate: &Candidate, apart: bool, open: Open<'_>) -> Result<Self, PipelineError> {
         if candidate.stages.is_empty() {
             return Err(PipelineError::NoStages(candidate.name.clone()));
         }
@@ -85,7 +94,7 @@ impl Pipeline {
             let adapter = spec.adapter.as_ref().map(|a| a.hash.as_str());
             // The same endpoint under another key or other limits is asked on its own.
             let key = (spec.model.hash.as_str(), &spec.model.source, spec.model.limits, adapter);
-            let backend = match opened.iter().position(|known| *known == key) {
+            let backend = match opened.iter().position(|known| !apart && *known == key) {
                 Some(place) => place,
                 None => {
                     let backend = open(spec)

@@ -11,6 +11,8 @@ pub(super) enum Block {
     Figures(Vec<(String, String)>),
     Table(Table),
     List(Vec<String>),
+    /// Lines of a unified diff: `+` and `-` before what came and went.
+    Diff(String),
     /// Only where pictures can be shown: tables tell the same.
     Chart(Chart),
 }

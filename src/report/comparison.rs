@@ -1,27 +1,20 @@
 //! Two candidates on the same rows, told.
 
 use super::About;
-use super::blocks::{Block, Cell, Mood, Table};
+use super::blocks::{Block, Cell, Mood, Table, clean};
 use super::board;
 use super::charts;
 use super::csv::kind;
 use crate::domain::board::{Board, Comparison};
+use crate::domain::diff;
 use crate::domain::metric::Metric;
 use crate::domain::outcome::FlipKind;
 use crate::domain::words::{counted, number, p_value, share, utc};
 
-/// How tests are called among people.
-fn test_name(test: &str) -> String {
-    match test {
-        "mcnemar_exact" => "exact McNemar".into(),
-        other => other.replace('_', " "),
-    }
-}
-
 pub(super) fn blocks(c: &Comparison, all: &Board, about: &About) -> Vec<Block> {
     let [a, b] = &c.candidates;
     // A share of rows that are right or wrong can be told as a count.
-    let counts = c.test.starts_with("mcnemar");
+    let counts = c.is_binary();
     let value = |v: f64, n: usize| if counts { share(v, n) } else { number(v) };
     let mut blocks = vec![
         Block::Heading(1, format!("{}: {b} against {a}", about.workspace)),
@@ -35,8 +28,8 @@ pub(super) fn blocks(c: &Comparison, all: &Board, about: &About) -> Vec<Block> {
         Block::Figures(vec![
             (a.clone(), value(c.a, c.n)),
             (b.clone(), value(c.b, c.n)),
-            ("difference".into(), format!("{:+.3} (95% {:+.3} to {:+.3})", c.delta, c.ci95[0], c.ci95[1])),
-            ("p".into(), format!("{} ({})", p_value(c.p_value), test_name(&c.test))),
+            ("difference".into(), difference(c)),
+            ("p".into(), format!("{} ({})", p_value(c.p_value), c.test_name())),
             ("fixed, regressed, churned".into(), format!("{}, {}, {}", c.fixed, c.regressed, c.churned)),
         ]),
     ];
@@ -45,6 +38,10 @@ pub(super) fn blocks(c: &Comparison, all: &Board, about: &About) -> Vec<Block> {
             "{} fixed, none regressed, would bring p below 0.05.",
             counted(c.needed, "further row")
         )));
+    }
+    let remarks = remarks(c);
+    if !remarks.is_empty() {
+        blocks.push(Block::List(remarks));
     }
     blocks.push(Block::Chart(charts::difference(c, board::lower_is_better(&c.metric))));
     let both = Board {
@@ -79,8 +76,52 @@ pub(super) fn blocks(c: &Comparison, all: &Board, about: &About) -> Vec<Block> {
         }
         blocks.push(Block::Table(table));
     }
+    for prompt in &c.prompts {
+        blocks.push(Block::Heading(2, format!("Prompt of stage {}", prompt.stage)));
+        blocks.push(Block::Diff(diff::lines(&clean(&prompt.a), &clean(&prompt.b))));
+    }
     blocks.extend(flips(c));
     blocks
+}
+
+/// A count where there are too few rows for a share to mean much.
+fn difference(c: &Comparison) -> String {
+    let ci = format!("95% {:+.3} to {:+.3}", c.ci95[0], c.ci95[1]);
+    if c.is_binary() && c.n < 30 {
+        return format!("{:+} of {} ({ci})", (c.delta * c.n as f64).round(), c.n);
+    }
+    format!("{:+.3} ({ci})", c.delta)
+}
+
+/// What the figures rest on.
+fn remarks(c: &Comparison) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(adjusted) = &c.adjusted {
+        remarks.push(format!(
+            "One of {}: adjusted p = {} (Holm).",
+            counted(adjusted.of, "comparison"),
+            p_value(adjusted.p_value)
+        ));
+    }
+    if let Some(clusters) = &c.clusters {
+        remarks.push(format!(
+            "Rows belong together by {}: {} of {}, and the errors are those of clusters.",
+            clusters.by,
+            counted(clusters.clusters, "cluster"),
+            counted(c.n, "row")
+        ));
+    }
+    if let Some(s) = &c.stratified {
+        remarks.push(format!(
+            "If each of {} had its share of the eval part: {:+.3} (95% {:+.3} to {:+.3}), p = {}.",
+            counted(s.strata, "stratum"),
+            s.delta,
+            s.ci95[0],
+            s.ci95[1],
+            p_value(s.p_value)
+        ));
+    }
+    remarks
 }
 
 fn flips(c: &Comparison) -> Vec<Block> {

@@ -43,6 +43,18 @@ pub(super) fn write(blocks: &[Block], about: &About) -> String {
                 }
                 out += "</ul>\n";
             }
+            Block::Diff(text) => {
+                out += "<pre>";
+                for line in clean(text).lines() {
+                    let mood = match line.chars().next() {
+                        Some('+') => Mood::Good,
+                        Some('-') => Mood::Bad,
+                        _ => Mood::Plain,
+                    };
+                    out += &format!("<span{}>{}</span>\n", class(false, mood), isolated(&escape(line)));
+                }
+                out += "</pre>\n";
+            }
             Block::Table(table) => {
                 let columns: Vec<(&str, bool)> = table.columns().collect();
                 out += "<div class=\"wide\">\n<table>\n<thead>\n<tr>";

@@ -1,6 +1,6 @@
 //! Blocks as Markdown (CommonMark, with tables as on GitHub).
 
-use super::blocks::{Block, Mood, line};
+use super::blocks::{Block, Mood, clean, line};
 
 pub(super) fn write(blocks: &[Block]) -> String {
     let mut out = String::new();
@@ -32,6 +32,12 @@ pub(super) fn write(blocks: &[Block]) -> String {
                     );
                 }
                 text
+            }
+            Block::Diff(text) => {
+                // A fence that nothing in the text can close (CommonMark 0.31, 4.5).
+                let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+                let fence = "`".repeat((longest + 1).max(3));
+                format!("{fence}diff\n{}\n{fence}\n", clean(text).trim_end_matches('\n'))
             }
             Block::Chart(_) => continue,
         };

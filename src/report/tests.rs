@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::board::{BoardRow, GoalResult, Percentiles, StratumDelta};
+use crate::domain::board::{
+    Adjusted, BoardRow, Clusters, GoalResult, Percentiles, PromptChange, Stratified, StratumDelta,
+};
 use crate::domain::outcome::{Flip, FlipKind};
 
 fn about() -> About {
@@ -73,6 +75,7 @@ fn comparison() -> Comparison {
         b,
         fixed,
         regressed,
+        churned: 0,
     };
     Comparison {
         candidates: ["baseline".into(), "lora-1".into()],
@@ -88,6 +91,21 @@ fn comparison() -> Comparison {
         p_value: 2.1e-15,
         test: "mcnemar_exact".into(),
         needed: 0,
+        clusters: Some(Clusters { clusters: 120, by: "customer".into() }),
+        stratified: Some(Stratified {
+            strata: 2,
+            covered: 1.0,
+            delta: 0.28,
+            se: 0.03,
+            ci95: [0.22, 0.34],
+            p_value: 1e-9,
+        }),
+        adjusted: Some(Adjusted { p_value: 4.2e-15, of: 2 }),
+        prompts: vec![PromptChange {
+            stage: "route".into(),
+            a: "Which team?\n{{ input }}\n".into(),
+            b: "{{ input }}\n```\n".into(),
+        }],
         strata: vec![stratum("email", 0.7, 0.68, 1, 2), stratum("chat", 0.52, 0.94, 61, 0)],
         flips: vec![
             flip("m1", FlipKind::Regressed, "my card is gone"),
@@ -180,7 +198,7 @@ fn parse(page: &str) -> Result<Vec<(String, Vec<(String, String)>)>, String> {
 
 /// Sound, alone in the world, and without anything that runs.
 fn is_harmless(page: &str) -> Result<(), String> {
-    const ELEMENTS: [&str; 38] = [
+    const ELEMENTS: [&str; 39] = [
         "html",
         "head",
         "meta",
@@ -219,6 +237,7 @@ fn is_harmless(page: &str) -> Result<(), String> {
         "g",
         "details",
         "summary",
+        "pre",
     ];
     const ATTRIBUTES: [&str; 25] = [
         "lang",
@@ -314,6 +333,12 @@ fn hostile(text: &str) -> (Board, Comparison) {
     comparison.candidates = [text.to_owned(), board.rows[2].candidate.clone()];
     comparison.metric = text.to_owned();
     comparison.strata[0].stratum = text.to_owned();
+    comparison.prompts = vec![PromptChange {
+        stage: text.to_owned(),
+        a: format!("{text}\nx"),
+        b: format!("y\n{text}```{text}"),
+    }];
+    comparison.clusters = Some(Clusters { clusters: 3, by: text.to_owned() });
     for flip in &mut comparison.flips {
         let text = || text.to_owned();
         *flip = Flip {
@@ -333,6 +358,21 @@ fn hostile(text: &str) -> (Board, Comparison) {
 fn cells(text: &str) -> Vec<Vec<String>> {
     let mut reader = ::csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
     reader.records().map(|r| r.unwrap().iter().map(str::to_owned).collect()).collect()
+}
+
+/// What does not stand between fences of code (CommonMark 0.31, 4.5).
+fn unfenced(text: &str) -> Result<String, String> {
+    let (mut fence, mut out) = (0, String::new());
+    for line in text.lines() {
+        let ticks = line.chars().take_while(|c| *c == '`').count();
+        match fence {
+            0 if ticks >= 3 => fence = ticks,
+            0 => out += &format!("{line}\n"),
+            open if ticks >= open && line.trim_end().len() == ticks => fence = 0,
+            _ => {}
+        }
+    }
+    if fence == 0 { Ok(out) } else { Err("a fence is left open".into()) }
 }
 
 fn nothing_gets_through(text: &str) -> Result<(), String> {
@@ -360,8 +400,8 @@ fn nothing_gets_through(text: &str) -> Result<(), String> {
                         return Err(format!("a line of another width: {line}"));
                     }
                 }
-                let plain =
-                    written.replace("\\\\", "").replace("\\<", "").replace("\\[", "").replace("\\!", "");
+                let plain = unfenced(&written)?;
+                let plain = plain.replace("\\\\", "").replace("\\<", "").replace("\\[", "").replace("\\!", "");
                 if plain.contains('<') || plain.contains("](") && plain.contains('[') {
                     return Err(format!("markup: {plain}"));
                 }

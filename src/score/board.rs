@@ -1,6 +1,7 @@
 //! A candidate's row on the board, from its outcomes.
 
 use super::aggregate;
+use super::bootstrap;
 use super::metric::Metric;
 use super::rows;
 use super::stats;
@@ -75,7 +76,7 @@ pub fn interval(metric: &Metric, outcomes: &[&Outcome]) -> Option<[f64; 2]> {
         return Some(stats::wilson(values.iter().filter(|v| **v == 1.0).count(), values.len()));
     }
     // A fixed seed: the board looks the same each time it is drawn up.
-    Some(stats::bootstrap_mean(&values, None, 0).ci95)
+    Some(bootstrap::mean(&values, bootstrap::ROUNDS, 0).ci95)
 }
 
 /// A goal against what was measured.

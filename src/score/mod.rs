@@ -3,8 +3,10 @@
 
 pub mod aggregate;
 pub mod board;
+pub mod bootstrap;
+pub mod compare;
+pub mod distributions;
 pub mod labels;
-pub mod paired;
 pub mod power;
 pub mod rows;
 pub mod stats;

@@ -1,6 +1,6 @@
 //! What this many rows can show.
 
-use super::stats::Z95;
+use super::distributions::Z95;
 
 /// The standard normal's 80% point: four real differences in five are found.
 const Z_POWER: f64 = 0.841_621_233_572_914_3;

@@ -1,9 +1,6 @@
-//! Intervals, tests and percentiles, each with its source.
+//! Intervals, tests and percentiles of single rows, each with its source.
 
-use crate::domain::rng::SplitMix64;
-
-/// The standard normal's 97.5% point.
-pub const Z95: f64 = 1.959_963_984_540_054;
+use super::distributions::Z95;
 
 /// Percentile by linear interpolation between order statistics, h = (n - 1) q (Hyndman and Fan 1996, type 7; NumPy's default).
 /// `sorted` ascends; `q` is in 0..=1. None of no values.
@@ -45,14 +42,20 @@ pub fn mcnemar_exact(fixed: usize, regressed: usize) -> f64 {
 
 /// Further rows fixed, with none regressed, that would bring the exact McNemar test below 0.05. 0 when it is.
 pub fn needed(fixed: usize, regressed: usize) -> usize {
-    let enough = |k: usize| mcnemar_exact(fixed + k, regressed) < 0.05;
+    // From as many fixed as regressed on, each further one lowers p.
+    fewest(|k| mcnemar_exact(fixed + k, regressed) < 0.05, regressed.saturating_sub(fixed))
+}
+
+/// The smallest number that is `enough`; 0 where that is, else one above `low`, from where on more is never worse.
+pub fn fewest(enough: impl Fn(usize) -> bool, mut low: usize) -> usize {
+    /// Beyond it nobody counts.
+    const MOST: usize = 1 << 40;
     if enough(0) {
         return 0;
     }
-    // From as many fixed as regressed on, each further one lowers p; the search brackets, then halves.
-    let mut low = regressed.saturating_sub(fixed);
+    // Bracket, then halve.
     let mut step = 8;
-    while !enough(low + step) {
+    while step < MOST && !enough(low + step) {
         low += step;
         step *= 2;
     }
@@ -103,55 +106,6 @@ pub fn paired_difference(fixed: usize, regressed: usize, n: usize) -> [f64; 2] {
     ]
 }
 
-/// What resampling says of a mean.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bootstrap {
-    pub mean: f64,
-    /// Percentile interval, 95%.
-    pub ci95: [f64; 2],
-    /// Two-sided, of the hypothesis that the mean is 0.
-    pub p_value: f64,
-}
-
-/// Resamples of every bootstrap.
-pub const RESAMPLES: usize = 5_000;
-
-/// Bootstrap of the mean of paired differences (Efron and Tibshirani 1993): percentile interval, chapter 13; p-value from the resamples
-/// shifted to mean 0, chapter 16. With `groups`, rows are drawn within their group, so each keeps its share.
-pub fn bootstrap_mean(values: &[f64], groups: Option<&[usize]>, seed: u64) -> Bootstrap {
-    let n = values.len();
-    if n == 0 {
-        return Bootstrap { mean: 0.0, ci95: [0.0, 0.0], p_value: 1.0 };
-    }
-    let mean = values.iter().sum::<f64>() / n as f64;
-    let pools: Vec<Vec<f64>> = match groups {
-        None => vec![values.to_vec()],
-        Some(groups) => {
-            let mut pools = std::collections::BTreeMap::<usize, Vec<f64>>::new();
-            for (value, group) in values.iter().zip(groups) {
-                pools.entry(*group).or_default().push(*value);
-            }
-            pools.into_values().collect()
-        }
-    };
-    let mut rng = SplitMix64::new(seed);
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let sum: f64 = pools
-                .iter()
-                .map(|pool| (0..pool.len()).map(|_| pool[rng.below(pool.len())]).sum::<f64>())
-                .sum();
-            sum / n as f64
-        })
-        .collect();
-    // A resample as far from the mean as the mean from 0; equal ones count, rounding aside.
-    let reach = mean.abs() * (1.0 - 1e-12);
-    let beyond = means.iter().filter(|m| (*m - mean).abs() >= reach).count();
-    means.sort_unstable_by(f64::total_cmp);
-    let at = |q| percentile(&means, q).unwrap_or(mean);
-    Bootstrap { mean, ci95: [at(0.025), at(0.975)], p_value: (beyond + 1) as f64 / (RESAMPLES + 1) as f64 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,13 +121,6 @@ mod tests {
         tango: Vec<(usize, usize, usize, f64, f64)>,
         /// values, q, result (numpy).
         percentile: Vec<(Vec<f64>, f64, f64)>,
-        bootstrap: Boot,
-    }
-
-    #[derive(serde::Deserialize)]
-    struct Boot {
-        values: Vec<f64>,
-        ci95: [f64; 2],
     }
 
     fn reference() -> Reference {
@@ -223,27 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bootstrap_agrees_with_scipys_and_repeats_itself() {
-        let boot = reference().bootstrap;
-        let got = bootstrap_mean(&boot.values, None, 1);
-        let width = boot.ci95[1] - boot.ci95[0];
-        assert!(close(got.ci95[0], boot.ci95[0], 0.05 * width), "{got:?}");
-        assert!(close(got.ci95[1], boot.ci95[1], 0.05 * width), "{got:?}");
-        assert_eq!(got, bootstrap_mean(&boot.values, None, 1));
-        assert_ne!(got, bootstrap_mean(&boot.values, None, 2));
-    }
-
-    #[test]
-    fn strata_take_their_variance_out() {
-        let values: Vec<f64> = (0..100).map(|i| f64::from(i % 2)).collect();
-        let groups: Vec<usize> = (0..100).map(|i| i % 2).collect();
-        let got = bootstrap_mean(&values, Some(&groups), 3);
-        assert_eq!(got.ci95, [0.5, 0.5]);
-    }
-
-    #[test]
     fn no_difference_is_never_significant() {
-        assert_eq!(bootstrap_mean(&[0.0; 40], None, 1).p_value, 1.0);
         assert_eq!(mcnemar_exact(0, 0), 1.0);
         assert_eq!(paired_difference(0, 0, 0), [-1.0, 1.0]);
     }

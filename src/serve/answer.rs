@@ -37,7 +37,6 @@ pub async fn answer(app: Arc<App>, api: Api, request: Request) -> Result<Respons
     let asks = check(&offer, api, asks, samples).await?;
     let first = &asks[0];
     let (with_logprobs, with_tools) = (first.logprobs.is_some(), !first.tools.is_empty());
-    let constrained = first.constraint.is_some();
     let id: u128 = rand::rng().random();
     let prefix = if api == Api::Chat { "chatcmpl" } else { "cmpl" };
     let head = Head {
@@ -49,14 +48,12 @@ pub async fn answer(app: Arc<App>, api: Api, request: Request) -> Result<Respons
         samples,
     };
     let answers = offer.answerer.submit_all(asks).map_err(refused)?;
-    let failed = move |error: BackendError| {
-        // What a question may look like is judged before; a constraint only by who follows it.
-        if constrained { ApiError::invalid("response_format", error.0) } else { ApiError::failed(error.0) }
-    };
+    // What a question may look like was judged before.
+    let failed = |error: BackendError| ApiError::failed(error.0);
     if !stream {
         let mut whole = Vec::new();
         for from in answers {
-            whole.push(finished(from, with_tools).await.map_err(&failed)?);
+            whole.push(finished(from, with_tools).await.map_err(failed)?);
         }
         return Ok(Json(head.whole(&whole, with_logprobs)).into_response());
     }
@@ -115,6 +112,9 @@ async fn check(offer: &Offer, api: Api, asks: Vec<Ask>, samples: usize) -> Resul
         if told && !reader.knows_tools() {
             let message = "the chat template of this model knows no tools; send none, or `tool_choice` none";
             return Err(ApiError::unsupported("tools", message));
+        }
+        if let Some(ask) = asks.first() {
+            reader.check_form(ask).map_err(|e| ApiError::invalid("response_format", e.to_string()))?;
         }
         for ask in asks.iter().step_by(samples.max(1)) {
             let tokens = reader.count(ask).map_err(|e| ApiError::invalid(param, e.to_string()))?;

@@ -386,9 +386,11 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
                 b: *best,
                 fixed: rows / 20,
                 regressed: rows / 300,
+                churned: 0,
             })
             .collect(),
         flips: (0..15).map(flip).collect(),
+        ..Comparison::default()
     }
 }
 
@@ -481,6 +483,9 @@ pub fn respond(request: &Request) -> Response {
             Response::Events { run: run.clone(), events, more: false }
         }
         Request::Board => Response::Board { board: board() },
+        Request::CompareMany { a, others, .. } => {
+            Response::Compared { comparisons: others.iter().map(|b| comparison(a, b)).collect() }
+        }
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes {
             imported: ImportedFile { rows: 10, matched: 10, ..ImportedFile::default() },

@@ -154,14 +154,20 @@ async fn converse(stream: UnixStream, shared: Arc<Shared>, stopped: watch::Recei
     }
 }
 
-/// An event that is too long for a frame is an error of its question.
+/// What a stage did that is too long for a frame is told without its tokens, and with the beginning of its answer; all else that is too
+/// long is an error of its question.
 async fn write_event(write: &mut tokio::net::unix::OwnedWriteHalf, event: PlayEvent) -> io::Result<()> {
-    match write_frame(write, &event).await {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            let error = format!("what came is longer than {FRAME_MAX} bytes and cannot be shown");
-            write_frame(write, &PlayEvent { body: PlayBody::Failed { error }, ..event }).await
+    match (write_frame(write, &event).await, event.body) {
+        (Err(error), PlayBody::Stage { outcome, .. }) if error.kind() == io::ErrorKind::InvalidData => {
+            let output = outcome.output.chars().take(FRAME_MAX / 16).collect();
+            let body = PlayBody::Stage { outcome: StageOutcome { output, ..outcome }, tokens: Vec::new() };
+            write_frame(write, &PlayEvent { id: event.id, body }).await
         }
-        written => written,
+        (Err(error), _) if error.kind() == io::ErrorKind::InvalidData => {
+            let error = format!("what came is longer than {FRAME_MAX} bytes and cannot be shown");
+            write_frame(write, &PlayEvent { id: event.id, body: PlayBody::Failed { error } }).await
+        }
+        (written, _) => written,
     }
 }
 
@@ -242,6 +248,11 @@ impl Teller {
         !*self.cancelled.borrow() && self.events.blocking_send(PlayEvent { id: self.id, body }).is_ok()
     }
 
+    /// Somebody listens still.
+    fn is_heard(&self) -> bool {
+        !*self.cancelled.borrow() && !self.events.is_closed()
+    }
+
     /// The next event of an answer; none when the question was taken back, or the model is gone.
     fn next(&self, from: &mut mpsc::UnboundedReceiver<Event>) -> Option<Event> {
         let mut cancelled = self.cancelled.clone();
@@ -271,34 +282,28 @@ fn answer(shared: &Arc<Shared>, question: Question, teller: &Teller) {
 }
 
 fn try_answer(shared: &Arc<Shared>, question: Question, teller: &Teller) -> Result<String, String> {
-    let Question { mut candidate, row, logprobs, keys } = question;
-    for stage in &mut candidate.stages {
-        // A pipeline opens a model once for all stages that have it; here each stage has its own way back.
-        stage.model.hash = format!("{}@{}", stage.model.hash, stage.name);
-    }
+    let Question { candidate, row, logprobs, keys } = question;
     let access = Access { keys, ..shared.access.clone() };
     let tokens: Arc<Mutex<Vec<PlayToken>>> = Arc::default();
     let open = &mut |stage: &StageCandidate| -> Result<Box<dyn Backend>, BackendError> {
-        let mut model = stage.model.clone();
-        if let Some((hash, _)) = stage.model.hash.rsplit_once('@') {
-            hash.clone_into(&mut model.hash);
-        }
+        let model = &stage.model;
         let source = match &model.source {
             ModelSource::Local { .. } => {
-                if !shared.models.holds(&model) {
+                if !shared.models.holds(model) {
                     teller.tell(PlayBody::Waiting { why: format!("{} is being loaded", model.name) });
                 }
-                Source::Here(shared.models.open(&model, stage.adapter.as_ref())?)
+                Source::Here(shared.models.open(model, stage.adapter.as_ref())?)
             }
             ModelSource::Endpoint { .. } => {
-                Source::Elsewhere(backend::open(&model, stage.adapter.as_ref(), &access)?)
+                Source::Elsewhere(backend::open(model, stage.adapter.as_ref(), &access)?)
             }
         };
         let (stage, teller, tokens) = (stage.name.clone(), teller.clone(), tokens.clone());
         Ok(Box::new(Tap { source, stage, teller, logprobs, tokens }))
     };
-    let mut pipeline =
-        Pipeline::with_backends(&candidate, open).map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
+    // Each stage has its own way back.
+    let mut pipeline = Pipeline::with_a_backend_per_stage(&candidate, open)
+        .map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
     let ended = &mut |_: usize, outcome: &StageOutcome| {
         let tokens = std::mem::take(&mut *tokens.lock().unwrap_or_else(PoisonError::into_inner));
         teller.tell(PlayBody::Stage { outcome: outcome.clone(), tokens });
@@ -346,7 +351,8 @@ impl Tap {
             Source::Elsewhere(backend) => {
                 let mut answers = backend.stream(std::slice::from_ref(&ask), &mut |_, heard| match heard {
                     Heard::Piece(text) => hear(text),
-                    Heard::Done(_) => ControlFlow::Continue(()),
+                    Heard::Waiting if !teller.is_heard() => ControlFlow::Break(()),
+                    Heard::Waiting | Heard::Done(_) => ControlFlow::Continue(()),
                 });
                 answers.pop().unwrap_or_else(|| Err(BackendError("no answer came".into())))?
             }

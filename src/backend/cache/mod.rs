@@ -361,6 +361,7 @@ mod tests {
             match heard {
                 Heard::Piece(text) => pieces.push((i, text.to_owned())),
                 Heard::Done(answer) => done.push((i, answer.text.clone())),
+                Heard::Waiting => {}
             }
             ControlFlow::Continue(())
         });

@@ -42,6 +42,8 @@ const IN_FLIGHT: usize = 8;
 const LASTING: u32 = 4;
 /// So many in sequence that could not be asked at all, after some could: the others are tried once each.
 const GONE: u32 = 16;
+/// Who waits for an answer is asked that often whether he still does.
+const BEAT: Duration = Duration::from_millis(250);
 /// How long [`probe`] waits.
 const PROBE: Duration = Duration::from_secs(3);
 
@@ -233,7 +235,19 @@ impl Backend for Endpoint {
                     // A listener may wait for a channel, which a thread inside of a runtime must not.
                     let mut hear =
                         |piece: &str| block_in_place(|| (listener.borrow_mut())(i, Heard::Piece(piece)));
-                    let answer = this.one(ask, &mut hear).await;
+                    let mut one = std::pin::pin!(this.one(ask, &mut hear));
+                    let answer = loop {
+                        match tokio::time::timeout(BEAT, one.as_mut()).await {
+                            Ok(answer) => break answer,
+                            Err(_)
+                                if block_in_place(|| (listener.borrow_mut())(i, Heard::Waiting))
+                                    .is_break() =>
+                            {
+                                break Err(BackendError("the question was taken back".into()));
+                            }
+                            Err(_) => {}
+                        }
+                    };
                     if let Ok(answer) = &answer {
                         let _ = block_in_place(|| (listener.borrow_mut())(i, Heard::Done(answer)));
                     }

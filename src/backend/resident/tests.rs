@@ -20,6 +20,10 @@ impl Stepper for Echo {
         }
     }
 
+    fn remove_lane(&mut self, lane: Lane) {
+        let _ = self.log.send(format!("removed {}", lane.0));
+    }
+
     fn submit(&mut self, number: u64, lane: Lane, ask: &Ask) -> Result<(), BackendError> {
         if ask.text().is_empty() {
             return Err(BackendError("nothing was asked".into()));
@@ -146,6 +150,28 @@ fn lanes_have_names_and_what_cannot_be_loaded_is_told() {
     assert_eq!(rig.resident.submit("other", ask("x")).unwrap_err(), Refused::NoLane("other".into()));
     let (_, last) = hear(rig.resident.submit("base", ask("")).unwrap());
     assert_eq!(last, Event::Failed(BackendError("nothing was asked".into())));
+}
+
+#[test]
+fn an_adapter_goes_when_nobody_is_asking_it() {
+    let Rig { resident, log, pace } = rig(true, Bounds::default());
+    let adapter = AdapterRef { path: "/adapter".into(), hash: String::new() };
+    resident.add_lane("tuned", &adapter).unwrap();
+    let answer = resident.submit("tuned", ask("two words")).unwrap();
+    pace.send(()).unwrap();
+    assert!(log.recv().unwrap().starts_with("step"), "it is being answered");
+    resident.remove_lane("tuned");
+    drop(pace);
+    hear(answer);
+    // Orders are followed in their order: after this one the earlier was.
+    resident.add_lane("other", &adapter).unwrap();
+    assert_eq!(resident.lanes(), ["base", "tuned", "other"], "a question was on it");
+    resident.remove_lane("base");
+    resident.remove_lane("tuned");
+    resident.add_lane("third", &adapter).unwrap();
+    assert_eq!(resident.lanes(), ["base", "other", "third"]);
+    assert!(log.try_iter().any(|said| said == "removed 7"));
+    assert!(matches!(resident.submit("tuned", ask("x")), Err(Refused::NoLane(_))));
 }
 
 #[test]

@@ -344,10 +344,20 @@ impl<'a> Engine<'a> {
     /// What each of the running computes next, with room for it.
     fn plan(&mut self, events: &mut Vec<Event>) -> Vec<Part> {
         let mut wanted: Vec<Part> =
-            self.running.iter().map(|s| Part { new: s.pending().min(1), guess: Vec::new() }).collect();
+            self.running.iter().map(|s| Part { new: s.pending().min(1), ..Part::default() }).collect();
         self.guess(&mut wanted);
         let taken: usize = wanted.iter().map(|p| p.new + p.guess.len()).sum();
         let mut room = self.settings.chunk.saturating_sub(taken);
+        // Forks come whole or wait for the next pass; those of the oldest come in any case.
+        let mut first = true;
+        for (part, sequence) in wanted.iter_mut().zip(&self.running) {
+            let Job::Score(forks) = &sequence.job else { continue };
+            if sequence.pending() == 0 {
+                part.waits = !first && forks.tokens.len() > room;
+                first = false;
+                room = room.saturating_sub(if part.waits { 0 } else { forks.tokens.len() });
+            }
+        }
         for (part, sequence) in wanted.iter_mut().zip(&self.running) {
             let more = sequence.pending().saturating_sub(1).min(room);
             part.new += more;
@@ -432,8 +442,8 @@ impl<'a> Engine<'a> {
         let feeds: Vec<Feed<'_>> = self
             .running
             .iter()
-            .zip(&tokens)
-            .map(|(s, tokens)| {
+            .zip(parts.iter().zip(&tokens))
+            .map(|(s, (part, tokens))| {
                 let plain = Feed {
                     table: &s.table,
                     start: s.table.len(),
@@ -444,6 +454,7 @@ impl<'a> Engine<'a> {
                     wants: Wants::None,
                 };
                 match &s.job {
+                    Job::Score(_) if part.waits => plain,
                     Job::Score(forks) if s.pending() == 0 => {
                         let (tokens, parents) = (&forks.tokens, Some(forks.parents.as_slice()));
                         Feed { tokens, parents, wants: Wants::At(&forks.ends), ..plain }
@@ -461,6 +472,7 @@ impl<'a> Engine<'a> {
         let mut ended = Vec::new();
         for (at, ((sequence, part), tokens)) in self.running.iter_mut().zip(&parts).zip(&tokens).enumerate() {
             let outcome = match &mut sequence.job {
+                Job::Score(_) if part.waits => Ok(false),
                 Job::Score(forks) if part.new == 0 => forks
                     .take(logits.of(at))
                     .and_then(|()| forks.advance(&self.decoder, sequence.tokens.len())),
@@ -518,12 +530,14 @@ impl<'a> Engine<'a> {
 }
 
 /// What one of the running computes in a pass.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Part {
     /// Of its tokens.
     new: usize,
     /// What may follow them.
     guess: Vec<u32>,
+    /// Its forks are left for a later pass.
+    waits: bool,
 }
 
 /// Goes on with an answer: how many of the guesses were right, and whether it ends.

@@ -260,12 +260,11 @@ impl Pages {
         if !node.children.is_empty() {
             return;
         }
-        if node.tokens.is_empty() || !self.sharing {
-            self.ends.insert((node.used, id));
+        let worthless = node.tokens.is_empty() || !self.sharing;
+        self.ends.insert((node.used, id));
+        if worthless {
             self.evict(id);
             self.free.insert(id);
-        } else {
-            self.ends.insert((node.used, id));
         }
     }
 

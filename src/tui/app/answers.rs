@@ -123,8 +123,17 @@ impl App {
             (Purpose::Say(id), Response::Done { message }) => {
                 self.strata.rows_stale = true;
                 self.play.kept(id);
+                let new_label = self.play.answer(id).is_some_and(|answer| {
+                    !answer.labels.is_empty()
+                        && answer.edit.as_ref().is_some_and(|e| !answer.labels.contains(e))
+                });
                 let message = if message.is_empty() { "noted".into() } else { message };
-                self.notice(Mood::Good, format!("{message}; u takes it back"));
+                let (mood, aside) = if new_label {
+                    (Mood::Plain, ", which is none of the labels so far and becomes one")
+                } else {
+                    (Mood::Good, "")
+                };
+                self.notice(mood, format!("{message}{aside}; u takes it back"));
             }
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
@@ -138,7 +147,7 @@ impl App {
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
                 let text = if let Response::Done { message } = response { message } else { String::new() };
-                if text.ends_with(crate::domain::play::SAID) {
+                if text.contains(crate::domain::play::SAID) {
                     self.play.unsaid();
                 }
                 self.notice(Mood::Good, if text.is_empty() { "taken back".into() } else { text });

@@ -1,6 +1,7 @@
 //! Engine, worker and client as processes: killed, cut off, lied to.
 
 pub mod bench;
+mod comparing;
 mod frames;
 mod kills;
 mod outcomes;

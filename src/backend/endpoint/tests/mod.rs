@@ -124,6 +124,17 @@ fn a_listener_may_wait_for_a_channel_in_a_thread_of_another_runtime() {
 }
 
 #[test]
+fn a_question_that_waits_for_its_server_can_be_taken_back() {
+    let server = Server::start(vec![Reply::later(429, "Retry-After: 60")]);
+    let mut waited = false;
+    let got = open(&server).stream(&[ask("abc")], &mut |_, news| {
+        waited |= matches!(news, Heard::Waiting);
+        if waited { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(got[0].as_ref().unwrap_err().0.contains("taken back"), "{got:?}");
+}
+
+#[test]
 fn pieces_are_heard_as_they_come_and_an_answer_can_be_broken_off() {
     let server = Server::start(vec![]);
     let (mut heard, mut done) = (vec![String::new(); 2], Vec::new());
@@ -131,6 +142,7 @@ fn pieces_are_heard_as_they_come_and_an_answer_can_be_broken_off() {
         match news {
             Heard::Piece(piece) => heard[i].push_str(piece),
             Heard::Done(answer) => done.push((i, answer.text.clone())),
+            Heard::Waiting => {}
         }
         if heard[i] == "abc" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });

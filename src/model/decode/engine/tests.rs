@@ -397,6 +397,37 @@ fn logits_after_continuations_are_found_beside_answers_and_in_a_small_cache() {
     assert!(failed);
 }
 
+#[test]
+fn a_pass_takes_no_more_forks_than_it_may_and_all_are_looked_at() {
+    let decoder = small(Arch::Llama, 2);
+    let prompt: Vec<u32> = (3..21).collect();
+    let chunk = 12;
+    let mut engine = with_blocks(&decoder, 100, Settings { chunk, ..Settings::default() });
+    let found = Arc::default();
+    for first in 0..6 {
+        // Two continuations of five tokens: no two requests' forks go into one pass.
+        let left = vec![vec![first, 4, 5, 6, 7], vec![first + 10, 4, 5, 6, 7]];
+        let probe = Probe { left, found: Arc::clone(&found), ..Probe::default() };
+        let work = Work::Score(Box::new(probe));
+        engine.submit(Request { lane: Lane::BASE, prompt: prompt.clone(), work }).unwrap();
+    }
+    let mut before = 0;
+    while !engine.is_idle() {
+        engine.step();
+        let now = engine.computed.0;
+        // The last token of a prompt always comes, whatever the room.
+        assert!(now - before <= chunk as u64 + 6, "{} tokens in a pass", now - before);
+        before = now;
+    }
+    let found = found.lock().unwrap();
+    assert_eq!(found.len(), 12);
+    for (continuation, logits) in found.iter() {
+        let whole = decoder.logits_all(&[&prompt, &continuation[..]].concat(), None, Par::SERIAL).unwrap();
+        let wanted = &whole[whole.len() - decoder.config.vocab..];
+        assert!(logits.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-4), "{continuation:?}");
+    }
+}
+
 /// A prompt out of few beginnings, so that many share some; how long an answer; when it comes; after how many steps it is ended.
 type Plan = (usize, Vec<u32>, usize, usize, Option<usize>);
 

@@ -72,12 +72,8 @@ fn verdict(p: &mut Painter<'_>, area: Rect, c: &Comparison) -> u16 {
         let (sign, role, name) = sign(p, kind);
         x = p.pieces(area, x, 0, &[(format!("{sign} "), role), (format!("{name} {n}  "), Role::Text)]);
     }
-    let test = match c.test.as_str() {
-        "mcnemar_exact" => "exact McNemar",
-        "paired_bootstrap" => "paired bootstrap",
-        other => other,
-    };
-    let (better, role) = match (c.p_value < 0.05, c.delta > 0.0) {
+    let test = c.test_name();
+    let (better, role) = match (c.is_significant(), c.delta > 0.0) {
         (true, true) => ("B is better", Role::Good),
         (true, false) => ("B is worse", Role::Bad),
         (false, _) => ("no proven difference", Role::Text),

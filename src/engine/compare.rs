@@ -1,0 +1,186 @@
+//! Candidates against each other, on the rows that both have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::board::{all_scored, outcomes};
+use super::candidates::{self, Known};
+use super::protocol::FRAME_MAX;
+use super::rows::{self, Loaded, cut};
+use super::state::{Engine, bad_input};
+use crate::domain::api::Failure;
+use crate::domain::board::{Comparison, PromptChange};
+use crate::domain::candidate::Candidate;
+use crate::domain::metric::Metric;
+use crate::domain::outcome::Outcome;
+use crate::domain::row::Part;
+use crate::score::compare::{self, About, Side};
+
+/// Seed of the bootstrap: a comparison looks the same each time.
+const SEED: u64 = 7;
+/// Characters of an answer in a list of flips, at least and at most: as many as a frame has room for.
+const FLIP_TEXT: (usize, usize) = (160, 8_000);
+/// Characters of all the texts of the flips, and of a prompt.
+const FLIPS_ROOM: usize = FRAME_MAX / 8;
+const PROMPT_TEXT: usize = FRAME_MAX / 64;
+/// Stages whose prompts are told.
+const PROMPTS: usize = 8;
+/// Candidates compared with one.
+const MANY: usize = 1_000;
+
+/// Two candidates on every row that both have at the same content.
+pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Result<Comparison, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let metric = metric_of(&loaded, metric)?;
+    let (a, b) = (candidates::find(engine, a)?, candidates::find(engine, b)?);
+    let (outcomes_a, outcomes_b) = (outcomes_of(engine, &a)?, outcomes_of(engine, &b)?);
+    let mut comparison =
+        held(&loaded, (&a.candidate, &outcomes_a), (&b.candidate, &outcomes_b), &metric, true);
+    if comparison.n == 0 {
+        return Err(nothing_in_common(&a, &b, &metric));
+    }
+    let room = FLIPS_ROOM / (3 * comparison.flips.len().max(1));
+    let room = room.clamp(FLIP_TEXT.0, FLIP_TEXT.1);
+    for flip in &mut comparison.flips {
+        for text in [&mut flip.a, &mut flip.b] {
+            *text = cut(text, room).into_owned();
+        }
+        flip.gold = flip.gold.take().map(|g: String| cut(&g, room).into_owned());
+    }
+    comparison.prompts = prompts(&a.candidate, &b.candidate);
+    Ok(comparison)
+}
+
+/// Several candidates against one, each with Holm's adjusted p; without flips and strata. `others` empty: all on the board.
+pub fn many(
+    engine: &Engine,
+    a: &str,
+    others: &[String],
+    metric: Option<&str>,
+) -> Result<Vec<Comparison>, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let metric = metric_of(&loaded, metric)?;
+    let a = candidates::find(engine, a)?;
+    let outcomes_a = outcomes_of(engine, &a)?;
+    let id = a.candidate.id();
+    let mut all: Vec<(Candidate, Arc<Vec<Outcome>>)> = Vec::new();
+    for name in others {
+        let b = candidates::find(engine, name)?;
+        let same = |(c, _): &(Candidate, Arc<Vec<Outcome>>)| c.id() == b.candidate.id();
+        if b.candidate.id() == id || all.iter().any(same) {
+            return Err(bad_input(format!("`{}` is named twice", b.candidate.name)));
+        }
+        let outcomes_b = outcomes_of(engine, &b)?;
+        all.push((b.candidate, outcomes_b));
+    }
+    if others.is_empty() {
+        let scored = all_scored(engine, &loaded)?;
+        all.extend(
+            scored
+                .iter()
+                .filter(|s| s.candidate.id() != id)
+                .map(|s| (s.candidate.clone(), s.outcomes.clone())),
+        );
+    }
+    if all.len() > MANY {
+        return Err(bad_input(format!("{} candidates are too many at once; name up to {MANY}", all.len())));
+    }
+    let mut found: Vec<Comparison> = all
+        .iter()
+        .map(|(b, outcomes_b)| held(&loaded, (&a.candidate, &outcomes_a), (b, outcomes_b), &metric, false))
+        .collect();
+    if others.is_empty() {
+        // Who was scored on other rows only says nothing.
+        found.retain(|c| c.n > 0);
+    } else if let Some(empty) = found.iter().find(|c| c.n == 0) {
+        return Err(nothing_in_common(&a, &candidates::find(engine, &empty.candidates[1])?, &metric));
+    }
+    compare::adjust(&mut found);
+    Ok(found)
+}
+
+fn metric_of(loaded: &Loaded, name: Option<&str>) -> Result<Metric, Failure> {
+    let primary = &loaded.ws.config.eval.primary;
+    Metric::comparable(name.unwrap_or(primary)).map_err(|e| bad_input(e.to_string()))
+}
+
+fn outcomes_of(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
+    let found = outcomes(engine, known)?;
+    if found.is_empty() && !known.folder.outcomes().exists() {
+        let name = &known.candidate.name;
+        return Err(bad_input(format!("`{name}` has no outcomes yet; `tunebench run eval`")));
+    }
+    Ok(found)
+}
+
+fn nothing_in_common(a: &Known, b: &Known, metric: &Metric) -> Failure {
+    bad_input(format!(
+        "`{}` and `{}` have no row in common at the same content and with a value of {}",
+        a.candidate.name, b.candidate.name, metric.name
+    ))
+}
+
+/// With the flips and strata, or without.
+pub fn held(
+    loaded: &Loaded,
+    a: (&Candidate, &[Outcome]),
+    b: (&Candidate, &[Outcome]),
+    metric: &Metric,
+    whole: bool,
+) -> Comparison {
+    let input = |row: &str| {
+        let at = loaded.dataset.find(row);
+        at.map(|at| cut(&loaded.text(at).0, FLIP_TEXT.0).into_owned()).unwrap_or_default()
+    };
+    let group = |row: &str| loaded.group(loaded.dataset.find(row)?).map(str::to_owned);
+    let field = loaded.ws.config.data.split.group.as_deref();
+    let part = if whole { eval_part(loaded) } else { BTreeMap::new() };
+    let about = About {
+        input: &input,
+        group: field.map(|field| (field, &group as &dyn Fn(&str) -> Option<String>)),
+        part: &part,
+        seed: SEED,
+        whole,
+    };
+    compare::compare(
+        Side { name: &a.0.name, outcomes: a.1 },
+        Side { name: &b.0.name, outcomes: b.1 },
+        metric,
+        &about,
+    )
+}
+
+/// Rows of the eval part by stratum.
+pub fn eval_part(loaded: &Loaded) -> BTreeMap<String, usize> {
+    let mut rows = BTreeMap::<u32, usize>::new();
+    for (at, part) in loaded.parts.iter().enumerate() {
+        if *part == Some(Part::Eval)
+            && let Some(stratum) = loaded.stratum(at)
+        {
+            *rows.entry(stratum).or_default() += 1;
+        }
+    }
+    let mut names = BTreeMap::new();
+    for (stratum, n) in rows {
+        if let Some(name) = loaded.strata.as_ref().and_then(|s| s.name(stratum)) {
+            *names.entry(name).or_default() += n;
+        }
+    }
+    names
+}
+
+/// Prompts that differ, stage by stage.
+fn prompts(a: &Candidate, b: &Candidate) -> Vec<PromptChange> {
+    let names = a.stages.iter().chain(&b.stages).map(|s| &s.name);
+    let mut seen = std::collections::BTreeSet::new();
+    names
+        .filter(|name| seen.insert(name.as_str()))
+        .filter_map(|name| {
+            let of = |c: &Candidate| c.stages.iter().find(|s| s.name == *name).map(|s| s.prompt.clone());
+            let (a, b) = (of(a).unwrap_or_default(), of(b).unwrap_or_default());
+            let text = |text: &str| cut(text, PROMPT_TEXT).into_owned();
+            (a != b).then(|| PromptChange { stage: name.clone(), a: text(&a), b: text(&b) })
+        })
+        .take(PROMPTS)
+        .collect()
+}
