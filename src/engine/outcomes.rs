@@ -503,11 +503,11 @@ impl<'a> Matcher<'a> {
 /// Exact but for space around it, and for the two ways of ending lines.
 fn key(text: &str) -> u128 {
     let mut hasher = blake3::Hasher::new();
-    for (i, line) in text.trim().split('\n').enumerate() {
+    for (i, line) in text.trim().lines().enumerate() {
         if i > 0 {
             hasher.update(b"\n");
         }
-        hasher.update(line.strip_suffix('\r').unwrap_or(line).as_bytes());
+        hasher.update(line.as_bytes());
     }
     let mut first = [0; 16];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);

@@ -181,7 +181,7 @@ pub(super) fn front(metric: &str, price: &str, points: &[Point], lower: bool) ->
         inner += &segment(left, y, WIDTH - 20.0, y, "grid");
         inner += &text(left - 8.0, y + 4.0, "end faint", &tick_name(tick));
     }
-    inner += &text((left + WIDTH) / 2.0, bottom + 34.0, "middle faint", price);
+    inner += &text(f64::midpoint(left, WIDTH), bottom + 34.0, "middle faint", price);
     let front = pareto(points, lower);
     // From one point of the front to the next the better quality is not to be had for less.
     let mut corners = Vec::new();

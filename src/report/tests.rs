@@ -41,7 +41,6 @@ fn board_of(rows: Vec<BoardRow>) -> Board {
         metrics: vec!["accuracy".into(), "macro_f1".into()],
         eval_rows: 200,
         rows,
-        ..Board::default()
     }
 }
 
@@ -401,7 +400,8 @@ fn nothing_gets_through(text: &str) -> Result<(), String> {
                     }
                 }
                 let plain = unfenced(&written)?;
-                let plain = plain.replace("\\\\", "").replace("\\<", "").replace("\\[", "").replace("\\!", "");
+                let plain =
+                    plain.replace("\\\\", "").replace("\\<", "").replace("\\[", "").replace("\\!", "");
                 if plain.contains('<') || plain.contains("](") && plain.contains('[') {
                     return Err(format!("markup: {plain}"));
                 }

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::format::{self, Layout};
 use super::scan::{Within, array_in, scan};
+use super::split::newlines;
 use super::{DataError, field, parse};
 
 /// Longest file.
@@ -201,9 +202,9 @@ fn detect(path: &Path, shown: &str, asked: Option<Format>) -> Result<(Format, La
         // One array of records; or an object that holds them, in which no line is a whole record.
         (_, Some(b'[')) => {
             let at = start + (body.len() - body.trim_ascii_start().len()) + 1;
-            let line = 1 + head[..at].iter().filter(|b| **b == b'\n').count() as u64;
+            let line = 1 + newlines(head.get(..at).unwrap_or_default());
             let layout = layout(format::Format::Json, at as u64, line);
-            let format = asked.unwrap_or_else(|| told(&record_after(&head[at..])));
+            let format = asked.unwrap_or_else(|| told(&record_after(head.get(at..).unwrap_or_default())));
             Ok((format, layout))
         }
         (_, Some(b'{')) => {
