@@ -301,7 +301,7 @@ impl Builder {
 }
 
 /// A row's `id` field, where it can serve as one.
-fn own_id(fields: &Map<String, Value>) -> Option<String> {
+pub(super) fn own_id(fields: &Map<String, Value>) -> Option<String> {
     let id = match fields.get("id")? {
         Value::String(s) => s.clone(),
         Value::Number(n) if n.is_u64() || n.is_i64() => n.to_string(),

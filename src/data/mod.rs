@@ -17,6 +17,7 @@ mod parquet;
 mod parse;
 mod resolve;
 mod scan;
+pub mod sets;
 mod shape;
 mod split;
 mod survey;

@@ -19,6 +19,7 @@ pub mod rng;
 pub mod row;
 pub mod run;
 pub mod schema;
+pub mod sets;
 pub mod settings;
 pub mod steer;
 pub mod sweep;

@@ -114,7 +114,7 @@ fn usd_per_1k(candidate: &Candidate, outcomes: &[&Outcome]) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::domain::candidate::{Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate};
     use crate::domain::outcome::StageOutcome;

@@ -9,6 +9,7 @@ pub mod distributions;
 pub mod labels;
 pub mod power;
 pub mod rows;
+pub mod sets;
 pub mod stats;
 
 pub use crate::domain::metric;

@@ -24,6 +24,8 @@ use crate::score::aggregate;
 use crate::score::metric::Metric;
 use crate::score::rows;
 
+pub use sets::sets;
+
 /// What is reported whatever was asked for, where it was measured.
 const ALWAYS: [&str; 5] = ["latency_p50_ms", "latency_p95_ms", "tokens_in", "tokens_out", "usd_per_1k"];
 
@@ -47,12 +49,17 @@ pub fn run(
     let access =
         Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
-    let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.run(
+    let mut scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.run(
         &rows,
         &inputs.outcomes,
         open,
         reporter,
     )?;
+    if !scored.stopped {
+        let beside = sets(candidate, &inputs.sets, &access, reporter)?;
+        scored.metrics.extend(beside.metrics);
+        scored.stopped = beside.stopped;
+    }
     Ok(RunResult { metrics: scored.metrics, candidate: Some(candidate.clone()), stopped: scored.stopped })
 }
 
@@ -108,9 +115,10 @@ struct Evaluation<'a> {
     cached: bool,
 }
 
-struct Scored {
-    metrics: BTreeMap<String, f64>,
-    stopped: bool,
+/// Figures by name, and whether the work was ended before its end.
+pub struct Scored {
+    pub metrics: BTreeMap<String, f64>,
+    pub stopped: bool,
 }
 
 /// What changes as rows are answered.
@@ -392,5 +400,6 @@ impl Course<'_> {
     }
 }
 
+mod sets;
 #[cfg(test)]
 mod tests;

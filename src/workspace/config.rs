@@ -9,6 +9,7 @@ use crate::domain::address::Address;
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
 use crate::domain::keys::KeyNeed;
+use crate::domain::sets::SetSettings;
 use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 
 /// What kind of answer the pipeline gives.
@@ -46,6 +47,8 @@ pub struct Config {
     /// At least one.
     pub stages: Vec<Stage>,
     pub eval: EvalSettings,
+    /// General-ability sets.
+    pub sets: Vec<SetConfig>,
     /// Model that judges, where a metric needs one.
     pub judge: Option<String>,
     /// `[strata]`, with `[data] dimensions` and the split's seed where it has none of its own.
@@ -157,6 +160,18 @@ pub struct Stage {
     /// The stage's own metric, by its whole name (`route.accuracy`); it stands among those of `[eval]`.
     pub metric: Option<String>,
     pub retries: u32,
+}
+
+/// `[[set]]`: rows beside the task's, so that forgetting shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetConfig {
+    /// Files, as in `[data]`.
+    pub sources: Vec<String>,
+    pub input: Option<String>,
+    pub gold: Option<String>,
+    /// Evaluated with every evaluation; else where `[eval] sets` names it.
+    pub every: bool,
+    pub settings: SetSettings,
 }
 
 /// `constrain` of a stage.

@@ -11,6 +11,7 @@ use super::tree::{Place, Table};
 use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Metric, MetricError};
+use crate::domain::sets::{SetPrompt, SetSettings};
 use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
 use crate::domain::words::nearest;
 use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
@@ -37,7 +38,8 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         OutputKind::Tool => Task::Agent,
     });
     let data = read_data(&mut file, &models);
-    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages);
+    let sets = read_sets(&mut file, &stages);
+    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages, &sets);
     let strata = read_strata(file.table_or_empty("strata"), &data);
     let mut tables = file.table_or_empty("tuning");
     let tuning = Tuning {
@@ -49,7 +51,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     tables.finish();
     let cache = read_cache(file.table_or_empty("cache"));
     file.finish();
-    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning, cache }
+    Config { name, task, goals, data, models, stages, eval, sets, judge, strata, tuning, cache }
 }
 
 /// A metric's name, looked up; a wrong one, or one of a stage that is not there, is a problem of `key`.
@@ -350,6 +352,80 @@ fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -
     Some(constrain)
 }
 
+/// Sets beside the task's rows.
+fn read_sets(file: &mut Fields<'_>, stages: &[Stage]) -> Vec<SetConfig> {
+    const PROMPTS: [(&str, SetPrompt); 2] = [("bare", SetPrompt::Bare), ("same", SetPrompt::Same)];
+    let mut sets: Vec<SetConfig> = Vec::new();
+    for mut fields in file.table_list("set") {
+        let name = fields.string("name");
+        match &name {
+            Some(name) if !is_slug(name) => {
+                fields.fault(
+                    "name",
+                    "must be letters, digits, `_` or `-`, at most 64, and start with a letter",
+                );
+            }
+            Some(name) if sets.iter().any(|set| set.settings.name == *name) => {
+                fields.fault("name", &format!("two sets are called `{name}`"));
+            }
+            None if !fields.has("name") => fields.missing("name", "give the set a name, name = \"general\""),
+            _ => {}
+        }
+        let sources = fields.strings("source");
+        if !fields.has("source") {
+            fields.missing("source", "name its rows, source = [\"data/general.jsonl\"]");
+        }
+        if sources.as_ref().is_some_and(Vec::is_empty) {
+            fields.fault("source", "must name at least one file");
+        }
+        let input = fields.string("input");
+        if let Some(template) = &input
+            && let Err(e) = minijinja::Environment::new().template_from_str(template)
+        {
+            fields.fault("input", &format!("is not a template: {}", clip(&e.to_string())));
+        }
+        let gold = fields.string("gold");
+        let metric = fields.string("metric");
+        if let Some(metric) = &metric {
+            match Metric::primary(metric) {
+                Ok(Metric { stage: Some(_), .. }) => {
+                    fields.fault("metric", "is of one stage; a set has none")
+                }
+                found => known_metric(&fields, "metric", found, stages),
+            }
+        }
+        let prompt = fields.choice("prompt", &PROMPTS).unwrap_or_default();
+        let stage = fields.string("stage");
+        if let Some(stage) = &stage {
+            let known: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+            if prompt == SetPrompt::Same {
+                fields
+                    .fault("stage", "belongs to prompt = \"bare\"; with \"same\" the whole pipeline answers");
+            } else if !known.contains(&stage.as_str()) {
+                fields.fault(
+                    "stage",
+                    &format!("no stage is called `{}`; stages: {}", clip(stage), known.join(", ")),
+                );
+            }
+        }
+        let max_tokens = fields.count("max_tokens", 1..=1_000_000);
+        if max_tokens.is_some() && prompt == SetPrompt::Same {
+            fields.fault("max_tokens", "belongs to prompt = \"bare\"; with \"same\" each stage has its own");
+        }
+        let settings = SetSettings {
+            name: name.unwrap_or_default(),
+            metric: metric.unwrap_or_else(|| "exact".into()),
+            prompt,
+            stage,
+            max_tokens,
+        };
+        let every = fields.flag("every").unwrap_or(true);
+        fields.finish();
+        sets.push(SetConfig { sources: sources.unwrap_or_default(), input, gold, every, settings });
+    }
+    sets
+}
+
 fn is_slug(name: &str) -> bool {
     name.len() <= 64
         && name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
@@ -415,6 +491,7 @@ fn read_eval(
     task: Task,
     models: &BTreeMap<String, ModelEntry>,
     stages: &[Stage],
+    sets: &[SetConfig],
 ) -> (EvalSettings, Option<String>) {
     let base = EvalSettings::default();
     let (primary, metrics): (&str, &[&str]) = match task {
@@ -444,7 +521,20 @@ fn read_eval(
     if let Some(judge) = &judge {
         known_model(&fields, "judge", judge, models);
     }
+    let named = fields.strings("sets");
+    for name in named.iter().flatten() {
+        let known = || sets.iter().map(|set| set.settings.name.as_str());
+        if !known().any(|set| set == name) {
+            let hint = match nearest(name, known()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if sets.is_empty() => "there are none; add a table [[set]]".to_owned(),
+                None => format!("sets: {}", known().collect::<Vec<_>>().join(", ")),
+            };
+            fields.fault("sets", &format!("no set is called `{}`; {hint}", clip(name)));
+        }
+    }
     let mut settings = EvalSettings {
+        sets: named,
         primary: primary.unwrap_or(default.primary),
         metrics: metrics.unwrap_or(default.metrics),
         latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),

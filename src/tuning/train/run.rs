@@ -147,6 +147,7 @@ pub fn run(
         let mut scoring = Scoring { reporter, stop_is_answered: stopped };
         let access = Access { threads: spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
         metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], &access, &mut scoring)?);
+        metrics.extend(evaluate::sets(&candidate, &inputs.sets, &access, &mut scoring)?.metrics);
     }
     Ok(RunResult { metrics, candidate: Some(candidate), stopped })
 }
@@ -297,6 +298,10 @@ impl Reporter for Scoring<'_> {
 
     fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
         self.reporter.outcome(outcome)
+    }
+
+    fn set_outcome(&mut self, set: &str, outcome: &Outcome) -> io::Result<()> {
+        self.reporter.set_outcome(set, outcome)
     }
 
     fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
