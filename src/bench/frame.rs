@@ -1,6 +1,9 @@
-//! What drawing costs: the first frame, and a tick of a running curve, in bytes to the terminal and in time.
+//! What drawing costs: the first frame, and a tick of a running curve, in bytes to the terminal and in time; and from a key to the frame on a
+//! large board.
 //!
 //! The workspace is made up (`tui::sample`), so that the figures do not depend on anybody's data. Bytes are counted where the terminal would be.
+
+mod board;
 
 use std::io;
 use std::time::Instant;
@@ -40,6 +43,7 @@ pub struct Size {
 pub struct Report {
     pub ticks: u64,
     pub sizes: Vec<Size>,
+    pub boards: Vec<board::Large>,
 }
 
 fn frame(frames: &mut Frames<io::Sink>, app: &App) -> io::Result<u64> {
@@ -91,13 +95,15 @@ fn measure(width: u16, height: u16, ticks: u64) -> io::Result<Size> {
     })
 }
 
-/// Measures `ticks` steps of a running curve at three sizes.
+/// Measures `ticks` steps of a running curve at three sizes, and as many rounds of keys as there are `rounds` on a board of `candidates`.
 ///
 /// # Errors
 /// None in practice: the writer is a sink.
-pub fn run(ticks: u64) -> io::Result<Report> {
-    let sizes = [(80, 24), (120, 40), (200, 60)].into_iter().map(|(w, h)| measure(w, h, ticks));
-    Ok(Report { ticks, sizes: sizes.collect::<io::Result<_>>()? })
+pub fn run(ticks: u64, candidates: usize, rounds: usize) -> io::Result<Report> {
+    const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
+    let sizes = SIZES.into_iter().map(|(w, h)| measure(w, h, ticks));
+    let boards = SIZES.into_iter().map(|(w, h)| board::measure(candidates, w, h, rounds));
+    Ok(Report { ticks, sizes: sizes.collect::<io::Result<_>>()?, boards: boards.collect::<io::Result<_>>()? })
 }
 
 impl Report {
@@ -117,7 +123,8 @@ impl Report {
                 s.idle_bytes
             )
         };
-        self.sizes.iter().map(line).collect::<Vec<_>>().join("\n")
+        let boards = self.boards.iter().map(board::Large::text);
+        self.sizes.iter().map(line).chain(boards).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -125,7 +132,7 @@ impl Report {
 mod tests {
     #[test]
     fn a_frame_costs_bytes_and_an_unchanged_one_next_to_none() {
-        let report = super::run(20).unwrap();
+        let report = super::run(20, 50, 1).unwrap();
         for size in &report.sizes {
             assert!(size.idle_bytes < size.tick_bytes && size.tick_bytes <= size.tick_bytes_max, "{size:?}");
             assert!(

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::output::Exit;
 use super::trust::{self, Trust};
 use crate::domain::api::{Request, Response};
+use crate::domain::board::Board;
 use crate::domain::keys::Keys;
 use crate::domain::run::RunKind;
 use crate::engine::client::Client;
@@ -39,6 +40,34 @@ pub async fn ask(client: &Client, request: Request) -> Result<Response, Exit> {
 /// One question on a connection of its own.
 pub fn once(root: &Path, request: Request) -> Result<Response, Exit> {
     block_on(async { ask(&connect(root).await?, request).await })
+}
+
+/// The whole board, window by window.
+pub async fn board(client: &Client) -> Result<Board, Exit> {
+    let Response::Board { mut board } = ask(client, Request::Board).await? else { return Err(unexpected()) };
+    let mut restarts = 0;
+    while board.rows.len() < board.total {
+        let from = board.rows.len();
+        let Response::Board { board: next } = ask(client, Request::BoardRows { from }).await? else {
+            return Err(unexpected());
+        };
+        if next.version != board.version || next.rows.is_empty() {
+            // It changed meanwhile: from the beginning.
+            restarts += 1;
+            if restarts > 20 {
+                return Err(Exit::failed(
+                    "the board changes faster than it can be read; try again in a moment",
+                ));
+            }
+            let Response::Board { board: anew } = ask(client, Request::Board).await? else {
+                return Err(unexpected());
+            };
+            board = anew;
+            continue;
+        }
+        board.rows.extend(next.rows);
+    }
+    Ok(board)
 }
 
 /// An answer of another kind than asked for: the engine is of another version.

@@ -15,11 +15,17 @@ pub struct Args {
 enum What {
     /// Answers of a random model: many rows on one prompt, one row alone, labels
     Decode(decode::Settings),
-    /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick
+    /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick; from a key to the frame on a large board
     Frame {
         /// Steps of a running curve to draw
         #[arg(long, default_value_t = 200)]
         ticks: u64,
+        /// Candidates on the board whose keys are timed
+        #[arg(long, default_value_t = 1000)]
+        candidates: usize,
+        /// Rounds over its keys
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
     },
     /// Index generated rows: time and memory, beside a plain read
     Import {
@@ -33,8 +39,8 @@ enum What {
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     match args.what {
         What::Decode(settings) => decode(&settings, out),
-        What::Frame { ticks } => {
-            let found = frame::run(ticks)?;
+        What::Frame { ticks, candidates, rounds } => {
+            let found = frame::run(ticks, candidates, rounds)?;
             out.result(&found, || found.text());
             Ok(ExitCode::SUCCESS)
         }

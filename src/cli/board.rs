@@ -1,22 +1,81 @@
 //! `tunebench board`: every candidate on every metric.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{once, unexpected};
-use super::output::Output;
+use super::ask::{self, block_on, connect};
+use super::output::{Exit, Output};
 use super::table::{Table, clean, number, share};
-use crate::domain::api::{Request, Response};
 use crate::domain::board::Board;
 use crate::domain::metric::{Metric, Unit};
+use crate::domain::trilemma::Pareto;
+use crate::domain::words::p_value;
+use crate::score;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Rows a month: what each candidate costs, and in how many months training has paid
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    volume: Option<u64>,
+    /// The candidate that is called instead of training; else the best untrained one whose cost is known
+    #[arg(long, value_name = "CANDIDATE")]
+    against: Option<String>,
+    /// Only the ladder: what each rung added, and whether the next one is worth it
+    #[arg(long, conflicts_with_all = ["volume", "against"])]
+    ladder: bool,
+    /// Also which rows that once were fixed are lost again, and each set beside the baseline
+    #[arg(long)]
+    sets: bool,
+}
 
-pub fn run(_args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    let Response::Board { board } = once(root, Request::Board)? else { return Err(unexpected()) };
-    out.result(&board, || render(&board));
+pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
+    let mut board = block_on(async { ask::board(&connect(root).await?).await })?;
+    if args.ladder {
+        out.result(&board.ladder, || lines(&score::ladder::lines(&board.ladder)));
+        return Ok(ExitCode::SUCCESS);
+    }
+    score::trilemma::at_volume(&mut board, args.volume, args.against.as_deref()).map_err(Exit::usage)?;
+    out.result(&board, || render(&board) + &if args.sets { render_sets(&board) } else { String::new() });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rows lost again and the sets beside the baseline, for each candidate.
+fn render_sets(board: &Board) -> String {
+    let mut text = String::new();
+    for row in &board.rows {
+        let mut said = Vec::new();
+        if let Some(kept) = &row.regression {
+            let lost = kept.of - kept.kept;
+            let more = if lost > kept.lost.len() { ", ..." } else { "" };
+            let names = if lost > 0 { format!(": {}{more}", kept.lost.join(", ")) } else { String::new() };
+            said.push(format!("{} of {} fixed rows lost again{names}", lost, kept.of));
+        }
+        for (name, score) in &row.sets {
+            let base = score.base.as_ref().map_or_else(String::new, |b| {
+                format!(
+                    "; {} of {} where the baseline has {} (p = {})",
+                    b.right,
+                    b.n,
+                    b.base_right,
+                    p_value(b.p_value)
+                )
+            });
+            said.push(format!("{name}: {} of {} right by {}{base}", score.right, score.n, score.metric));
+        }
+        for said in said {
+            text.push_str(&format!("{}: {}\n", clean(&row.candidate), clean(&said)));
+        }
+    }
+    if text.is_empty() {
+        "no row was fixed yet, and no set was evaluated\n".into()
+    } else {
+        format!("\n{text}")
+    }
+}
+
+fn lines(all: &[String]) -> String {
+    all.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// The board as a table; goals as `pass`, `fail`, `open`.
@@ -40,6 +99,12 @@ pub fn render(board: &Board) -> String {
     if any_errors {
         header.push(">failed rows".into());
     }
+    let regression = board.rows.iter().any(|r| r.regression.is_some());
+    if regression {
+        header.push(">regression".into());
+    }
+    let sets: BTreeSet<&String> = board.rows.iter().flat_map(|r| r.sets.keys()).collect();
+    header.extend(sets.iter().map(|set| format!(">{set}")));
     header.extend([">tok in/out".into(), ">$/1k".into(), "goals".into()]);
     let names: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut table = Table::new(&names);
@@ -60,6 +125,13 @@ pub fn render(board: &Board) -> String {
         if any_errors {
             cells.push(row.errors.to_string());
         }
+        if regression {
+            cells
+                .push(row.regression.as_ref().map_or_else(|| "-".into(), |k| format!("{}/{}", k.kept, k.of)));
+        }
+        for set in &sets {
+            cells.push(row.sets.get(*set).map_or_else(|| "-".into(), |s| format!("{}/{}", s.right, s.n)));
+        }
         cells.push(format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out));
         cells.push(row.usd_per_1k.map_or_else(|| "-".into(), |usd| format!("{usd:.3}")));
         let goals: Vec<&str> = row.goals.iter().map(|g| g.state.as_str()).collect();
@@ -71,10 +143,69 @@ pub fn render(board: &Board) -> String {
         let goals: Vec<String> = goals.iter().map(|g| format!("{} {}", g.metric, g.want)).collect();
         text.push_str(&format!("goals: {}\n", goals.join(", ")));
     }
+    text.push_str(&trilemma(board));
     for row in &board.rows {
+        for note in row.trilemma.break_even.iter().map(|b| &b.note) {
+            text.push_str(&format!("{}: training {}\n", clean(&row.candidate), clean(note)));
+        }
         for remark in row.remarks() {
             text.push_str(&format!("{}: {remark}\n", clean(&row.candidate)));
         }
     }
+    if !board.ladder.rungs.is_empty() {
+        text.push_str(&format!("{} (--ladder says why)\n", score::ladder::verdict(&board.ladder.advice)));
+    }
     text
+}
+
+/// Latency, first token, cost and who is dominated by whom; what is not known is `-`.
+fn trilemma(board: &Board) -> String {
+    let any = |known: &dyn Fn(&crate::domain::board::BoardRow) -> bool| board.rows.iter().any(known);
+    let (rate, good) = (any(&|r| r.trilemma.rows_per_s.is_some()), any(&|r| r.trilemma.goodput.is_some()));
+    let month = any(&|r| r.trilemma.month.is_some());
+    if board.axes.len() < 2 {
+        return String::new();
+    }
+    let mut header = vec!["candidate", ">p50", ">p90", ">p95", ">p99", ">first token"];
+    header.extend(rate.then_some(">rows/s"));
+    header.extend(good.then_some(">in time and right"));
+    header.push(">$/1k, machine full");
+    header.extend(month.then_some([">$/month", ">always on"]).into_iter().flatten());
+    header.push("dominated by");
+    let mut table = Table::new(&header);
+    let or_dash = |v: Option<String>| v.unwrap_or_else(|| "-".into());
+    let ms = |v: Option<f64>| or_dash(v.map(|v| format!("{v:.0} ms")));
+    let usd = |v: Option<f64>| or_dash(v.map(|v| format!("{v:.3}")));
+    for row in &board.rows {
+        let (l, t) = (row.latency_ms, &row.trilemma);
+        let mut cells = vec![row.candidate.clone()];
+        cells.extend([l.map(|l| l.p50), l.map(|l| l.p90), l.map(|l| l.p95), l.map(|l| l.p99)].map(ms));
+        cells.push(ms(t.ttft_ms.map(|t| t.p50)));
+        if rate {
+            cells.push(or_dash(t.rows_per_s.map(|r| format!("{r:.1}"))));
+        }
+        if good {
+            cells.push(or_dash(t.goodput.map(|g| {
+                let per_s = g.per_s.map_or_else(String::new, |r| format!(", {r:.1}/s"));
+                format!("{} of {}{per_s}", g.good, g.n)
+            })));
+        }
+        cells.push(usd(t.cost.usd_per_1k));
+        if month {
+            let m = t.month;
+            cells.push(or_dash(m.and_then(|m| m.usd).map(|v| format!("{v:.2}"))));
+            cells.push(or_dash(m.and_then(|m| {
+                let machines = m.machines.map_or_else(String::new, |n| format!(" ({n} on)"));
+                m.usd_always_on.map(|v| format!("{v:.2}{machines}"))
+            })));
+        }
+        cells.push(match &t.pareto {
+            Pareto::Front => "nobody".into(),
+            Pareto::Dominated { by } => by.clone(),
+            Pareto::Open { missing } if missing.is_empty() => "-".into(),
+            Pareto::Open { missing } => format!("? ({} not known)", missing.join(", ")),
+        });
+        table.row(cells);
+    }
+    format!("\nheld against each other by {}:\n{}", board.axes.join(", "), table.render())
 }

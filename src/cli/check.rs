@@ -9,7 +9,6 @@ use super::ask;
 use super::output::{Exit, Output};
 use super::trust;
 use crate::data::{self, Dataset, Resolver, Sample};
-use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::{Direction, Metric};
 use crate::domain::words::counted;
@@ -39,6 +38,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             let (of_data, sample) = check_data(&workspace, out);
             problems.extend(of_data);
             problems.extend(check_models(&workspace));
+            problems.extend(check_sets(&workspace));
             warnings.extend(unset_keys(&workspace));
             for finding in findings(&workspace, &sample) {
                 let problem = finding.problem(&workspace);
@@ -82,9 +82,7 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
     if wanted.is_empty() {
         return Ok(Goals { candidate: None, results: Vec::new() });
     }
-    let Response::Board { board } = ask::once(&ws.root, Request::Board)? else {
-        return Err(ask::unexpected());
-    };
+    let board = ask::block_on(async { ask::board(&ask::connect(&ws.root).await?).await })?;
     Ok(best(&board).unwrap_or_else(|| Goals {
         candidate: None,
         results: wanted
@@ -167,6 +165,27 @@ fn check_data(ws: &Workspace, out: &Output) -> (Vec<Problem>, Sample) {
         problems.extend(check_fields(ws, &sample));
     }
     (problems, sample)
+}
+
+/// Every row of the sets.
+fn check_sets(ws: &Workspace) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (i, set) in ws.config.sets.iter().enumerate() {
+        let files = ws.set_files(set);
+        if files.iter().any(|(_, path)| !path.is_file()) {
+            // Reported as missing already.
+            continue;
+        }
+        let wrong = data::sets::read(&files, set.input.as_deref(), set.gold.as_deref()).err();
+        problems.extend(wrong.into_iter().flatten().map(|wrong| {
+            if wrong.line > 0 {
+                Problem { file: wrong.file, line: wrong.line, message: wrong.reason }
+            } else {
+                ws.problem(&format!("set.{i}.source"), data::sets::told(&set.settings.name, &wrong))
+            }
+        }));
+    }
+    problems
 }
 
 /// What a run would refuse, or stumble over: of the imported data where it is imported, else of the sample.

@@ -192,6 +192,15 @@ pub fn render(c: &Comparison) -> String {
             text.push_str(&format!("... and {} more (--json lists them)\n", c.flips.len() - SHOWN_FLIPS));
         }
     }
+    if let Some(kept) = c.regression.as_ref().filter(|kept| kept.kept < kept.of) {
+        text.push_str(&format!(
+            "\n{} of {} rows that once were fixed are lost again in {}: {}\n",
+            kept.of - kept.kept,
+            kept.of,
+            clean(&c.candidates[1]),
+            clean(&kept.lost.iter().take(SHOWN_FLIPS).cloned().collect::<Vec<_>>().join(", "))
+        ));
+    }
     text
 }
 

@@ -215,8 +215,7 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
             let Some(record) = rung(&client, root, kind, out).await? else { return Ok(ExitCode::from(130)) };
             rungs.extend(record.candidate);
         }
-        let Response::Board { board } = ask(&client, Request::Board).await? else { return Err(unexpected()) };
-        let board = climbed(board, &rungs);
+        let board = climbed(super::ask::board(&client).await?, &rungs);
         let comparison = match rungs.as_slice() {
             [first, .., last] => Some(compared(&client, first, last).await?),
             _ => None,

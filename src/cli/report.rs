@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::ask::{ask, block_on, connect, unexpected};
+use super::ask::{self, ask, block_on, connect, unexpected};
 use super::output::{Exit, Output};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::{Board, Comparison};
@@ -43,7 +43,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         let Response::Status { status } = ask(&client, Request::Status).await? else {
             return Err(unexpected());
         };
-        let Response::Board { board } = ask(&client, Request::Board).await? else { return Err(unexpected()) };
+        let board = ask::board(&client).await?;
         let pair = match (a, b) {
             (Some(a), Some(b)) => Some((a, b)),
             (Some(b), None) => Some((baseline(&board)?, b)),

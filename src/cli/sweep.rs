@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{ask, ask_with_keys, block_on, connect, unexpected};
+use super::ask::{ask_with_keys, block_on, board, connect, unexpected};
 use super::follow::{self, INTERRUPTED, Show};
 use super::output::{Exit, Output};
 use super::table::{Table, clean, duration, number};
@@ -65,7 +65,7 @@ pub fn several(
                 None => return Ok(ExitCode::from(INTERRUPTED)),
             }
         };
-        let Response::Board { board } = ask(&client, Request::Board).await? else { return Err(unexpected()) };
+        let board = board(&client).await?;
         let mine = |name: &String| records.iter().any(|r| r.candidate.as_ref() == Some(name));
         let rows = board.rows.iter().filter(|row| mine(&row.candidate)).cloned().collect();
         let board = Board { rows, ..board };

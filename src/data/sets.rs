@@ -40,6 +40,15 @@ pub fn read(
     if wrong.is_empty() { Ok(rows) } else { Err(wrong) }
 }
 
+/// A bad row in words.
+pub fn told(set: &str, wrong: &Quarantined) -> String {
+    match (wrong.file.is_empty(), wrong.line) {
+        (true, _) => format!("set `{set}`: {}", wrong.reason),
+        (false, 0) => format!("set `{set}`: {}", wrong.reason),
+        (false, line) => format!("{}:{line}: set `{set}`: {}", wrong.file, wrong.reason),
+    }
+}
+
 fn read_file(
     shown: &str,
     path: &Path,

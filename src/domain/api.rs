@@ -199,7 +199,12 @@ pub enum Request {
         after: u64,
         limit: usize,
     },
+    /// The board with the rows that fit a message; answered by [`Response::Board`].
     Board,
+    /// The board with the rows from this one on.
+    BoardRows {
+        from: usize,
+    },
     Compare {
         a: String,
         b: String,
@@ -384,7 +389,12 @@ pub enum Push {
         run: String,
         events: Vec<Event>,
     },
+    /// Replaces all that was known of the board. More of its rows may follow.
     Board {
+        board: Board,
+    },
+    /// Rows that are new or changed, told by their id; of the rest of the board all holds.
+    BoardRows {
         board: Board,
     },
     Strata {

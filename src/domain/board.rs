@@ -1,11 +1,15 @@
 //! The board, comparisons and strata, as computed by the engine and shown by clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::ladder::Ladder;
 use super::outcome::Flip;
+use super::sets::{Kept, SetScore};
+use super::trilemma::Trilemma;
+use super::words::p_value;
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +90,14 @@ pub struct BoardRow {
     pub tokens_out: f64,
     pub usd_per_1k: Option<f64>,
     pub goals: Vec<GoalResult>,
+    #[serde(default)]
+    pub trilemma: Trilemma,
+    /// On the rows that once were fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Kept>,
+    /// On the general-ability sets, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sets: BTreeMap<String, SetScore>,
 }
 
 impl BoardRow {
@@ -103,6 +115,17 @@ impl BoardRow {
             remarks
                 .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
         }
+        for (name, score) in &self.sets {
+            if let Some(base) = score.base.as_ref().filter(|_| score.is_worse()) {
+                remarks.push(format!(
+                    "worse than the baseline on the set {name}: {} of {} right against {} (p = {})",
+                    base.right,
+                    base.n,
+                    base.base_right,
+                    p_value(base.p_value)
+                ));
+            }
+        }
         remarks
     }
 }
@@ -114,7 +137,46 @@ pub struct Board {
     pub metrics: Vec<String>,
     /// Rows of the eval part.
     pub eval_rows: usize,
+    /// Oldest first. In a message: those that fit, or those that changed.
     pub rows: Vec<BoardRow>,
+    /// How many candidates there are, `rows` may hold only some.
+    #[serde(default)]
+    pub total: usize,
+    /// Of the engine's state: windows of one version are of one board.
+    #[serde(default)]
+    pub version: u64,
+    /// What candidates are held against each other by, all at once: the primary metric, and of `latency_p95_ms` and `usd_per_1k` those that
+    /// are known of any.
+    #[serde(default)]
+    pub axes: Vec<String>,
+    #[serde(default)]
+    pub ladder: Ladder,
+}
+
+impl Board {
+    /// Take in what changed: rows by their id, and all that is said of the whole.
+    pub fn merge(&mut self, news: Self) {
+        let mut places: HashMap<String, usize> =
+            self.rows.iter().enumerate().map(|(at, row)| (row.id.clone(), at)).collect();
+        let mut rows = std::mem::take(&mut self.rows);
+        for row in news.rows {
+            match places.get(&row.id).and_then(|at| rows.get_mut(*at)) {
+                Some(known) => *known = row,
+                None => {
+                    places.insert(row.id.clone(), rows.len());
+                    rows.push(row);
+                }
+            }
+        }
+        *self = Self { rows, ..news };
+    }
+}
+
+impl BoardRow {
+    /// Scored on enough of the eval part to be held against others: half of it. One right row of one is no quality of 1.
+    pub fn counts(&self, eval_rows: usize) -> bool {
+        self.n > 0 && self.n * 2 >= eval_rows
+    }
 }
 
 /// One stratum's share in a comparison.
@@ -203,6 +265,9 @@ pub struct Comparison {
     pub adjusted: Option<Adjusted>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prompts: Vec<PromptChange>,
+    /// B on the rows that once were fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Kept>,
     pub strata: Vec<StratumDelta>,
     /// At most [`Comparison::MAX_FLIPS`], regressions first.
     pub flips: Vec<Flip>,

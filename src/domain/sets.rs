@@ -87,11 +87,7 @@ pub struct Kept {
     pub kept: usize,
     /// Those of them that it answered, at the same content.
     pub of: usize,
-    /// Rows that are wrong again, the first [`Kept::MOST`].
+    /// Rows that are wrong again, the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
-}
-
-impl Kept {
-    pub const MOST: usize = 200;
 }

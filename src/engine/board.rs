@@ -1,153 +1,82 @@
 //! The board.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use super::candidates::{self, Known};
-use super::rows::{self, Loaded};
+use super::candidates;
+use super::rows;
+use super::standing;
 use super::state::{Engine, bad_input, failed};
-use crate::domain::api::Failure;
-use crate::domain::board::{Board, BoardRow, Goal};
-use crate::domain::candidate::Candidate;
-use crate::domain::metric::{Direction, Metric};
-use crate::domain::outcome::Outcome;
-use crate::domain::row::Part;
+use crate::domain::api::{Failure, Push};
+use crate::domain::board::{Board, BoardRow};
 use crate::domain::trace::RowTrace;
-use crate::score;
 use crate::worker::folder::RunFolder;
 
-/// A candidate with its outcomes in memory.
-#[derive(Debug)]
-pub struct Scored {
-    pub candidate: Candidate,
-    /// Every run that scored it, oldest first; the last one's outcomes are these.
-    pub runs: Vec<String>,
-    pub outcomes: Arc<Vec<Outcome>>,
-    /// Those whose rows still have the content and gold they were scored with.
-    pub current: Arc<Vec<Outcome>>,
-    by_row: HashMap<String, usize>,
-}
-
-impl Scored {
-    pub fn outcome(&self, row: &str) -> Option<&Outcome> {
-        self.by_row.get(row).and_then(|&at| self.outcomes.get(at))
-    }
-}
-
-/// Outcomes by folder, as long as their file stays as it is; and the board of a version.
-#[derive(Debug, Default)]
-pub struct BoardCache {
-    outcomes: HashMap<std::path::PathBuf, ((u64, i64, i64), Arc<Vec<Outcome>>)>,
-    scored: Option<(u64, Arc<Loaded>, Arc<Vec<Arc<Scored>>>)>,
-}
-
-pub fn outcomes(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
-    let path = known.folder.outcomes();
-    let Ok(meta) = fs::metadata(&path) else { return Ok(Arc::default()) };
-    let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
-    let mut cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((at, kept)) = cache.outcomes.get(&path)
-        && *at == stamp
-    {
-        return Ok(kept.clone());
-    }
-    let read = known.folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))?;
-    let read = Arc::new(read);
-    cache.outcomes.insert(path, (stamp, read.clone()));
-    Ok(read)
-}
-
-/// Outcomes without those of rows that are gone or have another content or gold by now.
-fn current(
-    loaded: &Loaded,
-    outcomes: &Arc<Vec<Outcome>>,
-    gold: &BTreeMap<String, String>,
-) -> Arc<Vec<Outcome>> {
-    let holds =
-        |o: &Outcome| loaded.dataset.find(&o.row).is_some_and(|at| loaded.content(at, gold) == o.row_hash);
-    if outcomes.iter().all(holds) {
-        return outcomes.clone();
-    }
-    Arc::new(outcomes.iter().filter(|o| holds(o)).cloned().collect())
-}
-
-/// Every candidate that has outcomes, oldest first, held against the data as it stands.
-pub fn all_scored(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Vec<Arc<Scored>>>, Failure> {
-    let version = engine.read(|s| s.board_version);
-    {
-        let cache = engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, of, kept)) = &cache.scored
-            && *at == version
-            && Arc::ptr_eq(of, loaded)
-        {
-            return Ok(kept.clone());
-        }
-    }
-    let gold = engine.read(|s| s.decisions.gold.clone());
-    let mut all = Vec::new();
-    for known in candidates::known(engine) {
-        let outcomes = outcomes(engine, &known)?;
-        if outcomes.is_empty() {
-            continue;
-        }
-        let by_row = outcomes.iter().enumerate().map(|(i, o)| (o.row.clone(), i)).collect();
-        let current = current(loaded, &outcomes, &gold);
-        let Known { candidate, runs, .. } = known;
-        all.push(Arc::new(Scored { candidate, runs, outcomes, current, by_row }));
-    }
-    let all = Arc::new(all);
-    engine.board_cache.lock().unwrap_or_else(PoisonError::into_inner).scored =
-        Some((version, loaded.clone(), all.clone()));
-    Ok(all)
-}
+/// Bytes of rows in one message, well below a frame's.
+const WINDOW_BYTES: usize = 768 << 10;
 
 /// Every candidate on the eval part.
-pub fn board(engine: &Engine) -> Result<Board, Failure> {
-    let loaded = rows::loaded(engine)?;
-    let config = &loaded.ws.config;
-    let scored = all_scored(engine, &loaded)?;
-    let goals: Vec<Goal> = config.goals.clone();
-    let rows: Vec<BoardRow> = scored
-        .iter()
-        .map(|s| {
-            let run = s.runs.last().cloned();
-            let row = score::board::row(&s.candidate, run, &s.current, &config.eval, &goals);
-            let all = score::board::on_the_board(&s.candidate, &s.outcomes).len();
-            BoardRow { runs: s.runs.clone(), stale: all.saturating_sub(row.n), ..row }
-        })
-        .collect();
-    let mut metrics = vec![config.eval.primary.clone()];
-    for metric in &config.eval.metrics {
-        if !metrics.contains(metric) {
-            metrics.push(metric.clone());
-        }
-    }
-    let eval_rows = loaded.parts.iter().filter(|p| **p == Some(Part::Eval)).count();
-    Ok(Board { primary: config.eval.primary.clone(), metrics, eval_rows, rows })
+pub fn board(engine: &Engine) -> Result<Arc<Board>, Failure> {
+    standing::board(engine, &rows::loaded(engine)?)
 }
 
-/// The first baseline, and the candidate that stands best on the board (none when that is the baseline).
-pub fn base_and_best(
-    engine: &Engine,
-    loaded: &Arc<Loaded>,
-) -> Result<(Option<Arc<Scored>>, Option<Arc<Scored>>), Failure> {
-    let scored = all_scored(engine, loaded)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
-    let value = |s: &Scored| {
-        let counted = score::board::on_the_board(&s.candidate, &s.current);
-        let value = score::aggregate::value(&primary, &counted, Some(&s.candidate))?;
-        Some(if primary.entry.direction == Direction::Higher { value } else { -value })
+/// The board with as many of its rows as fit a message, from `from` on.
+pub fn window(board: &Board, from: usize) -> Board {
+    let rows = board.rows.get(from..).unwrap_or_default();
+    Board { rows: fitting(rows.iter()).cloned().collect(), ..head(board) }
+}
+
+/// All but the rows.
+fn head(board: &Board) -> Board {
+    Board {
+        primary: board.primary.clone(),
+        metrics: board.metrics.clone(),
+        eval_rows: board.eval_rows,
+        rows: Vec::new(),
+        total: board.total,
+        version: board.version,
+        axes: board.axes.clone(),
+        ladder: board.ladder.clone(),
+    }
+}
+
+/// The first ones, as long as they fit; one at least.
+fn fitting<'a>(rows: impl Iterator<Item = &'a BoardRow>) -> impl Iterator<Item = &'a BoardRow> {
+    let mut bytes = 0;
+    rows.enumerate()
+        .take_while(move |(i, row)| {
+            bytes += serde_json::to_vec(row).map_or(0, |text| text.len());
+            *i == 0 || bytes <= WINDOW_BYTES
+        })
+        .map(|(_, row)| row)
+}
+
+/// What to tell a client that has seen `before`: messages in order, the first of which says whether it replaces everything.
+pub fn news(before: Option<&Board>, now: &Board) -> Vec<Push> {
+    let known = before.filter(|before| {
+        // Rows are told by their id, so those that stay must stay in their places.
+        before.rows.len() <= now.rows.len() && before.rows.iter().zip(&now.rows).all(|(a, b)| a.id == b.id)
+    });
+    let mut pushes = Vec::new();
+    let mut rest: Vec<&BoardRow> = match known {
+        None => now.rows.iter().collect(),
+        Some(before) => {
+            let old = before.rows.iter().map(Some).chain(std::iter::repeat(None));
+            now.rows.iter().zip(old).filter(|(row, old)| Some(*row) != *old).map(|(row, _)| row).collect()
+        }
     };
-    let base = scored.iter().find(|s| s.candidate.rung == "baseline").cloned();
-    let best = scored
-        .iter()
-        .filter_map(|s| Some((value(s)?, s)))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, s)| s.clone())
-        .filter(|best| base.as_ref().is_none_or(|base| !Arc::ptr_eq(base, best)));
-    Ok((base, best))
+    loop {
+        let rows: Vec<BoardRow> = fitting(rest.iter().copied()).cloned().collect();
+        rest.drain(..rows.len());
+        let board = Board { rows, ..head(now) };
+        pushes.push(if known.is_none() && pushes.is_empty() {
+            Push::Board { board }
+        } else {
+            Push::BoardRows { board }
+        });
+        if rest.is_empty() {
+            return pushes;
+        }
+    }
 }
 
 /// A row through the stages, as a candidate (or a run) answered it last; with the run that did.
@@ -180,4 +109,73 @@ pub fn trace(engine: &Engine, of: &str, row: &str) -> Result<(String, RowTrace),
             "it did not answer the row, or did so before traces were kept"
         }
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(n: usize) -> Board {
+        let row = |at: usize| BoardRow {
+            candidate: format!("candidate {at} {}", "x".repeat(200)),
+            id: format!("{at:064x}"),
+            n: at,
+            ..BoardRow::default()
+        };
+        Board { rows: (0..n).map(row).collect(), total: n, ..Board::default() }
+    }
+
+    /// What a client makes of the messages.
+    fn told(mut seen: Board, pushes: Vec<Push>) -> Board {
+        for push in pushes {
+            let bytes = serde_json::to_vec(&push).unwrap().len();
+            assert!(bytes < super::super::protocol::FRAME_MAX, "{bytes}");
+            match push {
+                Push::Board { board } => seen = board,
+                Push::BoardRows { board } => seen.merge(board),
+                other => panic!("{other:?}"),
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_board_of_thousands_goes_in_frames_and_comes_out_whole() {
+        let board = of(5000);
+        let pushes = news(None, &board);
+        assert!(pushes.len() > 3);
+        assert_eq!(told(of(7), pushes), board);
+        let mut read = window(&board, 0);
+        while read.rows.len() < read.total {
+            read.rows.extend(window(&board, read.rows.len()).rows);
+        }
+        assert_eq!(read, board);
+        assert_eq!(window(&board, 9999).rows.len(), 0);
+    }
+
+    #[test]
+    fn afterwards_only_what_changed_is_told() {
+        let before = of(2000);
+        let mut now = of(2001);
+        now.rows[7].n = 99;
+        let pushes = news(Some(&before), &now);
+        let [Push::BoardRows { board }] = &pushes[..] else { panic!("{}", pushes.len()) };
+        assert_eq!(board.rows.iter().map(|r| r.n).collect::<Vec<_>>(), [99, 2000]);
+        assert_eq!(told(before.clone(), pushes), now);
+        // One that is gone: everything anew.
+        now.rows.remove(3);
+        assert!(matches!(news(Some(&before), &now)[0], Push::Board { .. }));
+        // Nothing but the whole changed.
+        let other = Board { eval_rows: 5, ..before.clone() };
+        assert_eq!(told(before.clone(), news(Some(&before), &other)), other);
+        assert_eq!(told(Board::default(), news(None, &of(0))), of(0));
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_for_a_window_still_goes_alone() {
+        let mut board = of(3);
+        board.rows[1].candidate = "y".repeat(WINDOW_BYTES + 10);
+        assert_eq!(window(&board, 1).rows.len(), 1);
+        assert_eq!(window(&board, 0).rows.len(), 1);
+    }
 }

@@ -1,10 +1,11 @@
 //! Candidates by name: the workspace's own, and those that runs scored or made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +18,9 @@ use crate::domain::candidate::{
 };
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
+use crate::domain::trilemma::Training;
 use crate::store::files;
-use crate::tuning::check;
+use crate::tuning::{check, evaluate};
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
@@ -31,55 +33,143 @@ const LABELS_MAX: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Known {
     pub candidate: Candidate,
+    /// [`Candidate::id`]
+    pub id: String,
     /// The newest run with outcomes of it; none where it was only named.
     pub run: Option<String>,
     /// Every run with outcomes of it, oldest first.
     pub runs: Vec<String>,
     pub folder: RunFolder,
     pub created_ms: u64,
+    /// Rows a second, many at once, as the newest run found that measured them.
+    pub rows_per_s: Option<f64>,
+    /// The run that trained it.
+    pub training: Option<Training>,
+}
+
+/// Every candidate that has outcomes, as of a version of the board; and what the runs' results say, as long as their files stay as they are.
+#[derive(Debug, Default)]
+pub struct CandidateCache {
+    known: Option<(u64, Arc<Vec<Known>>)>,
+    results: HashMap<PathBuf, (Stamp, Option<(Candidate, String)>)>,
+}
+
+type Stamp = (u64, i64, i64);
+
+/// What a run says of itself.
+struct Told {
+    created_ms: u64,
+    run: String,
+    folder: RunFolder,
+    rows_per_s: Option<f64>,
+    /// In which it trained; none for other kinds.
+    trained_ms: Option<u64>,
 }
 
 /// Every candidate that has outcomes, oldest first, under the names people gave.
-pub fn known(engine: &Engine) -> Vec<Known> {
-    let (mut runs, names) = engine.read(|state| {
-        let runs: Vec<_> = state
+pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
+    let mut cache = engine.candidate_cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let (version, mut runs, names) = engine.read(|state| {
+        let runs: Vec<Told> = state
             .runs
             .values()
             .filter(|r| r.record.state.has_result() && r.record.kind != RunKind::Strata)
-            .map(|r| (r.record.created_ms, r.record.run.clone(), r.folder.clone()))
+            .map(|r| Told {
+                created_ms: r.record.created_ms,
+                run: r.record.run.clone(),
+                folder: r.folder.clone(),
+                rows_per_s: r.record.metrics.get(evaluate::ROWS_PER_SECOND).copied(),
+                trained_ms: (r.record.kind == RunKind::Train).then_some(r.record.ran_ms),
+            })
             .collect();
-        (runs, state.decisions.candidates.clone())
+        (state.board_version, runs, state.decisions.candidates.clone())
     });
-    runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    if let Some((at, known)) = &cache.known
+        && *at == version
+    {
+        return known.clone();
+    }
+    runs.sort_by(|a, b| (a.created_ms, &a.run).cmp(&(b.created_ms, &b.run)));
     let mut known: Vec<Known> = imported(engine);
-    for (created_ms, run, folder) in runs {
-        let Some(mut candidate) = folder.read_result().and_then(|r| r.candidate) else { continue };
-        relocate(&mut candidate, &folder);
-        let id = candidate.id();
-        match known.iter_mut().find(|k| k.candidate.id() == id) {
-            Some(before) => {
-                before.runs.push(run.clone());
-                before.run = Some(run);
-                before.folder = folder;
-            }
-            None => {
-                known.push(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms });
-            }
+    let mut places: HashMap<String, usize> =
+        known.iter().enumerate().map(|(at, k)| (k.id.clone(), at)).collect();
+    let trained: Vec<(PathBuf, String, u64)> =
+        runs.iter().filter_map(|t| Some((t.folder.dir().to_owned(), t.run.clone(), t.trained_ms?))).collect();
+    for told in runs {
+        let Some((candidate, id)) = result(&mut cache.results, &told.folder) else { continue };
+        if let Some(before) = places.get(&id).and_then(|at| known.get_mut(*at)) {
+            before.runs.push(told.run.clone());
+            before.run = Some(told.run);
+            before.folder = told.folder;
+            before.rows_per_s = told.rows_per_s.or(before.rows_per_s);
+        } else {
+            places.insert(id.clone(), known.len());
+            let training = training(&candidate, &trained);
+            known.push(Known {
+                candidate,
+                id,
+                runs: vec![told.run.clone()],
+                run: Some(told.run),
+                folder: told.folder,
+                created_ms: told.created_ms,
+                rows_per_s: told.rows_per_s,
+                training,
+            });
         }
     }
     known.sort_by_key(|k| k.created_ms);
     // Names are unique: the first keeps it, unless a person said otherwise.
     let mut taken: BTreeSet<String> = names.values().cloned().collect();
     for k in &mut known {
-        let id = k.candidate.id();
-        if let Some(name) = names.get(&id) {
+        if let Some(name) = names.get(&k.id) {
             k.candidate.name.clone_from(name);
         } else if !taken.insert(k.candidate.name.clone()) {
-            k.candidate.name = format!("{}-{}", k.candidate.name, &id[..6]);
+            k.candidate.name = format!("{}-{}", k.candidate.name, &k.id[..6]);
             taken.insert(k.candidate.name.clone());
         }
     }
+    let known = Arc::new(known);
+    cache.known = Some((version, known.clone()));
     known
+}
+
+/// The candidate of a run's result, and its id.
+fn result(
+    kept: &mut HashMap<PathBuf, (Stamp, Option<(Candidate, String)>)>,
+    folder: &RunFolder,
+) -> Option<(Candidate, String)> {
+    let path = folder.result();
+    let meta = fs::metadata(&path).ok()?;
+    let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
+    if let Some((at, found)) = kept.get(&path)
+        && *at == stamp
+    {
+        return found.clone();
+    }
+    let found = folder.read_result().and_then(|r| r.candidate).map(|mut candidate| {
+        relocate(&mut candidate, folder);
+        let id = candidate.id();
+        (candidate, id)
+    });
+    kept.insert(path, (stamp, found.clone()));
+    found
+}
+
+/// The run in whose folder an adapter or a model of the candidate lies, and what its machine costs.
+fn training(candidate: &Candidate, trained: &[(PathBuf, String, u64)]) -> Option<Training> {
+    candidate.stages.iter().find_map(|stage| {
+        let model = match &stage.model.source {
+            ModelSource::Local { path } => Some(path),
+            ModelSource::Endpoint { .. } => None,
+        };
+        let lies = |dir: &Path| {
+            let places = stage.adapter.iter().map(|a| &a.path).chain(model);
+            places.into_iter().any(|path| Path::new(path).starts_with(dir))
+        };
+        let (_, run, ms) = trained.iter().find(|(dir, ..)| lies(dir))?;
+        let usd_per_hour = stage.model.usd_per_hour;
+        Some(Training { run: run.clone(), hours: *ms as f64 / 3_600_000.0, usd_per_hour })
+    })
 }
 
 /// What a run made lies in its folder, also after the workspace has moved.
@@ -117,7 +207,17 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 serde_json::from_slice(&fs::read(folder.dir().join("candidate.json")).ok()?).ok()?;
             candidate.name.clone_from(name);
             let created_ms = outcomes::about(&folder).map_or(0, |about| about.first_ms);
-            Some(Known { candidate, run: None, runs: Vec::new(), folder, created_ms })
+            let id = candidate.id();
+            Some(Known {
+                candidate,
+                id,
+                run: None,
+                runs: Vec::new(),
+                folder,
+                created_ms,
+                rows_per_s: None,
+                training: None,
+            })
         })
         .collect()
 }
@@ -136,16 +236,25 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
         });
         return match of_run {
             Some((candidate, folder)) => {
-                let shown = known.iter().find(|k| k.candidate.id() == candidate.id());
+                let id = candidate.id();
+                let shown = known.iter().find(|k| k.id == id);
                 let candidate = shown.map_or(candidate, |k| k.candidate.clone());
                 let run = name.to_owned();
-                Ok(Known { candidate, runs: vec![run.clone()], run: Some(run), folder, created_ms: 0 })
+                Ok(Known {
+                    candidate,
+                    id,
+                    runs: vec![run.clone()],
+                    run: Some(run),
+                    folder,
+                    created_ms: 0,
+                    rows_per_s: None,
+                    training: None,
+                })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
         };
     }
-    let like: Vec<&Known> =
-        known.iter().filter(|k| name.len() >= 4 && k.candidate.id().starts_with(name)).collect();
+    let like: Vec<&Known> = known.iter().filter(|k| name.len() >= 4 && k.id.starts_with(name)).collect();
     match like[..] {
         [only] => Ok(only.clone()),
         [] => {
@@ -320,7 +429,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
 fn named(engine: &Engine, mut candidate: Candidate) -> Candidate {
     let id = candidate.id();
     let known = known(engine);
-    match known.iter().find(|k| k.candidate.id() == id) {
+    match known.iter().find(|k| k.id == id) {
         Some(k) => candidate.name.clone_from(&k.candidate.name),
         None if known.iter().any(|k| k.candidate.name == candidate.name) => {
             candidate.name = format!("{}-{}", candidate.name, &id[..6]);

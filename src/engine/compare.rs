@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::board::{all_scored, outcomes};
 use super::candidates::{self, Known};
 use super::protocol::FRAME_MAX;
 use super::rows::{self, Loaded, cut};
+use super::sets;
+use super::standing::outcomes;
 use super::state::{Engine, bad_input};
 use crate::domain::api::Failure;
 use crate::domain::board::{Comparison, PromptChange};
@@ -48,6 +49,7 @@ pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Resul
         flip.gold = flip.gold.take().map(|g: String| cut(&g, room).into_owned());
     }
     comparison.prompts = prompts(&a.candidate, &b.candidate);
+    comparison.regression = sets::kept(engine, &outcomes_b)?;
     Ok(comparison)
 }
 
@@ -62,33 +64,27 @@ pub fn many(
     let metric = metric_of(&loaded, metric)?;
     let a = candidates::find(engine, a)?;
     let outcomes_a = outcomes_of(engine, &a)?;
-    let id = a.candidate.id();
-    let mut all: Vec<(Candidate, Arc<Vec<Outcome>>)> = Vec::new();
+    let mut all: Vec<Known> = Vec::new();
     for name in others {
         let b = candidates::find(engine, name)?;
-        let same = |(c, _): &(Candidate, Arc<Vec<Outcome>>)| c.id() == b.candidate.id();
-        if b.candidate.id() == id || all.iter().any(same) {
+        if b.id == a.id || all.iter().any(|k| k.id == b.id) {
             return Err(bad_input(format!("`{}` is named twice", b.candidate.name)));
         }
-        let outcomes_b = outcomes_of(engine, &b)?;
-        all.push((b.candidate, outcomes_b));
+        outcomes_of(engine, &b)?;
+        all.push(b);
     }
     if others.is_empty() {
-        let scored = all_scored(engine, &loaded)?;
-        all.extend(
-            scored
-                .iter()
-                .filter(|s| s.candidate.id() != id)
-                .map(|s| (s.candidate.clone(), s.outcomes.clone())),
-        );
+        all.extend(candidates::known(engine).iter().filter(|k| k.id != a.id).cloned());
     }
     if all.len() > MANY {
         return Err(bad_input(format!("{} candidates are too many at once; name up to {MANY}", all.len())));
     }
-    let mut found: Vec<Comparison> = all
-        .iter()
-        .map(|(b, outcomes_b)| held(&loaded, (&a.candidate, &outcomes_a), (b, outcomes_b), &metric, false))
-        .collect();
+    // One after the other: the outcomes of a thousand candidates would fill the memory.
+    let mut found: Vec<Comparison> = Vec::new();
+    for b in &all {
+        let outcomes_b = outcomes(engine, b)?;
+        found.push(held(&loaded, (&a.candidate, &outcomes_a), (&b.candidate, &outcomes_b), &metric, false));
+    }
     if others.is_empty() {
         // Who was scored on other rows only says nothing.
         found.retain(|c| c.n > 0);

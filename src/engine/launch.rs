@@ -10,13 +10,14 @@ use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
 use super::{branch, candidates, parts, resident, rows, strata};
-use crate::data::Dataset;
+use crate::data::{self, Dataset};
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec, RunState};
+use crate::domain::sets::SetSettings;
 use crate::domain::sweep::{Group, MOST_RUNS};
 use crate::domain::words::counted;
 use crate::store::files;
@@ -185,6 +186,7 @@ fn check(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         refuse(&wish, kind, &candidate, &dataset)?;
+        sets_of(&wish.ws, kind)?;
         needs.keys = check_keys(kind, &candidate, keys)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
@@ -411,10 +413,31 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         past: None,
         from: launch.from.clone(),
         cache: config.cache,
+        sets: Vec::new(),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
-    folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+    let (sets, set_rows): (Vec<SetSettings>, Vec<Vec<RunRow>>) =
+        sets_of(ws, launch.kind)?.into_iter().unzip();
+    spec.sets = sets;
+    folder
+        .freeze_with_sets(&spec, &rows, &set_rows)
+        .map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
+/// The sets that a run is also on, with their rows.
+fn sets_of(ws: &Workspace, kind: RunKind) -> Result<Vec<(SetSettings, Vec<RunRow>)>, Failure> {
+    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+        return Ok(Vec::new());
+    }
+    let read = |set: &crate::workspace::config::SetConfig| {
+        let rows = data::sets::read(&ws.set_files(set), set.input.as_deref(), set.gold.as_deref());
+        rows.map(|rows| (set.settings.clone(), rows)).map_err(|wrong| {
+            let told: Vec<String> = wrong.iter().map(|w| data::sets::told(&set.settings.name, w)).collect();
+            bad_input(told.join("\n"))
+        })
+    };
+    ws.sets_of_eval().into_iter().map(read).collect()
 }
 
 /// Runs that teach about the next one.

@@ -4,10 +4,12 @@
 //! server      sockets: a task per client, that pulls what its client follows when the client can take it
 //! requests    one request -> one response, on blocking threads
 //! state       runs and decisions in memory, under one lock held for moments
+//! standing    the outcomes behind the board, and each candidate's row, worked out once
 //! play        questions to the playground's worker, and their answers to the client that asked
 //! feedback    what people said of answers, and the rows that are made of it
 //! supervisor  a thread: starts workers, follows their event files, buries the dead
 //! outcomes    results made elsewhere, and which rows they are of
+//! sets        rows that once were fixed, and general-ability sets
 //! saved       files that people save, while somebody looks
 //! launch      freezes what a run works on into its folder
 //! ```
@@ -29,6 +31,8 @@ mod resident;
 mod rows;
 mod saved;
 mod server;
+mod sets;
+mod standing;
 mod state;
 mod strata;
 mod supervisor;

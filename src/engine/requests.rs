@@ -75,7 +75,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Run { run } => Response::Run { run: engine.record(&find_run(engine, &run)?)? },
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
-        Request::Board => Response::Board { board: board::board(engine)? },
+        Request::Board => Response::Board { board: board::window(&*board::board(engine)?, 0) },
+        Request::BoardRows { from } => {
+            Response::Board { board: board::window(&*board::board(engine)?, from) }
+        }
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
         }
@@ -385,12 +388,12 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
     match decision {
         Decision::Mark { ref mark, .. } if mark.trim().is_empty() => Err(bad_input("a mark needs a name")),
         Decision::NameCandidate { candidate, name } => {
-            let id = candidates::find(engine, &candidate)?.candidate.id();
+            let id = candidates::find(engine, &candidate)?.id;
             let name = candidates::slug(&name);
             if name.is_empty() {
                 return Err(bad_input("a candidate's name is made of letters, digits, `-`, `_` and `.`"));
             }
-            if candidates::known(engine).iter().any(|k| k.candidate.name == name && k.candidate.id() != id) {
+            if candidates::known(engine).iter().any(|k| k.candidate.name == name && k.id != id) {
                 return Err(bad_input(format!("another candidate is called `{name}`")));
             }
             Ok(Decision::NameCandidate { candidate: id, name })

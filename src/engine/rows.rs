@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use rayon::prelude::*;
 
-use super::board::{self, Scored};
+use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
 use super::strata::StrataIndex;
 use super::{feedback, parts, strata};
@@ -25,6 +25,8 @@ const LIST_TEXT: usize = 240;
 const LIST_ANSWER: usize = 80;
 /// Characters of a field, and of the input, in the view of one row.
 const FIELD_TEXT: usize = 16_000;
+/// Candidates whose answers to a row are told.
+const ANSWERS_MAX: usize = 20;
 const INPUT_TEXT: usize = 100_000;
 
 /// The data as it stands, with what was found out about each row, by its place.
@@ -164,7 +166,7 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
 
 pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
     let (stamp, loaded) = shown(engine)?;
-    let (base, best) = board::base_and_best(engine, &loaded).unwrap_or_default();
+    let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
     let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
     let from = query.offset.min(found.len());
     let window = &found[from..(from + query.count.min(WINDOW_MAX)).min(found.len())];
@@ -332,7 +334,7 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
             flags.push("near-duplicate".to_owned());
         }
     }
-    let answers = board::all_scored(engine, &loaded)
+    let answers = standing::some(engine, &loaded, ANSWERS_MAX)
         .unwrap_or_default()
         .iter()
         .filter_map(|scored| {
@@ -340,7 +342,6 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
             let shown = outcome.error.as_ref().map_or_else(|| outcome.output.clone(), |e| format!("({e})"));
             Some((scored.candidate.name.clone(), cut(&shown, 1000).into_owned(), outcome.correct))
         })
-        .take(100)
         .collect();
     let fields = row.fields.iter().take(200).map(|(name, value)| {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

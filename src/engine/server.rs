@@ -19,6 +19,7 @@ use super::protocol::{FRAME_MAX, ToClient, ToServer, VERSION, encode, read_frame
 use super::state::Engine;
 use super::{board, ingest, requests, strata};
 use crate::domain::api::{FileNews, PROTOCOL, Push, Response, View};
+use crate::domain::board::Board;
 use crate::domain::run::RunRecord;
 use crate::store::files;
 
@@ -223,6 +224,8 @@ struct Followed {
     /// For a run: the last event sent, and the byte offset after it.
     seq: u64,
     offset: u64,
+    /// For the board: as it was last sent.
+    board: Option<Arc<Board>>,
     /// For the files: they are watched as long as this is held.
     _files: Option<super::saved::Follower>,
 }
@@ -268,7 +271,7 @@ async fn write_loop(
                     } else {
                         None
                     };
-                    writer.follows.push(Followed { view, seen: None, seq, offset: 0, _files: files });
+                    writer.follows.push(Followed { view, seen: None, seq, offset: 0, board: None, _files: files });
                     (due, next_round) = (true, Instant::now());
                 }
                 Some(Out::Unfollow(view)) => writer.follows.retain(|f| !same_view(&f.view, &view)),
@@ -335,7 +338,10 @@ impl Writer {
                         self.follows[at].seen = Some(version);
                         let engine = self.engine.clone();
                         if let Ok(Ok(board)) = spawn_blocking(move || board::board(&engine)).await {
-                            self.push(Push::Board { board }).await?;
+                            let before = self.follows[at].board.replace(board.clone());
+                            for push in board::news(before.as_deref(), &board) {
+                                self.push(push).await?;
+                            }
                         }
                     }
                 }

@@ -7,9 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::board::BoardCache;
+use super::candidates::CandidateCache;
 use super::rows::RowCache;
 use super::saved::Watching;
+use super::sets::SetsCache;
+use super::standing::BoardCache;
 use super::strata::StrataCache;
 use super::{feedback, ingest, outcomes};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
@@ -107,10 +109,14 @@ pub struct Engine {
     changed: watch::Sender<u64>,
     /// One launch at a time: two must not both find that strata are missing.
     pub launching: Mutex<()>,
+    pub sets_cache: Mutex<SetsCache>,
     /// One import of outcomes at a time.
     pub importing: Mutex<()>,
     pub row_cache: Mutex<RowCache>,
     pub board_cache: Mutex<BoardCache>,
+    /// One at a time works the board out.
+    pub board_working: Mutex<()>,
+    pub candidate_cache: Mutex<CandidateCache>,
     pub strata_cache: Mutex<StrataCache>,
     pub watching: Mutex<Watching>,
     /// One at a time writes the files made of people's feedback.
@@ -141,9 +147,12 @@ impl Engine {
             wake: Condvar::new(),
             changed: watch::Sender::new(0),
             launching: Mutex::new(()),
+            sets_cache: Mutex::default(),
             importing: Mutex::default(),
             row_cache: Mutex::default(),
             board_cache: Mutex::default(),
+            board_working: Mutex::default(),
+            candidate_cache: Mutex::default(),
             strata_cache: Mutex::default(),
             watching: Mutex::default(),
             feedback: Mutex::default(),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use super::board::{self, Scored};
 use super::rows::{self, Loaded};
+use super::standing::{self, Scored};
 use super::state::Engine;
 use crate::domain::api::Failure;
 use crate::domain::board::StrataView;
@@ -123,7 +123,7 @@ pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
             stratum.parts[column] += 1;
         }
     }
-    let (base, best) = board::base_and_best(engine, &loaded).unwrap_or_default();
+    let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
     if let Some(base) = base {
         for (at, (score, n)) in scores(&loaded, &base).into_iter().enumerate() {
             if let Some(stratum) = view.strata.get_mut(at) {

@@ -1,11 +1,15 @@
 //! The board, told.
 
+use std::collections::BTreeSet;
+
 use super::About;
 use super::blocks::{Block, Cell, Mood, Table};
 use super::charts::{self, Point};
 use crate::domain::board::{Board, BoardRow};
 use crate::domain::metric::{Direction, Metric, Unit};
-use crate::domain::words::{counted, number, share, utc};
+use crate::domain::sets::SetScore;
+use crate::domain::words::{counted, number, p_value, share, utc};
+use crate::score;
 
 /// Candidates in a picture.
 const DRAWN: usize = 60;
@@ -36,7 +40,50 @@ pub(super) fn blocks(board: &Board, about: &About) -> Vec<Block> {
         blocks.push(Block::List(remarks));
     }
     blocks.extend(pictures(board));
+    blocks.extend(ladder(board));
     blocks
+}
+
+/// What each rung added over the one below.
+fn ladder(board: &Board) -> Vec<Block> {
+    let rungs = &board.ladder.rungs;
+    if rungs.len() < 2 {
+        return Vec::new();
+    }
+    let mut table =
+        Table::new(["rung", "best candidate", ">value", ">n", ">added", "95%", ">p", ">fixed", ">regressed"]);
+    for rung in rungs {
+        let value = rung.value.map_or_else(|| "-".into(), |value| share(value, rung.n));
+        let mut cells: Vec<Cell> = vec![
+            rung.rung.as_str().into(),
+            rung.candidate.as_str().into(),
+            value.into(),
+            rung.n.to_string().into(),
+        ];
+        match &rung.step {
+            Some(step) => {
+                let mood = match (step.proven(), step.delta > 0.0) {
+                    (false, _) => Mood::Plain,
+                    (true, true) => Mood::Good,
+                    (true, false) => Mood::Bad,
+                };
+                cells.extend([
+                    Cell::of(format!("{:+.3}", step.delta), mood),
+                    format!("{:+.3} to {:+.3}", step.ci95[0], step.ci95[1]).into(),
+                    p_value(step.p_value).into(),
+                    step.fixed.to_string().into(),
+                    step.regressed.to_string().into(),
+                ]);
+            }
+            None => cells.extend((0..5).map(|_| Cell::default())),
+        }
+        table.rows.push(cells);
+    }
+    vec![
+        Block::Heading(2, "The ladder".into()),
+        Block::Table(table),
+        Block::List(score::ladder::lines(&board.ladder)),
+    ]
 }
 
 /// Quality with its interval; quality over what it costs, in money and in time.
@@ -107,6 +154,12 @@ pub(super) fn table(board: &Board) -> Table {
     if priced {
         head.push(">$/1k".into());
     }
+    let regression = rows.iter().any(|row| row.regression.is_some());
+    if regression {
+        head.push(">regression".into());
+    }
+    let sets: BTreeSet<&String> = rows.iter().flat_map(|row| row.sets.keys()).collect();
+    head.extend(sets.iter().map(|set| format!(">{set}")));
     let goals = rows.first().map(|row| &row.goals[..]).unwrap_or_default();
     head.extend(goals.iter().map(|goal| format!("{} {}", goal.metric, goal.want)));
     let mut table = Table::new(head);
@@ -140,6 +193,17 @@ pub(super) fn table(board: &Board) -> Table {
         cells.push(format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out).into());
         if priced {
             cells.push(row.usd_per_1k.map_or_else(|| "-".into(), number).into());
+        }
+        if regression {
+            let kept = row.regression.as_ref().map(|k| format!("{}/{}", k.kept, k.of));
+            let lost = row.regression.as_ref().is_some_and(|k| k.kept < k.of);
+            let mood = if lost { Mood::Bad } else { Mood::Plain };
+            cells.push(Cell::of(kept.unwrap_or_else(|| "-".into()), mood));
+        }
+        for set in &sets {
+            let score = row.sets.get(*set);
+            let mood = if score.is_some_and(SetScore::is_worse) { Mood::Bad } else { Mood::Plain };
+            cells.push(Cell::of(score.map_or_else(|| "-".into(), |s| format!("{}/{}", s.right, s.n)), mood));
         }
         for goal in 0..goals.len() {
             let state = row.goals.get(goal).map_or("open", |goal| goal.state.as_str());

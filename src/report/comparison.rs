@@ -93,7 +93,7 @@ fn difference(c: &Comparison) -> String {
     format!("{:+.3} ({ci})", c.delta)
 }
 
-/// What the figures rest on.
+/// What the figures rest on, and what was lost again.
 fn remarks(c: &Comparison) -> Vec<String> {
     let mut remarks = Vec::new();
     if let Some(adjusted) = &c.adjusted {
@@ -119,6 +119,16 @@ fn remarks(c: &Comparison) -> Vec<String> {
             s.ci95[0],
             s.ci95[1],
             p_value(s.p_value)
+        ));
+    }
+    if let Some(kept) = c.regression.as_ref().filter(|kept| kept.kept < kept.of) {
+        let shown: Vec<&str> = kept.lost.iter().take(50).map(String::as_str).collect();
+        remarks.push(format!(
+            "{} of {} rows that once were fixed are lost again in {}: {}",
+            kept.of - kept.kept,
+            kept.of,
+            c.candidates[1],
+            shown.join(", ")
         ));
     }
     remarks

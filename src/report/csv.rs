@@ -65,6 +65,11 @@ pub(super) fn board(board: &Board) -> String {
         head.push(if names.iter().any(|n| *n == name) { format!("{name} (all)") } else { name.to_owned() });
     }
     head.extend(["tokens_in", "tokens_out", "usd_per_1k"].map(str::to_owned));
+    head.extend(["regression_kept", "regression_of"].map(str::to_owned));
+    let sets: BTreeSet<&String> = board.rows.iter().flat_map(|row| row.sets.keys()).collect();
+    for set in &sets {
+        head.extend([format!("set {set}: right"), format!("set {set}: of")]);
+    }
     let goals = board.rows.first().map(|row| &row.goals[..]).unwrap_or_default();
     head.extend(goals.iter().map(|goal| format!("goal: {} {}", goal.metric, goal.want)));
     let rows = board.rows.iter().map(|row| {
@@ -89,6 +94,14 @@ pub(super) fn board(board: &Board) -> String {
             Cell::Number(Some(row.tokens_out)),
             Cell::Number(row.usd_per_1k),
         ]);
+        let kept = row.regression.as_ref();
+        cells.extend([kept.map(|k| k.kept), kept.map(|k| k.of)].map(|n| Cell::Number(n.map(|n| n as f64))));
+        for set in &sets {
+            let score = row.sets.get(*set);
+            cells.extend(
+                [score.map(|s| s.right), score.map(|s| s.n)].map(|n| Cell::Number(n.map(|n| n as f64))),
+            );
+        }
         cells.extend((0..goals.len()).map(|at| Cell::text(row.goals.get(at).map_or("", |goal| &goal.state))));
         cells
     });

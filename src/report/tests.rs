@@ -5,6 +5,7 @@ use crate::domain::board::{
     Adjusted, BoardRow, Clusters, GoalResult, Percentiles, PromptChange, Stratified, StratumDelta,
 };
 use crate::domain::outcome::{Flip, FlipKind};
+use crate::domain::sets::{AgainstBase, Kept, SetScore};
 
 fn about() -> About {
     About { workspace: "support-desk".into(), made_ms: 1_795_208_645_000, version: "0.1.0".into() }
@@ -41,12 +42,16 @@ fn board_of(rows: Vec<BoardRow>) -> Board {
         metrics: vec!["accuracy".into(), "macro_f1".into()],
         eval_rows: 200,
         rows,
+        ..Board::default()
     }
 }
 
 fn board() -> Board {
     let mut stale = row("lora-1", "lora", 0.91, Some(0.02), 40.0);
     stale.stale = 2;
+    stale.regression = Some(Kept { kept: 61, of: 62, lost: vec!["m9".into()] });
+    let base = Some(AgainstBase { n: 60, right: 41, base_right: 52, p_value: 0.003 });
+    stale.sets = [("general".to_owned(), SetScore { metric: "exact".into(), right: 41, n: 60, base })].into();
     board_of(vec![
         row("baseline", "baseline", 0.61, Some(0.02), 88.0),
         row("gpt", "imported", 0.93, Some(1.4), 700.0),
@@ -100,6 +105,7 @@ fn comparison() -> Comparison {
             p_value: 1e-9,
         }),
         adjusted: Some(Adjusted { p_value: 4.2e-15, of: 2 }),
+        regression: Some(Kept { kept: 61, of: 62, lost: vec!["m9".into()] }),
         prompts: vec![PromptChange {
             stage: "route".into(),
             a: "Which team?\n{{ input }}\n".into(),

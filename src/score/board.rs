@@ -32,9 +32,12 @@ pub fn row(
         Metric::find(name).ok().and_then(|metric| aggregate::value(&metric, &scored, Some(candidate)))
     };
     BoardRow {
+        regression: None,
+        sets: std::collections::BTreeMap::new(),
         // What only the caller knows.
         runs: Vec::new(),
         stale: 0,
+        trilemma: Default::default(),
         candidate: candidate.name.clone(),
         id: candidate.id(),
         rung: candidate.rung.clone(),

@@ -7,9 +7,11 @@ pub mod bootstrap;
 pub mod compare;
 pub mod distributions;
 pub mod labels;
+pub mod ladder;
 pub mod power;
 pub mod rows;
 pub mod sets;
 pub mod stats;
+pub mod trilemma;
 
 pub use crate::domain::metric;

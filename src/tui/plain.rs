@@ -10,9 +10,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use super::screens::short_key;
 use super::widgets::{number, text};
 use crate::domain::api::{FromEngine, Push, ToEngine, View};
-use crate::domain::board::{Board, StrataView};
+use crate::domain::board::{Board, BoardRow, StrataView};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::RunRecord;
+use crate::domain::trilemma::Pareto;
 use crate::domain::words::{counted, noun};
 
 /// What was printed already, so that only news are.
@@ -58,6 +59,14 @@ impl Plain {
                         lines.extend(board(&new));
                         self.board = Some(new);
                     }
+                }
+                Push::BoardRows { board: news } => {
+                    let known = self.board.get_or_insert_default();
+                    lines.extend(news.rows.iter().map(candidate));
+                    if known.ladder != news.ladder {
+                        lines.extend(ladder(&news));
+                    }
+                    known.merge(news);
                 }
                 // Nothing is asked here.
                 Push::Play { .. } => {}
@@ -185,21 +194,41 @@ fn strata(view: &StrataView) -> Vec<String> {
 fn board(board: &Board) -> Vec<String> {
     let mut lines = vec![format!(
         "board: {} on {}",
-        counted(board.rows.len(), "candidate"),
+        counted(board.total.max(board.rows.len()), "candidate"),
         counted(board.eval_rows, "eval row")
     )];
-    for row in &board.rows {
-        let mut line = format!("candidate {} ({}), {}", row.candidate, row.rung, counted(row.n, "row"));
-        line.extend(row.metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
-        line.extend(
-            row.latency_ms
-                .map(|l| format!(", latency p50 {}, p95 {}", number::millis(l.p50), number::millis(l.p95))),
-        );
-        line.extend(row.goals.iter().map(|g| format!(", goal {} {} {}", g.metric, g.want, g.state)));
-        line.extend(row.remarks().into_iter().map(|r| format!(", {r}")));
-        lines.push(line);
-    }
+    lines.extend(board.rows.iter().map(candidate));
+    lines.extend(ladder(board));
     lines
+}
+
+fn candidate(row: &BoardRow) -> String {
+    let mut line = format!("candidate {} ({}), {}", row.candidate, row.rung, counted(row.n, "row"));
+    line.extend(row.metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
+    line.extend(
+        row.latency_ms
+            .map(|l| format!(", latency p50 {}, p95 {}", number::millis(l.p50), number::millis(l.p95))),
+    );
+    let t = &row.trilemma;
+    line.extend(t.ttft_ms.map(|l| format!(", first token p50 {}", number::millis(l.p50))));
+    line.extend(row.usd_per_1k.map(|usd| format!(", {} $ per 1,000", number::short(usd))));
+    line.extend(
+        t.goodput.map(|g| format!(", right and within {} {} of {}", number::millis(g.limit_ms), g.good, g.n)),
+    );
+    line.extend(row.goals.iter().map(|g| format!(", goal {} {} {}", g.metric, g.want, g.state)));
+    match &t.pareto {
+        Pareto::Front => line.push_str(", dominated by nobody"),
+        Pareto::Dominated { by } => line.push_str(&format!(", dominated by {by}")),
+        Pareto::Open { .. } => {}
+    }
+    line.extend(t.break_even.iter().map(|b| format!(", training {}", b.note)));
+    line.extend(row.remarks().into_iter().map(|r| format!(", {r}")));
+    line
+}
+
+/// Every rung with what it added, then the advice with its reasons.
+fn ladder(board: &Board) -> Vec<String> {
+    crate::score::ladder::lines(&board.ladder).into_iter().map(|line| format!("ladder: {line}")).collect()
 }
 
 /// Prints until nothing is under way.

@@ -17,11 +17,13 @@ use crate::domain::board::{
 };
 use crate::domain::event::{Event, EventBody};
 use crate::domain::imported::ImportedFile;
+use crate::domain::ladder::{Advice, Ladder, Reason, Rung, Step, Verdict};
 use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
 use crate::domain::row::Part;
 use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
 use crate::domain::trace::{Attempt, RowTrace, StageTrace};
+use crate::domain::trilemma::{Cost, Goodput, Training, Trilemma};
 
 /// The clock of the sample: 2026-01-01T00:00:00Z.
 pub const NOW_MS: u64 = 1_767_225_600_000;
@@ -305,6 +307,8 @@ pub fn training(until: u64, total: u64) -> Vec<Event> {
 
 pub fn board() -> Board {
     let row = |(i, (name, rung, accuracy, p50)): (usize, (&str, &str, f64, f64))| BoardRow {
+        regression: None,
+        sets: BTreeMap::new(),
         candidate: name.into(),
         id: format!("{i:064x}"),
         rung: rung.into(),
@@ -335,6 +339,65 @@ pub fn board() -> Board {
             state: if pass { "pass" } else { "fail" }.into(),
         })
         .collect(),
+        trilemma: Trilemma {
+            ttft_ms: Some(Percentiles { p50: p50 * 0.8, p90: p50 * 1.1, p95: p50 * 1.3, p99: p50 * 1.9 }),
+            rows_per_s: Some(4000.0 / p50),
+            cost: Cost {
+                machine_usd_per_1k: Some(0.021 / (i + 1) as f64),
+                machine_s_per_row: Some(p50 / 4000.0),
+                usd_per_hour: Some(1.2),
+                usd_per_1k: Some(0.021 / (i + 1) as f64),
+                ..Cost::default()
+            },
+            goodput: Some(Goodput {
+                n: 30,
+                good: (accuracy * 30.0) as usize,
+                limit_ms: 2000.0,
+                ci95: crate::score::stats::wilson((accuracy * 30.0) as usize, 30),
+                per_s: None,
+            }),
+            training: (rung == "lora").then(|| Training {
+                run: name.into(),
+                hours: 0.8,
+                usd_per_hour: Some(1.2),
+            }),
+            ..Trilemma::default()
+        },
+    };
+    let step = |over: &str, fixed: usize, regressed: usize| {
+        let n = 412;
+        Some(Step {
+            over: over.into(),
+            n,
+            delta: (fixed as f64 - regressed as f64) / n as f64,
+            ci95: crate::score::stats::paired_difference(fixed, regressed, n),
+            p_value: crate::score::stats::mcnemar_exact(fixed, regressed),
+            fixed,
+            regressed,
+            churned: 12,
+            needed: 0,
+        })
+    };
+    let rung = |rung: &str, candidate: &str, value, candidates, step| Rung {
+        rung: rung.into(),
+        candidate: candidate.into(),
+        value: Some(value),
+        n: 412,
+        candidates,
+        step,
+    };
+    let ladder = Ladder {
+        rungs: vec![
+            rung("baseline", "base", 0.612, 1, None),
+            rung("prompt", "route v7", 0.704, 7, step("base", 51, 13)),
+            rung("lora", "lora-12", 0.908, 2, step("route v7", 93, 9)),
+        ],
+        advice: Advice {
+            verdict: Verdict::Done,
+            rung: None,
+            reasons: vec![Reason { says: Verdict::Done, text: "lora-12 meets every goal".into() }],
+            run: None,
+        },
     };
     let rows = [
         ("base", "baseline", 0.612, 88.0),
@@ -342,12 +405,44 @@ pub fn board() -> Board {
         ("lora-11", "lora", 0.871, 24.0),
         ("lora-12", "lora", 0.908, 21.0),
     ];
-    Board {
+    let mut board = Board {
         primary: "accuracy".into(),
         metrics: ["accuracy", "macro_f1", "format_error_rate", "latency_p95_ms"].map(String::from).to_vec(),
         eval_rows: 412,
         rows: rows.into_iter().enumerate().map(row).collect(),
-    }
+        total: 4,
+        ladder,
+        ..Board::default()
+    };
+    crate::score::trilemma::pareto(&mut board);
+    board
+}
+
+/// A board of many candidates, each with figures of its own; now and then one is not known.
+pub fn large_board(candidates: usize) -> Board {
+    let like = board();
+    let row = |i: usize| {
+        let at = i as u64 * 7;
+        let mut row = like.rows[i % like.rows.len()].clone();
+        (row.candidate, row.id) = (format!("{}-{i}", row.candidate), format!("{i:064x}"));
+        let accuracy = 0.4 + 0.55 * noise(at);
+        row.metrics.insert("accuracy".into(), accuracy);
+        row.metrics.insert("macro_f1".into(), accuracy - 0.1 * noise(at + 1));
+        row.ci95 = Some([accuracy - 0.03, accuracy + 0.03]);
+        let p50 = 10.0 + 300.0 * noise(at + 2);
+        row.latency_ms = (!i.is_multiple_of(17)).then_some(Percentiles {
+            p50,
+            p90: p50 * 1.4,
+            p95: p50 * 1.6,
+            p99: p50 * 2.2,
+        });
+        let usd = (!i.is_multiple_of(11)).then(|| 0.5 * noise(at + 3));
+        (row.usd_per_1k, row.trilemma.cost.usd_per_1k) = (usd, usd);
+        row
+    };
+    let mut large = Board { rows: (0..candidates).map(row).collect(), total: candidates, ..like.clone() };
+    crate::score::trilemma::pareto(&mut large);
+    large
 }
 
 pub fn comparison(a: &str, b: &str) -> Comparison {
@@ -483,6 +578,7 @@ pub fn respond(request: &Request) -> Response {
             Response::Events { run: run.clone(), events, more: false }
         }
         Request::Board => Response::Board { board: board() },
+        Request::BoardRows { .. } => Response::Board { board: Board { rows: vec![], ..board() } },
         Request::CompareMany { a, others, .. } => {
             Response::Compared { comparisons: others.iter().map(|b| comparison(a, b)).collect() }
         }

@@ -26,6 +26,8 @@ use crate::score::rows;
 
 pub use sets::sets;
 
+/// Of a run's figures: rows answered a second, many at once, none of them from the cache. What the latency pass answered does not count.
+pub const ROWS_PER_SECOND: &str = "rows_per_second";
 /// What is reported whatever was asked for, where it was measured.
 const ALWAYS: [&str; 5] = ["latency_p50_ms", "latency_p95_ms", "tokens_in", "tokens_out", "usd_per_1k"];
 
@@ -128,6 +130,8 @@ struct Course<'r> {
     /// Rows answered by this process, and of them those without an error.
     answered: usize,
     succeeded: usize,
+    /// Of the throughput pass: rows in batches of which nothing was cached, and the seconds they took.
+    worked: (usize, f64),
     ignore_stop: bool,
     ended: bool,
 }
@@ -163,7 +167,15 @@ impl<'a> Evaluation<'a> {
             .collect();
         let (timed, rest) = self.plan(rows, &outcomes);
         let ignore_stop = !self.curve && reporter.poll_control()? == Control::Stop;
-        let mut course = Course { reporter, outcomes, answered: 0, succeeded: 0, ignore_stop, ended: false };
+        let mut course = Course {
+            reporter,
+            outcomes,
+            answered: 0,
+            succeeded: 0,
+            worked: (0, 0.0),
+            ignore_stop,
+            ended: false,
+        };
 
         if !timed.is_empty() || !rest.is_empty() {
             let mut pipeline = open(self.candidate)?;
@@ -210,6 +222,11 @@ impl<'a> Evaluation<'a> {
         let retries: u64 = outcomes.iter().flat_map(|o| &o.stages).map(|s| u64::from(s.retries)).sum();
         if retries > 0 {
             metrics.insert("retries".to_owned(), retries as f64);
+        }
+        if let (n @ 1.., seconds) = course.worked
+            && seconds > 0.0
+        {
+            metrics.insert(ROWS_PER_SECOND.to_owned(), n as f64 / seconds);
         }
         if self.cached {
             metrics.extend(cached(&outcomes, course.reporter)?);
@@ -285,7 +302,11 @@ impl<'a> Evaluation<'a> {
             let batch = &rows[at..(at + size).min(rows.len())];
             let asked = Instant::now();
             let answered = pipeline.answer(batch);
-            let ms_per_row = asked.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
+            let seconds = asked.elapsed().as_secs_f64();
+            let ms_per_row = seconds * 1e3 / batch.len() as f64;
+            if answered.iter().all(|a| a.stages.iter().all(|s| s.cached == 0)) {
+                course.worked = (course.worked.0 + batch.len(), course.worked.1 + seconds);
+            }
             for (row, mut answered) in batch.iter().zip(answered) {
                 course.trace(row, &mut answered)?;
                 course.record(self.outcome(row, answered, None))?;

@@ -85,6 +85,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         gold: None,
     };
     let spec = RunSpec {
+        sets: Vec::new(),
         format: RUN_FORMAT,
         id: id.into(),
         workspace: "test".into(),

@@ -219,6 +219,10 @@ impl App {
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
+            Layer::Board(layer) => {
+                let layer = *layer;
+                self.act_board_layer(layer, action, height);
+            }
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::Trace => self.trace_flip(),
@@ -337,6 +341,7 @@ impl App {
                 self.act(action);
             }
             Choice::ShowRun(run) => self.show_training(run),
+            Choice::SortBoard(column) => self.sort_board(column),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
             Choice::Remedy(run, remedy) => self.remedy(run, remedy),
             Choice::Player(side, who) => self.player_chosen(side, who),
@@ -392,6 +397,10 @@ impl App {
             Some(Layer::Text { input, purpose: TextPurpose::FilterRuns { .. }, .. }) => {
                 self.runs_screen.filter = input.text().to_owned();
             }
+            Some(Layer::Text { input, purpose: TextPurpose::FilterBoard { .. }, .. }) => {
+                let text = input.text().to_owned();
+                self.filter_board(text);
+            }
             Some(Layer::Picker(picker)) => picker.search(),
             _ => {}
         }
@@ -401,6 +410,9 @@ impl App {
         if let TextPurpose::FilterRuns { before } = purpose {
             self.runs_screen.filter.clone_from(before);
         }
+        if let TextPurpose::FilterBoard { before } = purpose {
+            self.filter_board(before.clone());
+        }
     }
 
     fn typed(&mut self, purpose: TextPurpose, text: String) {
@@ -408,6 +420,8 @@ impl App {
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
+            TextPurpose::FilterBoard { .. } => self.filter_board(text),
+            TextPurpose::Volume => self.volume_typed(&text),
             TextPurpose::SamplePer => match text.parse::<usize>() {
                 Ok(per @ 1..=10_000) => {
                     self.ask(Purpose::Sample, Request::Sample { per, part: None, seed: self.now_ms });

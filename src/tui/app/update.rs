@@ -133,6 +133,11 @@ impl App {
                 // The golden answers and outcomes behind the rows may be others now.
                 self.strata.rows_stale = true;
             }
+            Push::BoardRows { board } => {
+                self.board.merge(board);
+                self.refresh_comparison();
+                self.strata.rows_stale = true;
+            }
             Push::Strata { view } => self.strata.fill(view),
             Push::Files { news } => {
                 for news in news {

@@ -8,6 +8,7 @@ pub mod view;
 use super::app::Purpose;
 use super::key::Key;
 use super::keymap::Context;
+use super::screens::board::BoardLayer;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
@@ -41,6 +42,8 @@ pub enum Layer {
     Flip {
         scroll: usize,
     },
+    /// The picture of the board, its ladder.
+    Board(BoardLayer),
     /// The settings of two runs.
     Difference {
         a: String,
@@ -65,6 +68,12 @@ pub enum TextPurpose {
     FilterRuns {
         before: String,
     },
+    /// Follows as one types; giving up brings the filter from before back.
+    FilterBoard {
+        before: String,
+    },
+    /// Rows a month.
+    Volume,
     SamplePer,
     Mark {
         row: String,
@@ -108,6 +117,7 @@ impl Layer {
         match self {
             Self::Help { .. }
             | Self::Flip { .. }
+            | Self::Board(_)
             | Self::Difference { .. }
             | Self::Why { .. }
             | Self::Trace(_) => {

@@ -3,9 +3,11 @@
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 
+use crate::domain::board::Board;
 use crate::domain::finding::Remedy;
 use crate::domain::run::RunRecord;
 use crate::tui::keymap::{Action, BINDINGS, Binding, Context, Keymap};
+use crate::tui::screens::board::columns::Column;
 use crate::tui::screens::play::Who;
 use crate::tui::widgets::input::TextInput;
 
@@ -15,6 +17,8 @@ pub enum Choice {
     /// An action, and the context in which it has a meaning.
     Action(Context, Action),
     ShowRun(String),
+    /// Order the board by it.
+    SortBoard(Column),
     Overlay(String),
     /// What the doctor advises for a run.
     Remedy(String, Option<Remedy>),
@@ -91,6 +95,17 @@ impl Picker {
         };
         items.sort_by_key(nearness);
         Self::new("palette: any action", items)
+    }
+
+    /// What the board can be ordered by.
+    pub fn columns(board: &Board, columns: &[Column]) -> Self {
+        let item = |column: &Column| Item {
+            label: column.name(board),
+            aside: String::new(),
+            choice: Choice::SortBoard(column.clone()),
+        };
+        let all = columns.iter().chain(&[Column::Name, Column::Rung, Column::Age]);
+        Self::new("order the board by (the same again: the other way round)", all.map(item).collect())
     }
 
     /// Training runs, to be shown or drawn too.

@@ -42,6 +42,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                     ],
                 );
             }
+            Layer::Board(layer) => screens::board::over::draw(app, p, body, *layer),
             Layer::Flip { scroll } => screens::board::detail::draw(app, p, body, *scroll),
             Layer::Why { side, token, scroll } => {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
@@ -62,6 +63,10 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::FilterRuns { .. } => {
             "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs"
         }
+        TextPurpose::FilterBoard { .. } => {
+            "words in name or rung; rung:lora, is:front, is:dominated; empty: all candidates"
+        }
+        TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
         TextPurpose::SamplePer => "rows of every stratum",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",

@@ -79,6 +79,16 @@ fn narrow_panes_share_one_place() {
         insta::assert_snapshot!(format!("strata_{name}_80x24"), shown(&at((80, 24), "dark", keys)));
     }
     insta::assert_snapshot!("board_alone_80x24", shown(&at((80, 24), "dark", "5")));
+    let mut app = at((80, 24), "dark", "5 down down down v");
+    type_text(&mut app, "2.5M");
+    play(&mut app, "enter");
+    insta::assert_snapshot!("board_volume_80x24", shown(&app));
+    let mut app = at((200, 60), "light", "5 o");
+    type_text(&mut app, "p50");
+    play(&mut app, "enter v");
+    type_text(&mut app, "2.5M");
+    play(&mut app, "enter down down");
+    insta::assert_snapshot!("board_volume_200x60", shown(&app));
     insta::assert_snapshot!("board_by_stratum_80x24", shown(&at((80, 24), "dark", "5 down enter s")));
     insta::assert_snapshot!("train_figures_80x24", shown(&at((80, 24), "dark", "4 w e left left")));
     insta::assert_snapshot!("train_log_80x24", shown(&at((80, 24), "dark", "4 w w l z")));
@@ -94,6 +104,10 @@ fn layers() {
         ("confirm", "4 k"),
         ("flip", "5 down enter enter"),
         ("difference", "7 space down space d"),
+        ("pareto", "5 p"),
+        ("pareto_cost", "5 down p right"),
+        ("ladder", "5 l"),
+        ("board_order", "5 o"),
     ] {
         insta::assert_snapshot!(format!("layer_{name}"), shown(&at((80, 24), "dark", keys)));
     }
@@ -120,7 +134,9 @@ fn ascii_terminals_get_ascii_only() {
         insta::assert_snapshot!(format!("{name}_ascii"), text);
     }
     let mut app = sample::app((80, 24), "mono", Signs::ascii());
-    for keys in ["?", "esc 4 :", "esc t", "esc k", "n 5 down enter enter", "esc 7 space down d"] {
+    for keys in
+        ["?", "esc 5 p", "esc l", "esc 4 :", "esc t", "esc k", "n 5 down enter enter", "esc 7 space down d"]
+    {
         play(&mut app, keys);
         let text = shown(&app);
         assert!(text.is_ascii(), "{keys}: {:?}", text.chars().find(|c| !c.is_ascii()));
@@ -165,6 +181,13 @@ fn no_size_and_no_screen_breaks_the_drawing() {
                 "esc",
                 "o enter",
                 "5 down",
+                "p",
+                "right",
+                "esc",
+                "l",
+                "esc",
+                "o",
+                "esc",
                 "enter",
                 "enter",
                 "esc",

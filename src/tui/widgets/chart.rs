@@ -171,6 +171,8 @@ pub struct Chart {
     pub scale: Scale,
     pub lines: Vec<Line>,
     pub marks: Vec<Mark>,
+    /// Points that nothing joins, below the lines.
+    pub dots: Vec<(f64, f64, Role)>,
     pub cursor: Option<f64>,
     /// x is a power of ten: 2 is written as 100.
     pub powers: bool,
@@ -295,6 +297,13 @@ impl Chart {
                 p.put(plot, (x / 2) as u16, y, 1, sign, Role::Axis);
             }
         }
+        let mut scatter = Grid::new(plot.width, plot.height);
+        for (x, y, role) in &self.dots {
+            if let (Some(x), Some(y)) = (self.column_of(*x, columns_n), row(*y)) {
+                scatter.dot(x, y, *role);
+            }
+        }
+        scatter.draw(p, plot);
         for line in &self.lines {
             // One grid a line: a cell belongs to the line drawn last.
             let mut grid = Grid::new(plot.width, plot.height);

@@ -32,7 +32,15 @@ pub fn sets(
     for inputs in sets {
         let name = &inputs.set.name;
         let metric = Metric::primary(&inputs.set.metric).with_context(|| format!("set `{name}`"))?;
-        let asked = asked(candidate, &inputs.set).with_context(|| format!("set `{name}`"))?;
+        // What stands beside must not cost the run its own result.
+        let asked = match asked(candidate, &inputs.set) {
+            Ok(asked) => asked,
+            Err(e) => {
+                let message = format!("set {name} is left out: {e:#}");
+                reporter.event(EventBody::Warning { message })?;
+                continue;
+            }
+        };
         let wanted: HashSet<(&str, &str)> = inputs.rows.iter().map(key).collect();
         let of_set = |o: &&Outcome| wanted.contains(&(o.row.as_str(), o.row_hash.as_str()));
         let mut outcomes: Vec<Outcome> = inputs.done.iter().filter(of_set).cloned().collect();
@@ -41,8 +49,14 @@ pub fn sets(
         let open: Vec<&RunRow> =
             inputs.rows.iter().filter(|r| !done.contains(&(r.id.clone(), r.hash.clone()))).collect();
         if !open.is_empty() {
-            let mut pipeline =
-                Pipeline::new(&asked, access).with_context(|| format!("set `{name}` cannot be asked"))?;
+            let mut pipeline = match Pipeline::new(&asked, access) {
+                Ok(pipeline) => pipeline,
+                Err(e) => {
+                    let message = format!("set {name} is left out, since it cannot be asked: {e}");
+                    reporter.event(EventBody::Warning { message })?;
+                    continue;
+                }
+            };
             let began = Instant::now();
             for (at, batch) in open.chunks(BATCH).enumerate() {
                 if !matches!(reporter.poll_control()?, Control::Continue | Control::Checkpoint) {

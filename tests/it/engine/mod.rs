@@ -1,11 +1,13 @@
 //! Engine, worker and client as processes: killed, cut off, lied to.
 
 pub mod bench;
+mod board;
 mod comparing;
 mod frames;
 mod kills;
 mod outcomes;
 mod play;
+mod sets;
 mod shared;
 mod training;
 

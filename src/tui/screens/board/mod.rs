@@ -1,16 +1,24 @@
 //! Screen 5: every candidate on every metric, and two of them row by row.
 
+pub mod columns;
 pub mod comparison;
 pub mod detail;
+pub mod over;
 pub mod view;
 
+use columns::Column;
+
 use crate::domain::api::Request;
-use crate::domain::board::{Board, Comparison};
+use crate::domain::board::{Board, BoardRow, Comparison};
 use crate::domain::outcome::{Flip, FlipKind};
+use crate::domain::trilemma::Pareto;
+use crate::score::trilemma::at_volume;
 use crate::tui::app::{App, Mood, Purpose, moved};
 use crate::tui::keymap::{Action, Context};
+use crate::tui::layers::picker::Picker;
 use crate::tui::layers::{Layer, TextPurpose};
 use crate::tui::screens::play::Who;
+use crate::tui::widgets::text;
 
 /// Where the focus is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +31,18 @@ pub enum Pane {
 #[derive(Debug, Default)]
 pub struct BoardState {
     pub board: Option<Board>,
+    /// Places in the board of the candidates that are shown, in their order.
+    pub order: Vec<usize>,
+    /// A place in `order`.
     pub selected: usize,
+    pub sort: Sort,
+    /// Words that a candidate's name or rung must hold; `rung:NAME`, `is:front`, `is:dominated`.
+    pub filter: String,
+    /// Rows a month.
+    pub volume: Option<u64>,
+    /// What the board has something for, and the cells that names take.
+    pub columns: Vec<Column>,
+    pub name_width: u16,
     pub pane: Pane,
     /// Candidates chosen for the comparison: A, then B.
     pub a: Option<String>,
@@ -37,6 +56,29 @@ pub struct BoardState {
     pub flip: usize,
 }
 
+/// By which column, and whether the worse end stands first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub by: Column,
+    pub turned: bool,
+}
+
+impl Default for Sort {
+    fn default() -> Self {
+        Self { by: Column::Age, turned: false }
+    }
+}
+
+/// A word of the filter.
+fn matches(row: &BoardRow, word: &str) -> bool {
+    match word.split_once(':') {
+        Some(("rung", rung)) => row.rung.to_lowercase() == rung,
+        Some(("is", "front")) => row.trilemma.pareto == Pareto::Front,
+        Some(("is", "dominated")) => matches!(row.trilemma.pareto, Pareto::Dominated { .. }),
+        _ => row.candidate.to_lowercase().contains(word) || row.rung.to_lowercase().contains(word),
+    }
+}
+
 impl BoardState {
     pub const fn context(&self) -> Context {
         match self.pane {
@@ -48,15 +90,50 @@ impl BoardState {
     pub fn fill(&mut self, board: Board) {
         let here = self.selected_name();
         self.board = Some(board);
-        let rows = self.board.iter().flat_map(|b| &b.rows);
-        if let Some(at) = here.and_then(|name| rows.clone().position(|r| r.candidate == name)) {
+        self.arrange(here);
+    }
+
+    /// Rows that are new or changed.
+    pub fn merge(&mut self, news: Board) {
+        let here = self.selected_name();
+        match &mut self.board {
+            Some(board) => board.merge(news),
+            None => self.board = Some(news),
+        }
+        self.arrange(here);
+    }
+
+    /// Works out what is shown, in which order; the selection stays on the candidate `here`.
+    pub fn arrange(&mut self, here: Option<String>) {
+        let Some(board) = &mut self.board else { return };
+        // Whom one calls instead of training: A, where one was chosen.
+        if at_volume(board, self.volume, self.a.as_deref()).is_err() {
+            let _ = at_volume(board, self.volume, None);
+        }
+        self.columns = Column::all(board, self.volume.is_some());
+        let widest = board.rows.iter().map(|r| text::width(&r.candidate)).max().unwrap_or(0);
+        self.name_width = (widest + 1).clamp(8, 500) as u16;
+        let words: Vec<String> = self.filter.split_whitespace().map(str::to_lowercase).collect();
+        self.order = (0..board.rows.len())
+            .filter(|at| board.rows.get(*at).is_some_and(|row| words.iter().all(|w| matches(row, w))))
+            .collect();
+        self.sort.by.sort(&mut self.order, board, self.sort.turned);
+        let place = |name: &String| {
+            let of = |at: &usize| board.rows.get(*at).is_some_and(|r| r.candidate == *name);
+            self.order.iter().position(of)
+        };
+        if let Some(at) = here.as_ref().and_then(place) {
             self.selected = at;
         }
-        self.selected = self.selected.min(rows.count().saturating_sub(1));
+        self.selected = self.selected.min(self.order.len().saturating_sub(1));
+    }
+
+    pub fn selected_row(&self) -> Option<&BoardRow> {
+        self.board.as_ref()?.rows.get(*self.order.get(self.selected)?)
     }
 
     pub fn selected_name(&self) -> Option<String> {
-        self.board.as_ref()?.rows.get(self.selected).map(|r| r.candidate.clone())
+        self.selected_row().map(|r| r.candidate.clone())
     }
 
     /// The flips of the comparison that are shown.
@@ -150,6 +227,57 @@ impl App {
         self.compare();
     }
 
+    /// The board by another column; the one that it is ordered by already is turned.
+    pub(crate) fn sort_board(&mut self, by: Column) {
+        let here = self.board.selected_name();
+        let sort = &mut self.board.sort;
+        let turned = sort.by == by && !sort.turned;
+        *sort = Sort { by, turned };
+        self.board.arrange(here);
+    }
+
+    /// Rows a month as typed: `1000000`, `1_000_000`, `1,000,000`, `2.5M`, `300k`; nothing: none.
+    pub(crate) fn volume_typed(&mut self, text: &str) {
+        let here = self.board.selected_name();
+        let volume = if text.trim().is_empty() { Some(0) } else { volume_of(text) };
+        match volume {
+            Some(volume) => {
+                self.board.volume = Some(volume).filter(|v| *v > 0);
+                self.board.arrange(here);
+            }
+            None => self.notice(
+                Mood::Bad,
+                format!("`{text}` is no number of rows a month; expected one such as 300000, 300k or 2.5M"),
+            ),
+        }
+    }
+
+    pub(crate) fn filter_board(&mut self, text: String) {
+        let here = self.board.selected_name();
+        self.board.filter = text;
+        self.board.arrange(here);
+    }
+
+    pub(crate) fn act_board_layer(&mut self, layer: BoardLayer, action: Action, page: usize) {
+        let next = match (layer, action) {
+            (_, Action::Back) => None,
+            (BoardLayer::Pareto { cost }, Action::NextPane | Action::PreviousPane) => {
+                Some(BoardLayer::Pareto { cost: !cost })
+            }
+            // One walks along the board, and sees the candidate in the picture.
+            (BoardLayer::Pareto { .. }, _) => {
+                let last = self.board.order.len().saturating_sub(1);
+                self.board.selected = moved(self.board.selected, action, page, last);
+                Some(layer)
+            }
+            (BoardLayer::Ladder { scroll }, _) => {
+                Some(BoardLayer::Ladder { scroll: moved(scroll, action, page, 500) })
+            }
+        };
+        self.layers.pop();
+        self.layers.extend(next.map(Layer::Board));
+    }
+
     pub(crate) fn act_board(&mut self, action: Action) {
         let page = usize::from(self.size.1 / 2);
         let board = &mut self.board;
@@ -160,7 +288,7 @@ impl App {
             Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::First | Action::Last => {
                 match board.pane {
                     Pane::Candidates => {
-                        let n = board.board.as_ref().map_or(0, |b| b.rows.len());
+                        let n = board.order.len();
                         board.selected =
                             moved(board.selected, action, page, n.saturating_sub(1)).min(n.saturating_sub(1));
                     }
@@ -216,6 +344,25 @@ impl App {
                 };
                 board.flip = 0;
             }
+            Action::SortBoard => {
+                let picker = board.board.as_ref().map(|b| Picker::columns(b, &board.columns));
+                self.layers.extend(picker.map(Layer::Picker));
+            }
+            Action::TurnBoard => {
+                let here = board.selected_name();
+                board.sort.turned = !board.sort.turned;
+                board.arrange(here);
+            }
+            Action::Search => {
+                let before = board.filter.clone();
+                self.type_line("candidates with", before.clone(), TextPurpose::FilterBoard { before });
+            }
+            Action::Volume => {
+                let start = board.volume.map(|v| v.to_string()).unwrap_or_default();
+                self.type_line("rows a month", start, TextPurpose::Volume);
+            }
+            Action::ParetoPicture => self.layers.push(Layer::Board(BoardLayer::Pareto { cost: false })),
+            Action::LadderView => self.layers.push(Layer::Board(BoardLayer::Ladder { scroll: 0 })),
             Action::Trace => self.trace_flip(),
             Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
@@ -259,9 +406,72 @@ impl App {
     }
 }
 
+/// What lies over the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoardLayer {
+    /// Quality over latency, or over cost.
+    Pareto {
+        cost: bool,
+    },
+    Ladder {
+        scroll: usize,
+    },
+}
+
+/// None: no number of rows.
+fn volume_of(text: &str) -> Option<u64> {
+    let plain: String = text.chars().filter(|c| !matches!(c, '_' | ',' | ' ')).collect();
+    let (digits, times) = match plain.to_lowercase() {
+        t if t.ends_with('k') => (t[..t.len() - 1].to_owned(), 1e3),
+        t if t.ends_with('m') => (t[..t.len() - 1].to_owned(), 1e6),
+        t => (t, 1.0),
+    };
+    let rows = digits.parse::<f64>().ok()? * times;
+    (rows.is_finite() && (1.0..=1e15).contains(&rows)).then(|| rows.round() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::sample;
+
+    #[test]
+    fn volumes_are_read_as_people_write_them() {
+        for (text, rows) in [
+            ("300000", 300_000),
+            ("1_000_000", 1_000_000),
+            ("1,204", 1204),
+            ("2.5M", 2_500_000),
+            (" 300k ", 300_000),
+        ] {
+            assert_eq!(volume_of(text), Some(rows), "{text}");
+        }
+        for text in [" ", "0", "-5", "many", "1e99", "nan", "k"] {
+            assert_eq!(volume_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_selection_stays_on_its_candidate_when_the_board_is_ordered_filtered_or_grows() {
+        let mut state = BoardState::default();
+        state.fill(sample::board());
+        state.selected = 1;
+        state.sort = Sort { by: Column::Primary, turned: false };
+        state.arrange(state.selected_name());
+        assert_eq!((state.selected, state.selected_name().as_deref()), (2, Some("route v7")));
+        let mut more = sample::board();
+        more.rows.truncate(1);
+        (more.rows[0].id, more.rows[0].candidate) = ("new".into(), "lora-13".into());
+        more.rows[0].metrics.insert("accuracy".into(), 0.99);
+        state.merge(more);
+        assert_eq!((state.order.len(), state.selected_name().as_deref()), (5, Some("route v7")));
+        state.filter = "rung:lora 1".into();
+        state.arrange(state.selected_name());
+        assert_eq!(state.order.len(), 2);
+        state.filter = "nobody is called so".into();
+        state.arrange(state.selected_name());
+        assert_eq!((state.order.len(), state.selected, state.selected_name()), (0, 0, None));
+    }
 
     #[test]
     fn two_are_chosen_one_after_the_other_and_taken_back() {

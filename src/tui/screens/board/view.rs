@@ -2,15 +2,17 @@
 
 use ratatui::layout::Rect;
 
+use super::columns::{Column, money};
 use super::{Pane, comparison};
 use crate::domain::board::{Board, BoardRow};
-use crate::domain::words::noun;
+use crate::domain::trilemma::Pareto;
+use crate::domain::words::{counted, noun};
 use crate::tui::app::App;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::{WIDE, empty, pane_tabs};
 use crate::tui::theme::Role;
 use crate::tui::widgets::window::scroll;
-use crate::tui::widgets::{Painter, number, text};
+use crate::tui::widgets::{Painter, number};
 
 /// ```text
 /// wide: | candidates | comparison |     narrow: one of the two
@@ -31,107 +33,6 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
     }
 }
 
-/// One column: heading, width, text and role of a row.
-struct Column {
-    head: String,
-    width: u16,
-    cell: Box<dyn Fn(&BoardRow) -> (String, Role)>,
-}
-
-/// Columns in order of weight; those that do not fit are left out from the end.
-fn columns(board: &Board, p: &Painter<'_>) -> Vec<Column> {
-    let plus_minus = p.look.signs.plus_minus;
-    let (right, wrong, open) = (p.look.signs.right, p.look.signs.wrong, p.look.signs.open);
-    let primary = board.primary.clone();
-    let mut columns = vec![Column {
-        head: board.primary.clone(),
-        width: 11,
-        cell: Box::new(move |row| {
-            let Some(value) = row.metrics.get(&primary) else { return ("-".into(), Role::Dim) };
-            let text = match row.ci95 {
-                // A Wilson interval is lopsided near 0 and 1: its longer side is what is claimed.
-                Some([lo, hi]) => {
-                    format!(
-                        "{} {plus_minus}{}",
-                        number::share(*value, 3),
-                        number::share((hi - value).max(value - lo), 3)
-                    )
-                }
-                None => number::share(*value, 3),
-            };
-            (text, Role::Text)
-        }),
-    }];
-    let goals = board.rows.iter().map(|r| r.goals.len()).max().unwrap_or(0) as u16;
-    if goals > 0 {
-        columns.push(Column {
-            head: "goals".into(),
-            width: (goals * 2).max(5),
-            cell: Box::new(move |row| {
-                let sign = |state: &str| match state {
-                    "pass" => right,
-                    "fail" => wrong,
-                    _ => open,
-                };
-                let signs: Vec<&str> = row.goals.iter().map(|g| sign(&g.state)).collect();
-                let role = if row.goals.iter().any(|g| g.state == "fail") {
-                    Role::Bad
-                } else if row.goals.iter().all(|g| g.state == "pass") {
-                    Role::Good
-                } else {
-                    Role::Text
-                };
-                (signs.join(" "), role)
-            }),
-        });
-    }
-    columns.push(Column {
-        head: "n".into(),
-        width: 5,
-        cell: Box::new(|row| (row.n.to_string(), Role::Text)),
-    });
-    columns.push(Column {
-        head: "p50".into(),
-        width: 6,
-        cell: Box::new(|row| (row.latency_ms.map_or("-".into(), |l| number::millis(l.p50)), Role::Text)),
-    });
-    columns.push(Column {
-        head: "p95".into(),
-        width: 6,
-        cell: Box::new(|row| (row.latency_ms.map_or("-".into(), |l| number::millis(l.p95)), Role::Text)),
-    });
-    columns.push(Column {
-        head: "tok in/out".into(),
-        width: 10,
-        cell: Box::new(|row| (format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out), Role::Text)),
-    });
-    columns.push(Column {
-        head: "$/1k".into(),
-        width: 7,
-        cell: Box::new(|row| (row.usd_per_1k.map_or("-".into(), |v| format!("{v:.3}")), Role::Text)),
-    });
-    if board.rows.iter().any(|r| r.errors > 0) {
-        columns.push(Column {
-            head: "errors".into(),
-            width: 6,
-            cell: Box::new(|row| {
-                (row.errors.to_string(), if row.errors > 0 { Role::Bad } else { Role::Text })
-            }),
-        });
-    }
-    for metric in board.metrics.iter().filter(|m| **m != board.primary && !m.starts_with("latency_")) {
-        let name = metric.clone();
-        columns.push(Column {
-            head: metric.clone(),
-            width: (text::width(metric) as u16).clamp(6, 18),
-            cell: Box::new(move |row| {
-                (row.metrics.get(&name).map_or("-".into(), |v| number::short(*v)), Role::Text)
-            }),
-        });
-    }
-    columns
-}
-
 fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
     let state = &app.board;
     let focused = state.pane == Pane::Candidates;
@@ -139,12 +40,19 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
         let inner = p.pane(area, title, focused);
         return empty(p, inner, if app.connected() { "reading the board ..." } else { "connecting ..." });
     };
-    let title = format!(
+    let mut title = format!(
         "{title} {} {} {}",
         p.look.signs.dot,
         number::count(board.eval_rows),
         noun(board.eval_rows, "eval row")
     );
+    if !state.filter.is_empty() || board.rows.len() < board.total {
+        let total = board.total.max(board.rows.len());
+        title.push_str(&format!(" {} {} of {}", p.look.signs.dot, state.order.len(), number::count(total)));
+    }
+    if !state.filter.is_empty() {
+        title.push_str(&format!(" match {}", state.filter));
+    }
     let inner = p.pane(area, &title, focused);
     if board.rows.is_empty() {
         let key = app.keymap.key_for(&[Context::Board, Context::Global], Action::LaunchEval);
@@ -156,32 +64,41 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
             ),
         );
     }
-    let columns = columns(board, p);
-    let needed: u16 = columns.iter().map(|c| c.width + 1).sum();
-    let names = board.rows.iter().map(|r| text::width(&r.candidate) + 1).max().unwrap_or(8) as u16;
+    if state.order.is_empty() {
+        let key = app.keymap.key_for(&[Context::Board], Action::Search);
+        return empty(
+            p,
+            inner,
+            &format!("no candidate matches `{}`; {key} changes the filter", state.filter),
+        );
+    }
+    let needed: u16 = state.columns.iter().map(|c| c.width(board) + 1).sum();
+    let names = state.name_width;
     let name_width =
         names.clamp(10, 32).max(inner.width.saturating_sub(needed + 5).min(names)).min(inner.width / 2);
     // Each column as far as there is room, the rest dropped.
     let mut x = 4 + name_width;
     let mut placed = Vec::new();
-    for column in columns {
-        if x + column.width > inner.width {
+    for column in &state.columns {
+        let width = column.width(board);
+        if x + width > inner.width {
             break;
         }
-        let width = column.width;
-        placed.push((x, column));
+        placed.push((x, width, column));
         x += width + 1;
     }
-    p.put(inner, 4, 0, name_width, "candidate", Role::Dim);
-    for (x, column) in &placed {
-        p.put(inner, *x, 0, column.width, &column.head, Role::Dim);
+    let role = |column: &Column| if *column == state.sort.by { Role::Title } else { Role::Dim };
+    p.put(inner, 4, 0, name_width, "candidate", role(&Column::Name));
+    for (x, width, column) in &placed {
+        p.put(inner, *x, 0, *width, &column.head(board), role(column));
     }
     let ladder = ladder(board, p);
-    let goals = goals(board, state.selected, p);
+    let goals = said(board, state.selected_row(), inner, p);
     let below = u16::from(!ladder.is_empty()) + goals.len() as u16;
     let list = Rect { y: inner.y + 1, height: inner.height.saturating_sub(1 + below), ..inner };
     let top = scroll(0, state.selected, usize::from(list.height));
-    for (y, (i, row)) in board.rows.iter().enumerate().skip(top).take(usize::from(list.height)).enumerate() {
+    let window = state.order.iter().enumerate().skip(top).take(usize::from(list.height));
+    for (y, (i, row)) in window.filter_map(|(i, at)| Some((i, board.rows.get(*at)?))).enumerate() {
         let (y, selected) = (y as u16, i == state.selected);
         let plain = if selected { Role::Selected } else { Role::Text };
         if selected {
@@ -198,9 +115,9 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
         };
         p.put(list, 2, y, 1, side, if selected { plain } else { Role::Key });
         p.put(list, 4, y, name_width, &row.candidate, plain);
-        for (x, column) in &placed {
-            let (text, role) = (column.cell)(row);
-            p.put(list, *x, y, column.width, &text, if selected { plain } else { role });
+        for (x, width, column) in &placed {
+            let (text, role) = column.cell(row, board, &p.look.signs);
+            p.put(list, *x, y, *width, &text, if selected { plain } else { role });
         }
     }
     let mut y = inner.height - below.min(inner.height);
@@ -211,9 +128,9 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
     p.put(inner, 1, y, inner.width, &ladder, Role::Title);
 }
 
-/// The goals of the selected candidate in words, and what its figures alone do not say.
-fn goals(board: &Board, selected: usize, p: &Painter<'_>) -> Vec<(String, Role)> {
-    let Some(row) = board.rows.get(selected) else { return Vec::new() };
+/// Of the selected candidate in words: its goals, quality x latency x cost, and what its figures alone do not say.
+fn said(board: &Board, row: Option<&BoardRow>, inner: Rect, p: &Painter<'_>) -> Vec<(String, Role)> {
+    let Some(row) = row else { return Vec::new() };
     let line = |g: &crate::domain::board::GoalResult| {
         let (sign, role) = match g.state.as_str() {
             "pass" => (p.look.signs.right, Role::Good),
@@ -224,27 +141,89 @@ fn goals(board: &Board, selected: usize, p: &Painter<'_>) -> Vec<(String, Role)>
         (format!("{sign} goal {} {}: {got}", g.metric, g.want), role)
     };
     let remarks = row.remarks().into_iter().map(|r| (format!("{} {r}", p.look.signs.warning), Role::Warning));
-    row.goals.iter().take(4).map(line).chain(remarks).collect()
+    let figures = figures(board, row, p).into_iter().map(|text| (text, Role::Text));
+    // The list keeps half of the pane.
+    row.goals
+        .iter()
+        .take(4)
+        .map(line)
+        .chain(remarks)
+        .chain(figures)
+        .take(usize::from(inner.height / 2))
+        .collect()
 }
 
-/// What each rung gained over the best of the rungs before it: `ladder: +.092 prompt · +.097 lora`.
-fn ladder(board: &Board, p: &Painter<'_>) -> String {
-    let best = |rung: &str| {
-        let rows = board.rows.iter().filter(|r| r.rung == rung);
-        rows.filter_map(|r| r.metrics.get(&board.primary).copied())
-            .fold(None, |a: Option<f64>, v| Some(a.map_or(v, |a| a.max(v))))
+/// Latency, cost, place and training, each in a line, as far as they are known.
+fn figures(board: &Board, row: &BoardRow, p: &Painter<'_>) -> Vec<String> {
+    let (t, dot) = (&row.trilemma, p.look.signs.dot);
+    let join = |parts: Vec<Option<String>>| {
+        let known: Vec<String> = parts.into_iter().flatten().collect();
+        (!known.is_empty()).then(|| known.join(&format!(" {dot} ")))
     };
-    let Some(mut so_far) = best("baseline") else { return String::new() };
-    let mut steps = Vec::new();
-    for rung in ["prompt", "trajectory", "lora"] {
-        if let Some(score) = best(rung) {
-            steps.push(format!("{} {rung}", number::signed_share(score - so_far, 3)));
-            so_far = so_far.max(score);
+    let ms = number::millis;
+    let mut lines = Vec::new();
+    lines.extend(join(vec![
+        row.latency_ms
+            .map(|l| format!("p50 {} p90 {} p95 {} p99 {}", ms(l.p50), ms(l.p90), ms(l.p95), ms(l.p99))),
+        t.ttft_ms.map(|l| format!("first token {} (p95 {})", ms(l.p50), ms(l.p95))),
+    ]));
+    lines.extend(join(vec![
+        t.rows_per_s.map(|r| format!("{} rows/s", number::short(r))),
+        t.goodput.map(|g| {
+            let per_s = g.per_s.map_or_else(String::new, |r| format!(", {} a second", number::short(r)));
+            format!("right and within {}: {} of {} timed rows{per_s}", ms(g.limit_ms), g.good, g.n)
+        }),
+    ]));
+    lines.extend(join(vec![
+        t.month.map(|m| match m.usd {
+            Some(usd) => format!("{} $ for {} rows a month", money(usd), number::count(m.volume as usize)),
+            None => format!("{} rows a month: cost not known", number::count(m.volume as usize)),
+        }),
+        t.month.and_then(|m| {
+            let (usd, n) = (m.usd_always_on?, m.machines?);
+            Some(format!("{} $ with {} on all month", money(usd), counted(n as usize, "machine")))
+        }),
+    ]));
+    lines.extend(t.break_even.as_ref().map(|b| {
+        let months = b.months.map_or_else(String::new, |m| format!(" ({} months)", number::short(m)));
+        format!("training {}{months}", b.note)
+    }));
+    if board.axes.len() > 1 {
+        let axes = board.axes.join(", ");
+        match &t.pareto {
+            Pareto::Front => {
+                lines.push(format!("{} nobody is as good on all of {axes}", p.look.signs.bullet));
+            }
+            Pareto::Dominated { by } => lines.push(format!("dominated by {by} on {axes}")),
+            Pareto::Open { missing } if !missing.is_empty() => {
+                lines.push(format!("not held against others: {} not known", missing.join(", ")));
+            }
+            Pareto::Open { .. } => {}
         }
     }
-    if steps.is_empty() {
-        String::new()
-    } else {
-        format!("ladder: {}", steps.join(&format!(" {} ", p.look.signs.dot)))
+    lines
+}
+
+/// What each rung gained over the one below, and whether the next is worth it: `ladder: +.092 prompt · +.097 lora; climb: ...`.
+fn ladder(board: &Board, p: &Painter<'_>) -> String {
+    let ladder = &board.ladder;
+    let steps: Vec<String> = ladder
+        .rungs
+        .iter()
+        .filter_map(|r| Some((r, r.step.as_ref()?)))
+        .map(|(rung, step)| {
+            let open = if step.proven() { "" } else { "?" };
+            format!("{}{open} {}", number::signed_share(step.delta, 3), rung.rung)
+        })
+        .collect();
+    let advice = &ladder.advice;
+    let verdict = match &advice.rung {
+        Some(rung) => format!("{}: {rung}", advice.verdict.name()),
+        None => advice.verdict.name().to_owned(),
+    };
+    if ladder.rungs.is_empty() {
+        return String::new();
     }
+    let gap = if steps.is_empty() { "" } else { "; " };
+    format!("ladder: {}{gap}{verdict}", steps.join(&format!(" {} ", p.look.signs.dot)))
 }

@@ -242,7 +242,7 @@ fn chart(
     values.extend(marks.iter().filter(|m| inside(m.x)).map(|m| m.y));
     let scale = Scale::over(values, state.log_scale);
     let cursor = state.cursor.and_then(|c| series.at(c)).map(x);
-    Chart { range, scale, lines, marks, cursor, powers: over_rate }.draw(p, plot);
+    Chart { range, scale, lines, marks, dots: Vec::new(), cursor, powers: over_rate }.draw(p, plot);
 }
 
 fn is_range_test(record: Option<&RunRecord>) -> bool {
