@@ -1,5 +1,6 @@
 //! The measurements behind `tunebench bench`.
 
+pub mod compare;
 pub mod decode;
 pub mod frame;
 pub mod import;

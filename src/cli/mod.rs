@@ -16,10 +16,13 @@ pub mod export;
 mod follow;
 pub mod generate;
 pub mod init;
+pub mod judge;
+pub mod metrics;
 pub mod model;
 pub mod outcomes;
 pub mod output;
 pub mod play;
+pub mod power;
 pub mod progress;
 pub mod report;
 pub mod run;
@@ -77,10 +80,16 @@ enum Command {
     Serve(serve::Args),
     /// Two candidates on the same rows
     Compare(compare::Args),
+    /// What the eval rows can show, how many more would show it, and what an evaluation costs
+    Power(power::Args),
     /// Every candidate on every metric
     Board(board::Args),
     /// The board, or a comparison, as Markdown, CSV or a page for the browser
     Report(report::Args),
+    /// Judges: two candidates side by side, a judge beside people, answers for you to judge
+    Judge(judge::Args),
+    /// Which metrics there are; with a candidate its classes, calibration, fields, tools, stages and strata
+    Metrics(metrics::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
     /// Put results made elsewhere on the board
@@ -125,8 +134,11 @@ pub fn main() -> ExitCode {
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
+        Some(Command::Power(args)) => power::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
         Some(Command::Report(args)) => report::run(args, &root, &out),
+        Some(Command::Judge(args)) => judge::run(args, &root, &out),
+        Some(Command::Metrics(args)) => metrics::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),

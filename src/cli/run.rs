@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::ask::{block_on, connect, launch, once, unexpected};
 use super::follow;
 use super::output::{Exit, Output};
+use super::power;
 use super::sweep;
 use crate::domain::api::{Request, Response};
 use crate::domain::keys::Keys;
@@ -101,6 +102,7 @@ pub fn start(
 ) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
+        power::tell(&client, kind, &set, out).await;
         let run = launch(&client, root, kind, set, from, agreed).await?;
         if detach {
             follow::result(&follow::fresh(&client, &run).await?, out);

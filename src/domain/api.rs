@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
+use super::detail::Detail;
 use super::event::Event;
 use super::imported::{ImportAs, Imported, ImportedFile};
+use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
+use super::power::Power;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
@@ -119,6 +122,8 @@ pub enum Decision {
     },
     /// What was said of an answer of the playground. The engine adds the gold that an edit is.
     Feedback(Feedback),
+    /// How good an answer is, said without knowing whose it is. Asked for by [`Request::JudgeSay`].
+    Verdict(PersonVerdict),
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -201,6 +206,10 @@ pub enum Request {
     },
     /// The board with the rows that fit a message; answered by [`Response::Board`].
     Board,
+    /// All that is known of a candidate on the board's rows.
+    Detail {
+        candidate: String,
+    },
     /// The board with the rows from this one on.
     BoardRows {
         from: usize,
@@ -215,6 +224,14 @@ pub enum Request {
         a: String,
         others: Vec<String>,
         metric: Option<String>,
+    },
+    /// What an evaluation can show and what it costs.
+    Power {
+        candidate: Option<String>,
+        /// A share: 0.05 is 5 points.
+        difference: f64,
+        #[serde(default)]
+        part: Option<Part>,
     },
     ImportOutcomes {
         file: String,
@@ -247,6 +264,31 @@ pub enum Request {
     PlayCancel {
         id: u64,
     },
+    /// A judge beside people; without a name, the only one or that of `[eval] judge`.
+    JudgeAgreement {
+        judge: Option<String>,
+    },
+    /// What came of a run of kind `judge`.
+    Pairwise {
+        run: String,
+    },
+    /// Answers for an annotator to judge.
+    JudgeQueue {
+        judge: Option<String>,
+        /// None: the user of the engine.
+        annotator: Option<String>,
+        /// Rows of each stratum.
+        per: usize,
+        /// Only rows on which candidates, the judge or people part, or the judge is torn.
+        disagreement: bool,
+    },
+    /// A person's verdict on an answer of a queue.
+    JudgeSay {
+        judge: Option<String>,
+        annotator: Option<String>,
+        item: String,
+        verdict: String,
+    },
     /// Rebuild the store from the journal and the run folders.
     Repair,
     /// Leave when no run is under way and nobody else is attached.
@@ -270,12 +312,17 @@ pub enum Response {
     Run { run: RunRecord },
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
+    Detail { detail: Box<Detail> },
     Compare { comparison: Comparison },
     ImportedOutcomes { imported: ImportedFile },
     Outcomes { imported: Vec<Imported> },
     Compared { comparisons: Vec<Comparison> },
+    Power { power: Power },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
+    Agreement { agreement: Agreement },
+    Queue { queue: Queue },
+    Pairwise { pairwise: Box<Pairwise> },
     Error { error: Failure },
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::settings::DeviceChoice;
 use super::tool::Tool;
 
 /// What a stage's answer is read as.
@@ -44,6 +45,9 @@ pub struct ModelRef {
     pub usd_per_hour: Option<f64>,
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// Where a model of this machine answers.
+    #[serde(default, skip_serializing_if = "DeviceChoice::is_auto")]
+    pub device: DeviceChoice,
 }
 
 /// How an endpoint may be used.

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
 use super::finding::Finding;
+use super::judge::PairSettings;
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
 use super::resident::{PlaySettings, ServeSettings};
-use super::row::RowRef;
+use super::row::{Part, RowRef};
 use super::sets::SetSettings;
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
@@ -30,6 +31,8 @@ pub enum RunKind {
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
     LrRange,
+    /// Two candidates' answers side by side, by a judge.
+    Judge,
     /// Models behind an endpoint on this machine.
     Serve,
     /// Models that answer what is asked on the screen.
@@ -37,8 +40,8 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 6] =
-        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
+    pub const ALL: [Self; 7] =
+        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Judge, Self::Serve, Self::Playground];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,6 +49,7 @@ impl RunKind {
             Self::Eval => "eval",
             Self::Train => "train",
             Self::LrRange => "lr-range",
+            Self::Judge => "judge",
             Self::Serve => "serve",
             Self::Playground => "playground",
         }
@@ -149,6 +153,7 @@ pub enum Job {
         train: TrainSettings,
         range: RangeSettings,
     },
+    Judge(PairSettings),
     Serve(ServeSettings),
     Playground(PlaySettings),
 }
@@ -160,6 +165,7 @@ impl Job {
             Self::Eval(_) => RunKind::Eval,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
+            Self::Judge(_) => RunKind::Judge,
             Self::Serve(_) => RunKind::Serve,
             Self::Playground(_) => RunKind::Playground,
         }
@@ -201,7 +207,10 @@ impl RunSpec {
     /// What the models that it asks need. A range test and strata ask none.
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
-            (Job::Eval(_) | Job::Train { .. }, Some(candidate)) => KeyNeed::of_candidate(candidate),
+            (Job::Eval(eval) | Job::Train { eval, .. }, Some(candidate)) => {
+                KeyNeed::of_models(candidate, &eval.judges)
+            }
+            (Job::Judge(pairs), _) => KeyNeed::of(&pairs.judge.model).into_iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -288,6 +297,9 @@ impl RunRecord {
     }
 }
 
+/// Figure of a training run: evaluations on dev rows of which the best chose its checkpoint.
+pub const SELECTED_AMONG: &str = "selected_among";
+
 /// What a worker hands back at the end (`artifacts/result.json`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
@@ -296,4 +308,7 @@ pub struct RunResult {
     pub candidate: Option<Candidate>,
     /// Asked to stop before its end.
     pub stopped: bool,
+    /// The outcomes are of this part and not of the board's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }

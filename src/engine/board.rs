@@ -8,7 +8,9 @@ use super::standing;
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::{Failure, Push};
 use crate::domain::board::{Board, BoardRow};
+use crate::domain::detail::Detail;
 use crate::domain::trace::RowTrace;
+use crate::score;
 use crate::worker::folder::RunFolder;
 
 /// Bytes of rows in one message, well below a frame's.
@@ -17,6 +19,23 @@ const WINDOW_BYTES: usize = 768 << 10;
 /// Every candidate on the eval part.
 pub fn board(engine: &Engine) -> Result<Arc<Board>, Failure> {
     standing::board(engine, &rows::loaded(engine)?)
+}
+
+/// All that is known of a candidate on the board's rows.
+pub fn detail(engine: &Engine, candidate: &str) -> Result<Detail, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let known = candidates::find(engine, candidate)?;
+    let Some(found) = standing::scored(engine, &loaded, &known)? else {
+        let name = &known.candidate.name;
+        return Err(bad_input(format!(
+            "`{name}` has no outcomes yet; `tunebench run eval --set candidate={name}` makes some"
+        )));
+    };
+    let config = &loaded.ws.config;
+    let detail = score::detail::detail(&found.candidate, &found.current, &config.eval);
+    let all = score::board::on_the_board(&found.candidate, &found.outcomes);
+    let stale = score::repeats::count(&all).saturating_sub(detail.n);
+    Ok(Detail { run: known.runs.last().cloned(), stale, ..detail })
 }
 
 /// The board with as many of its rows as fit a message, from `from` on.
@@ -30,6 +49,7 @@ fn head(board: &Board) -> Board {
     Board {
         primary: board.primary.clone(),
         metrics: board.metrics.clone(),
+        own: board.own.clone(),
         eval_rows: board.eval_rows,
         rows: Vec::new(),
         total: board.total,

@@ -16,6 +16,7 @@ use crate::domain::api::Failure;
 use crate::domain::candidate::{
     AdapterRef, Candidate, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
+use crate::domain::row::Part;
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
 use crate::domain::trilemma::Training;
@@ -41,6 +42,8 @@ pub struct Known {
     pub runs: Vec<String>,
     pub folder: RunFolder,
     pub created_ms: u64,
+    /// The newest evaluation of it on the reserve.
+    pub fresh: Option<(String, RunFolder)>,
     /// Rows a second, many at once, as the newest run found that measured them.
     pub rows_per_s: Option<f64>,
     /// The run that trained it.
@@ -51,10 +54,13 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub struct CandidateCache {
     known: Option<(u64, Arc<Vec<Known>>)>,
-    results: HashMap<PathBuf, (Stamp, Option<(Candidate, String)>)>,
+    results: HashMap<PathBuf, (Stamp, Option<Scores>)>,
 }
 
 type Stamp = (u64, i64, i64);
+
+/// A run's candidate, its id, and the part that was scored where that is not the board's.
+type Scores = (Candidate, String, Option<Part>);
 
 /// What a run says of itself.
 struct Told {
@@ -96,7 +102,31 @@ pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
     let trained: Vec<(PathBuf, String, u64)> =
         runs.iter().filter_map(|t| Some((t.folder.dir().to_owned(), t.run.clone(), t.trained_ms?))).collect();
     for told in runs {
-        let Some((candidate, id)) = result(&mut cache.results, &told.folder) else { continue };
+        let Some((candidate, id, part)) = result(&mut cache.results, &told.folder) else { continue };
+        let fresh = (part == Some(Part::Reserve)).then(|| (told.run.clone(), told.folder.clone()));
+        if fresh.is_some() {
+            match places.get(&id).and_then(|at| known.get_mut(*at)) {
+                Some(before) => before.fresh = fresh,
+                None => {
+                    places.insert(id.clone(), known.len());
+                    let training = training(&candidate, &trained);
+                    let (folder, created_ms) = (told.folder, told.created_ms);
+                    let (run, runs, rows_per_s) = (None, Vec::new(), None);
+                    known.push(Known {
+                        candidate,
+                        id,
+                        run,
+                        runs,
+                        folder,
+                        created_ms,
+                        fresh,
+                        rows_per_s,
+                        training,
+                    });
+                }
+            }
+            continue;
+        }
         if let Some(before) = places.get(&id).and_then(|at| known.get_mut(*at)) {
             before.runs.push(told.run.clone());
             before.run = Some(told.run);
@@ -112,6 +142,7 @@ pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
                 run: Some(told.run),
                 folder: told.folder,
                 created_ms: told.created_ms,
+                fresh: None,
                 rows_per_s: told.rows_per_s,
                 training,
             });
@@ -133,11 +164,8 @@ pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
     known
 }
 
-/// The candidate of a run's result, and its id.
-fn result(
-    kept: &mut HashMap<PathBuf, (Stamp, Option<(Candidate, String)>)>,
-    folder: &RunFolder,
-) -> Option<(Candidate, String)> {
+/// What a run's result says: its candidate with its id, and the part that it scored where that is not the board's.
+fn result(kept: &mut HashMap<PathBuf, (Stamp, Option<Scores>)>, folder: &RunFolder) -> Option<Scores> {
     let path = folder.result();
     let meta = fs::metadata(&path).ok()?;
     let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
@@ -146,10 +174,11 @@ fn result(
     {
         return found.clone();
     }
-    let found = folder.read_result().and_then(|r| r.candidate).map(|mut candidate| {
+    let found = folder.read_result().and_then(|r| {
+        let mut candidate = r.candidate?;
         relocate(&mut candidate, folder);
         let id = candidate.id();
-        (candidate, id)
+        Some((candidate, id, r.part))
     });
     kept.insert(path, (stamp, found.clone()));
     found
@@ -217,6 +246,7 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 created_ms,
                 rows_per_s: None,
                 training: None,
+                fresh: None,
             })
         })
         .collect()
@@ -249,6 +279,7 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
                     created_ms: 0,
                     rows_per_s: None,
                     training: None,
+                    fresh: None,
                 })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
@@ -382,11 +413,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let mut stages = Vec::new();
     let mut labels: Option<Vec<String>> = None;
     for (i, stage) in ws.config.stages.iter().enumerate() {
-        let model = model_ref(engine, ws, &stage.model)?.ok_or_else(|| {
-            bad_input(
-                ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
-            )
-        })?;
+        let model = model_ref(engine, ws, &stage.model, &format!("stage.{i}.model"))?;
         let (prompt, prompt_name) = match &stage.prompt {
             None => bare(),
             Some(path) => prompt_file(engine, ws, path)?,
@@ -439,9 +466,42 @@ fn named(engine: &Engine, mut candidate: Candidate) -> Candidate {
     candidate
 }
 
-/// A model of the workspace by its name.
-fn model_ref(engine: &Engine, ws: &Workspace, name: &str) -> Result<Option<ModelRef>, Failure> {
-    let Some(entry) = ws.config.models.get(name) else { return Ok(None) };
+/// The rung of a pipeline with another model in all its stages.
+const OTHER_MODEL: &str = "model";
+
+/// The candidate with a model of the workspace in the place of every stage's model and adapter. With its own it stays what it is.
+pub fn with_model(
+    engine: &Engine,
+    ws: &Workspace,
+    candidate: Candidate,
+    name: &str,
+) -> Result<Candidate, Failure> {
+    if !ws.config.models.contains_key(name) {
+        let known = || ws.config.models.keys().map(String::as_str);
+        let hint = match nearest(name, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("models: {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        return Err(bad_input(format!("no model is called `{name}`; {hint}")));
+    }
+    let model = model_ref(engine, ws, name, &format!("models.{name}"))?;
+    if candidate.stages.iter().all(|stage| stage.adapter.is_none() && stage.model.hash == model.hash) {
+        return Ok(candidate);
+    }
+    let before = candidate.rung == "baseline";
+    let called = if before { slug(name) } else { slug(&format!("{}-{name}", candidate.name)) };
+    let with = |stage| StageCandidate { model: model.clone(), adapter: None, ..stage };
+    let stages = candidate.stages.into_iter().map(with).collect();
+    Ok(named(engine, Candidate { name: called, rung: OTHER_MODEL.into(), stages }))
+}
+
+/// A model of `[models]`, by place and content; `key` is where its name stands.
+pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Result<ModelRef, Failure> {
+    let entry = ws
+        .config
+        .models
+        .get(name)
+        .ok_or_else(|| bad_input(ws.problem(key, format!("no model `{name}`")).to_string()))?;
     let (source, hash) = match &entry.place {
         ModelPlace::Local { path } => {
             let path = ws.resolve(path);
@@ -459,7 +519,7 @@ fn model_ref(engine: &Engine, ws: &Workspace, name: &str) -> Result<Option<Model
             (source, hash)
         }
     };
-    Ok(Some(ModelRef {
+    Ok(ModelRef {
         name: name.to_owned(),
         source,
         hash,
@@ -471,35 +531,8 @@ fn model_ref(engine: &Engine, ws: &Workspace, name: &str) -> Result<Option<Model
             requests_per_minute: entry.requests_per_minute,
             mask_pii: entry.mask_pii,
         },
-    }))
-}
-
-/// The rung of a pipeline with another model in all its stages.
-const OTHER_MODEL: &str = "model";
-
-/// The candidate with a model of the workspace in the place of every stage's model and adapter. With its own it stays what it is.
-pub fn with_model(
-    engine: &Engine,
-    ws: &Workspace,
-    candidate: Candidate,
-    name: &str,
-) -> Result<Candidate, Failure> {
-    let model = model_ref(engine, ws, name)?.ok_or_else(|| {
-        let known = || ws.config.models.keys().map(String::as_str);
-        let hint = match nearest(name, known()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("models: {}", known().collect::<Vec<_>>().join(", ")),
-        };
-        bad_input(format!("no model is called `{name}`; {hint}"))
-    })?;
-    if candidate.stages.iter().all(|stage| stage.adapter.is_none() && stage.model.hash == model.hash) {
-        return Ok(candidate);
-    }
-    let before = candidate.rung == "baseline";
-    let called = if before { slug(name) } else { slug(&format!("{}-{name}", candidate.name)) };
-    let with = |stage| StageCandidate { model: model.clone(), adapter: None, ..stage };
-    let stages = candidate.stages.into_iter().map(with).collect();
-    Ok(named(engine, Candidate { name: called, rung: OTHER_MODEL.into(), stages }))
+        device: entry.device,
+    })
 }
 
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.

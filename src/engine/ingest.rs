@@ -202,7 +202,7 @@ pub fn read_candidate(run: &mut Run) {
         run.needs_keys = spec.needs_keys();
         run.record.candidate = match spec.job {
             Job::Train { .. } | Job::LrRange { .. } => None,
-            Job::Strata(_) | Job::Eval(_) | Job::Serve(_) | Job::Playground(_) => {
+            Job::Strata(_) | Job::Eval(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => {
                 spec.candidate.map(|c| c.name)
             }
         };

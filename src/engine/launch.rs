@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
-use super::{branch, candidates, parts, resident, rows, strata};
+use super::{branch, candidates, judges, pairs, parts, resident, rows, strata};
 use crate::data::{self, Dataset};
 use crate::domain::api::Failure;
 use crate::domain::candidate::Candidate;
+use crate::domain::honest::Look;
+use crate::domain::judge::{Judge, PairSettings};
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
@@ -51,6 +53,16 @@ fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish
             "`model` puts a model in the place of every stage's, to evaluate it; for a run of kind {kind} set stage.NAME.model"
         )));
     }
+    if kind != RunKind::Eval && ws.config.eval.part != Part::Eval {
+        return Err(bad_input(format!(
+            "part: only `eval` runs look at the {}; a {kind} run works on the other parts",
+            ws.config.eval.part.name()
+        )));
+    }
+    let mut ws = ws;
+    if matches!(kind, RunKind::Eval | RunKind::Train) {
+        ws.config.eval.judges = judges::of_eval(engine, &ws)?;
+    }
     Ok(Wish { ws, candidate, model })
 }
 
@@ -77,6 +89,11 @@ pub fn launch(
     if kind.is_resident() && from.is_none() {
         // What is asked for is read when it is frozen, which is at once.
         return create(engine, kind, set, Needs::default(), None, None);
+    }
+    if kind == RunKind::Judge && from.is_none() {
+        let judge = pairs::judge(engine, &set)?;
+        let keys = keys_for(KeyNeed::of(&judge.model).into_iter().collect(), &keys)?;
+        return create(engine, kind, set, Needs { run: None, keys }, None, None);
     }
     let (parent, set) = match from {
         Some(_) if kind != RunKind::Train => {
@@ -187,7 +204,7 @@ fn check(
         }
         refuse(&wish, kind, &candidate, &dataset)?;
         sets_of(&wish.ws, kind)?;
-        needs.keys = check_keys(kind, &candidate, keys)?;
+        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval.judges, keys)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -205,7 +222,10 @@ fn check(
 fn refuse(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
     let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
     let train = trains.then_some(&wish.ws.config.tuning.train);
-    let found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
+    let mut found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
+    if kind != RunKind::LrRange {
+        found.extend(check::pointless_samples(candidate, wish.ws.config.eval.samples));
+    }
     let refused = found.into_iter().filter(|f| f.refused).map(|f| {
         match wish.candidate.as_ref().or(wish.model.as_ref()) {
             // Its stages are not those of the file.
@@ -235,12 +255,21 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
-/// Of the keys that came with the launch those that the candidate's models need: they are held in memory till the run ends.
-pub fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
+/// Of the keys that came with the launch those that the models of candidate and judges need: they are held in memory till the run ends.
+pub fn check_keys(
+    kind: RunKind,
+    candidate: &Candidate,
+    judges: &[Judge],
+    keys: &Keys,
+) -> Result<Keys, Failure> {
     if !matches!(kind, RunKind::Eval | RunKind::Train) {
         return Ok(Keys::default());
     }
-    let needs = KeyNeed::of_candidate(candidate);
+    keys_for(KeyNeed::of_models(candidate, judges), keys)
+}
+
+/// Of the keys those that are needed; refuses where some are missing.
+fn keys_for(needs: Vec<KeyNeed>, keys: &Keys) -> Result<Keys, Failure> {
     let missing = keys.missing(&needs);
     if !missing.is_empty() {
         return Err(needs_keys("the run", missing));
@@ -371,11 +400,21 @@ pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
 /// Write `spec.json` and `inputs/`.
 fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) -> Result<(), Failure> {
     let resident = launch.kind.is_resident();
-    let set = if resident { &[][..] } else { &launch.set };
+    // What is set for these does not stand in the file.
+    let own = resident || launch.kind == RunKind::Judge;
+    let set = if own { &[][..] } else { &launch.set };
     let wish = wish(engine, launch.kind, set)?;
     let ws = &wish.ws;
     let config = &ws.config;
+    let compared = match launch.kind {
+        RunKind::Judge => Some(pairs::frozen(engine, &launch.set)?),
+        _ => None,
+    };
     let (job, seed) = match launch.kind {
+        RunKind::Judge => {
+            let settings = compared.as_ref().map(|found| found.settings.clone());
+            (Job::Judge(settings.ok_or_else(|| failed("there is nothing to judge"))?), 0)
+        }
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
@@ -393,13 +432,23 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     let dataset = || parts::dataset(engine, ws);
     let resolve = || wish.resolve(engine, &dataset()?);
     let candidate = match &job {
-        Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
+        Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
         Job::Eval(_) => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, ws, resolve()?, train)?)
         }
     };
-    let rows = if resident { Vec::new() } else { run_rows(engine, ws, &dataset()?, launch.kind)? };
+    let rows = match &compared {
+        Some(found) => found.rows.clone(),
+        None if resident => Vec::new(),
+        None => run_rows(engine, ws, &dataset()?, launch.kind)?,
+    };
+    let looked = match (&job, &candidate) {
+        (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
+            Some(Look { candidate: candidate.id(), run: id.to_owned(), rows: rows.len() })
+        }
+        _ => None,
+    };
     let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
@@ -416,13 +465,31 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         sets: Vec::new(),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
-    spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
-    let (sets, set_rows): (Vec<SetSettings>, Vec<Vec<RunRow>>) =
-        sets_of(ws, launch.kind)?.into_iter().unzip();
-    spec.sets = sets;
-    folder
-        .freeze_with_sets(&spec, &rows, &set_rows)
-        .map_err(|e| failed(format!("the run could not be frozen: {e}")))
+    spec.past = past(engine, launch.kind, Device::of_training(&spec) != Device::Cpu);
+    // The look is in the journal before anybody can look.
+    if let Some(look) = looked {
+        engine
+            .look(look)
+            .map_err(|e| failed(format!("the look at the reserve could not be written down: {e}")))?;
+    }
+    let mut more: Vec<(String, Vec<u8>)> =
+        compared.map(|found| (PairSettings::FILE.to_owned(), found.bytes)).into_iter().collect();
+    for (set, rows) in sets_of(ws, launch.kind)? {
+        more.push((RunFolder::set_rows(&set.name), lines_of(&rows).map_err(|e| failed(e.to_string()))?));
+        spec.sets.push(set);
+    }
+    let more: Vec<(&str, Vec<u8>)> =
+        more.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    folder.freeze_with(&spec, &rows, &more).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
+fn lines_of(rows: &[RunRow]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for row in rows {
+        serde_json::to_writer(&mut bytes, row)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
 }
 
 /// The sets that a run is also on, with their rows.
@@ -497,15 +564,17 @@ fn run_rows(
     let strata = strata::latest(engine)?;
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
-        RunKind::Strata | RunKind::Serve | RunKind::Playground => parts::parts(engine, dataset)?,
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => {
+            parts::parts(engine, dataset)?
+        }
         RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
-        RunKind::Eval => &[Part::Eval],
+        RunKind::Eval => &[ws.config.eval.part],
         RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
-        RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
@@ -528,8 +597,8 @@ fn run_rows(
         });
     }
     let needed: &[Part] = match kind {
-        RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
-        RunKind::Eval => &[Part::Eval],
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Eval => &[ws.config.eval.part],
         RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };

@@ -103,7 +103,7 @@ pub fn import(engine: &Engine, file: &str, how: &ImportAs) -> Result<ImportedFil
     // Two imports of one name must not both find it free.
     let _one = engine.importing.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = rows::loaded(engine)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     let name = candidates::slug(&how.candidate);
     if name.is_empty() {
         return Err(bad_input("the candidate needs a name of letters and digits"));

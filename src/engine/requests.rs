@@ -7,7 +7,10 @@ use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, compare, feedback, ingest, launch, outcomes, parts, rows, strata, sweep};
+use super::{
+    board, candidates, compare, feedback, ingest, judges, launch, outcomes, pairs, parts, power, queue, rows,
+    strata, sweep,
+};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -75,12 +78,18 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Run { run } => Response::Run { run: engine.record(&find_run(engine, &run)?)? },
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
+        Request::Detail { candidate } => {
+            Response::Detail { detail: Box::new(board::detail(engine, &candidate)?) }
+        }
         Request::Board => Response::Board { board: board::window(&*board::board(engine)?, 0) },
         Request::BoardRows { from } => {
             Response::Board { board: board::window(&*board::board(engine)?, from) }
         }
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::Power { candidate, difference, part } => {
+            Response::Power { power: power::power(engine, candidate.as_deref(), difference, part)? }
         }
         Request::CompareMany { a, others, metric } => {
             Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }
@@ -101,13 +110,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
-            let message = noted(&decision);
-            let decisions = engine
-                .store
-                .decide(now_ms(), decision)
-                .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
-            engine.decided(decisions);
-            Response::Done { message }
+            decide(engine, decision)?
         }
         Request::Undo => {
             let undone =
@@ -119,6 +122,20 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
                 }
             }
+        }
+        Request::JudgeAgreement { judge } => {
+            Response::Agreement { agreement: judges::agreement(engine, judge.as_deref())? }
+        }
+        Request::Pairwise { run } => {
+            Response::Pairwise { pairwise: Box::new(pairs::result(engine, &find_run(engine, &run)?)?) }
+        }
+        Request::JudgeQueue { judge, annotator, per, disagreement } => {
+            let asked = queue::Asked { judge, annotator, per, disagreement };
+            Response::Queue { queue: queue::queue(engine, &asked)? }
+        }
+        Request::JudgeSay { judge, annotator, item, verdict } => {
+            let decision = queue::verdict(engine, judge.as_deref(), annotator, &item, &verdict)?;
+            decide(engine, decision)?
         }
         Request::Play { question, keys } => {
             Response::Playing { playing: play::ask(engine, desk, question, keys)? }
@@ -132,6 +149,17 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             return Err(bad_input("leaving is asked for by a frame of its own"));
         }
     })
+}
+
+/// Write a decision down that was checked.
+fn decide(engine: &Engine, decision: Decision) -> Result<Response, Failure> {
+    let message = noted(&decision);
+    let decisions = engine
+        .store
+        .decide(now_ms(), decision)
+        .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
+    engine.decided(decisions);
+    Ok(Response::Done { message })
 }
 
 /// A run by its id, or by the start of it where only one begins so.
@@ -379,6 +407,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
                 .flatten()
                 .collect()
         }
+        Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
@@ -405,6 +434,10 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
 
 /// What became of a decision.
 fn noted(decision: &Decision) -> String {
+    if let Decision::Verdict(said) = decision {
+        let verdict = said.verdict.as_deref().unwrap_or("nothing");
+        return format!("noted: {} says {verdict} of {}", said.annotator, said.item());
+    }
     let Decision::Together { decisions } = decision else { return "noted".into() };
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
@@ -423,6 +456,7 @@ fn said_of(said: &Feedback) -> String {
 
 fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
+        Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
         Some(Decision::Together { decisions }) => decisions
             .iter()

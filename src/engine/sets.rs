@@ -15,6 +15,7 @@ use super::standing;
 use super::state::{Engine, failed};
 use crate::domain::api::Failure;
 use crate::domain::board::Board;
+use crate::domain::metric::Known as Metrics;
 use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::sets::{Fixed, Kept};
@@ -88,7 +89,7 @@ pub fn fill(
     let base = board.rows.iter().position(|row| row.rung == "baseline");
     for set in &loaded.ws.config.sets {
         let name = &set.settings.name;
-        let Ok(metric) = Metric::primary(&set.settings.metric) else { continue };
+        let Ok(metric) = Metrics::default().primary(&set.settings.metric) else { continue };
         let of = |cache: &mut SetsCache, at: usize| outcomes_on(engine, cache, known.get(at)?, name);
         let of_base = base.and_then(|at| of(&mut cache, at));
         for at in 0..board.rows.len() {

@@ -15,6 +15,7 @@ use super::standing::BoardCache;
 use super::strata::StrataCache;
 use super::{feedback, ingest, outcomes};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
+use crate::domain::honest::Look;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::domain::words::counted;
@@ -48,6 +49,8 @@ pub struct State {
     /// Keys by run, while it is queued or under way. They are nowhere else.
     pub keys: HashMap<String, Keys>,
     pub decisions: Decisions,
+    /// Looks at the reserve, by the journal.
+    pub looks: Vec<Look>,
     pub notices: Vec<String>,
     pub clients: usize,
     /// Clients that ever attached.
@@ -141,6 +144,7 @@ impl Engine {
             store,
             state: Mutex::new(State {
                 decisions: contents.decisions,
+                looks: contents.looks,
                 notices: contents.notices,
                 ..State::default()
             }),
@@ -163,6 +167,16 @@ impl Engine {
         engine.write_feedback();
         outcomes::adopt(&engine)?;
         Ok(Arc::new(engine))
+    }
+
+    /// An evaluation is about to look at the reserve.
+    pub fn look(&self, look: Look) -> std::io::Result<()> {
+        self.store.record(now_ms(), Look::OP, serde_json::to_value(&look)?)?;
+        self.update(|state| {
+            state.looks.push(look);
+            state.board_version = state.version;
+        });
+        Ok(())
     }
 
     /// Read every run folder, from where the store says it was left.

@@ -3,13 +3,16 @@
 //! Rows go through a stage together, so that the backend sees batches. A row that fails is an error on that row; the others go on.
 
 pub mod output;
+pub mod rubric;
 pub mod template;
 pub mod tool;
 
 use thiserror::Error;
 
 use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
-use crate::domain::candidate::{Candidate, Constraint, Decoding, ModelSource, OutputKind, StageCandidate};
+use crate::domain::candidate::{
+    Candidate, Constraint, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate,
+};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
 use crate::domain::tool::answered as answered_by_tool;
@@ -46,6 +49,9 @@ pub struct Answered {
 
 /// Temperature of a retry where the stage is greedy: asked again in the same way, the model would say the same.
 const RETRY_TEMPERATURE: f32 = 0.7;
+
+/// Between the seeds of two answers to a row.
+const SAMPLE_SEEDS: u64 = 1_000_003;
 
 struct Stage {
     spec: StageCandidate,
@@ -93,7 +99,8 @@ impl Pipeline {
         for (spec, prompt) in candidate.stages.iter().zip(prompts) {
             let adapter = spec.adapter.as_ref().map(|a| a.hash.as_str());
             // The same endpoint under another key or other limits is asked on its own.
-            let key = (spec.model.hash.as_str(), &spec.model.source, spec.model.limits, adapter);
+            let ModelRef { hash, source, limits, device, .. } = &spec.model;
+            let key = (hash.as_str(), source, *limits, *device, adapter);
             let backend = match opened.iter().position(|known| !apart && *known == key) {
                 Some(place) => place,
                 None => {
@@ -107,6 +114,13 @@ impl Pipeline {
             stages.push(Stage { spec: spec.clone(), prompt, backend });
         }
         Ok(Self { stages, backends })
+    }
+
+    /// What a person should know of where its models answer.
+    pub fn told(&self) -> Vec<String> {
+        let mut told: Vec<String> = self.backends.iter().filter_map(|backend| backend.told()).collect();
+        told.dedup();
+        told
     }
 
     /// Rows that its models work on at once.
@@ -124,17 +138,28 @@ impl Pipeline {
         self.answer_by_stages(rows, &mut |_, _| {})
     }
 
+    /// The same, where each row comes with the number of the answer to it: another number, another drawing.
+    pub fn answer_samples(&mut self, rows: &[(&RunRow, u32)]) -> Vec<Answered> {
+        self.run(rows, &mut |_, _| {})
+    }
+
     /// The same; `ended` hears of every stage of every row (by its place) as it ends, of those skipped too.
     pub fn answer_by_stages(
         &mut self,
         rows: &[&RunRow],
         ended: &mut dyn FnMut(usize, &StageOutcome),
     ) -> Vec<Answered> {
+        let first: Vec<(&RunRow, u32)> = rows.iter().map(|row| (*row, 0)).collect();
+        self.run(&first, ended)
+    }
+
+    fn run(&mut self, rows: &[(&RunRow, u32)], ended: &mut dyn FnMut(usize, &StageOutcome)) -> Vec<Answered> {
         let mut all = vec![Answered::default(); rows.len()];
-        let mut scopes: Vec<Scope> = rows.iter().map(|row| Scope::new(row)).collect();
+        let mut scopes: Vec<Scope> = rows.iter().map(|(row, _)| Scope::new(row)).collect();
+        let samples: Vec<u32> = rows.iter().map(|(_, sample)| *sample).collect();
         for stage in &self.stages {
             let backend = &mut self.backends[stage.backend];
-            stage.run(backend.as_mut(), &mut scopes, &mut all);
+            stage.run(backend.as_mut(), &samples, &mut scopes, &mut all);
             for (i, answered) in all.iter().enumerate().filter(|(_, answered)| answered.error.is_none()) {
                 if let Some(outcome) = answered.stages.last() {
                     ended(i, outcome);
@@ -146,7 +171,7 @@ impl Pipeline {
 }
 
 impl Stage {
-    fn run(&self, backend: &mut dyn Backend, scopes: &mut [Scope], all: &mut [Answered]) {
+    fn run(&self, backend: &mut dyn Backend, samples: &[u32], scopes: &mut [Scope], all: &mut [Answered]) {
         // Rows to ask, with their prompts.
         let mut open: Vec<(usize, String)> = Vec::new();
         for (i, (scope, answered)) in scopes.iter_mut().zip(all.iter_mut()).enumerate() {
@@ -187,11 +212,13 @@ impl Stage {
             let asks: Vec<Ask> = open
                 .iter()
                 .filter_map(|(i, prompt)| {
+                    let sample = *samples.get(*i)?;
                     Some(Ask {
                         prompt: self.question(scopes.get(*i)?, prompt),
                         constraint: self.constraint(),
                         tools: self.prompt.native_tools(),
-                        ..Ask::turn("", self.decoding(attempt))
+                        sample,
+                        ..Ask::turn("", self.decoding(attempt, sample))
                     })
                 })
                 .collect();
@@ -286,8 +313,10 @@ impl Stage {
         self.spec.constraint.clone().filter(|_| !endpoint || self.spec.tools.is_empty())
     }
 
-    fn decoding(&self, attempt: u32) -> Decoding {
+    fn decoding(&self, attempt: u32, sample: u32) -> Decoding {
         let mut decoding = self.spec.decoding.clone();
+        // Far enough apart that no retry of one answer is another one.
+        decoding.seed = decoding.seed.wrapping_add(u64::from(sample) * SAMPLE_SEEDS);
         if attempt > 0 {
             decoding.seed = decoding.seed.wrapping_add(u64::from(attempt));
             if decoding.temperature == 0.0 {
@@ -351,6 +380,7 @@ pub mod tests {
                 usd_per_million_output: None,
                 usd_per_hour: None,
                 limits: Limits::default(),
+                device: Default::default(),
             },
             adapter: None,
             prompt: prompt.into(),

@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::output::parse_json;
 use super::tool;
 use crate::domain::candidate::{ModelSource, OutputKind, StageCandidate};
+use crate::domain::expression::{missing, plain};
 use crate::domain::row::{RunRow, Turn};
 use crate::domain::tool::{Tool, answered};
 
@@ -111,18 +112,13 @@ pub struct Prompt {
 }
 
 /// The template's name in its environment; not a file name, which could switch escaping on.
-const TEMPLATE: &str = "prompt";
+pub(super) const TEMPLATE: &str = "prompt";
 
 impl Prompt {
     /// Compile; fails on a slip in the template or in `when`.
     pub fn new(stage: &StageCandidate) -> Result<Self, TemplateError> {
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_auto_escape_callback(|_| AutoEscape::None);
-        env.set_fuel(Some(FUEL));
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let mut prompt = Self {
-            env,
+            env: environment(),
             name: if stage.prompt_name.is_empty() {
                 format!("prompt of stage `{}`", stage.name)
             } else {
@@ -219,60 +215,43 @@ impl Prompt {
     }
 
     fn describe(&self, error: &minijinja::Error, context: Option<&Value>) -> TemplateError {
-        let what = match error.kind() {
-            ErrorKind::UndefinedError => context
-                .and_then(|context| {
-                    let names = self.env.get_template(TEMPLATE).ok()?.undeclared_variables(true);
-                    missing(names, context)
-                })
-                .unwrap_or_else(|| plain(error)),
-            ErrorKind::OutOfFuel => format!("the template takes more than {FUEL} steps; is a loop too long?"),
-            ErrorKind::WriteFailure => format!("the prompt is longer than {LONGEST} bytes"),
-            _ => plain(error),
-        };
-        TemplateError::Prompt { prompt: self.name.clone(), line: error.line().unwrap_or(1), what }
+        describe(&self.env, &self.name, error, context)
     }
 }
 
-/// An error's own words, without the place that we name ourselves.
-fn plain(error: &minijinja::Error) -> String {
-    match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    }
+/// Where templates run: strict, without escaping, with a step limit.
+pub(super) fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_fuel(Some(FUEL));
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env
 }
 
-/// Which of `names` (`a` or `a.b.c`) the context lacks, and what it has that is nearest.
-fn missing(names: std::collections::HashSet<String>, context: &Value) -> Option<String> {
-    let mut absent: Vec<String> = names.into_iter().filter(|name| is_missing(name, context)).collect();
-    absent.sort();
-    let known: Vec<String> =
-        context.try_iter().ok()?.filter_map(|key| key.as_str().map(str::to_owned)).collect();
-    let first = absent.first()?;
-    let near = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(name, first), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| format!("; did you mean `{name}`?"))
-        .unwrap_or_else(|| format!("; in scope are: {}", known.join(", ")));
-    let absent = absent.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    Some(format!("{absent} is not in scope on this row{near}"))
-}
-
-fn is_missing(path: &str, context: &Value) -> bool {
-    let mut value = context.clone();
-    for part in path.split('.') {
-        match value.get_attr(part) {
-            Ok(inner) if !inner.is_undefined() => value = inner,
-            _ => return true,
-        }
-    }
-    false
+/// An error of the template called [`TEMPLATE`], which people know as `name`.
+pub(super) fn describe(
+    env: &Environment<'_>,
+    name: &str,
+    error: &minijinja::Error,
+    context: Option<&Value>,
+) -> TemplateError {
+    let what = match error.kind() {
+        ErrorKind::UndefinedError => context
+            .and_then(|context| {
+                let names = env.get_template(TEMPLATE).ok()?.undeclared_variables(true);
+                missing(names, context)
+            })
+            .unwrap_or_else(|| plain(error)),
+        ErrorKind::OutOfFuel => format!("the template takes more than {FUEL} steps; is a loop too long?"),
+        ErrorKind::WriteFailure => format!("the prompt is longer than {LONGEST} bytes"),
+        _ => plain(error),
+    };
+    TemplateError::Prompt { prompt: name.to_owned(), line: error.line().unwrap_or(1), what }
 }
 
 /// A buffer that refuses to grow past [`LONGEST`].
-struct Bounded(Vec<u8>);
+pub(super) struct Bounded(pub Vec<u8>);
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -31,6 +31,7 @@ fn row(candidate: &str, rung: &str, accuracy: f64, usd: Option<f64>, p95: f64) -
             want: ">= 0.8".into(),
             got: Some(accuracy),
             state: state.into(),
+            why: None,
         }],
         ..BoardRow::default()
     }

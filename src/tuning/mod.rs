@@ -2,4 +2,5 @@
 
 pub mod check;
 pub mod evaluate;
+pub mod judge;
 pub mod train;

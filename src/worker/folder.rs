@@ -8,7 +8,7 @@
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,8 @@ impl RunFolder {
     pub fn set(&self, name: &str) -> Self {
         Self { dir: self.dir.join("sets").join(name) }
     }
-    fn set_rows(name: &str) -> String {
+    /// What the file of a set's rows in `inputs/` is called.
+    pub fn set_rows(name: &str) -> String {
         format!("set-{name}.jsonl")
     }
     pub fn traces(&self) -> PathBuf {
@@ -155,15 +156,13 @@ impl RunFolder {
 
     /// The last outcome of each (row, sample).
     pub fn read_outcomes(&self) -> io::Result<Vec<Outcome>> {
-        let (all, _) = lines::read_all::<Outcome>(&self.outcomes())?;
-        let mut last = BTreeMap::new();
-        for (i, outcome) in all.iter().enumerate() {
-            last.insert((outcome.row.as_str(), outcome.sample), i);
-        }
-        let mut keep: Vec<usize> = last.into_values().collect();
-        keep.sort_unstable();
-        let mut all: Vec<Option<Outcome>> = all.into_iter().map(Some).collect();
-        Ok(keep.into_iter().filter_map(|i| all[i].take()).collect())
+        let (mut all, _) = lines::read_all_long::<Outcome>(&self.outcomes())?;
+        let mut seen = HashSet::with_capacity(all.len());
+        let mut last: Vec<bool> = all.iter().rev().map(|o| seen.insert((o.row.as_str(), o.sample))).collect();
+        drop(seen);
+        // From the end, as the flags were found.
+        all.retain(|_| last.pop().unwrap_or(false));
+        Ok(all)
     }
 
     /// The last trace of a row; none where it left none.
@@ -232,22 +231,23 @@ impl RunFolder {
 
     /// Write the frozen specification and its inputs. `spec.json` comes last: where it is, all is.
     pub fn freeze(&self, spec: &RunSpec, rows: &[RunRow]) -> io::Result<()> {
-        self.freeze_with_sets(spec, rows, &[])
+        self.freeze_with(spec, rows, &[])
     }
 
-    /// The same with the rows of each of the spec's sets, in their order.
-    pub fn freeze_with_sets(&self, spec: &RunSpec, rows: &[RunRow], sets: &[Vec<RunRow>]) -> io::Result<()> {
+    /// The same with further files beside the rows, by name.
+    pub fn freeze_with(&self, spec: &RunSpec, rows: &[RunRow], more: &[(&str, Vec<u8>)]) -> io::Result<()> {
         files::private_dir(&self.inputs())?;
-        let mut manifest = BTreeMap::new();
-        let named = spec.sets.iter().map(|set| Self::set_rows(&set.name)).zip(sets.iter().map(Vec::as_slice));
-        for (name, rows) in std::iter::once(("rows.jsonl".to_owned(), rows)).chain(named) {
-            let mut bytes = Vec::new();
-            for row in rows {
-                serde_json::to_writer(&mut bytes, row)?;
-                bytes.push(b'\n');
-            }
-            files::write_atomic(&self.inputs().join(&name), &bytes)?;
-            manifest.insert(name, blake3::hash(&bytes).to_hex().to_string());
+        let mut bytes = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut bytes, row)?;
+            bytes.push(b'\n');
+        }
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        let mut manifest = BTreeMap::from([("rows.jsonl", hash(&bytes))]);
+        files::write_atomic(&self.rows(), &bytes)?;
+        for (name, bytes) in more {
+            manifest.insert(name, hash(bytes));
+            files::write_atomic(&self.inputs().join(name), bytes)?;
         }
         files::write_json(&self.manifest(), &manifest)?;
         files::write_json(&self.spec(), spec)
@@ -303,7 +303,7 @@ impl RunFolder {
             );
         }
         let outcomes = match spec.job {
-            Job::Eval(_) => self.read_outcomes()?,
+            Job::Eval(_) | Job::Judge(_) => self.read_outcomes()?,
             // What a training run scored before it was resumed belongs to weights that are no more.
             Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
                 for stale in [self.outcomes(), self.traces()] {

@@ -41,7 +41,7 @@ const fn own_tables(kind: RunKind) -> &'static [&'static str] {
         // What is tested is a training.
         RunKind::LrRange => &["tuning.lr_range", "tuning.train"],
         // Theirs do not stand in the file.
-        RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     }
 }
 

@@ -108,6 +108,9 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    /// A candidate's detail.
+    Detail(String),
+    Power,
     Trace {
         of: String,
         row: String,
@@ -124,6 +127,10 @@ pub enum Purpose {
     /// What was said of the answer to question so-and-so.
     Say(u64),
     Undo,
+    JudgeQueue,
+    /// A verdict on this item.
+    JudgeSay(String),
+    Agreement,
     Import,
     ImportOutcomes(String),
 }
@@ -142,6 +149,8 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Detail(candidate) => format!("read the detail of {candidate}"),
+            Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
@@ -149,6 +158,9 @@ impl Purpose {
             Self::PlayCancel => "break the answer off".into(),
             Self::Say(_) => "keep what you said of the answer".into(),
             Self::Undo => "undo".into(),
+            Self::JudgeQueue => "ask for answers to judge".into(),
+            Self::JudgeSay(_) => "keep the verdict".into(),
+            Self::Agreement => "hold the judge against people".into(),
             Self::Import => "import the data".into(),
             Self::ImportOutcomes(file) => format!("import outcomes from {file}"),
         }
@@ -163,10 +175,13 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Detail(_)
                 | Self::Trace { .. }
                 | Self::StepRows { .. }
                 | Self::Play(..)
                 | Self::PlayCancel
+                | Self::JudgeQueue
+                | Self::Agreement
         )
     }
 }
@@ -212,6 +227,8 @@ pub struct App {
     pub board: BoardState,
     pub runs_screen: RunsState,
     pub play: PlayState,
+    /// What the eval rows can show and cost, for the form of an evaluation.
+    pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
     followed: BTreeMap<View, View>,
     next_tag: u64,
@@ -238,6 +255,7 @@ impl App {
             board: BoardState::default(),
             runs_screen: RunsState::default(),
             play: PlayState::default(),
+            power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,
             outbox: Vec::new(),

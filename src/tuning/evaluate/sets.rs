@@ -13,10 +13,12 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::sets::{SetInputs, SetPrompt, SetSettings};
+use crate::domain::settings::EvalSettings;
 use crate::domain::words::counted;
 use crate::pipeline::Pipeline;
-use crate::score::metric::Metric;
-use crate::score::{rows, sets as scoring};
+use crate::score::metric::Known;
+use crate::score::scorer::Scorer;
+use crate::score::sets as scoring;
 
 /// Rows answered at once; requests to stop are looked for between.
 const BATCH: usize = 64;
@@ -31,7 +33,7 @@ pub fn sets(
     let mut scored = Scored { metrics: BTreeMap::new(), stopped: false };
     for inputs in sets {
         let name = &inputs.set.name;
-        let metric = Metric::primary(&inputs.set.metric).with_context(|| format!("set `{name}`"))?;
+        let metric = Known::default().primary(&inputs.set.metric).with_context(|| format!("set `{name}`"))?;
         // What stands beside must not cost the run its own result.
         let asked = match asked(candidate, &inputs.set) {
             Ok(asked) => asked,
@@ -41,6 +43,13 @@ pub fn sets(
                 continue;
             }
         };
+        let settings = EvalSettings {
+            primary: inputs.set.metric.clone(),
+            metrics: Vec::new(),
+            ..EvalSettings::default()
+        };
+        let golds = inputs.rows.iter().filter_map(|row| row.gold.as_deref());
+        let scorer = Scorer::new(&settings, &asked.stages, golds).with_context(|| format!("set `{name}`"))?;
         let wanted: HashSet<(&str, &str)> = inputs.rows.iter().map(key).collect();
         let of_set = |o: &&Outcome| wanted.contains(&(o.row.as_str(), o.row_hash.as_str()));
         let mut outcomes: Vec<Outcome> = inputs.done.iter().filter(of_set).cloned().collect();
@@ -75,7 +84,7 @@ pub fn sets(
                         ..Outcome::default()
                     };
                     let kind = asked.stages.last().map_or(OutputKind::Text, |stage| stage.output);
-                    rows::fill(&mut outcome, &metric, &[], kind, &BTreeMap::new());
+                    scorer.fill(&mut outcome, kind, Some(row));
                     reporter.set_outcome(name, &outcome)?;
                     outcomes.push(outcome);
                 }

@@ -151,7 +151,7 @@ pub(super) fn read_lr_range(mut fields: Fields<'_>) -> RangeSettings {
     range
 }
 
-fn read_device(fields: &mut Fields<'_>) -> Option<DeviceChoice> {
+pub(super) fn read_device(fields: &mut Fields<'_>) -> Option<DeviceChoice> {
     let text = fields.string("device")?;
     match text.parse() {
         Ok(device) => Some(device),
