@@ -380,10 +380,10 @@ fn read_sets(file: &mut Fields<'_>, stages: &[Stage]) -> Vec<SetConfig> {
         if let Some(metric) = &metric {
             match Known::default().primary(metric) {
                 Ok(Metric { stage: Some(_), .. }) => {
-                    fields.fault("metric", "is of one stage; a set has none")
+                    fields.fault("metric", "is of one stage; a set has none");
                 }
                 Ok(found) if found.is_judged() => {
-                    fields.fault("metric", "is a judge's; a set is scored by its gold")
+                    fields.fault("metric", "is a judge's; a set is scored by its gold");
                 }
                 Ok(_) => {}
                 Err(e) => fields.fault("metric", &clip_long(&e.to_string())),
