@@ -11,6 +11,8 @@ pub mod cli;
 
 pub mod bench;
 
+pub mod report;
+
 pub mod tui;
 
 pub mod engine;

@@ -1,5 +1,6 @@
 //! `tunebench board`: every candidate on every metric.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use super::table::{Table, clean, number, share};
 use crate::domain::board::Board;
 use crate::domain::metric::Unit;
 use crate::domain::trilemma::Pareto;
-use crate::domain::words::counted;
+use crate::domain::words::{counted, p_value};
 use crate::score;
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,9 @@ pub struct Args {
     /// Only the ladder: what each rung added, and whether the next one is worth it
     #[arg(long, conflicts_with_all = ["volume", "against"])]
     ladder: bool,
+    /// Also which rows that once were fixed are lost again, and each set beside the baseline
+    #[arg(long)]
+    sets: bool,
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
@@ -32,8 +36,42 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         return Ok(ExitCode::SUCCESS);
     }
     score::trilemma::at_volume(&mut board, args.volume, args.against.as_deref()).map_err(Exit::usage)?;
-    out.result(&board, || render(&board));
+    out.result(&board, || render(&board) + &if args.sets { render_sets(&board) } else { String::new() });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rows lost again and the sets beside the baseline, for each candidate.
+fn render_sets(board: &Board) -> String {
+    let mut text = String::new();
+    for row in &board.rows {
+        let mut said = Vec::new();
+        if let Some(kept) = &row.regression {
+            let lost = kept.of - kept.kept;
+            let more = if lost > kept.lost.len() { ", ..." } else { "" };
+            let names = if lost > 0 { format!(": {}{more}", kept.lost.join(", ")) } else { String::new() };
+            said.push(format!("{} of {} fixed rows lost again{names}", lost, kept.of));
+        }
+        for (name, score) in &row.sets {
+            let base = score.base.as_ref().map_or_else(String::new, |b| {
+                format!(
+                    "; {} of {} where the baseline has {} (p = {})",
+                    b.right,
+                    b.n,
+                    b.base_right,
+                    p_value(b.p_value)
+                )
+            });
+            said.push(format!("{name}: {} of {} right by {}{base}", score.right, score.n, score.metric));
+        }
+        for said in said {
+            text.push_str(&format!("{}: {}\n", clean(&row.candidate), clean(&said)));
+        }
+    }
+    if text.is_empty() {
+        "no row was fixed yet, and no set was evaluated\n".into()
+    } else {
+        format!("\n{text}")
+    }
 }
 
 fn lines(all: &[String]) -> String {
@@ -61,6 +99,12 @@ pub fn render(board: &Board) -> String {
     if any_errors {
         header.push(">failed rows".into());
     }
+    let regression = board.rows.iter().any(|r| r.regression.is_some());
+    if regression {
+        header.push(">regression".into());
+    }
+    let sets: BTreeSet<&String> = board.rows.iter().flat_map(|r| r.sets.keys()).collect();
+    header.extend(sets.iter().map(|set| format!(">{set}")));
     let any_against = board.rows.iter().any(|r| r.against.is_some());
     if any_against {
         header.push(">vs baseline".into());
@@ -84,6 +128,13 @@ pub fn render(board: &Board) -> String {
         }
         if any_errors {
             cells.push(row.errors.to_string());
+        }
+        if regression {
+            cells
+                .push(row.regression.as_ref().map_or_else(|| "-".into(), |k| format!("{}/{}", k.kept, k.of)));
+        }
+        for set in &sets {
+            cells.push(row.sets.get(*set).map_or_else(|| "-".into(), |s| format!("{}/{}", s.right, s.n)));
         }
         if any_against {
             cells.push(row.against.as_ref().map_or_else(String::new, |against| {

@@ -38,6 +38,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             let (of_data, sample) = check_data(&workspace, out);
             problems.extend(of_data);
             problems.extend(check_models(&workspace));
+            problems.extend(check_sets(&workspace));
             warnings.extend(unset_keys(&workspace));
             for finding in findings(&workspace, &sample) {
                 let problem = finding.problem(&workspace);
@@ -166,6 +167,27 @@ fn check_data(ws: &Workspace, out: &Output) -> (Vec<Problem>, Sample) {
         problems.extend(check_fields(ws, &sample));
     }
     (problems, sample)
+}
+
+/// Every row of the sets.
+fn check_sets(ws: &Workspace) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (i, set) in ws.config.sets.iter().enumerate() {
+        let files = ws.set_files(set);
+        if files.iter().any(|(_, path)| !path.is_file()) {
+            // Reported as missing already.
+            continue;
+        }
+        let wrong = data::sets::read(&files, set.input.as_deref(), set.gold.as_deref()).err();
+        problems.extend(wrong.into_iter().flatten().map(|wrong| {
+            if wrong.line > 0 {
+                Problem { file: wrong.file, line: wrong.line, message: wrong.reason }
+            } else {
+                ws.problem(&format!("set.{i}.source"), data::sets::told(&set.settings.name, &wrong))
+            }
+        }));
+    }
+    problems
 }
 
 /// What a run would refuse, or stumble over: of the imported data where it is imported, else of the sample.

@@ -12,7 +12,7 @@ use crate::domain::api::{Request, Response};
 use crate::domain::board::Comparison;
 use crate::domain::diff;
 use crate::domain::outcome::FlipKind;
-use crate::domain::words::counted;
+use crate::domain::words::{counted, p_value};
 
 /// Flips that are listed.
 const SHOWN_FLIPS: usize = 20;
@@ -192,6 +192,15 @@ pub fn render(c: &Comparison) -> String {
             text.push_str(&format!("... and {} more (--json lists them)\n", c.flips.len() - SHOWN_FLIPS));
         }
     }
+    if let Some(kept) = c.regression.as_ref().filter(|kept| kept.kept < kept.of) {
+        text.push_str(&format!(
+            "\n{} of {} rows that once were fixed are lost again in {}: {}\n",
+            kept.of - kept.kept,
+            kept.of,
+            clean(&c.candidates[1]),
+            clean(&kept.lost.iter().take(SHOWN_FLIPS).cloned().collect::<Vec<_>>().join(", "))
+        ));
+    }
     text
 }
 
@@ -275,8 +284,4 @@ fn render_flips(c: &Comparison, n: usize) -> String {
         text.push_str(&format!("  {}\n", marked.trim_end().replace('\n', "\n  ")));
     }
     text
-}
-
-fn p_value(p: f64) -> String {
-    if p < 0.001 { format!("{p:.1e}") } else { format!("{p:.3}") }
 }

@@ -12,6 +12,7 @@ use super::output::{Exit, Output};
 use crate::backend::{Answer, Ask, Backend as _, Finish, Heard, LocalModel, Prompt, Settings, device};
 use crate::domain::candidate::{Constraint, Decoding};
 use crate::domain::settings::DeviceChoice;
+use crate::domain::words::steers;
 use crate::model::chat::ChatTemplate;
 use crate::model::constraint;
 use crate::model::decode::Draft;
@@ -248,9 +249,9 @@ pub(super) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Text of a model must not steer the terminal: no control characters but newline and tab.
+/// Text of a model must not steer the terminal: no control characters but newline and tab, and nothing that turns its direction.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    text.chars().filter(|c| !steers(*c) || matches!(c, '\n' | '\t')).collect()
 }
 
 #[cfg(test)]
@@ -259,6 +260,6 @@ mod tests {
 
     #[test]
     fn escape_sequences_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\u{9b}2J\r\n\tc\u{7}"), "a[31mb2J\n\tc");
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}2J\r\n\tc\u{7}\u{202e}d\u{2066}"), "a[31mb2J\n\tcd");
     }
 }

@@ -26,6 +26,7 @@ pub mod play;
 pub mod power;
 pub mod progress;
 pub mod prompts;
+pub mod report;
 pub mod run;
 pub mod runs;
 pub mod serve;
@@ -87,6 +88,8 @@ enum Command {
     Power(power::Args),
     /// Every candidate on every metric
     Board(board::Args),
+    /// The board, or a comparison, as Markdown, CSV or a page for the browser
+    Report(report::Args),
     /// Judges: two candidates side by side, a judge beside people, answers for you to judge
     Judge(judge::Args),
     /// Which metrics there are; with a candidate its classes, calibration, fields, tools, stages and strata
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
         Some(Command::Power(args)) => power::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
+        Some(Command::Report(args)) => report::run(args, &root, &out),
         Some(Command::Judge(args)) => judge::run(args, &root, &out),
         Some(Command::Metrics(args)) => metrics::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::domain::words::steers;
+
 /// Where a command's result goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -42,7 +44,7 @@ impl Output {
 
 /// Text of data and models must not control the terminal, wherever it got into a message.
 fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if steers(c) && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
 }
 
 /// Why a command ends without its result.
@@ -82,5 +84,16 @@ impl From<anyhow::Error> for Exit {
 impl From<std::io::Error> for Exit {
     fn from(error: std::io::Error) -> Self {
         Self::failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_message_steers_the_terminal_or_turns_its_text() {
+        let shown = visible("a\tb\n\u{1b}[2J\u{202e}drow\u{2066}x\u{5d0}");
+        assert_eq!(shown, "a\tb\n\u{fffd}[2J\u{fffd}drow\u{fffd}x\u{5d0}");
     }
 }

@@ -20,6 +20,9 @@ pub struct Args {
     /// A setting for this run: a path of workspace.toml (`tuning.train.rank=8`, or `rank=8`), or `candidate=NAME`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Evaluate the pipeline with this model of workspace.toml in place of its own; several times for one run each, on the same rows
+    #[arg(long = "model", value_name = "NAME", conflicts_with_all = ["from", "sweep"])]
+    models: Vec<String>,
     /// Start a training run from another one's checkpoint: RUN@STEP, or RUN for its best; its settings hold but for --set
     #[arg(long, value_name = "RUN[@STEP]")]
     from: Option<String>,
@@ -59,6 +62,22 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let given: Vec<String> = set.iter().chain(&axes).map(|(key, _)| short(key)).collect();
         set.splice(0..0, run.settings.into_iter().filter(|(key, _)| !given.contains(&short(key))));
+    }
+    if !args.models.is_empty() {
+        if kind != RunKind::Eval {
+            return Err(Exit::usage(format!("--model: only evaluations take other models, not {kind}")));
+        }
+        if let Some(twice) = args.models.iter().enumerate().find(|(i, m)| args.models[..*i].contains(m)) {
+            return Err(Exit::usage(format!("--model {}: named twice", twice.1)));
+        }
+        let with =
+            |model: &String| set.iter().cloned().chain([("model".to_owned(), model.clone())]).collect();
+        let mut sets: Vec<Vec<(String, String)>> = args.models.iter().map(with).collect();
+        if let [only] = &mut sets[..] {
+            return start(root, kind, std::mem::take(only), None, args.detach, args.trust, out);
+        }
+        let request = Request::LaunchAll { kind, sets, keys: Keys::default() };
+        return sweep::several(root, request, args.detach, args.trust, out);
     }
     if !axes.is_empty() {
         if kind != RunKind::Train {

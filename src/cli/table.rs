@@ -3,6 +3,8 @@
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::domain::run::RunRecord;
+use crate::domain::words::steers;
+pub use crate::domain::words::{number, share};
 
 /// Without control characters and escape sequences: what data or a model wrote must not steer the terminal.
 pub fn clean(text: &str) -> String {
@@ -23,9 +25,7 @@ pub fn clean(text: &str) -> String {
                 _ => {}
             },
             '\n' | '\t' | '\r' => out.push(' '),
-            // Marks that turn the direction of what follows can make a line read as another.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            c if c.is_control() => {}
+            c if steers(c) => {}
             c => out.push(c),
         }
     }
@@ -87,11 +87,6 @@ impl Table {
     }
 }
 
-/// A share of rows: as a count where there are too few for a percentage to mean much.
-pub fn share(value: f64, n: usize) -> String {
-    if n < 30 { format!("{}/{n}", (value * n as f64).round()) } else { format!("{value:.3}") }
-}
-
 /// Milliseconds for people: `840ms`, `12.3s`, `4m07`, `2h05m`.
 pub fn duration(ms: u64) -> String {
     let s = ms / 1000;
@@ -116,20 +111,6 @@ pub fn figures(run: &RunRecord, at_most: usize) -> String {
         .join(" ")
 }
 
-/// Four figures, whatever the size.
-pub fn number(value: f64) -> String {
-    let size = value.abs();
-    if size >= 1000.0 || (value.fract() == 0.0 && size >= 1.0) {
-        format!("{value:.0}")
-    } else if size >= 10.0 {
-        format!("{value:.1}")
-    } else if size >= 0.001 || value == 0.0 {
-        format!("{value:.3}")
-    } else {
-        format!("{value:.1e}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,12 +132,6 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_are_counted_and_many_are_shares() {
-        assert_eq!(share(0.5, 10), "5/10");
-        assert_eq!(share(0.5, 100), "0.500");
-    }
-
-    #[test]
     fn durations_are_short() {
         assert_eq!(duration(840), "840ms");
         assert_eq!(duration(12_340), "12.3s");
@@ -167,7 +142,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_that_steers_a_terminal_passes(text in any::<String>()) {
-            prop_assert!(!clean(&text).chars().any(char::is_control));
+            prop_assert!(!clean(&text).chars().any(steers));
         }
     }
 }

@@ -62,14 +62,8 @@ pub fn detect(path: &Path, shown: &str) -> Result<Layout, DataError> {
         .map_err(DataError::io("cannot read", path))?;
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     let refuse = |message: &str| Err(DataError::input(shown, message));
-    if head.starts_with(&[0x1f, 0x8b])
-        || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-        || head.starts_with(b"PK\x03\x04")
-    {
-        return refuse("is a compressed file; unpack it first (gunzip, zstd -d, unzip)");
-    }
-    if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
-        return refuse("is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)");
+    if let Some(message) = no_text(&head) {
+        return refuse(message);
     }
     let plain = |format| Layout { format, start: 0, line: 1, columns: Vec::new(), delimiter: 0 };
     if head.starts_with(b"PAR1") {
@@ -107,8 +101,22 @@ pub fn detect(path: &Path, shown: &str) -> Result<Layout, DataError> {
     }
 }
 
+/// Why a file that begins so cannot be read as UTF-8 text.
+pub(super) fn no_text(head: &[u8]) -> Option<&'static str> {
+    if head.starts_with(&[0x1f, 0x8b])
+        || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+        || head.starts_with(b"PK\x03\x04")
+    {
+        return Some("is a compressed file; unpack it first (gunzip, zstd -d, unzip)");
+    }
+    if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
+        return Some("is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)");
+    }
+    None
+}
+
 /// The first line is a whole object, and another follows it: one object per line, whatever the file is called.
-fn is_jsonl(body: &[u8]) -> bool {
+pub(super) fn is_jsonl(body: &[u8]) -> bool {
     let body = body.trim_ascii_start();
     let Some(end) = newline(body) else { return false };
     let (first, rest) = body.split_at(end);

@@ -20,6 +20,7 @@ use super::scan::{Batch, Span, scan};
 use super::{DataError, canonical, parquet, parse};
 use crate::domain::api::ImportReport;
 use crate::domain::row::Quarantined;
+use crate::domain::words::steers;
 use crate::machine;
 use crate::workspace::{FEEDBACK, Workspace};
 
@@ -300,16 +301,13 @@ impl Builder {
 }
 
 /// A row's `id` field, where it can serve as one.
-fn own_id(fields: &Map<String, Value>) -> Option<String> {
+pub(super) fn own_id(fields: &Map<String, Value>) -> Option<String> {
     let id = match fields.get("id")? {
         Value::String(s) => s.clone(),
         Value::Number(n) if n.is_u64() || n.is_i64() => n.to_string(),
         _ => return None,
     };
-    let fit = !id.is_empty()
-        && id.len() <= super::ids::MAX_ID
-        && id.trim() == id
-        && !id.chars().any(char::is_control);
+    let fit = !id.is_empty() && id.len() <= super::ids::MAX_ID && id.trim() == id && !id.chars().any(steers);
     fit.then_some(id)
 }
 

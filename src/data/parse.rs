@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::MAX_ROW;
 use super::format::{Format, Layout};
 use super::split::csv_fields;
+use crate::domain::words::steers;
 
 /// One row's fields; the error says what is wrong in words for the quarantine.
 pub(super) fn fields(layout: &Layout, bytes: &[u8]) -> Result<Map<String, Value>, String> {
@@ -91,7 +92,6 @@ pub fn clean_line(text: &str) -> String {
 }
 
 fn clip(text: &str, limit: usize) -> String {
-    let short: String =
-        text.chars().take(limit).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let short: String = text.chars().take(limit).map(|c| if steers(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(limit).is_some() { format!("{short}...") } else { short }
 }

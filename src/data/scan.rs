@@ -230,3 +230,71 @@ pub(super) fn arrays(path: &Path, start: u64) -> Result<Vec<ArrayStart>, DataErr
         }
     }
 }
+
+/// Where an array stands in a JSON object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Within {
+    /// Behind its bracket; the line there, from 1.
+    Array {
+        start: u64,
+        line: u64,
+    },
+    Nothing,
+}
+
+/// The array under `keys[0]`, or in the object there under `keys[1]`, and so on. The file is not read beyond it.
+pub(super) fn array_in(path: &Path, start: u64, keys: &[&str]) -> Result<Within, DataError> {
+    let mut file = File::open(path).map_err(DataError::io("cannot read", path))?;
+    file.seek(SeekFrom::Start(start)).map_err(DataError::io("cannot read", path))?;
+    let mut piece = vec![0; 1 << 20];
+    let (mut offset, mut line) = (start, 1);
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    // So many of the keys lead to the object whose own keys are watched: it is open at this depth less one.
+    let mut matched = 0;
+    let (mut word, mut is_key) = (Vec::new(), false);
+    loop {
+        let n = file.read(&mut piece).map_err(DataError::io("cannot read", path))?;
+        if n == 0 {
+            return Ok(Within::Nothing);
+        }
+        for byte in &piece[..n] {
+            offset += 1;
+            line += u64::from(*byte == b'\n');
+            let watched = depth == matched + 1;
+            if in_string {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_string = false,
+                    _ if watched && !is_key && word.len() < 100 => word.push(*byte),
+                    _ => {}
+                }
+                continue;
+            }
+            let wanted = watched && is_key && keys.get(matched).is_some_and(|key| key.as_bytes() == word);
+            match byte {
+                b'"' => {
+                    in_string = true;
+                    if watched && !is_key {
+                        word.clear();
+                    }
+                }
+                b':' if watched => is_key = true,
+                b',' if watched => is_key = false,
+                b'[' if wanted => return Ok(Within::Array { start: offset, line }),
+                b'{' if wanted && matched + 1 < keys.len() => {
+                    (matched, depth, is_key) = (matched + 1, depth + 1, false);
+                }
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => {
+                    depth = depth.saturating_sub(1);
+                    // Out of the object that the keys led to.
+                    if matched > 0 && depth == matched {
+                        (matched, is_key) = (matched - 1, true);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::detail::Detail;
 use super::event::Event;
 use super::example::{ExampleEdit, ExamplePage, FoundExamples};
+use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
@@ -115,6 +116,11 @@ pub enum Decision {
         candidate: String,
         name: String,
     },
+    /// Outcomes made elsewhere stand on the board under this name; none takes them off it. `import` is the folder they are kept in.
+    Outcomes {
+        candidate: String,
+        import: Option<String>,
+    },
     /// What was said of an answer of the playground. The engine adds the gold that an edit is.
     Feedback(Feedback),
     /// Prompt files get these texts. The engine fills in what is missing.
@@ -185,7 +191,7 @@ pub enum Request {
     },
     Launch {
         kind: RunKind,
-        /// `key=value` over paths of workspace.toml, and `candidate`.
+        /// `key=value` over paths of workspace.toml, `candidate`, and `model`.
         set: Vec<(String, String)>,
         /// Values of the environment variables that the workspace's models name. Never written down.
         #[serde(default)]
@@ -193,6 +199,13 @@ pub enum Request {
         /// The checkpoint that a training run branches from: `RUN@STEP`, or `RUN` for its best.
         #[serde(default)]
         from: Option<String>,
+    },
+    /// Launch several runs: all are checked before the first is made.
+    LaunchAll {
+        kind: RunKind,
+        sets: Vec<Vec<(String, String)>>,
+        #[serde(default)]
+        keys: Keys,
     },
     /// Launch a training run for every combination of the axes' values.
     Sweep {
@@ -260,6 +273,12 @@ pub enum Request {
     },
     ImportOutcomes {
         file: String,
+        how: ImportAs,
+    },
+    /// Candidates whose outcomes were made elsewhere.
+    Outcomes,
+    /// Take a candidate whose outcomes were made elsewhere off the board.
+    RemoveOutcomes {
         candidate: String,
     },
     /// A row through the stages, as a candidate (or a run) answered it last.
@@ -345,6 +364,7 @@ pub enum Response {
     Rows { page: RowPage },
     Row { row: RowDetail },
     Launched { run: String },
+    LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },
     Runs { runs: Vec<RunRecord> },
     Run { run: RunRecord },
@@ -352,9 +372,10 @@ pub enum Response {
     Board { board: Board },
     Detail { detail: Box<Detail> },
     Compare { comparison: Comparison },
+    ImportedOutcomes { imported: ImportedFile },
+    Outcomes { imported: Vec<Imported> },
     Compared { comparisons: Vec<Comparison> },
     Power { power: Power },
-    ImportedOutcomes { rows: usize, matched: usize },
     Prompts { kept: PromptsKept },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
@@ -387,6 +408,7 @@ impl Request {
     pub fn keys_mut(&mut self) -> Option<&mut Keys> {
         match self {
             Self::Launch { keys, .. }
+            | Self::LaunchAll { keys, .. }
             | Self::Sweep { keys, .. }
             | Self::Play { keys, .. }
             | Self::Control { keys, action: RunAction::Resume, .. } => Some(keys),

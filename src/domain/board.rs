@@ -9,7 +9,9 @@ use super::honest::{Checkpoints, Honest};
 use super::ladder::Ladder;
 use super::metric::{Known, Metric, OwnMetric};
 use super::outcome::Flip;
+use super::sets::{Kept, SetScore};
 use super::trilemma::Trilemma;
+use super::words::p_value;
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -115,6 +117,12 @@ pub struct BoardRow {
     pub judged: Vec<JudgedCount>,
     #[serde(default)]
     pub trilemma: Trilemma,
+    /// On the rows that once were fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Kept>,
+    /// On the general-ability sets, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sets: BTreeMap<String, SetScore>,
     /// Its score on rows that selected nothing, where it was selected or scored there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub honest: Option<Honest>,
@@ -158,6 +166,17 @@ impl BoardRow {
             let rows = if self.stale == 1 { "row" } else { "rows" };
             remarks
                 .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
+        }
+        for (name, score) in &self.sets {
+            if let Some(base) = score.base.as_ref().filter(|_| score.is_worse()) {
+                remarks.push(format!(
+                    "worse than the baseline on the set {name}: {} of {} right against {} (p = {})",
+                    base.right,
+                    base.n,
+                    base.base_right,
+                    p_value(base.p_value)
+                ));
+            }
         }
         remarks.extend(self.judges.iter().cloned());
         if let Some(Checkpoints { run, among }) = &self.checkpoints
@@ -319,6 +338,9 @@ pub struct Comparison {
     pub adjusted: Option<Adjusted>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prompts: Vec<PromptChange>,
+    /// B on the rows that once were fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Kept>,
     pub strata: Vec<StratumDelta>,
     /// At most [`Comparison::MAX_FLIPS`], regressions first.
     pub flips: Vec<Flip>,

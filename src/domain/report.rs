@@ -8,6 +8,7 @@ use super::keys::Keys;
 use super::outcome::Outcome;
 use super::row::RunRow;
 use super::run::RunSpec;
+use super::sets::SetInputs;
 use super::steer::Change;
 use super::trace::RowTrace;
 
@@ -28,6 +29,11 @@ pub trait Reporter {
 
     /// Append one outcome.
     fn outcome(&mut self, outcome: &Outcome) -> io::Result<()>;
+
+    /// Append one outcome of a set beside the rows: it stands apart.
+    fn set_outcome(&mut self, _set: &str, _outcome: &Outcome) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Append the trace of a row, before its outcome.
     fn trace(&mut self, _trace: RowTrace) -> io::Result<()> {
@@ -67,6 +73,8 @@ pub struct RunInputs {
     pub keys: Keys,
     /// The workspace's response cache.
     pub cache: Option<super::settings::CachePlace>,
+    /// General-ability sets, evaluated beside the rows.
+    pub sets: Vec<SetInputs>,
     /// What an earlier life of a training run told: its steps (without their rows), evaluations, samples and changes.
     pub history: Vec<EventBody>,
 }

@@ -14,6 +14,7 @@ use super::preflight::PastRuns;
 use super::prompt::PromptSettings;
 use super::resident::{PlaySettings, ServeSettings};
 use super::row::{Part, RowRef};
+use super::sets::SetSettings;
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
@@ -226,6 +227,9 @@ pub struct RunSpec {
     /// The workspace's response cache.
     #[serde(default)]
     pub cache: CacheSettings,
+    /// Sets beside the rows, each with its rows in `inputs/set-NAME.jsonl`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetSettings>,
     /// In the order of `inputs/rows.jsonl`.
     pub rows: Vec<RowRef>,
 }

@@ -20,6 +20,9 @@ pub struct EvalSettings {
     pub metrics: Vec<String>,
     /// Rows of the latency pass: one at a time, warmed, no cache. At least 30 where there are so many.
     pub latency_rows: usize,
+    /// Names of the sets (`[[set]]`) that are evaluated beside the rows; none: those with `every`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sets: Option<Vec<String>>,
     /// Judges that the metrics and goals need, the one that `judge` means first; filled in when a run is frozen.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub judges: Vec<Judge>,
@@ -110,6 +113,7 @@ impl Default for EvalSettings {
                 .map(String::from)
                 .to_vec(),
             latency_rows: 30,
+            sets: None,
             judges: Vec::new(),
             samples: 1,
             beside: Vec::new(),

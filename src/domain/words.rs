@@ -27,6 +27,17 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// Marks that change the direction of what follows (embeddings, overrides, isolates: UAX #9): with them a line reads as another one.
+/// They pass nowhere, as control characters do not.
+pub const fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Control characters, and marks that change the direction of text.
+pub fn steers(c: char) -> bool {
+    c.is_control() || turns_direction(c)
+}
+
 /// `40 s`, `4 min 7 s`, `2 h 5 min`; rounded up.
 pub fn duration(ms: u64) -> String {
     let s = ms.div_ceil(1000);
@@ -35,6 +46,45 @@ pub fn duration(ms: u64) -> String {
         60..3600 => format!("{} min {} s", s / 60, s % 60),
         _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
     }
+}
+
+/// A share of rows: as a count where there are too few for a percentage to mean much.
+pub fn share(value: f64, n: usize) -> String {
+    if n < 30 { format!("{}/{n}", (value * n as f64).round()) } else { format!("{value:.3}") }
+}
+
+/// Four figures, whatever the size.
+pub fn number(value: f64) -> String {
+    let size = value.abs();
+    if size >= 1000.0 || (value.fract() == 0.0 && size >= 1.0) {
+        format!("{value:.0}")
+    } else if size >= 10.0 {
+        format!("{value:.1}")
+    } else if size >= 0.001 || value == 0.0 {
+        format!("{value:.3}")
+    } else {
+        format!("{value:.1e}")
+    }
+}
+
+/// `0.012`, `3.1e-7`.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 { format!("{p:.1e}") } else { format!("{p:.3}") }
+}
+
+/// `2026-11-20 21:04 UTC` of milliseconds since the Unix epoch. Days to a date of the Gregorian calendar as Howard Hinnant's
+/// `civil_from_days` (chrono-Compatible Low-Level Date Algorithms).
+pub fn utc(ms: u64) -> String {
+    let (days, minutes) = (ms / 86_400_000, ms / 60_000 % 1_440);
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March on.
+    let m = (5 * day_of_year + 2) / 153;
+    let (day, month) = (day_of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
 }
 
 /// The nearest of `valid` to what was written, if any is near enough to be meant.
@@ -67,6 +117,27 @@ mod tests {
         assert_eq!([0, 1, 2].map(|n| counted(n, "row")), ["0 rows", "1 row", "2 rows"]);
         assert_eq!([1, 2].map(|n| counted(n, "stratum")), ["1 stratum", "2 strata"]);
         assert_eq!([1, 2].map(|n| noun(n, "eval row")), ["eval row", "eval rows"]);
+    }
+
+    #[test]
+    fn few_rows_are_counted_and_many_are_shares() {
+        assert_eq!(share(0.5, 10), "5/10");
+        assert_eq!(share(0.5, 100), "0.500");
+    }
+
+    #[test]
+    fn dates_follow_the_gregorian_calendar() {
+        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
+        assert_eq!(utc(951_782_340_000), "2000-02-28 23:59 UTC");
+        assert_eq!(utc(951_868_800_000), "2000-03-01 00:00 UTC");
+        assert_eq!(utc(1_709_164_800_000), "2024-02-29 00:00 UTC");
+        assert_eq!(utc(1_795_208_645_000), "2026-11-20 21:04 UTC");
+    }
+
+    #[test]
+    fn what_turns_the_direction_steers_as_control_characters_do() {
+        assert!("\u{202a}\u{202e}\u{2066}\u{2069}\u{1b}\u{9b}".chars().all(steers));
+        assert!(!"a\u{202f}\u{2065}\u{206a}\u{5d0}".chars().any(turns_direction));
     }
 
     #[test]

@@ -1,13 +1,6 @@
-//! The board, and outcomes made elsewhere.
+//! The board.
 
-use std::collections::HashMap;
-use std::fs;
-use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
-
-use serde::Deserialize;
-use serde_json::json;
 
 use super::candidates;
 use super::rows;
@@ -15,16 +8,10 @@ use super::standing;
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::{Failure, Push};
 use crate::domain::board::{Board, BoardRow};
-use crate::domain::candidate::Candidate;
 use crate::domain::detail::Detail;
-use crate::domain::outcome::Outcome;
 use crate::domain::trace::RowTrace;
 use crate::score;
-use crate::store::files;
-use crate::worker::folder::{RunFolder, now_ms};
-
-/// Longest file of outcomes, and longest name.
-const OUTCOMES_MAX: u64 = 4 << 30;
+use crate::worker::folder::RunFolder;
 
 /// Bytes of rows in one message, well below a frame's.
 const WINDOW_BYTES: usize = 768 << 10;
@@ -142,105 +129,6 @@ pub fn trace(engine: &Engine, of: &str, row: &str) -> Result<(String, RowTrace),
             "it did not answer the row, or did so before traces were kept"
         }
     )))
-}
-
-/// A line of a file of outcomes made elsewhere.
-#[derive(Debug, Deserialize)]
-struct Line {
-    id: serde_json::Value,
-    #[serde(default)]
-    output: serde_json::Value,
-    #[serde(default)]
-    correct: Option<bool>,
-    #[serde(default)]
-    score: Option<f64>,
-}
-
-fn text_of(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-/// Put results made elsewhere on the board, under a name. Returns lines read and lines whose row is in the data.
-pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize, usize), Failure> {
-    let loaded = rows::loaded(engine)?;
-    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
-    let name = candidates::slug(name);
-    if name.is_empty() {
-        return Err(bad_input("the candidate needs a name of letters and digits"));
-    }
-    let candidate = Candidate { name: name.clone(), rung: score::board::IMPORTED.into(), stages: Vec::new() };
-    if candidates::known(engine).iter().any(|k| k.candidate.name == name && k.id != candidate.id()) {
-        return Err(bad_input(format!("`{name}` is another candidate's name; take a new one")));
-    }
-    let path = Path::new(file);
-    let meta = fs::metadata(path).map_err(|e| bad_input(format!("{file}: cannot be read: {e}")))?;
-    if !meta.is_file() || meta.len() > OUTCOMES_MAX {
-        return Err(bad_input(format!("{file}: a file of JSON lines is expected, of at most 4 GiB")));
-    }
-    let text = fs::read_to_string(path).map_err(|e| bad_input(format!("{file}: cannot be read: {e}")))?;
-    let gold = engine.read(|s| s.decisions.gold.clone());
-    let (mut bytes, mut rows, mut matched) = (Vec::new(), 0, 0);
-    let mut seen = HashMap::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let at = |message: String| bad_input(format!("{file}:{}: {message}", number + 1));
-        let line: Line = serde_json::from_str(line).map_err(|e| {
-            at(format!("an object with `id`, `output`, and `correct` or `score` is expected: {e}"))
-        })?;
-        rows += 1;
-        let id = text_of(&line.id);
-        if let Some(before) = seen.insert(id.clone(), number + 1) {
-            return Err(at(format!("row `{id}` stands in line {before} already")));
-        }
-        if line.score.is_some_and(|s| !s.is_finite()) {
-            return Err(at("`score` is no finite number".into()));
-        }
-        let Some(place) = loaded.dataset.find(&id) else { continue };
-        matched += 1;
-        let (in_file, hash) = (loaded.text(place).1, loaded.dataset.hash(place));
-        let (gold, row_hash) = rows::with_gold(&id, &hash, in_file, &gold);
-        let mut outcome = Outcome {
-            row: id,
-            row_hash,
-            part: loaded.parts.get(place).copied().flatten(),
-            stratum: loaded.strata.as_ref().and_then(|s| s.name(s.of_row(loaded.dataset.id(place))?)),
-            output: text_of(&line.output),
-            gold,
-            correct: line.correct,
-            ..Outcome::default()
-        };
-        score::rows::fill_imported(&mut outcome, &primary, line.score);
-        serde_json::to_writer(&mut bytes, &outcome).map_err(|e| failed(e.to_string()))?;
-        bytes.push(b'\n');
-    }
-    if rows == 0 {
-        return Err(bad_input(format!("{file}: holds no lines")));
-    }
-    if matched == 0 {
-        return Err(bad_input(format!("{file}: none of its {rows} ids is a row of this workspace")));
-    }
-    let dir = candidates::imported_dir(engine).join(&name);
-    let write = || -> std::io::Result<()> {
-        fs::create_dir_all(&dir)?;
-        files::write_json(&dir.join("candidate.json"), &candidate)?;
-        bytes.flush()?;
-        files::write_atomic(&dir.join("outcomes.jsonl"), &bytes)?;
-        engine.store.record(
-            now_ms(),
-            "import_outcomes",
-            json!({ "candidate": name, "file": file, "rows": rows, "matched": matched }),
-        )
-    };
-    {
-        let mut write = write;
-        write()
-    }
-    .map_err(|e| failed(format!("the outcomes could not be kept: {e}")))?;
-    engine.update(|state| state.board_version = state.version);
-    Ok((rows, matched))
 }
 
 #[cfg(test)]

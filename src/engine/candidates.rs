@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::examples;
+use super::outcomes;
 use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
@@ -25,6 +26,7 @@ use crate::tuning::{check, evaluate};
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
+use crate::workspace::nearest;
 
 /// More different answers than this are no set of labels.
 const LABELS_MAX: usize = 1000;
@@ -230,23 +232,20 @@ fn relocate(candidate: &mut Candidate, folder: &RunFolder) {
     }
 }
 
-/// Folder of candidates whose outcomes were made elsewhere: `imports/outcomes/NAME/`.
+/// Folders of candidates whose outcomes were made elsewhere: `imports/outcomes/<hash>/`.
 pub fn imported_dir(engine: &Engine) -> PathBuf {
     engine.state_dir.join("imports/outcomes")
 }
 
 fn imported(engine: &Engine) -> Vec<Known> {
-    let Ok(entries) = fs::read_dir(imported_dir(engine)) else { return Vec::new() };
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let folder = RunFolder::new(&path);
-            let candidate: Candidate =
-                serde_json::from_slice(&fs::read(path.join("candidate.json")).ok()?).ok()?;
-            let created_ms = fs::metadata(folder.outcomes())
-                .ok()
-                .and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok())
-                .map_or(0, |d| d.as_millis() as u64);
+    let kept = engine.read(|s| s.decisions.outcomes.clone());
+    kept.iter()
+        .filter_map(|(name, import)| {
+            let folder = RunFolder::new(imported_dir(engine).join(import));
+            let mut candidate: Candidate =
+                serde_json::from_slice(&fs::read(folder.dir().join("candidate.json")).ok()?).ok()?;
+            candidate.name.clone_from(name);
+            let created_ms = outcomes::about(&folder).map_or(0, |about| about.first_ms);
             let id = candidate.id();
             Some(Known {
                 candidate,
@@ -473,18 +472,50 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
             examples: None,
         });
     }
-    let mut candidate = Candidate { name: "baseline".into(), rung: "baseline".into(), stages };
+    Ok(named(engine, Candidate { name: "baseline".into(), rung: "baseline".into(), stages }))
+}
+
+/// Under the name that it has, or where another has that, told apart by its id: a pipeline of the workspace need not be its first one.
+fn named(engine: &Engine, mut candidate: Candidate) -> Candidate {
     let id = candidate.id();
-    // Another pipeline of the workspace than the first one: told apart by its id.
     let known = known(engine);
     match known.iter().find(|k| k.id == id) {
         Some(k) => candidate.name.clone_from(&k.candidate.name),
         None if known.iter().any(|k| k.candidate.name == candidate.name) => {
-            candidate.name = format!("baseline-{}", &id[..6]);
+            candidate.name = format!("{}-{}", candidate.name, &id[..6]);
         }
         None => {}
     }
-    Ok(candidate)
+    candidate
+}
+
+/// The rung of a pipeline with another model in all its stages.
+const OTHER_MODEL: &str = "model";
+
+/// The candidate with a model of the workspace in the place of every stage's model and adapter. With its own it stays what it is.
+pub fn with_model(
+    engine: &Engine,
+    ws: &Workspace,
+    candidate: Candidate,
+    name: &str,
+) -> Result<Candidate, Failure> {
+    if !ws.config.models.contains_key(name) {
+        let known = || ws.config.models.keys().map(String::as_str);
+        let hint = match nearest(name, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("models: {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        return Err(bad_input(format!("no model is called `{name}`; {hint}")));
+    }
+    let model = model_ref(engine, ws, name, &format!("models.{name}"))?;
+    if candidate.stages.iter().all(|stage| stage.adapter.is_none() && stage.model.hash == model.hash) {
+        return Ok(candidate);
+    }
+    let before = candidate.rung == "baseline";
+    let called = if before { slug(name) } else { slug(&format!("{}-{name}", candidate.name)) };
+    let with = |stage| StageCandidate { model: model.clone(), adapter: None, ..stage };
+    let stages = candidate.stages.into_iter().map(with).collect();
+    Ok(named(engine, Candidate { name: called, rung: OTHER_MODEL.into(), stages }))
 }
 
 /// A model of `[models]`, by place and content; `key` is where its name stands.

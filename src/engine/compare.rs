@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::candidates::{self, Known};
 use super::protocol::FRAME_MAX;
 use super::rows::{self, Loaded, cut};
+use super::sets;
 use super::standing::outcomes;
 use super::state::{Engine, bad_input};
 use crate::domain::api::Failure;
@@ -48,6 +49,7 @@ pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Resul
         flip.gold = flip.gold.take().map(|g: String| cut(&g, room).into_owned());
     }
     comparison.prompts = prompts(&a.candidate, &b.candidate);
+    comparison.regression = sets::kept(engine, &outcomes_b)?;
     Ok(comparison)
 }
 

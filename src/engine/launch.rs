@@ -10,7 +10,7 @@ use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
 use super::{branch, candidates, examples, judges, pairs, parts, resident, rows, strata};
-use crate::data::Dataset;
+use crate::data::{self, Dataset};
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
 use crate::domain::honest::Look;
@@ -19,7 +19,8 @@ use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec, RunState};
-use crate::domain::sweep::Group;
+use crate::domain::sets::SetSettings;
+use crate::domain::sweep::{Group, MOST_RUNS};
 use crate::domain::words::counted;
 use crate::store::files;
 use crate::tuning::check;
@@ -30,31 +31,50 @@ use crate::workspace::Workspace;
 /// A run's settings are short; whoever sends more is not a person.
 const SET_MAX: usize = 64 << 10;
 
-/// Settings of a launch, read: the workspace with them applied, and which candidate.
+/// Settings of a launch, read: the workspace with them applied, and which candidate, with which model in place of its own.
 struct Wish {
     ws: Workspace,
     candidate: Option<String>,
+    model: Option<String>,
 }
 
 fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
-    let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| key == "candidate");
+    let (mine, rest): (Vec<_>, Vec<_>) =
+        set.iter().cloned().partition(|(key, _)| matches!(key.as_str(), "candidate" | "model"));
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
-    let candidate = mine.into_iter().next_back().map(|(_, value)| value);
+    let last = |name: &str| mine.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let (candidate, model) = (last("candidate"), last("model"));
+    if kind == RunKind::Strata && candidate.is_some() {
+        return Err(bad_input("a strata run has no candidate"));
+    }
+    if kind != RunKind::Eval && model.is_some() {
+        return Err(bad_input(format!(
+            "`model` puts a model in the place of every stage's, to evaluate it; for a run of kind {kind} set stage.NAME.model"
+        )));
+    }
     if kind != RunKind::Eval && ws.config.eval.part != Part::Eval {
         return Err(bad_input(format!(
             "part: only `eval` runs look at the {}; a {kind} run works on the other parts",
             ws.config.eval.part.name()
         )));
     }
-    if kind == RunKind::Strata && candidate.is_some() {
-        return Err(bad_input("a strata run has no candidate"));
-    }
     let mut ws = ws;
-    if matches!(kind, RunKind::Eval | RunKind::Trajectory | RunKind::Train) {
+    if matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
     }
-    Ok(Wish { ws, candidate })
+    Ok(Wish { ws, candidate, model })
+}
+
+impl Wish {
+    /// The candidate that is wished for.
+    fn resolve(&self, engine: &Engine, dataset: &Dataset) -> Result<Candidate, Failure> {
+        let candidate = candidates::resolve(engine, &self.ws, dataset, self.candidate.as_deref())?;
+        match &self.model {
+            None => Ok(candidate),
+            Some(model) => candidates::with_model(engine, &self.ws, candidate, model),
+        }
+    }
 }
 
 /// Start a run: check, freeze, queue. Returns its id.
@@ -92,33 +112,60 @@ pub fn launch(
     create(engine, kind, set, needs, parent.as_ref(), None)
 }
 
-/// Start runs as a group: check all, then freeze and queue each. Returns the group's name and the runs' ids.
+/// Start several runs. Returns their ids.
+pub fn launch_all(
+    engine: &Engine,
+    kind: RunKind,
+    sets: Vec<Vec<(String, String)>>,
+    keys: &Keys,
+) -> Result<Vec<String>, Failure> {
+    if kind.is_resident() || sets.is_empty() || sets.len() > MOST_RUNS {
+        return Err(bad_input(format!(
+            "from 1 to {MOST_RUNS} runs of a kind that ends are launched at once"
+        )));
+    }
+    launch_group(engine, kind, sets, keys, || None)
+}
+
+/// Start runs as a group: check all, then freeze and queue each. Returns the runs' ids.
 pub fn launch_group(
     engine: &Engine,
     kind: RunKind,
     sets: Vec<Vec<(String, String)>>,
     keys: &Keys,
-    group: impl FnOnce() -> Group,
-) -> Result<(String, Vec<String>), Failure> {
+    group: impl FnOnce() -> Option<Group>,
+) -> Result<Vec<String>, Failure> {
     let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let needs: Vec<Needs> =
-        sets.iter().map(|set| check(engine, kind, set, keys, None)).collect::<Result<_, _>>()?;
+    let (mut needs, mut missing) = (Vec::new(), Vec::new());
+    for set in &sets {
+        match check(engine, kind, set, keys, None) {
+            Ok(need) => needs.push(need),
+            // All keys are asked for at once.
+            Err(failure) if !failure.needs.is_empty() => missing.extend(failure.needs),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if !missing.is_empty() {
+        missing.sort();
+        missing.dedup();
+        return Err(needs_keys("a run", missing));
+    }
     let group = group();
     let mut runs = Vec::new();
     for (set, needs) in sets.into_iter().zip(needs) {
-        match create(engine, kind, set, needs, None, Some(group.clone())) {
+        match create(engine, kind, set, needs, None, group.clone()) {
             Ok(run) => runs.push(run),
             Err(failure) => {
                 // All or none.
                 for run in &runs {
-                    let why = format!("its sweep could not be launched: {}", failure.message);
+                    let why = format!("another one of its group could not be launched: {}", failure.message);
                     let _ = engine.set_run_state(run, RunState::Cancelled, Some(why));
                 }
                 return Err(failure);
             }
         }
     }
-    Ok((group.name, runs))
+    Ok(runs)
 }
 
 /// What a run needs before it can start.
@@ -151,11 +198,12 @@ fn check(
     let mut needs = Needs::default();
     if kind != RunKind::Strata {
         // Wrong wishes are refused now, not when the strata are done.
-        let mut candidate = candidates::resolve(engine, &wish.ws, &dataset, wish.candidate.as_deref())?;
+        let mut candidate = wish.resolve(engine, &dataset)?;
         if matches!(kind, RunKind::Train | RunKind::LrRange) {
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         refuse(&wish, kind, &candidate, &dataset)?;
+        sets_of(&wish.ws, kind)?;
         let critic = match kind {
             RunKind::Prompt => candidates::critic(engine, &wish.ws)?,
             _ => None,
@@ -186,10 +234,14 @@ fn refuse(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) 
     if kind != RunKind::LrRange {
         found.extend(check::pointless_samples(candidate, wish.ws.config.eval.samples));
     }
-    let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
-        // Its stages are not those of the file.
-        Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),
-        _ => f.problem(&wish.ws).to_string(),
+    let refused = found.into_iter().filter(|f| f.refused).map(|f| {
+        match wish.candidate.as_ref().or(wish.model.as_ref()) {
+            // Its stages are not those of the file.
+            Some(_) if f.key.starts_with("stage.") => {
+                format!("candidate `{}`: {}", candidate.name, f.message)
+            }
+            _ => f.problem(&wish.ws).to_string(),
+        }
     });
     let refused: Vec<String> = refused.collect();
     if refused.is_empty() { Ok(()) } else { Err(bad_input(refused.join("\n"))) }
@@ -361,7 +413,8 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     // What is set for these does not stand in the file.
     let own = resident || launch.kind == RunKind::Judge;
     let set = if own { &[][..] } else { &launch.set };
-    let Wish { ws, candidate } = wish(engine, launch.kind, set)?;
+    let wish = wish(engine, launch.kind, set)?;
+    let ws = &wish.ws;
     let config = &ws.config;
     let compared = match launch.kind {
         RunKind::Judge => Some(pairs::frozen(engine, &launch.set)?),
@@ -378,7 +431,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         RunKind::Prompt => {
             let prompt = config.tuning.prompt.clone();
             let seed = prompt.seed;
-            let critic = candidates::critic(engine, &ws)?.map(Box::new);
+            let critic = candidates::critic(engine, ws)?.map(Box::new);
             (Job::Prompt { prompt, eval: config.eval.clone(), critic }, seed)
         }
         RunKind::Trajectory => {
@@ -396,19 +449,19 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             (Job::LrRange { train, range: config.tuning.lr_range }, seed)
         }
     };
-    let dataset = || parts::dataset(engine, &ws);
-    let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
+    let dataset = || parts::dataset(engine, ws);
+    let resolve = || wish.resolve(engine, &dataset()?);
     let candidate = match &job {
         Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
         Job::Eval(_) | Job::Prompt { .. } | Job::Trajectory { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
-            Some(candidates::for_training(engine, &ws, resolve()?, train)?)
+            Some(candidates::for_training(engine, ws, resolve()?, train)?)
         }
     };
     let rows = match &compared {
         Some(found) => found.rows.clone(),
         None if resident => Vec::new(),
-        None => run_rows(engine, &ws, &dataset()?, launch.kind)?,
+        None => run_rows(engine, ws, &dataset()?, launch.kind)?,
     };
     let looked = match (&job, &candidate) {
         (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
@@ -429,6 +482,7 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         past: None,
         from: launch.from.clone(),
         cache: config.cache,
+        sets: Vec::new(),
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
     spec.past = past(engine, launch.kind, Device::of_training(&spec) != Device::Cpu);
@@ -438,10 +492,39 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
             .look(look)
             .map_err(|e| failed(format!("the look at the reserve could not be written down: {e}")))?;
     }
-    let more = compared.map(|found| (PairSettings::FILE, found.bytes));
-    folder
-        .freeze_with(&spec, &rows, more.as_slice())
-        .map_err(|e| failed(format!("the run could not be frozen: {e}")))
+    let mut more: Vec<(String, Vec<u8>)> =
+        compared.map(|found| (PairSettings::FILE.to_owned(), found.bytes)).into_iter().collect();
+    for (set, rows) in sets_of(ws, launch.kind)? {
+        more.push((RunFolder::set_rows(&set.name), lines_of(&rows).map_err(|e| failed(e.to_string()))?));
+        spec.sets.push(set);
+    }
+    let more: Vec<(&str, Vec<u8>)> =
+        more.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    folder.freeze_with(&spec, &rows, &more).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
+fn lines_of(rows: &[RunRow]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for row in rows {
+        serde_json::to_writer(&mut bytes, row)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+/// The sets that a run is also on, with their rows.
+fn sets_of(ws: &Workspace, kind: RunKind) -> Result<Vec<(SetSettings, Vec<RunRow>)>, Failure> {
+    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+        return Ok(Vec::new());
+    }
+    let read = |set: &crate::workspace::config::SetConfig| {
+        let rows = data::sets::read(&ws.set_files(set), set.input.as_deref(), set.gold.as_deref());
+        rows.map(|rows| (set.settings.clone(), rows)).map_err(|wrong| {
+            let told: Vec<String> = wrong.iter().map(|w| data::sets::told(&set.settings.name, w)).collect();
+            bad_input(told.join("\n"))
+        })
+    };
+    ws.sets_of_eval().into_iter().map(read).collect()
 }
 
 /// Runs that teach about the next one.

@@ -8,6 +8,8 @@
 //! play        questions to the playground's worker, and their answers to the client that asked
 //! feedback    what people said of answers, and the rows that are made of it
 //! supervisor  a thread: starts workers, follows their event files, buries the dead
+//! outcomes    results made elsewhere, and which rows they are of
+//! sets        rows that once were fixed, and general-ability sets
 //! saved       files that people save, while somebody looks
 //! launch      freezes what a run works on into its folder
 //! ```
@@ -23,6 +25,7 @@ mod honest;
 mod ingest;
 mod judges;
 mod launch;
+mod outcomes;
 mod pairs;
 mod parts;
 mod play;
@@ -35,6 +38,7 @@ mod resident;
 mod rows;
 mod saved;
 mod server;
+mod sets;
 mod standing;
 mod state;
 mod strata;

@@ -8,8 +8,8 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, examples, feedback, ingest, judges, launch, pairs, parts, power, prompts,
-    queue, rows, strata, sweep,
+    board, candidates, compare, examples, feedback, ingest, judges, launch, outcomes, pairs, parts, power,
+    prompts, queue, rows, strata, sweep,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -55,6 +55,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Launch { kind, set, keys, from } => {
             Response::Launched { run: launch::launch(engine, kind, set, keys, from.as_deref())? }
         }
+        Request::LaunchAll { kind, sets, keys } => {
+            Response::LaunchedAll { runs: launch::launch_all(engine, kind, sets, &keys)? }
+        }
         Request::Sweep { set, axes, drop_hopeless, keys } => {
             let (group, runs) = sweep::launch(engine, &set, &axes, drop_hopeless, &keys)?;
             Response::Swept { group, runs }
@@ -91,9 +94,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::CompareMany { a, others, metric } => {
             Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }
         }
-        Request::ImportOutcomes { file, candidate } => {
-            let (rows, matched) = board::import_outcomes(engine, &file, &candidate)?;
-            Response::ImportedOutcomes { rows, matched }
+        Request::ImportOutcomes { file, how } => {
+            Response::ImportedOutcomes { imported: outcomes::import(engine, &file, &how)? }
+        }
+        Request::Outcomes => Response::Outcomes { imported: outcomes::list(engine) },
+        Request::RemoveOutcomes { candidate } => {
+            Response::Done { message: outcomes::remove(engine, &candidate)? }
         }
         Request::Trace { of, row } => {
             // The start of a run's name is enough, but a candidate of that name comes first.
@@ -409,6 +415,10 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             [Some(stratum), name.as_ref()].into_iter().flatten().collect()
         }
         Decision::NameCandidate { candidate, name } => vec![candidate, name],
+        // Made here, with the outcomes.
+        Decision::Outcomes { .. } => {
+            return Err(bad_input("outcomes are imported and removed by requests of their own"));
+        }
         Decision::Feedback(f) => {
             [f.row.as_ref(), Some(&f.input), Some(&f.candidate), Some(&f.output), f.edit.as_ref()]
                 .into_iter()
@@ -497,6 +507,12 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
         }
         Some(Decision::TagPrompt { version, .. }) => format!("tag of version {}", cut(&version, 12)),
         Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),
+        Some(Decision::Outcomes { candidate, import: Some(_) }) => {
+            format!("import of the outcomes of {candidate}")
+        }
+        Some(Decision::Outcomes { candidate, import: None }) => {
+            format!("removal of the outcomes of {candidate}")
+        }
         None => entry.op.clone(),
     }
 }

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::candidates::{self, Known};
 use super::judges;
 use super::rows::Loaded;
+use super::sets;
 use super::state::{Engine, bad_input, failed};
 use super::{compare, honest};
 use crate::domain::api::Failure;
@@ -21,6 +22,7 @@ use crate::domain::candidate::Candidate;
 use crate::domain::outcome::Outcome;
 use crate::domain::row::Part;
 use crate::score;
+use crate::score::sets::Mark;
 
 /// Outcomes that are kept in memory, about; those of the last candidate asked for are kept whatever their number.
 const KEPT_OUTCOMES: usize = 200_000;
@@ -56,6 +58,9 @@ struct Basis {
     number: u64,
 }
 
+/// A candidate's row, and which rows it has right.
+type Worked = (Arc<BoardRow>, Arc<Vec<Mark>>);
+
 /// What was read and worked out.
 #[derive(Debug, Default)]
 pub struct BoardCache {
@@ -64,7 +69,7 @@ pub struct BoardCache {
     scored: VecDeque<((PathBuf, Stamp, u64), Arc<Scored>)>,
     basis: Option<Basis>,
     /// Rows of the board by their outcomes' file, without what is of the whole board.
-    rows: HashMap<PathBuf, (Stamp, u64, Arc<BoardRow>)>,
+    rows: HashMap<PathBuf, (Stamp, u64, Worked)>,
     board: Option<(u64, u64, Arc<Board>)>,
 }
 
@@ -193,7 +198,7 @@ fn work_out(
     let config = &loaded.ws.config;
     let known = candidates::known(engine);
     let stamped: Vec<(&Known, Stamp)> = known.iter().filter_map(|k| Some((k, stamp(k)?))).collect();
-    let kept: Vec<Option<Arc<BoardRow>>> = {
+    let kept: Vec<Option<Worked>> = {
         let cache = cache(engine);
         let fits = |(k, stamp): &(&Known, Stamp)| {
             let (at, of, row) = cache.rows.get(&k.folder.outcomes())?;
@@ -207,12 +212,13 @@ fn work_out(
         }
         _ => None,
     };
-    let rows: Vec<Arc<BoardRow>> = stamped
+    let rows: Vec<Worked> = stamped
         .par_iter()
         .zip(kept)
         .map(|((k, _), kept)| match kept {
             Some(kept) => Ok(kept),
-            None => row_of(engine, loaded, k, gold, base.as_ref()).map(Arc::new),
+            None => row_of(engine, loaded, k, gold, base.as_ref())
+                .map(|(row, marks)| (Arc::new(row), Arc::new(marks))),
         })
         .collect::<Result<_, Failure>>()?;
     cache(engine).rows = stamped
@@ -223,7 +229,7 @@ fn work_out(
 
     let judges = judges::standing(engine, loaded)?;
     // What a person or another run can change without a new outcome.
-    let named = |((k, _), row): (&(&Known, Stamp), &Arc<BoardRow>)| {
+    let named = |((k, _), (row, _)): (&(&Known, Stamp), &Worked)| {
         let mut row = BoardRow::clone(row);
         row.candidate.clone_from(&k.candidate.name);
         row.run.clone_from(&k.run);
@@ -231,12 +237,11 @@ fn work_out(
         judges::remark(row, &judges)
     };
     // A file without a line has nothing to show.
-    let (on_board, mut rows): (Vec<&Known>, Vec<BoardRow>) = stamped
-        .iter()
-        .zip(&rows)
-        .filter(|((_, (bytes, ..)), _)| *bytes > 0)
-        .map(|pair| (pair.0.0, named(pair)))
-        .unzip();
+    let shown: Vec<(&(&Known, Stamp), &Worked)> =
+        stamped.iter().zip(&rows).filter(|((_, (bytes, ..)), _)| *bytes > 0).collect();
+    let on_board: Vec<&Known> = shown.iter().map(|pair| pair.0.0).collect();
+    let marks: Vec<&[Mark]> = shown.iter().map(|pair| pair.1.1.as_slice()).collect();
+    let mut rows: Vec<BoardRow> = shown.iter().copied().map(named).collect();
     honest::fill(engine, loaded, gold, &on_board, &mut rows)?;
     let mut metrics = vec![config.eval.primary.clone()];
     for metric in &config.eval.metrics {
@@ -258,6 +263,7 @@ fn work_out(
     // Without a volume this cannot be refused.
     let _ = score::trilemma::at_volume(&mut board, None, None);
     board.ladder = ladder(engine, loaded, &on_board, &board, gold)?;
+    sets::fill(engine, loaded, &on_board, &marks, &mut board)?;
     Ok(board)
 }
 
@@ -268,7 +274,7 @@ fn row_of(
     known: &Known,
     gold: &BTreeMap<String, String>,
     base: Option<&(&Known, Arc<Vec<Outcome>>)>,
-) -> Result<BoardRow, Failure> {
+) -> Result<(BoardRow, Vec<Mark>), Failure> {
     let config = &loaded.ws.config;
     let path = known.folder.outcomes();
     let kept = cache(engine).outcomes.iter().find(|(p, ..)| *p == path).map(|(.., o)| o.clone());
@@ -293,7 +299,7 @@ fn row_of(
         });
         row.trilemma = score::trilemma::measure(candidate, &counted, &primary, &config.goals, facts);
     }
-    Ok(row)
+    Ok((row, score::sets::marks(&current)))
 }
 
 fn ladder(

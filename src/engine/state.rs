@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use super::candidates::CandidateCache;
 use super::rows::RowCache;
 use super::saved::Watching;
+use super::sets::SetsCache;
 use super::standing::BoardCache;
 use super::strata::StrataCache;
-use super::{feedback, ingest};
+use super::{feedback, ingest, outcomes};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
 use crate::domain::honest::Look;
 use crate::domain::keys::{KeyNeed, Keys};
@@ -111,6 +112,9 @@ pub struct Engine {
     changed: watch::Sender<u64>,
     /// One launch at a time: two must not both find that strata are missing.
     pub launching: Mutex<()>,
+    pub sets_cache: Mutex<SetsCache>,
+    /// One import of outcomes at a time.
+    pub importing: Mutex<()>,
     pub row_cache: Mutex<RowCache>,
     pub board_cache: Mutex<BoardCache>,
     /// One at a time works the board out.
@@ -147,6 +151,8 @@ impl Engine {
             wake: Condvar::new(),
             changed: watch::Sender::new(0),
             launching: Mutex::new(()),
+            sets_cache: Mutex::default(),
+            importing: Mutex::default(),
             row_cache: Mutex::default(),
             board_cache: Mutex::default(),
             board_working: Mutex::default(),
@@ -159,6 +165,7 @@ impl Engine {
         };
         engine.load_runs(contents.runs)?;
         engine.write_feedback();
+        outcomes::adopt(&engine)?;
         Ok(Arc::new(engine))
     }
 

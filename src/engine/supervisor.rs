@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::state::{Engine, Run, State};
 use super::sweep::Judge;
-use super::{launch, prompts};
+use super::{board, launch, prompts};
 use crate::domain::api::Failure;
 use crate::domain::keys::Keys;
 use crate::domain::run::{RunKind, RunState};
@@ -120,7 +120,7 @@ fn take_stock(engine: &Engine, devices: &mut Looked) -> Vec<Followed> {
 }
 
 /// Take in what is new. True when nobody works on the run any more.
-fn look(engine: &Engine, worker: &mut Followed) -> bool {
+fn look(engine: &Arc<Engine>, worker: &mut Followed) -> bool {
     // Death is looked for first, so that the last look at the file comes after the last write.
     let exit =
         worker.child.as_ref().map(|child| child.lock().unwrap_or_else(PoisonError::into_inner).try_wait());
@@ -160,7 +160,27 @@ fn look(engine: &Engine, worker: &mut Followed) -> bool {
         tracing::error!("{}: its prompts could not be kept: {}", worker.run, failure.message);
     }
     mark_active(engine, &worker.run, false);
+    note_what_was_fixed(engine, &worker.run);
     true
+}
+
+/// The board is worked out once when a run has scored somebody, whether or not anybody looks: rows that were fixed are noted then.
+fn note_what_was_fixed(engine: &Arc<Engine>, run: &str) {
+    let scored = |r: &crate::domain::run::RunRecord| {
+        r.state.has_result() && matches!(r.kind, RunKind::Eval | RunKind::Train)
+    };
+    if !engine.record(run).is_ok_and(|r| scored(&r)) {
+        return;
+    }
+    let (engine, run) = (engine.clone(), run.to_owned());
+    let note = move || {
+        if let Err(failure) = board::board(&engine) {
+            tracing::warn!("after {run} the board could not be worked out: {}", failure.message);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("board".into()).spawn(note) {
+        tracing::warn!("no thread for the board: {error}");
+    }
 }
 
 fn mark_active(engine: &Engine, run: &str, active: bool) {

@@ -30,10 +30,12 @@ pub fn launch(
     let combinations = combinations(axes).map_err(bad_input)?;
     let sets: Vec<Vec<(String, String)>> =
         combinations.into_iter().map(|own| set.iter().cloned().chain(own).collect()).collect();
-    launch::launch_group(engine, RunKind::Train, sets, keys, || Group {
-        name: fresh_name(engine),
-        drop_hopeless,
-    })
+    let mut name = String::new();
+    let runs = launch::launch_group(engine, RunKind::Train, sets, keys, || {
+        name = fresh_name(engine);
+        Some(Group { name: name.clone(), drop_hopeless })
+    })?;
+    Ok((name, runs))
 }
 
 /// `sweep-<n>`, with the next free number.

@@ -92,6 +92,11 @@ pub fn latency(outcomes: &[&Outcome]) -> Option<Percentiles> {
 /// US dollars per 1,000 rows: tokens by their price, and a local machine's hours by the latency pass. None where no model has a price, or
 /// where a machine's price meets no latency.
 fn usd_per_1k(candidate: &Candidate, outcomes: &[&Outcome]) -> Option<f64> {
+    if candidate.stages.is_empty() {
+        // Made elsewhere: what each answer cost, where that was told.
+        let told = mean(outcomes.iter().filter_map(|o| o.elsewhere?.usd));
+        return told.map(|usd| usd * 1_000.0);
+    }
     let mut usd = None;
     for stage in &candidate.stages {
         let model = &stage.model;
@@ -119,7 +124,7 @@ fn usd_per_1k(candidate: &Candidate, outcomes: &[&Outcome]) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::domain::candidate::{Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate};
     use crate::domain::outcome::StageOutcome;

@@ -33,6 +33,8 @@ pub fn row(
         Metric::find(name).ok().and_then(|metric| aggregate::value(&metric, &scored, Some(candidate)))
     };
     BoardRow {
+        regression: None,
+        sets: std::collections::BTreeMap::new(),
         // What only the caller knows.
         runs: Vec::new(),
         stale: 0,

@@ -21,6 +21,7 @@ pub mod repeats;
 pub mod rouge;
 pub mod rows;
 pub mod scorer;
+pub mod sets;
 pub mod stats;
 pub mod text;
 pub mod trilemma;

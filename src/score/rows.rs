@@ -8,7 +8,7 @@ use super::intent::Intent;
 use super::metric::{Base, Direction, Metric, Prepared, Schema, Tolerance};
 use super::{calibration, calls, expression, rouge, text};
 use crate::domain::candidate::OutputKind;
-use crate::domain::outcome::{Outcome, StageOutcome};
+use crate::domain::outcome::{Elsewhere, Outcome, StageOutcome};
 use crate::domain::schema::equal;
 use crate::domain::tool::Tool;
 use crate::pipeline::output::parse_json;
@@ -221,7 +221,10 @@ pub fn value(metric: &Metric, outcome: &Outcome) -> Option<f64> {
         return Some(score);
     }
     let stage = metric.stage.as_deref();
-    let tokens = |count: fn(&StageOutcome) -> u64| {
+    let tokens = |count: fn(&StageOutcome) -> u64, told: fn(&Elsewhere) -> Option<u64>| {
+        if let Some(elsewhere) = &outcome.elsewhere {
+            return told(elsewhere).filter(|_| stage.is_none()).map(|n| n as f64);
+        }
         let mut ran = outcome
             .stages
             .iter()
@@ -231,8 +234,8 @@ pub fn value(metric: &Metric, outcome: &Outcome) -> Option<f64> {
         Some(ran.map(count).sum::<u64>() as f64)
     };
     match metric.entry.base {
-        Base::TokensIn if outcome.error.is_none() => tokens(|s| s.tokens_in),
-        Base::TokensOut if outcome.error.is_none() => tokens(|s| s.tokens_out),
+        Base::TokensIn if outcome.error.is_none() => tokens(|s| s.tokens_in, |e| e.tokens_in),
+        Base::TokensOut if outcome.error.is_none() => tokens(|s| s.tokens_out, |e| e.tokens_out),
         Base::FormatErrorRate => format_error(outcome, stage),
         Base::Judge | Base::JudgeScore => by_judge(outcome, metric),
         Base::Brier => {

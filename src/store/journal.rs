@@ -56,6 +56,8 @@ pub struct Decisions {
     pub candidates: BTreeMap<String, String>,
     /// Tags of versions of prompts, and the last adoption by file.
     pub prompts: PromptsKept,
+    /// Outcomes made elsewhere: the folder of each candidate's.
+    pub outcomes: BTreeMap<String, String>,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
     /// By [`PersonVerdict::key`].
@@ -86,6 +88,10 @@ impl Decisions {
             Decision::NameCandidate { candidate, .. } => Decision::NameCandidate {
                 candidate: candidate.clone(),
                 name: self.candidates.get(candidate).cloned().unwrap_or_default(),
+            },
+            Decision::Outcomes { candidate, .. } => Decision::Outcomes {
+                candidate: candidate.clone(),
+                import: self.outcomes.get(candidate).cloned(),
             },
             Decision::Feedback(feedback) => Decision::Feedback(
                 self.feedback.get(&feedback.answer()).cloned().unwrap_or_else(|| Feedback {
@@ -152,6 +158,9 @@ impl Decisions {
             Decision::NameStratum { stratum, name } => set(&mut self.strata, stratum, name.as_ref()),
             Decision::NameCandidate { candidate, name } => {
                 set(&mut self.candidates, candidate, Some(name).filter(|n| !n.is_empty()));
+            }
+            Decision::Outcomes { candidate, import } => {
+                set(&mut self.outcomes, candidate, import.as_ref());
             }
             Decision::Feedback(feedback) if feedback.says_nothing() => {
                 self.feedback.remove(&feedback.answer());
@@ -268,6 +277,8 @@ mod tests {
                     edit: ExampleEdit { answer, enabled, ..ExampleEdit::default() },
                 }
             ),
+            (row, prop::option::of("[pq]"))
+                .prop_map(|(candidate, import)| Decision::Outcomes { candidate, import }),
             (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(
                 |(row, output, good, edit)| Decision::Feedback(Feedback {
                     row,

@@ -351,6 +351,7 @@ fn decision_key(decision: &Decision) -> String {
         Decision::Note { row, .. } => ("note", row.clone()),
         Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
         Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
+        Decision::Outcomes { candidate, .. } => ("outcomes", candidate.clone()),
         Decision::Feedback(feedback) => ("feedback", feedback.answer()),
         Decision::AdoptPrompts { files } => {
             ("prompts", files.iter().map(|f| f.file.as_str()).collect::<Vec<_>>().join("\0"))

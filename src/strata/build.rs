@@ -363,6 +363,7 @@ mod tests {
 
     fn inputs(rows: Vec<RunRow>, settings: &StrataSettings, threads: usize, dir: &Path) -> RunInputs {
         let spec = RunSpec {
+            sets: Vec::new(),
             format: RUN_FORMAT,
             id: "strata-1".into(),
             workspace: "test".into(),
@@ -378,6 +379,7 @@ mod tests {
             rows: Vec::new(),
         };
         RunInputs {
+            sets: Vec::new(),
             dir: dir.to_owned(),
             spec,
             rows,

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use crate::domain::words::steers;
+
 /// Distinct values that a dimension may have before it is cut into ranges (numbers) or its rare values are put together (names).
 const MOST_VALUES: usize = 12;
 
@@ -79,7 +81,7 @@ fn show(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text.chars().map(|c| if steers(c) { ' ' } else { c }).collect();
     let clean = clean.split_whitespace().collect::<Vec<_>>().join(" ");
     match clean.char_indices().nth(LONGEST) {
         _ if clean.is_empty() => MISSING.to_owned(),

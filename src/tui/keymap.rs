@@ -211,7 +211,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Global, A::ShowBoard, "screen.board", "5", "", "Board: every candidate on every metric"),
     b(C::Global, A::ShowPlay, "screen.playground", "6", "", "Playground: two candidates side by side"),
     b(C::Global, A::ShowRuns, "screen.runs", "7", "", "Runs: everything that was launched"),
-    b(C::Global, A::Undo, "undo", "u", "", "Take the last decision back (mark, gold, note, name, what was said of an answer)"),
+    b(C::Global, A::Undo, "undo", "u", "", "Take the last decision back (mark, gold, note, name, import, what was said of an answer)"),
     b(C::Global, A::NextTheme, "theme.next", "ctrl-t", "", "Next theme"),
     b(C::Global, A::ImportData, "data.import", "", "", "Import the data sources again"),
 
@@ -237,7 +237,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::Mark, "row.mark", "m", "mark", "Mark the row with a star, or take the star away"),
     b(C::Rows, A::Gold, "row.gold", "g", "gold", "Give the row a golden answer (empty: back to the file's)"),
     b(C::Rows, A::Note, "row.note", "n", "note", "Write a note on the row"),
-    b(C::Rows, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, what was said of an answer)"),
+    b(C::Rows, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, import, what was said of an answer)"),
     b(C::Rows, A::FilterStratum, "rows.stratum", "f", "stratum", "Only rows of this row's stratum; again: all rows"),
     b(C::Rows, A::PlayRow, "play.row", "a", "ask", "Ask this row in the playground"),
     b(C::Rows, A::Search, "search", "/", "search", "Search"),
@@ -312,7 +312,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Play, A::CancelAnswer, "play.cancel", "k", "break off", "Break off the answers under way"),
     b(C::Play, A::Swap, "board.swap", "x", "swap", "Swap A and B"),
     b(C::Play, A::PlayRows, "play.open", "o", "row", "Open the row that was asked on the strata screen"),
-    b(C::Play, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, what was said of an answer)"),
+    b(C::Play, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, import, what was said of an answer)"),
 
     b(C::Flips, A::Trace, "row.trace", "T", "trace", "The row through the stages: prompts, answers, tools, tokens, time"),
 

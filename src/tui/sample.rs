@@ -20,6 +20,7 @@ use crate::domain::detail::{
 };
 use crate::domain::event::{Event, EventBody};
 use crate::domain::example::{ExamplePage, FoundExamples};
+use crate::domain::imported::ImportedFile;
 use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::ladder::{Advice, Ladder, Reason, Rung, Step, Verdict};
 use crate::domain::metric::{Direction, Unit};
@@ -382,6 +383,8 @@ pub fn detail(candidate: &str) -> Detail {
 
 pub fn board() -> Board {
     let row = |(i, (name, rung, accuracy, p50)): (usize, (&str, &str, f64, f64))| BoardRow {
+        regression: None,
+        sets: BTreeMap::new(),
         candidate: name.into(),
         id: format!("{i:064x}"),
         rung: rung.into(),
@@ -705,6 +708,9 @@ pub fn respond(request: &Request) -> Response {
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
+        Request::LaunchAll { sets, .. } => {
+            Response::LaunchedAll { runs: (0..sets.len()).map(|i| format!("eval-{}", i + 20)).collect() }
+        }
         Request::Sweep { .. } => {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
@@ -730,13 +736,18 @@ pub fn respond(request: &Request) -> Response {
             Response::Compared { comparisons: others.iter().map(|b| comparison(a, b)).collect() }
         }
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
-        Request::Detail { candidate } => Response::Detail { detail: Box::new(detail(candidate)) },
-        Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
+        Request::ImportOutcomes { .. } => Response::ImportedOutcomes {
+            imported: ImportedFile { rows: 10, matched: 10, ..ImportedFile::default() },
+        },
+        Request::Outcomes => Response::Outcomes { imported: Vec::new() },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
+        Request::RemoveOutcomes { .. } | Request::PlayCancel { .. } => {
+            Response::Done { message: String::new() }
+        }
+        Request::Detail { candidate } => Response::Detail { detail: Box::new(detail(candidate)) },
         Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
         Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
         Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },
-        Request::PlayCancel { .. } => Response::Done { message: String::new() },
         Request::Examples { .. } => Response::Examples { page: ExamplePage::default() },
         Request::SearchExamples { .. } => Response::FoundExamples { found: FoundExamples::default() },
         Request::Control { .. }

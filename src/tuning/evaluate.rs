@@ -26,6 +26,8 @@ use crate::score::aggregate;
 use crate::score::metric::Metric;
 use crate::score::scorer::Scorer;
 
+pub use sets::sets;
+
 /// Of a run's figures: rows answered a second, many at once, none of them from the cache. What the latency pass answered does not count.
 pub const ROWS_PER_SECOND: &str = "rows_per_second";
 /// What is reported whatever was asked for, where it was measured.
@@ -55,12 +57,14 @@ pub fn run(
         cache: inputs.cache.clone(),
     };
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
-    let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.judged(&access).run(
-        &rows,
-        &inputs.outcomes,
-        open,
-        reporter,
-    )?;
+    let mut scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?
+        .judged(&access)
+        .run(&rows, &inputs.outcomes, open, reporter)?;
+    if !scored.stopped {
+        let beside = sets(candidate, &inputs.sets, &access, reporter)?;
+        scored.metrics.extend(beside.metrics);
+        scored.stopped = beside.stopped;
+    }
     Ok(RunResult {
         metrics: scored.metrics,
         candidate: Some(candidate.clone()),
@@ -126,9 +130,10 @@ struct Evaluation<'a> {
     access: Option<&'a Access>,
 }
 
-struct Scored {
-    metrics: BTreeMap<String, f64>,
-    stopped: bool,
+/// Figures by name, and whether the work was ended before its end.
+pub struct Scored {
+    pub metrics: BTreeMap<String, f64>,
+    pub stopped: bool,
 }
 
 /// What changes as rows are answered.
@@ -471,5 +476,6 @@ impl Course<'_> {
     }
 }
 
+mod sets;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 //! ```text
 //! launch.json    what was asked for (the engine freezes it into spec.json when what it needs is there)
 //! spec.json      frozen: settings, candidate, ordered row ids with content hashes
-//! inputs/        rows.jsonl, and manifest.json with the hash of every file beside it; start/, the checkpoint of a branch
-//! events.jsonl   outcomes.jsonl   traces/rows.jsonl   state.json   worker.log
+//! inputs/        rows.jsonl, set-NAME.jsonl, and manifest.json with the hash of every file beside it; start/, the checkpoint of a branch
+//! events.jsonl   outcomes.jsonl   sets/NAME/outcomes.jsonl   traces/rows.jsonl   state.json   worker.log
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
@@ -24,6 +24,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::RunInputs;
 use crate::domain::row::RunRow;
 use crate::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
+use crate::domain::sets::SetInputs;
 use crate::domain::trace::RowTrace;
 use crate::store::files::{self, Lock};
 use crate::store::lines::{self, Appender};
@@ -82,6 +83,14 @@ impl RunFolder {
     }
     pub fn outcomes(&self) -> PathBuf {
         self.dir.join("outcomes.jsonl")
+    }
+    /// What was answered on a set, as a folder of its own: only its outcomes are there.
+    pub fn set(&self, name: &str) -> Self {
+        Self { dir: self.dir.join("sets").join(name) }
+    }
+    /// What the file of a set's rows in `inputs/` is called.
+    pub fn set_rows(name: &str) -> String {
+        format!("set-{name}.jsonl")
     }
     pub fn traces(&self) -> PathBuf {
         self.dir.join("traces/rows.jsonl")
@@ -337,6 +346,24 @@ impl RunFolder {
                 Vec::new()
             }
         };
+        let mut sets = Vec::new();
+        for set in &spec.sets {
+            let name = Self::set_rows(&set.name);
+            ensure!(manifest.contains_key(&name), "inputs/manifest.json does not name {name}");
+            let (rows, bad) = lines::read_all::<RunRow>(&self.inputs().join(&name))?;
+            ensure!(bad == 0, "inputs/{name} has {bad} lines that are no rows");
+            let folder = self.set(&set.name);
+            let done = match spec.job {
+                Job::Eval(_) => folder.read_outcomes()?,
+                // As above.
+                _ if folder.outcomes().exists() => {
+                    fs::remove_file(folder.outcomes())?;
+                    Vec::new()
+                }
+                _ => Vec::new(),
+            };
+            sets.push(SetInputs { set: set.clone(), rows, done });
+        }
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
         let tells = matches!(spec.job, Job::Train { .. } | Job::Prompt { .. });
         let history = if tells { self.read_history()? } else { Vec::new() };
@@ -344,7 +371,7 @@ impl RunFolder {
         // `.tunebench/runs/RUN`: the cache is the only thing outside its folder that a run writes.
         let runs = self.dir.parent().filter(|runs| runs.file_name().is_some_and(|name| name == "runs"));
         let cache = runs.and_then(Path::parent).and_then(|state_dir| spec.cache.place(state_dir));
-        Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes, keys, cache, history })
+        Ok(RunInputs { dir: self.dir.clone(), spec, rows, resume_from, outcomes, keys, cache, sets, history })
     }
 
     /// End (or queue) a run that has no living worker: one event, then `state.json`. Does nothing and returns false when a worker lives.

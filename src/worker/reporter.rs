@@ -1,5 +1,6 @@
 //! The run's way out, over the run folder: events, outcomes, checkpoints, and the requests that come in.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub struct FolderReporter {
     folder: RunFolder,
     events: EventLog,
     outcomes: Option<Appender>,
+    /// Outcomes of sets, by name.
+    sets: BTreeMap<String, Appender>,
     traces: Option<Appender>,
     /// No trace fits any more.
     traces_full: bool,
@@ -43,6 +46,7 @@ impl FolderReporter {
             folder,
             events,
             outcomes: None,
+            sets: BTreeMap::new(),
             traces: None,
             traces_full: false,
             requests,
@@ -106,6 +110,15 @@ impl Reporter for FolderReporter {
             none => none.insert(Appender::open(&self.folder.outcomes())?.0),
         };
         appender.append(outcome).map(drop)
+    }
+
+    fn set_outcome(&mut self, set: &str, outcome: &Outcome) -> io::Result<()> {
+        if !self.sets.contains_key(set) {
+            let folder = self.folder.set(set);
+            fs::create_dir_all(folder.dir())?;
+            self.sets.insert(set.to_owned(), Appender::open(&folder.outcomes())?.0);
+        }
+        self.sets.get_mut(set).map_or(Ok(()), |appender| appender.append(outcome).map(drop))
     }
 
     fn trace(&mut self, trace: RowTrace) -> io::Result<()> {

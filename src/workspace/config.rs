@@ -12,6 +12,7 @@ use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
 use crate::domain::metric::Metric;
 pub use crate::domain::prompt::PromptSettings;
+use crate::domain::sets::SetSettings;
 pub use crate::domain::settings::Budget;
 use crate::domain::settings::{
     CacheSettings, DeviceChoice, EvalSettings, RangeSettings, StrataSettings, TrainSettings,
@@ -53,6 +54,8 @@ pub struct Config {
     /// At least one.
     pub stages: Vec<Stage>,
     pub eval: EvalSettings,
+    /// General-ability sets.
+    pub sets: Vec<SetConfig>,
     /// By name, each once.
     pub judges: Vec<JudgeEntry>,
     /// `[eval] judge`: the one that `judge` without a name means; one of `judges`.
@@ -168,6 +171,18 @@ pub struct Stage {
     /// The stage's own metric, by its whole name (`route.accuracy`); it stands among those of `[eval]`.
     pub metric: Option<String>,
     pub retries: u32,
+}
+
+/// `[[set]]`: rows beside the task's, so that forgetting shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetConfig {
+    /// Files, as in `[data]`.
+    pub sources: Vec<String>,
+    pub input: Option<String>,
+    pub gold: Option<String>,
+    /// Evaluated with every evaluation; else where `[eval] sets` names it.
+    pub every: bool,
+    pub settings: SetSettings,
 }
 
 /// `[[judge]]`.

@@ -19,6 +19,11 @@ pub(super) fn missing(ws: &Workspace) -> Problems {
         let place = if ws.line_of(&key) > 0 { key } else { "data.source".to_owned() };
         file(ws, &mut problems, &place, Path::new(source), "data file");
     }
+    for (i, set) in config.sets.iter().enumerate() {
+        for source in &set.sources {
+            file(ws, &mut problems, &format!("set.{i}.source"), Path::new(source), "set file");
+        }
+    }
     for (name, model) in &config.models {
         if let ModelPlace::Local { path } = &model.place {
             folder(ws, &mut problems, &format!("models.{name}.path"), path);

@@ -117,6 +117,20 @@ impl Workspace {
         self.config.data.sources.iter().map(|s| self.resolve(s)).collect()
     }
 
+    /// The files of a set, as shown and absolute.
+    pub fn set_files(&self, set: &config::SetConfig) -> Vec<(String, PathBuf)> {
+        set.sources.iter().map(|source| (source.clone(), self.resolve(source))).collect()
+    }
+
+    /// Sets that an evaluation is also on.
+    pub fn sets_of_eval(&self) -> Vec<&config::SetConfig> {
+        let wanted = |set: &&config::SetConfig| match &self.config.eval.sets {
+            Some(named) => named.contains(&set.settings.name),
+            None => set.every,
+        };
+        self.config.sets.iter().filter(wanted).collect()
+    }
+
     /// Every file with rows, as shown and absolute: the sources, and people's feedback where there is any.
     pub fn row_files(&self) -> Vec<(String, PathBuf)> {
         let mut files: Vec<(String, PathBuf)> =

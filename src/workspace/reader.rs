@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::problem::Problem;
 use super::tree::{Node, Place, Table, Value};
-use crate::domain::words::nearest;
+use crate::domain::words::{nearest, steers};
 
 /// Collects problems, and the keys that each table may have.
 pub(super) struct Sink {
@@ -388,7 +388,6 @@ pub(super) fn clip_long(text: &str) -> String {
 }
 
 fn clip_to(text: &str, limit: usize) -> String {
-    let clean: String =
-        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(limit).collect();
+    let clean: String = text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).take(limit).collect();
     if text.chars().nth(limit).is_some() { format!("{clean}...") } else { clean }
 }

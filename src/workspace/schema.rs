@@ -13,6 +13,7 @@ use super::tree::{Place, Table, Value};
 use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Known, Metric};
+use crate::domain::sets::{SetPrompt, SetSettings};
 use crate::domain::settings::{CacheSettings, StrataSettings};
 use crate::domain::words::nearest;
 use eval::{Named, read_eval, read_goal, read_metrics};
@@ -52,7 +53,8 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         OutputKind::Tool => Task::Agent,
     });
     let data = read_data(&mut file, &models);
-    let (mut eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &named);
+    let sets = read_sets(&mut file, &stages);
+    let (mut eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &named, &sets);
     // What a goal is about is scored on each row, shown or not.
     eval.beside =
         goals.iter().map(|goal| goal.metric.clone()).filter(|m| !eval.metrics.contains(m)).collect();
@@ -71,7 +73,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     tables.finish();
     let cache = read_cache(file.table_or_empty("cache"));
     file.finish();
-    Config { name, task, goals, data, models, stages, eval, judges, judge, strata, tuning, cache }
+    Config { name, task, goals, data, models, stages, eval, sets, judges, judge, strata, tuning, cache }
 }
 
 /// A string of a table, whatever else stands there.
@@ -339,6 +341,84 @@ fn read_constrain(fields: &mut Fields<'_>, output: OutputKind, labelled: bool) -
         _ => {}
     }
     Some(constrain)
+}
+
+/// Sets beside the task's rows.
+fn read_sets(file: &mut Fields<'_>, stages: &[Stage]) -> Vec<SetConfig> {
+    const PROMPTS: [(&str, SetPrompt); 2] = [("bare", SetPrompt::Bare), ("same", SetPrompt::Same)];
+    let mut sets: Vec<SetConfig> = Vec::new();
+    for mut fields in file.table_list("set") {
+        let name = fields.string("name");
+        match &name {
+            Some(name) if !is_slug(name) => {
+                fields.fault(
+                    "name",
+                    "must be letters, digits, `_` or `-`, at most 64, and start with a letter",
+                );
+            }
+            Some(name) if sets.iter().any(|set| set.settings.name == *name) => {
+                fields.fault("name", &format!("two sets are called `{name}`"));
+            }
+            None if !fields.has("name") => fields.missing("name", "give the set a name, name = \"general\""),
+            _ => {}
+        }
+        let sources = fields.strings("source");
+        if !fields.has("source") {
+            fields.missing("source", "name its rows, source = [\"data/general.jsonl\"]");
+        }
+        if sources.as_ref().is_some_and(Vec::is_empty) {
+            fields.fault("source", "must name at least one file");
+        }
+        let input = fields.string("input");
+        if let Some(template) = &input
+            && let Err(e) = minijinja::Environment::new().template_from_str(template)
+        {
+            fields.fault("input", &format!("is not a template: {}", clip(&e.to_string())));
+        }
+        let gold = fields.string("gold");
+        let metric = fields.string("metric");
+        if let Some(metric) = &metric {
+            match Known::default().primary(metric) {
+                Ok(Metric { stage: Some(_), .. }) => {
+                    fields.fault("metric", "is of one stage; a set has none");
+                }
+                Ok(found) if found.is_judged() => {
+                    fields.fault("metric", "is a judge's; a set is scored by its gold");
+                }
+                Ok(_) => {}
+                Err(e) => fields.fault("metric", &clip_long(&e.to_string())),
+            }
+        }
+        let prompt = fields.choice("prompt", &PROMPTS).unwrap_or_default();
+        let stage = fields.string("stage");
+        if let Some(stage) = &stage {
+            let known: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+            if prompt == SetPrompt::Same {
+                fields
+                    .fault("stage", "belongs to prompt = \"bare\"; with \"same\" the whole pipeline answers");
+            } else if !known.contains(&stage.as_str()) {
+                fields.fault(
+                    "stage",
+                    &format!("no stage is called `{}`; stages: {}", clip(stage), known.join(", ")),
+                );
+            }
+        }
+        let max_tokens = fields.count("max_tokens", 1..=1_000_000);
+        if max_tokens.is_some() && prompt == SetPrompt::Same {
+            fields.fault("max_tokens", "belongs to prompt = \"bare\"; with \"same\" each stage has its own");
+        }
+        let settings = SetSettings {
+            name: name.unwrap_or_default(),
+            metric: metric.unwrap_or_else(|| "exact".into()),
+            prompt,
+            stage,
+            max_tokens,
+        };
+        let every = fields.flag("every").unwrap_or(true);
+        fields.finish();
+        sets.push(SetConfig { sources: sources.unwrap_or_default(), input, gold, every, settings });
+    }
+    sets
 }
 
 fn is_slug(name: &str) -> bool {

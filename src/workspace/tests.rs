@@ -406,7 +406,7 @@ fn wrong_settings_are_refused_with_the_nearest_key() {
             "`tuning.prompt.fan_out` must be a whole number from 1 to 4096",
         ),
         (Some(RunKind::Prompt), "few_shots", "1", "did you mean `few_shot`?"),
-        (Some(RunKind::Prompt), "budget.call", "1", "did you mean `calls`?"),
+        (Some(RunKind::Prompt), "budget.call", "1", "is no setting"),
         (None, "epochs", "3", "write one of: tuning.prompt.epochs, tuning.train.epochs"),
         (None, "stage.rout.max_tokens", "3", "no `stage` is called `rout`; there are: route"),
         (None, "", "3", "is no path"),

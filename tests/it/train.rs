@@ -87,6 +87,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         examples: None,
     };
     let spec = RunSpec {
+        sets: Vec::new(),
         format: RUN_FORMAT,
         id: id.into(),
         workspace: "test".into(),

@@ -73,6 +73,7 @@ pub fn compare(a: Side<'_>, b: Side<'_>, metric: &Metric, about: &About<'_>) -> 
         stratified(&differences, &strata, about.part, clustered.then_some((&cluster, clusters)))
     });
     Comparison {
+        regression: None,
         candidates: [a.name.to_owned(), b.name.to_owned()],
         metric: metric.name.clone(),
         n: pairs.len(),

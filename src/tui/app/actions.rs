@@ -2,6 +2,7 @@
 
 use super::{App, Effect, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Decision, EngineStatus, Failure, Request, Response, ToEngine};
+use crate::domain::imported::ImportAs;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::sweep;
@@ -368,6 +369,19 @@ impl App {
                 let keys = Keys::default();
                 self.ask(Purpose::Sweep, Request::Sweep { set, axes, drop_hopeless: false, keys });
             }
+            FormPurpose::Launch(RunKind::Eval)
+                if values.iter().any(|(key, text)| key == "model" && text.contains(',')) =>
+            {
+                let (models, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "model");
+                let models = models.into_iter().flat_map(|(_, list)| sweep::values(&list));
+                let with = |model| set.iter().cloned().chain([("model".to_owned(), model)]).collect();
+                let sets = models.filter(|model| !model.is_empty()).map(with).collect();
+                let keys = Keys::default();
+                self.ask(
+                    Purpose::Launch(RunKind::Eval),
+                    Request::LaunchAll { kind: RunKind::Eval, sets, keys },
+                );
+            }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
             FormPurpose::Play => self.play_settings(&values),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),
@@ -380,7 +394,9 @@ impl App {
                     values.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()).unwrap_or_default()
                 };
                 let (file, candidate) = (value("file"), value("candidate"));
-                self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, candidate });
+                let match_by = Some(value("match")).filter(|field| !field.is_empty());
+                let how = ImportAs { candidate, match_by, ..ImportAs::default() };
+                self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, how });
             }
         }
     }

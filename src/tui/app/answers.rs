@@ -65,6 +65,10 @@ impl App {
                 let where_ = if curve { "" } else { "; 7 shows it" };
                 self.notice(Mood::Good, format!("{run} is on its way{where_}"));
             }
+            (Purpose::Launch(_), Response::LaunchedAll { runs }) => {
+                let words = format!("{} {} on their way", runs.len(), noun(runs.len(), "evaluation"));
+                self.notice(Mood::Good, words);
+            }
             (Purpose::Sweep, Response::Swept { group, runs }) => {
                 let words = format!("{group}: {} {} on their way", runs.len(), noun(runs.len(), "run"));
                 if let Some(first) = runs.into_iter().next() {
@@ -186,13 +190,16 @@ impl App {
                     ),
                 );
             }
-            (Purpose::ImportOutcomes(file), Response::ImportedOutcomes { rows, matched }) => {
+            (Purpose::ImportOutcomes(file), Response::ImportedOutcomes { imported }) => {
+                let names: Vec<&str> = imported.candidates.iter().map(|c| c.candidate.as_str()).collect();
                 self.notice(
                     Mood::Good,
                     format!(
-                        "{file}: {} outcomes, {} of rows known here",
-                        number::count(rows),
-                        number::count(matched)
+                        "{file} ({}): {} outcomes, {} of rows known here; on the board: {}",
+                        imported.format,
+                        number::count(imported.rows),
+                        number::count(imported.matched),
+                        names.join(", ")
                     ),
                 );
             }

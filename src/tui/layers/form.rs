@@ -128,15 +128,23 @@ impl Form {
     }
 
     pub fn eval(candidates: Vec<String>) -> Self {
-        let fields = vec![Field {
-            choices: candidates,
-            ..field(
-                "candidate",
-                "candidate",
-                "a candidate's name, RUN or RUN@STEP; empty: the pipeline as it stands",
+        let fields = vec![
+            Field {
+                choices: candidates,
+                ..field(
+                    "candidate",
+                    "candidate",
+                    "a candidate's name, RUN or RUN@STEP; empty: the pipeline as it stands",
+                    Want::Text,
+                )
+            },
+            field(
+                "model",
+                "model",
+                "models of workspace.toml in place of its own, a run each: gpt,local; empty: its own",
                 Want::Text,
-            )
-        }];
+            ),
+        ];
         Self {
             title: "evaluate a candidate",
             purpose: FormPurpose::Launch(RunKind::Eval),
@@ -148,8 +156,19 @@ impl Form {
 
     pub fn outcomes() -> Self {
         let fields = vec![
-            field("file", "file", "jsonl with id, output, and correct or score", Want::Needed),
+            field(
+                "file",
+                "file",
+                "jsonl or csv with id, output, and correct or score; lm-eval's; promptfoo's",
+                Want::Needed,
+            ),
             field("candidate", "candidate", "its name on the board", Want::Needed),
+            field(
+                "match",
+                "match",
+                "the file's field that tells the row; empty: id, else the input's text",
+                Want::Text,
+            ),
         ];
         Self { title: "import outcomes", purpose: FormPurpose::ImportOutcomes, fields, focus: 0, error: None }
     }

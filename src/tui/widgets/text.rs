@@ -5,22 +5,25 @@ use std::borrow::Cow;
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
+use crate::domain::words::turns_direction;
+
 /// Marks stacked on one letter beyond this number are dropped: they would paint over neighbouring lines.
 const MAX_COMBINING: usize = 3;
 
 /// Invisible characters, and those that change the direction or look of what follows.
 const fn is_deceptive(c: char) -> bool {
-    matches!(c,
-        '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
-        | '\u{180B}'..='\u{180F}'
-        | '\u{200B}'..='\u{200F}' // zero width space and joiners, direction marks
-        | '\u{2028}'..='\u{202E}' // line and paragraph separators, direction embeddings and overrides
-        | '\u{2060}'..='\u{206F}' // word joiner, invisible operators, direction isolates
-        | '\u{3164}' | '\u{FFA0}'
-        | '\u{FE00}'..='\u{FE0F}' // variation selectors: terminals disagree about their width
-        | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
-        | '\u{E0000}'..='\u{E0FFF}' // tags and further selectors
-    )
+    turns_direction(c)
+        || matches!(c,
+            '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
+            | '\u{180B}'..='\u{180F}'
+            | '\u{200B}'..='\u{200F}' // zero width space and joiners, direction marks
+            | '\u{2028}' | '\u{2029}' // line and paragraph separators
+            | '\u{2060}'..='\u{206F}' // word joiner, invisible operators
+            | '\u{3164}' | '\u{FFA0}'
+            | '\u{FE00}'..='\u{FE0F}' // variation selectors: terminals disagree about their width
+            | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E0FFF}' // tags and further selectors
+        )
 }
 
 fn is_plain(c: char) -> bool {

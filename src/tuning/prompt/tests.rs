@@ -215,6 +215,7 @@ impl World {
             from: None,
             cache: CacheSettings::default(),
             rows: Vec::new(),
+            sets: Vec::new(),
         };
         let told = self.notes.events.iter().filter(|e| matches!(e, EventBody::Prompt(_))).cloned().collect();
         let inputs = RunInputs {
@@ -222,6 +223,7 @@ impl World {
             spec,
             rows: self.rows.clone(),
             resume_from: None,
+            sets: Vec::new(),
             outcomes: Vec::new(),
             keys: Default::default(),
             cache: None,

@@ -7,6 +7,7 @@ use super::fit::{Example, list};
 use super::subject::Subject;
 use crate::domain::row::RunRow;
 use crate::domain::settings::TrainedTurns;
+use crate::domain::words::steers;
 use crate::model::chat::{ChatTemplate, Message, conversation_tokens, reply_tokens};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::trainable::Sequence;
@@ -208,7 +209,7 @@ fn render(language: &Language, tokens: &[u32], marked: impl Fn(usize) -> bool) -
             piece = language.tokenizer.token(token).unwrap_or_else(|| format!("<{token}>"));
         }
         for c in piece.chars() {
-            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+            if steers(c) { text.extend(c.escape_default()) } else { text.push(c) }
         }
     }
     if open {

@@ -153,6 +153,7 @@ pub fn run(
             cache: inputs.cache.clone(),
         };
         metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], &access, &mut scoring)?);
+        metrics.extend(evaluate::sets(&candidate, &inputs.sets, &access, &mut scoring)?.metrics);
     }
     Ok(RunResult { metrics, candidate: Some(candidate), stopped, part: None })
 }
@@ -304,6 +305,10 @@ impl Reporter for Scoring<'_> {
 
     fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
         self.reporter.outcome(outcome)
+    }
+
+    fn set_outcome(&mut self, set: &str, outcome: &Outcome) -> io::Result<()> {
+        self.reporter.set_outcome(set, outcome)
     }
 
     fn trace(&mut self, trace: RowTrace) -> io::Result<()> {

@@ -100,6 +100,7 @@ fn inputs(dir: &Path, rows: Vec<RunRow>) -> RunInputs {
         spec: serde_json::from_value(spec).unwrap(),
         rows,
         resume_from: None,
+        sets: Vec::new(),
         outcomes: Vec::new(),
         keys: Default::default(),
         cache: None,

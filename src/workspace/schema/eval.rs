@@ -7,7 +7,7 @@ use crate::domain::metric::{Direction, Known, Metric, MetricError, OwnMetric};
 use crate::domain::row::Part;
 use crate::domain::settings::{EvalSettings, IntentSettings};
 use crate::domain::words::nearest;
-use crate::workspace::config::{Goal, JudgeEntry, ModelEntry, Stage, Task, Want};
+use crate::workspace::config::{Goal, JudgeEntry, ModelEntry, SetConfig, Stage, Task, Want};
 use crate::workspace::reader::{Fields, clip, clip_long};
 
 /// What metrics can be of.
@@ -109,6 +109,7 @@ pub(super) fn read_eval(
     task: Task,
     models: &BTreeMap<String, ModelEntry>,
     named: &Named<'_>,
+    sets: &[SetConfig],
 ) -> (EvalSettings, Option<String>) {
     let Named { stages, known, .. } = named;
     let own = known.own;
@@ -144,7 +145,20 @@ pub(super) fn read_eval(
     if part.is_some() && !fields.is_set("part") {
         fields.fault("part", "a look at the reserve is asked for run by run: --set part=reserve");
     }
+    let wanted = fields.strings("sets");
+    for name in wanted.iter().flatten() {
+        let there = || sets.iter().map(|set| set.settings.name.as_str());
+        if !there().any(|set| set == name) {
+            let hint = match nearest(name, there()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if sets.is_empty() => "there are none; add a table [[set]]".to_owned(),
+                None => format!("sets: {}", there().collect::<Vec<_>>().join(", ")),
+            };
+            fields.fault("sets", &format!("no set is called `{}`; {hint}", clip(name)));
+        }
+    }
     let mut settings = EvalSettings {
+        sets: wanted,
         part: part.unwrap_or(default.part),
         primary: primary.unwrap_or(default.primary),
         metrics: metrics.unwrap_or(default.metrics),

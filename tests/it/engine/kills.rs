@@ -20,17 +20,17 @@ fn assert_no_gap(events: &[Event]) {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// A connection to the engine that is there (the binary starts it, with this bench's environment).
-async fn client(bench: &Bench) -> Client {
+pub(super) async fn client(bench: &Bench) -> Client {
     assert!(bench.run(&["runs"]).status.success());
     Client::connect(&bench.root).await.unwrap().expect("an engine listens")
 }
 
-async fn ask(client: &Client, request: Request) -> Response {
+pub(super) async fn ask(client: &Client, request: Request) -> Response {
     let response = client.ask(request).await.unwrap();
     assert!(!matches!(response, Response::Error { .. }), "{response:?}");
     response

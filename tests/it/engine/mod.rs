@@ -8,7 +8,9 @@ mod frames;
 mod honest;
 mod kills;
 mod metrics;
+mod outcomes;
 mod play;
+mod sets;
 mod shared;
 mod training;
 

@@ -50,6 +50,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
 
 fn spec(stages: Vec<StageCandidate>) -> RunSpec {
     RunSpec {
+        sets: Vec::new(),
         format: RUN_FORMAT,
         id: "run-1".into(),
         workspace: "test".into(),
