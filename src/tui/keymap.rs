@@ -341,7 +341,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Judging, A::Verdict(9), "judge.verdict-9", "9", "", "The ninth verdict"),
     b(C::Judging, A::SkipItem, "judge.skip", "s", "skip", "Leave this answer for later"),
     b(C::Judging, A::ShowGold, "judge.gold", "g", "gold", "Show the golden answer, or hide it"),
-    b(C::Judging, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, what was said of an answer)"),
+    b(C::Judging, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, import, what was said of an answer)"),
     b(C::Judging, A::Back, "back", "esc q", "close", "Close the top layer, or go one pane back"),
     b(C::Text, A::Accept, "accept", "enter", "accept", "Accept what was typed"),
     b(C::Text, A::Back, "back", "esc", "give up", "Close the top layer, or go one pane back"),
