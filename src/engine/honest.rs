@@ -157,5 +157,9 @@ fn luck(
     common.sort_unstable();
     let scores: Vec<Vec<f64>> =
         tables.iter().map(|t| common.iter().filter_map(|row| t.get(*row).copied()).collect()).collect();
+    if scores.len() == 1 {
+        // The others are so far behind that none could have been chosen in its place.
+        return Ok(Some(0.0));
+    }
     Ok(luck_of_the_best(&scores, SEED))
 }

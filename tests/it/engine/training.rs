@@ -126,7 +126,7 @@ fn a_range_test_suggests_a_rate_and_leaves_nothing_but_its_figures() {
     let names: Vec<_> =
         fs::read_dir(dir.join("artifacts")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["result.json"]);
-    assert_eq!(bench.json(&["board"]), board, "the board does not know of it");
+    assert_eq!(bench.json(&["board"])["rows"], board["rows"], "the board does not know of it");
     assert_eq!(bench.run(&["run", "lr-range", "--set", "lr_min=2"]).status.code(), Some(2));
     assert_eq!(bench.run(&["run", "train", "--from", "lr-range-1"]).status.code(), Some(2));
 }
