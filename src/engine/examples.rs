@@ -239,6 +239,16 @@ pub fn with_store(
     }
     base.name = candidates::slug(&format!("{}-{name}", base.name));
     base.rung = "trajectory".into();
+    // A store that was edited since is another candidate: told apart by its id.
+    let id = base.id();
+    let known = candidates::known(engine);
+    match known.iter().find(|k| k.candidate.id() == id) {
+        Some(k) => base.name.clone_from(&k.candidate.name),
+        None if known.iter().any(|k| k.candidate.name == base.name) => {
+            base.name = format!("{}-{}", base.name, &id[..6]);
+        }
+        None => {}
+    }
     Ok(base)
 }
 
