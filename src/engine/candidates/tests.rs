@@ -1,4 +1,6 @@
+use super::super::models::{endpoint_hash, hash_model_files};
 use super::*;
+use std::collections::BTreeMap;
 
 #[test]
 fn slugs_hold_no_space_and_no_control_sequence() {
