@@ -12,7 +12,7 @@ use super::guards::{Copies, Guard};
 use super::memory::Memory;
 use super::plan::Plan;
 use super::proposer::{self, Draft, Proposer, Scene};
-use super::race::{Bet, is_out_of_reach, order};
+use super::race::{Bet, Drawn, is_out_of_reach, order};
 use super::{Node, Texts};
 use crate::domain::candidate::{Candidate, StageCandidate};
 use crate::domain::event::EventBody;
@@ -315,6 +315,7 @@ impl<'a> Climb<'a> {
                 }
             }
             let seen: usize = (n / 6).clamp(*ROUND.start(), *ROUND.end()) * round + block.len();
+            self.fall_behind(&mut runners, &drawn[..seen], n);
             self.tell_race(epoch, round + 1, (seen, n), &incumbents, &runners, &drawn[..seen], examiner)?;
             if runners.iter().all(|runner| !runner.runs) {
                 break;
@@ -353,6 +354,25 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
+    /// Those leave, too, that lose the same bet against the newcomer that leads: of many it is one that is looked for, and calls
+    /// that rank the others are spent for nothing.
+    fn fall_behind(&mut self, runners: &mut [Runner], drawn: &[Drawn], n: usize) {
+        let leads = |a: &&Runner, b: &&Runner| a.sum.total_cmp(&b.sum).then(b.node.cmp(&a.node));
+        let Some(leader) = runners.iter().filter(|r| r.runs).max_by(leads).map(|r| r.node) else { return };
+        for runner in runners.iter_mut().filter(|r| r.runs && r.node != leader) {
+            let of =
+                |node: usize, row: usize| self.nodes[node].marks.get(&row).map_or(0.0, |mark| mark.score);
+            let mut bet = Bet::new(n);
+            for d in drawn {
+                bet.see(of(leader, d.row) - of(runner.node, d.row), *d);
+            }
+            if bet.lost() {
+                runner.runs = false;
+                self.nodes[runner.node].version.fate = Fate::Dropped;
+            }
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one call")]
     fn tell_race(
         &self,
@@ -361,7 +381,7 @@ impl<'a> Climb<'a> {
         (seen, of): (usize, usize),
         incumbents: &[usize],
         runners: &[Runner],
-        drawn: &[super::race::Drawn],
+        drawn: &[Drawn],
         examiner: &mut dyn Examiner,
     ) -> Result<(), Halt> {
         let rows: Vec<usize> = drawn.iter().map(|d| d.row).collect();
