@@ -4,7 +4,9 @@
 //! the file by offset (`Dataset`), so that a million rows open at once. A bad row is quarantined with file, line and
 //! reason; the rest still loads.
 
+mod bits;
 pub mod canonical;
+mod columns;
 mod dataset;
 pub mod feedback;
 pub mod format;
@@ -24,6 +26,8 @@ mod survey;
 
 use std::path::PathBuf;
 
+pub use bits::Bits;
+pub use columns::{Column, Of};
 pub use dataset::Dataset;
 pub use guess::{Guess, Sample, guess, template_of};
 pub use import::import;

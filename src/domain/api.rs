@@ -30,7 +30,7 @@ pub struct RowQuery {
     /// Only rows of this stratum (its id).
     pub stratum: Option<String>,
     pub part: Option<Part>,
-    /// Words that must stand in the row's text, any case. `mark:NAME` asks for a mark.
+    /// A filter ([`super::filter`]): words of the text, and tests such as `base:wrong` and `len>40`.
     pub text: String,
     /// `outliers` or `near-duplicates`, as flagged by the strata run.
     pub flag: Option<String>,

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod event;
 pub mod example;
 pub mod expression;
+pub mod filter;
 pub mod finding;
 pub mod honest;
 pub mod imported;

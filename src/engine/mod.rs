@@ -23,6 +23,7 @@ pub mod client;
 mod compare;
 mod examples;
 mod feedback;
+mod filter;
 mod freeze;
 mod honest;
 mod ingest;
