@@ -23,6 +23,7 @@ pub mod sets;
 mod shape;
 mod split;
 mod survey;
+mod write;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ pub use parse::{clean, clean_line};
 pub use resolve::{Resolver, field, unknown_fields};
 pub use shape::Shape;
 pub use survey::{Survey, survey};
+pub use write::{RowWriter, Written};
 
 /// Longest row, in bytes as it stands in the file.
 pub const MAX_ROW: usize = 4 << 20;

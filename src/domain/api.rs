@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
+use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
 use super::example::{ExampleEdit, ExamplePage, FoundExamples};
@@ -189,6 +190,20 @@ pub enum Request {
     Row {
         id: String,
     },
+    /// How often the values of some keys occur among the rows of a query.
+    Count {
+        query: RowQuery,
+        by: Vec<String>,
+        limit: usize,
+    },
+    /// The rows of a query, written to a file: `.jsonl`, `.csv` or `.parquet`.
+    ExportRows {
+        query: RowQuery,
+        /// An absolute path.
+        file: String,
+        /// Replace what is there.
+        force: bool,
+    },
     Launch {
         kind: RunKind,
         /// `key=value` over paths of workspace.toml, `candidate`, and `model`.
@@ -363,6 +378,7 @@ pub enum Response {
     Sample { rows: Vec<String> },
     Rows { page: RowPage },
     Row { row: RowDetail },
+    Counts { counts: Counts },
     Launched { run: String },
     LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },

@@ -199,6 +199,14 @@ pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
     Ok(RowPage { total: found.len(), offset: from, rows })
 }
 
+/// The data, and the places of the rows that a query asks for.
+pub fn places(engine: &Engine, query: &RowQuery) -> Result<(Arc<Loaded>, Arc<Vec<u32>>), Failure> {
+    let (stamp, loaded) = shown(engine)?;
+    let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
+    let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
+    Ok((loaded, found))
+}
+
 /// Places of the rows that a query asks for, in its order; those of the last query are kept.
 fn found(
     engine: &Engine,
