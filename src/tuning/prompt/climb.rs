@@ -12,7 +12,7 @@ use super::guards::{Copies, Guard};
 use super::memory::Memory;
 use super::plan::Plan;
 use super::proposer::{self, Draft, Proposer, Scene};
-use super::race::{Bet, Drawn, is_out_of_reach, order};
+use super::race::{Bet, is_out_of_reach, order};
 use super::{Node, Texts};
 use crate::domain::candidate::{Candidate, StageCandidate};
 use crate::domain::event::EventBody;
@@ -27,6 +27,10 @@ use crate::score::{bootstrap, stats};
 const FORMAT: u32 = 1;
 /// Rows of a round of a race.
 const ROUND: std::ops::RangeInclusive<usize> = 5..=16;
+/// Rows on which ideas that cost nothing are screened before the first race.
+const SCREEN: usize = 10;
+/// A budget of fewer calls, of each stage, is too small for that.
+const SCREENED_FROM: u64 = 800;
 /// Lessons told at the end of an epoch.
 const LESSONS: usize = 3;
 
@@ -172,7 +176,7 @@ impl<'a> Climb<'a> {
     ) -> Result<Vec<usize>, Halt> {
         let front = front::front(&self.nodes, &self.survivors, race);
         let parents = front::draw(&front, self.plan.fan_out.max(self.tuned.len()), &mut self.rng);
-        let mut newcomers = Vec::new();
+        let mut newcomers = if epoch == 1 { self.screen(race, examiner)? } else { Vec::new() };
         let able: Vec<usize> = (0..self.proposers.len())
             .filter(|&i| !self.proposers[i].needs_critic() || examiner.has_critic())
             .collect();
@@ -181,8 +185,15 @@ impl<'a> Climb<'a> {
         // What one has no ideas for, others may fill; two more rounds are enough for that.
         for round in 0..3 {
             for (k, &at) in able.iter().enumerate() {
-                let missing = self.plan.fan_out - newcomers.len();
-                let wanted = if round == 0 { shares[k].min(missing) } else { missing.div_ceil(able.len()) };
+                let missing = self.plan.fan_out.saturating_sub(newcomers.len());
+                let screened = epoch == 1 && self.proposers[at].stock() > 0 && self.records[at].0 > 0;
+                let wanted = if round == 0 && screened {
+                    0
+                } else if round == 0 {
+                    shares[k].min(missing)
+                } else {
+                    missing.div_ceil(able.len())
+                };
                 if wanted == 0 || (round > 0 && self.proposers[at].needs_critic()) {
                     continue;
                 }
@@ -218,6 +229,60 @@ impl<'a> Climb<'a> {
             }
         }
         Ok(newcomers)
+    }
+
+    /// Ideas that cost nothing are many: before the first race all of a proposer's stock is asked on a few rows, and the best of it
+    /// enters. A model may know a task by one name of many, which a fan-out would come to late or never.
+    fn screen(&mut self, race: &[usize], examiner: &mut dyn Examiner) -> Result<Vec<usize>, Halt> {
+        let few = self.settings.budget.calls.is_some_and(|n| n < SCREENED_FROM * self.stages.len() as u64);
+        let mut screened = Vec::new();
+        for at in 0..self.proposers.len() {
+            let stock = if few { 0 } else { self.proposers[at].stock() * self.tuned.len() };
+            if stock == 0 {
+                continue;
+            }
+            let parents = vec![0; stock];
+            let scene = Scene {
+                settings: self.settings,
+                stages: self.stages,
+                tuned: &self.tuned,
+                rows: self.rows,
+                learn: &self.plan.learn,
+                facts: &self.facts,
+                nodes: &self.nodes,
+                parents: &parents,
+                memory: &self.memory,
+                pins: &self.pins,
+            };
+            for draft in self.proposers[at].propose(&scene, stock, &mut self.rng, examiner)? {
+                if let Some(node) = self.admit(1, at, draft) {
+                    examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
+                    screened.push(node);
+                }
+            }
+        }
+        let rows: Vec<usize> = race.iter().copied().take(SCREEN).collect();
+        for &node in &screened {
+            self.ask(node, &rows, examiner)?;
+        }
+        let mean = |climb: &Self, node: usize| climb.score(node, &rows).map_or(0.0, |score| score.mean);
+        screened.sort_by(|&a, &b| mean(self, b).total_cmp(&mean(self, a)).then(a.cmp(&b)));
+        let out = screened.split_off(screened.len().min((self.plan.fan_out / 4).max(1)));
+        if !out.is_empty() {
+            let message = format!(
+                "{} wordings were screened on {} rows: {} enter the race",
+                screened.len() + out.len(),
+                rows.len(),
+                screened.len()
+            );
+            examiner.say(EventBody::Log { message })?;
+        }
+        for node in out {
+            self.nodes[node].version.fate = Fate::Dropped;
+            self.nodes[node].version.selected = self.score(node, &rows);
+            self.learn(1, node, &rows);
+        }
+        Ok(screened)
     }
 
     /// A draft becomes a version, unless something speaks against it.
@@ -315,7 +380,6 @@ impl<'a> Climb<'a> {
                 }
             }
             let seen: usize = (n / 6).clamp(*ROUND.start(), *ROUND.end()) * round + block.len();
-            self.fall_behind(&mut runners, &drawn[..seen], n);
             self.tell_race(epoch, round + 1, (seen, n), &incumbents, &runners, &drawn[..seen], examiner)?;
             if runners.iter().all(|runner| !runner.runs) {
                 break;
@@ -354,25 +418,6 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    /// Those leave, too, that lose the same bet against the newcomer that leads: of many it is one that is looked for, and calls
-    /// that rank the others are spent for nothing.
-    fn fall_behind(&mut self, runners: &mut [Runner], drawn: &[Drawn], n: usize) {
-        let leads = |a: &&Runner, b: &&Runner| a.sum.total_cmp(&b.sum).then(b.node.cmp(&a.node));
-        let Some(leader) = runners.iter().filter(|r| r.runs).max_by(leads).map(|r| r.node) else { return };
-        for runner in runners.iter_mut().filter(|r| r.runs && r.node != leader) {
-            let of =
-                |node: usize, row: usize| self.nodes[node].marks.get(&row).map_or(0.0, |mark| mark.score);
-            let mut bet = Bet::new(n);
-            for d in drawn {
-                bet.see(of(leader, d.row) - of(runner.node, d.row), *d);
-            }
-            if bet.lost() {
-                runner.runs = false;
-                self.nodes[runner.node].version.fate = Fate::Dropped;
-            }
-        }
-    }
-
     #[expect(clippy::too_many_arguments, reason = "one call")]
     fn tell_race(
         &self,
@@ -381,7 +426,7 @@ impl<'a> Climb<'a> {
         (seen, of): (usize, usize),
         incumbents: &[usize],
         runners: &[Runner],
-        drawn: &[Drawn],
+        drawn: &[super::race::Drawn],
         examiner: &mut dyn Examiner,
     ) -> Result<(), Halt> {
         let rows: Vec<usize> = drawn.iter().map(|d| d.row).collect();

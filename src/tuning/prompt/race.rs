@@ -9,8 +9,7 @@
 //! Under the null that mean is at most `C = -(sum of d so far) / R`, so that each factor `1 + b (x - C)` of the bet has expectation at most 1 and
 //! the wealth is a supermartingale. By Ville's inequality it ever reaches `1 / ALPHA` with probability at most [`ALPHA`]: **a newcomer that would match the
 //! incumbent over the race's rows is dropped with probability at most 5%, however often one looks.** The wealth is a mixture
-//! over several stakes. The same bet, with the newcomer that leads for the incumbent, sends away those that fall behind it: each pair has its own
-//! 5%. A newcomer also leaves when it could not come among the survivors if it were right on every row left; that cannot err.
+//! over several stakes. A newcomer also leaves when it could not come among the survivors if it were right on every row left; that cannot err.
 
 use crate::domain::rng::SplitMix64;
 
