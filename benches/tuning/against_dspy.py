@@ -2,7 +2,8 @@
 """tunebench's prompt and trajectory tuning beside DSPy's MIPROv2, GEPA and KNNFewShot: same model, same rows, same budget of calls.
 
 usage: against_dspy.py --tunebench BIN --repo DIR --dir WORK [--tasks teams problems] [--seeds 1 2 3] [--budget 2400]
-                       [--critics none scripted] [--rivals MIPROv2 GEPA "KNNFewShot k=5"] [--ours prompt trajectory both]
+                       [--critics none scripted] [--rivals MIPROv2 "MIPROv2 0-shot" GEPA "KNNFewShot k=5"]
+                       [--ours prompt trajectory both] [--own-budgets 1200]
 
 The model is the demo's base behind `tunebench serve`; in front of it stands an endpoint that counts (`endpoint.py`). Both sides ask it,
 and calls are counted there. Tasks: `teams`, the demo's (5,600 messages, 900 to score on), and `problems`, what is the matter in a message
@@ -32,13 +33,15 @@ import time
 p = argparse.ArgumentParser()
 p.add_argument("--tunebench", required=True)
 p.add_argument("--repo", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parents[2])
+p.add_argument("--serve", help="the binary that serves the model; without: the same")
 p.add_argument("--dir", type=pathlib.Path, required=True)
 p.add_argument("--tasks", nargs="+", default=["teams", "problems"])
 p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
 p.add_argument("--budget", type=int, default=2400)
+p.add_argument("--own-budgets", type=int, nargs="*", default=[], help="further budgets for tunebench")
 p.add_argument("--critics", nargs="+", default=["none", "scripted"])
-p.add_argument("--rivals", nargs="+", default=["MIPROv2", "GEPA", "KNNFewShot k=5"])
-p.add_argument("--ours", nargs="+", default=["prompt", "trajectory", "both"])
+p.add_argument("--rivals", nargs="*", default=["MIPROv2", "MIPROv2 0-shot", "GEPA", "KNNFewShot k=5"])
+p.add_argument("--ours", nargs="*", default=["prompt", "trajectory", "both"])
 p.add_argument("--planner", type=pathlib.Path, help="a folder made by `make_demo -- planner DIR 2400`")
 p.add_argument("--threads", type=int, default=4, help="questions at once, on both sides")
 a = p.parse_args()
@@ -104,7 +107,7 @@ def rows_of(task):
 def serve():
     env = dict(os.environ, TUNEBENCH_LOG="error")
     process = subprocess.Popen(
-        [a.tunebench, "serve", str(a.repo / "workspaces/demo/model"), "--port", "0", "--show-token", "--json"],
+        [a.serve or a.tunebench, "serve", str(a.repo / "workspaces/demo/model"), "--port", "0", "--show-token", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
     )
     told = json.loads(process.stdout.readline())
@@ -122,9 +125,10 @@ def one(task, critic, who, seed):
         endpoint = Endpoint(upstream, model, seed, [r["input"] for r in rows["eval"] if r["input"] not in others])
         told = {}
         if who.startswith("tunebench"):
-            folder = a.dir / f"ws-{task}-{critic}-{who.split()[1]}-{seed}"
+            how, *at = who.removeprefix("tunebench ").split(" at ")
+            folder = a.dir / f"ws-{task}-{critic}-{'-'.join([how, *at])}-{seed}"
             workspace_of(task, folder, endpoint.url)
-            score, told = with_tunebench(who.split()[1], folder, critic, seed, endpoint)
+            score, told = with_tunebench(how, int(at[0]) if at else a.budget, folder, critic, seed, endpoint)
             tuning = told["tuning"]
         else:
             program, lm = dspy_peer.tune(who, START[task], rows, endpoint.url, model, critic == "scripted", a.budget, seed, a.threads)
@@ -144,10 +148,9 @@ def one(task, critic, who, seed):
     print(json.dumps(result), file=sys.stderr)
 
 
-def with_tunebench(how, folder, critic, seed, endpoint):
+def with_tunebench(how, left, folder, critic, seed, endpoint):
     told = {}
     tuned = []
-    left = a.budget
     before = lambda: endpoint.counts["tuning"] + endpoint.counts["critic"]
     if how in ("prompt", "both"):
         sets = [f"tuning.prompt.budget.calls={left if how == 'prompt' else left // 2}", f"tuning.prompt.seed={seed}"]
@@ -177,9 +180,10 @@ def main():
         plan = [("none", "start", a.seeds[0])]
         for seed in a.seeds:
             for critic in a.critics:
-                for who in [f"tunebench {how}" for how in a.ours] + a.rivals:
+                ours = [f"tunebench {how}" for how in a.ours] + [f"tunebench {how} at {n}" for n in a.own_budgets for how in a.ours]
+                for who in ours + a.rivals:
                     # What asks no critic is the same with and without one, what draws nothing the same for every seed.
-                    asks_none = who.startswith("KNN") or who == "tunebench trajectory"
+                    asks_none = who.startswith(("KNN", "tunebench trajectory"))
                     if not asks_none or (critic == a.critics[0] and seed == a.seeds[0]):
                         plan.append((critic, who, seed))
         for critic, who, seed in plan:

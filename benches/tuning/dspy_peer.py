@@ -109,10 +109,14 @@ def tune(how, start, rows, endpoint, model, critic, budget, seed, threads=4, lab
         k = int(how.split("k=")[1])
         knn = dspy.KNNFewShot(k=k, trainset=train, vectorizer=vectors, metric=right, max_bootstrapped_demos=k, max_labeled_demos=k)
         return knn.compile(program), lm
-    if how == "MIPROv2":
+    if how.startswith("MIPROv2"):
         # Its own `auto` settings by budget: about 100 + 10*35 + 3*100 calls for light, 300 + 18*35 + 4*300 for medium.
         auto = "light" if budget < 1800 else "medium" if budget < 6000 else "heavy"
-        mipro = dspy.MIPROv2(metric=right, prompt_model=proposer, task_model=lm, auto=auto, num_threads=threads, seed=seed, max_errors=10**6)
+        demos = 0 if "0-shot" in how else 4
+        mipro = dspy.MIPROv2(
+            metric=right, prompt_model=proposer, task_model=lm, auto=auto, num_threads=threads, seed=seed, max_errors=10**6,
+            max_bootstrapped_demos=demos, max_labeled_demos=demos,
+        )
         return mipro.compile(program, trainset=train, valset=dev), lm
     if how == "GEPA":
         gepa = dspy.GEPA(

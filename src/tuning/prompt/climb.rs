@@ -281,6 +281,10 @@ impl<'a> Climb<'a> {
             self.nodes[node].version.fate = Fate::Dropped;
             self.nodes[node].version.selected = self.score(node, &rows);
             self.learn(1, node, &rows);
+            // It never came to a race, so it says nothing of what its proposer wins there.
+            if let Some(at) = self.nodes[node].proposer {
+                self.records[at].0 -= 1;
+            }
         }
         Ok(screened)
     }
