@@ -67,7 +67,11 @@ class Critic:
             return f"```\n{self.instruction()}\n```"
         # DSPy's chat form: every field it wants is named in its last sentence or in the outline of its system prompt.
         wanted = re.findall(r"\d+\. `(\w+)` \(", text.split("Your output fields are:")[-1].split("All interactions")[0])
-        said = lambda field: self.instruction() if field == "proposed_instruction" else "Messages of customers to a support desk, and one word for each."
+        wanted = wanted or re.findall(r"\[\[ ## (\w+) ## \]\]", text)[-1:]
+        said = lambda field: self.instruction() if field.endswith("_instruction") else "Messages of customers to a support desk, and one word for each."
+        if "Respond with a JSON object" in text:
+            wanted = re.findall(r"`(\w+)`", text.rsplit("Respond with a JSON object", 1)[1])
+            return json.dumps({field: said(field) for field in wanted})
         return "".join(f"[[ ## {field} ## ]]\n{said(field)}\n\n" for field in wanted) + "[[ ## completed ## ]]"
 
 
