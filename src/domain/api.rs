@@ -13,6 +13,7 @@ use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
 use super::sweep::Axis;
+use super::timeline::Timeline;
 use super::trace::RowTrace;
 
 /// Version of the protocol; client and engine must agree.
@@ -188,6 +189,10 @@ pub enum Request {
     },
     /// The board with the rows that fit a message; answered by [`Response::Board`].
     Board,
+    /// Strata x candidates over time; with a training run, its checkpoints among them.
+    Timeline {
+        run: Option<String>,
+    },
     /// The board with the rows from this one on.
     BoardRows {
         from: usize,
@@ -250,6 +255,7 @@ pub enum Response {
     Run { run: RunRecord },
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
+    Timeline { timeline: Timeline },
     Compare { comparison: Comparison },
     Compared { comparisons: Vec<Comparison> },
     ImportedOutcomes { rows: usize, matched: usize },

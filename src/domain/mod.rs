@@ -22,6 +22,7 @@ pub mod schema;
 pub mod settings;
 pub mod steer;
 pub mod sweep;
+pub mod timeline;
 pub mod tool;
 pub mod trace;
 pub mod trilemma;

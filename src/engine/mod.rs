@@ -33,6 +33,7 @@ mod state;
 mod strata;
 mod supervisor;
 mod sweep;
+mod timeline;
 
 use std::fs;
 use std::io;

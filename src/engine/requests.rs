@@ -7,7 +7,7 @@ use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, compare, feedback, ingest, launch, parts, rows, strata, sweep};
+use super::{board, candidates, compare, feedback, ingest, launch, parts, rows, strata, sweep, timeline};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -73,6 +73,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Run { run } => Response::Run { run: engine.record(&find_run(engine, &run)?)? },
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
         Request::Board => Response::Board { board: board::window(&*board::board(engine)?, 0) },
+        Request::Timeline { run } => {
+            let run = run.map(|run| find_run(engine, &run)).transpose()?;
+            Response::Timeline { timeline: timeline::timeline(engine, run.as_deref())? }
+        }
         Request::BoardRows { from } => {
             Response::Board { board: board::window(&*board::board(engine)?, from) }
         }

@@ -11,6 +11,7 @@ pub mod ladder;
 pub mod power;
 pub mod rows;
 pub mod stats;
+pub mod timeline;
 pub mod trilemma;
 
 pub use crate::domain::metric;

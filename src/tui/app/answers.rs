@@ -78,6 +78,9 @@ impl App {
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
             }
+            (Purpose::Timeline(run), Response::Timeline { timeline }) => {
+                self.board.timeline = Some((run, timeline));
+            }
             (Purpose::Trace { of, row }, Response::Trace { run, trace }) => {
                 self.trace_arrived(&of, &row, Ok((run, trace)));
             }

@@ -108,6 +108,8 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    /// Of a run, or of all candidates.
+    Timeline(Option<String>),
     Trace {
         of: String,
         row: String,
@@ -142,6 +144,7 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Timeline(_) => "read the timeline".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
@@ -163,6 +166,7 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Timeline(_)
                 | Self::Trace { .. }
                 | Self::StepRows { .. }
                 | Self::Play(..)
