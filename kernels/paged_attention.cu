@@ -1,8 +1,11 @@
-// Attention of new tokens over keys and values in blocks (Kwon et al. 2023, arXiv:2309.06180), twin of src/ops/attention.rs.
+// Attention of new tokens over keys and values in blocks (Kwon et al. 2023, arXiv:2309.06180), twin of src/ops/attention.rs and,
+// with what no block keeps, of src/ops/paged_attention.rs.
 //
 // A block of the cache has `block` positions of one sequence: for each head the keys (block x dim), after those of all heads the
 // values likewise. `pages` is a layer's part of block 0, `block_stride` elements lie between two blocks. `tables` has the blocks of
-// each sequence in order; `places` says of each query the entry where its sequence begins there, and its position.
+// each sequence in order. `places` says of each query: the entry where its sequence begins there; its position (2^32 - 1: it sees
+// nothing); how many positions the blocks have for it; the entry where the rows begin that have the positions after those. Such
+// rows are new tokens of this pass that no block keeps (a tree of continuations): their keys and values stand beside the queries.
 //
 // paged_attention: keys are split in spans, so that few sequences fill the chip too (flash decoding, Dao et al. 2023); each span's
 // part is joined by log sum exp in paged_merge: with m the largest score so far, l = sum exp(s - m), o = sum exp(s - m) v, another
@@ -11,7 +14,8 @@
 // own. A thread block takes one query, one key-value head and one span: a key is read once for up to HEADS query heads.
 // Eight lanes share a key, 16 keys go at once.
 //
-// Shapes: q (rows x heads dim, q_stride), bf16; pages bf16 or f32; parts (rows x heads x splits x (dim + 2)): o, m in base 2, l.
+// The queries are those from `first` on, as many as the grid has.
+// Shapes: q (any x heads dim, q_stride), bf16; pages bf16 or f32; parts (queries x heads x splits x (dim + 2)): o, m in base 2, l.
 // Bytes: per key and head 2 dim elements for each ceil(group / HEADS) of its query heads; flops 4 dim per query head and key.
 // paged_write: bytes 2 (2 + size of an element) kv_heads dim a token.
 
@@ -32,18 +36,34 @@ __device__ __forceinline__ void put_eight(float* to, const Eight& e) {
     for (int j = 0; j < 8; ++j) to[j] = e.v[j];
 }
 
+// A lane's part of a key and of its value.
+template <class T, int PIECES>
+__device__ __forceinline__ void read_both(const T* k, const T* v, int part, int dim, Eight (&keys)[PIECES], Eight (&values)[PIECES]) {
+#pragma unroll
+    for (int p = 0; p < PIECES; ++p) {
+        int column = (p * 8 + part) * 8;
+        keys[p] = values[p] = {};
+        if (column < dim) {
+            keys[p] = eight_at(k + column);
+            values[p] = eight_at(v + column);
+        }
+    }
+}
+
 template <class T, int DIM, int HEADS>
 __device__ __forceinline__ void attend(const bf16* q, const T* pages, const unsigned* tables, const unsigned* places, float* parts,
                                        unsigned long long block_stride, int q_stride, int heads, int kv_heads, int dim, int block, int span,
-                                       int splits, int window) {
+                                       int splits, int window, int first) {
     __shared__ float joined[WARPS][HEADS][DIM + 2];
     constexpr int PIECES = DIM / 64;
-    int row = blockIdx.x / splits, split = blockIdx.x % splits, group = heads / kv_heads;
+    int part_row = blockIdx.x / splits, row = first + part_row, split = blockIdx.x % splits, group = heads / kv_heads;
     int shares = (group + HEADS - 1) / HEADS, kv = blockIdx.y / shares, first_head = kv * group + blockIdx.y % shares * HEADS;
     int count = min(HEADS, (kv + 1) * group - first_head);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, part_of_key = lane % 8;
-    const unsigned* table = tables + places[2 * row];
-    int position = (int)places[2 * row + 1];
+    const unsigned* place = places + 4 * row;
+    const unsigned* table = tables + place[0];
+    const unsigned* own = tables + place[3];
+    int position = (int)place[1], kept = (int)place[2];
     int oldest = window == 0 ? 0 : max(0, position + 1 - window);
     int begin = max(oldest, split * span), end = min(position + 1, (split + 1) * span);
 
@@ -66,17 +86,13 @@ __device__ __forceinline__ void attend(const bf16* q, const T* pages, const unsi
         bool there = key < end;
         // What is not there is read where something is, and counts for nothing.
         int at = there ? key : begin;
-        const T* k = pages + table[at / block] * block_stride + ((size_t)kv * block + at % block) * dim;
-        const T* v = k + (size_t)kv_heads * block * dim;
         Eight keys[PIECES], values[PIECES];
-#pragma unroll
-        for (int p = 0; p < PIECES; ++p) {
-            int column = (p * 8 + part_of_key) * 8;
-            keys[p] = values[p] = {};
-            if (column < dim) {
-                keys[p] = eight_at(k + column);
-                values[p] = eight_at(v + column);
-            }
+        if (at < kept) {
+            const T* k = pages + table[at / block] * block_stride + ((size_t)kv * block + at % block) * dim;
+            read_both(k, k + (size_t)kv_heads * block * dim, part_of_key, dim, keys, values);
+        } else {
+            const bf16* k = q + (size_t)own[at - kept] * q_stride + (size_t)(heads + kv) * dim;
+            read_both(k, k + (size_t)kv_heads * dim, part_of_key, dim, keys, values);
         }
 #pragma unroll
         for (int h = 0; h < HEADS; ++h) {
@@ -132,15 +148,15 @@ __device__ __forceinline__ void attend(const bf16* q, const T* pages, const unsi
         int from = column < dim ? column : DIM + 1;
         float sum = 0.0f;
         for (int w = 0; w < WARPS; ++w) sum += joined[w][h][from] * exp2_fast(joined[w][h][DIM] - highest);
-        float* part = parts + (((size_t)row * heads + first_head + h) * splits + split) * (dim + 2);
+        float* part = parts + (((size_t)part_row * heads + first_head + h) * splits + split) * (dim + 2);
         part[column] = column == dim ? highest : sum;
     }
 }
 
 #define PAGED(T)                                                                                                                         \
     const bf16 *q, const T *pages, const unsigned *tables, const unsigned *places, float *parts, unsigned long long block_stride,        \
-        int q_stride, int heads, int kv_heads, int dim, int block, int span, int splits, int window
-#define GIVEN q, pages, tables, places, parts, block_stride, q_stride, heads, kv_heads, dim, block, span, splits, window
+        int q_stride, int heads, int kv_heads, int dim, int block, int span, int splits, int window, int first
+#define GIVEN q, pages, tables, places, parts, block_stride, q_stride, heads, kv_heads, dim, block, span, splits, window, first
 
 extern "C" __global__ void __launch_bounds__(128) paged_attention_bf16_64(PAGED(bf16)) { attend<bf16, 64, 4>(GIVEN); }
 extern "C" __global__ void __launch_bounds__(128) paged_attention_bf16_128(PAGED(bf16)) { attend<bf16, 128, 4>(GIVEN); }

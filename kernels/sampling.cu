@@ -1,31 +1,31 @@
 // The next token of each row of logits: the likeliest, or one drawn after temperature, top-k, top-p and min-p, so that only ids cross
-// to the host. Cuts as in src/model/sampling: top-k keeps ties of the k-th; top-p keeps the fewest of the likeliest (of equals the
-// first) that have p of what top-k left together; min-p drops what is less likely than its share of the likeliest.
+// to the host. Twin: src/model/sampling (`Cuts`): top-k keeps ties of the k-th; top-p keeps the fewest of the likeliest (of equals the
+// first) that have p of what top-k left together; min-p drops what is less likely than its share of the likeliest. Drawn is the first
+// id at which the sum of the kept weights, by id, passes u times their total; u in [0, 1) comes from the host.
 //
-// The random number is a function of seed and counter: u = mix(mix(seed) + counter) / 2^64, mix the finalizer of SplitMix64 (Steele et
-// al. 2014). Drawn is the first id at which the sum of the kept weights, by id, passes u times their total.
+// adjust_logits goes before, for rows with a repetition penalty (Keskar et al. 2019, arXiv:1909.05858, as transformers has it: a
+// logit below zero times the penalty, others by it) or with a constraint's mask; each of `jobs` is five numbers: the row, the penalty's
+// bits, where its tokens begin in `words` (each token once) and how many they are, where its mask begins (one bit a token; 2^32 - 1: none).
+//
 // Thresholds are found by their bits, highest first, in the order-preserving integers of the logits: 32 passes over the row for top-k,
 // 32 for top-p, nothing is sorted and no sum depends on an order of threads.
 //
-// Shapes: logits (rows x vocab) f32; settings (rows x 3): temperature (0: the likeliest), top_p, min_p; top_k (0: all), seeds, counters
-// (rows); ids, logprobs (rows): of the chosen before temperature and cuts. One block a row. Bytes: 4 vocab a pass, from L2 but the
-// first: 2 passes for the likeliest, 5 without top-k and top-p, 32 more for each. An id of 2^32 - 1: the row has no number.
+// Shapes: logits (any x vocab) f32; rows (draws): which of them; settings (draws x 3): temperature (0: the likeliest), top_p, min_p;
+// top_k (0: all), u (draws); ids (draws). One block a draw. Bytes: 4 vocab a pass, from L2 but the first: one pass for the likeliest,
+// 4 without top-k and top-p, 32 more for each. An id of 2^32 - 1: the row has something that is no number (NaN, +inf), or nothing
+// that may come.
 
 #include "common.h"
 
 constexpr unsigned NONE = 0xffffffffu;
 
-__device__ __forceinline__ unsigned long long mix(unsigned long long x) {
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-    return x ^ (x >> 31);
-}
-
-// Integers in the order of floats, both zeros alike; 0 for what is no number.
+// Integers in the order of floats, both zeros alike; what is no number comes last, beyond infinity.
 __device__ __forceinline__ unsigned order_of(float x) {
     unsigned bits = x == 0.0f ? 0 : __float_as_uint(x);
-    return x != x ? 0 : bits >> 31 ? ~bits : bits | 0x80000000u;
+    return x != x ? NONE : bits >> 31 ? ~bits : bits | 0x80000000u;
 }
+// Those of +inf and -inf.
+constexpr unsigned INFINITE = 0xff800000u, LEAST = 0x007fffffu;
 
 struct Best { unsigned order, id; };
 
@@ -37,7 +37,7 @@ struct Kept {
     float largest, by, min_p;
     __device__ __forceinline__ double weight(float z, int id) const {
         unsigned order = order_of(z);
-        if (order < at_least || order == 0 || (order == ties && (unsigned)id >= before)) return 0.0;
+        if (order < at_least || order == LEAST || (order == ties && (unsigned)id >= before)) return 0.0;
         float w = expf((z - largest) * by);
         return w >= min_p ? (double)w : 0.0;
     }
@@ -49,14 +49,31 @@ __device__ __forceinline__ double sum_of(const float* row, int vocab, const Kept
     return block_sum(sum);
 }
 
-extern "C" __global__ void __launch_bounds__(1024) sample(const float* logits, const float* settings, const unsigned* top_k, const unsigned long long* seeds,
-                                  const unsigned* counters, unsigned* ids, float* logprobs, int vocab) {
+extern "C" __global__ void __launch_bounds__(1024) adjust_logits(float* logits, const unsigned* jobs, const unsigned* words, int vocab) {
+    const unsigned* job = jobs + 5 * blockIdx.x;
+    float* row = logits + (size_t)job[0] * vocab;
+    float penalty = __uint_as_float(job[1]);
+    for (unsigned i = threadIdx.x; i < job[3]; i += blockDim.x) {
+        unsigned id = words[job[2] + i];
+        if (id < (unsigned)vocab) row[id] = row[id] < 0.0f ? row[id] * penalty : row[id] / penalty;
+    }
+    if (job[4] == NONE) return;
+    __syncthreads();
+    const unsigned* mask = words + job[4];
+    for (int i = threadIdx.x; i < vocab; i += blockDim.x)
+        // What is no number stays: it is an error of the model's, whatever may come.
+        if ((mask[i / 32] >> (i % 32) & 1) == 0 && row[i] < __uint_as_float(0x7f800000u)) row[i] = -__uint_as_float(0x7f800000u);
+}
+
+extern "C" __global__ void __launch_bounds__(1024) sample(const float* logits, const unsigned* rows, const float* settings, const unsigned* top_k,
+                                                          const double* draws, unsigned* ids, int vocab) {
     __shared__ Best bests[32];
     __shared__ double sums[32];
-    const float* row = logits + (size_t)blockIdx.x * vocab;
+    const float* row = logits + (size_t)rows[blockIdx.x] * vocab;
     int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
     Best best = {0, NONE};
+#pragma unroll 8
     for (int i = threadIdx.x; i < vocab; i += blockDim.x) best = better(best, {order_of(row[i]), (unsigned)i});
 #pragma unroll
     for (int step = 16; step > 0; step /= 2)
@@ -65,16 +82,12 @@ extern "C" __global__ void __launch_bounds__(1024) sample(const float* logits, c
     __syncthreads();
     best = bests[0];
     for (int w = 1; w < warps; ++w) best = better(best, bests[w]);
-    if (best.order == 0) {
-        if (threadIdx.x == 0) {
-            ids[blockIdx.x] = NONE;
-            logprobs[blockIdx.x] = 0.0f;
-        }
+    // No number is beyond the largest of them, so that one stands for the row.
+    if (best.order >= INFINITE || best.order <= LEAST) {
+        if (threadIdx.x == 0) ids[blockIdx.x] = NONE;
         return;
     }
     float largest = row[best.id], temperature = settings[3 * blockIdx.x], top_p = settings[3 * blockIdx.x + 1];
-    // Of all, for the log-probability.
-    double all = sum_of(row, vocab, {1, 0, NONE, largest, 1.0f, 0.0f});
     unsigned chosen = best.id;
     if (temperature > 0.0f) {
         Kept kept = {1, 0, NONE, largest, 1.0f / temperature, 0.0f};
@@ -131,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(1024) sample(const float* logits, c
         __syncthreads();
         double total = 0.0;
         for (int w = 0; w < warps; ++w) total += sums[w];
-        double left = (double)(mix(mix(seeds[blockIdx.x]) + counters[blockIdx.x]) >> 11) * (1.0 / 9007199254740992.0) * total;
+        double left = draws[blockIdx.x] * total;
         int at = 0;
         while (at < warps && left >= sums[at]) left -= sums[at++];
         // Rounding may leave a crumb: then the likeliest stays.
@@ -162,8 +175,5 @@ extern "C" __global__ void __launch_bounds__(1024) sample(const float* logits, c
         __syncthreads();
         if (at < warps) chosen = bests[0].id;
     }
-    if (threadIdx.x == 0) {
-        ids[blockIdx.x] = chosen;
-        logprobs[blockIdx.x] = (float)((double)row[chosen] - largest - log(all));
-    }
+    if (threadIdx.x == 0) ids[blockIdx.x] = chosen;
 }

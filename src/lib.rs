@@ -27,6 +27,8 @@ pub mod score;
 
 pub mod pipeline;
 
+pub mod retrieve;
+
 pub mod embed;
 
 pub mod backend;

@@ -35,6 +35,8 @@ pub struct LocalModel {
     template: Option<Arc<ChatTemplate>>,
     forms: Arc<Forms>,
     answers: BTreeMap<AskId, Growing>,
+    /// Of where it answers.
+    told: Option<String>,
 }
 
 /// Tokens are guessed from the text so far, where that pays. Keys and values of one answer to the end of the model's context fit, as far as a quarter of the free memory reaches; they take
@@ -79,7 +81,13 @@ impl LocalModel {
         let lane = adapter.map_or(Ok(Lane::BASE), |adapter| engine.add_lane(Arc::new(adapter)))?;
         let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
         let forms = Arc::new(Forms::new(tokenizer.clone(), template.clone()));
-        Ok(Self { engine, lane, tokenizer, template, forms, answers: BTreeMap::new() })
+        Ok(Self { engine, lane, tokenizer, template, forms, answers: BTreeMap::new(), told: None })
+    }
+
+    /// With what a person should know of where it answers.
+    pub fn telling(mut self, told: Option<String>) -> Self {
+        self.told = told;
+        self
     }
 
     pub fn decoder(&self) -> &Decoder {
@@ -275,6 +283,14 @@ impl Backend for LocalModel {
         let lost = || Err(BackendError("the model ended without this answer".into()));
         answers.into_iter().map(|a| a.unwrap_or_else(lost)).collect()
     }
+
+    fn variant(&self) -> &'static str {
+        if self.engine.on_gpu() { "bf16" } else { "" }
+    }
+
+    fn told(&self) -> Option<String> {
+        self.told.clone()
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +315,7 @@ mod tests {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         }
     }
 

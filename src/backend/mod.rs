@@ -1,6 +1,7 @@
 //! Something that answers.
 
 pub mod cache;
+pub mod device;
 pub mod endpoint;
 mod forms;
 mod growing;
@@ -18,7 +19,7 @@ use thiserror::Error;
 
 use crate::domain::candidate::{AdapterRef, Constraint, Decoding, ModelRef, ModelSource};
 use crate::domain::keys::Keys;
-use crate::domain::settings::CachePlace;
+use crate::domain::settings::{CachePlace, DeviceChoice};
 use crate::model::chat::Message;
 
 pub use endpoint::Endpoint;
@@ -156,6 +157,16 @@ pub trait Backend {
         1
     }
 
+    /// What sets its answers apart from others of the same model: they are computed otherwise. Empty: nothing.
+    fn variant(&self) -> &'static str {
+        ""
+    }
+
+    /// What a person should know of where it answers.
+    fn told(&self) -> Option<String> {
+        None
+    }
+
     /// Ask anew from now on (or no longer), whatever a cache remembers: what is timed must be worked for.
     fn set_fresh(&mut self, _fresh: bool) {}
 }
@@ -165,6 +176,8 @@ pub trait Backend {
 pub struct Access {
     /// Threads for a batch.
     pub threads: usize,
+    /// Where models of this machine compute, whatever their tables say.
+    pub device: Option<DeviceChoice>,
     pub keys: Keys,
     /// The response cache.
     pub cache: Option<CachePlace>,
@@ -173,7 +186,7 @@ pub struct Access {
 impl Access {
     /// Threads alone: no keys, no cache.
     pub fn threads(threads: usize) -> Self {
-        Self { threads, keys: Keys::default(), cache: None }
+        Self { threads, device: None, keys: Keys::default(), cache: None }
     }
 }
 
@@ -197,9 +210,15 @@ fn open_model(
 ) -> Result<Box<dyn Backend>, BackendError> {
     match &model.source {
         ModelSource::Local { path } => {
-            match LocalModel::open(Path::new(path), model, adapter, Settings::threads(access.threads)) {
-                Ok(local) => Ok(Box::new(local)),
-                Err(e) => Err(BackendError(format!("the model `{}` cannot be opened: {e}", model.name))),
+            let failed =
+                |why: String| BackendError(format!("the model `{}` cannot be opened: {why}", model.name));
+            let settings = Settings::threads(access.threads);
+            let choice = access.device.unwrap_or(model.device);
+            let (settings, said) =
+                device::settings_for(Path::new(path), choice, settings).map_err(&failed)?;
+            match LocalModel::open(Path::new(path), model, adapter, settings) {
+                Ok(local) => Ok(Box::new(local.telling(said))),
+                Err(e) => Err(failed(e.to_string())),
             }
         }
         ModelSource::Endpoint { .. } => match adapter {

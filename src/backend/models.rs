@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::forms::Forms;
 use super::resident::{Event, Figures, Refused, Resident, Stepper};
-use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt, Settings};
+use super::{Ask, AskId, BackendError, Lane, LocalModel, Progress, Prompt, Settings, device};
 use crate::domain::candidate::{AdapterRef, ModelRef, ModelSource};
 use crate::domain::resident::Bounds;
 use crate::domain::words::bytes;
@@ -210,11 +210,19 @@ impl Models {
             )));
         }
         let kv_bytes = footprint.cache as usize;
-        let settings = Settings { kv_bytes, requests: self.bounds.at_once, ..Settings::threads(threads) };
+        let gpu_kv_bytes = Some(kv_bytes);
+        let settings =
+            Settings { kv_bytes, gpu_kv_bytes, requests: self.bounds.at_once, ..Settings::threads(threads) };
         let (wanted, path) = (model.clone(), path.clone());
         let (give, reader) = std::sync::mpsc::channel();
         let open = move || {
-            let model = LocalModel::open(Path::new(&path), &wanted, None, settings).map_err(failed)?;
+            let dir = Path::new(&path);
+            let (settings, said) = device::settings_for(dir, wanted.device, settings)
+                .map_err(|why| failed(ModelError::Request(why)))?;
+            let model = LocalModel::open(dir, &wanted, None, settings).map_err(failed)?;
+            if let Some(said) = said {
+                tracing::info!("the model `{}`: {said}", wanted.name);
+            }
             let _ = give.send(Reader::of(&model));
             Ok(Local { model, numbers: HashMap::new() })
         };
@@ -357,6 +365,7 @@ mod tests {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         }
     }
 

@@ -10,17 +10,22 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::train_step::size;
+use super::train_step::{Shape, of_shape, size};
 use crate::domain::candidate::Decoding;
+use crate::domain::settings::DeviceChoice;
 use crate::machine;
 use crate::model::Decoder;
 use crate::model::config::{Arch, ModelConfig, RopeScaling};
-use crate::model::decode::{self, Engine, Generation, Lane, Request, Work};
+use crate::model::decode::{self, Engine, Generation, Lane, OnGpu, Request, Work};
 use crate::model::labels::{LabelScores, LabelTrie};
+use crate::model::trainable::BaseOnGpu;
+use crate::ops::cuda::{Driver, Gpu, Launcher};
 use crate::ops::simd::{dot, simd};
 
 /// Bytes that the bandwidth is measured over: far more than any cache holds.
 const READ: usize = 512 << 20;
+/// The same of a GPU; the one that tests have is slow.
+const GPU_READ: usize = if cfg!(test) { 1 << 20 } else { READ };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
@@ -43,18 +48,24 @@ pub struct Settings {
     times: usize,
     #[arg(long, default_value_t = 2, value_parser = size(1..=1024))]
     threads: usize,
-    #[arg(long, default_value_t = 512, value_parser = size(2..=65_536))]
+    /// cpu (f32) or cuda:0 (bf16)
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// Sizes of a known model; others given beside it win
+    #[arg(long)]
+    shape: Option<Shape>,
+    #[arg(long, default_value_t = 512, default_value_ifs = of_shape("1024", "3072"), value_parser = size(2..=65_536))]
     hidden: usize,
-    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("28", "28"), value_parser = size(1..=1024))]
     layers: usize,
-    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("16", "24"), value_parser = size(1..=1024))]
     heads: usize,
-    #[arg(long, default_value_t = 8, value_parser = size(1..=1024))]
+    #[arg(long, default_value_t = 8, default_value_ifs = of_shape("8", "8"), value_parser = size(1..=1024))]
     kv_heads: usize,
     /// Inner dimension of the feed-forward network
-    #[arg(long, default_value_t = 1408, value_parser = size(1..=1 << 20))]
+    #[arg(long, default_value_t = 1408, default_value_ifs = of_shape("3072", "8192"), value_parser = size(1..=1 << 20))]
     ffn: usize,
-    #[arg(long, default_value_t = 8192, value_parser = size(2..=1 << 20))]
+    #[arg(long, default_value_t = 8192, default_value_ifs = of_shape("151936", "128256"), value_parser = size(2..=1 << 20))]
     vocab: usize,
     /// Rows of the batch
     #[arg(long, default_value_t = 64, value_parser = size(1..=65_536))]
@@ -82,8 +93,10 @@ pub struct Report {
     pub single: Option<Single>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
-    /// Peak resident memory; none where the system does not tell.
+    /// Peak resident memory of this process, or what was allocated on the GPU; none where the system does not tell.
     pub peak_mib: Option<u64>,
+    /// `cpu`, or what the GPU calls itself.
+    pub device: String,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -103,9 +116,9 @@ pub struct Single {
     pub tokens_per_s: f64,
     pub ttft_ms: f64,
     pub tpot_ms: f64,
-    /// Read by as many threads from memory, in 10^9 bytes a second.
+    /// Read by as many threads from memory, in 10^9 bytes a second; on a GPU what a copy there reads and writes.
     pub bandwidth_gb_s: f64,
-    /// Weights read for each token after the first, as a share of that bandwidth.
+    /// Weights read for each token after the first (by arithmetic: elements times 4 bytes, on a GPU 2), as a share of that bandwidth.
     pub mbu: f64,
 }
 
@@ -139,47 +152,113 @@ pub fn run(s: &Settings) -> anyhow::Result<Report> {
         s.heads,
         s.kv_heads
     );
+    let launcher = match s.device {
+        DeviceChoice::Cuda(n) => Some(Driver::open(usize::from(n))?),
+        DeviceChoice::Cpu | DeviceChoice::Auto => None,
+    };
+    run_on(s, launcher)
+}
+
+fn run_on(s: &Settings, launcher: Option<Arc<dyn Launcher>>) -> anyhow::Result<Report> {
     let decoder = Arc::new(Decoder::random(config(s), 0).context("making the model")?);
     let wants = |mode| s.mode.is_none_or(|m| m == mode);
-    let mut report = Report::default();
+    let rig = Rig::new(s, decoder, launcher.as_ref())?;
+    let mut report = Report { device: "cpu".into(), ..Report::default() };
     if wants(Mode::Batch) {
-        report.batch = Some(batch(s, &decoder)?);
+        report.batch = Some(batch(s, &rig)?);
     }
     if wants(Mode::Single) {
-        report.single = Some(single(s, &decoder)?);
+        report.single = Some(single(s, &rig)?);
     }
     if wants(Mode::Labels) {
-        report.labels = Some(labels(s, &decoder)?);
+        report.labels = Some(labels(s, &rig)?);
     }
     report.peak_mib = machine::peak_resident().map(|b| b >> 20);
+    if let Some(launcher) = launcher {
+        report.peak_mib = Some(launcher.peak() as u64 >> 20);
+        report.device = launcher.name();
+    }
     Ok(report)
 }
 
-fn batch(s: &Settings, decoder: &Arc<Decoder>) -> anyhow::Result<Batch> {
-    let prompts = prompts(s, s.rows, s.shared);
+/// A model, and where it answers.
+struct Rig {
+    decoder: Arc<Decoder>,
+    settings: decode::Settings,
+}
+
+impl Rig {
+    fn new(
+        s: &Settings,
+        decoder: Arc<Decoder>,
+        launcher: Option<&Arc<dyn Launcher>>,
+    ) -> anyhow::Result<Self> {
+        let gpu = launcher.map(|launcher| -> anyhow::Result<OnGpu> {
+            let base = Some(Arc::new(BaseOnGpu::new(launcher, &decoder)?));
+            Ok(OnGpu { launcher: launcher.clone(), base })
+        });
+        let settings = decode::Settings { gpu: gpu.transpose()?, ..decode::Settings::threads(s.threads) };
+        Ok(Self { decoder, settings })
+    }
+
+    fn on_gpu(&self) -> bool {
+        self.settings.gpu.is_some()
+    }
+
+    fn engine(&self) -> anyhow::Result<Engine<'static>> {
+        Ok(Engine::new(self.decoder.clone(), self.settings.clone())?)
+    }
+
+    /// Runs `measure` so many times, on the CPU each with an engine that knows nothing yet. On a GPU one engine stays, so that what
+    /// is made once is not measured: it gets another number each time, for prompts of which it knows none.
+    fn times(
+        &self,
+        times: usize,
+        mut measure: impl FnMut(&mut Engine<'static>, u64) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut engine = self.engine()?;
+        if self.on_gpu() {
+            measure(&mut engine, times as u64)?;
+        }
+        for time in 0..times {
+            if self.on_gpu() {
+                measure(&mut engine, time as u64)?;
+            } else {
+                measure(&mut self.engine()?, 0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn batch(s: &Settings, rig: &Rig) -> anyhow::Result<Batch> {
     let (mut ms, mut ttft_ms) = (f64::INFINITY, f64::INFINITY);
-    for _ in 0..s.times {
-        let (took, made) = answer(s, decoder, &prompts, s.new)?;
+    rig.times(s.times, |engine, time| {
+        let (took, made) = answer(engine, &prompts(s, s.rows, s.shared, time), s.new)?;
         ms = ms.min(took);
         ttft_ms = ttft_ms.min(made.iter().map(|m| m.done.ttft_ms).fold(f64::INFINITY, f64::min));
-    }
+        Ok(())
+    })?;
     let (rows_per_s, tokens) = (1e3 * s.rows as f64 / ms, (s.rows * s.new) as f64);
     Ok(Batch { ms, rows_per_s, tokens_per_s: 1e3 * tokens / ms, ttft_ms })
 }
 
-fn single(s: &Settings, decoder: &Arc<Decoder>) -> anyhow::Result<Single> {
-    let prompts = prompts(s, 1, 0);
+fn single(s: &Settings, rig: &Rig) -> anyhow::Result<Single> {
     let mut best = (f64::INFINITY, Generation::default());
-    for _ in 0..s.times {
-        let (ms, made) = answer(s, decoder, &prompts, s.single_new)?;
+    rig.times(s.times, |engine, time| {
+        let (ms, made) = answer(engine, &prompts(s, 1, 0, time), s.single_new)?;
         if ms < best.0 {
             best = (ms, made.into_iter().next().unwrap_or_default());
         }
-    }
+        Ok(())
+    })?;
     let (ms, done) = (best.0, best.1.done);
-    let bandwidth = bandwidth(s.threads);
+    let (bandwidth, element) = match &rig.settings.gpu {
+        Some(gpu) => (Gpu::new(gpu.launcher.clone()).copy_rate(GPU_READ, 20)?, 2),
+        None => (bandwidth(s.threads), 4),
+    };
     // The embedding's table is not read, but for a row.
-    let read = 4 * (decoder.parameters() - s.vocab * s.hidden);
+    let read = element * (rig.decoder.parameters() - s.vocab * s.hidden);
     Ok(Single {
         ms,
         tokens_per_s: 1e3 * s.single_new as f64 / ms,
@@ -190,18 +269,18 @@ fn single(s: &Settings, decoder: &Arc<Decoder>) -> anyhow::Result<Single> {
     })
 }
 
-fn labels(s: &Settings, decoder: &Decoder) -> anyhow::Result<Labels> {
-    let mut decoder = decoder.clone();
+fn labels(s: &Settings, rig: &Rig) -> anyhow::Result<Labels> {
+    let mut decoder = (*rig.decoder).clone();
     let head = decoder.tensors().iter().find(|t| t.name == "lm_head.weight").map(|t| t.range());
     let head = head.context("the model has no head of its own")?;
     decoder.values_mut()[head].iter_mut().for_each(|w| *w *= SURE);
-    let decoder = Arc::new(decoder);
+    let launcher = rig.settings.gpu.as_ref().map(|gpu| gpu.launcher.clone());
+    let rig = Rig::new(s, Arc::new(decoder), launcher.as_ref())?;
     let trie = Arc::new(LabelTrie::new(
         (0..LABELS).map(|i| i.to_string()).collect(),
         &label_tokens(s.vocab),
         &[s.vocab as u32 - 1],
     )?);
-    let prompts = prompts(s, s.rows, s.shared);
     let score = |engine: &mut Engine<'_>, prompts: &[Vec<u32>]| -> anyhow::Result<f64> {
         let start = Instant::now();
         let request = |p: &Vec<u32>| {
@@ -221,19 +300,18 @@ fn labels(s: &Settings, decoder: &Decoder) -> anyhow::Result<Labels> {
         made.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(start.elapsed().as_secs_f64())
     };
-    let new = || Engine::new(decoder.clone(), decode::Settings::threads(s.threads));
     let mut best = [f64::INFINITY; 4];
-    for _ in 0..s.times {
-        let (mut scores, mut generates) = (new()?, new()?);
-        best[0] = best[0].min(score(&mut scores, &prompts)?);
-        best[1] = best[1].min(generate(&mut generates, &prompts)?);
-        // Row after row, each new but for what all share.
-        let alone = self::prompts(&Settings { suffix: s.suffix + 1, ..s.clone() }, s.rows, s.shared);
-        let each = |measure: &mut dyn FnMut(&[Vec<u32>]) -> anyhow::Result<f64>| -> anyhow::Result<f64> {
-            alone.chunks(1).map(measure).sum()
-        };
-        best[2] = best[2].min(each(&mut |prompt| score(&mut scores, prompt))?);
-        best[3] = best[3].min(each(&mut |prompt| generate(&mut generates, prompt))?);
+    // Row after row, each new but for what all share.
+    let alone = Settings { suffix: s.suffix + 1, ..s.clone() };
+    let measures: [&dyn Fn(&mut Engine<'_>, &[Vec<u32>]) -> anyhow::Result<f64>; 2] = [&score, &generate];
+    for (i, measure) in measures.into_iter().enumerate() {
+        rig.times(s.times, |engine, time| {
+            best[i] = best[i].min(measure(engine, &prompts(s, s.rows, s.shared, time))?);
+            let rows = prompts(&alone, s.rows, s.shared, time);
+            let each: anyhow::Result<f64> = rows.chunks(1).map(|row| measure(engine, row)).sum();
+            best[2 + i] = best[2 + i].min(each?);
+            Ok(())
+        })?;
     }
     let [scored, generated, scored_alone, generated_alone] = best.map(|seconds| s.rows as f64 / seconds);
     Ok(Labels {
@@ -259,14 +337,12 @@ fn label_tokens(vocab: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Milliseconds with an empty cache, and the answers.
+/// Milliseconds, and the answers.
 fn answer(
-    s: &Settings,
-    decoder: &Arc<Decoder>,
+    engine: &mut Engine<'_>,
     prompts: &[Vec<u32>],
     new: usize,
 ) -> anyhow::Result<(f64, Vec<Generation>)> {
-    let mut engine = Engine::new(decoder.clone(), decode::Settings::threads(s.threads))?;
     let decoding = Decoding { max_tokens: new, ..Decoding::default() };
     let start = Instant::now();
     let request = |p: &Vec<u32>| Request::generate(Lane::BASE, p.clone(), &decoding, &[]);
@@ -326,9 +402,9 @@ fn config(s: &Settings) -> ModelConfig {
     }
 }
 
-/// Prompts that begin with the same `shared` tokens and go on by themselves.
-fn prompts(s: &Settings, rows: usize, shared: usize) -> Vec<Vec<u32>> {
-    let mut state = 1_u64;
+/// Prompts that begin with the same `shared` tokens and go on by themselves; others for each number.
+fn prompts(s: &Settings, rows: usize, shared: usize, number: u64) -> Vec<Vec<u32>> {
+    let mut state = 1 + number;
     let mut token = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) % s.vocab as u64) as u32
@@ -365,6 +441,19 @@ mod tests {
         assert!(labels.scored_rows_per_s > 0.0 && labels.generated_alone_per_s > 0.0);
         let one = run(&small("--mode batch")).unwrap();
         assert!(one.batch.is_some() && one.single.is_none());
+    }
+
+    #[test]
+    fn a_gpu_reports_the_same_and_says_which_it_is() {
+        let Some(launcher) = crate::ops::cuda::Emulator::new(0) else { return };
+        let all = run_on(&small(""), Some(launcher)).unwrap();
+        assert_eq!(all.device, "emulator");
+        assert!(all.batch.unwrap().rows_per_s > 0.0 && all.labels.unwrap().scored_rows_per_s > 0.0);
+        assert!(all.single.unwrap().mbu > 0.0);
+        let shape = Cli::try_parse_from(["x", "--device", "cuda:1", "--shape", "qwen3-0.6b", "--rows", "2"]);
+        let shape = shape.unwrap().settings;
+        assert_eq!((shape.hidden, shape.vocab, shape.rows), (1024, 151_936, 2));
+        assert_eq!(shape.device, DeviceChoice::Cuda(1));
     }
 
     #[test]

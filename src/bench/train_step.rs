@@ -22,7 +22,7 @@ const RATE_TIMES: usize = 30;
 
 /// The shape of a known model; its weights are random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Shape {
+pub(super) enum Shape {
     #[value(name = "qwen3-0.6b")]
     Qwen3,
     #[value(name = "llama-3.2-3b")]
@@ -79,7 +79,7 @@ pub struct Settings {
 }
 
 /// A default for each shape.
-fn of_shape(
+pub(super) fn of_shape(
     qwen3: &'static str,
     llama3: &'static str,
 ) -> [(&'static str, clap::builder::ArgPredicate, Option<&'static str>); 2] {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{decode, frame, import, train_step};
+use crate::bench::{compare, decode, frame, import, retrieve, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -13,6 +13,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Two candidates on many stored outcomes: reading them, the comparison, its bootstrap
+    Compare(compare::Settings),
     /// Answers of a random model: many rows on one prompt, one row alone, labels
     Decode(decode::Settings),
     /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick; from a key to the frame on a large board
@@ -32,12 +34,15 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         rows: usize,
     },
+    /// Exact nearest examples among many vectors
+    Retrieve(retrieve::Settings),
     /// One LoRA training step on a random model, beside its matrix products alone
     TrainStep(train_step::Settings),
 }
 
 pub fn run(args: Args, out: &Output) -> super::CommandResult {
     match args.what {
+        What::Compare(settings) => compare(&settings, out),
         What::Decode(settings) => decode(&settings, out),
         What::Frame { ticks, candidates, rounds } => {
             let found = frame::run(ticks, candidates, rounds)?;
@@ -45,8 +50,44 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             Ok(ExitCode::SUCCESS)
         }
         What::Import { rows } => import(rows, out),
+        What::Retrieve(settings) => {
+            let found = retrieve::run(&settings).map_err(Exit::usage)?;
+            out.result(&found, || {
+                format!(
+                    "{} x {}: {:.2} ms a query (at most {:.2}) on {} threads, {:.1} GB/s; its products alone on one thread {:.2} ms",
+                    found.examples,
+                    found.dimensions,
+                    found.ms,
+                    found.ms_max,
+                    found.threads,
+                    found.gb_per_s,
+                    found.floor_one_thread_ms
+                )
+            });
+            Ok(ExitCode::SUCCESS)
+        }
         What::TrainStep(settings) => train_step(&settings, out),
     }
+}
+
+fn compare(settings: &compare::Settings, out: &Output) -> super::CommandResult {
+    let report = compare::run(settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
+    out.result(&report, || {
+        format!(
+            "{} rows on both sides, {:.0} MB: read in {:.2} s; compared by accuracy in {:.2} s, by json_fields in {:.2} s; \
+             {} rounds alone: {:.3} s right or wrong, {:.2} s a value each; peak {:.0} MiB",
+            report.rows,
+            report.bytes as f64 / 1e6,
+            report.read_s,
+            report.accuracy.seconds,
+            report.json_fields.seconds,
+            report.rounds,
+            report.bootstrap_right_wrong.seconds,
+            report.bootstrap_graded.seconds,
+            report.peak_mib
+        )
+    });
+    Ok(ExitCode::SUCCESS)
 }
 
 fn decode(settings: &decode::Settings, out: &Output) -> super::CommandResult {
@@ -70,7 +111,8 @@ fn decode(settings: &decode::Settings, out: &Output) -> super::CommandResult {
                 l.scored_rows_per_s, l.generated_rows_per_s, l.scored_alone_per_s, l.generated_alone_per_s
             )
         });
-        [batch, single, labels].into_iter().flatten().collect::<Vec<_>>().join("\n")
+        let device = (report.device != "cpu").then(|| format!("on {} in bf16", report.device));
+        [device, batch, single, labels].into_iter().flatten().collect::<Vec<_>>().join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -8,9 +8,10 @@ use super::output::{Exit, Output};
 use super::table::{Table, clean, number, share};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::Board;
-use crate::domain::metric::{Metric, Unit};
+use crate::domain::metric::Unit;
 use crate::domain::timeline::{Cell, Timeline};
 use crate::domain::trilemma::Pareto;
+use crate::domain::words::counted;
 use crate::score;
 
 #[derive(Debug, clap::Args)]
@@ -117,6 +118,10 @@ pub fn render(board: &Board) -> String {
     if any_errors {
         header.push(">failed rows".into());
     }
+    let any_against = board.rows.iter().any(|r| r.against.is_some());
+    if any_against {
+        header.push(">vs baseline".into());
+    }
     header.extend([">tok in/out".into(), ">$/1k".into(), "goals".into()]);
     let names: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut table = Table::new(&names);
@@ -124,7 +129,7 @@ pub fn render(board: &Board) -> String {
         let mut cells = vec![row.candidate.clone(), row.rung.clone(), row.n.to_string()];
         for metric in &metrics {
             let per_row_share =
-                Metric::find(metric).is_ok_and(|m| m.entry.unit == Unit::Share && m.entry.per_row);
+                board.metric(metric).is_some_and(|m| m.entry.unit == Unit::Share && m.entry.per_row);
             cells.push(match row.metrics.get(*metric) {
                 None => "-".into(),
                 Some(value) if per_row_share => share(*value, row.n),
@@ -137,6 +142,12 @@ pub fn render(board: &Board) -> String {
         if any_errors {
             cells.push(row.errors.to_string());
         }
+        if any_against {
+            cells.push(row.against.as_ref().map_or_else(String::new, |against| {
+                let star = if against.is_significant() { "*" } else { " " };
+                format!("{:+.3}{star}", against.delta)
+            }));
+        }
         cells.push(format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out));
         cells.push(row.usd_per_1k.map_or_else(|| "-".into(), |usd| format!("{usd:.3}")));
         let goals: Vec<&str> = row.goals.iter().map(|g| g.state.as_str()).collect();
@@ -144,6 +155,13 @@ pub fn render(board: &Board) -> String {
         table.row(cells);
     }
     let mut text = table.render();
+    if let Some(against) = board.rows.iter().find_map(|r| r.against.as_ref()) {
+        text.push_str(&format!(
+            "* differs from {} on the same rows: p below 0.05 by Holm's adjustment over {}\n",
+            clean(&against.candidate),
+            counted(against.adjusted.of, "comparison")
+        ));
+    }
     if let Some(goals) = board.rows.first().map(|r| &r.goals).filter(|g| !g.is_empty()) {
         let goals: Vec<String> = goals.iter().map(|g| format!("{} {}", g.metric, g.want)).collect();
         text.push_str(&format!("goals: {}\n", goals.join(", ")));

@@ -10,7 +10,7 @@ use super::output::{Exit, Output};
 use super::trust;
 use crate::data::{self, Dataset, Resolver, Sample};
 use crate::domain::board::{Board, BoardRow, GoalResult};
-use crate::domain::metric::{Direction, Metric};
+use crate::domain::metric::Direction;
 use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
 use crate::tuning::check::{self, Finding};
@@ -91,6 +91,7 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
                 want: g.want.to_string(),
                 got: None,
                 state: "open".into(),
+                why: None,
             })
             .collect(),
     }))
@@ -100,8 +101,8 @@ fn goals(ws: &Workspace) -> Result<Goals, Exit> {
 fn best(board: &Board) -> Option<Goals> {
     let passed = |row: &BoardRow| row.goals.iter().filter(|g| g.state == "pass").count();
     let primary = |row: &BoardRow| row.metrics.get(&board.primary).copied().unwrap_or(f64::NEG_INFINITY);
-    let sign = match Metric::find(&board.primary).map(|m| m.entry.direction) {
-        Ok(Direction::Lower) => -1.0,
+    let sign = match board.metric(&board.primary).map(|m| m.entry.direction) {
+        Some(Direction::Lower) => -1.0,
         _ => 1.0,
     };
     let better = |a: &&BoardRow, b: &&BoardRow| {
@@ -127,7 +128,8 @@ fn describe(problems: &[Problem], goals: Option<&Goals>) -> String {
     }
     for goal in &goals.results {
         let got = goal.got.map_or("not measured".into(), |g| format!("{g:.4}"));
-        text.push_str(&format!("\n  {} {}: {got}, {}", goal.metric, goal.want, goal.state));
+        let why = goal.why.as_ref().map(|why| format!(" ({})", data::clean_line(why))).unwrap_or_default();
+        text.push_str(&format!("\n  {} {}: {got}, {}{why}", goal.metric, goal.want, goal.state));
     }
     text
 }
@@ -173,7 +175,9 @@ fn findings(ws: &Workspace, sample: &Sample) -> Vec<Finding> {
         let resolver = Resolver::new(ws.config.data.input.as_deref(), ws.config.data.gold.as_deref(), &guess);
         resolver.map(|r| check::Sample::of_fields(&sample.rows, &r)).unwrap_or_default()
     });
-    let mut found = check::examine(&check::candidate(ws), None, &rows);
+    let candidate = check::candidate(ws);
+    let mut found = check::examine(&candidate, None, &rows);
+    found.extend(check::pointless_samples(&candidate, ws.config.eval.samples));
     let train = Some(&ws.config.tuning.train);
     for finding in check::examine(&check::candidate_for_training(ws), train, &rows) {
         // Who writes nothing of training does not mean to train.
@@ -250,6 +254,26 @@ fn check_prompts(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
             }
         }
         known.push(stage.name.clone());
+    }
+    problems.extend(check_rubrics(ws, fields));
+    problems
+}
+
+/// The same of rubrics.
+fn check_rubrics(ws: &Workspace, fields: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for judge in &ws.config.judges {
+        for (path, texts) in [(&judge.rubric, &["output"][..]), (&judge.pairwise, &["first", "second"][..])] {
+            let Some(path) = path else { continue };
+            let Ok(text) = std::fs::read_to_string(ws.resolve(path)) else { continue };
+            let mut known: Vec<String> = fields.to_vec();
+            known.extend(["input", "gold", "row"].iter().chain(texts).map(|name| (*name).to_owned()));
+            for message in data::unknown_fields(&text, &known) {
+                let name = message.split('`').nth(1).unwrap_or_default();
+                let line = text.lines().position(|l| l.contains(name)).map_or(0, |i| i as u64 + 1);
+                problems.push(Problem { file: path.display().to_string(), line, message });
+            }
+        }
     }
     problems
 }
@@ -336,8 +360,13 @@ mod tests {
     use super::*;
 
     fn row(name: &str, accuracy: f64, states: &[&str]) -> BoardRow {
-        let goal =
-            |s: &&str| GoalResult { metric: "m".into(), want: String::new(), got: None, state: (*s).into() };
+        let goal = |s: &&str| GoalResult {
+            metric: "m".into(),
+            want: String::new(),
+            got: None,
+            state: (*s).into(),
+            why: None,
+        };
         BoardRow {
             candidate: name.into(),
             metrics: [("accuracy".to_owned(), accuracy)].into(),

@@ -201,7 +201,7 @@ fn copy(bundle: Bundle, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Strata, the baseline, a LoRA run; then the board and what the LoRA changed.
+/// Strata, the baseline, tuned prompts, a LoRA run; then the board and what the LoRA changed.
 fn climb(root: &Path, out: &Output) -> super::CommandResult {
     block_on(async {
         let started = Instant::now();
@@ -211,7 +211,7 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
         };
         out.say(&format!("data: {}", counted(report.rows, "row")));
         let mut rungs = Vec::new();
-        for kind in [RunKind::Strata, RunKind::Eval, RunKind::Train] {
+        for kind in [RunKind::Strata, RunKind::Eval, RunKind::Prompt, RunKind::Train] {
             let Some(record) = rung(&client, root, kind, out).await? else { return Ok(ExitCode::from(130)) };
             rungs.extend(record.candidate);
         }

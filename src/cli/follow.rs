@@ -189,6 +189,11 @@ impl<'a> Show<'a> {
             EventBody::Finding { step, finding, .. } => {
                 self.line(&format!("doctor, step {step}: no longer {}", finding.rule));
             }
+            EventBody::Prompt(news) => {
+                if let Some(line) = news.line() {
+                    self.line(&line);
+                }
+            }
             EventBody::State { .. }
             | EventBody::Sample { .. }
             | EventBody::Figures { .. }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::output::{Exit, Output};
-use crate::backend::{Answer, Ask, Backend as _, Finish, Heard, LocalModel, Prompt, Settings};
+use crate::backend::{Answer, Ask, Backend as _, Finish, Heard, LocalModel, Prompt, Settings, device};
 use crate::domain::candidate::{Constraint, Decoding};
+use crate::domain::settings::DeviceChoice;
 use crate::model::chat::ChatTemplate;
 use crate::model::constraint;
 use crate::model::decode::Draft;
@@ -66,6 +67,9 @@ pub struct Args {
     /// Threads (default: all)
     #[arg(long)]
     threads: Option<usize>,
+    /// Where to compute: auto, cpu or cuda:0
+    #[arg(long, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
 }
 
 /// What the answer must look like.
@@ -118,7 +122,11 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
     let decoder = Decoder::load(dir).map_err(usage)?;
     let adapter = args.adapter.as_ref().map(|a| Lora::load_peft(a, &decoder)).transpose().map_err(usage)?;
     let threads = args.threads.unwrap_or_else(threads);
-    let mut settings = Settings::threads(threads);
+    let settings = Settings { requests: 1, ..Settings::threads(threads) };
+    let (mut settings, said) = device::settings_for(dir, args.device, settings).map_err(Exit::usage)?;
+    if let Some(said) = said {
+        out.say(&said);
+    }
     settings.speculation.draft = args.draft.as_deref().map(|draft| draft_of(dir, draft)).transpose()?;
     let mut model =
         LocalModel::new(Arc::new(decoder), adapter, tokenizer, template, settings).map_err(usage)?;

@@ -12,15 +12,20 @@ pub mod data;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
+pub mod examples;
 pub mod export;
 mod follow;
 pub mod generate;
 pub mod init;
+pub mod judge;
+pub mod metrics;
 pub mod model;
 pub mod outcomes;
 pub mod output;
 pub mod play;
+pub mod power;
 pub mod progress;
+pub mod prompts;
 pub mod run;
 pub mod runs;
 pub mod serve;
@@ -70,16 +75,26 @@ enum Command {
     Strata(strata::Args),
     /// Start a run and follow it
     Run(run::Args),
+    /// Versions of prompts that were tuned: list, show, diff, tag, adopt, roll back
+    Prompts(prompts::Args),
     /// List, show and steer runs
     Runs(runs::Args),
     /// Models behind an OpenAI-compatible endpoint on this machine
     Serve(serve::Args),
     /// Two candidates on the same rows
     Compare(compare::Args),
+    /// What the eval rows can show, how many more would show it, and what an evaluation costs
+    Power(power::Args),
     /// Every candidate on every metric
     Board(board::Args),
+    /// Judges: two candidates side by side, a judge beside people, answers for you to judge
+    Judge(judge::Args),
+    /// Which metrics there are; with a candidate its classes, calibration, fields, tools, stages and strata
+    Metrics(metrics::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
+    /// Worked examples that trajectory runs found
+    Examples(examples::Args),
     /// Put results made elsewhere on the board
     Outcomes(outcomes::Args),
     /// One generation
@@ -119,11 +134,16 @@ pub fn main() -> ExitCode {
         Some(Command::Data(args)) => data::run(args, &root, &out),
         Some(Command::Strata(args)) => strata::run(args, &root, &out),
         Some(Command::Run(args)) => run::run(args, &root, &out),
+        Some(Command::Prompts(args)) => prompts::run(args, &root, &out),
         Some(Command::Runs(args)) => runs::run(args, &root, &out),
         Some(Command::Serve(args)) => serve::run(args, &root, &out),
         Some(Command::Compare(args)) => compare::run(args, &root, &out),
+        Some(Command::Power(args)) => power::run(args, &root, &out),
         Some(Command::Board(args)) => board::run(args, &root, &out),
+        Some(Command::Judge(args)) => judge::run(args, &root, &out),
+        Some(Command::Metrics(args)) => metrics::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
+        Some(Command::Examples(args)) => examples::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),
         Some(Command::Model(args)) => model::run(args, &out),

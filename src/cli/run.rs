@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::ask::{block_on, connect, launch, once, unexpected};
 use super::follow;
 use super::output::{Exit, Output};
+use super::power;
 use super::sweep;
 use crate::domain::api::{Request, Response};
 use crate::domain::keys::Keys;
@@ -14,7 +15,7 @@ use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to do: eval, train, strata or lr-range
+    /// What to do: eval, prompt, trajectory, train, strata or lr-range
     kind: String,
     /// A setting for this run: a path of workspace.toml (`tuning.train.rank=8`, or `rank=8`), or `candidate=NAME`
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -82,6 +83,7 @@ pub fn start(
 ) -> super::CommandResult {
     block_on(async {
         let client = connect(root).await?;
+        power::tell(&client, kind, &set, out).await;
         let run = launch(&client, root, kind, set, from, agreed).await?;
         if detach {
             follow::result(&follow::fresh(&client, &run).await?, out);

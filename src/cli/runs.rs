@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::ask::{ask, ask_with_keys, block_on, connect, once, unexpected};
+use super::judge::pairwise;
 use super::output::{Exit, Output};
 use super::table::{Table, clean, duration, figures, number};
 use crate::domain::api::{Request, Response};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::keys::Keys;
-use crate::domain::run::{RunAction, RunRecord};
+use crate::domain::prompt::PromptNews;
+use crate::domain::run::{RunAction, RunKind, RunRecord};
 use crate::domain::steer::Change;
 use crate::worker::folder::now_ms;
 
@@ -127,7 +129,7 @@ fn list(root: &Path, out: &Output) -> super::CommandResult {
 }
 
 fn show(root: &Path, run: String, out: &Output) -> super::CommandResult {
-    let (record, events) = block_on(async {
+    let (record, events, pairwise) = block_on(async {
         let client = connect(root).await?;
         let Response::Run { run: record } = ask(&client, Request::Run { run }).await? else {
             return Err(unexpected());
@@ -140,9 +142,16 @@ fn show(root: &Path, run: String, out: &Output) -> super::CommandResult {
         let Response::Events { events, .. } = ask(&client, request).await? else {
             return Err(unexpected());
         };
-        Ok((record, events))
+        let judged = record.kind == RunKind::Judge && record.state.has_result();
+        let pairwise = if judged { Some(pairwise::of_run(&client, &record.run).await?) } else { None };
+        Ok((record, events, pairwise))
     })?;
-    out.result(&record, || describe(&record, &events));
+    match pairwise {
+        Some(found) => out.result(&pairwise::with(&record, &found)?, || {
+            format!("{}\n{}", describe(&record, &events).trim_end(), pairwise::render(&found))
+        }),
+        None => out.result(&record, || describe(&record, &events)),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -238,6 +247,10 @@ fn summary(body: &EventBody) -> String {
             )
         }
         EventBody::Sample { row, output, .. } => format!("{row}: {output}"),
+        EventBody::Prompt(PromptNews::Version { version }) => {
+            format!("{}: {} ({})", version.id, version.edit, version.proposer)
+        }
+        EventBody::Prompt(news) => news.line().unwrap_or_default(),
         EventBody::Preflight(preflight) => preflight.line(),
         EventBody::Figures { metrics } => metrics
             .iter()

@@ -305,6 +305,7 @@ fn served(args: &Args, folders: &[PathBuf]) -> Result<Vec<Served>, Exit> {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         };
         served.push(Served { name, model, adapter: None });
     }

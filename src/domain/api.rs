@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
+use super::detail::Detail;
 use super::event::Event;
+use super::example::{ExampleEdit, ExamplePage, FoundExamples};
+use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
+use super::power::Power;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
@@ -114,10 +118,49 @@ pub enum Decision {
     },
     /// What was said of an answer of the playground. The engine adds the gold that an edit is.
     Feedback(Feedback),
+    /// Prompt files get these texts. The engine fills in what is missing.
+    AdoptPrompts {
+        files: Vec<PromptFile>,
+    },
+    /// A name for a version of prompts, by the hash of its texts; none takes it away.
+    TagPrompt {
+        version: String,
+        tag: Option<String>,
+    },
+    /// How good an answer is, said without knowing whose it is. Asked for by [`Request::JudgeSay`].
+    Verdict(PersonVerdict),
+    /// What was decided about an example of a store (a run's, or an imported one's).
+    Example {
+        store: String,
+        example: String,
+        edit: ExampleEdit,
+    },
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
     },
+}
+
+/// A prompt file that gets another text. Hashes are BLAKE3 of texts that are kept in `.tunebench/prompts/`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PromptFile {
+    pub stage: String,
+    /// As it stands in workspace.toml.
+    pub file: String,
+    /// Empty: what it had before the last adoption.
+    pub hash: String,
+    /// What it had.
+    pub before: String,
+}
+
+/// What people decided about prompts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PromptsKept {
+    /// Names by hash of a version's texts.
+    pub tags: BTreeMap<String, String>,
+    /// The last adoption, by file.
+    pub adopted: BTreeMap<String, PromptFile>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -193,6 +236,10 @@ pub enum Request {
     Timeline {
         run: Option<String>,
     },
+    /// All that is known of a candidate on the board's rows.
+    Detail {
+        candidate: String,
+    },
     /// The board with the rows from this one on.
     BoardRows {
         from: usize,
@@ -208,6 +255,14 @@ pub enum Request {
         others: Vec<String>,
         metric: Option<String>,
     },
+    /// What an evaluation can show and what it costs.
+    Power {
+        candidate: Option<String>,
+        /// A share: 0.05 is 5 points.
+        difference: f64,
+        #[serde(default)]
+        part: Option<Part>,
+    },
     ImportOutcomes {
         file: String,
         candidate: String,
@@ -217,9 +272,29 @@ pub enum Request {
         of: String,
         row: String,
     },
+    /// A window on a store of worked examples (none: the newest run's), or the one whose id begins so.
+    Examples {
+        store: Option<String>,
+        id: Option<String>,
+        offset: usize,
+        count: usize,
+    },
+    /// What would be retrieved for an input.
+    SearchExamples {
+        store: Option<String>,
+        stage: Option<String>,
+        input: String,
+        shots: Option<usize>,
+    },
+    ImportExamples {
+        file: String,
+        name: String,
+    },
     Decide {
         decision: Decision,
     },
+    /// Tags of versions, and which prompts were adopted.
+    Prompts,
     Undo,
     /// Put a question to a candidate: answered by [`Response::Playing`], and by [`Push::Play`] to this client alone. Its questions end
     /// with its connection.
@@ -232,6 +307,31 @@ pub enum Request {
     /// Break a question of this client off.
     PlayCancel {
         id: u64,
+    },
+    /// A judge beside people; without a name, the only one or that of `[eval] judge`.
+    JudgeAgreement {
+        judge: Option<String>,
+    },
+    /// What came of a run of kind `judge`.
+    Pairwise {
+        run: String,
+    },
+    /// Answers for an annotator to judge.
+    JudgeQueue {
+        judge: Option<String>,
+        /// None: the user of the engine.
+        annotator: Option<String>,
+        /// Rows of each stratum.
+        per: usize,
+        /// Only rows on which candidates, the judge or people part, or the judge is torn.
+        disagreement: bool,
+    },
+    /// A person's verdict on an answer of a queue.
+    JudgeSay {
+        judge: Option<String>,
+        annotator: Option<String>,
+        item: String,
+        verdict: String,
     },
     /// Rebuild the store from the journal and the run folders.
     Repair,
@@ -256,11 +356,19 @@ pub enum Response {
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
     Timeline { timeline: Timeline },
+    Detail { detail: Box<Detail> },
     Compare { comparison: Comparison },
     Compared { comparisons: Vec<Comparison> },
+    Power { power: Power },
     ImportedOutcomes { rows: usize, matched: usize },
+    Prompts { kept: PromptsKept },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
+    Agreement { agreement: Agreement },
+    Queue { queue: Queue },
+    Pairwise { pairwise: Box<Pairwise> },
+    Examples { page: ExamplePage },
+    FoundExamples { found: FoundExamples },
     Error { error: Failure },
 }
 

@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::honest::{Checkpoints, Honest};
 use super::ladder::Ladder;
+use super::metric::{Known, Metric, OwnMetric};
 use super::outcome::Flip;
 use super::trilemma::Trilemma;
 
@@ -51,7 +53,8 @@ impl fmt::Display for Want {
     }
 }
 
-/// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured.
+/// A goal of `workspace.toml` against a candidate. `state` is `pass`, `fail`, or `open` where it was not measured, or by a judge that is
+/// not to be trusted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoalResult {
     pub metric: String,
@@ -59,6 +62,19 @@ pub struct GoalResult {
     pub want: String,
     pub got: Option<f64>,
     pub state: String,
+    /// Why it is open although something was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What a judge said of a candidate's answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JudgedCount {
+    pub judge: String,
+    /// Answers without a verdict.
+    pub silent: usize,
+    /// Answers by the judge's content: a rubric that changed is another judge.
+    pub by_id: BTreeMap<String, usize>,
 }
 
 /// One candidate on the board.
@@ -80,6 +96,9 @@ pub struct BoardRow {
     /// Rows that failed with an error.
     pub errors: usize,
     pub metrics: BTreeMap<String, f64>,
+    /// The primary metric's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
     /// 95% interval of the primary metric (Wilson for shares of right rows, bootstrap else).
     pub ci95: Option<[f64; 2]>,
     pub latency_ms: Option<Percentiles>,
@@ -88,8 +107,41 @@ pub struct BoardRow {
     pub tokens_out: f64,
     pub usd_per_1k: Option<f64>,
     pub goals: Vec<GoalResult>,
+    /// What is to be known of the judges behind its figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<String>,
+    /// Their verdicts on the rows that count; not told.
+    #[serde(skip)]
+    pub judged: Vec<JudgedCount>,
     #[serde(default)]
     pub trilemma: Trilemma,
+    /// Its score on rows that selected nothing, where it was selected or scored there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub honest: Option<Honest>,
+    /// Its checkpoint was chosen on dev rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Checkpoints>,
+    /// Against the baseline, on the rows that both have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
+}
+
+/// A candidate of the board against the baseline, by the primary metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    pub candidate: String,
+    pub n: usize,
+    pub delta: f64,
+    pub ci95: [f64; 2],
+    pub p_value: f64,
+    pub adjusted: Adjusted,
+}
+
+impl Against {
+    /// By the adjusted p, at 0.05.
+    pub fn is_significant(&self) -> bool {
+        self.adjusted.p_value < 0.05
+    }
 }
 
 impl BoardRow {
@@ -107,6 +159,17 @@ impl BoardRow {
             remarks
                 .push(format!("{} {rows} changed since: left out until it is evaluated again", self.stale));
         }
+        remarks.extend(self.judges.iter().cloned());
+        if let Some(Checkpoints { run, among }) = &self.checkpoints
+            && *among > 1
+        {
+            remarks.push(format!(
+                "{run} chose its checkpoint among {among} on dev rows: the eval rows had no part in that"
+            ));
+        }
+        if let Some(honest) = &self.honest {
+            remarks.extend(honest.remarks(self.primary.as_deref().unwrap_or("score"), &self.candidate));
+        }
         remarks
     }
 }
@@ -116,6 +179,9 @@ impl BoardRow {
 pub struct Board {
     pub primary: String,
     pub metrics: Vec<String>,
+    /// The workspace's own metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<OwnMetric>,
     /// Rows of the eval part.
     pub eval_rows: usize,
     /// Oldest first. In a message: those that fit, or those that changed.
@@ -157,6 +223,13 @@ impl BoardRow {
     /// Scored on enough of the eval part to be held against others: half of it. One right row of one is no quality of 1.
     pub fn counts(&self, eval_rows: usize) -> bool {
         self.n > 0 && self.n * 2 >= eval_rows
+    }
+}
+
+impl Board {
+    /// A metric of the registry or of the workspace.
+    pub fn metric(&self, name: &str) -> Option<Metric> {
+        Known { own: &self.own, primary: Some(&self.primary), ..Known::default() }.find(name).ok()
     }
 }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::example::StageExamples;
+use super::settings::DeviceChoice;
 use super::tool::Tool;
 
 /// What a stage's answer is read as.
@@ -44,6 +46,9 @@ pub struct ModelRef {
     pub usd_per_hour: Option<f64>,
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// Where a model of this machine answers.
+    #[serde(default, skip_serializing_if = "DeviceChoice::is_auto")]
+    pub device: DeviceChoice,
 }
 
 /// How an endpoint may be used.
@@ -148,6 +153,9 @@ pub struct StageCandidate {
     /// Field with the stage's own gold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gold: Option<String>,
+    /// Worked examples that are retrieved for each row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<StageExamples>,
 }
 
 impl StageCandidate {
@@ -204,12 +212,13 @@ impl Candidate {
                 ]);
                 // What came later counts only where it is set, so that older candidates keep their ids.
                 let decoding = &s.decoding;
-                let later: [(&str, Option<serde_json::Value>); 5] = [
+                let later: [(&str, Option<serde_json::Value>); 6] = [
                     ("min_p", decoding.min_p.map(Into::into)),
                     ("repetition_penalty", decoding.repetition_penalty.map(Into::into)),
                     ("stop", (!decoding.stop.is_empty()).then(|| decoding.stop.clone().into())),
                     ("constraint", s.constraint.as_ref().map(|c| serde_json::json!(c))),
                     ("tools", (!s.tools.is_empty()).then(|| serde_json::json!(s.tools))),
+                    ("examples", s.examples.as_ref().map(|e| serde_json::json!([e.hash, e.retrieval]))),
                 ];
                 parts.extend(later.into_iter().filter_map(|(key, value)| Some((key, value?))));
                 parts

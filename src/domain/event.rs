@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
 use super::preflight::Preflight;
+use super::prompt::PromptNews;
 use super::run::RunState;
 use super::steer::Change;
 
@@ -104,6 +105,8 @@ pub enum EventBody {
     Figures {
         metrics: BTreeMap<String, f64>,
     },
+    /// Of a run that tunes prompts.
+    Prompt(PromptNews),
     Log {
         message: String,
     },

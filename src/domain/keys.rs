@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 use super::candidate::{Candidate, ModelRef, ModelSource};
+use super::judge::Judge;
 
 /// Bytes that all keys of a run have together: they fit the pipe to its worker.
 pub const KEYS_MAX: usize = 32 << 10;
@@ -38,7 +39,14 @@ impl KeyNeed {
 
     /// What the stages of a candidate need, each once.
     pub fn of_candidate(candidate: &Candidate) -> Vec<Self> {
-        let mut needs: Vec<Self> = candidate.stages.iter().filter_map(|s| Self::of(&s.model)).collect();
+        Self::of_models(candidate, &[], None)
+    }
+
+    /// The same with those who judge its answers, and another model beside them.
+    pub fn of_models(candidate: &Candidate, judges: &[Judge], beside: Option<&ModelRef>) -> Vec<Self> {
+        let models =
+            candidate.stages.iter().map(|s| &s.model).chain(judges.iter().map(|j| &j.model)).chain(beside);
+        let mut needs: Vec<Self> = models.filter_map(Self::of).collect();
         needs.sort();
         needs.dedup();
         needs

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::judge::Judged;
 use super::row::Part;
 
 /// What one stage did on a row.
@@ -69,6 +70,9 @@ pub struct Outcome {
     /// Per-row metrics by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scores: BTreeMap<String, f64>,
+    /// Why a metric has no value here, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unscored: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageOutcome>,
     /// What a user would wait, from the latency pass; none for rows it did not cover.
@@ -77,11 +81,19 @@ pub struct Outcome {
     /// The row failed; the run went on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What judges said of the answer, the one that `judge` means first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<Judged>,
 }
 
 impl Outcome {
     pub fn tokens_in(&self) -> u64 {
         self.stages.iter().map(|s| s.tokens_in).sum()
+    }
+
+    /// What the judge of that name said; with no name, the first one.
+    pub fn judged_by(&self, judge: Option<&str>) -> Option<&Judged> {
+        self.judged.iter().find(|j| judge.is_none_or(|name| j.judge == name))
     }
 
     pub fn tokens_out(&self) -> u64 {

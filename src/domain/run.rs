@@ -6,15 +6,18 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, ModelRef};
 use super::finding::Finding;
+use super::judge::PairSettings;
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
+use super::prompt::PromptSettings;
 use super::resident::{PlaySettings, ServeSettings};
-use super::row::RowRef;
+use super::row::{Part, RowRef};
 use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
 use super::steer::Origin;
 use super::sweep::Group;
+use super::trajectory::TrajectorySettings;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -25,10 +28,16 @@ pub const RUN_FORMAT: u32 = 1;
 pub enum RunKind {
     Strata,
     Eval,
+    /// Prompts are tuned.
+    Prompt,
+    /// Worked examples are found.
+    Trajectory,
     Train,
     /// A learning-rate range test.
     #[serde(rename = "lr-range")]
     LrRange,
+    /// Two candidates' answers side by side, by a judge.
+    Judge,
     /// Models behind an endpoint on this machine.
     Serve,
     /// Models that answer what is asked on the screen.
@@ -36,15 +45,27 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 6] =
-        [Self::Strata, Self::Eval, Self::Train, Self::LrRange, Self::Serve, Self::Playground];
+    pub const ALL: [Self; 9] = [
+        Self::Strata,
+        Self::Eval,
+        Self::Prompt,
+        Self::Trajectory,
+        Self::Train,
+        Self::LrRange,
+        Self::Judge,
+        Self::Serve,
+        Self::Playground,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strata => "strata",
             Self::Eval => "eval",
+            Self::Prompt => "prompt",
+            Self::Trajectory => "trajectory",
             Self::Train => "train",
             Self::LrRange => "lr-range",
+            Self::Judge => "judge",
             Self::Serve => "serve",
             Self::Playground => "playground",
         }
@@ -137,6 +158,18 @@ pub enum RunAction {
 pub enum Job {
     Strata(StrataSettings),
     Eval(EvalSettings),
+    Prompt {
+        prompt: PromptSettings,
+        /// What says which rows are right, and how the tuned candidate is scored at the end.
+        eval: EvalSettings,
+        /// The model that `prompt.critic` names.
+        critic: Option<Box<ModelRef>>,
+    },
+    Trajectory {
+        trajectory: TrajectorySettings,
+        /// What says which rows are right, and how the candidate is scored at the end.
+        eval: EvalSettings,
+    },
     Train {
         train: TrainSettings,
         /// How the trained candidate is scored at the end.
@@ -148,6 +181,7 @@ pub enum Job {
         train: TrainSettings,
         range: RangeSettings,
     },
+    Judge(PairSettings),
     Serve(ServeSettings),
     Playground(PlaySettings),
 }
@@ -157,8 +191,11 @@ impl Job {
         match self {
             Self::Strata(_) => RunKind::Strata,
             Self::Eval(_) => RunKind::Eval,
+            Self::Prompt { .. } => RunKind::Prompt,
+            Self::Trajectory { .. } => RunKind::Trajectory,
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
+            Self::Judge(_) => RunKind::Judge,
             Self::Serve(_) => RunKind::Serve,
             Self::Playground(_) => RunKind::Playground,
         }
@@ -197,7 +234,13 @@ impl RunSpec {
     /// What the models that it asks need. A range test and strata ask none.
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
-            (Job::Eval(_) | Job::Train { .. }, Some(candidate)) => KeyNeed::of_candidate(candidate),
+            (Job::Eval(eval) | Job::Trajectory { eval, .. } | Job::Train { eval, .. }, Some(candidate)) => {
+                KeyNeed::of_models(candidate, &eval.judges, None)
+            }
+            (Job::Prompt { eval, critic, .. }, Some(candidate)) => {
+                KeyNeed::of_models(candidate, &eval.judges, critic.as_deref())
+            }
+            (Job::Judge(pairs), _) => KeyNeed::of(&pairs.judge.model).into_iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -284,6 +327,9 @@ impl RunRecord {
     }
 }
 
+/// Figure of a training run: evaluations on dev rows of which the best chose its checkpoint.
+pub const SELECTED_AMONG: &str = "selected_among";
+
 /// What a worker hands back at the end (`artifacts/result.json`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
@@ -292,4 +338,7 @@ pub struct RunResult {
     pub candidate: Option<Candidate>,
     /// Asked to stop before its end.
     pub stopped: bool,
+    /// The outcomes are of this part and not of the board's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }

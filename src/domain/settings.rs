@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::judge::Judge;
+use super::metric::{Known, Metric, MetricError, OwnMetric};
+use super::row::Part;
 
 /// `[eval]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +20,86 @@ pub struct EvalSettings {
     pub metrics: Vec<String>,
     /// Rows of the latency pass: one at a time, warmed, no cache. At least 30 where there are so many.
     pub latency_rows: usize,
+    /// Judges that the metrics and goals need, the one that `judge` means first; filled in when a run is frozen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<Judge>,
+    /// Answers to each row.
+    #[serde(skip_serializing_if = "is_one")]
+    pub samples: u32,
+    /// Metrics of goals that `metrics` does not list: scored on each row, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
+    #[serde(skip_serializing_if = "IntentSettings::is_default")]
+    pub intent: IntentSettings,
+    /// The workspace's own metrics, in the order of the file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<OwnMetric>,
+    /// JSON Schemas by the file that `json_schema:FILE` names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub schemas: BTreeMap<String, Arc<Value>>,
+    /// The part that is scored: `eval`, or `reserve` for a claim (which a run asks for; it does not stand in the file).
+    #[serde(skip_serializing_if = "is_eval")]
+    pub part: Part,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_eval(part: &Part) -> bool {
+    *part == Part::Eval
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+
+/// `[eval] intent`: when an answer means what the gold means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IntentSettings {
+    /// `builtin`: hashed words and letters; it knows typos and word forms, no synonyms.
+    pub embedder: String,
+    /// Similarity, 0 to 1, from which on it does.
+    pub threshold: f64,
+}
+
+impl IntentSettings {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for IntentSettings {
+    fn default() -> Self {
+        Self { embedder: "builtin".into(), threshold: 0.8 }
+    }
+}
+
+impl EvalSettings {
+    /// Where metrics are looked up: the registry and what the workspace adds to it.
+    pub fn known(&self) -> Known<'_> {
+        Known {
+            own: &self.own,
+            primary: Some(&self.primary),
+            intent: Some(self.intent.threshold),
+            schemas: Some(&self.schemas),
+        }
+    }
+
+    /// The metric that says which rows are right.
+    pub fn primary_metric(&self) -> Result<Metric, MetricError> {
+        self.known().primary(&self.primary)
+    }
+
+    /// Every metric that is scored: the primary one first, each once. Names that mean nothing are left out (the workspace is checked before).
+    pub fn scored(&self) -> Vec<Metric> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in std::iter::once(&self.primary).chain(&self.metrics).chain(&self.beside) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names.into_iter().filter_map(|name| self.known().find(name).ok()).collect()
+    }
 }
 
 impl Default for EvalSettings {
@@ -25,8 +110,27 @@ impl Default for EvalSettings {
                 .map(String::from)
                 .to_vec(),
             latency_rows: 30,
+            judges: Vec::new(),
+            samples: 1,
+            beside: Vec::new(),
+            intent: IntentSettings::default(),
+            own: Vec::new(),
+            schemas: BTreeMap::new(),
+            part: Part::Eval,
         }
     }
+}
+
+/// Where tuning stops, whichever comes first; none: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Answers of models.
+    pub calls: Option<u64>,
+    /// Read and written.
+    pub tokens: Option<u64>,
+    pub usd: Option<f64>,
+    pub seconds: Option<u64>,
 }
 
 /// `[cache]`: answers that are remembered.
@@ -193,7 +297,7 @@ pub enum TrainedTurns {
     Last,
 }
 
-/// Where a training computes: `auto`, `cpu`, `cuda:0`.
+/// Where a training or a model computes: `auto`, `cpu`, `cuda:0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
@@ -203,6 +307,12 @@ pub enum DeviceChoice {
     Cpu,
     /// This GPU or none.
     Cuda(u16),
+}
+
+impl DeviceChoice {
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 impl std::str::FromStr for DeviceChoice {
@@ -301,12 +411,20 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
+    /// The train rows: empty for all, `store:RUN` for those that a trajectory run's store is made of or turned to gold.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rows: String,
     /// How often rows of a stratum (by its name) are drawn, relative to 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, f64>,
 }
 
 impl TrainSettings {
+    /// Where what was trained is scored: where it was trained, if that was said; else as the model's own table says.
+    pub fn scoring_device(&self) -> Option<DeviceChoice> {
+        (!self.device.is_auto()).then_some(self.device)
+    }
+
     /// Key by key, as text for people.
     pub fn shown(&self) -> BTreeMap<String, String> {
         fn text(value: &Value) -> String {
@@ -359,6 +477,7 @@ impl Default for TrainSettings {
             keep_checkpoints: 3,
             fixed_rows: 6,
             seed: 7,
+            rows: String::new(),
             weights: BTreeMap::new(),
         }
     }

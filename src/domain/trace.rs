@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::example::Shown;
+
 /// Bytes of text in a row's trace; longer texts are cut, evenly.
 const TEXT_MAX: usize = 128 << 10;
 
@@ -44,6 +46,9 @@ pub struct StageTrace {
     pub left_out: usize,
     /// As read.
     pub output: String,
+    /// Examples that were shown, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Shown>,
     /// What a tool answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,

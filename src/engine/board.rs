@@ -16,7 +16,7 @@ use super::state::{Engine, bad_input, failed};
 use crate::domain::api::{Failure, Push};
 use crate::domain::board::{Board, BoardRow};
 use crate::domain::candidate::Candidate;
-use crate::domain::metric::Metric;
+use crate::domain::detail::Detail;
 use crate::domain::outcome::Outcome;
 use crate::domain::trace::RowTrace;
 use crate::score;
@@ -34,6 +34,23 @@ pub fn board(engine: &Engine) -> Result<Arc<Board>, Failure> {
     standing::board(engine, &rows::loaded(engine)?)
 }
 
+/// All that is known of a candidate on the board's rows.
+pub fn detail(engine: &Engine, candidate: &str) -> Result<Detail, Failure> {
+    let loaded = rows::loaded(engine)?;
+    let known = candidates::find(engine, candidate)?;
+    let Some(found) = standing::scored(engine, &loaded, &known)? else {
+        let name = &known.candidate.name;
+        return Err(bad_input(format!(
+            "`{name}` has no outcomes yet; `tunebench run eval --set candidate={name}` makes some"
+        )));
+    };
+    let config = &loaded.ws.config;
+    let detail = score::detail::detail(&found.candidate, &found.current, &config.eval);
+    let all = score::board::on_the_board(&found.candidate, &found.outcomes);
+    let stale = score::repeats::count(&all).saturating_sub(detail.n);
+    Ok(Detail { run: known.runs.last().cloned(), stale, ..detail })
+}
+
 /// The board with as many of its rows as fit a message, from `from` on.
 pub fn window(board: &Board, from: usize) -> Board {
     let rows = board.rows.get(from..).unwrap_or_default();
@@ -45,6 +62,7 @@ fn head(board: &Board) -> Board {
     Board {
         primary: board.primary.clone(),
         metrics: board.metrics.clone(),
+        own: board.own.clone(),
         eval_rows: board.eval_rows,
         rows: Vec::new(),
         total: board.total,
@@ -149,7 +167,7 @@ fn text_of(value: &serde_json::Value) -> String {
 /// Put results made elsewhere on the board, under a name. Returns lines read and lines whose row is in the data.
 pub fn import_outcomes(engine: &Engine, file: &str, name: &str) -> Result<(usize, usize), Failure> {
     let loaded = rows::loaded(engine)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     let name = candidates::slug(name);
     if name.is_empty() {
         return Err(bad_input("the candidate needs a name of letters and digits"));

@@ -172,6 +172,7 @@ mod tests {
             loss_before: None,
             best_step: None,
             best_loss: None,
+            evals: 0,
             evals_without_better: 0,
             last_loss: None,
             finished: false,

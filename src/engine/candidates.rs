@@ -9,12 +9,14 @@ use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::examples;
 use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{
     AdapterRef, Candidate, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
 };
+use crate::domain::row::Part;
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
 use crate::domain::trilemma::Training;
@@ -39,6 +41,8 @@ pub struct Known {
     pub runs: Vec<String>,
     pub folder: RunFolder,
     pub created_ms: u64,
+    /// The newest evaluation of it on the reserve.
+    pub fresh: Option<(String, RunFolder)>,
     /// Rows a second, many at once, as the newest run found that measured them.
     pub rows_per_s: Option<f64>,
     /// The run that trained it.
@@ -49,10 +53,13 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub struct CandidateCache {
     known: Option<(u64, Arc<Vec<Known>>)>,
-    results: HashMap<PathBuf, (Stamp, Option<(Candidate, String)>)>,
+    results: HashMap<PathBuf, (Stamp, Option<Scores>)>,
 }
 
 type Stamp = (u64, i64, i64);
+
+/// A run's candidate, its id, and the part that was scored where that is not the board's.
+type Scores = (Candidate, String, Option<Part>);
 
 /// What a run says of itself.
 struct Told {
@@ -94,7 +101,31 @@ pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
     let trained: Vec<(PathBuf, String, u64)> =
         runs.iter().filter_map(|t| Some((t.folder.dir().to_owned(), t.run.clone(), t.trained_ms?))).collect();
     for told in runs {
-        let Some((candidate, id)) = result(&mut cache.results, &told.folder) else { continue };
+        let Some((candidate, id, part)) = result(&mut cache.results, &told.folder) else { continue };
+        let fresh = (part == Some(Part::Reserve)).then(|| (told.run.clone(), told.folder.clone()));
+        if fresh.is_some() {
+            match places.get(&id).and_then(|at| known.get_mut(*at)) {
+                Some(before) => before.fresh = fresh,
+                None => {
+                    places.insert(id.clone(), known.len());
+                    let training = training(&candidate, &trained);
+                    let (folder, created_ms) = (told.folder, told.created_ms);
+                    let (run, runs, rows_per_s) = (None, Vec::new(), None);
+                    known.push(Known {
+                        candidate,
+                        id,
+                        run,
+                        runs,
+                        folder,
+                        created_ms,
+                        fresh,
+                        rows_per_s,
+                        training,
+                    });
+                }
+            }
+            continue;
+        }
         if let Some(before) = places.get(&id).and_then(|at| known.get_mut(*at)) {
             before.runs.push(told.run.clone());
             before.run = Some(told.run);
@@ -110,6 +141,7 @@ pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
                 run: Some(told.run),
                 folder: told.folder,
                 created_ms: told.created_ms,
+                fresh: None,
                 rows_per_s: told.rows_per_s,
                 training,
             });
@@ -131,11 +163,8 @@ pub fn known(engine: &Engine) -> Arc<Vec<Known>> {
     known
 }
 
-/// The candidate of a run's result, and its id.
-fn result(
-    kept: &mut HashMap<PathBuf, (Stamp, Option<(Candidate, String)>)>,
-    folder: &RunFolder,
-) -> Option<(Candidate, String)> {
+/// What a run's result says: its candidate with its id, and the part that it scored where that is not the board's.
+fn result(kept: &mut HashMap<PathBuf, (Stamp, Option<Scores>)>, folder: &RunFolder) -> Option<Scores> {
     let path = folder.result();
     let meta = fs::metadata(&path).ok()?;
     let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
@@ -144,10 +173,11 @@ fn result(
     {
         return found.clone();
     }
-    let found = folder.read_result().and_then(|r| r.candidate).map(|mut candidate| {
+    let found = folder.read_result().and_then(|r| {
+        let mut candidate = r.candidate?;
         relocate(&mut candidate, folder);
         let id = candidate.id();
-        (candidate, id)
+        Some((candidate, id, r.part))
     });
     kept.insert(path, (stamp, found.clone()));
     found
@@ -182,6 +212,15 @@ fn relocate(candidate: &mut Candidate, folder: &RunFolder) {
             && let Some(moved) = here(&adapter.path)
         {
             adapter.path = moved;
+        }
+        if let Some(examples) = &mut stage.examples
+            && !Path::new(&examples.path).exists()
+            && let Some(name) = Path::new(&examples.path).file_name()
+        {
+            let moved = [folder.artifacts(), folder.inputs()].map(|dir| dir.join(name));
+            if let Some(moved) = moved.into_iter().find(|path| path.is_file()) {
+                examples.path = moved.display().to_string();
+            }
         }
         if let ModelSource::Local { path } = &mut stage.model.source
             && let Some(moved) = here(path)
@@ -218,6 +257,7 @@ fn imported(engine: &Engine) -> Vec<Known> {
                 created_ms,
                 rows_per_s: None,
                 training: None,
+                fresh: None,
             })
         })
         .collect()
@@ -250,6 +290,7 @@ pub fn find(engine: &Engine, name: &str) -> Result<Known, Failure> {
                     created_ms: 0,
                     rows_per_s: None,
                     training: None,
+                    fresh: None,
                 })
             }
             None => Err(bad_input(format!("run {name} has no candidate (yet)"))),
@@ -289,7 +330,13 @@ pub fn resolve(
         }
         Ok(known) => Ok(known.candidate),
         Err(_) if wanted == "baseline" => base(),
-        Err(failure) => Err(failure),
+        Err(failure) => match wanted.rsplit_once('+') {
+            Some((base, store)) => {
+                let base = resolve(engine, ws, dataset, Some(base))?;
+                examples::with_store(engine, ws, base, store)
+            }
+            None => Err(failure),
+        },
     }
 }
 
@@ -351,6 +398,12 @@ pub fn for_training(
     mut candidate: Candidate,
     train: &TrainSettings,
 ) -> Result<Candidate, Failure> {
+    // The student sees no examples: what they did is to go into the weights.
+    for stage in &mut candidate.stages {
+        if train.stage.is_empty() || stage.name == train.stage {
+            stage.examples = None;
+        }
+    }
     let (text, name) = match train.prompt.as_str() {
         "same" => return Ok(candidate),
         "bare" => bare(),
@@ -383,28 +436,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     let mut stages = Vec::new();
     let mut labels: Option<Vec<String>> = None;
     for (i, stage) in ws.config.stages.iter().enumerate() {
-        let entry = ws.config.models.get(&stage.model).ok_or_else(|| {
-            bad_input(
-                ws.problem(&format!("stage.{i}.model"), format!("no model `{}`", stage.model)).to_string(),
-            )
-        })?;
-        let (source, hash) = match &entry.place {
-            ModelPlace::Local { path } => {
-                let path = ws.resolve(path);
-                let hash = model_hash(engine, &path)
-                    .map_err(|e| bad_input(format!("model `{}`: {}: {e}", stage.model, path.display())))?;
-                (ModelSource::Local { path: path.display().to_string() }, hash)
-            }
-            ModelPlace::Endpoint { endpoint, model, api_key_env } => {
-                let hash = endpoint_hash(endpoint, model, entry.mask_pii);
-                let source = ModelSource::Endpoint {
-                    endpoint: endpoint.clone(),
-                    model: model.clone(),
-                    api_key_env: api_key_env.clone(),
-                };
-                (source, hash)
-            }
-        };
+        let model = model_ref(engine, ws, &stage.model, &format!("stage.{i}.model"))?;
         let (prompt, prompt_name) = match &stage.prompt {
             None => bare(),
             Some(path) => prompt_file(engine, ws, path)?,
@@ -421,19 +453,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
         let constraint = check::constraint_of(ws, stage, &labels).map_err(|p| super::parts::problems(&p))?;
         stages.push(StageCandidate {
             name: stage.name.clone(),
-            model: ModelRef {
-                name: stage.model.clone(),
-                source,
-                hash,
-                usd_per_million_input: entry.usd_per_million_input,
-                usd_per_million_output: entry.usd_per_million_output,
-                usd_per_hour: entry.usd_per_hour,
-                limits: Limits {
-                    max_in_flight: entry.max_in_flight,
-                    requests_per_minute: entry.requests_per_minute,
-                    mask_pii: entry.mask_pii,
-                },
-            },
+            model,
             adapter: None,
             prompt,
             prompt_name,
@@ -450,6 +470,7 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
                 .collect::<Result<_, _>>()
                 .map_err(|p| super::parts::problems(&p))?,
             gold: stage.gold.clone(),
+            examples: None,
         });
     }
     let mut candidate = Candidate { name: "baseline".into(), rung: "baseline".into(), stages };
@@ -466,6 +487,52 @@ pub fn baseline(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> Result<Ca
     Ok(candidate)
 }
 
+/// A model of `[models]`, by place and content; `key` is where its name stands.
+pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Result<ModelRef, Failure> {
+    let entry = ws
+        .config
+        .models
+        .get(name)
+        .ok_or_else(|| bad_input(ws.problem(key, format!("no model `{name}`")).to_string()))?;
+    let (source, hash) = match &entry.place {
+        ModelPlace::Local { path } => {
+            let path = ws.resolve(path);
+            let hash = model_hash(engine, &path)
+                .map_err(|e| bad_input(format!("model `{name}`: {}: {e}", path.display())))?;
+            (ModelSource::Local { path: path.display().to_string() }, hash)
+        }
+        ModelPlace::Endpoint { endpoint, model, api_key_env } => {
+            let hash = endpoint_hash(endpoint, model, entry.mask_pii);
+            let source = ModelSource::Endpoint {
+                endpoint: endpoint.clone(),
+                model: model.clone(),
+                api_key_env: api_key_env.clone(),
+            };
+            (source, hash)
+        }
+    };
+    Ok(ModelRef {
+        name: name.to_owned(),
+        source,
+        hash,
+        usd_per_million_input: entry.usd_per_million_input,
+        usd_per_million_output: entry.usd_per_million_output,
+        usd_per_hour: entry.usd_per_hour,
+        limits: Limits {
+            max_in_flight: entry.max_in_flight,
+            requests_per_minute: entry.requests_per_minute,
+            mask_pii: entry.mask_pii,
+        },
+        device: entry.device,
+    })
+}
+
+/// The critic that `[tuning.prompt]` names.
+pub fn critic(engine: &Engine, ws: &Workspace) -> Result<Option<ModelRef>, Failure> {
+    let Some(name) = &ws.config.tuning.prompt.critic else { return Ok(None) };
+    model_ref(engine, ws, name, "tuning.prompt.critic").map(Some)
+}
+
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.
 fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
     let masked = if mask_pii { "\nmask_pii" } else { "" };
@@ -473,7 +540,7 @@ fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
 }
 
 /// The texts of prompts outlive their files: `prompts/<hash>.md`.
-fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
+pub fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
     let dir = engine.state_dir.join("prompts");
     let path = dir.join(format!("{hash}.md"));
     if path.exists() {

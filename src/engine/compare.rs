@@ -94,8 +94,8 @@ pub fn many(
 }
 
 fn metric_of(loaded: &Loaded, name: Option<&str>) -> Result<Metric, Failure> {
-    let primary = &loaded.ws.config.eval.primary;
-    Metric::comparable(name.unwrap_or(primary)).map_err(|e| bad_input(e.to_string()))
+    let eval = &loaded.ws.config.eval;
+    eval.known().comparable(name.unwrap_or(&eval.primary)).map_err(|e| bad_input(e.to_string()))
 }
 
 fn outcomes_of(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
@@ -128,7 +128,7 @@ pub fn held(
     };
     let group = |row: &str| loaded.group(loaded.dataset.find(row)?).map(str::to_owned);
     let field = loaded.ws.config.data.split.group.as_deref();
-    let part = if whole { eval_part(loaded) } else { BTreeMap::new() };
+    let part = if whole { part_by_stratum(loaded, Part::Eval) } else { BTreeMap::new() };
     let about = About {
         input: &input,
         group: field.map(|field| (field, &group as &dyn Fn(&str) -> Option<String>)),
@@ -144,11 +144,11 @@ pub fn held(
     )
 }
 
-/// Rows of the eval part by stratum.
-pub fn eval_part(loaded: &Loaded) -> BTreeMap<String, usize> {
+/// Rows of a part by stratum.
+pub fn part_by_stratum(loaded: &Loaded, wanted: Part) -> BTreeMap<String, usize> {
     let mut rows = BTreeMap::<u32, usize>::new();
     for (at, part) in loaded.parts.iter().enumerate() {
-        if *part == Some(Part::Eval)
+        if *part == Some(wanted)
             && let Some(stratum) = loaded.stratum(at)
         {
             *rows.entry(stratum).or_default() += 1;

@@ -163,6 +163,7 @@ fn fold(record: &mut RunRecord, event: &Event) {
         EventBody::Eval { .. }
         | EventBody::Preflight(_)
         | EventBody::Sample { .. }
+        | EventBody::Prompt(_)
         | EventBody::Log { .. }
         | EventBody::Warning { .. }
         | EventBody::Change { .. }
@@ -201,8 +202,8 @@ pub fn read_candidate(run: &mut Run) {
     if let Ok(spec) = run.folder.read_spec() {
         run.needs_keys = spec.needs_keys();
         run.record.candidate = match spec.job {
-            Job::Train { .. } | Job::LrRange { .. } => None,
-            Job::Strata(_) | Job::Eval(_) | Job::Serve(_) | Job::Playground(_) => {
+            Job::Prompt { .. } | Job::Trajectory { .. } | Job::Train { .. } | Job::LrRange { .. } => None,
+            Job::Strata(_) | Job::Eval(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => {
                 spec.candidate.map(|c| c.name)
             }
         };

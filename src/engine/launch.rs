@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
 use super::strata::StrataIndex;
-use super::{branch, candidates, parts, resident, rows, strata};
+use super::{branch, candidates, examples, judges, pairs, parts, resident, rows, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
-use crate::domain::candidate::Candidate;
+use crate::domain::candidate::{Candidate, ModelRef};
+use crate::domain::honest::Look;
+use crate::domain::judge::{Judge, PairSettings};
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
@@ -39,8 +41,18 @@ fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish
     let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| key == "candidate");
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
     let candidate = mine.into_iter().next_back().map(|(_, value)| value);
+    if kind != RunKind::Eval && ws.config.eval.part != Part::Eval {
+        return Err(bad_input(format!(
+            "part: only `eval` runs look at the {}; a {kind} run works on the other parts",
+            ws.config.eval.part.name()
+        )));
+    }
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
+    }
+    let mut ws = ws;
+    if matches!(kind, RunKind::Eval | RunKind::Trajectory | RunKind::Train) {
+        ws.config.eval.judges = judges::of_eval(engine, &ws)?;
     }
     Ok(Wish { ws, candidate })
 }
@@ -57,6 +69,11 @@ pub fn launch(
     if kind.is_resident() && from.is_none() {
         // What is asked for is read when it is frozen, which is at once.
         return create(engine, kind, set, Needs::default(), None, None);
+    }
+    if kind == RunKind::Judge && from.is_none() {
+        let judge = pairs::judge(engine, &set)?;
+        let keys = keys_for(KeyNeed::of(&judge.model).into_iter().collect(), &keys)?;
+        return create(engine, kind, set, Needs { run: None, keys }, None, None);
     }
     let (parent, set) = match from {
         Some(_) if kind != RunKind::Train => {
@@ -139,7 +156,15 @@ fn check(
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
         refuse(&wish, kind, &candidate, &dataset)?;
-        needs.keys = check_keys(kind, &candidate, keys)?;
+        let critic = match kind {
+            RunKind::Prompt => candidates::critic(engine, &wish.ws)?,
+            _ => None,
+        };
+        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval.judges, critic.as_ref(), keys)?;
+        if kind == RunKind::Prompt {
+            crate::tuning::prompt::check(&wish.ws.config.tuning.prompt, &wish.ws.config.eval, &candidate)
+                .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))?;
+        }
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -157,7 +182,10 @@ fn check(
 fn refuse(wish: &Wish, kind: RunKind, candidate: &Candidate, dataset: &Dataset) -> Result<(), Failure> {
     let trains = matches!(kind, RunKind::Train | RunKind::LrRange);
     let train = trains.then_some(&wish.ws.config.tuning.train);
-    let found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
+    let mut found = check::examine(candidate, train, &check::Sample::of_dataset(dataset));
+    if kind != RunKind::LrRange {
+        found.extend(check::pointless_samples(candidate, wish.ws.config.eval.samples));
+    }
     let refused = found.into_iter().filter(|f| f.refused).map(|f| match wish.candidate {
         // Its stages are not those of the file.
         Some(_) if f.key.starts_with("stage.") => format!("candidate `{}`: {}", candidate.name, f.message),
@@ -183,12 +211,23 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
-/// Of the keys that came with the launch those that the candidate's models need: they are held in memory till the run ends.
-pub fn check_keys(kind: RunKind, candidate: &Candidate, keys: &Keys) -> Result<Keys, Failure> {
-    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+/// Of the keys that came with the launch those that the models of candidate and judges (and the critic) need: they are held in memory till
+/// the run ends.
+pub fn check_keys(
+    kind: RunKind,
+    candidate: &Candidate,
+    judges: &[Judge],
+    critic: Option<&ModelRef>,
+    keys: &Keys,
+) -> Result<Keys, Failure> {
+    if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         return Ok(Keys::default());
     }
-    let needs = KeyNeed::of_candidate(candidate);
+    keys_for(KeyNeed::of_models(candidate, judges, critic), keys)
+}
+
+/// Of the keys those that are needed; refuses where some are missing.
+fn keys_for(needs: Vec<KeyNeed>, keys: &Keys) -> Result<Keys, Failure> {
     let missing = keys.missing(&needs);
     if !missing.is_empty() {
         return Err(needs_keys("the run", missing));
@@ -319,13 +358,33 @@ pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
 /// Write `spec.json` and `inputs/`.
 fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) -> Result<(), Failure> {
     let resident = launch.kind.is_resident();
-    let set = if resident { &[][..] } else { &launch.set };
+    // What is set for these does not stand in the file.
+    let own = resident || launch.kind == RunKind::Judge;
+    let set = if own { &[][..] } else { &launch.set };
     let Wish { ws, candidate } = wish(engine, launch.kind, set)?;
     let config = &ws.config;
+    let compared = match launch.kind {
+        RunKind::Judge => Some(pairs::frozen(engine, &launch.set)?),
+        _ => None,
+    };
     let (job, seed) = match launch.kind {
+        RunKind::Judge => {
+            let settings = compared.as_ref().map(|found| found.settings.clone());
+            (Job::Judge(settings.ok_or_else(|| failed("there is nothing to judge"))?), 0)
+        }
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
+        RunKind::Prompt => {
+            let prompt = config.tuning.prompt.clone();
+            let seed = prompt.seed;
+            let critic = candidates::critic(engine, &ws)?.map(Box::new);
+            (Job::Prompt { prompt, eval: config.eval.clone(), critic }, seed)
+        }
+        RunKind::Trajectory => {
+            let trajectory = config.tuning.trajectory.clone();
+            (Job::Trajectory { trajectory, eval: config.eval.clone() }, config.data.split.seed)
+        }
         RunKind::Train => {
             let train = config.tuning.train.clone();
             let seed = train.seed;
@@ -340,13 +399,23 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
     let dataset = || parts::dataset(engine, &ws);
     let resolve = || candidates::resolve(engine, &ws, &dataset()?, candidate.as_deref());
     let candidate = match &job {
-        Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => None,
-        Job::Eval(_) => Some(resolve()?),
+        Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
+        Job::Eval(_) | Job::Prompt { .. } | Job::Trajectory { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, &ws, resolve()?, train)?)
         }
     };
-    let rows = if resident { Vec::new() } else { run_rows(engine, &ws, &dataset()?, launch.kind)? };
+    let rows = match &compared {
+        Some(found) => found.rows.clone(),
+        None if resident => Vec::new(),
+        None => run_rows(engine, &ws, &dataset()?, launch.kind)?,
+    };
+    let looked = match (&job, &candidate) {
+        (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
+            Some(Look { candidate: candidate.id(), run: id.to_owned(), rows: rows.len() })
+        }
+        _ => None,
+    };
     let mut spec = RunSpec {
         format: RUN_FORMAT,
         id: id.to_owned(),
@@ -362,8 +431,17 @@ fn freeze(engine: &Engine, id: &str, folder: &RunFolder, launch: &LaunchFile) ->
         cache: config.cache,
         rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
     };
-    spec.past = past(engine, launch.kind, Device::of(&spec) != Device::Cpu);
-    folder.freeze(&spec, &rows).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+    spec.past = past(engine, launch.kind, Device::of_training(&spec) != Device::Cpu);
+    // The look is in the journal before anybody can look.
+    if let Some(look) = looked {
+        engine
+            .look(look)
+            .map_err(|e| failed(format!("the look at the reserve could not be written down: {e}")))?;
+    }
+    let more = compared.map(|found| (PairSettings::FILE, found.bytes));
+    folder
+        .freeze_with(&spec, &rows, more.as_slice())
+        .map_err(|e| failed(format!("the run could not be frozen: {e}")))
 }
 
 /// Runs that teach about the next one.
@@ -423,15 +501,19 @@ fn run_rows(
     let strata = strata::latest(engine)?;
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
-        RunKind::Strata | RunKind::Serve | RunKind::Playground => parts::parts(engine, dataset)?,
-        RunKind::Eval | RunKind::Train | RunKind::LrRange => parts::assign(engine, ws, dataset, &of_row)?,
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => {
+            parts::parts(engine, dataset)?
+        }
+        RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::LrRange => {
+            parts::assign(engine, ws, dataset, &of_row)?
+        }
     };
     let wanted: &[Part] = match kind {
         RunKind::Strata => &Part::ALL,
-        RunKind::Eval => &[Part::Eval],
-        RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+        RunKind::Eval => &[ws.config.eval.part],
+        RunKind::Prompt | RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
-        RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
@@ -453,10 +535,18 @@ fn run_rows(
             gold,
         });
     }
+    if let Some(run) = ws.config.tuning.train.rows.strip_prefix("store:").filter(|_| kind == RunKind::Train) {
+        let of_store = examples::rows_of(engine, run)?;
+        found.retain(|row| row.part != Some(Part::Train) || of_store.contains(&row.id));
+        if !found.iter().any(|row| row.part == Some(Part::Train)) {
+            return Err(bad_input(format!("no row of the train part stands in the store of {run}")));
+        }
+    }
     let needed: &[Part] = match kind {
-        RunKind::Strata | RunKind::Serve | RunKind::Playground => &[],
-        RunKind::Eval => &[Part::Eval],
-        RunKind::Train => &[Part::Train, Part::Eval],
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Eval => &[ws.config.eval.part],
+        RunKind::Prompt => &[Part::Eval],
+        RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Eval],
         RunKind::LrRange => &[Part::Train],
     };
     if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {

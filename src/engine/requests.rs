@@ -7,7 +7,10 @@ use super::play::{self, Desk};
 use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
-use super::{board, candidates, compare, feedback, ingest, launch, parts, rows, strata, sweep, timeline};
+use super::{
+    board, candidates, compare, examples, feedback, ingest, judges, launch, pairs, parts, power, prompts,
+    queue, rows, strata, sweep, timeline,
+};
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
@@ -72,6 +75,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Run { run } => Response::Run { run: engine.record(&find_run(engine, &run)?)? },
         Request::Events { run, after, limit } => events(engine, &find_run(engine, &run)?, after, limit)?,
+        Request::Detail { candidate } => {
+            Response::Detail { detail: Box::new(board::detail(engine, &candidate)?) }
+        }
         Request::Board => Response::Board { board: board::window(&*board::board(engine)?, 0) },
         Request::Timeline { run } => {
             let run = run.map(|run| find_run(engine, &run)).transpose()?;
@@ -82,6 +88,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Compare { a, b, metric } => {
             Response::Compare { comparison: compare::compare(engine, &a, &b, metric.as_deref())? }
+        }
+        Request::Power { candidate, difference, part } => {
+            Response::Power { power: power::power(engine, candidate.as_deref(), difference, part)? }
         }
         Request::CompareMany { a, others, metric } => {
             Response::Compared { comparisons: compare::many(engine, &a, &others, metric.as_deref())? }
@@ -97,16 +106,24 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let (run, trace) = board::trace(engine, &of, &row)?;
             Response::Trace { run, trace }
         }
+        Request::Examples { store, id, offset, count } => {
+            let page = examples::page(engine, store.as_deref(), id.as_deref(), offset, count)?;
+            Response::Examples { page }
+        }
+        Request::SearchExamples { store, stage, input, shots } => {
+            let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
+            Response::FoundExamples { found }
+        }
+        Request::ImportExamples { file, name } => {
+            Response::Done { message: examples::import(engine, &file, &name)? }
+        }
         Request::Decide { decision } => {
             let decision = check(engine, decision)?;
-            let message = noted(&decision);
-            let decisions = engine
-                .store
-                .decide(now_ms(), decision)
-                .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
-            engine.decided(decisions);
-            Response::Done { message }
+            let response = decide(engine, decision.clone())?;
+            prompts::write(engine, &decision)?;
+            response
         }
+        Request::Prompts => Response::Prompts { kept: engine.read(|s| s.decisions.prompts.clone()) },
         Request::Undo => {
             let undone =
                 engine.store.undo(now_ms()).map_err(|e| failed(format!("nothing was undone: {e}")))?;
@@ -114,9 +131,27 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                 None => Response::Done { message: "there is nothing to undo".into() },
                 Some((entry, decisions)) => {
                     engine.decided(decisions);
+                    let back = entry.inverse.clone().and_then(|inverse| serde_json::from_value(inverse).ok());
+                    if let Some(back) = back {
+                        prompts::write(engine, &back)?;
+                    }
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
                 }
             }
+        }
+        Request::JudgeAgreement { judge } => {
+            Response::Agreement { agreement: judges::agreement(engine, judge.as_deref())? }
+        }
+        Request::Pairwise { run } => {
+            Response::Pairwise { pairwise: Box::new(pairs::result(engine, &find_run(engine, &run)?)?) }
+        }
+        Request::JudgeQueue { judge, annotator, per, disagreement } => {
+            let asked = queue::Asked { judge, annotator, per, disagreement };
+            Response::Queue { queue: queue::queue(engine, &asked)? }
+        }
+        Request::JudgeSay { judge, annotator, item, verdict } => {
+            let decision = queue::verdict(engine, judge.as_deref(), annotator, &item, &verdict)?;
+            decide(engine, decision)?
         }
         Request::Play { question, keys } => {
             Response::Playing { playing: play::ask(engine, desk, question, keys)? }
@@ -130,6 +165,17 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             return Err(bad_input("leaving is asked for by a frame of its own"));
         }
     })
+}
+
+/// Write a decision down that was checked.
+fn decide(engine: &Engine, decision: Decision) -> Result<Response, Failure> {
+    let message = noted(&decision);
+    let decisions = engine
+        .store
+        .decide(now_ms(), decision)
+        .map_err(|e| failed(format!("the decision could not be written down: {e}")))?;
+    engine.decided(decisions);
+    Ok(Response::Done { message })
 }
 
 /// A run by its id, or by the start of it where only one begins so.
@@ -373,6 +419,13 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
                 .flatten()
                 .collect()
         }
+        Decision::AdoptPrompts { files } => files.iter().flat_map(|f| [&f.stage, &f.file, &f.hash]).collect(),
+        Decision::TagPrompt { version, tag } => [Some(version), tag.as_ref()].into_iter().flatten().collect(),
+        Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
+        Decision::Example { store, example, edit } => {
+            let texts = [edit.input.as_ref(), edit.answer.as_ref()].into_iter().flatten();
+            texts.chain([store, example]).chain(&edit.merges).collect()
+        }
         // Made here, of what was checked.
         Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
     };
@@ -393,12 +446,22 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             Ok(Decision::NameCandidate { candidate: id, name })
         }
         Decision::Feedback(said) => feedback::decision(engine, said),
+        Decision::AdoptPrompts { files } => prompts::adoption(engine, files),
+        Decision::Example { store, example, edit } => examples::decision(engine, &store, &example, edit),
         decision => Ok(decision),
     }
 }
 
 /// What became of a decision.
 fn noted(decision: &Decision) -> String {
+    if let Decision::AdoptPrompts { files } = decision {
+        let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
+        return format!("{} written; `tunebench prompts undo` takes it back", names.join(", "));
+    }
+    if let Decision::Verdict(said) = decision {
+        let verdict = said.verdict.as_deref().unwrap_or("nothing");
+        return format!("noted: {} says {verdict} of {}", said.annotator, said.item());
+    }
     let Decision::Together { decisions } = decision else { return "noted".into() };
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
@@ -417,6 +480,7 @@ fn said_of(said: &Feedback) -> String {
 
 fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
+        Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
         Some(Decision::Together { decisions }) => decisions
             .iter()
@@ -426,8 +490,16 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
             format!("mark `{mark}` {} row {row}", if on { "on" } else { "off" })
         }
         Some(Decision::Gold { row, .. }) => format!("gold of row {row}"),
+        Some(Decision::Example { store, example, .. }) => {
+            format!("what was decided on example {example} of {store}")
+        }
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
+        Some(Decision::AdoptPrompts { files }) => {
+            let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
+            format!("the adoption of {}", names.join(", "))
+        }
+        Some(Decision::TagPrompt { version, .. }) => format!("tag of version {}", cut(&version, 12)),
         Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),
         None => entry.op.clone(),
     }

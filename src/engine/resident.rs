@@ -84,6 +84,7 @@ fn served(engine: &Engine, ws: &Workspace, name: &str) -> Result<Vec<Served>, Fa
             usd_per_million_output: entry.usd_per_million_output,
             usd_per_hour: entry.usd_per_hour,
             limits: Default::default(),
+            device: entry.device,
         };
         return Ok(vec![Served { name: name.to_owned(), model, adapter: None }]);
     }

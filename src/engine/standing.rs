@@ -11,13 +11,13 @@ use std::sync::{Arc, PoisonError};
 use rayon::prelude::*;
 
 use super::candidates::{self, Known};
-use super::compare;
+use super::judges;
 use super::rows::Loaded;
 use super::state::{Engine, bad_input, failed};
+use super::{compare, honest};
 use crate::domain::api::Failure;
 use crate::domain::board::{Board, BoardRow};
 use crate::domain::candidate::Candidate;
-use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::row::Part;
 use crate::score;
@@ -51,6 +51,8 @@ type Stamp = (u64, i64, i64);
 struct Basis {
     loaded: Arc<Loaded>,
     gold: BTreeMap<String, String>,
+    /// The outcomes of the baseline, which every row is held against.
+    baseline: Option<(PathBuf, Stamp)>,
     number: u64,
 }
 
@@ -106,7 +108,7 @@ fn read(known: &Known) -> Result<Vec<Outcome>, Failure> {
 }
 
 /// Outcomes without those of rows that are gone or have another content or gold by now.
-fn current(
+pub fn current(
     loaded: &Loaded,
     outcomes: &Arc<Vec<Outcome>>,
     gold: &BTreeMap<String, String>,
@@ -122,12 +124,14 @@ fn current(
 /// The number of what everything hangs on now, and the gold that people gave.
 fn basis(engine: &Engine, loaded: &Arc<Loaded>) -> (u64, BTreeMap<String, String>) {
     let gold = engine.read(|s| s.decisions.gold.clone());
+    let known = candidates::known(engine);
+    let baseline = honest::baseline(&known).and_then(|base| Some((base.folder.outcomes(), stamp(base)?)));
     let mut cache = cache(engine);
     let number = match &cache.basis {
-        Some(b) if Arc::ptr_eq(&b.loaded, loaded) && b.gold == gold => b.number,
+        Some(b) if Arc::ptr_eq(&b.loaded, loaded) && b.gold == gold && b.baseline == baseline => b.number,
         before => {
             let number = before.as_ref().map_or(0, |b| b.number) + 1;
-            cache.basis = Some(Basis { loaded: loaded.clone(), gold: gold.clone(), number });
+            cache.basis = Some(Basis { loaded: loaded.clone(), gold: gold.clone(), baseline, number });
             number
         }
     };
@@ -149,7 +153,9 @@ pub fn scored(engine: &Engine, loaded: &Arc<Loaded>, known: &Known) -> Result<Op
     if outcomes.is_empty() {
         return Ok(None);
     }
-    let by_row = outcomes.iter().enumerate().map(|(i, o)| (o.row.clone(), i)).collect();
+    // Of several answers to a row the first is shown.
+    let first = outcomes.iter().enumerate().filter(|(_, o)| o.sample == 0);
+    let by_row = first.map(|(i, o)| (o.row.clone(), i)).collect();
     let current = current(loaded, &outcomes, &gold);
     let scored = Arc::new(Scored { candidate: known.candidate.clone(), outcomes, current, by_row });
     let kept = &mut cache(engine).scored;
@@ -195,12 +201,18 @@ fn work_out(
         };
         stamped.iter().map(fits).collect()
     };
+    let base = match honest::baseline(&known) {
+        Some(base) if kept.iter().any(Option::is_none) => {
+            Some((base, current(loaded, &outcomes(engine, base)?, gold)))
+        }
+        _ => None,
+    };
     let rows: Vec<Arc<BoardRow>> = stamped
         .par_iter()
         .zip(kept)
         .map(|((k, _), kept)| match kept {
             Some(kept) => Ok(kept),
-            None => row_of(engine, loaded, k, gold).map(Arc::new),
+            None => row_of(engine, loaded, k, gold, base.as_ref()).map(Arc::new),
         })
         .collect::<Result<_, Failure>>()?;
     cache(engine).rows = stamped
@@ -209,21 +221,23 @@ fn work_out(
         .map(|((k, stamp), row)| (k.folder.outcomes(), (*stamp, basis, row.clone())))
         .collect();
 
+    let judges = judges::standing(engine, loaded)?;
     // What a person or another run can change without a new outcome.
     let named = |((k, _), row): (&(&Known, Stamp), &Arc<BoardRow>)| {
         let mut row = BoardRow::clone(row);
         row.candidate.clone_from(&k.candidate.name);
         row.run.clone_from(&k.run);
         row.runs.clone_from(&k.runs);
-        row
+        judges::remark(row, &judges)
     };
     // A file without a line has nothing to show.
-    let (on_board, rows): (Vec<&Known>, Vec<BoardRow>) = stamped
+    let (on_board, mut rows): (Vec<&Known>, Vec<BoardRow>) = stamped
         .iter()
         .zip(&rows)
         .filter(|((_, (bytes, ..)), _)| *bytes > 0)
         .map(|pair| (pair.0.0, named(pair)))
         .unzip();
+    honest::fill(engine, loaded, gold, &on_board, &mut rows)?;
     let mut metrics = vec![config.eval.primary.clone()];
     for metric in &config.eval.metrics {
         if !metrics.contains(metric) {
@@ -233,6 +247,7 @@ fn work_out(
     let mut board = Board {
         primary: config.eval.primary.clone(),
         metrics,
+        own: config.eval.own.clone(),
         eval_rows: loaded.parts.iter().filter(|p| **p == Some(Part::Eval)).count(),
         total: rows.len(),
         version,
@@ -252,6 +267,7 @@ fn row_of(
     loaded: &Loaded,
     known: &Known,
     gold: &BTreeMap<String, String>,
+    base: Option<&(&Known, Arc<Vec<Outcome>>)>,
 ) -> Result<BoardRow, Failure> {
     let config = &loaded.ws.config;
     let path = known.folder.outcomes();
@@ -264,10 +280,17 @@ fn row_of(
     let candidate = &known.candidate;
     let run = known.run.clone();
     let mut row = score::board::row(candidate, run, &current, &config.eval, &config.goals);
-    row.stale = score::board::on_the_board(candidate, &outcomes).len().saturating_sub(row.n);
-    if let Ok(primary) = Metric::find(&config.eval.primary) {
-        let counted = score::board::on_the_board(candidate, &current);
+    let all = score::board::on_the_board(candidate, &outcomes);
+    row.stale = score::repeats::count(&all).saturating_sub(row.n);
+    let counted = score::board::on_the_board(candidate, &current);
+    row.judged = judges::counts(&counted);
+    if let Ok(primary) = config.eval.primary_metric() {
         let facts = score::trilemma::Known { rows_per_s: known.rows_per_s, training: known.training.clone() };
+        row.against = base.and_then(|(base, outcomes)| {
+            let other = (candidate, &current[..]);
+            honest::against(loaded, (&base.candidate, &outcomes[..]), other, &primary)
+                .filter(|_| base.id != known.id)
+        });
         row.trilemma = score::trilemma::measure(candidate, &counted, &primary, &config.goals, facts);
     }
     Ok(row)
@@ -280,7 +303,7 @@ fn ladder(
     board: &Board,
     gold: &BTreeMap<String, String>,
 ) -> Result<crate::domain::ladder::Ladder, Failure> {
-    let primary = Metric::find(&board.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     let train = loaded.parts.iter().filter(|p| **p == Some(Part::Train)).count();
     let facts = score::ladder::Facts {
         eval_rows: board.eval_rows,

@@ -14,6 +14,7 @@ use super::standing::BoardCache;
 use super::strata::StrataCache;
 use super::{feedback, ingest};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
+use crate::domain::honest::Look;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::domain::words::counted;
@@ -47,6 +48,8 @@ pub struct State {
     /// Keys by run, while it is queued or under way. They are nowhere else.
     pub keys: HashMap<String, Keys>,
     pub decisions: Decisions,
+    /// Looks at the reserve, by the journal.
+    pub looks: Vec<Look>,
     pub notices: Vec<String>,
     pub clients: usize,
     /// Clients that ever attached.
@@ -137,6 +140,7 @@ impl Engine {
             store,
             state: Mutex::new(State {
                 decisions: contents.decisions,
+                looks: contents.looks,
                 notices: contents.notices,
                 ..State::default()
             }),
@@ -156,6 +160,16 @@ impl Engine {
         engine.load_runs(contents.runs)?;
         engine.write_feedback();
         Ok(Arc::new(engine))
+    }
+
+    /// An evaluation is about to look at the reserve.
+    pub fn look(&self, look: Look) -> std::io::Result<()> {
+        self.store.record(now_ms(), Look::OP, serde_json::to_value(&look)?)?;
+        self.update(|state| {
+            state.looks.push(look);
+            state.board_version = state.version;
+        });
+        Ok(())
     }
 
     /// Read every run folder, from where the store says it was left.

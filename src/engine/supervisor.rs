@@ -15,14 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::launch;
 use super::state::{Engine, Run, State};
 use super::sweep::Judge;
+use super::{launch, prompts};
 use crate::domain::api::Failure;
 use crate::domain::keys::Keys;
 use crate::domain::run::{RunKind, RunState};
 use crate::worker::control::{self, Ask};
-use crate::worker::device::Device;
+use crate::worker::device::{Device, Devices};
 use crate::worker::folder::RunFolder;
 use crate::worker::{self, EXIT_LOCKED};
 
@@ -36,7 +36,7 @@ const LOST: u32 = 20;
 struct Followed {
     run: String,
     folder: RunFolder,
-    device: Device,
+    devices: Vec<Device>,
     /// Its process, which other runs may share. None: started by an earlier engine, and adopted.
     child: Option<Arc<Mutex<Child>>>,
     /// Its lock was held by a worker.
@@ -45,9 +45,16 @@ struct Followed {
     lost: u32,
 }
 
+impl Followed {
+    /// It has one of these.
+    fn is_on(&self, devices: &[Device]) -> bool {
+        self.devices.iter().any(|device| devices.contains(device))
+    }
+}
+
 /// Start the thread. It adopts living workers and marks dead ones first.
 pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
-    let mut devices = Devices::default();
+    let mut devices = Looked::default();
     let (mut residents, mut followed): (Vec<Followed>, Vec<Followed>) =
         take_stock(&engine, &mut devices).into_iter().partition(|one| is_resident(&engine, &one.run));
     std::thread::Builder::new().name("supervisor".into()).spawn(move || {
@@ -68,7 +75,7 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<JoinHandle<()>> {
                     residents.push(started);
                 }
                 loop {
-                    let free = |device: Device| followed.iter().all(|f| f.device != device);
+                    let free = |wanted: &[Device]| !followed.iter().any(|f| f.is_on(wanted));
                     let Some(started) = start_next(&engine, false, free, &mut devices) else { break };
                     followed.push(started);
                 }
@@ -93,7 +100,7 @@ fn is_resident(engine: &Engine, run: &str) -> bool {
 }
 
 /// After a start: who lives is followed, who died without a word gets last words.
-fn take_stock(engine: &Engine, devices: &mut Devices) -> Vec<Followed> {
+fn take_stock(engine: &Engine, devices: &mut Looked) -> Vec<Followed> {
     let open: Vec<(String, RunFolder, bool)> = engine.read(|state| {
         let runs = state.runs.values().filter(|r| !r.record.state.is_final() || r.folder.is_locked());
         runs.map(|r| (r.record.run.clone(), r.folder.clone(), r.record.state == RunState::Queued)).collect()
@@ -103,8 +110,8 @@ fn take_stock(engine: &Engine, devices: &mut Devices) -> Vec<Followed> {
         if folder.is_locked() {
             tracing::info!("adopts the worker of {run}");
             mark_active(engine, &run, true);
-            let device = devices.of(&run, &folder);
-            followed.push(Followed { run, folder, device, child: None, lived: true, lost: 0 });
+            let devices = devices.of(&run, &folder);
+            followed.push(Followed { run, folder, devices, child: None, lived: true, lost: 0 });
         } else if !queued {
             bury(engine, &run, &folder, None);
         }
@@ -146,6 +153,11 @@ fn look(engine: &Engine, worker: &mut Followed) -> bool {
     let built = engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Strata && r.state.has_result());
     if built && let Err(failure) = launch::assign_parts(engine) {
         tracing::error!("{}: the rows got no parts: {}", worker.run, failure.message);
+    }
+    if engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Prompt)
+        && let Err(failure) = prompts::keep(engine, &worker.folder)
+    {
+        tracing::error!("{}: its prompts could not be kept: {}", worker.run, failure.message);
     }
     mark_active(engine, &worker.run, false);
     true
@@ -196,26 +208,27 @@ fn is_ready(state: &State, run: &Run) -> bool {
 
 /// Where runs compute, as far as they were looked at: what is frozen stays so.
 #[derive(Default)]
-struct Devices(BTreeMap<String, Device>);
+struct Looked(BTreeMap<String, Vec<Device>>);
 
-impl Devices {
+impl Looked {
     /// A run that is not frozen yet waited for another run's result, and is looked at again.
-    fn of(&mut self, run: &str, folder: &RunFolder) -> Device {
+    fn of(&mut self, run: &str, folder: &RunFolder) -> Vec<Device> {
         if let Some(known) = self.0.get(run) {
-            return *known;
+            return known.clone();
         }
-        let Ok(spec) = folder.read_spec() else { return Device::Cpu };
-        *self.0.entry(run.to_owned()).or_insert_with(|| Device::of(&spec))
+        let Ok(spec) = folder.read_spec() else { return vec![Device::Cpu] };
+        self.0.entry(run.to_owned()).or_insert_with(|| Devices::of(&spec).all).clone()
     }
 }
 
 /// Runs behind the first one on their device say what they wait for. That is no event of theirs: nobody works on them yet.
-fn tell_the_queue(engine: &Engine, followed: &[Followed], devices: &mut Devices) {
+fn tell_the_queue(engine: &Engine, followed: &[Followed], devices: &mut Looked) {
     let stale: Vec<(String, String)> = ready(engine, false)
         .into_iter()
         .filter_map(|Ready { run, folder, .. }| {
-            let device = devices.of(&run, &folder);
-            let ahead = &followed.iter().find(|f| f.device == device)?.run;
+            let wanted = devices.of(&run, &folder);
+            let Followed { run: ahead, devices: held, .. } = followed.iter().find(|f| f.is_on(&wanted))?;
+            let device = wanted.iter().find(|device| held.contains(device))?;
             let first = engine.record(ahead).ok()?;
             let words = match (first.state, &first.message) {
                 // It waits itself, for a run of another workspace.
@@ -275,11 +288,11 @@ fn tell_of_keys(engine: &Engine) {
 fn start_next(
     engine: &Arc<Engine>,
     resident: bool,
-    free: impl Fn(Device) -> bool,
-    devices: &mut Devices,
+    free: impl Fn(&[Device]) -> bool,
+    devices: &mut Looked,
 ) -> Option<Followed> {
     loop {
-        let can = |r: &Ready| free(devices.of(&r.run, &r.folder));
+        let can = |r: &Ready| free(&devices.of(&r.run, &r.folder));
         let Ready { run, folder, .. } = ready(engine, resident).into_iter().find(can)?;
         let started = frozen(engine, &run, &folder).and_then(|()| {
             if engine.read(|s| s.runs.get(&run).is_some_and(|r| !s.missing_keys(r).is_empty())) {
@@ -294,8 +307,8 @@ fn start_next(
             Ok(None) => {}
             Ok(Some(child)) => {
                 mark_active(engine, &run, true);
-                let (child, device) = (Some(Arc::new(Mutex::new(child))), devices.of(&run, &folder));
-                return Some(Followed { run, folder, device, child, lived: false, lost: 0 });
+                let (child, devices) = (Some(Arc::new(Mutex::new(child))), devices.of(&run, &folder));
+                return Some(Followed { run, folder, devices, child, lived: false, lost: 0 });
             }
             Err(failure) => {
                 let set = engine.set_run_state(&run, RunState::Failed, Some(failure.message));
@@ -335,12 +348,12 @@ fn frozen(engine: &Engine, run: &str, folder: &RunFolder) -> Result<(), Failure>
 fn join_next(
     engine: &Engine,
     followed: &[Followed],
-    devices: &mut Devices,
+    devices: &mut Looked,
     refused: &mut Option<String>,
 ) -> Option<Followed> {
-    let hosts = || followed.iter().filter(|f| f.device == Device::Cpu);
+    let hosts = || followed.iter().filter(|f| f.is_on(&[Device::Cpu]));
     let host = hosts().next()?;
-    let on_cpu = |r: &Ready| devices.of(&r.run, &r.folder) == Device::Cpu;
+    let on_cpu = |r: &Ready| devices.of(&r.run, &r.folder) == [Device::Cpu];
     let Ready { run, folder, kind } = ready(engine, false).into_iter().find(on_cpu)?;
     let trains = |run: &str| engine.record(run).is_ok_and(|r| r.kind == RunKind::Train);
     if kind != RunKind::Train || refused.as_ref() == Some(&run) || !hosts().all(|f| trains(&f.run)) {
@@ -360,8 +373,8 @@ fn join_next(
     // An answer that came too late is one all the same.
     if asked.is_ok() || folder.is_locked() {
         mark_active(engine, &run, true);
-        let (device, child) = (Device::Cpu, host.child.clone());
-        return Some(Followed { run, folder, device, child, lived: true, lost: 0 });
+        let (devices, child) = (vec![Device::Cpu], host.child.clone());
+        return Some(Followed { run, folder, devices, child, lived: true, lost: 0 });
     }
     let error = asked.err()?;
     // Else it has no socket yet, or no more.

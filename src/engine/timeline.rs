@@ -8,7 +8,6 @@ use super::standing;
 use super::state::{Engine, bad_input, failed, no_run};
 use crate::domain::api::Failure;
 use crate::domain::event::Event;
-use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::run::RunKind;
 use crate::domain::timeline::{Moment, Timeline};
@@ -23,7 +22,7 @@ const STRATA: usize = 400;
 /// Of all candidates; or of a training run: the first baseline, its evaluations on its fixed rows, and what it made.
 pub fn timeline(engine: &Engine, run: Option<&str>) -> Result<Timeline, Failure> {
     let loaded = rows::loaded(engine)?;
-    let primary = Metric::find(&loaded.ws.config.eval.primary).map_err(|e| bad_input(e.to_string()))?;
+    let primary = loaded.ws.config.eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
     // The largest first; rows of no stratum are counted in the whole only.
     let mut sizes: HashMap<u32, usize> = HashMap::new();
     for at in 0..loaded.dataset.len() {

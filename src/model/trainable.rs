@@ -8,7 +8,7 @@ mod buffers;
 mod cpu;
 mod device;
 pub mod footprint;
-mod gpu;
+pub(in crate::model) mod gpu;
 #[cfg(test)]
 mod gpu_method_tests;
 #[cfg(test)]
@@ -41,6 +41,7 @@ use workspace::Workspace;
 
 pub use crate::ops::AdamW;
 pub use buffers::{Buffers, Lendable};
+pub use gpu::Base as BaseOnGpu;
 pub use rows::Sequence;
 #[cfg(test)]
 pub(super) use rows::dropout_keys;

@@ -4,8 +4,6 @@
 //! chunk of blocks, each layer and key-value head has its keys `(positions x dim)` together, then its values: blocks that stand
 //! one after another are one matrix, and nothing is gathered to multiply with it.
 
-use std::ops::Range;
-
 use super::mat::Mat;
 
 /// Blocks that are taken from the system at once.
@@ -43,11 +41,9 @@ impl KvPages {
         self.chunks.len() * BLOCKS_AT_ONCE
     }
 
-    /// Takes more from the system; returns the new ids. The memory is committed as it is written.
-    pub fn grow(&mut self) -> Range<u32> {
-        let first = self.blocks() as u32;
+    /// Takes more from the system. The memory is committed as it is written.
+    pub fn grow(&mut self) {
         self.chunks.push(vec![0.0; self.layers * 2 * self.kv_heads * BLOCKS_AT_ONCE * self.block * self.dim]);
-        first..self.blocks() as u32
     }
 
     /// Where a layer's keys (0) or values (1) of a head begin in a chunk, and what is there for each of its positions.

@@ -12,6 +12,7 @@ mod attention;
 mod cross_entropy;
 pub mod cuda;
 mod dora;
+pub mod dots;
 mod dropout;
 mod embedding;
 mod grad_norm;

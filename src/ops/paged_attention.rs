@@ -38,6 +38,19 @@ pub struct PagedRow<'a> {
     pub parents: Option<&'a [Option<u32>]>,
 }
 
+impl PagedRow<'_> {
+    /// Positions of the new tokens.
+    pub fn positions(&self) -> Vec<u32> {
+        let start = self.start as u32;
+        let Some(parents) = self.parents else { return (start..start + self.new as u32).collect() };
+        let mut positions: Vec<u32> = Vec::with_capacity(parents.len());
+        for parent in parents {
+            positions.push(parent.map_or(start, |parent| positions[parent as usize] + 1));
+        }
+        positions
+    }
+}
+
 /// What a pass attends to, the same for all layers.
 #[derive(Debug)]
 pub struct PagedPlan {
@@ -71,16 +84,9 @@ impl PagedPlan {
         for row in rows {
             let first = plan.positions.len();
             firsts.push(first);
-            match row.parents {
-                None => plan.positions.extend((row.start..row.start + row.new).map(|p| p as u32)),
-                Some(parents) => {
-                    for parent in parents {
-                        let position =
-                            parent.map_or(row.start as u32, |p| plan.positions[first + p as usize] + 1);
-                        plan.positions.push(position);
-                    }
-                    plan.trees.push(Tree { rows: first..first + row.new, parents: parents.to_vec() });
-                }
+            plan.positions.extend(row.positions());
+            if let Some(parents) = row.parents {
+                plan.trees.push(Tree { rows: first..first + row.new, parents: parents.to_vec() });
             }
         }
         firsts.push(plan.positions.len());

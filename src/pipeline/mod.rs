@@ -3,18 +3,27 @@
 //! Rows go through a stage together, so that the backend sees batches. A row that fails is an error on that row; the others go on.
 
 pub mod output;
+pub mod rubric;
 pub mod template;
 pub mod tool;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
 use crate::backend::{self, Access, Ask, Backend, BackendError, Prompt as Asked};
-use crate::domain::candidate::{Candidate, Constraint, Decoding, ModelSource, OutputKind, StageCandidate};
+use crate::domain::candidate::{
+    Candidate, Constraint, Decoding, ModelRef, ModelSource, OutputKind, StageCandidate,
+};
+use crate::domain::example::{Example, Form};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::row::RunRow;
 use crate::domain::tool::answered as answered_by_tool;
 use crate::domain::trace::{Attempt, StageTrace};
 use crate::model::chat::Message;
+use crate::retrieve::{self, Hit, Index, Query};
 use template::{Prompt, Scope, TemplateError};
 
 /// Why a pipeline cannot be built.
@@ -29,6 +38,8 @@ pub enum PipelineError {
     /// The source says what is wrong; chains of errors print it once.
     #[error("stage `{stage}`")]
     Model { stage: String, source: BackendError },
+    #[error("stage `{stage}`: {why}")]
+    Examples { stage: String, why: String },
 }
 
 /// What the pipeline made of a row.
@@ -47,9 +58,15 @@ pub struct Answered {
 /// Temperature of a retry where the stage is greedy: asked again in the same way, the model would say the same.
 const RETRY_TEMPERATURE: f32 = 0.7;
 
+/// Between the seeds of two answers to a row.
+const SAMPLE_SEEDS: u64 = 1_000_003;
+
 struct Stage {
     spec: StageCandidate,
     prompt: Prompt,
+    /// The stages before it, whose outputs examples bring along.
+    before: Vec<StageCandidate>,
+    examples: Option<Arc<Index>>,
     /// Place in `backends`: stages with the same model and adapter share one.
     backend: usize,
 }
@@ -58,6 +75,30 @@ struct Stage {
 pub struct Pipeline {
     stages: Vec<Stage>,
     backends: Vec<Box<dyn Backend>>,
+}
+
+/// Examples for a row at a stage (both by place), and how they stand in a prompt that does not lay them out.
+pub type Show<'s> = &'s dyn Fn(usize, usize) -> Option<(Vec<Hit>, Form)>;
+
+/// Indexes that were made lately: a pipeline is opened for every question of the playground.
+static INDEXES: Mutex<VecDeque<(String, Arc<Index>)>> = Mutex::new(VecDeque::new());
+const INDEXES_HELD: usize = 6;
+
+/// The index of a stage's frozen store.
+fn index(stage: &StageCandidate) -> Result<Option<Arc<Index>>, PipelineError> {
+    let Some(examples) = &stage.examples else { return Ok(None) };
+    let key = format!("{} {}", examples.hash, stage.name);
+    let held = || INDEXES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, index)) = held().iter().find(|(known, _)| *known == key) {
+        return Ok(Some(index.clone()));
+    }
+    let all = retrieve::store::read(Path::new(&examples.path), Some(&examples.hash))
+        .map_err(|error| PipelineError::Examples { stage: stage.name.clone(), why: format!("{error:#}") })?;
+    let index = Arc::new(Index::new(all.into_iter().filter(|e| e.stage == stage.name).map(Arc::new)));
+    let mut held = held();
+    held.push_front((key, index.clone()));
+    held.truncate(INDEXES_HELD);
+    Ok(Some(index))
 }
 
 /// Opens a stage's model.
@@ -93,7 +134,8 @@ impl Pipeline {
         for (spec, prompt) in candidate.stages.iter().zip(prompts) {
             let adapter = spec.adapter.as_ref().map(|a| a.hash.as_str());
             // The same endpoint under another key or other limits is asked on its own.
-            let key = (spec.model.hash.as_str(), &spec.model.source, spec.model.limits, adapter);
+            let ModelRef { hash, source, limits, device, .. } = &spec.model;
+            let key = (hash.as_str(), source, *limits, *device, adapter);
             let backend = match opened.iter().position(|known| !apart && *known == key) {
                 Some(place) => place,
                 None => {
@@ -104,9 +146,17 @@ impl Pipeline {
                     backends.len() - 1
                 }
             };
-            stages.push(Stage { spec: spec.clone(), prompt, backend });
+            let before = stages.iter().map(|stage: &Stage| stage.spec.clone()).collect();
+            stages.push(Stage { spec: spec.clone(), prompt, before, examples: index(spec)?, backend });
         }
         Ok(Self { stages, backends })
+    }
+
+    /// What a person should know of where its models answer.
+    pub fn told(&self) -> Vec<String> {
+        let mut told: Vec<String> = self.backends.iter().filter_map(|backend| backend.told()).collect();
+        told.dedup();
+        told
     }
 
     /// Rows that its models work on at once.
@@ -119,9 +169,27 @@ impl Pipeline {
         self.backends.iter_mut().for_each(|backend| backend.set_fresh(fresh));
     }
 
+    /// Whether a stage's template says itself how examples stand in it, and whether they can stand before its input.
+    pub fn shows_examples(&self, stage: usize) -> (bool, bool) {
+        self.stages
+            .get(stage)
+            .map_or((false, false), |stage| (stage.prompt.lays_out_examples(), stage.prompt.has_input()))
+    }
+
+    /// Put rows through all stages with these examples in place of those that the candidate would retrieve.
+    pub fn answer_shown(&mut self, rows: &[&RunRow], show: Show<'_>) -> Vec<Answered> {
+        let first: Vec<(&RunRow, u32)> = rows.iter().map(|row| (*row, 0)).collect();
+        self.run(&first, Some(show), &mut |_, _| {})
+    }
+
     /// Put rows through all stages. One result a row, in their order.
     pub fn answer(&mut self, rows: &[&RunRow]) -> Vec<Answered> {
         self.answer_by_stages(rows, &mut |_, _| {})
+    }
+
+    /// The same, where each row comes with the number of the answer to it: another number, another drawing.
+    pub fn answer_samples(&mut self, rows: &[(&RunRow, u32)]) -> Vec<Answered> {
+        self.run(rows, None, &mut |_, _| {})
     }
 
     /// The same; `ended` hears of every stage of every row (by its place) as it ends, of those skipped too.
@@ -130,11 +198,26 @@ impl Pipeline {
         rows: &[&RunRow],
         ended: &mut dyn FnMut(usize, &StageOutcome),
     ) -> Vec<Answered> {
+        let first: Vec<(&RunRow, u32)> = rows.iter().map(|row| (*row, 0)).collect();
+        self.run(&first, None, ended)
+    }
+
+    fn run(
+        &mut self,
+        rows: &[(&RunRow, u32)],
+        show: Option<Show<'_>>,
+        ended: &mut dyn FnMut(usize, &StageOutcome),
+    ) -> Vec<Answered> {
         let mut all = vec![Answered::default(); rows.len()];
-        let mut scopes: Vec<Scope> = rows.iter().map(|row| Scope::new(row)).collect();
-        for stage in &self.stages {
+        let mut scopes: Vec<Scope> = rows.iter().map(|(row, _)| Scope::new(row)).collect();
+        let samples: Vec<u32> = rows.iter().map(|(_, sample)| *sample).collect();
+        for (at, stage) in self.stages.iter().enumerate() {
             let backend = &mut self.backends[stage.backend];
-            stage.run(backend.as_mut(), &mut scopes, &mut all);
+            let hits = |i: usize| match show {
+                Some(show) => show(i, at).unwrap_or_default(),
+                None => rows.get(i).map_or_else(Default::default, |(row, _)| stage.retrieve(row)),
+            };
+            stage.run(backend.as_mut(), &samples, &mut scopes, &mut all, &hits);
             for (i, answered) in all.iter().enumerate().filter(|(_, answered)| answered.error.is_none()) {
                 if let Some(outcome) = answered.stages.last() {
                     ended(i, outcome);
@@ -146,17 +229,34 @@ impl Pipeline {
 }
 
 impl Stage {
-    fn run(&self, backend: &mut dyn Backend, scopes: &mut [Scope], all: &mut [Answered]) {
+    /// The examples for a row, as the candidate has it.
+    fn retrieve(&self, row: &RunRow) -> (Vec<Hit>, Form) {
+        let (Some(index), Some(examples)) = (&self.examples, &self.spec.examples) else {
+            return Default::default();
+        };
+        let query = Query { stratum: row.stratum.as_deref(), row: Some(&row.id), ..Query::text(&row.input) };
+        (index.retrieve(&query, &examples.retrieval), examples.retrieval.form)
+    }
+
+    fn run(
+        &self,
+        backend: &mut dyn Backend,
+        samples: &[u32],
+        scopes: &mut [Scope],
+        all: &mut [Answered],
+        hits: &dyn Fn(usize) -> (Vec<Hit>, Form),
+    ) {
         // Rows to ask, with their prompts.
-        let mut open: Vec<(usize, String)> = Vec::new();
+        let mut open: Vec<(usize, Asked)> = Vec::new();
         for (i, (scope, answered)) in scopes.iter_mut().zip(all.iter_mut()).enumerate() {
             if answered.error.is_some() {
                 continue;
             }
             let trace = StageTrace { stage: self.spec.name.clone(), ..StageTrace::default() };
-            match self.prepare(scope) {
-                Ok(Some(prompt)) => {
-                    answered.traces.push(StageTrace { prompt: prompt.clone(), ..trace });
+            match self.prepare(scope, || hits(i)) {
+                Ok(Some((prompt, text, shown))) => {
+                    let examples = shown.into_iter().map(|hit| hit.why).collect();
+                    answered.traces.push(StageTrace { prompt: text, examples, ..trace });
                     answered
                         .stages
                         .push(StageOutcome { stage: self.spec.name.clone(), ..StageOutcome::default() });
@@ -187,11 +287,13 @@ impl Stage {
             let asks: Vec<Ask> = open
                 .iter()
                 .filter_map(|(i, prompt)| {
+                    let sample = *samples.get(*i)?;
                     Some(Ask {
-                        prompt: self.question(scopes.get(*i)?, prompt),
+                        prompt: prompt.clone(),
                         constraint: self.constraint(),
                         tools: self.prompt.native_tools(),
-                        ..Ask::turn("", self.decoding(attempt))
+                        sample,
+                        ..Ask::turn("", self.decoding(attempt, sample))
                     })
                 })
                 .collect();
@@ -260,23 +362,74 @@ impl Stage {
         }
     }
 
-    /// The row's prompt, or none where `when` does not hold.
-    fn prepare(&self, scope: &Scope) -> Result<Option<String>, TemplateError> {
+    /// What is asked on a row, the same as text, and the examples that are shown in it; none where `when` does not hold.
+    fn prepare(
+        &self,
+        scope: &mut Scope,
+        hits: impl FnOnce() -> (Vec<Hit>, Form),
+    ) -> Result<Option<(Asked, String, Vec<Hit>)>, TemplateError> {
         if !self.prompt.holds(scope)? {
             return Ok(None);
         }
-        self.prompt.render_in(scope).map(Some)
+        let (hits, form) = hits();
+        scope.show(&self.spec, &hits);
+        let text = self.prompt.render_in(scope)?;
+        let question = self.question(scope, text.clone());
+        if hits.is_empty() || self.prompt.lays_out_examples() {
+            return Ok(Some((question, text, hits)));
+        }
+        if form == Form::Text && self.prompt.has_input() && matches!(question, Asked::Turn(_)) {
+            let prompt = self.prompt.render_with_examples(scope, &hits)?;
+            return Ok(Some((Asked::Turn(prompt.clone()), prompt, hits)));
+        }
+        let mut turns = Vec::new();
+        let mut shown = Vec::new();
+        for hit in hits {
+            // An example without the fields that the template names cannot be asked.
+            let Ok(asked) = self.prompt.render_in(&self.scope_of(&hit.example)) else { continue };
+            turns.push(Message::user(asked));
+            turns.push(Message::assistant(hit.example.answer.clone()));
+            shown.push(hit);
+        }
+        match question {
+            question if turns.is_empty() => return Ok(Some((question, text, shown))),
+            Asked::Chat(own) => turns.extend(own),
+            Asked::Turn(text) | Asked::Text(text) => turns.push(Message::user(text)),
+        }
+        let text = told(&turns);
+        Ok(Some((Asked::Chat(turns), text, shown)))
+    }
+
+    /// What was in scope where the example comes from.
+    fn scope_of(&self, example: &Example) -> Scope {
+        let mut scope = Scope::new(&RunRow {
+            id: example.row.clone().unwrap_or_default(),
+            hash: String::new(),
+            part: None,
+            stratum: example.stratum.clone(),
+            fields: example.fields.clone(),
+            input: example.input.clone(),
+            turns: Vec::new(),
+            gold: None,
+        });
+        for stage in &self.before {
+            match example.outputs.get(&stage.name) {
+                Some(output) => scope.add(stage, output),
+                None => scope.skip(&stage.name),
+            }
+        }
+        scope
     }
 
     /// The rendered prompt; a bare one of a row that is a conversation is its turns.
-    fn question(&self, scope: &Scope, prompt: &str) -> Asked {
+    fn question(&self, scope: &Scope, prompt: String) -> Asked {
         match scope.turns() {
-            [] => Asked::Turn(prompt.to_owned()),
+            [] => Asked::Turn(prompt),
             // A conversation has no place for tools that are described in text.
             turns if self.spec.is_bare() && (self.spec.tools.is_empty() || self.prompt.is_native()) => {
                 Asked::Chat(turns.iter().map(Message::from).collect())
             }
-            _ => Asked::Turn(prompt.to_owned()),
+            _ => Asked::Turn(prompt),
         }
     }
 
@@ -286,8 +439,10 @@ impl Stage {
         self.spec.constraint.clone().filter(|_| !endpoint || self.spec.tools.is_empty())
     }
 
-    fn decoding(&self, attempt: u32) -> Decoding {
+    fn decoding(&self, attempt: u32, sample: u32) -> Decoding {
         let mut decoding = self.spec.decoding.clone();
+        // Far enough apart that no retry of one answer is another one.
+        decoding.seed = decoding.seed.wrapping_add(u64::from(sample) * SAMPLE_SEEDS);
         if attempt > 0 {
             decoding.seed = decoding.seed.wrapping_add(u64::from(attempt));
             if decoding.temperature == 0.0 {
@@ -296,6 +451,11 @@ impl Stage {
         }
         decoding
     }
+}
+
+/// A conversation as a trace has it.
+fn told(turns: &[Message]) -> String {
+    turns.iter().map(|turn| format!("[{}]\n{}", turn.role, turn.content)).collect::<Vec<_>>().join("\n\n")
 }
 
 #[cfg(test)]
@@ -351,6 +511,7 @@ pub mod tests {
                 usd_per_million_output: None,
                 usd_per_hour: None,
                 limits: Limits::default(),
+                device: Default::default(),
             },
             adapter: None,
             prompt: prompt.into(),
@@ -363,6 +524,7 @@ pub mod tests {
             constraint: None,
             tools: Vec::new(),
             gold: None,
+            examples: None,
         }
     }
 

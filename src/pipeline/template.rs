@@ -12,8 +12,10 @@ use thiserror::Error;
 use super::output::parse_json;
 use super::tool;
 use crate::domain::candidate::{ModelSource, OutputKind, StageCandidate};
+use crate::domain::expression::{missing, plain};
 use crate::domain::row::{RunRow, Turn};
 use crate::domain::tool::{Tool, answered};
+use crate::retrieve::Hit;
 
 /// Steps a template may take; a page of prose with a loop over a hundred examples takes a few thousand.
 const FUEL: u64 = 1_000_000;
@@ -38,6 +40,7 @@ pub struct Scope {
     input: Value,
     outputs: BTreeMap<String, Value>,
     turns: Vec<Turn>,
+    examples: Value,
 }
 
 impl Scope {
@@ -47,7 +50,28 @@ impl Scope {
             input: Value::from(row.input.clone()),
             outputs: BTreeMap::new(),
             turns: row.turns.clone(),
+            examples: Value::from(Vec::<Value>::new()),
         }
+    }
+
+    /// What is in scope as `examples` from now on: each with `input`, `output` (its value, where the stage answers in JSON), `answer` (as
+    /// text), and `stages`, the outputs of the stages before.
+    pub fn show(&mut self, stage: &StageCandidate, hits: &[Hit]) {
+        let shown = hits.iter().map(|hit| {
+            let example = &hit.example;
+            minijinja::context! {
+                input => example.input,
+                output => value_of(stage, &example.answer),
+                answer => example.answer,
+                stages => Value::from_serialize(&example.outputs),
+            }
+        });
+        self.examples = shown.collect();
+    }
+
+    /// The same scope with another text as the input.
+    fn with_input(&self, input: String) -> Self {
+        Self { input: Value::from(input), ..self.clone() }
     }
 
     /// What the row's input is the text of, where it is a conversation.
@@ -58,18 +82,7 @@ impl Scope {
     /// A stage's answer: its text; where that is JSON, its value; where it is a call of a recorded tool, an object of `name`, `arguments`
     /// and `result` (`name` and `result` are none where it is no valid call).
     pub fn add(&mut self, stage: &StageCandidate, output: &str) {
-        let json = match stage.output {
-            OutputKind::Json | OutputKind::Tool => parse_json(output),
-            OutputKind::Label | OutputKind::Text => None,
-        };
-        let json = if stage.output == OutputKind::Tool && !stage.tools.is_empty() {
-            let nothing = || json!({ "name": null, "arguments": {}, "result": null });
-            Some(json.and_then(|call| answered(&stage.tools, &call)).unwrap_or_else(nothing))
-        } else {
-            json
-        };
-        let value = json.map_or_else(|| Value::from(output), |json| Value::from_serialize(&json));
-        self.outputs.insert(stage.name.clone(), value);
+        self.outputs.insert(stage.name.clone(), value_of(stage, output));
     }
 
     /// A stage that did not run is `none`, so that a later one can ask for it.
@@ -89,10 +102,25 @@ impl Scope {
         names.entry("row".into()).or_insert_with(|| self.row.clone());
         names.entry("stages".into()).or_insert_with(|| Value::from_serialize(&self.outputs));
         names.insert("input".into(), self.input.clone());
-        names.insert("examples".into(), Value::from(Vec::<Value>::new()));
+        names.insert("examples".into(), self.examples.clone());
         names.extend(self.outputs.iter().map(|(name, value)| (name.clone(), value.clone())));
         names.into_iter().collect()
     }
+}
+
+/// A stage's answer as templates see it.
+fn value_of(stage: &StageCandidate, output: &str) -> Value {
+    let json = match stage.output {
+        OutputKind::Json | OutputKind::Tool => parse_json(output),
+        OutputKind::Label | OutputKind::Text => None,
+    };
+    let json = if stage.output == OutputKind::Tool && !stage.tools.is_empty() {
+        let nothing = || json!({ "name": null, "arguments": {}, "result": null });
+        Some(json.and_then(|call| answered(&stage.tools, &call)).unwrap_or_else(nothing))
+    } else {
+        json
+    };
+    json.map_or_else(|| Value::from(output), |json| Value::from_serialize(&json))
 }
 
 /// A stage's compiled prompt and condition.
@@ -111,18 +139,13 @@ pub struct Prompt {
 }
 
 /// The template's name in its environment; not a file name, which could switch escaping on.
-const TEMPLATE: &str = "prompt";
+pub(super) const TEMPLATE: &str = "prompt";
 
 impl Prompt {
     /// Compile; fails on a slip in the template or in `when`.
     pub fn new(stage: &StageCandidate) -> Result<Self, TemplateError> {
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_auto_escape_callback(|_| AutoEscape::None);
-        env.set_fuel(Some(FUEL));
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let mut prompt = Self {
-            env,
+            env: environment(),
             name: if stage.prompt_name.is_empty() {
                 format!("prompt of stage `{}`", stage.name)
             } else {
@@ -159,6 +182,31 @@ impl Prompt {
     /// The prompt of a row, before any stage has run.
     pub fn render(&self, row: &RunRow) -> Result<String, TemplateError> {
         self.render_in(&Scope::new(row))
+    }
+
+    /// The template says itself how examples stand in it.
+    pub fn lays_out_examples(&self) -> bool {
+        self.names("examples")
+    }
+
+    /// The template has a place for `input`, where examples can stand before it.
+    pub fn has_input(&self) -> bool {
+        self.names("input")
+    }
+
+    fn names(&self, variable: &str) -> bool {
+        self.env.get_template(TEMPLATE).is_ok_and(|t| t.undeclared_variables(false).contains(variable))
+    }
+
+    /// The prompt of a row with examples before its input, in the input's place; what stands before that place in the template comes
+    /// first, and is the same for every row.
+    pub fn render_with_examples(&self, scope: &Scope, hits: &[Hit]) -> Result<String, TemplateError> {
+        let mut block = String::new();
+        for hit in hits {
+            block += &format!("Input: {}\nAnswer: {}\n\n", hit.example.input, hit.example.answer);
+        }
+        block += &format!("Input: {}\nAnswer:", scope.input);
+        self.render_in(&scope.with_input(block))
     }
 
     /// The tools go beside the prompt.
@@ -219,60 +267,43 @@ impl Prompt {
     }
 
     fn describe(&self, error: &minijinja::Error, context: Option<&Value>) -> TemplateError {
-        let what = match error.kind() {
-            ErrorKind::UndefinedError => context
-                .and_then(|context| {
-                    let names = self.env.get_template(TEMPLATE).ok()?.undeclared_variables(true);
-                    missing(names, context)
-                })
-                .unwrap_or_else(|| plain(error)),
-            ErrorKind::OutOfFuel => format!("the template takes more than {FUEL} steps; is a loop too long?"),
-            ErrorKind::WriteFailure => format!("the prompt is longer than {LONGEST} bytes"),
-            _ => plain(error),
-        };
-        TemplateError::Prompt { prompt: self.name.clone(), line: error.line().unwrap_or(1), what }
+        describe(&self.env, &self.name, error, context)
     }
 }
 
-/// An error's own words, without the place that we name ourselves.
-fn plain(error: &minijinja::Error) -> String {
-    match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    }
+/// Where templates run: strict, without escaping, with a step limit.
+pub(super) fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_fuel(Some(FUEL));
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env
 }
 
-/// Which of `names` (`a` or `a.b.c`) the context lacks, and what it has that is nearest.
-fn missing(names: std::collections::HashSet<String>, context: &Value) -> Option<String> {
-    let mut absent: Vec<String> = names.into_iter().filter(|name| is_missing(name, context)).collect();
-    absent.sort();
-    let known: Vec<String> =
-        context.try_iter().ok()?.filter_map(|key| key.as_str().map(str::to_owned)).collect();
-    let first = absent.first()?;
-    let near = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(name, first), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| format!("; did you mean `{name}`?"))
-        .unwrap_or_else(|| format!("; in scope are: {}", known.join(", ")));
-    let absent = absent.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    Some(format!("{absent} is not in scope on this row{near}"))
-}
-
-fn is_missing(path: &str, context: &Value) -> bool {
-    let mut value = context.clone();
-    for part in path.split('.') {
-        match value.get_attr(part) {
-            Ok(inner) if !inner.is_undefined() => value = inner,
-            _ => return true,
-        }
-    }
-    false
+/// An error of the template called [`TEMPLATE`], which people know as `name`.
+pub(super) fn describe(
+    env: &Environment<'_>,
+    name: &str,
+    error: &minijinja::Error,
+    context: Option<&Value>,
+) -> TemplateError {
+    let what = match error.kind() {
+        ErrorKind::UndefinedError => context
+            .and_then(|context| {
+                let names = env.get_template(TEMPLATE).ok()?.undeclared_variables(true);
+                missing(names, context)
+            })
+            .unwrap_or_else(|| plain(error)),
+        ErrorKind::OutOfFuel => format!("the template takes more than {FUEL} steps; is a loop too long?"),
+        ErrorKind::WriteFailure => format!("the prompt is longer than {LONGEST} bytes"),
+        _ => plain(error),
+    };
+    TemplateError::Prompt { prompt: name.to_owned(), line: error.line().unwrap_or(1), what }
 }
 
 /// A buffer that refuses to grow past [`LONGEST`].
-struct Bounded(Vec<u8>);
+pub(super) struct Bounded(pub Vec<u8>);
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::calibration::calibration;
 use super::labels::Confusion;
 use super::metric::{Base, Metric};
-use super::rows;
 use super::stats::percentile;
+use super::{repeats, rows};
 use crate::domain::board::Percentiles;
 use crate::domain::candidate::Candidate;
 use crate::domain::outcome::Outcome;
@@ -27,7 +28,10 @@ pub fn value(metric: &Metric, outcomes: &[&Outcome], candidate: Option<&Candidat
             percentile(&latencies(outcomes, metric.stage.as_deref()), f64::from(percent) / 100.0)
         }
         Base::UsdPer1k => usd_per_1k(candidate?, outcomes),
-        _ => mean(outcomes.iter().filter_map(|o| rows::value(metric, o))),
+        Base::Ece => calibration(&confidences(outcomes, metric.stage.as_deref())).map(|c| c.ece),
+        // What is spent is spent on each answer, however many a row gets.
+        Base::TokensIn | Base::TokensOut => mean(outcomes.iter().filter_map(|o| rows::value(metric, o))),
+        _ => mean(repeats::values(metric, outcomes).into_iter()),
     }
 }
 
@@ -53,6 +57,12 @@ pub fn confusion(outcomes: &[&Outcome]) -> Confusion {
         let answer = rows::readable(o).then_some(o.output.as_str());
         Some((o.gold.as_deref()?, answer))
     }))
+}
+
+/// Probabilities of the likeliest labels with whether they are right, of the pipeline or of one stage.
+pub fn confidences(outcomes: &[&Outcome], stage: Option<&str>) -> Vec<(f64, bool)> {
+    let Some(accuracy) = rows::accuracy_of(stage) else { return Vec::new() };
+    outcomes.iter().filter_map(|o| rows::confidence(o, stage, &accuracy)).collect()
 }
 
 /// Milliseconds of the latency pass, ascending: of the whole pipeline, or of one stage.
@@ -113,6 +123,8 @@ pub(super) mod tests {
     use super::*;
     use crate::domain::candidate::{Decoding, Limits, ModelRef, ModelSource, OutputKind, StageCandidate};
     use crate::domain::outcome::StageOutcome;
+    use crate::domain::settings::EvalSettings;
+    use crate::score::scorer::Scorer;
 
     pub fn candidate(name: &str) -> Candidate {
         let model = ModelRef {
@@ -123,6 +135,7 @@ pub(super) mod tests {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         };
         let stage = StageCandidate {
             name: "route".into(),
@@ -138,8 +151,14 @@ pub(super) mod tests {
             constraint: None,
             tools: Vec::new(),
             gold: None,
+            examples: None,
         };
         Candidate { name: name.into(), rung: "baseline".into(), stages: vec![stage] }
+    }
+
+    fn scorer() -> Scorer {
+        let settings = EvalSettings { metrics: Vec::new(), ..EvalSettings::default() };
+        Scorer::new(&settings, &[], std::iter::empty()).unwrap()
     }
 
     pub fn outcome(row: &str, gold: &str, output: &str, format_ok: bool) -> Outcome {
@@ -160,13 +179,7 @@ pub(super) mod tests {
             stages: vec![stage],
             ..Outcome::default()
         };
-        rows::fill(
-            &mut outcome,
-            &Metric::find("accuracy").unwrap(),
-            &[],
-            OutputKind::Label,
-            &BTreeMap::new(),
-        );
+        scorer().fill(&mut outcome, OutputKind::Label, None);
         outcome
     }
 
@@ -177,9 +190,9 @@ pub(super) mod tests {
     #[test]
     fn what_was_not_measured_has_no_value() {
         let c = candidate("x");
-        for entry in &super::super::metric::REGISTRY {
+        for entry in super::super::metric::REGISTRY {
             let name = match entry.argument {
-                super::super::metric::Argument::Required(_) => format!("{}:a", entry.name),
+                super::super::metric::Argument::Required(_) => format!("{}:1", entry.name),
                 _ => entry.name.to_owned(),
             };
             assert_eq!(of(&name, &[], &c), None, "{name}");

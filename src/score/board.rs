@@ -3,7 +3,7 @@
 use super::aggregate;
 use super::bootstrap;
 use super::metric::Metric;
-use super::rows;
+use super::repeats;
 use super::stats;
 use crate::domain::board::{BoardRow, Goal, GoalResult};
 use crate::domain::candidate::Candidate;
@@ -26,7 +26,8 @@ pub fn row(
     let scored = on_the_board(candidate, outcomes);
     let mut names: Vec<&str> = vec![&settings.primary];
     names.extend(settings.metrics.iter().chain(goals.iter().map(|goal| &goal.metric)).map(String::as_str));
-    let metrics: Vec<Metric> = names.iter().filter_map(|name| Metric::find(name).ok()).collect();
+    let known = settings.known();
+    let metrics: Vec<Metric> = names.iter().filter_map(|name| known.find(name).ok()).collect();
     let values = aggregate::values(&metrics, &scored, Some(candidate));
     let of = |name: &str| {
         Metric::find(name).ok().and_then(|metric| aggregate::value(&metric, &scored, Some(candidate)))
@@ -35,14 +36,20 @@ pub fn row(
         // What only the caller knows.
         runs: Vec::new(),
         stale: 0,
+        judges: Vec::new(),
+        judged: Vec::new(),
         trilemma: Default::default(),
         candidate: candidate.name.clone(),
         id: candidate.id(),
         rung: candidate.rung.clone(),
         run,
-        n: scored.len(),
+        n: repeats::count(&scored),
+        primary: Some(settings.primary.clone()),
+        honest: None,
+        checkpoints: None,
+        against: None,
         errors: scored.iter().filter(|o| o.error.is_some()).count(),
-        ci95: Metric::find(&settings.primary).ok().and_then(|primary| interval(&primary, &scored)),
+        ci95: settings.primary_metric().ok().and_then(|primary| interval(&primary, &scored)),
         latency_ms: aggregate::latency(&scored),
         tokens_in: of("tokens_in").unwrap_or(0.0),
         tokens_out: of("tokens_out").unwrap_or(0.0),
@@ -67,9 +74,9 @@ pub fn on_the_board<'a>(candidate: &Candidate, outcomes: &'a [Outcome]) -> Vec<&
         .collect()
 }
 
-/// 95% interval of a per-row metric: Wilson where each row is right or wrong, else bootstrap.
+/// 95% interval of a metric that has a value on each row: Wilson where each row is right or wrong, else bootstrap over rows.
 pub fn interval(metric: &Metric, outcomes: &[&Outcome]) -> Option<[f64; 2]> {
-    let values: Vec<f64> = outcomes.iter().filter_map(|o| rows::value(metric, o)).collect();
+    let values = repeats::values(metric, outcomes);
     if values.is_empty() {
         return None;
     }
@@ -87,7 +94,13 @@ pub fn against(goal: &Goal, got: Option<f64>) -> GoalResult {
         Some(value) if goal.want.holds(value) => "pass",
         Some(_) => "fail",
     };
-    GoalResult { metric: goal.metric.clone(), want: goal.want.to_string(), got, state: state.to_owned() }
+    GoalResult {
+        metric: goal.metric.clone(),
+        want: goal.want.to_string(),
+        got,
+        state: state.to_owned(),
+        why: None,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::domain::detail::ClassScore;
+
 /// Golden class by answered class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Confusion {
@@ -13,19 +15,6 @@ pub struct Confusion {
     pub counts: Vec<Vec<usize>>,
     /// By golden class: rows whose answer could not be read as any class.
     pub unread: Vec<usize>,
-}
-
-/// One class's figures.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ClassScore {
-    pub label: String,
-    /// Rows that are of the class.
-    pub support: usize,
-    /// Rows that were answered with it.
-    pub answered: usize,
-    pub precision: f64,
-    pub recall: f64,
-    pub f1: f64,
 }
 
 impl Confusion {
@@ -61,6 +50,7 @@ impl Confusion {
                     label: label.clone(),
                     support,
                     answered,
+                    right,
                     precision: share(right, answered),
                     recall: share(right, support),
                     // 2 tp / (2 tp + fp + fn)
@@ -106,6 +96,7 @@ mod tests {
         support: Vec<usize>,
         macro_f1: f64,
         weighted_f1: f64,
+        accuracy: f64,
     }
 
     #[test]
@@ -125,6 +116,8 @@ mod tests {
                 near(class.f1, case.f1[i]);
                 assert_eq!(class.support, case.support[i], "{}", case.name);
             }
+            let right: usize = got.classes().iter().map(|c| c.right).sum();
+            near(right as f64 / case.gold.len() as f64, case.accuracy);
             near(got.macro_f1().unwrap(), case.macro_f1);
             near(got.weighted_f1().unwrap(), case.weighted_f1);
         }

@@ -4,56 +4,102 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::metric::{Base, Metric};
+use super::intent::Intent;
+use super::metric::{Base, Direction, Metric, Prepared, Schema, Tolerance};
+use super::{calibration, calls, expression, rouge, text};
 use crate::domain::candidate::OutputKind;
 use crate::domain::outcome::{Outcome, StageOutcome};
 use crate::domain::schema::equal;
+use crate::domain::tool::Tool;
 use crate::pipeline::output::parse_json;
 
-/// An answer and what it should have been.
-#[derive(Clone, Copy, Debug)]
+/// An answer, what it should have been, and what it is judged with.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Answer<'a> {
     pub output: &'a str,
-    pub gold: &'a str,
+    pub gold: Option<&'a str>,
     /// None for answers made elsewhere.
     pub kind: Option<OutputKind>,
     /// It could be read as its kind.
     pub readable: bool,
+    /// What could be called.
+    pub tools: &'a [Tool],
+    /// Of the stage, where its answers have one.
+    pub schema: Option<&'a Schema>,
+    pub intent: Option<&'a Intent>,
 }
 
-/// The value of a metric that compares an answer with its gold; none for metrics that do not.
-pub fn score(base: Base, argument: Option<&str>, answer: &Answer<'_>) -> Option<f64> {
+/// The value of a metric that looks at an answer (and mostly at its gold); none for metrics that do not, and where it says nothing.
+pub fn score(metric: &Metric, answer: &Answer<'_>) -> Option<f64> {
     let bool = |right: bool| Some(f64::from(u8::from(right)));
-    match base {
-        Base::Accuracy => bool(answer.readable && same(answer)),
-        Base::Exact => bool(answer.output.trim() == answer.gold.trim()),
-        Base::Normalized => bool(normalize(answer.output) == normalize(answer.gold)),
-        Base::JsonValid => bool(parse_json(answer.output).is_some()),
-        Base::JsonFields => json_fields(answer.output, answer.gold, argument),
+    let output = answer.output;
+    match metric.entry.base {
+        Base::Accuracy => bool(answer.readable && same(answer)?),
+        Base::Exact => bool(output.trim() == answer.gold?.trim()),
+        Base::Normalized => bool(text::normalize(output) == text::normalize(answer.gold?)),
+        Base::Contains => {
+            let wanted = metric.argument.as_deref().or(answer.gold)?.trim();
+            // Every text contains nothing.
+            if wanted.is_empty() { None } else { bool(output.contains(wanted)) }
+        }
+        Base::Regex => match &metric.prepared {
+            Prepared::Pattern(pattern) => bool(pattern.is_match(output)),
+            _ => None,
+        },
+        Base::Numeric => {
+            let tolerance = match metric.prepared {
+                Prepared::Tolerance(tolerance) => tolerance,
+                _ => Tolerance::SAME,
+            };
+            bool(text::same_number(output, answer.gold?, tolerance)?)
+        }
+        Base::RougeL => rouge::rouge_l(output, answer.gold?),
+        Base::Intent => answer.intent?.similarity(output, answer.gold?),
+        Base::JsonValid => bool(parse_json(output).is_some()),
+        Base::JsonSchema => {
+            let schema = match &metric.prepared {
+                Prepared::Schema(schema) => schema.as_ref(),
+                _ if metric.argument.is_none() => answer.schema?,
+                _ => return None,
+            };
+            bool(parse_json(output).is_some_and(|value| schema.is_valid(&value)))
+        }
+        Base::JsonFields => json_fields(output, answer.gold?, metric.argument.as_deref()),
         Base::RightTool => {
-            let gold = parse_json(answer.gold)?;
-            let output = parse_json(answer.output).unwrap_or_default();
+            let gold = parse_json(answer.gold?)?;
+            let output = parse_json(output).unwrap_or_default();
             let same = same_field("name", &output, &gold)?;
             bool(answer.readable && same)
         }
         Base::RightArguments => {
-            let (output, gold) = (parse_json(answer.output)?, parse_json(answer.gold)?);
+            let (output, gold) = (parse_json(output)?, parse_json(answer.gold?)?);
             let called = answer.readable && same_field("name", &output, &gold)?;
             if called { bool(same_field("arguments", &output, &gold)?) } else { None }
         }
+        Base::ToolPrecision => calls::share(output, answer.gold?, true),
+        Base::ToolRecall => calls::share(output, answer.gold?, false),
+        Base::InvalidTool => calls::invalid_tool(output, answer.tools),
+        Base::InvalidParameter => calls::invalid_parameters(output, answer.tools),
+        Base::RefusalRate => bool(text::is_refusal(output)),
+        Base::LengthChars => Some(output.chars().count() as f64),
+        Base::LengthWords => Some(output.split_whitespace().count() as f64),
         _ => None,
     }
 }
 
-fn same(answer: &Answer<'_>) -> bool {
-    if answer.output.trim() == answer.gold.trim() {
-        return true;
+/// None without a gold.
+fn same(answer: &Answer<'_>) -> Option<bool> {
+    let gold = answer.gold?;
+    if answer.output.trim() == gold.trim() {
+        return Some(true);
     }
-    matches!(answer.kind, Some(OutputKind::Json | OutputKind::Tool))
-        && match (parse_json(answer.output), parse_json(answer.gold)) {
+    let json = matches!(answer.kind, Some(OutputKind::Json | OutputKind::Tool));
+    Some(
+        json && match (parse_json(answer.output), parse_json(gold)) {
             (Some(output), Some(gold)) => equal(&output, &gold),
             _ => false,
-        }
+        },
+    )
 }
 
 /// Whether a field is the gold's; none where the gold has no such field.
@@ -62,18 +108,11 @@ fn same_field(name: &str, output: &Value, gold: &Value) -> Option<bool> {
     Some(output.get(name).is_some_and(|got| equal(got, want)))
 }
 
-/// Lower case, no punctuation, no articles, single spaces (SQuAD's `normalize_answer`, Rajpurkar et al. 2016).
-/// Punctuation is ASCII's, as there.
-pub fn normalize(text: &str) -> String {
-    let plain: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
-    plain.split_whitespace().filter(|word| !matches!(*word, "a" | "an" | "the")).collect::<Vec<_>>().join(" ")
-}
-
 /// Share of the gold's fields that the answer has with the same value, or of one field. Fields are the leaves of nested objects, named by
 /// dotted path; a list is one value. None where the gold is no object, or lacks the field asked for.
 fn json_fields(output: &str, gold: &str, field: Option<&str>) -> Option<f64> {
-    let gold = leaves(parse_json(gold)?.as_object()?);
-    let output = parse_json(output).and_then(|v| v.as_object().map(leaves)).unwrap_or_default();
+    let gold = fields(gold)?;
+    let output = fields(output).unwrap_or_default();
     let right = |name: &String, want: &Value| output.get(name).is_some_and(|got| equal(got, want));
     match field {
         Some(name) => gold.get_key_value(name).map(|(name, want)| f64::from(u8::from(right(name, want)))),
@@ -82,7 +121,8 @@ fn json_fields(output: &str, gold: &str, field: Option<&str>) -> Option<f64> {
     }
 }
 
-fn leaves(object: &serde_json::Map<String, Value>) -> BTreeMap<String, Value> {
+/// The leaves of a JSON object by dotted path; none where a text is no object.
+pub fn fields(text: &str) -> Option<BTreeMap<String, Value>> {
     fn walk(prefix: &str, object: &serde_json::Map<String, Value>, out: &mut BTreeMap<String, Value>) {
         for (key, value) in object {
             let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
@@ -95,44 +135,18 @@ fn leaves(object: &serde_json::Map<String, Value>) -> BTreeMap<String, Value> {
         }
     }
     let mut out = BTreeMap::new();
-    walk("", object, &mut out);
-    out
+    walk("", parse_json(text)?.as_object()?, &mut out);
+    Some(out)
 }
 
-/// Fill an outcome's scores and its right or wrong: `primary` and those of `metrics` that have a value on each row and need the gold.
-/// `stage_gold` is the gold of stages that have one of their own. A row that failed is wrong by all of them.
-pub fn fill(
-    outcome: &mut Outcome,
-    primary: &Metric,
-    metrics: &[Metric],
-    kind: OutputKind,
-    stage_gold: &BTreeMap<String, (OutputKind, String)>,
-) {
-    for metric in std::iter::once(primary).chain(metrics) {
-        let value = match &metric.stage {
-            None if metric.entry.base == Base::FormatErrorRate => format_error(outcome, None),
-            Some(stage) if metric.entry.base == Base::FormatErrorRate => format_error(outcome, Some(stage)),
-            None => outcome.gold.as_deref().and_then(|gold| {
-                let answer =
-                    Answer { output: &outcome.output, gold, kind: Some(kind), readable: readable(outcome) };
-                judged(outcome, metric, &answer)
-            }),
-            Some(stage) => stage_gold.get(stage).and_then(|(kind, gold)| {
-                let ran = outcome.stages.iter().find(|s| s.stage == *stage && !s.skipped);
-                let answer = Answer {
-                    output: ran.map_or("", |s| &s.output),
-                    gold,
-                    kind: Some(*kind),
-                    readable: ran.is_some_and(|s| s.format_ok),
-                };
-                judged(outcome, metric, &answer)
-            }),
-        };
-        if let Some(value) = value {
-            outcome.scores.insert(metric.name.clone(), value);
-        }
+/// A judge's verdict as a number; none where it gave none.
+fn by_judge(outcome: &Outcome, metric: &Metric) -> Option<f64> {
+    let judged = outcome.judged_by(metric.argument.as_deref())?;
+    match metric.entry.base {
+        Base::Judge => judged.right.map(|right| f64::from(u8::from(right))),
+        Base::JudgeScore => judged.score,
+        _ => None,
     }
-    outcome.correct = outcome.scores.get(&primary.name).and_then(|&score| primary.right(score));
 }
 
 /// Scores for an outcome made elsewhere, where right and wrong may be all that is known: `score` (or `correct`) is the primary metric's.
@@ -140,14 +154,19 @@ pub fn fill_imported(outcome: &mut Outcome, primary: &Metric, score: Option<f64>
     let given = score.or_else(|| outcome.correct.map(|right| f64::from(u8::from(right))));
     let value = given.or_else(|| value(primary, outcome));
     if let Some(value) = value {
-        outcome.scores.insert(primary.name.clone(), value);
+        outcome.scores.insert(primary.key().to_owned(), value);
         outcome.correct = outcome.correct.or_else(|| primary.right(value));
     }
 }
 
-fn judged(outcome: &Outcome, metric: &Metric, answer: &Answer<'_>) -> Option<f64> {
-    let value = score(metric.entry.base, metric.argument.as_deref(), answer)?;
-    Some(if outcome.error.is_some() { 0.0 } else { value })
+/// [`score`] on an outcome: a row that failed is as wrong as can be where higher is better, and has no value else.
+pub(super) fn judged(outcome: &Outcome, metric: &Metric, answer: &Answer<'_>) -> Option<f64> {
+    let failed = outcome.error.is_some();
+    if failed && metric.entry.direction == Direction::Lower {
+        return None;
+    }
+    let value = score(metric, answer)?;
+    Some(if failed { 0.0 } else { value })
 }
 
 /// The last stage that ran could be read (always so for outcomes made elsewhere).
@@ -155,12 +174,18 @@ pub fn readable(outcome: &Outcome) -> bool {
     outcome.error.is_none() && last_stage(outcome).is_none_or(|stage| stage.format_ok)
 }
 
-fn last_stage(outcome: &Outcome) -> Option<&StageOutcome> {
+/// The stage whose answer is the pipeline's.
+pub fn last_stage(outcome: &Outcome) -> Option<&StageOutcome> {
     outcome.stages.iter().rfind(|stage| !stage.skipped)
 }
 
+/// A stage that ran.
+pub(super) fn stage_of<'a>(outcome: &'a Outcome, name: &str) -> Option<&'a StageOutcome> {
+    outcome.stages.iter().find(|s| s.stage == name && !s.skipped)
+}
+
 /// 1 where an answer of any stage (or of the one asked for) could not be read. None where nothing was answered.
-fn format_error(outcome: &Outcome, stage: Option<&str>) -> Option<f64> {
+pub(super) fn format_error(outcome: &Outcome, stage: Option<&str>) -> Option<f64> {
     if outcome.error.is_some() {
         return None;
     }
@@ -170,49 +195,103 @@ fn format_error(outcome: &Outcome, stage: Option<&str>) -> Option<f64> {
     Some(f64::from(u8::from(ran.any(|s| !s.format_ok))))
 }
 
+/// The probability of the likeliest label and whether it is right: of the last stage that ran, or of the one asked for. `accuracy` is that of
+/// the pipeline, or of the stage.
+pub fn confidence(outcome: &Outcome, stage: Option<&str>, accuracy: &Metric) -> Option<(f64, bool)> {
+    if outcome.error.is_some() {
+        return None;
+    }
+    let ran = match stage {
+        None => last_stage(outcome)?,
+        Some(name) => stage_of(outcome, name)?,
+    };
+    let p = ran.probability.filter(|p| (0.0..=1.0).contains(p))?;
+    Some((p, accuracy.right(value(accuracy, outcome)?)?))
+}
+
+/// The accuracy that a calibration is of.
+pub(super) fn accuracy_of(stage: Option<&str>) -> Option<Metric> {
+    let name = stage.map_or_else(|| "accuracy".to_owned(), |stage| format!("{stage}.accuracy"));
+    Metric::find(&name).ok()
+}
+
 /// The value of a per-row metric on an outcome: as it was scored, else worked out from answer and gold. None where it has none.
 pub fn value(metric: &Metric, outcome: &Outcome) -> Option<f64> {
-    if let Some(&score) = outcome.scores.get(&metric.name) {
+    if let Some(&score) = outcome.scores.get(metric.key()) {
         return Some(score);
     }
-    let of_stage =
-        |s: &&StageOutcome| !s.skipped && metric.stage.as_ref().is_none_or(|name| s.stage == *name);
+    let stage = metric.stage.as_deref();
     let tokens = |count: fn(&StageOutcome) -> u64| {
-        let mut ran = outcome.stages.iter().filter(of_stage).peekable();
+        let mut ran = outcome
+            .stages
+            .iter()
+            .filter(|s| !s.skipped && stage.is_none_or(|name| s.stage == name))
+            .peekable();
         ran.peek()?;
         Some(ran.map(count).sum::<u64>() as f64)
     };
     match metric.entry.base {
         Base::TokensIn if outcome.error.is_none() => tokens(|s| s.tokens_in),
         Base::TokensOut if outcome.error.is_none() => tokens(|s| s.tokens_out),
-        Base::FormatErrorRate => format_error(outcome, metric.stage.as_deref()),
-        Base::Accuracy
-            if metric.stage.is_none() && outcome.scores.is_empty() && outcome.correct.is_some() =>
-        {
+        Base::FormatErrorRate => format_error(outcome, stage),
+        Base::Judge | Base::JudgeScore => by_judge(outcome, metric),
+        Base::Brier => {
+            let (p, right) = confidence(outcome, stage, &accuracy_of(stage)?)?;
+            Some(calibration::brier(p, right))
+        }
+        Base::Expression if outcome.unscored.contains_key(metric.key()) => None,
+        Base::Expression => expression::value(metric, outcome, None).ok().flatten(),
+        Base::Accuracy if stage.is_none() && outcome.scores.is_empty() && outcome.correct.is_some() => {
             outcome.correct.map(|right| f64::from(u8::from(right)))
         }
-        base if metric.stage.is_none() => {
-            let gold = outcome.gold.as_deref()?;
-            // Only right or wrong is known of some outcomes made elsewhere.
-            if outcome.output.is_empty() && outcome.stages.is_empty() && outcome.error.is_none() {
-                return None;
-            }
-            let answer = Answer { output: &outcome.output, gold, kind: None, readable: readable(outcome) };
-            let value = score(base, metric.argument.as_deref(), &answer)?;
-            Some(if outcome.error.is_some() { 0.0 } else { value })
+        // Only right or wrong is known of some outcomes made elsewhere.
+        _ if outcome.output.is_empty() && outcome.stages.is_empty() && outcome.error.is_none() => None,
+        _ => {
+            let answer = match stage {
+                None => Answer {
+                    output: &outcome.output,
+                    gold: outcome.gold.as_deref(),
+                    readable: readable(outcome),
+                    ..Answer::default()
+                },
+                // Its gold is not known here; some metrics need none.
+                Some(name) => {
+                    let ran = stage_of(outcome, name)?;
+                    Answer { output: &ran.output, readable: ran.format_ok, ..Answer::default() }
+                }
+            };
+            judged(outcome, metric, &answer)
         }
-        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::row::RunRow;
+    use crate::domain::settings::EvalSettings;
+    use crate::pipeline::tests as scripted;
+    use crate::score::scorer::Scorer;
+
+    fn scorer(metrics: &[&str], stages: &[&str]) -> Scorer {
+        let settings = EvalSettings {
+            metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
+            ..EvalSettings::default()
+        };
+        let stage = |name: &&str| {
+            let mut stage = scripted::stage(name, "{{ input }}", OutputKind::Text, &[]);
+            stage.gold = (*name == "a").then(|| "own".to_owned());
+            stage
+        };
+        let stages: Vec<_> = stages.iter().map(stage).collect();
+        Scorer::new(&settings, &stages, std::iter::empty()).unwrap()
+    }
 
     fn value_of(name: &str, output: &str, gold: &str, kind: OutputKind) -> Option<f64> {
         let metric = Metric::find(name).unwrap();
-        let answer = Answer { output, gold, kind: Some(kind), readable: true };
-        score(metric.entry.base, metric.argument.as_deref(), &answer)
+        let answer =
+            Answer { output, gold: Some(gold), kind: Some(kind), readable: true, ..Answer::default() };
+        score(&metric, &answer)
     }
 
     #[test]
@@ -240,20 +319,19 @@ mod tests {
 
     #[test]
     fn a_row_that_failed_or_could_not_be_read_is_wrong() {
-        let primary = Metric::find("accuracy").unwrap();
         let mut failed = Outcome {
             output: "x".into(),
             gold: Some("x".into()),
             error: Some("out of memory".into()),
             ..Outcome::default()
         };
-        fill(&mut failed, &primary, &[], OutputKind::Label, &BTreeMap::new());
+        scorer(&[], &[]).fill(&mut failed, OutputKind::Label, None);
         assert_eq!((failed.correct, failed.scores["accuracy"]), (Some(false), 0.0));
         let stage = StageOutcome { stage: "s".into(), format_ok: false, ..StageOutcome::default() };
         let mut unread =
             Outcome { output: "x".into(), gold: Some("x".into()), stages: vec![stage], ..Outcome::default() };
         let format = Metric::find("format_error_rate").unwrap();
-        fill(&mut unread, &primary, std::slice::from_ref(&format), OutputKind::Label, &BTreeMap::new());
+        scorer(&["format_error_rate"], &[]).fill(&mut unread, OutputKind::Label, None);
         assert_eq!((unread.correct, unread.scores["format_error_rate"]), (Some(false), 1.0));
         assert_eq!(value(&format, &failed), None, "a failed row has no format");
     }
@@ -261,7 +339,7 @@ mod tests {
     #[test]
     fn a_row_without_gold_is_neither_right_nor_wrong() {
         let mut row = Outcome { output: "x".into(), ..Outcome::default() };
-        fill(&mut row, &Metric::find("accuracy").unwrap(), &[], OutputKind::Text, &BTreeMap::new());
+        scorer(&[], &[]).fill(&mut row, OutputKind::Text, None);
         assert_eq!(row.correct, None);
         assert!(row.scores.is_empty());
     }
@@ -280,9 +358,11 @@ mod tests {
             stages: stages.to_vec(),
             ..Outcome::default()
         };
-        let own = BTreeMap::from([("a".to_owned(), (OutputKind::Text, "other".to_owned()))]);
-        let metrics = ["a.accuracy", "b.accuracy"].map(|n| Metric::find(n).unwrap());
-        fill(&mut row, &Metric::find("accuracy").unwrap(), &metrics, OutputKind::Text, &own);
+        let mut fields: RunRow = scripted::row("1", "x");
+        fields.fields.insert("own".into(), "other".into());
+        let metrics = ["a.accuracy", "b.accuracy", "b.length_chars"];
+        scorer(&metrics, &["a", "b"]).fill(&mut row, OutputKind::Text, Some(&fields));
+        assert_eq!(row.scores["b.length_chars"], 5.0, "needs no gold");
         assert_eq!(row.scores["a.accuracy"], 0.0);
         assert!(!row.scores.contains_key("b.accuracy"), "no gold of its own");
         assert_eq!(row.correct, Some(true));

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::lines::{self, Appender};
-use crate::domain::api::Decision;
+use crate::domain::api::{Decision, PromptFile, PromptsKept};
+use crate::domain::example::ExampleEdit;
+use crate::domain::honest::Look;
+use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
 
 /// One line of the journal.
@@ -51,8 +54,14 @@ pub struct Decisions {
     pub notes: BTreeMap<String, String>,
     pub strata: BTreeMap<String, String>,
     pub candidates: BTreeMap<String, String>,
+    /// Tags of versions of prompts, and the last adoption by file.
+    pub prompts: PromptsKept,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
+    /// By [`PersonVerdict::key`].
+    pub verdicts: BTreeMap<String, PersonVerdict>,
+    /// By store and example.
+    pub examples: BTreeMap<(String, String), ExampleEdit>,
 }
 
 impl Decisions {
@@ -85,6 +94,26 @@ impl Decisions {
                     ..feedback.clone()
                 }),
             ),
+            Decision::AdoptPrompts { files } => Decision::AdoptPrompts {
+                files: files
+                    .iter()
+                    .map(|f| PromptFile { hash: f.before.clone(), before: f.hash.clone(), ..f.clone() })
+                    .collect(),
+            },
+            Decision::TagPrompt { version, .. } => {
+                Decision::TagPrompt { version: version.clone(), tag: self.prompts.tags.get(version).cloned() }
+            }
+            Decision::Verdict(said) => Decision::Verdict(
+                self.verdicts
+                    .get(&said.key())
+                    .cloned()
+                    .unwrap_or_else(|| PersonVerdict { verdict: None, ..said.clone() }),
+            ),
+            Decision::Example { store, example, .. } => Decision::Example {
+                store: store.clone(),
+                example: example.clone(),
+                edit: self.examples.get(&(store.clone(), example.clone())).cloned().unwrap_or_default(),
+            },
             Decision::Together { decisions } => {
                 // Each from the state that those before it led to; taken back from the last.
                 let mut state = self.clone();
@@ -129,6 +158,24 @@ impl Decisions {
             }
             Decision::Feedback(feedback) => {
                 self.feedback.insert(feedback.answer(), feedback.clone());
+            }
+            Decision::AdoptPrompts { files } => {
+                self.prompts.adopted.extend(files.iter().map(|f| (f.file.clone(), f.clone())));
+            }
+            Decision::TagPrompt { version, tag } => set(&mut self.prompts.tags, version, tag.as_ref()),
+            Decision::Example { store, example, edit } => {
+                let of = (store.clone(), example.clone());
+                if edit.says_nothing() {
+                    self.examples.remove(&of);
+                } else {
+                    self.examples.insert(of, edit.clone());
+                }
+            }
+            Decision::Verdict(said) if said.verdict.is_none() => {
+                self.verdicts.remove(&said.key());
+            }
+            Decision::Verdict(said) => {
+                self.verdicts.insert(said.key(), said.clone());
             }
             Decision::Together { decisions } => decisions.iter().for_each(|decision| self.apply(decision)),
         }
@@ -177,6 +224,13 @@ impl Journal {
         Ok(entry)
     }
 
+    /// Looks at the reserve, oldest first. No undo takes them back.
+    pub fn looks(&self) -> io::Result<Vec<Look>> {
+        let (entries, _) = self.entries(0)?;
+        let looks = entries.into_iter().filter(|e| e.op == Look::OP);
+        Ok(looks.filter_map(|e| serde_json::from_value(e.args).ok()).collect())
+    }
+
     /// The newest decision that no undo has taken back.
     pub fn undoable(&self) -> io::Result<Option<Entry>> {
         let (entries, _) = self.entries(0)?;
@@ -189,7 +243,7 @@ impl Journal {
 }
 
 /// The name of whoever runs this, for the record.
-fn actor() -> String {
+pub fn actor() -> String {
     std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into())
 }
 
@@ -207,6 +261,13 @@ mod tests {
             (row, prop::option::of("[pq]"))
                 .prop_map(|(stratum, name)| Decision::NameStratum { stratum, name }),
             (row, "[pq]").prop_map(|(candidate, name)| Decision::NameCandidate { candidate, name }),
+            ("[st]", "[pq]", any::<Option<bool>>(), prop::option::of("[xy]")).prop_map(
+                |(store, example, enabled, answer)| Decision::Example {
+                    store,
+                    example,
+                    edit: ExampleEdit { answer, enabled, ..ExampleEdit::default() },
+                }
+            ),
             (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(
                 |(row, output, good, edit)| Decision::Feedback(Feedback {
                     row,
@@ -216,6 +277,9 @@ mod tests {
                     ..Feedback::default()
                 })
             ),
+            ("[ab]", "[xy]", prop::option::of("[pq]")).prop_map(|(row, annotator, verdict)| {
+                Decision::Verdict(PersonVerdict { annotator, row, verdict, ..PersonVerdict::default() })
+            }),
         ]
     }
 

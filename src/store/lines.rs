@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -130,6 +131,35 @@ pub fn read_all<T: DeserializeOwned>(path: &Path) -> io::Result<(Vec<T>, usize)>
     Ok((values, bad))
 }
 
+/// As [`read_all`], for long files: some MiB of lines at a time, parsed on all threads.
+pub fn read_all_long<T: DeserializeOwned + Send>(path: &Path) -> io::Result<(Vec<T>, usize)> {
+    const AT_ONCE: usize = 8 << 20;
+    let (mut values, mut bad) = (Vec::new(), 0);
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut ends: Vec<usize> = Vec::new();
+    let mut parse = |bytes: &mut Vec<u8>, ends: &mut Vec<usize>| {
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let lines: Vec<&[u8]> =
+            starts.zip(ends.iter()).filter_map(|(start, end)| bytes.get(start..*end)).collect();
+        let parsed: Vec<Option<T>> =
+            lines.par_iter().with_min_len(64).map(|line| serde_json::from_slice(line).ok()).collect();
+        bad += parsed.iter().filter(|value| value.is_none()).count();
+        values.extend(parsed.into_iter().flatten());
+        bytes.clear();
+        ends.clear();
+    };
+    read_from(path, 0, u64::MAX, |line, _| {
+        bytes.extend_from_slice(line);
+        ends.push(bytes.len());
+        if bytes.len() >= AT_ONCE {
+            parse(&mut bytes, &mut ends);
+        }
+        true
+    })?;
+    parse(&mut bytes, &mut ends);
+    Ok((values, bad))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +167,26 @@ mod tests {
 
     fn lines(path: &Path) -> Vec<u32> {
         read_all::<u32>(path).unwrap().0
+    }
+
+    #[test]
+    fn long_files_are_read_in_order_and_what_is_unreadable_is_counted() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a.jsonl");
+        let text: String = (0..3_000)
+            .map(|i| {
+                if i % 1_000 == 7 {
+                    "nonsense\n".to_owned()
+                } else {
+                    format!("\"{i} {}\"\n", "x".repeat(4_000))
+                }
+            })
+            .collect();
+        std::fs::write(&path, text + "\"torn").unwrap();
+        let (some, bad) = read_all_long::<String>(&path).unwrap();
+        assert_eq!((some.clone(), bad), read_all::<String>(&path).unwrap());
+        assert_eq!((some.len(), bad), (2_997, 3));
+        assert_eq!(read_all_long::<String>(&temp.path().join("none")).unwrap(), (Vec::new(), 0));
     }
 
     #[test]

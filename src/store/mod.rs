@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::domain::api::Decision;
+use crate::domain::honest::Look;
 use crate::domain::run::RunRecord;
 use journal::{Decisions, Entry, Journal};
 
@@ -43,6 +44,8 @@ pub struct StoredRun {
 #[derive(Debug, Default)]
 pub struct Contents {
     pub decisions: Decisions,
+    /// Looks at the reserve.
+    pub looks: Vec<Look>,
     pub runs: Vec<StoredRun>,
     /// What a person should be told: repairs, damage.
     pub notices: Vec<String>,
@@ -234,7 +237,8 @@ impl Inner {
             }
         };
         let decisions = inner.decisions.clone();
-        Ok((inner, Contents { decisions, runs, notices }))
+        let looks = inner.journal.looks()?;
+        Ok((inner, Contents { decisions, looks, runs, notices }))
     }
 
     fn load(&mut self, notices: &mut Vec<String>) -> io::Result<Vec<StoredRun>> {
@@ -348,6 +352,12 @@ fn decision_key(decision: &Decision) -> String {
         Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
         Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
         Decision::Feedback(feedback) => ("feedback", feedback.answer()),
+        Decision::AdoptPrompts { files } => {
+            ("prompts", files.iter().map(|f| f.file.as_str()).collect::<Vec<_>>().join("\0"))
+        }
+        Decision::TagPrompt { version, .. } => ("prompt-tag", version.clone()),
+        Decision::Verdict(said) => ("verdict", said.key()),
+        Decision::Example { store, example, .. } => ("example", format!("{store}\0{example}")),
         // Taken apart before.
         Decision::Together { .. } => ("together", String::new()),
     };
@@ -403,6 +413,20 @@ mod tests {
         assert_eq!(store.undo(5).unwrap().unwrap().0.seq, 2);
         assert_eq!(store.undo(6).unwrap().unwrap().0.seq, 1);
         assert!(store.undo(7).unwrap().is_none());
+    }
+
+    #[test]
+    fn looks_at_the_reserve_are_counted_for_good() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, contents) = Store::open(temp.path()).unwrap();
+        assert!(contents.looks.is_empty());
+        let look = Look { candidate: "c".into(), run: "eval-2".into(), rows: 60 };
+        store.record(1, Look::OP, serde_json::to_value(&look).unwrap()).unwrap();
+        store.decide(2, mark("a", true)).unwrap();
+        assert_eq!(store.undo(3).unwrap().unwrap().0.seq, 2);
+        assert!(store.undo(4).unwrap().is_none(), "a look cannot be taken back");
+        drop(store);
+        assert_eq!(reopen(temp.path()).1.looks, [look]);
     }
 
     #[test]

@@ -52,7 +52,12 @@ pub fn run(
         ("near_duplicates", artifact.flagged(NEAR_DUPLICATE) as f64),
         ("seconds", began.elapsed().as_secs_f64()),
     ];
-    Ok(RunResult { metrics: metrics.map(|(k, v)| (k.to_owned(), v)).into(), candidate: None, stopped: false })
+    Ok(RunResult {
+        metrics: metrics.map(|(k, v)| (k.to_owned(), v)).into(),
+        candidate: None,
+        stopped: false,
+        part: None,
+    })
 }
 
 struct Build<'a> {

@@ -21,6 +21,8 @@ pub enum Context {
     Runs,
     /// Reading one thing over the whole screen.
     Detail,
+    /// Judging answers.
+    Judging,
     /// A line is being typed.
     Text,
     /// Several lines are being written.
@@ -45,6 +47,7 @@ impl Context {
             Self::Play => "6 playground",
             Self::Runs => "7 runs",
             Self::Detail => "reading a detail",
+            Self::Judging => "judging answers",
             Self::Text => "typing a line",
             Self::Compose => "writing a text",
             Self::Form => "filling in a form",
@@ -124,6 +127,12 @@ pub enum Action {
     Swap,
     ByStratum,
     RenameCandidate,
+    CandidateDetail,
+    JudgeQueue,
+    /// The so many-th verdict, from 1.
+    Verdict(u8),
+    SkipItem,
+    ShowGold,
     SortBoard,
     TurnBoard,
     Volume,
@@ -277,10 +286,12 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Board, A::Swap, "board.swap", "x", "swap", "Swap A and B"),
     b(C::Board, A::ByStratum, "board.strata", "s", "strata", "The comparison by stratum, or by rows"),
     b(C::Board, A::PlayCandidate, "play.candidate", "a", "ask", "Let this candidate answer in the playground"),
+    b(C::Board, A::CandidateDetail, "board.detail", "m", "detail", "The candidate in detail: classes, calibration, fields, tools, stages, strata"),
     b(C::Board, A::RenameCandidate, "board.name", "n", "name", "Rename the candidate"),
     b(C::Board, A::LaunchEval, "run.eval", "e", "eval", "Evaluate a candidate"),
     b(C::Board, A::LaunchTrain, "run.train", "t", "train", "Train a LoRA adapter"),
     b(C::Board, A::ImportOutcomes, "board.import", "i", "import", "Put results made elsewhere on the board"),
+    b(C::Board, A::JudgeQueue, "judge.queue", "j", "", "Judge answers yourself, without seeing whose they are"),
 
     b(C::Flips, A::Open, "open", "enter", "detail", "Open what is selected"),
     b(C::Flips, A::FilterFlips, "flips.filter", "f", "kind", "Only regressed, fixed or churned rows; again: all"),
@@ -321,6 +332,19 @@ pub const BINDINGS: &[Binding] = &[
 
     b(C::Detail, A::Back, "back", "esc enter q", "close", "Close the top layer, or go one pane back"),
     b(C::Detail, A::Trace, "row.trace", "T", "", "The row through the stages: prompts, answers, tools, tokens, time"),
+    b(C::Judging, A::Verdict(1), "judge.verdict-1", "1", "", "The worst verdict"),
+    b(C::Judging, A::Verdict(2), "judge.verdict-2", "2", "", "The second verdict"),
+    b(C::Judging, A::Verdict(3), "judge.verdict-3", "3", "", "The third verdict"),
+    b(C::Judging, A::Verdict(4), "judge.verdict-4", "4", "", "The fourth verdict"),
+    b(C::Judging, A::Verdict(5), "judge.verdict-5", "5", "", "The fifth verdict"),
+    b(C::Judging, A::Verdict(6), "judge.verdict-6", "6", "", "The sixth verdict"),
+    b(C::Judging, A::Verdict(7), "judge.verdict-7", "7", "", "The seventh verdict"),
+    b(C::Judging, A::Verdict(8), "judge.verdict-8", "8", "", "The eighth verdict"),
+    b(C::Judging, A::Verdict(9), "judge.verdict-9", "9", "", "The ninth verdict"),
+    b(C::Judging, A::SkipItem, "judge.skip", "s", "skip", "Leave this answer for later"),
+    b(C::Judging, A::ShowGold, "judge.gold", "g", "gold", "Show the golden answer, or hide it"),
+    b(C::Judging, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, what was said of an answer)"),
+    b(C::Judging, A::Back, "back", "esc q", "close", "Close the top layer, or go one pane back"),
     b(C::Text, A::Accept, "accept", "enter", "accept", "Accept what was typed"),
     b(C::Text, A::Back, "back", "esc", "give up", "Close the top layer, or go one pane back"),
     b(C::Compose, A::Accept, "accept", "enter", "done", "Accept what was typed"),

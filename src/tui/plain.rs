@@ -129,6 +129,7 @@ impl Plain {
                 line.extend(metrics.iter().map(|(k, v)| format!(", {k} {}", number::short(*v))));
                 Some(line)
             }
+            EventBody::Prompt(news) => news.line().map(|line| format!("{run} {line}")),
             EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let verdict = match correct {
                     Some(true) => "right",

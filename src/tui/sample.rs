@@ -9,16 +9,23 @@ use super::keymap::Keymap;
 use super::signs::Signs;
 use super::theme::{BUNDLED, bundled};
 use crate::domain::api::{
-    EngineStatus, Failure, FromEngine, ImportReport, Push, Request, Response, RowDetail, RowPage, RowQuery,
-    RowSummary, ToEngine, View,
+    EngineStatus, Failure, FromEngine, ImportReport, PromptsKept, Push, Request, Response, RowDetail,
+    RowPage, RowQuery, RowSummary, ToEngine, View,
 };
 use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
 };
+use crate::domain::detail::{
+    CalibrationBin, CalibrationDetail, ClassScore, ClassesDetail, Detail, Measured, StratumScore,
+};
 use crate::domain::event::{Event, EventBody};
+use crate::domain::example::{ExamplePage, FoundExamples};
+use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::ladder::{Advice, Ladder, Reason, Rung, Step, Verdict};
+use crate::domain::metric::{Direction, Unit};
 use crate::domain::outcome::{Flip, FlipKind, StageOutcome};
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
+use crate::domain::power::{self, Power};
 use crate::domain::row::Part;
 use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
 use crate::domain::timeline::{Cell, Curve, Moment, StepFlips, Timeline};
@@ -305,6 +312,75 @@ pub fn training(until: u64, total: u64) -> Vec<Event> {
     events
 }
 
+/// As the engine works it out, of a few answers.
+pub fn detail(candidate: &str) -> Detail {
+    let class = |label: &str, support: usize, answered: usize, right: usize| ClassScore {
+        label: label.into(),
+        support,
+        answered,
+        right,
+        precision: right as f64 / answered as f64,
+        recall: right as f64 / support as f64,
+        f1: 2.0 * right as f64 / (answered + support) as f64,
+    };
+    let measured = |name: &str, value: f64, ci95| Measured {
+        name: name.into(),
+        value,
+        n: 412,
+        ci95,
+        unit: Unit::Share,
+        direction: Direction::Higher,
+        threshold: Some(0.5),
+        right: Some((value * 412.0) as usize),
+        about: "share of rows whose answer is the golden one".into(),
+    };
+    let bin = |low: f64, n, probability, right| CalibrationBin {
+        low,
+        high: low + 1.0 / 15.0,
+        n,
+        probability,
+        right,
+    };
+    Detail {
+        candidate: candidate.into(),
+        id: format!("{:064x}", 3),
+        rung: "lora".into(),
+        run: Some("train-12".into()),
+        n: 412,
+        samples: 1,
+        errors: 2,
+        primary: "accuracy".into(),
+        metrics: vec![measured("accuracy", 0.908, Some([0.876, 0.932]))],
+        classes: Some(ClassesDetail {
+            classes: vec![
+                class("billing", 210, 214, 197),
+                class("card delivery", 180, 175, 160),
+                class("fraud", 22, 23, 17),
+            ],
+            macro_f1: 0.87,
+            weighted_f1: 0.9,
+            labels: ["billing", "card delivery", "fraud"].map(String::from).to_vec(),
+            matrix: vec![vec![197, 11, 2], vec![15, 160, 4], vec![2, 3, 17]],
+            unread: vec![0, 1, 0],
+            ..ClassesDetail::default()
+        }),
+        calibration: Some(CalibrationDetail {
+            n: 412,
+            ece: 0.043,
+            brier: 0.071,
+            bins: vec![bin(0.4, 12, 0.45, 4), bin(0.8, 100, 0.84, 80), bin(14.0 / 15.0, 300, 0.98, 290)],
+        }),
+        strata: vec![StratumScore {
+            stratum: "mail, late".into(),
+            n: 12,
+            right: 7,
+            value: 7.0 / 12.0,
+            ci95: None,
+        }],
+        ..Detail::default()
+    }
+}
+
 pub fn board() -> Board {
     let row = |(i, (name, rung, accuracy, p50)): (usize, (&str, &str, f64, f64))| BoardRow {
         candidate: name.into(),
@@ -325,6 +401,7 @@ pub fn board() -> Board {
         tokens_in: 641.0 / (i + 1) as f64,
         tokens_out: 4.0,
         usd_per_1k: Some(0.021 / (i + 1) as f64),
+        judges: Vec::new(),
         goals: [
             ("accuracy", ">= 0.9", accuracy, accuracy >= 0.9),
             ("latency_p95_ms", "<= 2000", p50 * 1.6, true),
@@ -335,6 +412,7 @@ pub fn board() -> Board {
             want: want.into(),
             got: Some(got),
             state: if pass { "pass" } else { "fail" }.into(),
+            why: None,
         })
         .collect(),
         trilemma: Trilemma {
@@ -361,6 +439,7 @@ pub fn board() -> Board {
             }),
             ..Trilemma::default()
         },
+        ..BoardRow::default()
     };
     let step = |over: &str, fixed: usize, regressed: usize| {
         let n = 412;
@@ -404,6 +483,7 @@ pub fn board() -> Board {
         ("lora-12", "lora", 0.908, 21.0),
     ];
     let mut board = Board {
+        own: Vec::new(),
         primary: "accuracy".into(),
         metrics: ["accuracy", "macro_f1", "format_error_rate", "latency_p95_ms"].map(String::from).to_vec(),
         eval_rows: 412,
@@ -542,6 +622,36 @@ pub fn comparison(a: &str, b: &str) -> Comparison {
     }
 }
 
+/// What the eval part of the made-up workspace can show.
+pub fn power(candidate: Option<&str>, difference: f64) -> Power {
+    let cost = power::Cost {
+        rows: 412,
+        calls: 412,
+        tokens_in: 36_000,
+        tokens_out: 1_900,
+        seconds: Some(38.0),
+        usd: None,
+        run: "eval-3".into(),
+        of_another: candidate.is_some(),
+    };
+    Power {
+        metric: "accuracy".into(),
+        candidate: candidate.unwrap_or("baseline").into(),
+        part: Part::Eval,
+        rows: 412,
+        expected: false,
+        discordance: 0.21,
+        compared: 4,
+        design_effect: 1.0,
+        smallest: Some(0.066),
+        difference,
+        power: 0.55,
+        needed: Some(705),
+        strata: Vec::new(),
+        cost: Some(cost),
+    }
+}
+
 /// Who answers a question in the playground, and of which row.
 pub fn playing(question: &PlayAsk) -> Playing {
     let row = match &question.input {
@@ -598,6 +708,45 @@ pub fn play_events(question: &PlayAsk) -> Vec<PlayEvent> {
     bodies.into_iter().map(|body| PlayEvent { id: question.id, body }).collect()
 }
 
+/// Three answers for a person to judge.
+pub fn queue() -> Queue {
+    let item = |i: usize, input: &str, output: &str| QueueItem {
+        item: format!("00000000{i}"),
+        row: format!("{i:05}"),
+        stratum: Some("late cards".into()),
+        input: input.into(),
+        output: output.into(),
+        gold: Some("cards".into()),
+    };
+    Queue {
+        judge: "helpful".into(),
+        annotator: "ann".into(),
+        verdicts: ["bad", "fair", "good"].map(String::from).to_vec(),
+        done: 2,
+        total: 5,
+        items: vec![
+            item(1, "my card has not come yet", "cards: it will be there tomorrow"),
+            item(2, "two payments were taken\nfor one ticket", "payments"),
+            item(3, "who are you?", "I do not know."),
+        ],
+    }
+}
+
+/// A judge that people agree with on most answers.
+pub fn agreement() -> Agreement {
+    Agreement {
+        judge: "helpful".into(),
+        verdicts: ["bad", "fair", "good"].map(String::from).to_vec(),
+        n: 40,
+        judged: 40,
+        same: 33,
+        kappa: Some(Kappa { value: 0.71, ci95: [0.55, 0.87] }),
+        at_least: 0.6,
+        people_at_least: 30,
+        ..Agreement::default()
+    }
+}
+
 /// What an engine would answer, from this page.
 pub fn respond(request: &Request) -> Response {
     match request {
@@ -616,6 +765,7 @@ pub fn respond(request: &Request) -> Response {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
         Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
+        Request::Prompts => Response::Prompts { kept: PromptsKept::default() },
         Request::Launch { kind, .. } => Response::Launched { run: format!("{kind}-13") },
         Request::Runs => Response::Runs { runs: runs() },
         Request::Run { run: id } => match runs().into_iter().find(|r| r.run == *id) {
@@ -629,17 +779,28 @@ pub fn respond(request: &Request) -> Response {
         }
         Request::Board => Response::Board { board: board() },
         Request::Timeline { run } => Response::Timeline { timeline: timeline(run.as_deref()) },
+        Request::Power { candidate, difference, .. } => {
+            Response::Power { power: power(candidate.as_deref(), *difference) }
+        }
         Request::BoardRows { .. } => Response::Board { board: Board { rows: vec![], ..board() } },
         Request::CompareMany { a, others, .. } => {
             Response::Compared { comparisons: others.iter().map(|b| comparison(a, b)).collect() }
         }
         Request::Compare { a, b, .. } => Response::Compare { comparison: comparison(a, b) },
+        Request::Detail { candidate } => Response::Detail { detail: Box::new(detail(candidate)) },
         Request::ImportOutcomes { .. } => Response::ImportedOutcomes { rows: 10, matched: 10 },
         Request::Play { question, .. } => Response::Playing { playing: playing(question) },
+        Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
+        Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
+        Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },
         Request::PlayCancel { .. } => Response::Done { message: String::new() },
+        Request::Examples { .. } => Response::Examples { page: ExamplePage::default() },
+        Request::SearchExamples { .. } => Response::FoundExamples { found: FoundExamples::default() },
         Request::Control { .. }
+        | Request::ImportExamples { .. }
         | Request::Steer { .. }
         | Request::Decide { .. }
+        | Request::JudgeSay { .. }
         | Request::Undo
         | Request::Repair
         | Request::Leave => Response::Done { message: String::new() },

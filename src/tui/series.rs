@@ -134,6 +134,11 @@ impl RunSeries {
                 self.evals.retain(|e| e.step < step);
                 self.evals.push(EvalPoint { step, loss, metrics });
             }
+            EventBody::Prompt(news) => {
+                if let Some(line) = news.line() {
+                    self.say(t_ms, Tone::Plain, line);
+                }
+            }
             EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let (known, said) = self.samples.entry(row).or_default();
                 *known = gold.or(known.take());

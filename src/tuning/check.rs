@@ -180,6 +180,23 @@ impl Reader {
     }
 }
 
+/// Several answers to a row, where they can only be the same: every stage is a local model that takes the likeliest token. (What stands behind
+/// an endpoint may answer otherwise at temperature 0, too.)
+pub fn pointless_samples(candidate: &Candidate, samples: u32) -> Option<Finding> {
+    let greedy = |s: &StageCandidate| {
+        s.decoding.temperature == 0.0 && matches!(s.model.source, ModelSource::Local { .. })
+    };
+    (samples > 1 && !candidate.stages.is_empty() && candidate.stages.iter().all(greedy)).then(|| {
+        Finding::refused(
+            "eval.samples",
+            format!(
+                "{samples} answers to each row would all be the same at temperature 0; set `temperature` of a stage above 0, as in --set stage.{}.temperature=0.7",
+                candidate.stages.last().map_or("NAME", |s| &s.name)
+            ),
+        )
+    })
+}
+
 /// Everything that a run of `candidate` (a training run, with `train`) would refuse, and what it would leave out on some rows.
 ///
 /// A model that cannot be read at all is not told here: opening it says so.
@@ -435,6 +452,7 @@ pub fn asked(
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         },
         adapter: None,
         prompt: prompt.to_owned(),
@@ -447,6 +465,7 @@ pub fn asked(
         constraint: None,
         tools: Vec::new(),
         gold: None,
+        examples: None,
     }
 }
 

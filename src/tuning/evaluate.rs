@@ -4,13 +4,15 @@
 //! in batches. Both go in an order of their own that is the same for every candidate, so that the running figures are of a fair sample
 //! from the start, and all candidates are timed on the same rows.
 
+mod judging;
+
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
 use crate::backend::Access;
-use crate::domain::candidate::{Candidate, OutputKind};
+use crate::domain::candidate::Candidate;
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter, RunInputs};
@@ -22,7 +24,7 @@ use crate::domain::words::{counted, noun};
 use crate::pipeline::{Answered, Pipeline};
 use crate::score::aggregate;
 use crate::score::metric::Metric;
-use crate::score::rows;
+use crate::score::scorer::Scorer;
 
 /// Of a run's figures: rows answered a second, many at once, none of them from the cache. What the latency pass answered does not count.
 pub const ROWS_PER_SECOND: &str = "rows_per_second";
@@ -38,24 +40,33 @@ const MOST: usize = 512;
 /// So many failures with no success before them end the run: what is wrong is wrong for every row.
 const HOPELESS: usize = 20;
 
-/// Run an evaluation: the candidate of the spec on the eval part of the inputs (on all rows, where they know no parts).
+/// Run an evaluation: the candidate of the spec on the eval part of the inputs, or on the reserve (on all rows, where they know no parts).
 pub fn run(
     settings: &EvalSettings,
     inputs: &RunInputs,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<RunResult> {
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to evaluate")?;
-    let rows = eval_rows(&inputs.rows);
-    let access =
-        Access { threads: inputs.spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+    let rows = rows_of(&inputs.rows, settings.part);
+    let access = Access {
+        threads: inputs.spec.threads,
+        device: None,
+        keys: inputs.keys.clone(),
+        cache: inputs.cache.clone(),
+    };
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
-    let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.run(
+    let scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?.judged(&access).run(
         &rows,
         &inputs.outcomes,
         open,
         reporter,
     )?;
-    Ok(RunResult { metrics: scored.metrics, candidate: Some(candidate.clone()), stopped: scored.stopped })
+    Ok(RunResult {
+        metrics: scored.metrics,
+        candidate: Some(candidate.clone()),
+        stopped: scored.stopped,
+        part: Some(settings.part).filter(|part| *part != Part::Eval),
+    })
 }
 
 /// Evaluate a candidate in the course of another run, on exactly `rows`; those with an outcome in `done` are not asked again.
@@ -71,6 +82,7 @@ pub fn candidate(
     let rows: Vec<&RunRow> = rows.iter().collect();
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, access)?);
     Ok(Evaluation::new(candidate, settings, false, access.cache.is_some())?
+        .judged(access)
         .run(&rows, done, open, reporter)?
         .metrics)
 }
@@ -94,20 +106,24 @@ fn cached(outcomes: &[&Outcome], reporter: &mut dyn Reporter) -> anyhow::Result<
 }
 
 /// The rows an evaluation is on.
-pub fn eval_rows(rows: &[RunRow]) -> Vec<&RunRow> {
+pub fn rows_of(rows: &[RunRow], part: Part) -> Vec<&RunRow> {
     let partless = rows.iter().all(|row| row.part.is_none());
-    rows.iter().filter(|row| partless || row.part == Some(Part::Eval)).collect()
+    rows.iter().filter(|row| partless || row.part == Some(part)).collect()
 }
+
+/// A row and the number of the answer to it.
+type Turn<'r> = (&'r RunRow, u32);
 
 struct Evaluation<'a> {
     candidate: &'a Candidate,
+    settings: &'a EvalSettings,
     primary: Metric,
-    metrics: Vec<Metric>,
-    latency_rows: usize,
     /// Say how it goes by `eval` events: where no other curve would be disturbed.
     curve: bool,
     /// There is a response cache.
     cached: bool,
+    /// What judges may use; none: nobody is asked.
+    access: Option<&'a Access>,
 }
 
 struct Scored {
@@ -131,13 +147,27 @@ struct Course<'r> {
 impl<'a> Evaluation<'a> {
     fn new(
         candidate: &'a Candidate,
-        settings: &EvalSettings,
+        settings: &'a EvalSettings,
         curve: bool,
         cached: bool,
     ) -> anyhow::Result<Self> {
-        let primary = Metric::primary(&settings.primary)?;
-        let metrics = settings.metrics.iter().map(|name| Metric::find(name)).collect::<Result<_, _>>()?;
-        Ok(Self { candidate, primary, metrics, latency_rows: settings.latency_rows, curve, cached })
+        Ok(Self { candidate, settings, primary: settings.primary_metric()?, curve, cached, access: None })
+    }
+
+    /// Answers are judged, too.
+    fn judged(mut self, access: &'a Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    /// Ready for these rows: what metrics are fitted on is theirs.
+    fn scorer(&self, rows: &[&RunRow]) -> anyhow::Result<Scorer> {
+        let stages = &self.candidate.stages;
+        let golds: Vec<String> = rows
+            .iter()
+            .flat_map(|row| stages.iter().filter_map(|s| s.own_gold(&row.fields)).chain(row.gold.clone()))
+            .collect();
+        Ok(Scorer::new(self.settings, stages, golds.iter().map(String::as_str))?)
     }
 
     fn run(
@@ -150,14 +180,17 @@ impl<'a> Evaluation<'a> {
         if rows.is_empty() {
             bail!("there is no row to evaluate on: the eval part is empty (see [data.split] eval)");
         }
+        let scorer = self.scorer(rows)?;
         let wanted: HashSet<(&str, &str)> =
             rows.iter().map(|row| (row.id.as_str(), row.hash.as_str())).collect();
         let outcomes: Vec<Outcome> = done
             .iter()
+            .filter(|o| o.sample < self.settings.samples.max(1))
             .filter(|o| wanted.contains(&(o.row.as_str(), o.row_hash.as_str())))
             .cloned()
             .collect();
         let (timed, rest) = self.plan(rows, &outcomes);
+        let total = rows.len() * self.settings.samples.max(1) as usize;
         let ignore_stop = !self.curve && reporter.poll_control()? == Control::Stop;
         let mut course = Course {
             reporter,
@@ -171,14 +204,19 @@ impl<'a> Evaluation<'a> {
 
         if !timed.is_empty() || !rest.is_empty() {
             let mut pipeline = open(self.candidate)?;
+            for message in pipeline.told() {
+                course.reporter.event(EventBody::Log { message })?;
+            }
             pipeline.set_fresh(true);
-            self.latency_pass(&mut pipeline, &timed, &mut course)?;
+            self.latency_pass(&mut pipeline, &scorer, &timed, &mut course)?;
             pipeline.set_fresh(false);
-            self.throughput_pass(&mut pipeline, &rest, rows.len(), &mut course)?;
+            self.throughput_pass(&mut pipeline, &scorer, &rest, total, &mut course)?;
         }
 
+        let judging = self.judge(rows, &scorer, &mut course)?;
         let outcomes: Vec<&Outcome> = course.outcomes.iter().collect();
-        if outcomes.iter().all(|o| o.correct.is_none()) && !outcomes.is_empty() {
+        // Where a judge decides, its silence is told already.
+        if outcomes.iter().all(|o| o.correct.is_none()) && !outcomes.is_empty() && !self.primary.is_judged() {
             let message = format!(
                 "no row has a gold answer that `{}` could be worked out from, so nothing is right or wrong (see [data] gold)",
                 self.primary
@@ -187,7 +225,11 @@ impl<'a> Evaluation<'a> {
         }
         let failed = outcomes.iter().filter(|o| o.error.is_some()).count();
         if failed > 0 {
-            let message = format!("{failed} of {} failed and count as wrong", counted(outcomes.len(), "row"));
+            let what = if self.settings.samples > 1 { "answer" } else { "row" };
+            let message = format!("{failed} of {} failed and count as wrong", counted(outcomes.len(), what));
+            course.reporter.event(EventBody::Warning { message })?;
+        }
+        for message in unscored(&outcomes) {
             course.reporter.event(EventBody::Warning { message })?;
         }
         let estimated = outcomes.iter().filter(|o| o.stages.iter().any(|stage| stage.estimated)).count();
@@ -208,9 +250,9 @@ impl<'a> Evaluation<'a> {
             course.reporter.event(EventBody::Log { message })?;
         }
         let always = ALWAYS.iter().filter_map(|name| Metric::find(name).ok());
-        let asked: Vec<Metric> =
-            std::iter::once(self.primary.clone()).chain(self.metrics.iter().cloned()).chain(always).collect();
+        let asked: Vec<Metric> = self.settings.scored().into_iter().chain(always).collect();
         let mut metrics = aggregate::values(&asked, &outcomes, Some(self.candidate));
+        metrics.extend(judging);
         let retries: u64 = outcomes.iter().flat_map(|o| &o.stages).map(|s| u64::from(s.retries)).sum();
         if retries > 0 {
             metrics.insert("retries".to_owned(), retries as f64);
@@ -226,48 +268,48 @@ impl<'a> Evaluation<'a> {
         Ok(Scored { metrics, stopped: course.ended })
     }
 
-    /// Rows still to be answered: those of the latency pass, then the others. The order is by a hash of the id.
-    fn plan<'r>(&self, rows: &[&'r RunRow], done: &[Outcome]) -> (Vec<&'r RunRow>, Vec<&'r RunRow>) {
+    /// What is still to be answered: the first answers of the latency pass, then all others, row by row. The order is by a hash of the id.
+    fn plan<'r>(&self, rows: &[&'r RunRow], done: &[Outcome]) -> (Vec<Turn<'r>>, Vec<Turn<'r>>) {
         let mut order: Vec<&RunRow> = rows.to_vec();
         order.sort_by_cached_key(|row| *blake3::hash(row.id.as_bytes()).as_bytes());
-        let answered: HashSet<(&str, &str)> =
-            done.iter().map(|o| (o.row.as_str(), o.row_hash.as_str())).collect();
-        let open = |rows: &[&'r RunRow]| -> Vec<&'r RunRow> {
-            rows.iter()
-                .filter(|row| !answered.contains(&(row.id.as_str(), row.hash.as_str())))
-                .copied()
-                .collect()
-        };
-        let (timed, rest) = order.split_at(self.latency_rows.min(order.len()));
-        (open(timed), open(rest))
+        let answered: HashSet<(&str, &str, u32)> =
+            done.iter().map(|o| (o.row.as_str(), o.row_hash.as_str(), o.sample)).collect();
+        let open = |(row, sample): &Turn<'r>| !answered.contains(&(&row.id, &row.hash, *sample));
+        let timed = self.settings.latency_rows;
+        let first = order.iter().take(timed).map(|row| (*row, 0));
+        let rest = order.iter().enumerate().flat_map(|(i, row)| {
+            (u32::from(i < timed)..self.settings.samples.max(1)).map(move |sample| (*row, sample))
+        });
+        (first.filter(open).collect(), rest.filter(open).collect())
     }
 
     /// One row at a time. The first is asked once before, unmeasured: the first answer pays for cold caches and lazy set-up.
     fn latency_pass(
         &self,
         pipeline: &mut Pipeline,
-        rows: &[&RunRow],
+        scorer: &Scorer,
+        rows: &[Turn<'_>],
         course: &mut Course<'_>,
     ) -> anyhow::Result<()> {
-        if let Some(first) = rows.first() {
+        if let Some((first, _)) = rows.first() {
             pipeline.answer(&[first]);
         }
         let began = Instant::now();
-        for (i, row) in rows.iter().enumerate() {
+        for (i, turn) in rows.iter().enumerate() {
             if course.poll()? {
                 return Ok(());
             }
             let asked = Instant::now();
-            let answered = pipeline.answer(&[row]);
+            let answered = pipeline.answer_samples(&[*turn]);
             let ms = asked.elapsed().as_secs_f64() * 1e3;
             for mut answered in answered {
-                course.trace(row, &mut answered)?;
+                course.trace(*turn, &mut answered)?;
                 // Whoever has more requests to spend, or a server that is not busy, would not wait so long.
                 let waited: f64 = answered.stages.iter().map(|stage| stage.waited_ms).sum();
                 // An answer that was not worked for has no latency.
                 let worked = answered.error.is_none() && answered.stages.iter().all(|s| s.cached == 0);
                 let latency = worked.then_some((ms - waited).max(0.0));
-                course.record(self.outcome(row, answered, latency))?;
+                course.record(outcome(scorer, *turn, answered, latency))?;
             }
             course.progress("latency", i + 1, rows.len(), i + 1, began)?;
         }
@@ -278,7 +320,8 @@ impl<'a> Evaluation<'a> {
     fn throughput_pass(
         &self,
         pipeline: &mut Pipeline,
-        rows: &[&RunRow],
+        scorer: &Scorer,
+        rows: &[Turn<'_>],
         total: usize,
         course: &mut Course<'_>,
     ) -> anyhow::Result<()> {
@@ -293,15 +336,15 @@ impl<'a> Evaluation<'a> {
             }
             let batch = &rows[at..(at + size).min(rows.len())];
             let asked = Instant::now();
-            let answered = pipeline.answer(batch);
+            let answered = pipeline.answer_samples(batch);
             let seconds = asked.elapsed().as_secs_f64();
             let ms_per_row = seconds * 1e3 / batch.len() as f64;
             if answered.iter().all(|a| a.stages.iter().all(|s| s.cached == 0)) {
                 course.worked = (course.worked.0 + batch.len(), course.worked.1 + seconds);
             }
-            for (row, mut answered) in batch.iter().zip(answered) {
-                course.trace(row, &mut answered)?;
-                course.record(self.outcome(row, answered, None))?;
+            for (turn, mut answered) in batch.iter().zip(answered) {
+                course.trace(*turn, &mut answered)?;
+                course.record(outcome(scorer, *turn, answered, None))?;
             }
             at += batch.len();
             // At most twice as many as before: one quick batch says little.
@@ -317,42 +360,57 @@ impl<'a> Evaluation<'a> {
             return Ok(());
         }
         let outcomes: Vec<&Outcome> = course.outcomes.iter().collect();
-        let figures = std::iter::once(&self.primary).chain(self.metrics.iter().filter(|m| m.entry.per_row));
-        let metrics = figures
+        let metrics = self
+            .settings
+            .scored()
+            .iter()
+            .filter(|metric| metric.entry.per_row)
             .filter_map(|metric| Some((metric.name.clone(), aggregate::value(metric, &outcomes, None)?)))
             .collect();
         course.reporter.event(EventBody::Eval { step: course.outcomes.len() as u64, loss: None, metrics })?;
         Ok(())
     }
+}
 
-    fn outcome(&self, row: &RunRow, answered: Answered, latency_ms: Option<f64>) -> Outcome {
-        let mut outcome = Outcome {
-            row: row.id.clone(),
-            row_hash: row.hash.clone(),
-            part: row.part,
-            stratum: row.stratum.clone(),
-            output: answered.output,
-            gold: row.gold.clone(),
-            stages: answered.stages,
-            latency_ms,
-            error: answered.error,
-            ..Outcome::default()
-        };
-        rows::fill(&mut outcome, &self.primary, &self.metrics, answered.kind, &self.stage_gold(row));
-        outcome
-    }
+pub(super) fn outcome(
+    scorer: &Scorer,
+    (row, sample): Turn<'_>,
+    answered: Answered,
+    latency_ms: Option<f64>,
+) -> Outcome {
+    let mut outcome = Outcome {
+        row: row.id.clone(),
+        row_hash: row.hash.clone(),
+        part: row.part,
+        stratum: row.stratum.clone(),
+        sample,
+        output: answered.output,
+        gold: row.gold.clone(),
+        stages: answered.stages,
+        latency_ms,
+        error: answered.error,
+        ..Outcome::default()
+    };
+    scorer.fill(&mut outcome, answered.kind, Some(row));
+    outcome
+}
 
-    /// Gold of the stages that name a field of their own.
-    fn stage_gold(&self, row: &RunRow) -> BTreeMap<String, (OutputKind, String)> {
-        self.candidate
-            .stages
-            .iter()
-            .filter_map(|stage| {
-                let gold = stage.own_gold(&row.fields)?;
-                Some((stage.name.clone(), (stage.output, gold)))
-            })
-            .collect()
+/// For each metric that could not be worked out on some rows: how many, and the first of them.
+fn unscored(outcomes: &[&Outcome]) -> Vec<String> {
+    let mut first: BTreeMap<&str, (usize, &str, &str)> = BTreeMap::new();
+    for outcome in outcomes {
+        for (metric, why) in &outcome.unscored {
+            first.entry(metric).or_insert((0, &outcome.row, why)).0 += 1;
+        }
     }
+    let told = |(key, (n, row, why)): (&str, (usize, &str, &str))| {
+        let name = key.split('#').next().unwrap_or(key);
+        format!(
+            "`{name}` could not be worked out on {n} of {}; the first, row `{row}`: {why}",
+            counted(outcomes.len(), "answer")
+        )
+    };
+    first.into_iter().map(told).collect()
 }
 
 impl Course<'_> {
@@ -367,9 +425,9 @@ impl Course<'_> {
         Ok(self.ended)
     }
 
-    fn trace(&mut self, row: &RunRow, answered: &mut Answered) -> anyhow::Result<()> {
+    fn trace(&mut self, (row, sample): Turn<'_>, answered: &mut Answered) -> anyhow::Result<()> {
         let stages = std::mem::take(&mut answered.traces);
-        Ok(self.reporter.trace(RowTrace { row: row.id.clone(), sample: 0, stages })?)
+        Ok(self.reporter.trace(RowTrace { row: row.id.clone(), sample, stages })?)
     }
 
     fn record(&mut self, outcome: Outcome) -> anyhow::Result<()> {

@@ -2,4 +2,7 @@
 
 pub mod check;
 pub mod evaluate;
+pub mod judge;
+pub mod prompt;
 pub mod train;
+pub mod trajectory;

@@ -8,7 +8,8 @@
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -147,15 +148,13 @@ impl RunFolder {
 
     /// The last outcome of each (row, sample).
     pub fn read_outcomes(&self) -> io::Result<Vec<Outcome>> {
-        let (all, _) = lines::read_all::<Outcome>(&self.outcomes())?;
-        let mut last = BTreeMap::new();
-        for (i, outcome) in all.iter().enumerate() {
-            last.insert((outcome.row.as_str(), outcome.sample), i);
-        }
-        let mut keep: Vec<usize> = last.into_values().collect();
-        keep.sort_unstable();
-        let mut all: Vec<Option<Outcome>> = all.into_iter().map(Some).collect();
-        Ok(keep.into_iter().filter_map(|i| all[i].take()).collect())
+        let (mut all, _) = lines::read_all_long::<Outcome>(&self.outcomes())?;
+        let mut seen = HashSet::with_capacity(all.len());
+        let mut last: Vec<bool> = all.iter().rev().map(|o| seen.insert((o.row.as_str(), o.sample))).collect();
+        drop(seen);
+        // From the end, as the flags were found.
+        all.retain(|_| last.pop().unwrap_or(false));
+        Ok(all)
     }
 
     /// The last trace of a row; none where it left none.
@@ -172,7 +171,7 @@ impl RunFolder {
         Ok(found)
     }
 
-    /// What a training run told before: steps (without their rows), evaluations, samples (without their texts) and changes.
+    /// What a tuning run told before: steps (without their rows), evaluations, samples (without their texts) and changes.
     fn read_history(&self) -> io::Result<Vec<EventBody>> {
         let mut history = Vec::new();
         if !self.events().exists() {
@@ -188,7 +187,7 @@ impl RunFolder {
                 EventBody::Sample { row, output, gold, .. } => {
                     (*row, *output, *gold) = (String::new(), String::new(), None);
                 }
-                EventBody::Eval { .. } | EventBody::Change { .. } => {}
+                EventBody::Eval { .. } | EventBody::Change { .. } | EventBody::Prompt(_) => {}
                 _ => return true,
             }
             history.push(body);
@@ -224,16 +223,42 @@ impl RunFolder {
 
     /// Write the frozen specification and its inputs. `spec.json` comes last: where it is, all is.
     pub fn freeze(&self, spec: &RunSpec, rows: &[RunRow]) -> io::Result<()> {
+        self.freeze_with(spec, rows, &[])
+    }
+
+    /// The same with further files beside the rows, by name.
+    pub fn freeze_with(&self, spec: &RunSpec, rows: &[RunRow], more: &[(&str, Vec<u8>)]) -> io::Result<()> {
         files::private_dir(&self.inputs())?;
         let mut bytes = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut bytes, row)?;
             bytes.push(b'\n');
         }
-        let manifest = BTreeMap::from([("rows.jsonl", blake3::hash(&bytes).to_hex().to_string())]);
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        let mut manifest = BTreeMap::from([("rows.jsonl".to_owned(), hash(&bytes))]);
         files::write_atomic(&self.rows(), &bytes)?;
+        for (name, bytes) in more {
+            manifest.insert(name.to_string(), hash(bytes));
+            files::write_atomic(&self.inputs().join(name), bytes)?;
+        }
+        let mut spec = spec.clone();
+        for stage in spec.candidate.iter_mut().flat_map(|c| &mut c.stages) {
+            let Some(examples) = &mut stage.examples else { continue };
+            let name = format!("examples-{}.jsonl", examples.hash.get(..16).unwrap_or(&examples.hash));
+            let path = self.inputs().join(&name);
+            if let Entry::Vacant(entry) = manifest.entry(name) {
+                let bytes = fs::read(&examples.path)?;
+                if blake3::hash(&bytes).to_hex().as_str() != examples.hash {
+                    let why = format!("{} was changed since it was measured", examples.path);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+                files::write_atomic(&path, &bytes)?;
+                entry.insert(examples.hash.clone());
+            }
+            examples.path = path.display().to_string();
+        }
         files::write_json(&self.manifest(), &manifest)?;
-        files::write_json(&self.spec(), spec)
+        files::write_json(&self.spec(), &spec)
     }
 
     /// Put a checkpoint into `inputs/start`, so that its run may remove it: by links where they can be made (a checkpoint's files
@@ -254,7 +279,15 @@ impl RunFolder {
 
     /// Everything a run starts from, checked against its hashes.
     pub fn read_inputs(&self) -> anyhow::Result<RunInputs> {
-        let spec = self.read_spec()?;
+        let mut spec = self.read_spec()?;
+        // The workspace may have moved since.
+        for stage in spec.candidate.iter_mut().flat_map(|c| &mut c.stages) {
+            if let Some(examples) = &mut stage.examples
+                && let Some(name) = Path::new(&examples.path).file_name()
+            {
+                examples.path = self.inputs().join(name).display().to_string();
+            }
+        }
         let manifest: BTreeMap<String, String> = serde_json::from_slice(&fs::read(self.manifest())?)
             .with_context(|| format!("{} is damaged", self.manifest().display()))?;
         for (name, expected) in &manifest {
@@ -286,9 +319,16 @@ impl RunFolder {
             );
         }
         let outcomes = match spec.job {
-            Job::Eval(_) => self.read_outcomes()?,
+            Job::Eval(_) | Job::Judge(_) => self.read_outcomes()?,
+            // It knows itself whose outcomes these are.
+            Job::Prompt { .. } => Vec::new(),
             // What a training run scored before it was resumed belongs to weights that are no more.
-            Job::Train { .. } | Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => {
+            Job::Trajectory { .. }
+            | Job::Train { .. }
+            | Job::LrRange { .. }
+            | Job::Strata(_)
+            | Job::Serve(_)
+            | Job::Playground(_) => {
                 for stale in [self.outcomes(), self.traces()] {
                     if stale.exists() {
                         fs::remove_file(stale)?;
@@ -298,7 +338,8 @@ impl RunFolder {
             }
         };
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
-        let history = if matches!(spec.job, Job::Train { .. }) { self.read_history()? } else { Vec::new() };
+        let tells = matches!(spec.job, Job::Train { .. } | Job::Prompt { .. });
+        let history = if tells { self.read_history()? } else { Vec::new() };
         let keys = Keys::default();
         // `.tunebench/runs/RUN`: the cache is the only thing outside its folder that a run writes.
         let runs = self.dir.parent().filter(|runs| runs.file_name().is_some_and(|name| name == "runs"));

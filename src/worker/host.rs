@@ -4,10 +4,11 @@
 //! process, and with it the base ([`crate::model::Base`]), the activations and the device. Ends of runs are theirs only; the
 //! process ends with its last run, and a death of the process interrupts all of them.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::device::{Device, stage_of};
+use super::device::{Devices, stage_of};
 use super::folder::RunFolder;
 use super::turns::Turns;
 use crate::domain::candidate::ModelSource;
@@ -22,8 +23,8 @@ pub const MOST: usize = 8;
 #[derive(Debug, Default)]
 pub struct Host {
     pub turns: Arc<Turns>,
-    /// Held as long as any of the runs holds it.
-    device: Mutex<Weak<Lock>>,
+    /// By file; held as long as any of the runs holds it.
+    devices: Mutex<BTreeMap<PathBuf, Weak<Lock>>>,
     runs: Mutex<Runs>,
     departed: Condvar,
 }
@@ -53,7 +54,7 @@ fn base_of(spec: &RunSpec) -> Option<BaseKey> {
     let Job::Train { train, .. } = &spec.job else { return None };
     let stage = stage_of(spec, train)?;
     match &stage.model.source {
-        ModelSource::Local { path } if train.method.trains_adapter() && Device::of(spec) == Device::Cpu => {
+        ModelSource::Local { path } if train.method.trains_adapter() && Devices::of(spec).is_cpu() => {
             Some((path.clone(), stage.model.hash.clone(), train.method.is_quantized()))
         }
         _ => None,
@@ -113,19 +114,19 @@ impl Host {
     /// The device's lock: that of the other runs here, or a fresh one where it is free.
     pub fn device(&self, path: &Path) -> std::io::Result<Option<Arc<Lock>>> {
         let note = note(&self.runs());
-        let mut device = self.device.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = device.upgrade() {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = devices.get(path).and_then(Weak::upgrade) {
             return Ok(Some(held));
         }
         let Some(lock) = Lock::try_take(path, &note)?.map(Arc::new) else { return Ok(None) };
-        *device = Arc::downgrade(&lock);
+        devices.insert(path.to_owned(), Arc::downgrade(&lock));
         Ok(Some(lock))
     }
 
-    /// Who waits for the device reads who has it.
+    /// Who waits for a device reads who has it.
     fn tell_device(&self, runs: &Runs) {
-        let held = self.device.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if let Some(held) = held.filter(|_| !runs.here.is_empty()) {
+        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        for held in devices.values().filter_map(Weak::upgrade).filter(|_| !runs.here.is_empty()) {
             let _ = held.note(&note(runs));
         }
     }

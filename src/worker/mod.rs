@@ -29,10 +29,11 @@ use crate::domain::keys::Keys;
 use crate::domain::report::{Reporter as _, RunInputs};
 use crate::domain::run::{Job, RunResult, RunState};
 use crate::machine;
+use crate::ops::cuda::Driver;
 use crate::store::files::{self, Lock};
 use crate::tuning::train::TooLarge;
 use control::Requests;
-use device::Device;
+use device::{Device, Devices};
 use folder::RunFolder;
 use host::{Host, Seat};
 pub use reporter::FolderReporter;
@@ -142,10 +143,23 @@ fn live(
             Some(result) => finish(folder, &result)?,
         });
     }
-    let device = Device::of(&inputs.spec);
-    let lock = files::private_temp()?.join(device.lock_file());
-    let Some(_device) = wait_for_device(device, &lock, || host.device(&lock), requests, reporter)? else {
-        return Ok(RunState::Cancelled);
+    let locks = files::private_temp()?;
+    let mut devices = Devices::of(&inputs.spec);
+    let _held = loop {
+        let mut held = Vec::new();
+        for device in &devices.all {
+            let lock = locks.join(device.lock_file());
+            match wait_for_device(*device, &lock, || host.device(&lock), requests, reporter)? {
+                Some(lock) => held.push(lock),
+                None => return Ok(RunState::Cancelled),
+            }
+        }
+        // Only who has a GPU may try it.
+        let opened = devices.clone().that_open(|ordinal| Driver::open(ordinal).is_ok());
+        if opened == devices {
+            break held;
+        }
+        devices = opened;
     };
     reporter.state(RunState::Running, None)?;
     if let Some(from) = &inputs.resume_from {
@@ -208,8 +222,15 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
     match &inputs.spec.job {
         Job::Strata(settings) => crate::strata::build::run(settings, inputs, reporter),
         Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
+        Job::Prompt { prompt, eval, critic } => {
+            crate::tuning::prompt::run(prompt, eval, critic.as_deref(), inputs, reporter)
+        }
+        Job::Trajectory { trajectory, eval } => {
+            crate::tuning::trajectory::run(trajectory, eval, inputs, reporter)
+        }
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
         Job::LrRange { train, range } => crate::tuning::train::range::run(train, range, inputs, reporter),
+        Job::Judge(settings) => crate::tuning::judge::pairs::run(settings, inputs, reporter),
         Job::Serve(_) | Job::Playground(_) => anyhow::bail!("a resident run is no batch run"),
     }
 }

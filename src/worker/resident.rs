@@ -99,8 +99,10 @@ pub fn run(
                 }
             }
             let socket = folder.play()?;
-            let access =
-                crate::backend::Access { threads: spec.threads, keys: inputs.keys.clone(), cache: None };
+            let access = crate::backend::Access {
+                keys: inputs.keys.clone(),
+                ..crate::backend::Access::threads(spec.threads)
+            };
             (Service::Play(Playground::start(&socket, &models, access)?), "answers the playground".to_owned())
         }
         _ => bail!("{} is no run that stays", spec.id),
@@ -113,7 +115,7 @@ pub fn run(
     models.close();
     drop(entry);
     let metrics = models.figures().metrics();
-    ended.map(|stopped| stopped.map(|stopped| RunResult { metrics, candidate: None, stopped }))
+    ended.map(|stopped| stopped.map(|stopped| RunResult { metrics, candidate: None, stopped, part: None }))
 }
 
 /// Answers until it is asked to end, or nobody asks any more. Some(whether it was asked to); none: cancelled.
@@ -206,9 +208,13 @@ fn wanted(job: &Job) -> (Bounds, Vec<&ModelRef>) {
             let stages = settings.candidates.iter().flat_map(|c| &c.stages);
             (settings.bounds, stages.map(|s| &s.model).filter(|m| is_local(m)).collect())
         }
-        Job::Strata(_) | Job::Eval(_) | Job::Train { .. } | Job::LrRange { .. } => {
-            (Bounds::default(), Vec::new())
-        }
+        Job::Strata(_)
+        | Job::Eval(_)
+        | Job::Judge(_)
+        | Job::Prompt { .. }
+        | Job::Trajectory { .. }
+        | Job::Train { .. }
+        | Job::LrRange { .. } => (Bounds::default(), Vec::new()),
     }
 }
 

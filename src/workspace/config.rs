@@ -8,8 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::domain::address::Address;
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
+use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
-use crate::domain::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings, TrainSettings};
+use crate::domain::metric::Metric;
+pub use crate::domain::prompt::PromptSettings;
+pub use crate::domain::settings::Budget;
+use crate::domain::settings::{
+    CacheSettings, DeviceChoice, EvalSettings, RangeSettings, StrataSettings, TrainSettings,
+};
+pub use crate::domain::trajectory::TrajectorySettings;
 
 /// What kind of answer the pipeline gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +53,9 @@ pub struct Config {
     /// At least one.
     pub stages: Vec<Stage>,
     pub eval: EvalSettings,
-    /// Model that judges, where a metric needs one.
+    /// By name, each once.
+    pub judges: Vec<JudgeEntry>,
+    /// `[eval] judge`: the one that `judge` without a name means; one of `judges`.
     pub judge: Option<String>,
     /// `[strata]`, with `[data] dimensions` and the split's seed where it has none of its own.
     pub strata: StrataSettings,
@@ -98,6 +107,8 @@ pub struct ModelEntry {
     pub max_in_flight: Option<usize>,
     pub requests_per_minute: Option<usize>,
     pub mask_pii: bool,
+    /// Of a local one.
+    pub device: DeviceChoice,
 }
 
 /// Where a model is.
@@ -159,6 +170,75 @@ pub struct Stage {
     pub retries: u32,
 }
 
+/// `[[judge]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeEntry {
+    pub name: String,
+    /// Name of a model.
+    pub model: String,
+    /// File with the rubric; none: the built-in one.
+    pub rubric: Option<PathBuf>,
+    /// File with the rubric for two answers side by side; none: the built-in one.
+    pub pairwise: Option<PathBuf>,
+    pub verdicts: Verdicts,
+    /// First gather what the question needs, then judge on it.
+    pub two_step: bool,
+    pub max_tokens: usize,
+    /// Cohen's kappa with people from which on it is to be trusted.
+    pub agreement_at_least: f64,
+    /// Answers that people must have judged for that.
+    pub people_at_least: usize,
+}
+
+impl JudgeEntry {
+    /// A judge with nothing but a model.
+    pub fn plain(name: &str, model: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            model: model.to_owned(),
+            rubric: None,
+            pairwise: None,
+            verdicts: Verdicts::new(["bad", "good"].map(String::from).to_vec()),
+            two_step: false,
+            max_tokens: 256,
+            agreement_at_least: 0.6,
+            people_at_least: 30,
+        }
+    }
+}
+
+impl Config {
+    /// A judge by its name; with none, the one that `judge` means.
+    pub fn judge_named(&self, name: Option<&str>) -> Option<&JudgeEntry> {
+        match name.or(self.judge.as_deref()) {
+            Some(name) => self.judges.iter().find(|j| j.name == name),
+            None => match self.judges.as_slice() {
+                [only] => Some(only),
+                _ => None,
+            },
+        }
+    }
+
+    /// The judges that metrics and goals need, the one that `judge` means first where it is among them.
+    pub fn judges_of_eval(&self) -> Vec<&JudgeEntry> {
+        let asked = self.eval.metrics.iter().chain([&self.eval.primary]);
+        let asked = asked.chain(self.goals.iter().map(|goal| &goal.metric));
+        let metrics = asked.filter_map(|name| Metric::find(name).ok()).filter(Metric::is_judged);
+        let named: Vec<Option<String>> = metrics.map(|metric| metric.argument).collect();
+        let mut found: Vec<&JudgeEntry> = Vec::new();
+        // `judge` is what the first one says.
+        let (nameless, by_name): (Vec<_>, Vec<_>) = named.iter().partition(|name| name.is_none());
+        for name in nameless.into_iter().chain(by_name) {
+            if let Some(judge) = self.judge_named(name.as_deref())
+                && found.iter().all(|known| known.name != judge.name)
+            {
+                found.push(judge);
+            }
+        }
+        found
+    }
+}
+
 /// `constrain` of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -178,57 +258,8 @@ pub enum Constrain {
 /// `[tuning]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
-    pub prompt: PromptTuning,
-    pub trajectory: TrajectoryTuning,
+    pub prompt: PromptSettings,
+    pub trajectory: TrajectorySettings,
     pub train: TrainSettings,
     pub lr_range: RangeSettings,
-}
-
-/// `[tuning.prompt]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PromptTuning {
-    pub fan_out: usize,
-    pub epochs: usize,
-    pub survivors: usize,
-    pub rows: usize,
-    /// Name of a model; none: edits that need no model.
-    pub critic: Option<String>,
-    /// Stages to tune; empty: all.
-    pub stages: Vec<String>,
-    pub budget: Budget,
-}
-
-impl Default for PromptTuning {
-    fn default() -> Self {
-        Self {
-            fan_out: 16,
-            epochs: 5,
-            survivors: 4,
-            rows: 40,
-            critic: None,
-            stages: Vec::new(),
-            budget: Budget::default(),
-        }
-    }
-}
-
-/// Where tuning stops, whichever comes first; none: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Budget {
-    pub calls: Option<u64>,
-    pub usd: Option<f64>,
-    pub seconds: Option<u64>,
-}
-
-/// `[tuning.trajectory]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrajectoryTuning {
-    /// Examples retrieved for each input.
-    pub shots: usize,
-}
-
-impl Default for TrajectoryTuning {
-    fn default() -> Self {
-        Self { shots: 5 }
-    }
 }

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::config::{Constrain, ModelPlace};
 use super::problem::{Problem, Problems};
 use super::{Workspace, read_text};
+use crate::domain::metric::{Base, Schema};
 use crate::domain::tool::Tool;
 
 /// Everything the workspace names and that is not there.
@@ -34,6 +36,13 @@ pub(super) fn missing(ws: &Workspace) -> Problems {
             problems.extend(found.0);
         }
     }
+    for (i, judge) in config.judges.iter().enumerate() {
+        for (key, path) in [("rubric", &judge.rubric), ("pairwise", &judge.pairwise)] {
+            if let Some(path) = path {
+                rubric(ws, &mut problems, &format!("judge.{i}.{key}"), path);
+            }
+        }
+    }
     let train = config.tuning.train.prompt.as_str();
     if !matches!(train, "bare" | "same") {
         template(ws, &mut problems, "tuning.train.prompt", Path::new(train));
@@ -41,6 +50,46 @@ pub(super) fn missing(ws: &Workspace) -> Problems {
     problems.sort();
     problems.dedup();
     Problems(problems)
+}
+
+/// Reads the schemas that metrics name (`json_schema:FILE`) into the settings; what is wrong with them.
+pub(super) fn take_schemas(ws: &mut Workspace) -> Vec<Problem> {
+    let eval = &ws.config.eval;
+    let mut found: Vec<(String, String)> = Vec::new();
+    for name in eval.metrics.iter().chain(&eval.beside) {
+        if let Ok(metric) = eval.known().find(name)
+            && metric.entry.base == Base::JsonSchema
+            && let Some(path) = metric.argument
+            && found.iter().all(|(known, _)| *known != path)
+        {
+            let goal = ws.config.goals.iter().position(|goal| goal.metric == *name);
+            let key = match goal {
+                Some(i) if !eval.metrics.contains(name) => format!("goal.{i}.metric"),
+                _ => "eval.metrics".to_owned(),
+            };
+            found.push((path, key));
+        }
+    }
+    let mut problems = Vec::new();
+    for (shown, key) in found {
+        let path = Path::new(&shown);
+        if !file(ws, &mut problems, &key, path, "schema") {
+            continue;
+        }
+        match read_schema(ws, path) {
+            Err(found) => problems.extend(found.0),
+            Ok(schema) => match Schema::new(&schema) {
+                Err(why) => {
+                    let message = format!("not a schema that answers can be held against: {why}");
+                    problems.push(Problem { file: shown, line: 0, message });
+                }
+                Ok(_) => {
+                    ws.config.eval.schemas.insert(shown, Arc::new(schema));
+                }
+            },
+        }
+    }
+    problems
 }
 
 /// Says where was looked, when that is not plain from what was written.
@@ -117,26 +166,43 @@ pub(super) fn read_schema(ws: &Workspace, path: &Path) -> Result<serde_json::Val
 }
 
 fn template(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {
-    if !file(ws, problems, key, path, "prompt") {
-        return;
+    if let Some(text) = parsed(ws, problems, key, path, "prompt")
+        && let Some(message) = says_nothing_of_the_row(&text)
+    {
+        problems.push(Problem { file: path.display().to_string(), line: 1, message: message.into() });
+    }
+}
+
+/// What a judge goes by; the texts to judge are added to it where it does not say where they belong.
+fn rubric(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path) {
+    if let Some(text) = parsed(ws, problems, key, path, "rubric")
+        && text.trim().is_empty()
+    {
+        let message = "the rubric is empty; say what makes an answer good, and what bad".into();
+        problems.push(Problem { file: path.display().to_string(), line: 1, message });
+    }
+}
+
+/// The text of a template that is there and parses.
+fn parsed(ws: &Workspace, problems: &mut Vec<Problem>, key: &str, path: &Path, what: &str) -> Option<String> {
+    if !file(ws, problems, key, path, what) {
+        return None;
     }
     let shown = path.display().to_string();
-    match read_text(&ws.resolve(path), &shown) {
-        Err(found) => problems.extend(found.0),
-        Ok(text) => {
-            if let Err(e) = minijinja::Environment::new().template_from_str(&text) {
-                let line = e.line().unwrap_or(0) as u64;
-                let detail = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
-                problems.push(Problem {
-                    file: shown,
-                    line,
-                    message: format!("not a valid template: {detail}"),
-                });
-            } else if let Some(message) = says_nothing_of_the_row(&text) {
-                problems.push(Problem { file: shown, line: 1, message: message.into() });
-            }
+    let text = match read_text(&ws.resolve(path), &shown) {
+        Err(found) => {
+            problems.extend(found.0);
+            return None;
         }
+        Ok(text) => text,
+    };
+    if let Err(e) = minijinja::Environment::new().template_from_str(&text) {
+        let line = e.line().unwrap_or(0) as u64;
+        let detail = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
+        problems.push(Problem { file: shown, line, message: format!("not a valid template: {detail}") });
+        return None;
     }
+    Some(text)
 }
 
 /// A prompt that is the same for every row can only be a slip.

@@ -59,8 +59,9 @@ impl Workspace {
     pub fn open(dir: &Path) -> Result<(Self, Problems), Problems> {
         let (root, file) = locate(dir)?;
         let tree = tree::parse(FILE, &read_text(&file, FILE)?).map_err(Problems)?;
-        let workspace = Self::from_tree(root, file, tree)?;
-        let missing = files::missing(&workspace);
+        let mut workspace = Self::from_tree(root, file, tree)?;
+        let mut missing = files::missing(&workspace);
+        missing.0.extend(files::take_schemas(&mut workspace));
         Ok((workspace, missing))
     }
 
@@ -81,8 +82,10 @@ impl Workspace {
         }
         let mut tree = self.tree.clone();
         settings::apply(&mut tree, &self.valid_keys(), kind, set)?;
-        let workspace = Self::from_tree(self.root, self.file, tree)?;
-        files::missing(&workspace).into_result()?;
+        let mut workspace = Self::from_tree(self.root, self.file, tree)?;
+        let mut missing = files::missing(&workspace);
+        missing.0.extend(files::take_schemas(&mut workspace));
+        missing.into_result()?;
         Ok(workspace)
     }
 

@@ -77,6 +77,11 @@ impl<'a> Fields<'a> {
         self.sink.push(self.place, format!("`{}` is missing: {advice}", self.full(key)));
     }
 
+    /// The key was set for one run (`--set`), not in the file.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|node| matches!(node.place, Place::Setting))
+    }
+
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
@@ -107,6 +112,27 @@ impl<'a> Fields<'a> {
     /// Whether the key's value is a table.
     pub fn is_table(&self, key: &str) -> bool {
         matches!(self.table.get(key).map(|node| &node.value), Some(Value::Table(_)))
+    }
+
+    /// Whether the key's value is a whole number.
+    pub fn is_number(&self, key: &str) -> bool {
+        matches!(self.table.get(key).map(|node| &node.value), Some(Value::Integer(_)))
+    }
+
+    /// A list of whole numbers.
+    pub fn wholes(&mut self, key: &'static str) -> Option<Vec<i64>> {
+        let node = self.get(key)?;
+        let numbers = match &node.value {
+            Value::Array(items) => items
+                .iter()
+                .map(|item| if let Value::Integer(n) = item.value { n } else { None })
+                .collect::<Option<Vec<i64>>>(),
+            _ => None,
+        };
+        if numbers.is_none() {
+            self.wrong(key, node, "a list of whole numbers");
+        }
+        numbers
     }
 
     /// One string or a list of strings.

@@ -1,5 +1,7 @@
 //! From the tree of `workspace.toml` to [`Config`]: every key, its type, its range, its default.
 
+mod eval;
+mod judges;
 mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,12 +9,14 @@ use std::path::PathBuf;
 
 use super::config::*;
 use super::reader::{Fields, Sink, clip, clip_long};
-use super::tree::{Place, Table};
+use super::tree::{Place, Table, Value};
 use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
-use crate::domain::metric::{Metric, MetricError};
-use crate::domain::settings::{CacheSettings, EvalSettings, StrataSettings};
+use crate::domain::metric::{Known, Metric};
+use crate::domain::settings::{CacheSettings, StrataSettings};
 use crate::domain::words::nearest;
+use eval::{Named, read_eval, read_goal, read_metrics};
+use judges::read_judges;
 use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
 
 const MANY: u64 = i64::MAX as u64;
@@ -29,7 +33,18 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     let models: BTreeMap<String, ModelEntry> =
         file.named_tables("models").into_iter().map(|(name, fields)| (name, read_model(fields))).collect();
     let stages = read_stages(&mut file, &models);
-    let goals = file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &stages)).collect();
+    let mut judges = read_judges(&mut file, &models);
+    let own = read_metrics(&mut file, &stages);
+    // Which judge `judge` means stands in another table.
+    let eval_judge = tree_string(tree, "eval", "judge");
+    let named = Named {
+        stages: &stages,
+        judges: &judges,
+        default: eval_judge.as_deref(),
+        known: Known { own: &own, ..Known::default() },
+    };
+    let goals: Vec<Goal> =
+        file.table_list("goal").into_iter().filter_map(|goal| read_goal(goal, &named)).collect();
     let task = task.unwrap_or_else(|| match stages.last().map_or(OutputKind::Text, |s| s.output) {
         OutputKind::Label => Task::Classification,
         OutputKind::Json => Task::Extraction,
@@ -37,65 +52,35 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         OutputKind::Tool => Task::Agent,
     });
     let data = read_data(&mut file, &models);
-    let (eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &stages);
+    let (mut eval, judge) = read_eval(file.table_or_empty("eval"), task, &models, &named);
+    // What a goal is about is scored on each row, shown or not.
+    eval.beside =
+        goals.iter().map(|goal| goal.metric.clone()).filter(|m| !eval.metrics.contains(m)).collect();
+    if let Some(name) = judge.as_ref().filter(|name| judges.iter().all(|j| j.name != **name)) {
+        // A model's name: it judges by the built-in rubric.
+        judges.push(JudgeEntry::plain(name, name));
+    }
     let strata = read_strata(file.table_or_empty("strata"), &data);
     let mut tables = file.table_or_empty("tuning");
     let tuning = Tuning {
         prompt: read_prompt_tuning(tables.table_or_empty("prompt"), &models, &stages),
-        trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory")),
+        trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory"), &stages),
         train: read_train(tables.table_or_empty("train"), &stages),
         lr_range: read_lr_range(tables.table_or_empty("lr_range")),
     };
     tables.finish();
     let cache = read_cache(file.table_or_empty("cache"));
     file.finish();
-    Config { name, task, goals, data, models, stages, eval, judge, strata, tuning, cache }
+    Config { name, task, goals, data, models, stages, eval, judges, judge, strata, tuning, cache }
 }
 
-/// A metric's name, looked up; a wrong one, or one of a stage that is not there, is a problem of `key`.
-fn known_metric(fields: &Fields<'_>, key: &str, found: Result<Metric, MetricError>, stages: &[Stage]) {
-    match found {
-        Err(e) => fields.fault(key, &clip_long(&e.to_string())),
-        Ok(Metric { stage: Some(stage), name, .. }) if stages.iter().all(|s| s.name != stage) => {
-            let known: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
-            let near = nearest(&stage, known.iter().copied());
-            let hint = match near {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("stages: {}", known.join(", ")),
-            };
-            fields.fault(key, &format!("`{}`: no stage is called `{}`; {hint}", clip(&name), clip(&stage)));
-        }
-        Ok(_) => {}
+/// A string of a table, whatever else stands there.
+fn tree_string(tree: &Table, table: &str, key: &str) -> Option<String> {
+    let Some(Value::Table(table)) = tree.get(table).map(|node| &node.value) else { return None };
+    match table.get(key).map(|node| &node.value) {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
     }
-}
-
-fn read_goal(mut fields: Fields<'_>, stages: &[Stage]) -> Option<Goal> {
-    let metric = fields.string("metric");
-    let at_least = fields.number("at_least", "a finite number", |_| true);
-    let at_most = fields.number("at_most", "a finite number", |_| true);
-    match &metric {
-        Some(name) => known_metric(&fields, "metric", Metric::find(name), stages),
-        None if !fields.has("metric") => {
-            fields.missing("metric", "name what the goal is about, metric = \"accuracy\"");
-        }
-        None => {}
-    }
-    let want = match (at_least, at_most) {
-        (Some(limit), None) => Some(Want::AtLeast(limit)),
-        (None, Some(limit)) => Some(Want::AtMost(limit)),
-        (Some(_), Some(_)) => {
-            fields.fault("at_most", "a goal has at_least or at_most, not both; write two goals");
-            None
-        }
-        (None, None) => {
-            if !fields.has("at_least") && !fields.has("at_most") {
-                fields.missing("at_least", "say at_least = NUMBER or at_most = NUMBER");
-            }
-            None
-        }
-    };
-    fields.finish();
-    Some(Goal { metric: metric?, want: want? })
 }
 
 fn read_model(mut fields: Fields<'_>) -> ModelEntry {
@@ -122,6 +107,9 @@ fn read_model(mut fields: Fields<'_>) -> ModelEntry {
             ModelPlace::Local { path: PathBuf::from(path) }
         }
         (None, Some(endpoint)) => {
+            if fields.has("device") {
+                fields.fault("device", "belongs to a model with a path; an endpoint computes where it is");
+            }
             if !fields.has("model") {
                 fields.missing("model", "say which model the endpoint is to use, model = \"NAME\"");
             }
@@ -146,6 +134,7 @@ fn read_model(mut fields: Fields<'_>) -> ModelEntry {
         max_in_flight: fields.count("max_in_flight", 1..=4096),
         requests_per_minute: fields.count("requests_per_minute", 1..=MANY),
         mask_pii: fields.flag("mask_pii").unwrap_or(false),
+        device: tuning::read_device(&mut fields).unwrap_or_default(),
     };
     fields.finish();
     entry
@@ -249,7 +238,9 @@ fn read_stage(
     }
     let metric = fields.string("metric");
     // Of the stage itself: `accuracy` is `route.accuracy`.
-    let metric = metric.map(|metric| match (&name, metric.contains('.')) {
+    // What follows a colon may hold points of its own.
+    let dotted = |metric: &str| metric.split(':').next().is_some_and(|base| base.contains('.'));
+    let metric = metric.map(|metric| match (&name, dotted(&metric)) {
         (Some(name), false) => format!("{name}.{metric}"),
         _ => metric,
     });
@@ -408,58 +399,6 @@ fn read_split(mut fields: Fields<'_>) -> Split {
     }
     fields.finish();
     split
-}
-
-fn read_eval(
-    mut fields: Fields<'_>,
-    task: Task,
-    models: &BTreeMap<String, ModelEntry>,
-    stages: &[Stage],
-) -> (EvalSettings, Option<String>) {
-    let base = EvalSettings::default();
-    let (primary, metrics): (&str, &[&str]) = match task {
-        Task::Classification => (base.primary.as_str(), &[]),
-        Task::Extraction => {
-            ("accuracy", &["accuracy", "json_valid", "json_fields", "format_error_rate", "latency_p95_ms"])
-        }
-        Task::Generation => ("normalized", &["normalized", "exact", "latency_p95_ms"]),
-        Task::Agent => ("accuracy", &["accuracy", "format_error_rate", "latency_p95_ms"]),
-    };
-    let metrics = if metrics.is_empty() {
-        base.metrics.clone()
-    } else {
-        metrics.iter().map(|&m| m.to_owned()).collect()
-    };
-    let default = EvalSettings { primary: primary.into(), metrics, ..base.clone() };
-
-    let primary = fields.string("primary");
-    if let Some(name) = &primary {
-        known_metric(&fields, "primary", Metric::primary(name), stages);
-    }
-    let metrics = fields.strings("metrics");
-    for name in metrics.iter().flatten() {
-        known_metric(&fields, "metrics", Metric::find(name), stages);
-    }
-    let judge = fields.string("judge");
-    if let Some(judge) = &judge {
-        known_model(&fields, "judge", judge, models);
-    }
-    let mut settings = EvalSettings {
-        primary: primary.unwrap_or(default.primary),
-        metrics: metrics.unwrap_or(default.metrics),
-        latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),
-    };
-    // What decides right and wrong is always shown.
-    if !settings.metrics.contains(&settings.primary) {
-        settings.metrics.insert(0, settings.primary.clone());
-    }
-    for metric in stages.iter().filter_map(|stage| stage.metric.as_ref()) {
-        if !settings.metrics.contains(metric) {
-            settings.metrics.push(metric.clone());
-        }
-    }
-    fields.finish();
-    (settings, judge)
 }
 
 fn read_cache(mut fields: Fields<'_>) -> CacheSettings {

@@ -37,11 +37,13 @@ const fn own_tables(kind: RunKind) -> &'static [&'static str] {
     match kind {
         RunKind::Strata => &["strata"],
         RunKind::Eval => &["eval"],
+        RunKind::Prompt => &["tuning.prompt"],
+        RunKind::Trajectory => &["tuning.trajectory"],
         RunKind::Train => &["tuning.train"],
         // What is tested is a training.
         RunKind::LrRange => &["tuning.lr_range", "tuning.train"],
         // Theirs do not stand in the file.
-        RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     }
 }
 

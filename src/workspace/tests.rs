@@ -105,6 +105,8 @@ fn the_whole_example_of_the_design_loads() {
     assert_eq!(c.data.split.group.as_deref(), Some("customer"));
     assert_eq!(c.models["base"].place, ModelPlace::Local { path: "models/base".into() });
     assert_eq!(c.judge.as_deref(), Some("critic"));
+    assert_eq!(c.judges.len(), 1, "a model that judges by the built-in rubric");
+    assert!(c.judges_of_eval().is_empty(), "no metric needs it");
     assert_eq!(c.stages[0].max_tokens, 8);
     assert_eq!(c.tuning.prompt.budget.calls, Some(4000));
     assert_eq!((c.tuning.train.rank, c.tuning.train.alpha, c.tuning.train.learning_rate), (16, 32.0, 2e-4));
@@ -212,6 +214,53 @@ fn wrong_types_and_ranges_name_their_line_and_what_is_expected() {
         ("name = \"route\"", "name = \"\"", "workspace.toml:36: `stage.0.name` must not be empty"),
         ("path = \"models/base\"", "path = \"\\u0000\"", "must not contain a NUL character"),
         ("name = \"support-router\"", "name = 1979-05-27", "expected a string, found a date"),
+        (
+            "judge = \"critic\"",
+            "judge = \"critc\"",
+            "workspace.toml:45: `eval.judge`: no model is called `critc`; did you",
+        ),
+        ("[eval]", "[[judge]]\nname = \"kind\"\n[eval]", "workspace.toml:42: `judge.0.model` is missing"),
+        ("[eval]", "[[judge]]\nname = \"kind\"\nmodel = \"crtic\"\n[eval]", "did you mean `critic`?"),
+        (
+            "[eval]",
+            "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nverdict = [\"a\"]\n[eval]",
+            "workspace.toml:45: unknown key `verdict` in [judge.0]; did you mean `verdicts`?",
+        ),
+        (
+            "[eval]",
+            "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nverdicts = [\"good\", \"Good\"]\n[eval]",
+            "workspace.toml:45: `judge.0.verdicts`: `Good` stands twice",
+        ),
+        (
+            "[eval]",
+            "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nscale = [5, 1]\n[eval]",
+            "workspace.toml:45: `judge.0.scale`: must be [LOWEST, HIGHEST]",
+        ),
+        (
+            "[eval]",
+            "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nscale = [1, 5]\nright_from = 1\n[eval]",
+            "`1` is the worst verdict: everything would be right",
+        ),
+        (
+            "[eval]",
+            "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nright_from = \"fine\"\n[eval]",
+            "workspace.toml:45: `judge.0.right_from`: `fine` is none of the verdicts: bad, good",
+        ),
+        (
+            "[eval]",
+            "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nagreement_at_least = 60\n[eval]",
+            "workspace.toml:45: `judge.0.agreement_at_least` must be a kappa from 0 to 1, not 60",
+        ),
+        (
+            "[eval]",
+            "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nrubric = \"prompts/no.md\"\n[eval]",
+            "workspace.toml:45: rubric `prompts/no.md`",
+        ),
+        (
+            "metric = \"accuracy\"",
+            "metric = \"judge:kind\"",
+            "workspace.toml:6: `goal.0.metric`: `judge:kind` needs a judge; add a table [[judge]]",
+        ),
     ] {
         let found = problems(from, to);
         assert!(found.contains(expected), "{to}:\n{found}");
@@ -334,6 +383,11 @@ fn settings_replace_values_by_path_and_by_the_runs_own_keys() {
     assert_eq!(train.prompt, "same");
     assert_eq!(ws.config.stages[0].max_tokens, 12);
     assert_eq!(ws.config.tuning.trajectory.shots, 3);
+    let prompt =
+        [("rows", "60"), ("few_shot", "0"), ("pins", "[\"never promise a refund\"]"), ("budget.tokens", "9")];
+    let prompt = set(Some(RunKind::Prompt), &prompt).unwrap().config.tuning.prompt;
+    assert_eq!((prompt.rows, prompt.few_shot, prompt.budget.tokens), (60, 0, Some(9)));
+    assert_eq!(prompt.pins, ["never promise a refund"]);
     assert_eq!(set(Some(RunKind::Eval), &[("latency_rows", "5")]).unwrap().config.eval.latency_rows, 5);
     assert_eq!(set(Some(RunKind::Strata), &[("k", "5")]).unwrap().config.strata.k, Some(5));
 }
@@ -345,6 +399,14 @@ fn wrong_settings_are_refused_with_the_nearest_key() {
         (train, "rnk", "8", "--set: `rnk`: is no setting; did you mean `rank`?"),
         (train, "tuning.train.rnk", "8", "--set: unknown key `rnk` in [tuning.train]; did you mean `rank`?"),
         (train, "rank", "many", "--set: `tuning.train.rank`: expected a whole number, found a string"),
+        (
+            Some(RunKind::Prompt),
+            "fan_out",
+            "0",
+            "`tuning.prompt.fan_out` must be a whole number from 1 to 4096",
+        ),
+        (Some(RunKind::Prompt), "few_shots", "1", "did you mean `few_shot`?"),
+        (Some(RunKind::Prompt), "budget.call", "1", "did you mean `calls`?"),
         (None, "epochs", "3", "write one of: tuning.prompt.epochs, tuning.train.epochs"),
         (None, "stage.rout.max_tokens", "3", "no `stage` is called `rout`; there are: route"),
         (None, "", "3", "is no path"),
@@ -421,4 +483,131 @@ fn the_form_of_answers_is_a_word_or_a_table_with_one_key() {
     assert!(problems("max_tokens = 8", "stop = [\"\"]").contains("`stage.0.stop` has an empty item"));
     assert!(problems("max_tokens = 8", "min_p = 1.5").contains("`stage.0.min_p`"));
     assert!(problems("max_tokens = 8", "repetition_penalty = 0").contains("above 0"));
+}
+
+#[test]
+fn judges_are_read_and_metrics_find_theirs() {
+    let dir = sample();
+    std::fs::write(dir.path().join("prompts/kind.md"), "Is it kind?\n{{ output }}\n").unwrap();
+    let judges = "[[judge]]\nname = \"kind\"\nmodel = \"critic\"\nrubric = \"prompts/kind.md\"\nscale = [1, 5]\nright_from = 4\n\
+                  two_step = true\n[[judge]]\nname = \"short\"\nmodel = \"base\"\nverdicts = [\"no\", \"so-so\", \"yes\"]\n\n[eval]";
+    let metrics = "metrics = [\"accuracy\", \"judge:short\", \"judge_score\"]\njudge = \"kind\"";
+    let text = SAMPLE.replace("[eval]", judges).replace("judge = \"critic\"", "");
+    let text = text.replace(
+        "metrics = [\"accuracy\", \"macro_f1\", \"format_error_rate\", \"latency_p95_ms\"]",
+        metrics,
+    );
+    std::fs::write(dir.path().join(FILE), &text).unwrap();
+    let c = Workspace::load(dir.path()).unwrap().config;
+    let [kind, short] = &c.judges[..] else { panic!("{:?}", c.judges) };
+    assert_eq!((kind.verdicts.words.len(), kind.verdicts.right_from, kind.verdicts.scale), (5, 3, true));
+    assert_eq!((kind.two_step, kind.agreement_at_least, kind.people_at_least), (true, 0.6, 30));
+    assert_eq!((short.verdicts.right_from, short.rubric.as_ref()), (2, None));
+    let asked: Vec<&str> = c.judges_of_eval().iter().map(|judge| judge.name.as_str()).collect();
+    assert_eq!(asked, ["kind", "short"], "the one that `judge` means comes first");
+    let without = text.replace("judge = \"kind\"", "");
+    std::fs::write(dir.path().join(FILE), without).unwrap();
+    let said = Workspace::load(dir.path()).unwrap_err().to_string();
+    assert!(said.contains("`judge_score` means one of several judges; write judge_score:NAME"), "{said}");
+    std::fs::write(dir.path().join("prompts/kind.md"), "a\n{% if %}").unwrap();
+    std::fs::write(dir.path().join(FILE), text).unwrap();
+    let said = Workspace::load(dir.path()).unwrap_err().to_string();
+    assert!(said.contains("prompts/kind.md:2: not a valid template"), "{said}");
+}
+
+const GOAL: &str = "[[goal]]\nmetric = \"accuracy\"";
+
+#[test]
+fn the_workspaces_own_metrics_are_primary_goal_and_column_like_any_other() {
+    let own = "[[metric]]\nname = \"brief\"\nexpression = \"correct and tokens_out < 40\"\nthreshold = 0.5\n";
+    let toml = SAMPLE
+        .replacen(GOAL, &format!("{own}[[goal]]\nmetric = \"brief\""), 1)
+        .replacen(
+            "primary = \"accuracy\"",
+            "primary = \"brief\"\nsamples = 3\nintent = { threshold = 0.6 }",
+            1,
+        )
+        .replacen("metric = \"latency_p95_ms\"", "metric = \"invalid_tool_rate\"", 1);
+    let dir = write(toml);
+    let eval = Workspace::load(dir.path()).unwrap().config.eval;
+    assert_eq!((eval.primary.as_str(), eval.samples, eval.intent.threshold), ("brief", 3, 0.6));
+    assert_eq!(eval.primary_metric().unwrap().right(1.0), Some(true));
+    assert_eq!(eval.beside, ["invalid_tool_rate"], "scored, though no column");
+    assert_eq!(eval.known().find("intent").unwrap().right(0.7), Some(true));
+    // Frozen with a run: a worker reads no workspace.
+    let frozen: crate::domain::settings::EvalSettings =
+        serde_json::from_str(&serde_json::to_string(&eval).unwrap()).unwrap();
+    assert_eq!(frozen, eval);
+}
+
+#[test]
+fn slips_in_a_metric_name_their_line_and_the_nearest_name() {
+    let metric = |body: &str| problems(GOAL, &format!("[[metric]]\n{body}\n{GOAL}"));
+    for (body, want) in [
+        ("name = \"x\"", "workspace.toml:5: `metric.0.expression` is missing"),
+        ("expression = \"1\"", "workspace.toml:5: `metric.0.name` is missing"),
+        (
+            "name = \"accuracy\"\nexpression = \"1\"",
+            "workspace.toml:6: `metric.0.name`: `accuracy` is a metric",
+        ),
+        ("name = \"route\"\nexpression = \"1\"", "workspace.toml:6: `metric.0.name`: `route` is a stage"),
+        (
+            "name = \"x\"\nexpression = \"tokens_ot < 40\"",
+            "workspace.toml:7: `metric.0.expression`: `tokens_ot` is not in scope; did you mean `tokens_out`?",
+        ),
+        (
+            "name = \"x\"\nexpression = \"1 +\"",
+            "workspace.toml:7: `metric.0.expression`: is not an expression",
+        ),
+        (
+            "name = \"x\"\nexpression = \"1\"\nthreshold = nan",
+            "workspace.toml:8: `metric.0.threshold` must be",
+        ),
+        ("name = \"x\"\nexpression = \"1\"\nexpresion = \"1\"", "did you mean `expression`?"),
+    ] {
+        let said = metric(body);
+        assert!(said.contains(want), "{body}: {said}");
+    }
+    let said = problems("primary = \"accuracy\"", "primary = \"regex:(\"");
+    assert!(
+        said.contains("workspace.toml:43: `eval.primary`: the metric `regex`: `(` is no regular expression"),
+        "{said}"
+    );
+    let said = problems("judge = \"critic\"", "intent = { embedder = \"critic\", threshold = 2 }");
+    assert!(
+        said.contains("`eval.intent.embedder`") && said.contains("`eval.intent.threshold` must be"),
+        "{said}"
+    );
+    let said = problems("judge = \"critic\"", "samples = 0");
+    assert!(said.contains("`eval.samples` must be a whole number from 1"), "{said}");
+}
+
+#[test]
+fn schemas_of_metrics_are_read_with_the_workspace() {
+    let toml = SAMPLE.replacen("\"macro_f1\"", "\"route.json_schema:schemas/a.json\"", 1);
+    let dir = write(toml);
+    let said = |dir: &tempfile::TempDir| Workspace::load(dir.path()).unwrap_err().to_string();
+    assert!(said(&dir).contains("workspace.toml:44: schema `schemas/a.json`"), "{}", said(&dir));
+    std::fs::create_dir(dir.path().join("schemas")).unwrap();
+    let file = dir.path().join("schemas/a.json");
+    for (text, want) in [
+        ("{\"type\": ", "schemas/a.json:1: not valid JSON"),
+        ("{\"type\": \"text\"}", "schemas/a.json: not a schema that answers can be held against"),
+        ("{\"$ref\": \"http://127.0.0.1:1/x\"}", "schemas/a.json: not a schema"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        assert!(said(&dir).contains(want), "{}", said(&dir));
+    }
+    std::fs::write(&file, "{\"type\": \"object\"}").unwrap();
+    let eval = Workspace::load(dir.path()).unwrap().config.eval;
+    let metric = eval.known().find("route.json_schema:schemas/a.json").unwrap();
+    assert!(metric.key().starts_with("route.json_schema:schemas/a.json#"), "{}", metric.key());
+}
+
+#[test]
+fn a_stages_metric_may_have_points_after_its_colon() {
+    let dir = write(SAMPLE.replacen("max_tokens = 8", "max_tokens = 8\nmetric = \"numeric:0.01\"", 1));
+    let config = Workspace::load(dir.path()).unwrap().config;
+    assert_eq!(config.stages[0].metric.as_deref(), Some("route.numeric:0.01"));
+    assert!(config.eval.metrics.contains(&"route.numeric:0.01".to_owned()));
 }

@@ -1,9 +1,5 @@
 //! A workspace whose model stands behind an endpoint: evaluated, refused, resumed, and the key nowhere but where it belongs.
 
-#[path = "../../src/backend/endpoint/tests/server.rs"]
-#[allow(dead_code, reason = "the unit tests use the rest")]
-mod server;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::engine::bench::{Bench, until};
-use server::{Reply, Server, delta, end, usage};
+use crate::server::{Reply, Server, delta, end, usage};
 
 const VARIABLE: &str = "TUNEBENCH_TEST_CRITIC_KEY";
 const KEY: &str = "sk-hush-0123456789abcdef";

@@ -5,8 +5,12 @@ mod data;
 mod demo;
 mod endpoints;
 mod engine;
+mod judge;
 mod models;
 mod planner;
 mod screens;
 mod serve;
+#[path = "../../src/backend/endpoint/tests/server.rs"]
+#[allow(dead_code, reason = "the unit tests use the rest")]
+mod server;
 mod train;

@@ -71,6 +71,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         },
         adapter: None,
         prompt: "{{ input }}".into(),
@@ -83,6 +84,7 @@ fn freeze(root: &Path, id: &str, train: TrainSettings) -> RunFolder {
         constraint: None,
         tools: Vec::new(),
         gold: None,
+        examples: None,
     };
     let spec = RunSpec {
         format: RUN_FORMAT,

@@ -193,7 +193,7 @@ def power():
     return {
         "power": [(n, psi, d, exact_power(n, psi, d)) for n, psi, d in cases],
         # The asymptotic number of rows, by root finding over the same formula's power.
-        "rows": [(psi, d, float(optimize.brentq(lambda n: asymptotic(n, psi, d) - 0.8, 1, 1e7))) for psi, d in [(0.2, 0.1), (0.1, 0.05), (0.3, 0.05), (0.05, 0.01)]],
+        "rows": [(psi, d, float(optimize.brentq(lambda n: asymptotic(n, psi, d) - 0.8, 1, 1e7))) for psi, d in [(0.2, 0.1), (0.1, 0.05), (0.3, 0.05), (0.05, 0.01), (0.2, 0.005)]],
     }
 
 

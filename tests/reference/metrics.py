@@ -1,6 +1,6 @@
 """Reference values for src/score, written to tests/fixtures/score/.
 
-Needs scikit-learn, scipy, statsmodels, numpy. Run from the repository root: python tests/reference/metrics.py
+Needs scikit-learn, scipy, statsmodels, numpy, rouge-score. Run from the repository root: python tests/reference/metrics.py
 """
 
 import json
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from scipy import optimize, stats
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+from rouge_score import rouge_scorer
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, brier_score_loss, confusion_matrix, f1_score, precision_recall_fscore_support
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -39,6 +41,7 @@ def label_case(name, gold, answers):
         "support": support.astype(int).tolist(),
         "macro_f1": score("macro"),
         "weighted_f1": score("weighted"),
+        "accuracy": float(accuracy_score(gold, predicted)),
     }
 
 
@@ -54,6 +57,56 @@ def labels():
         label_case("answers that could not be read", gold, [None if rng.random() < 0.2 else a for a in noisy]),
         label_case("nothing right", ["a", "b"], ["b", "a"]),
         label_case("one row", ["a"], ["a"]),
+    ]
+
+
+BINS = 15
+
+
+def calibration_case(name, probability, right):
+    """ECE (Guo et al. 2017) from the bins of scikit-learn's calibration_curve; Brier's score of the likeliest label from brier_score_loss."""
+    probability, right = np.asarray(probability, dtype=float), np.asarray(right, dtype=int)
+    share_right, mean_probability = calibration_curve(right, probability, n_bins=BINS, strategy="uniform")
+    # calibration_curve does not give the counts: the same edges as it has.
+    place = np.searchsorted(np.linspace(0.0, 1.0, BINS + 1)[1:-1], probability)
+    count = np.bincount(place, minlength=BINS)
+    count = count[count > 0]
+    assert len(count) == len(share_right)
+    return {
+        "name": name,
+        "probability": probability.tolist(),
+        "right": right.tolist(),
+        "brier": float(brier_score_loss(right, probability, pos_label=1)),
+        "ece": float(np.sum(count / count.sum() * np.abs(share_right - mean_probability))),
+        "mean_probability": mean_probability.tolist(),
+        "share_right": share_right.tolist(),
+        "count": count.tolist(),
+    }
+
+
+def calibrations():
+    rng = np.random.default_rng(7)
+    p = rng.uniform(0.2, 1.0, size=300)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    return [
+        calibration_case("calibrated", p, rng.uniform(size=300) < p),
+        calibration_case("too sure", p, rng.uniform(size=300) < p**3),
+        calibration_case("on the edges", np.concatenate([edges, edges]), [0] * (BINS + 1) + [1] * (BINS + 1)),
+        calibration_case("sure and wrong", [1.0, 1.0, 0.0], [0, 1, 1]),
+        calibration_case("one row", [0.7], [1]),
+    ]
+
+
+def rouge():
+    """The rouge-score package, without stemming."""
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+    rng = random.Random(7)
+    words = "the a card refund was sent on Monday and it's in U.S. e-mail 1,234.5 caf\u00e9 na\u00efve \u4f60\u597d".split(" ")
+    text = lambda most: " ".join(rng.choice(words) for _ in range(rng.randint(1, most)))
+    pairs = [(text(12), text(12)) for _ in range(25)] + [(text(200), text(150)) for _ in range(3)]
+    pairs += [("the cat", "the cat"), ("The CAT!", "the cat"), ("", "the cat"), ("dog", "the cat"), ("a b c d", "d c b a")]
+    return [
+        {"answer": a, "gold": g, "rouge_l": float(scorer.score(g, a)["rougeL"].fmeasure)} for a, g in pairs
     ]
 
 
@@ -114,5 +167,10 @@ def statistics():
 
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
-    for name, value in (("labels", labels()), ("stats", statistics())):
+    for name, value in (
+        ("labels", labels()),
+        ("calibration", calibrations()),
+        ("rouge_l", rouge()),
+        ("stats", statistics()),
+    ):
         (OUT / f"{name}.json").write_text(json.dumps(value, indent=None, separators=(",", ":")) + "\n")

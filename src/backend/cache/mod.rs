@@ -57,7 +57,10 @@ impl Cached {
         cache: Arc<Cache>,
     ) -> Self {
         let adapter = adapter.map_or("", |a| a.hash.as_str());
-        let identity = format!("{FORMAT}\n{}\n{adapter}\n{}", model.hash, model.limits.mask_pii);
+        let mut identity = format!("{FORMAT}\n{}\n{adapter}\n{}", model.hash, model.limits.mask_pii);
+        if !inner.variant().is_empty() {
+            identity += &format!("\n{}", inner.variant());
+        }
         let dated = match &model.source {
             ModelSource::Local { path } => {
                 ChatTemplate::load(Path::new(path)).ok().flatten().is_some_and(|t| t.is_dated())
@@ -153,6 +156,10 @@ impl Backend for Cached {
         self.inner.width()
     }
 
+    fn told(&self) -> Option<String> {
+        self.inner.told()
+    }
+
     fn set_fresh(&mut self, fresh: bool) {
         self.fresh = fresh;
         self.inner.set_fresh(fresh);
@@ -236,6 +243,7 @@ mod tests {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         }
     }
 

@@ -282,6 +282,17 @@ impl Matcher {
         Ok(())
     }
 
+    /// What may come next of a vocabulary: one bit a token.
+    ///
+    /// # Errors
+    /// As [`Matcher::mask`].
+    pub fn permitted(&mut self, vocab: usize) -> Result<Vec<u32>, ModelError> {
+        let mask = self.inner.compute_mask_or_eos().map_err(|e| failed(&e))?;
+        let mut words = mask.as_slice().to_vec();
+        words.resize(vocab.div_ceil(u32::BITS as usize), 0);
+        Ok(words)
+    }
+
     /// Goes on by a token; true when nothing may follow but an end token.
     ///
     /// # Errors

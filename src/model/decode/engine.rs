@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use super::batch::{Feed, Next, Wants};
+use super::compute::{Compute, OnGpu};
 use super::forks::{Forks, Scoring};
 use super::held::Held;
 use super::pages::{Pages, common};
-use super::pass::{Buffers, Feed, Wants};
 use super::sequence::{Done, Job, Lane, Request, RequestId, Sequence, Work};
 use super::speculation::{DraftModel, Drafter, Lookup, Speculation};
-use crate::model::sampling::Chosen;
+use crate::model::sampling::{Choice, Chosen};
 use crate::model::{Decoder, Lora, ModelError};
 use crate::ops::Par;
 
@@ -22,8 +23,12 @@ use crate::ops::Par;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub threads: usize,
+    /// None: the CPU.
+    pub gpu: Option<OnGpu>,
     /// Bytes of keys and values at most; they are taken as they are needed.
     pub kv_bytes: usize,
+    /// The same on a GPU, where they are taken at the start; none: half of what is free there.
+    pub gpu_kv_bytes: Option<usize>,
     /// Requests under way at once, at most; the others wait.
     pub requests: usize,
     /// Tokens of a pass at most: bounds its memory, and how long an answer's next token waits for somebody's prompt.
@@ -39,7 +44,15 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { threads: 1, kv_bytes: 1 << 30, requests: 128, chunk: 512, speculation: Speculation::default() }
+        Self {
+            threads: 1,
+            gpu: None,
+            kv_bytes: 1 << 30,
+            gpu_kv_bytes: None,
+            requests: 128,
+            chunk: 512,
+            speculation: Speculation::default(),
+        }
     }
 }
 
@@ -72,7 +85,7 @@ pub struct Engine<'a> {
     adapters: BTreeMap<u32, Held<'a, Lora>>,
     lanes: u32,
     pages: Pages,
-    buffers: Buffers,
+    compute: Compute,
     waiting: VecDeque<Sequence>,
     /// In the order in which they came.
     running: Vec<Sequence>,
@@ -85,17 +98,19 @@ pub struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     /// # Errors
-    /// A draft model that does not go with the decoder.
+    /// A draft model that does not go with the decoder; no room on the GPU.
     pub fn new(decoder: impl Into<Held<'a, Decoder>>, settings: Settings) -> Result<Self, ModelError> {
         let decoder = decoder.into();
         let draft = settings.speculation.draft.as_ref();
-        let draft = draft.map(|draft| DraftModel::new(draft, &decoder)).transpose()?;
+        let gpu = settings.gpu.as_ref();
+        let draft = draft.map(|draft| DraftModel::new(draft, &decoder, gpu)).transpose()?;
+        let (compute, pages) = Compute::new(&decoder, &settings)?;
         Ok(Self {
-            pages: Pages::new(&decoder, settings.kv_bytes),
+            pages,
+            compute,
             decoder,
             adapters: BTreeMap::new(),
             lanes: 0,
-            buffers: Buffers::default(),
             waiting: VecDeque::new(),
             running: Vec::new(),
             draft,
@@ -106,13 +121,25 @@ impl<'a> Engine<'a> {
     }
 
     #[cfg(test)]
-    pub(super) fn with_pages(mut self, pages: impl FnOnce(&Decoder) -> Pages) -> Self {
-        self.pages = pages(&self.decoder);
+    pub(super) fn with_pages(mut self, pages: Pages) -> Self {
+        self.pages = pages;
         self
+    }
+
+    /// On a device, with so many blocks of `block` tokens.
+    #[cfg(test)]
+    pub(super) fn with_device_blocks(mut self, block: usize, count: usize) -> Self {
+        self.compute = self.compute.with_blocks(&self.decoder, block, count);
+        self.with_pages(Pages::new(block, count))
     }
 
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+
+    /// A GPU computes.
+    pub fn on_gpu(&self) -> bool {
+        self.settings.gpu.is_some()
     }
 
     /// Threads of the passes from now on.
@@ -145,6 +172,7 @@ impl<'a> Engine<'a> {
             self.waiting.push_back(sequence);
         }
         self.pages.forget(lane.0);
+        self.compute.forget(lane.0);
     }
 
     /// Hands in a request.
@@ -439,11 +467,24 @@ impl<'a> Engine<'a> {
                 new.iter().chain(&part.guess).copied().collect()
             })
             .collect();
+        let choices: Vec<Option<Choice>> = self
+            .running
+            .iter_mut()
+            .zip(&tokens)
+            .map(|(s, tokens)| {
+                let last = s.table.len() + tokens.len() >= s.tokens.len();
+                let Job::Generate { chooser, .. } = &mut s.job else { return None };
+                (self.compute.chooses() && last && !tokens.is_empty())
+                    .then(|| chooser.choice(self.decoder.config.vocab))
+                    .flatten()
+            })
+            .collect();
         let feeds: Vec<Feed<'_>> = self
             .running
             .iter()
             .zip(parts.iter().zip(&tokens))
-            .map(|(s, (part, tokens))| {
+            .zip(&choices)
+            .map(|((s, (part, tokens)), choice)| {
                 let plain = Feed {
                     table: &s.table,
                     start: s.table.len(),
@@ -452,6 +493,7 @@ impl<'a> Engine<'a> {
                     tokens,
                     parents: None,
                     wants: Wants::None,
+                    choice: choice.as_ref(),
                 };
                 match &s.job {
                     Job::Score(_) if part.waits => plain,
@@ -468,17 +510,20 @@ impl<'a> Engine<'a> {
         let par = Par::threads(self.settings.threads);
         self.computed.0 += feeds.iter().map(|f| f.tokens.len() as u64).sum::<u64>();
         self.computed.1 += 1;
-        let logits = self.decoder.pass(&mut self.pages, &feeds, &mut self.buffers, par);
+        let outcome = match self.compute.pass(&self.decoder, &mut self.pages, &feeds, par) {
+            Ok(outcome) => outcome,
+            Err(error) => return self.fail_all(&error, events),
+        };
         let mut ended = Vec::new();
         for (at, ((sequence, part), tokens)) in self.running.iter_mut().zip(&parts).zip(&tokens).enumerate() {
             let outcome = match &mut sequence.job {
                 Job::Score(_) if part.waits => Ok(false),
                 Job::Score(forks) if part.new == 0 => forks
-                    .take(logits.of(at))
+                    .take(outcome.logits(at))
                     .and_then(|()| forks.advance(&self.decoder, sequence.tokens.len())),
                 Job::Score(forks) => {
                     self.pages.extend(&mut sequence.table, tokens);
-                    match logits.of(at).next() {
+                    match outcome.logits(at).next() {
                         Some(row) if forks.prompt.is_none() => {
                             forks.prompt = Some(row.to_vec());
                             sequence.done.ttft_ms = sequence.submitted.elapsed().as_secs_f64() * 1000.0;
@@ -488,7 +533,7 @@ impl<'a> Engine<'a> {
                     }
                 }
                 Job::Generate { .. } => {
-                    let right = answer(sequence, logits.of(at), &part.guess, events);
+                    let right = answer(sequence, outcome.of(at), &part.guess, events);
                     let computed = part.new + right.as_ref().map_or(0, |(right, _)| *right);
                     self.pages.extend(&mut sequence.table, &tokens[..computed]);
                     right.map(|(_, end)| end)
@@ -511,6 +556,16 @@ impl<'a> Engine<'a> {
                 (None, Job::Generate { .. }) => Event::Done(id, done),
             });
         }
+    }
+
+    /// A pass failed: so do all who were in it. Those who wait are tried next.
+    fn fail_all(&mut self, error: &ModelError, events: &mut Vec<Event>) {
+        for sequence in std::mem::take(&mut self.running) {
+            events.push(Event::Failed(sequence.id, ModelError::Request(error.to_string())));
+            self.close(sequence);
+        }
+        // What was to be copied may not have been.
+        self.pages.forget_all();
     }
 
     /// Gives its blocks back.
@@ -543,14 +598,14 @@ struct Part {
 /// Goes on with an answer: how many of the guesses were right, and whether it ends.
 fn answer<'l>(
     sequence: &mut Sequence,
-    logits: impl Iterator<Item = &'l [f32]>,
+    found: impl Iterator<Item = Next<'l>>,
     guess: &[u32],
     events: &mut Vec<Event>,
 ) -> Result<(usize, bool), ModelError> {
     let mut right = 0;
     let mut end = false;
-    for row in logits {
-        let Some((chosen, last)) = sequence.choose(row)? else {
+    for next in found {
+        let Some((chosen, last)) = sequence.choose(next)? else {
             end = true;
             break;
         };

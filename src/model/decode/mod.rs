@@ -4,6 +4,9 @@
 //! and values stand in blocks ([`pages`]); requests that begin alike share them, and what they share is computed once and read
 //! once. An answer depends on its request alone, not on what is answered beside it or was answered before.
 
+mod batch;
+mod compute;
+mod device;
 mod engine;
 mod forks;
 mod held;
@@ -13,6 +16,7 @@ mod read;
 mod sequence;
 mod speculation;
 
+pub use compute::OnGpu;
 pub use engine::{Engine, Event, Generation, Settings};
 pub use forks::Scoring;
 pub use held::Held;

@@ -6,19 +6,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::Decoder;
-use crate::ops::{KvPages, RopeTable};
-
 /// Tokens of a block.
 pub(super) const BLOCK: usize = 32;
+/// Blocks that are taken from the system at once.
+const BLOCKS_AT_ONCE: usize = 16;
 
-/// All blocks over one decoder.
+/// All blocks over one decoder. What is in them has whoever computes.
 #[derive(Debug)]
 pub(super) struct Pages {
-    pub kv: KvPages,
-    pub rope: RopeTable,
+    /// Tokens of a block.
+    block: usize,
     /// By block.
     nodes: Vec<Node>,
+    /// What is to be copied before the next pass: from a block to another one, so many of its first tokens.
+    copies: Vec<(u32, u32, usize)>,
     /// First blocks, by lane.
     roots: BTreeMap<u32, Vec<u32>>,
     free: BTreeSet<u32>,
@@ -67,26 +68,35 @@ impl Table {
 pub(super) struct Full;
 
 impl Pages {
-    /// Blocks of [`BLOCK`] tokens in `bytes` at most; at least one.
-    pub fn new(decoder: &Decoder, bytes: usize) -> Self {
-        Self::with_block(decoder, bytes, BLOCK)
-    }
-
-    pub fn with_block(decoder: &Decoder, bytes: usize, block: usize) -> Self {
-        let c = &decoder.config;
-        let of_one = KvPages::block_bytes(c.layers, c.kv_dim(), block);
+    /// At most `max` blocks of `block` tokens; at least one.
+    pub fn new(block: usize, max: usize) -> Self {
         Self {
-            kv: KvPages::new(c.layers, c.kv_heads, c.head_dim, block),
-            rope: RopeTable::default(),
+            block,
             nodes: Vec::new(),
+            copies: Vec::new(),
             roots: BTreeMap::new(),
             free: BTreeSet::new(),
             ends: BTreeSet::new(),
             unused: 0,
-            max: (bytes / of_one).max(1),
+            max: max.max(1),
             clock: 0,
             sharing: true,
         }
+    }
+
+    /// Tokens of a block.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Blocks that have been taken so far: their ids are below.
+    pub fn taken(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// What is to be copied now, in this order.
+    pub fn take_copies(&mut self) -> Vec<(u32, u32, usize)> {
+        std::mem::take(&mut self.copies)
     }
 
     /// For comparison: nobody finds what another computed.
@@ -98,7 +108,7 @@ impl Pages {
 
     /// Tokens that fit if one sequence has all blocks.
     pub fn capacity(&self) -> usize {
-        self.max * self.kv.block()
+        self.max.saturating_mul(self.block)
     }
 
     /// Blocks that somebody could have now.
@@ -108,12 +118,12 @@ impl Pages {
 
     /// Blocks for so many tokens.
     pub fn blocks_for(&self, tokens: usize) -> usize {
-        tokens.div_ceil(self.kv.block())
+        tokens.div_ceil(self.block)
     }
 
     /// How many of the first of `tokens` are computed already.
     pub fn known(&self, lane: u32, tokens: &[u32]) -> usize {
-        let (mut table, block) = (Table { lane, ..Table::default() }, self.kv.block());
+        let (mut table, block) = (Table { lane, ..Table::default() }, self.block);
         if !self.sharing {
             return 0;
         }
@@ -137,7 +147,7 @@ impl Pages {
             return table;
         }
         let most = tokens.len().saturating_sub(1);
-        let block = self.kv.block();
+        let block = self.block;
         loop {
             let rest = &tokens[table.len..most];
             let alike = |id: &u32| common(&self.nodes[*id as usize].tokens, rest);
@@ -154,7 +164,7 @@ impl Pages {
             }
             // Somebody goes on otherwise after these tokens, or will: they are copied.
             if let Ok(copy) = self.take(&table) {
-                self.kv.copy(best, copy, n);
+                self.copies.push((best, copy, n));
                 self.nodes[copy as usize].tokens.extend_from_slice(&rest[..n]);
                 table.blocks.push(copy);
                 table.len += n;
@@ -177,7 +187,7 @@ impl Pages {
     /// `tokens` follow those of the table, and their keys and values are in its blocks now.
     pub fn extend(&mut self, table: &mut Table, tokens: &[u32]) {
         for &token in tokens {
-            let id = table.blocks[table.len / self.kv.block()];
+            let id = table.blocks[table.len / self.block];
             self.nodes[id as usize].tokens.push(token);
             table.len += 1;
         }
@@ -205,6 +215,12 @@ impl Pages {
         }
     }
 
+    /// Forgets everything: what is in the blocks cannot be relied on. Nobody has a table.
+    pub fn forget_all(&mut self) {
+        let sharing = self.sharing;
+        *self = Self { sharing, ..Self::new(self.block, self.max) };
+    }
+
     /// The blocks that follow those of the table.
     fn after(&self, table: &Table) -> &[u32] {
         match table.blocks.last() {
@@ -216,10 +232,9 @@ impl Pages {
     /// A block with one user, after those of the table.
     fn take(&mut self, table: &Table) -> Result<u32, Full> {
         if self.free.is_empty() && self.nodes.len() < self.max {
-            let new = self.kv.grow();
-            self.nodes.resize_with(new.end as usize, Node::default);
-            let room = self.max - new.start as usize;
-            self.free.extend(new.take(room));
+            let new = self.nodes.len()..(self.nodes.len() + BLOCKS_AT_ONCE).min(self.max);
+            self.nodes.resize_with(new.end, Node::default);
+            self.free.extend(new.map(|id| id as u32));
         }
         let id = match self.free.pop_first() {
             Some(id) => id,

@@ -1,55 +1,19 @@
-//! One pass: the new tokens of many sequences through all layers, over their blocks.
+//! One pass on the CPU: the new tokens of many sequences through all layers, over their blocks.
 
 use std::ops::Range;
 
-use super::pages::{Pages, Table};
+use super::batch::{Batch, Feed, Found, Outcome, Stretch};
+use super::pages::Pages;
 use crate::model::linear::{LinearSaved, forward_lanes};
 use crate::model::{Decoder, Lora};
-use crate::ops::{self, Mat, MatMut, PagedPlan, PagedRow, Par, Write};
+use crate::ops::{self, KvPages, Mat, MatMut, PagedPlan, Par, RopeTable, Write};
 
-/// After which of a feed's tokens logits are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wants<'a> {
-    None,
-    Last,
-    All,
-    At(&'a [u32]),
-}
-
-/// New tokens of one sequence, whose blocks have room for them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Feed<'a> {
-    pub table: &'a Table,
-    /// Tokens before the new ones; those beyond the table's are in its blocks without being of it yet.
-    pub start: usize,
-    /// Of the blocks' lane.
-    pub adapter: Option<&'a Lora>,
-    pub lane: u32,
-    pub tokens: &'a [u32],
-    /// The tokens are a tree of continuations, of which nothing is stored: for each the one before it, if it is not the first.
-    pub parents: Option<&'a [Option<u32>]>,
-    pub wants: Wants<'a>,
-}
-
-/// Logits by feed: rows of the vocabulary.
-#[derive(Debug)]
-pub(super) struct Logits {
-    values: Vec<f32>,
-    vocab: usize,
-    rows: Vec<Range<usize>>,
-}
-
-impl Logits {
-    /// The rows of a feed, in the order of its tokens.
-    pub fn of(&self, feed: usize) -> impl ExactSizeIterator<Item = &[f32]> {
-        let rows = self.rows.get(feed).cloned().unwrap_or_default();
-        self.values[rows.start * self.vocab..rows.end * self.vocab].chunks_exact(self.vocab)
-    }
-}
-
-/// Buffers of a pass, kept from one to the next.
+/// Keys and values, rotations and buffers, kept from one pass to the next.
 #[derive(Debug, Default)]
-pub(super) struct Buffers {
+pub(super) struct Host {
+    /// None before the first pass.
+    kv: Option<KvPages>,
+    rope: RopeTable,
     x: Vec<f32>,
     normed: Vec<f32>,
     r: Vec<f32>,
@@ -60,7 +24,7 @@ pub(super) struct Buffers {
     saved: LinearSaved,
 }
 
-impl Buffers {
+impl Host {
     fn fit(&mut self, decoder: &Decoder, n: usize) {
         let (c, shape) = (&decoder.config, decoder.attention_shape());
         for (buffer, len) in [
@@ -80,52 +44,28 @@ impl Buffers {
 }
 
 impl Decoder {
-    /// Feeds all tokens: their keys and values are in the blocks then (their tables' owners say so by [`Pages::extend`]), and logits
-    /// where they are wanted. Tokens and positions are checked already.
-    pub(super) fn pass(
-        &self,
-        pages: &mut Pages,
-        feeds: &[Feed<'_>],
-        buffers: &mut Buffers,
-        par: Par,
-    ) -> Logits {
+    /// See [`super::compute::Compute::pass`].
+    pub(super) fn pass(&self, pages: &mut Pages, feeds: &[Feed<'_>], host: &mut Host, par: Par) -> Outcome {
         let (c, shape) = (&self.config, self.attention_shape());
-        let (h, block) = (c.hidden, pages.kv.block());
-        // By lane, for its adapter; then by blocks, so that those who share some are neighbours.
-        let mut order: Vec<usize> = (0..feeds.len()).filter(|at| !feeds[*at].tokens.is_empty()).collect();
-        order.sort_by_key(|at| (feeds[*at].lane, feeds[*at].table.blocks()));
-        let (mut ids, mut rows) = (Vec::new(), Vec::with_capacity(order.len()));
-        let mut lanes: Vec<(u32, (Range<usize>, Option<&Lora>))> = Vec::new();
-        let mut wanted = Vec::new();
-        let mut logits = Logits { values: Vec::new(), vocab: c.vocab, rows: vec![0..0; feeds.len()] };
-        for &at in &order {
-            let feed = &feeds[at];
-            let first = ids.len();
-            ids.extend_from_slice(feed.tokens);
-            rows.push(PagedRow {
-                blocks: feed.table.blocks(),
-                start: feed.start,
-                new: feed.tokens.len(),
-                parents: feed.parents,
-            });
-            match lanes.last_mut() {
-                Some((lane, (rows, _))) if *lane == feed.lane => *rows = rows.start..ids.len(),
-                _ => lanes.push((feed.lane, (first..ids.len(), feed.adapter))),
-            }
-            let from = wanted.len();
-            match feed.wants {
-                Wants::None => {}
-                Wants::Last => wanted.push(ids.len() - 1),
-                Wants::All => wanted.extend(first..ids.len()),
-                Wants::At(tokens) => wanted.extend(tokens.iter().map(|at| first + *at as usize)),
-            }
-            logits.rows[at] = from..wanted.len();
-        }
+        let (h, block) = (c.hidden, pages.block());
+        let Batch { ids, rows, lanes, wanted, ranges } = Batch::new(feeds);
+        let found = ranges.into_iter().map(Found::Logits).collect();
+        let mut outcome = Outcome { logits: Vec::new(), vocab: c.vocab, tokens: Vec::new(), found };
         let n = ids.len();
         if n == 0 {
-            return logits;
+            return outcome;
         }
-        let lanes: Vec<_> = lanes.into_iter().map(|(_, lane)| lane).collect();
+        let lanes: Vec<(Range<usize>, Option<&Lora>)> =
+            lanes.into_iter().map(|Stretch { tokens, adapter, .. }| (tokens, adapter)).collect();
+        host.fit(self, n);
+        let Host { kv, rope, x, normed, r, qkv, mixed, gate_up, inner, saved } = host;
+        let kv = kv.get_or_insert_with(|| KvPages::new(c.layers, c.kv_heads, c.head_dim, block));
+        while kv.blocks() < pages.taken() {
+            kv.grow();
+        }
+        for (from, to, n) in pages.take_copies() {
+            kv.copy(from, to, n);
+        }
         // Where each token's key and value go; those of a tree go nowhere.
         let mut places = Vec::with_capacity(n);
         for row in &rows {
@@ -134,12 +74,10 @@ impl Decoder {
                     .map(|p| row.parents.is_none().then(|| (row.blocks[p / block], p % block))),
             );
         }
-        let plan = PagedPlan::new(&pages.kv, &rows);
+        let plan = PagedPlan::new(kv, &rows);
         let furthest = plan.positions().iter().max().map_or(0, |p| *p as usize + 1);
-        pages.rope.cover(&self.rope, furthest);
+        rope.cover(&self.rope, furthest);
 
-        buffers.fit(self, n);
-        let Buffers { x, normed, r, qkv, mixed, gate_up, inner, saved } = buffers;
         ops::embedding(self.embedding(), &ids, MatMut::new(x, n, h));
         for (layer, at) in self.layout.layers.iter().enumerate() {
             let mut linear = |group: usize, x: Mat<'_>, y: MatMut<'_>, write: Write| {
@@ -154,16 +92,16 @@ impl Decoder {
                 ops::rms_norm_heads(q.rb(), self.slice(q_norm, c.head_dim), c.rms_eps, r);
                 ops::rms_norm_heads(k.rb(), self.slice(k_norm, c.head_dim), c.rms_eps, r);
             }
-            ops::rotate(q.rb(), c.head_dim, &pages.rope, plan.positions(), false, par);
-            ops::rotate(k.rb(), c.head_dim, &pages.rope, plan.positions(), false, par);
+            ops::rotate(q.rb(), c.head_dim, rope, plan.positions(), false, par);
+            ops::rotate(k.rb(), c.head_dim, rope, plan.positions(), false, par);
             let (q, k, v) = (q.as_mat(), k.as_mat(), v.as_mat());
             for (row, place) in places.iter().enumerate() {
                 if let Some((block, offset)) = *place {
-                    pages.kv.write(layer, block, offset, k.row(row), v.row(row));
+                    kv.write(layer, block, offset, k.row(row), v.row(row));
                 }
             }
             let out = MatMut::new(mixed, n, shape.q_cols());
-            ops::paged_attention(&shape, layer, &pages.kv, &plan, (q, k, v), out, par);
+            ops::paged_attention(&shape, layer, kv, &plan, (q, k, v), out, par);
             linear(1, Mat::new(mixed, n, shape.q_cols()), MatMut::new(x, n, h), Write::Add);
             let norm = self.slice(at.ffn_norm, h);
             ops::rms_norm(Mat::new(x, n, h), norm, c.rms_eps, MatMut::new(normed, n, h), r, par);
@@ -178,10 +116,10 @@ impl Decoder {
         }
         let norm = self.slice(self.layout.norm, h);
         ops::rms_norm(Mat::new(&last, w, h), norm, c.rms_eps, MatMut::new(normed, w, h), r, par);
-        logits.values = vec![0.0; w * c.vocab];
-        let out = MatMut::new(&mut logits.values, w, c.vocab);
+        outcome.logits = vec![0.0; w * c.vocab];
+        let out = MatMut::new(&mut outcome.logits, w, c.vocab);
         ops::matmul(out, Write::Set, 1.0, Mat::new(normed, w, h), self.head().t(), par);
-        logits
+        outcome
     }
 }
 

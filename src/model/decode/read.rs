@@ -1,7 +1,8 @@
 //! Logits of a whole text, without an answer.
 
-use super::pages::Pages;
-use super::pass::{Buffers, Feed, Wants};
+use super::batch::{Feed, Wants};
+use super::pages::{BLOCK, Pages};
+use super::pass::Host;
 use crate::model::{Decoder, Lora, ModelError};
 use crate::ops::Par;
 
@@ -26,17 +27,17 @@ impl Decoder {
             return Err(ModelError::Request("no token to read: the text is empty".into()));
         }
         self.check_tokens(tokens, 0)?;
-        let mut pages = Pages::new(self, usize::MAX);
-        let (mut table, mut buffers) = (pages.open(0, &[]), Buffers::default());
+        let mut pages = Pages::new(BLOCK, u32::MAX as usize);
+        let (mut table, mut host) = (pages.open(0, &[]), Host::default());
         let mut all = Vec::with_capacity(tokens.len() * self.config.vocab);
         for tokens in tokens.chunks(TOKENS_AT_ONCE) {
             let start = table.len();
             // As many blocks as there is memory for.
             let _ = pages.grow(&mut table, start + tokens.len());
-            let feed =
-                Feed { table: &table, start, adapter, lane: 0, tokens, parents: None, wants: Wants::All };
-            let logits = self.pass(&mut pages, &[feed], &mut buffers, par);
-            logits.of(0).for_each(|row| all.extend_from_slice(row));
+            let (parents, wants, choice) = (None, Wants::All, None);
+            let feed = Feed { table: &table, start, adapter, lane: 0, tokens, parents, wants, choice };
+            let outcome = self.pass(&mut pages, &[feed], &mut host, par);
+            outcome.logits(0).for_each(|row| all.extend_from_slice(row));
             pages.extend(&mut table, tokens);
         }
         Ok(all)

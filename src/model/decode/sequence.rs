@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::batch::Next;
 use super::forks::Forks;
 use super::pages::Table;
 use super::speculation::Drafter;
@@ -112,9 +113,12 @@ impl Sequence {
     }
 
     /// Takes the token after the last one: none if it ends the answer, else with whether the answer ends after it.
-    pub fn choose(&mut self, logits: &[f32]) -> Result<Option<(Chosen, bool)>, ModelError> {
+    pub fn choose(&mut self, next: Next<'_>) -> Result<Option<(Chosen, bool)>, ModelError> {
         let Job::Generate { chooser, eos, .. } = &mut self.job else { return Ok(None) };
-        let chosen = chooser.next(logits)?;
+        let chosen = match next {
+            Next::Logits(logits) => chooser.next(logits)?,
+            Next::Token(id) => chooser.chosen(id)?,
+        };
         self.done.steps += 1;
         if self.done.steps == 1 {
             self.done.ttft_ms = self.submitted.elapsed().as_secs_f64() * 1000.0;

@@ -8,11 +8,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::batch::{Feed, Next, Outcome, Wants};
+use super::compute::{Compute, OnGpu};
+use super::engine::Settings;
 use super::pages::{Pages, Table, common};
-use super::pass::{Buffers, Feed, Wants};
 use super::sequence::RequestId;
+use crate::model::sampling::GREEDY;
 use crate::model::{Decoder, ModelError};
 use crate::ops::Par;
+use crate::ops::vocabulary::argmax;
 
 /// How tokens are guessed; nothing by default.
 #[derive(Clone, Debug, Default)]
@@ -112,26 +116,31 @@ pub(super) struct DraftModel {
     decoder: Arc<Decoder>,
     pub tokens: usize,
     pages: Pages,
-    buffers: Buffers,
+    compute: Compute,
     /// By request; guesses that are in the blocks, but not of the table.
     tables: BTreeMap<RequestId, (Table, Vec<u32>)>,
 }
 
 impl DraftModel {
     /// # Errors
-    /// A model of another vocabulary than `of`.
-    pub fn new(draft: &Draft, of: &Decoder) -> Result<Self, ModelError> {
+    /// A model of another vocabulary than `of`; no room on the GPU.
+    pub fn new(draft: &Draft, of: &Decoder, gpu: Option<&OnGpu>) -> Result<Self, ModelError> {
         let (own, wanted) = (draft.decoder.config.vocab, of.config.vocab);
         if own != wanted {
             return Err(ModelError::Request(format!(
                 "the draft model has {own} tokens and the model that it is to guess for {wanted}; it must have the same tokenizer"
             )));
         }
+        // What the other has there is not of this one.
+        let gpu = gpu.map(|gpu| OnGpu::new(gpu.launcher.clone()));
+        let (kv_bytes, gpu_kv_bytes) = (draft.kv_bytes, Some(draft.kv_bytes));
+        let settings = Settings { gpu, kv_bytes, gpu_kv_bytes, ..Settings::default() };
+        let (compute, pages) = Compute::new(&draft.decoder, &settings)?;
         Ok(Self {
             decoder: Arc::clone(&draft.decoder),
             tokens: draft.tokens,
-            pages: Pages::new(&draft.decoder, draft.kv_bytes),
-            buffers: Buffers::default(),
+            pages,
+            compute,
             tables: BTreeMap::new(),
         })
     }
@@ -164,11 +173,14 @@ impl DraftModel {
                 let start = table.len();
                 let last = start + new.len() == tokens.len();
                 let wants = if last { Wants::Last } else { Wants::None };
-                let feed = Feed { table, start, adapter: None, lane: 0, tokens: new, parents: None, wants };
-                let logits = self.decoder.pass(&mut self.pages, &[feed], &mut self.buffers, par);
+                let (parents, choice) = (None, Some(&GREEDY));
+                let feed = Feed { table, start, adapter: None, lane: 0, tokens: new, parents, wants, choice };
+                let Ok(outcome) = self.compute.pass(&self.decoder, &mut self.pages, &[feed], par) else {
+                    return self.give_up(texts);
+                };
                 self.pages.extend(table, new);
                 if last {
-                    next[at] = logits.of(0).next().and_then(likeliest);
+                    next[at] = likeliest(&outcome, 0);
                     break;
                 }
             }
@@ -186,17 +198,19 @@ impl DraftModel {
                     let (table, _) = self.tables.get(&texts[at].0)?;
                     let tokens = &guesses[at][guesses[at].len() - 1..];
                     let start = table.len() + guesses[at].len() - 1;
-                    let wants = Wants::Last;
-                    Some((at, Feed { table, start, adapter: None, lane: 0, tokens, parents: None, wants }))
+                    let (parents, wants, choice) = (None, Wants::Last, Some(&GREEDY));
+                    Some((at, Feed { table, start, adapter: None, lane: 0, tokens, parents, wants, choice }))
                 })
                 .collect();
             if feeds.is_empty() {
                 break;
             }
             let (at, feeds): (Vec<usize>, Vec<Feed<'_>>) = feeds.into_iter().unzip();
-            let logits = self.decoder.pass(&mut self.pages, &feeds, &mut self.buffers, par);
+            let Ok(outcome) = self.compute.pass(&self.decoder, &mut self.pages, &feeds, par) else {
+                return self.give_up(texts);
+            };
             for (feed, at) in at.into_iter().enumerate() {
-                next[at] = logits.of(feed).next().and_then(likeliest);
+                next[at] = likeliest(&outcome, feed);
             }
         }
         for (guess, (id, ..)) in guesses.iter().zip(texts) {
@@ -208,6 +222,14 @@ impl DraftModel {
         guesses
     }
 
+    /// The GPU failed: nobody has a guess. What went wrong, the model itself will tell.
+    fn give_up(&mut self, texts: &[(RequestId, &[u32], usize)]) -> Vec<Vec<u32>> {
+        for (id, ..) in texts {
+            self.close(*id);
+        }
+        vec![Vec::new(); texts.len()]
+    }
+
     pub fn close(&mut self, id: RequestId) {
         if let Some((table, _)) = self.tables.remove(&id) {
             self.pages.close(table);
@@ -215,15 +237,12 @@ impl DraftModel {
     }
 }
 
-/// The first of the largest logits; none of numbers that are none.
-fn likeliest(logits: &[f32]) -> Option<u32> {
-    let mut best = None;
-    for (id, logit) in logits.iter().enumerate() {
-        if best.is_none_or(|(_, b)| *logit > b) {
-            best = Some((id as u32, *logit));
-        }
+/// The likeliest token after a feed; none of numbers that are none.
+fn likeliest(outcome: &Outcome, feed: usize) -> Option<u32> {
+    match outcome.of(feed).next()? {
+        Next::Token(id) => id,
+        Next::Logits(logits) => argmax(logits).map(|id| id as u32),
     }
-    best.map(|(id, _)| id)
 }
 
 #[cfg(test)]

@@ -36,7 +36,20 @@ impl Cuts {
 
     /// Draws from `scores`, the largest of which stands at `best`; they are overwritten. Negative infinity is never drawn.
     pub fn draw(&mut self, scores: &mut [f32], best: usize, rng: &mut StdRng) -> u32 {
-        let draw = rng.random::<f64>();
+        self.draw_at(scores, best, rng.random())
+    }
+
+    /// Temperature, top-p, min-p and top-k (0: all), as the GPU's kernel takes them.
+    pub fn settings(&self, vocab: usize) -> ([f32; 3], u32) {
+        let top_k = if self.top_k >= vocab { 0 } else { self.top_k as u32 };
+        // Its reciprocal is a number.
+        let temperature =
+            if self.temperature > 0.0 { self.temperature.max(f32::MIN_POSITIVE) } else { self.temperature };
+        ([temperature, self.top_p, self.min_p], top_k)
+    }
+
+    /// As [`Cuts::draw`] with the number from [0, 1): drawn is the first id at which the sum of the weights, by id, passes its share.
+    pub fn draw_at(&mut self, scores: &mut [f32], best: usize, draw: f64) -> u32 {
         if self.top_k >= scores.len() && self.top_p >= 1.0 && self.min_p == 0.0 {
             return self.draw_of_all(scores, best, draw);
         }
@@ -111,6 +124,10 @@ impl Cuts {
                 sum >= f64::from(self.top_p) * total
             });
             kept.truncate(enough.map_or(kept.len(), |at| at + 1));
+        }
+        if self.top_p < 1.0 || self.top_k < scores.len() {
+            // Drawn by id, as on a GPU.
+            kept.sort_unstable_by_key(|(_, id)| *id);
         }
         if self.min_p > 0.0 {
             kept.retain(|(w, _)| *w >= f64::from(self.min_p));

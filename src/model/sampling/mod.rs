@@ -6,8 +6,8 @@ mod stop;
 
 use std::collections::HashSet;
 
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use super::ModelError;
 use super::constraint::Matcher;
@@ -42,6 +42,26 @@ pub struct Chooser {
     /// Logits after penalty and constraint; empty as long as neither is asked for and nothing is drawn.
     scores: Vec<f32>,
 }
+
+/// How a GPU chooses the next token itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Temperature (0: the likeliest), top-p, min-p.
+    pub settings: [f32; 3],
+    /// 0: all.
+    pub top_k: u32,
+    /// From [0, 1).
+    pub draw: f64,
+    pub penalty: f32,
+    /// The tokens that the penalty is for, each once.
+    pub seen: Vec<u32>,
+    /// What the constraint permits: one bit a token.
+    pub mask: Option<Vec<u32>>,
+}
+
+/// The likeliest token.
+pub static GREEDY: Choice =
+    Choice { settings: [0.0, 1.0, 0.0], top_k: 0, draw: 0.0, penalty: 1.0, seen: Vec::new(), mask: None };
 
 /// Says what makes no sense in `decoding`, by the name of the setting.
 ///
@@ -117,8 +137,7 @@ impl Chooser {
         })
     }
 
-    /// Every choice is the likeliest token, whatever was chosen before: others may be tried ahead of time (speculation) and
-    /// the device may take the largest logit itself.
+    /// Every choice is the likeliest token, whatever was chosen before: others may be tried ahead of time (speculation).
     pub fn is_greedy(&self) -> bool {
         self.cuts.temperature == 0.0 && self.penalty == 1.0 && self.matcher.is_none()
     }
@@ -147,6 +166,38 @@ impl Chooser {
         Ok(Chosen { id, logprob, top, complete })
     }
 
+    /// How a device chooses the next token of a vocabulary; none where the logits themselves are wanted. What it chose goes to
+    /// [`Chooser::chosen`], before the next one is asked for.
+    pub fn choice(&mut self, vocab: usize) -> Option<Choice> {
+        if self.logprobs.is_some() {
+            return None;
+        }
+        let mask = match &mut self.matcher {
+            // Where there is an error, `next` tells it.
+            Some(matcher) => Some(matcher.permitted(vocab).ok()?),
+            None => None,
+        };
+        let (settings, top_k) = self.cuts.settings(vocab);
+        let draw = if self.cuts.temperature == 0.0 { 0.0 } else { self.rng.random() };
+        let seen = self.seen.iter().copied().collect();
+        Some(Choice { settings, top_k, draw, penalty: self.penalty, seen, mask })
+    }
+
+    /// Takes the token that a device chose; none if it found none to choose.
+    ///
+    /// # Errors
+    /// No token; a constraint that is beyond its limits.
+    pub fn chosen(&mut self, id: Option<u32>) -> Result<Chosen, ModelError> {
+        let Some(id) = id else {
+            return Err(ModelError::Request(match self.matcher {
+                Some(_) => format!("{NOTHING_PERMITTED}, or {NO_NUMBER}"),
+                None => NO_NUMBER.into(),
+            }));
+        };
+        let complete = self.take(id)?;
+        Ok(Chosen { id, logprob: None, top: Vec::new(), complete })
+    }
+
     fn choose(&mut self, logits: &[f32]) -> Result<u32, ModelError> {
         let best = self.score(logits)?;
         if self.cuts.temperature == 0.0 {
@@ -169,10 +220,7 @@ impl Chooser {
         if let Some(matcher) = &mut self.matcher {
             matcher.mask(&mut self.scores)?;
         }
-        argmax(&self.scores).ok_or_else(|| {
-            let message = "the answer's constraint permits no token here that the model can say";
-            ModelError::Request(message.into())
-        })
+        argmax(&self.scores).ok_or_else(|| ModelError::Request(NOTHING_PERMITTED.into()))
     }
 
     fn take(&mut self, id: u32) -> Result<bool, ModelError> {
@@ -186,9 +234,13 @@ impl Chooser {
     }
 }
 
+const NO_NUMBER: &str =
+    "the model computed something that is not a number; its weights or its adapter are broken";
+const NOTHING_PERMITTED: &str = "the answer's constraint permits no token here that the model can say";
+
 fn broken(logits: &[f32]) -> ModelError {
     let message = if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) {
-        "the model computed something that is not a number; its weights or its adapter are broken"
+        NO_NUMBER
     } else {
         "the model gave no logits"
     };

@@ -13,8 +13,10 @@ use crate::model::decoder::{Decoder, LayerAt, LinearAt};
 use crate::model::lora::Lora;
 use crate::ops::cuda::{Buffer, Dtype, Gpu, Positions, Tiles, View, attention_tiles};
 use crate::ops::{AttentionShape, RopeTable};
-pub(super) use adapter::Adapter;
-pub(super) use base::Base;
+pub(in crate::model) use adapter::Adapter;
+pub use base::Base;
+pub(in crate::model) use base::Dequantized;
+pub(in crate::model) use linear::factors;
 use linear::{Saved, Scratch};
 pub(super) use losses::Losses;
 
@@ -124,7 +126,8 @@ impl<'a> OnDevice<'a> {
     }
 
     fn positions(batch: &Batch<BatchOnGpu>) -> Positions<'_> {
-        Positions { table: &batch.own.table, positions: &batch.own.positions }
+        let positions = View::new(&batch.own.positions, 1, batch.packed.tokens());
+        Positions { table: &batch.own.table, positions }
     }
 }
 

@@ -22,7 +22,8 @@ const RESERVE: usize = 512 << 20;
 #[derive(Debug)]
 pub(super) struct GpuTraining {
     gpu: Gpu,
-    base: Base,
+    /// Shared with who answers beside the training.
+    base: Arc<Base>,
     adapter: Adapter,
     grad: Buffer,
     m: Buffer,
@@ -45,7 +46,7 @@ impl GpuTraining {
         let n = lora.parameters();
         let made = || -> Result<Self, CudaError> {
             Ok(Self {
-                base: Base::new(&launcher, decoder)?,
+                base: Arc::new(Base::new(&launcher, decoder)?),
                 adapter: Adapter::new(&launcher, decoder, lora)?,
                 grad: Buffer::zeros(&launcher, n, Dtype::F32)?,
                 m: Buffer::empty(Dtype::F32),
@@ -150,6 +151,11 @@ impl GpuTraining {
             self.gpu.adamw(buffers, span.clone(), &factors, &self.state);
         }
         self.adapter.changed();
+    }
+
+    /// The device, and the base on it.
+    pub fn share(&self) -> (Arc<dyn Launcher>, Arc<Base>) {
+        (self.gpu.launcher().clone(), self.base.clone())
     }
 
     /// The most bytes that were taken on the device.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::gpu_training::GpuTraining;
 use super::{Model, Trainable};
 use crate::model::ModelError;
+use crate::model::decode::OnGpu;
 use crate::ops::Par;
 use crate::ops::cuda::{self, Launcher};
 
@@ -35,6 +36,12 @@ impl Trainable {
         gpu.load(lora, &self.m, &self.v)?;
         self.gpu = Some(Box::new(gpu));
         Ok(())
+    }
+
+    /// The GPU that does the work, with the base there: for who answers in mid-training.
+    pub fn gpu(&self) -> Option<OnGpu> {
+        let (launcher, base) = self.gpu.as_ref()?.share();
+        Some(OnGpu { launcher, base: Some(base) })
     }
 
     /// Whether a GPU does the work.

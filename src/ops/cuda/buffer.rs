@@ -170,6 +170,14 @@ impl Buffer {
         }
     }
 
+    /// Reads `out.len()` numbers from `offset` on; waits for all work before.
+    pub fn read_u32(&self, offset: usize, out: &mut [u32]) -> Result<(), CudaError> {
+        match self.dtype {
+            Dtype::U32 => self.read(offset, out.len(), bytes_of_mut(out)),
+            _ => Err(self.wrong("u32")),
+        }
+    }
+
     /// The whole buffer as f32.
     pub fn to_f32(&self) -> Result<Vec<f32>, CudaError> {
         let mut out = vec![0.0; self.len];

@@ -14,7 +14,7 @@ use super::compile::{self, Cache};
 use super::error::CudaError;
 use super::kernels::KERNELS;
 use super::libraries::libraries;
-use super::seam::{Address, Arg, Gemm, Launch, Launcher, Memory};
+use super::seam::{Address, Arg, Gemm, Graph, Launch, Launcher, Memory};
 
 /// Makes every launch wait for its end, so that a fault names its kernel.
 pub const SYNC_VARIABLE: &str = "TUNEBENCH_CUDA_SYNC";
@@ -47,6 +47,9 @@ struct State {
     peak: usize,
     /// Names of the last launches since the last wait, the newest last.
     recent: Vec<String>,
+    graphs: HashMap<Graph, sys::CUgraphExec>,
+    /// Graphs that ever were.
+    recorded: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -336,6 +339,66 @@ impl Launcher for Driver {
         unsafe { blas.gemm(gemm, self.stream.cast()) }
     }
 
+    fn record(&self) -> Result<(), CudaError> {
+        if self.sync_always {
+            return Err(CudaError::call(
+                "recording",
+                format!("{SYNC_VARIABLE} wants to wait for every kernel"),
+            ));
+        }
+        self.enter()?;
+        // SAFETY: the stream lives as long as `self`. What else this thread would do that a recording cannot hold is refused then.
+        unsafe {
+            result::stream::begin_capture(
+                self.stream,
+                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
+            )
+        }
+        .map_err(|e| self.fault("cuStreamBeginCapture", e))
+    }
+
+    fn recorded(&self) -> Result<Graph, CudaError> {
+        self.enter()?;
+        // SAFETY: the stream lives as long as `self`; a null graph (a capture that broke) is not used.
+        let graph =
+            unsafe { result::stream::end_capture(self.stream) }.map_err(failed("cuStreamEndCapture"))?;
+        if graph.is_null() {
+            return Err(CudaError::call("cuStreamEndCapture", "the recording was broken off"));
+        }
+        // SAFETY: the graph was made above and is destroyed once, here: what is made of it stands by itself.
+        let made = unsafe {
+            let made = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            made
+        };
+        let made = made.map_err(failed("cuGraphInstantiate"))?;
+        let mut state = self.state();
+        state.recorded += 1;
+        let name = Graph(state.recorded);
+        state.graphs.insert(name, made);
+        Ok(name)
+    }
+
+    unsafe fn replay(&self, graph: Graph) -> Result<(), CudaError> {
+        self.enter()?;
+        let known = self.state().graphs.get(&graph).copied();
+        let Some(made) = known else {
+            return Err(CudaError::call("cuGraphLaunch", "no recording of this device"));
+        };
+        // SAFETY: made by `recorded` and not forgotten; the caller vouches for the memory that it names.
+        unsafe { result::graph::launch(made, self.stream) }.map_err(|e| self.fault("cuGraphLaunch", e))
+    }
+
+    fn forget(&self, graph: Graph) {
+        let known = self.state().graphs.remove(&graph);
+        if let Some(made) = known
+            && self.enter().is_ok()
+        {
+            // SAFETY: made by `recorded`, destroyed once. The driver keeps what is still running.
+            let _ = unsafe { result::graph::exec_destroy(made) };
+        }
+    }
+
     fn synchronize(&self) -> Result<(), CudaError> {
         self.enter()?;
         // SAFETY: the stream lives as long as `self`.
@@ -379,6 +442,7 @@ impl Drop for Driver {
             std::mem::replace(self.blas.get_mut().unwrap_or_else(PoisonError::into_inner), Blas::none());
         let workspace = blas.workspace();
         drop(blas);
+        let graphs = std::mem::take(&mut self.state().graphs);
         // SAFETY: each was made by `open`, is released once here, and no buffer is left (each holds the driver).
         unsafe {
             if !self.stream.is_null() {
@@ -386,6 +450,9 @@ impl Drop for Driver {
             }
             if workspace != 0 {
                 let _ = result::free_sync(workspace);
+            }
+            for graph in graphs.into_values() {
+                let _ = result::graph::exec_destroy(graph);
             }
             for module in &self.modules {
                 let _ = result::module::unload(*module);

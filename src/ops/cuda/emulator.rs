@@ -16,7 +16,7 @@ use half::bf16;
 
 use super::error::CudaError;
 use super::kernels::{HEADERS, KERNELS, names};
-use super::seam::{Address, Arg, Dtype, Gemm, Launch, Launcher, Memory, Operand};
+use super::seam::{Address, Arg, Dtype, Gemm, Graph, Launch, Launcher, Memory, Operand};
 
 const EMULATOR: &str = include_str!("../../../tests/emulator/emulator.h");
 /// On either side of an allocation.
@@ -140,12 +140,35 @@ struct Heap {
 // SAFETY: the heap owns what its pointers name.
 unsafe impl Send for Heap {}
 
+/// Work that is recorded.
+#[derive(Clone)]
+enum Work {
+    Launch { kernel: String, grid: [u32; 3], block: [u32; 3], shared: u32, args: Vec<Arg> },
+    Gemm(Gemm),
+    Copy { to: Address, from: Address, bytes: usize },
+    Zero { at: Address, bytes: usize },
+}
+
+#[derive(Default)]
+struct Recordings {
+    /// Under way.
+    open: Option<Vec<Work>>,
+    /// By graph; what was forgotten is none.
+    done: Vec<Option<Vec<Work>>>,
+    replays: usize,
+}
+
 /// Kernels on the host.
 pub struct Emulator {
     launch: Entry,
     order: i32,
     total: usize,
     heap: Mutex<Heap>,
+    recordings: Mutex<Recordings>,
+    /// Launches of these kernels fail.
+    faulty: Mutex<Option<String>>,
+    /// Nothing can be recorded.
+    unrecordable: bool,
 }
 
 impl std::fmt::Debug for Emulator {
@@ -178,11 +201,33 @@ impl Emulator {
         order: i32,
         total: usize,
     ) -> Option<Arc<dyn Launcher>> {
+        Self::made(library, order, total).map(|emulator| Arc::new(emulator) as Arc<dyn Launcher>)
+    }
+
+    /// One that tells what it did, and may be told to fail.
+    pub fn watched(unrecordable: bool) -> Option<Arc<Self>> {
+        let made = Self::made(LIBRARY.get_or_init(|| build(&KERNELS)), 0, TOTAL)?;
+        Some(Arc::new(Self { unrecordable, ..made }))
+    }
+
+    /// Recordings that were ever made, those that are still there, and how often any was done.
+    pub fn recordings(&self) -> [usize; 3] {
+        let recordings = self.recordings.lock().unwrap();
+        [recordings.done.len(), recordings.done.iter().flatten().count(), recordings.replays]
+    }
+
+    /// From now on launches of `kernel` fail; none of any.
+    pub fn fail_at(&self, kernel: Option<&str>) {
+        *self.faulty.lock().unwrap() = kernel.map(Into::into);
+    }
+
+    fn made(library: &'static Result<libloading::Library, String>, order: i32, total: usize) -> Option<Self> {
         match library {
             Ok(library) => {
                 // SAFETY: the type is that of emulator_launch; the library is never unloaded.
                 let launch = unsafe { *library.get::<Entry>(b"emulator_launch\0").unwrap() };
-                Some(Arc::new(Self { launch, order, total, heap: Mutex::default() }))
+                let (heap, recordings, faulty) = <_>::default();
+                Some(Self { launch, order, total, heap, recordings, faulty, unrecordable: false })
             }
             Err(why) => {
                 assert!(
@@ -222,6 +267,21 @@ impl Emulator {
         })
     }
 
+    /// Writes the work down if that is what is asked for now.
+    fn noted(&self, work: impl FnOnce() -> Work) -> bool {
+        let mut recordings = self.recordings.lock().unwrap();
+        let open = recordings.open.as_mut();
+        open.map(|open| open.push(work())).is_some()
+    }
+
+    /// What a recording cannot hold.
+    fn not_recording(&self, what: &str) -> Result<(), CudaError> {
+        match self.recordings.lock().unwrap().open {
+            Some(_) => Err(CudaError::call(what, "in a recording")),
+            None => Ok(()),
+        }
+    }
+
     fn matrix(&self, operand: &Operand, rows: usize, cols: usize) -> Result<Vec<f32>, CudaError> {
         let (stored_rows, stored_cols) = if operand.transposed { (cols, rows) } else { (rows, cols) };
         assert!(operand.ld >= stored_cols, "a leading dimension of {} for {stored_cols} columns", operand.ld);
@@ -238,6 +298,7 @@ impl Emulator {
 impl Launcher for Emulator {
     fn alloc(&self, bytes: usize) -> Result<Address, CudaError> {
         assert!(bytes > 0);
+        self.not_recording("alloc")?;
         let layout = Layout::from_size_align(RED_ZONE + bytes.next_multiple_of(256) + RED_ZONE, 256).unwrap();
         let mut heap = self.heap.lock().unwrap();
         if heap.now + bytes > self.total {
@@ -267,6 +328,7 @@ impl Launcher for Emulator {
     }
 
     unsafe fn upload(&self, to: Address, from: &[u8]) -> Result<(), CudaError> {
+        self.not_recording("upload")?;
         self.check("upload", to, from.len())?;
         // SAFETY: within a live allocation, as checked.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
@@ -274,6 +336,7 @@ impl Launcher for Emulator {
     }
 
     unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<(), CudaError> {
+        self.not_recording("download")?;
         self.check("download", from, to.len())?;
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
@@ -281,6 +344,9 @@ impl Launcher for Emulator {
     }
 
     unsafe fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), CudaError> {
+        if self.noted(|| Work::Copy { to, from, bytes }) {
+            return Ok(());
+        }
         self.check("copy", to, bytes)?;
         self.check("copy", from, bytes)?;
         // SAFETY: as above; `copy` allows for overlap.
@@ -289,6 +355,9 @@ impl Launcher for Emulator {
     }
 
     unsafe fn zero(&self, at: Address, bytes: usize) -> Result<(), CudaError> {
+        if self.noted(|| Work::Zero { at, bytes }) {
+            return Ok(());
+        }
         self.check("zero", at, bytes)?;
         // SAFETY: as above.
         unsafe { (at as *mut u8).write_bytes(0, bytes) };
@@ -296,6 +365,13 @@ impl Launcher for Emulator {
     }
 
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        let Launch { kernel, grid, block, shared, args } = *launch;
+        if self.noted(|| Work::Launch { kernel: kernel.into(), grid, block, shared, args: args.to_vec() }) {
+            return Ok(());
+        }
+        if self.faulty.lock().unwrap().as_deref() == Some(kernel) {
+            return Err(CudaError::call(kernel, "CUDA_ERROR_LAUNCH_FAILED"));
+        }
         let mut values: Vec<u64> = Vec::with_capacity(launch.args.len());
         for arg in launch.args {
             values.push(match *arg {
@@ -336,6 +412,9 @@ impl Launcher for Emulator {
     }
 
     unsafe fn gemm(&self, gemm: &Gemm) -> Result<(), CudaError> {
+        if self.noted(|| Work::Gemm(*gemm)) {
+            return Ok(());
+        }
         let Gemm { m, n, k, ld, .. } = *gemm;
         assert!(m > 0 && n > 0 && k > 0 && ld >= n, "an empty or overlapping product: {gemm:?}");
         let (a, b) = (self.matrix(&gemm.a, m, k)?, self.matrix(&gemm.b, k, n)?);
@@ -376,8 +455,51 @@ impl Launcher for Emulator {
         Ok(())
     }
 
-    fn synchronize(&self) -> Result<(), CudaError> {
+    fn record(&self) -> Result<(), CudaError> {
+        if self.unrecordable {
+            return Err(CudaError::call("cuStreamBeginCapture", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"));
+        }
+        self.not_recording("record")?;
+        self.recordings.lock().unwrap().open = Some(Vec::new());
         Ok(())
+    }
+
+    fn recorded(&self) -> Result<Graph, CudaError> {
+        let mut recordings = self.recordings.lock().unwrap();
+        let work = recordings.open.take().expect("a recording is under way");
+        recordings.done.push(Some(work));
+        Ok(Graph(recordings.done.len() as u64 - 1))
+    }
+
+    unsafe fn replay(&self, graph: Graph) -> Result<(), CudaError> {
+        let work = {
+            let mut recordings = self.recordings.lock().unwrap();
+            recordings.replays += 1;
+            recordings.done[graph.0 as usize].clone().expect("a recording that was not forgotten")
+        };
+        for work in &work {
+            // SAFETY: the caller's.
+            unsafe {
+                match work {
+                    Work::Launch { kernel, grid, block, shared, args } => {
+                        let (grid, block, shared) = (*grid, *block, *shared);
+                        self.launch(&Launch { kernel, grid, block, shared, args })?;
+                    }
+                    Work::Gemm(gemm) => self.gemm(gemm)?,
+                    Work::Copy { to, from, bytes } => self.copy(*to, *from, *bytes)?,
+                    Work::Zero { at, bytes } => self.zero(*at, *bytes)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, graph: Graph) {
+        self.recordings.lock().unwrap().done[graph.0 as usize] = None;
+    }
+
+    fn synchronize(&self) -> Result<(), CudaError> {
+        self.not_recording("synchronize")
     }
 
     fn memory(&self) -> Result<Memory, CudaError> {

@@ -2,11 +2,12 @@
 //! The operations on a device, by kernels and matrix products: twins of the CPU's functions one level up.
 //!
 //! Here is what all of them go through; `layers` has those of a block, `methods` what adapters and bases in NF4 add, `training`
-//! loss and step.
+//! loss and step, `generation` keys and values in blocks and the choice of tokens.
 //!
 //! Work on a device is asynchronous and its errors come late, so no operation returns one: the first failure is kept, what
 //! follows it does nothing, and [`Gpu::check`] tells it. Activations are bf16, what is summed or trained is f32.
 
+mod generation;
 mod layers;
 mod methods;
 mod training;
@@ -16,9 +17,10 @@ use std::time::Instant;
 
 use super::buffer::Buffer;
 use super::error::CudaError;
-use super::seam::{Arg, Dtype, Gemm, Launch, Launcher};
+use super::seam::{Arg, Dtype, Gemm, Graph, Launch, Launcher};
 use super::view::View;
 
+pub use generation::{KvCache, Queries};
 pub use layers::{Positions, Tiles};
 pub use methods::{DoraRows, Mask, Nf4Weight};
 pub use training::AdamWFactors;
@@ -57,6 +59,14 @@ fn matrix(view: View<'_>) -> Result<Arg, CudaError> {
     Ok(Arg::Pointer(view.address()?))
 }
 
+/// `count` numbers side by side.
+fn numbers(view: View<'_>, count: usize) -> Result<Arg, CudaError> {
+    if (view.rows, view.cols) != (1, count) {
+        return Err(CudaError::call("launch", format!("{} x {} numbers for {count}", view.rows, view.cols)));
+    }
+    matrix(view)
+}
+
 /// Threads for a block that works on one row of `width`.
 fn threads_of_row(width: usize) -> u32 {
     (width.div_ceil(PER_THREAD) as u32).next_multiple_of(32).clamp(32, 1024)
@@ -77,6 +87,38 @@ impl Gpu {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// Writes down what `work` submits, without doing it. `work` makes no buffer larger and moves nothing between host and device.
+    ///
+    /// # Errors
+    /// What failed before, or what cannot be recorded; nothing is kept of that as a failure.
+    pub fn record(&self, work: impl FnOnce()) -> Result<Graph, CudaError> {
+        self.check()?;
+        self.launcher.record()?;
+        work();
+        let graph = self.launcher.recorded();
+        match (self.check(), graph) {
+            (Ok(()), graph) => graph,
+            (Err(error), Ok(graph)) => {
+                self.launcher.forget(graph);
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// Does what was recorded.
+    ///
+    /// # Safety
+    /// The buffers that the recording names are what they were then: none has been made larger or dropped.
+    pub unsafe fn replay(&self, graph: Graph) {
+        // SAFETY: the caller's.
+        self.run(|| unsafe { self.launcher.replay(graph) });
+    }
+
+    pub fn forget(&self, graph: Graph) {
+        self.launcher.forget(graph);
     }
 
     /// Runs `work` unless something failed before; keeps its failure.
@@ -218,6 +260,35 @@ impl Gpu {
         }
         rounds.sort_by(f64::total_cmp);
         Ok(2.0 * (side as f64).powi(3) * times as f64 / rounds[1])
+    }
+
+    /// Bytes a second that a copy on the device of `bytes` reads and writes: the median of three rounds of `times`.
+    ///
+    /// # Errors
+    /// No room; what failed before.
+    pub fn copy_rate(&self, bytes: usize, times: usize) -> Result<f64, CudaError> {
+        let mut buffers = [Buffer::empty(Dtype::U8), Buffer::empty(Dtype::U8)];
+        for buffer in &mut buffers {
+            self.fit(buffer, bytes);
+            self.zero(buffer);
+        }
+        let mut rounds = Vec::new();
+        for round in 0..4 {
+            self.check()?;
+            self.launcher.synchronize()?;
+            let start = Instant::now();
+            for _ in 0..times {
+                self.copy(&buffers[0], &buffers[1], bytes);
+            }
+            self.check()?;
+            self.launcher.synchronize()?;
+            // The first one warms up.
+            if round > 0 {
+                rounds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        rounds.sort_by(f64::total_cmp);
+        Ok(2.0 * bytes as f64 * times as f64 / rounds[1])
     }
 
     /// `y = bf16(x)`, `count` elements.

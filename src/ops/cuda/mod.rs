@@ -30,8 +30,8 @@ pub use driver::{Driver, devices};
 #[cfg(test)]
 pub(crate) use emulator::Emulator;
 pub use error::CudaError;
-pub use gpu::{AdamWFactors, Addend, DoraRows, Gpu, Mask, Nf4Weight, Positions, Tiles};
+pub use gpu::{AdamWFactors, Addend, DoraRows, Gpu, KvCache, Mask, Nf4Weight, Positions, Queries, Tiles};
 pub use kernels::{AttentionKernels, KERNELS, attention_takes, attention_tiles};
 pub use libraries::{Found, LIBS_VARIABLE, Libraries, libraries};
-pub use seam::{Address, Arg, Dtype, Gemm, Launch, Launcher, Memory, Operand};
+pub use seam::{Address, Arg, Dtype, Gemm, Graph, Launch, Launcher, Memory, Operand};
 pub use view::View;

@@ -82,6 +82,10 @@ pub struct Gemm {
     pub beta: f32,
 }
 
+/// Work that was recorded, of the launcher that recorded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Graph(pub(super) u64);
+
 /// Device memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -125,6 +129,25 @@ pub trait Launcher: fmt::Debug + Send + Sync {
     /// # Safety
     /// The matrices lie in live allocations.
     unsafe fn gemm(&self, gemm: &Gemm) -> Result<(), CudaError>;
+
+    /// From here to [`Launcher::recorded`], launches, products, copies on the device and fills are written down and not done, with
+    /// the addresses and numbers that they are given now. Nothing else may be asked for in between, and by no other thread.
+    fn record(&self) -> Result<(), CudaError>;
+
+    /// Ends a recording.
+    ///
+    /// # Errors
+    /// Something in it cannot be recorded; nothing of it was done, and work goes on as if it had never been asked for.
+    fn recorded(&self) -> Result<Graph, CudaError>;
+
+    /// Does what was recorded, in order with all other work.
+    ///
+    /// # Safety
+    /// All that the recording names is still allocated where it was.
+    unsafe fn replay(&self, graph: Graph) -> Result<(), CudaError>;
+
+    /// The recording is not used any more.
+    fn forget(&self, graph: Graph);
 
     /// Waits for everything submitted.
     fn synchronize(&self) -> Result<(), CudaError>;

@@ -28,6 +28,7 @@ fn climbed(all: &[Made], facts: Facts, goals: &[(&str, &str)]) -> Ladder {
                     .map(|(metric, state)| GoalResult {
                         metric: (*metric).into(),
                         want: String::new(),
+                        why: None,
                         got: None,
                         state: (*state).into(),
                     })

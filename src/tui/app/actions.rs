@@ -102,7 +102,10 @@ impl App {
             Action::LaunchEval => {
                 let names = self.candidate_names();
                 self.layers.push(Layer::Form(Form::eval(names)));
+                self.power.clear();
+                self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
+            Action::JudgeQueue => self.judge_queue(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
         }
@@ -207,6 +210,9 @@ impl App {
         if let Some(Layer::Why { side, token, scroll }) = self.layers.last().cloned() {
             return self.act_why(action, side, token, scroll, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Judging(_))) {
+            return self.act_judging(action, height);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -216,6 +222,10 @@ impl App {
             Layer::Trace(view) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
+                _ => view.scroll = moved(view.scroll, action, height, 5000),
+            },
+            Layer::Detail(view) => match action {
+                Action::Back => drop(self.layers.pop()),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
             Layer::Board(layer) => {
@@ -287,7 +297,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } => {}
+            Layer::Why { .. } | Layer::Judging(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),

@@ -21,6 +21,9 @@ impl App {
             if matches!(purpose, Purpose::Say(_)) {
                 self.play.unsaid();
             }
+            if let Purpose::JudgeSay(_) = &purpose {
+                self.judging_answered(&purpose, Response::Error { error: error.clone() });
+            }
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::Compare(..)) {
                 self.board.asked = None;
@@ -28,10 +31,16 @@ impl App {
             if let Purpose::Trace { of, row } = &purpose {
                 return self.trace_arrived(of, row, Err(error.message));
             }
+            if let Purpose::Detail(candidate) = &purpose {
+                return self.detail_arrived(candidate, Err(error.message));
+            }
             self.notice(Mood::Bad, format!("could not {}: {}", purpose.words(), error.message));
             return;
         }
         match (purpose, response) {
+            (purpose @ (Purpose::JudgeQueue | Purpose::JudgeSay(_) | Purpose::Agreement), response) => {
+                self.judging_answered(&purpose, response);
+            }
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
             (Purpose::Sample, Response::Sample { rows }) => {
@@ -81,6 +90,10 @@ impl App {
             (Purpose::Timeline(run), Response::Timeline { timeline }) => {
                 self.board.timeline = Some((run, timeline));
             }
+            (Purpose::Detail(candidate), Response::Detail { detail }) => {
+                self.detail_arrived(&candidate, Ok(detail));
+            }
+            (Purpose::Power, Response::Power { power }) => self.power = power.lines(),
             (Purpose::Trace { of, row }, Response::Trace { run, trace }) => {
                 self.trace_arrived(&of, &row, Ok((run, trace)));
             }

@@ -110,6 +110,9 @@ pub enum Purpose {
     Compare(String, String),
     /// Of a run, or of all candidates.
     Timeline(Option<String>),
+    /// A candidate's detail.
+    Detail(String),
+    Power,
     Trace {
         of: String,
         row: String,
@@ -126,6 +129,10 @@ pub enum Purpose {
     /// What was said of the answer to question so-and-so.
     Say(u64),
     Undo,
+    JudgeQueue,
+    /// A verdict on this item.
+    JudgeSay(String),
+    Agreement,
     Import,
     ImportOutcomes(String),
 }
@@ -145,6 +152,8 @@ impl Purpose {
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
             Self::Timeline(_) => "read the timeline".into(),
+            Self::Detail(candidate) => format!("read the detail of {candidate}"),
+            Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
@@ -152,6 +161,9 @@ impl Purpose {
             Self::PlayCancel => "break the answer off".into(),
             Self::Say(_) => "keep what you said of the answer".into(),
             Self::Undo => "undo".into(),
+            Self::JudgeQueue => "ask for answers to judge".into(),
+            Self::JudgeSay(_) => "keep the verdict".into(),
+            Self::Agreement => "hold the judge against people".into(),
             Self::Import => "import the data".into(),
             Self::ImportOutcomes(file) => format!("import outcomes from {file}"),
         }
@@ -167,10 +179,13 @@ impl Purpose {
                 | Self::Status
                 | Self::Compare(..)
                 | Self::Timeline(_)
+                | Self::Detail(_)
                 | Self::Trace { .. }
                 | Self::StepRows { .. }
                 | Self::Play(..)
                 | Self::PlayCancel
+                | Self::JudgeQueue
+                | Self::Agreement
         )
     }
 }
@@ -216,6 +231,8 @@ pub struct App {
     pub board: BoardState,
     pub runs_screen: RunsState,
     pub play: PlayState,
+    /// What the eval rows can show and cost, for the form of an evaluation.
+    pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
     followed: BTreeMap<View, View>,
     next_tag: u64,
@@ -242,6 +259,7 @@ impl App {
             board: BoardState::default(),
             runs_screen: RunsState::default(),
             play: PlayState::default(),
+            power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,
             outbox: Vec::new(),

@@ -2,6 +2,7 @@
 
 pub mod compose;
 pub mod form;
+pub mod judging;
 pub mod picker;
 pub mod view;
 
@@ -9,10 +10,12 @@ use super::app::Purpose;
 use super::key::Key;
 use super::keymap::Context;
 use super::screens::board::BoardLayer;
+use super::screens::board::classes::DetailView;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
 use form::Form;
+use judging::Judging;
 use picker::Picker;
 
 use crate::domain::api::Request;
@@ -58,6 +61,10 @@ pub enum Layer {
     },
     /// A row through the stages.
     Trace(TraceView),
+    /// A candidate's detail.
+    Detail(DetailView),
+    /// Answers for a person to judge.
+    Judging(Judging),
 }
 
 /// What a typed line is for.
@@ -120,9 +127,11 @@ impl Layer {
             | Self::Board(_)
             | Self::Difference { .. }
             | Self::Why { .. }
-            | Self::Trace(_) => {
+            | Self::Trace(_)
+            | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
+            Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

@@ -6,6 +6,7 @@ use super::compose::Compose;
 use super::form::{Form, FormPurpose};
 use super::picker::Picker;
 use super::{Layer, TextPurpose};
+use crate::domain::run::RunKind;
 use crate::tui::app::App;
 use crate::tui::screens;
 use crate::tui::theme::Role;
@@ -24,7 +25,10 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 p.put(inner, 0, 1, inner.width, hint, Role::Dim);
             }
             Layer::Compose(compose) => self::compose(p, body, compose),
-            Layer::Form(form) => self::form(p, body, form),
+            Layer::Form(form) => {
+                let evaluates = form.purpose == FormPurpose::Launch(RunKind::Eval);
+                self::form(p, body, form, if evaluates { &app.power } else { &[] });
+            }
             Layer::Confirm { question, .. } => {
                 let width = body.width.min(64);
                 let lines = text::wrap(question, usize::from(width.saturating_sub(2)), 6);
@@ -47,7 +51,9 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Why { side, token, scroll } => {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
+            Layer::Judging(judging) => super::judging::draw(p, body, judging),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
+            Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
                 screens::runs::difference::draw(app, p, body, a, b, *scroll);
             }
@@ -167,8 +173,11 @@ fn pick(p: &mut Painter<'_>, body: Rect, picker: &Picker) {
     }
 }
 
-fn form(p: &mut Painter<'_>, body: Rect, form: &Form) {
-    let inner = boxed(p, body, 76, form.fields.len() as u16 + 5, form.title);
+/// `notes` stand below the fields.
+fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
+    let width = usize::from(body.width.min(76).saturating_sub(2));
+    let notes: Vec<String> = notes.iter().flat_map(|note| text::wrap(note, width, 4)).collect();
+    let inner = boxed(p, body, 76, (form.fields.len() + notes.len()) as u16 + 5, form.title);
     let label = form.fields.iter().map(|f| f.label.len()).max().unwrap_or(0) as u16 + 3;
     for (i, field) in form.fields.iter().enumerate() {
         let (y, focused) = (i as u16, i == form.focus);
@@ -203,5 +212,8 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form) {
             let hint = form.fields.get(form.focus).map_or("", |f| f.hint);
             p.put(inner, 0, y, inner.width, hint, Role::Dim);
         }
+    }
+    for (i, note) in notes.iter().enumerate() {
+        p.put(inner, 0, y + 2 + i as u16, inner.width, note, Role::Text);
     }
 }

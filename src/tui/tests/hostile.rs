@@ -25,7 +25,9 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
             V::Array(items) => items.iter_mut().for_each(walk),
             V::Object(map) => map
                 .iter_mut()
-                .filter(|(k, _)| !["kind", "state", "push", "verdict", "says"].contains(&k.as_str()))
+                .filter(|(k, _)| {
+                    !["kind", "state", "push", "verdict", "says", "unit", "direction"].contains(&k.as_str())
+                })
                 .for_each(|(_, v)| walk(v)),
             _ => {}
         }
@@ -95,6 +97,9 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
                 Response::Compare { comparison: poison(&sample::comparison(a, b)) }
             }
             Request::Trace { .. } => poison(&sample::respond(&request)),
+            Request::Detail { candidate } => {
+                Response::Detail { detail: Box::new(poison(&sample::detail(candidate))) }
+            }
             other => sample::respond(other),
         };
         queue.extend(app.update(Message::Engine(FromEngine::Answer { tag, response }), sample::NOW_MS));
@@ -177,6 +182,9 @@ fn no_text_from_outside_controls_the_terminal() {
             "s",
             "s",
             "enter",
+            "esc",
+            "esc esc m",
+            "pgdn",
             "esc",
             "n",
             "esc",

@@ -2,6 +2,7 @@
 
 mod budget;
 mod hostile;
+mod judging;
 mod looks;
 mod loops;
 mod play;

@@ -69,6 +69,29 @@ fn leaving_detaches_and_asks_nothing_of_the_engine() {
 }
 
 #[test]
+fn a_candidates_detail_is_read_from_the_board() {
+    let mut app = app();
+    play(&mut app, "5 m");
+    let text = shown(&app);
+    for part in ["412 rows, 2 failed", "card delivery", "confusion", "ece 0.0430", "7/12"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    press(&mut app, "esc");
+    assert!(app.layers.is_empty());
+    // An answer that nobody waits for any more changes nothing; a failure is told where it was asked.
+    let effects = press(&mut app, "m");
+    let [Request::Detail { candidate }] = &asked(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(candidate, "base");
+    let tag = effects.iter().find_map(|e| match e {
+        Effect::Send(ToEngine::Ask { tag, .. }) => Some(*tag),
+        _ => None,
+    });
+    let response = Response::Error { error: Failure::new(1, "the outcomes cannot be read") };
+    news(&mut app, FromEngine::Answer { tag: tag.unwrap(), response });
+    assert!(shown(&app).contains("the outcomes cannot be read"));
+}
+
+#[test]
 fn escape_closes_the_top_layer_and_only_that() {
     let mut app = app();
     play(&mut app, "1 enter ? ");

@@ -1,6 +1,7 @@
 use super::*;
 use crate::backend::cache::Cached;
 use crate::backend::{Ask, BackendError};
+use crate::domain::candidate::OutputKind;
 use crate::domain::report::Control;
 use crate::domain::settings::CachePlace;
 use crate::domain::trace::RowTrace;
@@ -224,8 +225,120 @@ fn rows_without_gold_are_answered_but_not_judged() {
 #[test]
 fn the_eval_part_is_taken_where_there_are_parts() {
     let mut all = rows(4);
-    assert_eq!(eval_rows(&all).len(), 4);
+    assert_eq!(rows_of(&all, Part::Eval).len(), 4);
     all[1].part = Some(Part::Train);
     all[2].part = Some(Part::Eval);
-    assert_eq!(eval_rows(&all).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["r2"]);
+    assert_eq!(rows_of(&all, Part::Eval).iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["r2"]);
+}
+
+/// Three answers to each row of a stage that is asked with this script.
+fn evaluate_thrice(
+    rows: &[RunRow],
+    done: &[Outcome],
+    notes: &mut Notes,
+    settings: &EvalSettings,
+    script: impl Fn(&Ask) -> Result<String, BackendError> + Clone + 'static,
+) -> Scored {
+    let mut stage = scripted::stage("s", "{{ input }}", OutputKind::Label, &["even", "odd"]);
+    stage.decoding.temperature = 0.7;
+    let candidate = scripted::candidate(vec![stage]);
+    Evaluation::new(&candidate, settings, true, false)
+        .unwrap()
+        .run(
+            &rows.iter().collect::<Vec<_>>(),
+            done,
+            &mut |candidate| Ok(scripted::scripted(candidate, script.clone()).0),
+            notes,
+        )
+        .unwrap()
+}
+
+#[test]
+fn every_row_is_asked_as_often_as_wished_each_time_with_another_seed() {
+    let settings = EvalSettings {
+        metrics: ["accuracy", "pass_at:1", "pass_at:3", "majority", "row_variance"]
+            .map(String::from)
+            .to_vec(),
+        latency_rows: 4,
+        samples: 3,
+        ..EvalSettings::default()
+    };
+    let all = rows(12);
+    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    // The second answer is the other label; the seeds tell the answers apart.
+    let seeds = std::rc::Rc::new(std::cell::RefCell::new(HashSet::new()));
+    let seen = seeds.clone();
+    let script = move |ask: &Ask| {
+        seen.borrow_mut().insert((ask.sample, ask.decoding.seed));
+        let flip = ask.sample == 1;
+        Ok(if (ask.text() == "even") == flip { "odd" } else { "even" }.to_owned())
+    };
+    let got = evaluate_thrice(&all, &[], &mut notes, &settings, script.clone());
+    assert_eq!(notes.outcomes.len(), 36);
+    let asked: HashSet<(&str, u32)> = notes.outcomes.iter().map(|o| (o.row.as_str(), o.sample)).collect();
+    assert_eq!(asked.len(), 36);
+    assert_eq!(seeds.borrow().len(), 3);
+    assert_eq!(seeds.borrow().iter().map(|(_, seed)| seed).collect::<HashSet<_>>().len(), 3);
+    assert!(notes.outcomes.iter().all(|o| o.latency_ms.is_none() || o.sample == 0));
+    assert_eq!(notes.outcomes.iter().filter(|o| o.latency_ms.is_some()).count(), 4);
+    // A row that is right at first is right twice of three times, one that is wrong once.
+    let right = all.iter().filter(|r| r.gold.as_ref() == Some(&r.input)).count() as f64;
+    let rows_ = all.len() as f64;
+    let close = |name: &str, want: f64| {
+        assert!((got.metrics[name] - want).abs() < 1e-12, "{name} {} {want}", got.metrics[name]);
+    };
+    close("accuracy", (right * 2.0 + (rows_ - right)) / 3.0 / rows_);
+    close("pass_at:1", got.metrics["accuracy"]);
+    close("pass_at:3", 1.0);
+    close("majority", right / rows_);
+    close("row_variance", 1.0 / 3.0);
+
+    // What was answered before is not asked again.
+    let done: Vec<Outcome> = notes.outcomes.iter().take(20).cloned().collect();
+    let mut rest = Notes::new(usize::MAX, Control::Continue);
+    let again = evaluate_thrice(&all, &done, &mut rest, &settings, script);
+    assert_eq!((rest.outcomes.len(), &again.metrics["accuracy"]), (16, &got.metrics["accuracy"]));
+}
+
+#[test]
+fn a_metric_that_cannot_be_worked_out_on_some_rows_is_told_and_the_run_goes_on() {
+    let own = |name: &str, expression: &str| crate::domain::metric::OwnMetric {
+        name: name.into(),
+        expression: expression.into(),
+        threshold: Some(0.5),
+        ..crate::domain::metric::OwnMetric::default()
+    };
+    let settings = EvalSettings {
+        primary: "brief".into(),
+        metrics: vec!["odd_field".into(), "accuracy".into()],
+        own: vec![own("brief", "correct and tokens_out < 40"), own("odd_field", "fields.rare + 1")],
+        latency_rows: 0,
+        ..EvalSettings::default()
+    };
+    let mut all = rows(8);
+    all[3].fields.insert("rare".into(), 4.into());
+    all[4].fields.insert("rare".into(), "text".into());
+    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let got = evaluate_thrice(&all, &[], &mut notes, &settings, echo);
+    assert_eq!(got.metrics["brief"], got.metrics["accuracy"], "every answer is brief");
+    assert_eq!(got.metrics["odd_field"], 5.0, "of the one row that has a value");
+    assert!(notes.outcomes.iter().all(|o| o.correct.is_some()));
+    let warnings: Vec<&String> = notes
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            EventBody::Warning { message } => Some(message),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("`odd_field` could not be worked out on 7 of 8 answers; the first, row `r")
+    );
+    assert!(
+        notes
+            .outcomes
+            .iter()
+            .any(|o| o.unscored.values().any(|why| why.contains("`fields.rare` is not in scope")))
+    );
 }

@@ -1,29 +1,20 @@
 //! Where a training computes: the CPU, or a GPU where there is one that does what is asked.
 
-use std::sync::Arc;
-
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::preflight::GpuMemory;
+use crate::backend::device::{self, Said, TRAINING};
 use crate::domain::event::EventBody;
 use crate::domain::report::Reporter;
-use crate::domain::settings::{DeviceChoice, TrainSettings};
+use crate::domain::settings::TrainSettings;
 use crate::model::trainable::Trainable;
-use crate::ops::cuda::{self, CudaError, Driver, Launcher};
 
-/// A GPU that was chosen, with nothing of the run on it yet.
-#[derive(Debug)]
-pub struct Chosen {
-    ordinal: usize,
-    launcher: Arc<dyn Launcher>,
-}
+pub use crate::backend::device::Chosen;
 
-impl Chosen {
-    /// What it has free now.
-    pub fn memory(&self) -> anyhow::Result<GpuMemory> {
-        let free = self.launcher.memory()?.free as u64;
-        Ok(GpuMemory { name: format!("cuda:{} ({})", self.ordinal, self.launcher.name()), free })
-    }
+/// What a chosen GPU has free now.
+pub fn memory(chosen: &Chosen) -> anyhow::Result<GpuMemory> {
+    let free = chosen.launcher.memory()?.free as u64;
+    Ok(GpuMemory { name: format!("cuda:{} ({})", chosen.ordinal, chosen.launcher.name()), free })
 }
 
 /// The device that the settings ask for, none for the CPU; where there is something to say about it, it is said. An outline of the
@@ -36,11 +27,21 @@ pub fn choose(
     settings: &TrainSettings,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Option<Chosen>> {
-    let look = || {
-        let found = cuda::libraries();
-        Gpus { driver: found.driver.is_there(), remedy: found.remedy(), count: cuda::devices() }
-    };
-    choose_of(model, settings.device, &look, &Driver::open, reporter)
+    told(device::choose(settings.device, TRAINING, model.not_on_gpu()), reporter)
+}
+
+/// Says what is to be said of a choice.
+fn told(
+    chosen: Result<(Option<Chosen>, Option<Said>), String>,
+    reporter: &mut dyn Reporter,
+) -> anyhow::Result<Option<Chosen>> {
+    let (chosen, said) = chosen.map_err(anyhow::Error::msg)?;
+    match said {
+        Some(Said::Log(message)) => reporter.event(EventBody::Log { message })?,
+        Some(Said::Warning(message)) => reporter.event(EventBody::Warning { message })?,
+        None => {}
+    }
+    Ok(chosen)
 }
 
 /// Moves the model to the GPU that was chosen, if one was.
@@ -55,69 +56,19 @@ pub fn place(
     let Some(Chosen { ordinal, launcher }) = chosen else { return Ok(()) };
     let name = launcher.name();
     model.move_to(launcher).with_context(|| format!("cuda:{ordinal}"))?;
-    let message =
-        format!("training on cuda:{ordinal} ({name}) in bf16; dev rows are answered and scored on the CPU");
+    let message = format!("training on cuda:{ordinal} ({name}) in bf16");
     reporter.event(EventBody::Log { message })?;
     Ok(())
 }
 
-/// What this machine has.
-struct Gpus {
-    driver: bool,
-    /// For libraries that are missing.
-    remedy: Option<String>,
-    count: usize,
-}
-
-fn choose_of(
-    model: &Trainable,
-    choice: DeviceChoice,
-    look: &dyn Fn() -> Gpus,
-    open: &dyn Fn(usize) -> Result<Arc<dyn Launcher>, CudaError>,
-    reporter: &mut dyn Reporter,
-) -> anyhow::Result<Option<Chosen>> {
-    let ordinal = match choice {
-        DeviceChoice::Cpu => return Ok(None),
-        DeviceChoice::Cuda(n) => {
-            if let Some(what) = model.not_on_gpu() {
-                bail!(
-                    "device = \"cuda:{n}\": {what} is trained on the CPU only yet: set device = \"cpu\", or train without it"
-                );
-            }
-            usize::from(n)
-        }
-        DeviceChoice::Auto => {
-            let gpus = look();
-            let why_not = match (&gpus.remedy, gpus.count) {
-                // No driver: a machine without a GPU, as most are.
-                _ if !gpus.driver => return Ok(None),
-                (Some(remedy), _) => Some(format!("a GPU driver is here, but not all it takes: {remedy}")),
-                (None, 0) => return Ok(None),
-                (None, _) => model.not_on_gpu().map(|what| format!("{what} is not trained on a GPU yet")),
-            };
-            if let Some(why_not) = why_not {
-                let message = format!("training on the CPU: {why_not}");
-                reporter.event(EventBody::Log { message })?;
-                return Ok(None);
-            }
-            0
-        }
-    };
-    match (open(ordinal), choice) {
-        (Ok(launcher), _) => Ok(Some(Chosen { ordinal, launcher })),
-        (Err(error), DeviceChoice::Auto) => {
-            let message = format!("training on the CPU: cuda:{ordinal} cannot be used: {error}");
-            reporter.event(EventBody::Warning { message })?;
-            Ok(None)
-        }
-        (Err(error), _) => bail!("device = \"cuda:{ordinal}\": {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::ops::cuda::Emulator;
+    use crate::backend::device::{Gpus, choose_of};
+    use crate::domain::settings::DeviceChoice;
+    use crate::ops::cuda::{CudaError, Emulator, Launcher};
     use crate::tuning::train::tests::recorder::{Recorder, steps};
     use crate::tuning::train::tests::{examples, model_with_heads_of, settings};
     use crate::tuning::train::{Data, End, Past, fit, no_samples, state};
@@ -136,7 +87,8 @@ mod tests {
         open: &dyn Fn(usize) -> Result<Arc<dyn Launcher>, CudaError>,
     ) -> anyhow::Result<(bool, Vec<EventBody>)> {
         let mut recorder = Recorder::new();
-        let chosen = choose_of(model, choice, look, open, &mut recorder)?;
+        let chosen = choose_of(choice, TRAINING, model.not_on_gpu(), look, open);
+        let chosen = told(chosen, &mut recorder)?;
         place(model, chosen, &mut recorder)?;
         Ok((model.on_gpu(), recorder.events))
     }
@@ -186,7 +138,8 @@ mod tests {
         let go = |device: DeviceChoice, recorder: &mut Recorder| {
             let mut model = model_with_heads_of(8, 1);
             let open = |_: usize| Ok(Emulator::new(0).unwrap());
-            let chosen = choose_of(&model, device, GPU, &open, recorder).unwrap();
+            let chosen = choose_of(device, TRAINING, model.not_on_gpu(), GPU, &open);
+            let chosen = told(chosen, recorder).unwrap();
             place(&mut model, chosen, recorder).unwrap();
             let from = recorder.newest().map(|dir| {
                 let state = state::read(&dir).unwrap();

@@ -32,6 +32,7 @@ impl Fit<'_> {
         if !loss.is_finite() {
             bail!("step {step}: the dev loss is not finite ({loss}); {}", self.way_back());
         }
+        self.state.evals += u64::from(step > 0);
         if step == 0 {
             self.state.loss_before = Some(loss);
         } else if self.state.best_loss.is_none_or(|best| loss < best) {

@@ -14,6 +14,9 @@ use crate::pipeline::output;
 use crate::score::metric::Metric;
 use crate::score::rows::{Answer, score};
 
+/// Of keys and values on a GPU, at most.
+const KV_BYTES: usize = 256 << 20;
+
 struct FixedRow {
     id: String,
     prompt: Vec<u32>,
@@ -54,14 +57,17 @@ impl<'a> FixedRows<'a> {
                 gold: subject.gold(row),
             })
             .collect();
-        Self { rows, subject, primary: Metric::primary(&eval.primary).ok(), threads }
+        Self { rows, subject, primary: eval.primary_metric().ok(), threads }
     }
 
     /// The greedy answers of the model as it is now.
     pub fn answer(&self, model: &Trainable) -> anyhow::Result<Vec<Sample>> {
         let decoding = Decoding { temperature: 0.0, ..self.subject.stage.decoding.clone() };
         let tokenizer = &self.subject.language.tokenizer;
-        let mut engine = Engine::new(model.decoder(), Settings::threads(self.threads))?;
+        // Few rows and short answers: the training keeps the rest of the GPU.
+        let gpu_kv_bytes = Some(KV_BYTES);
+        let settings = Settings { gpu: model.gpu(), gpu_kv_bytes, ..Settings::threads(self.threads) };
+        let mut engine = Engine::new(model.decoder(), settings)?;
         let lane = model.adapter().map_or(Ok(Lane::BASE), |adapter| engine.add_lane(adapter))?;
         let request =
             |row: &FixedRow| Request::generate(lane, row.prompt.clone(), &decoding, tokenizer.eos());
@@ -77,11 +83,13 @@ impl<'a> FixedRows<'a> {
                 let correct = self.primary.as_ref().zip(row.gold.as_deref()).and_then(|(metric, gold)| {
                     let answer = Answer {
                         output: &reading.text,
-                        gold,
+                        gold: Some(gold),
                         kind: Some(self.subject.stage.output),
                         readable: reading.ok,
+                        tools: &self.subject.stage.tools,
+                        ..Answer::default()
                     };
-                    metric.right(score(metric.entry.base, metric.argument.as_deref(), &answer)?)
+                    metric.right(score(metric, &answer)?)
                 });
                 let fits = row.answer < decoding.max_tokens;
                 Ok(Sample {

@@ -124,7 +124,7 @@ pub fn run(
             reporter.event(EventBody::Warning { message })?;
         }
     }
-    Ok(RunResult { metrics, candidate: None, stopped: end == End::Stopped })
+    Ok(RunResult { metrics, candidate: None, stopped: end == End::Stopped, part: None })
 }
 
 fn check(range: &RangeSettings) -> anyhow::Result<()> {

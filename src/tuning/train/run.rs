@@ -23,6 +23,7 @@ use crate::domain::preflight::figures as lesson;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
+use crate::domain::run::SELECTED_AMONG;
 use crate::domain::settings::{EvalSettings, TrainSettings};
 use crate::domain::trace::RowTrace;
 use crate::machine;
@@ -67,7 +68,7 @@ pub fn run(
     let files = if shared.is_some() { 0 } else { preflight::weights_on_disk(&subject.base) };
     let held = machine::resident().unwrap_or(0).saturating_sub(shared.unwrap_or(0));
     let chosen = device::choose(&preflight::outline(&config, settings, spec.threads)?, settings, reporter)?;
-    let gpu = chosen.as_ref().map(device::Chosen::memory).transpose()?;
+    let gpu = chosen.as_ref().map(device::memory).transpose()?;
     let threads = spec.threads;
     let asked = preflight::Asked { config: &config, files, data, settings, threads, held, gpu: gpu.as_ref() };
     let plan = preflight::reckon(&asked, spec.past.as_ref(), machine::available_memory())?;
@@ -145,10 +146,15 @@ pub fn run(
         reporter.event(EventBody::Warning { message })?;
     } else {
         let mut scoring = Scoring { reporter, stop_is_answered: stopped };
-        let access = Access { threads: spec.threads, keys: inputs.keys.clone(), cache: inputs.cache.clone() };
+        let access = Access {
+            threads: spec.threads,
+            device: settings.scoring_device(),
+            keys: inputs.keys.clone(),
+            cache: inputs.cache.clone(),
+        };
         metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], &access, &mut scoring)?);
     }
-    Ok(RunResult { metrics, candidate: Some(candidate), stopped })
+    Ok(RunResult { metrics, candidate: Some(candidate), stopped, part: None })
 }
 
 /// What no run could work with. The engine checks the same at launch; a run folder may come from elsewhere.
@@ -260,6 +266,7 @@ fn figures(state: &TrainerState, used: u64) -> BTreeMap<String, f64> {
         ("steps".to_owned(), state.step as f64),
         ("best_step".to_owned(), used as f64),
         ("trained_tokens".to_owned(), state.trained_tokens as f64),
+        (SELECTED_AMONG.to_owned(), state.evals as f64),
     ]);
     let losses =
         [("loss", state.last_loss), ("eval_loss", state.best_loss), ("eval_loss_before", state.loss_before)];

@@ -36,6 +36,9 @@ pub struct TrainerState {
     pub best_step: Option<u64>,
     #[serde(with = "exact")]
     pub best_loss: Option<f64>,
+    /// Evaluations with a dev loss, of which the best is chosen.
+    #[serde(default)]
+    pub evals: u64,
     /// Evaluations since the best one.
     pub evals_without_better: u64,
     /// Mean loss per trained token of the last step.

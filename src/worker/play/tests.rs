@@ -65,6 +65,7 @@ fn stage(name: &str, model: &str, prompt: &str) -> StageCandidate {
         usd_per_million_output: None,
         usd_per_hour: None,
         limits: Limits::default(),
+        device: Default::default(),
     };
     StageCandidate {
         model,

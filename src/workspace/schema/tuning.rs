@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
+use crate::domain::example::{Form, Order, Ranking};
 use crate::domain::settings::{
     DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings, TrainedTurns,
 };
 use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
+use crate::domain::trajectory::Match;
 use crate::workspace::config::*;
 use crate::workspace::method;
 use crate::workspace::reader::{Fields, clip};
@@ -23,8 +25,8 @@ pub(super) fn read_prompt_tuning(
     mut fields: Fields<'_>,
     models: &BTreeMap<String, ModelEntry>,
     stages: &[Stage],
-) -> PromptTuning {
-    let default = PromptTuning::default();
+) -> PromptSettings {
+    let default = PromptSettings::default();
     let critic = fields.string("critic");
     if let Some(critic) = &critic {
         known_model(&fields, "critic", critic, models);
@@ -33,21 +35,20 @@ pub(super) fn read_prompt_tuning(
     for name in &tuned {
         known_stage(&fields, "stages", name, stages);
     }
-    let mut limits = fields.table_or_empty("budget");
-    let budget = Budget {
-        calls: limits.whole("calls", 1..=MANY),
-        usd: limits.amount("usd"),
-        seconds: limits.whole("seconds", 1..=MANY),
-    };
-    limits.finish();
-    let tuning = PromptTuning {
+    let budget = read_budget(fields.table_or_empty("budget"));
+    let tuning = PromptSettings {
         fan_out: fields.count("fan_out", 1..=4096).unwrap_or(default.fan_out),
         epochs: fields.count("epochs", 1..=10_000).unwrap_or(default.epochs),
         survivors: fields.count("survivors", 1..=4096).unwrap_or(default.survivors),
         rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
         critic,
         stages: tuned,
+        few_shot: fields.count("few_shot", 0..=100).unwrap_or(default.few_shot),
+        pins: fields.strings("pins").unwrap_or_default(),
+        max_chars: fields.count("max_chars", 1..=1_000_000).unwrap_or(default.max_chars),
+        max_usd_per_1k: fields.number("max_usd_per_1k", "above 0", |usd| usd > 0.0),
         budget,
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
     };
     if tuning.survivors > tuning.fan_out {
         fields.fault(
@@ -59,9 +60,50 @@ pub(super) fn read_prompt_tuning(
     tuning
 }
 
-pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>) -> TrajectoryTuning {
-    let tuning = TrajectoryTuning {
-        shots: fields.count("shots", 1..=1000).unwrap_or(TrajectoryTuning::default().shots),
+fn read_budget(mut limits: Fields<'_>) -> Budget {
+    let budget = Budget {
+        calls: limits.whole("calls", 1..=MANY),
+        tokens: limits.whole("tokens", 1..=MANY),
+        usd: limits.amount("usd"),
+        seconds: limits.whole("seconds", 1..=MANY),
+    };
+    limits.finish();
+    budget
+}
+
+pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>, stages: &[Stage]) -> TrajectorySettings {
+    let default = TrajectorySettings::default();
+    let tuned = fields.strings("stages").unwrap_or_default();
+    for name in &tuned {
+        known_stage(&fields, "stages", name, stages);
+    }
+    let share = |s: f64| (0.0..=1.0).contains(&s);
+    let mut number = |key: &'static str, default: f32| {
+        fields.number(key, "from 0 to 1", share).map_or(default, |n| n as f32)
+    };
+    let (threshold, diversity, lift_weight) = (
+        number("threshold", default.threshold),
+        number("diversity", default.diversity),
+        number("lift_weight", default.lift_weight),
+    );
+    let budget = read_budget(fields.table_or_empty("budget"));
+    let tuning = TrajectorySettings {
+        stages: tuned,
+        shots: fields.count("shots", 1..=1000).unwrap_or(default.shots),
+        rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
+        ranking: fields.choice("ranking", &Ranking::ALL).unwrap_or(default.ranking),
+        threshold,
+        diversity,
+        lift_weight,
+        max_tokens: fields.count("max_tokens", 0..=1 << 24).unwrap_or(default.max_tokens),
+        order: fields
+            .choice("order", &[("last", Order::Last), ("first", Order::First)])
+            .unwrap_or(default.order),
+        form: fields.choice("form", &Form::ALL),
+        matches: fields.choice("match", &Match::ALL).unwrap_or(default.matches),
+        match_at: fields.number("match_at", "from 0 to 1", share).unwrap_or(default.match_at),
+        tolerance: fields.number("tolerance", "from 0 to 1", share).unwrap_or(default.tolerance),
+        budget,
     };
     fields.finish();
     tuning
@@ -87,6 +129,13 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
     let turns = [("all", TrainedTurns::All), ("last", TrainedTurns::Last)];
     let recompute = [("auto", Recompute::Auto), ("never", Recompute::Never), ("always", Recompute::Always)];
     let share = |s: f64| (0.0..1.0).contains(&s);
+    let rows = fields.string("rows");
+    if let Some(rows) = &rows {
+        let named = rows.strip_prefix("store:").is_some_and(|run| !run.trim().is_empty());
+        if !named && rows != "all" {
+            fields.fault("rows", &format!("`{}`: write all, or store:RUN of a trajectory run", clip(rows)));
+        }
+    }
     let settings = TrainSettings {
         stage: stage.unwrap_or(default.stage),
         prompt: fields.string("prompt").unwrap_or(default.prompt),
@@ -128,6 +177,7 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         keep_checkpoints: fields.count("keep_checkpoints", 1..=10_000).unwrap_or(default.keep_checkpoints),
         fixed_rows: fields.count("fixed_rows", 0..=1000).unwrap_or(default.fixed_rows),
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+        rows: rows.filter(|rows| rows != "all").unwrap_or(default.rows),
         weights: fields.numbers("weights", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w)),
     };
     fields.finish();
@@ -151,7 +201,7 @@ pub(super) fn read_lr_range(mut fields: Fields<'_>) -> RangeSettings {
     range
 }
 
-fn read_device(fields: &mut Fields<'_>) -> Option<DeviceChoice> {
+pub(super) fn read_device(fields: &mut Fields<'_>) -> Option<DeviceChoice> {
     let text = fields.string("device")?;
     match text.parse() {
         Ok(device) => Some(device),

@@ -3,8 +3,11 @@
 pub mod bench;
 mod board;
 mod comparing;
+mod examples;
 mod frames;
+mod honest;
 mod kills;
+mod metrics;
 mod play;
 mod shared;
 mod training;

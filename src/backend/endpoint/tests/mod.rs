@@ -1,5 +1,6 @@
 //! Against a server of our own that does whatever a server can do wrong.
 
+#[allow(dead_code, reason = "the black-box tests use the rest")]
 mod server;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ fn model(endpoint: &str) -> ModelRef {
         usd_per_million_output: None,
         usd_per_hour: None,
         limits: Limits::default(),
+        device: Default::default(),
     }
 }
 

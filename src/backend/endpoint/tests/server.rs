@@ -27,6 +27,8 @@ pub enum Reply {
     Together(usize),
     /// A stream (or a whole answer, as asked) that repeats the question's last text.
     Echo,
+    /// What the function makes of the question's last text, after it was asked.
+    Say(fn(&str) -> String),
 }
 
 impl Reply {
@@ -57,6 +59,8 @@ struct State {
     replies: VecDeque<Reply>,
     asked: Vec<Asked>,
     here: usize,
+    /// After so many requests nobody is answered, until [`Server::go_on`].
+    until: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +86,19 @@ impl Server {
             }
         });
         server
+    }
+
+    /// Gives this reply, but after so many requests keeps everybody waiting until [`Self::go_on`].
+    pub fn start_until(requests: usize, reply: Reply) -> Self {
+        let server = Self::start(vec![reply]);
+        server.state().until = Some(requests);
+        server
+    }
+
+    /// Answers whoever asks from now on; those who wait are hung up on.
+    pub fn go_on(&self) {
+        self.state().until = None;
+        self.state.1.notify_all();
     }
 
     pub fn endpoint(&self) -> String {
@@ -111,7 +128,13 @@ impl Server {
                 state.here += 1;
                 self.most.fetch_max(state.here, Ordering::SeqCst);
                 self.state.1.notify_all();
+                let number = state.asked.len();
+                let silent = state.until.is_some_and(|until| number > until);
+                while silent && state.until.is_some() {
+                    state = self.state.1.wait(state).unwrap();
+                }
                 let reply = match state.replies.len() {
+                    _ if silent => Reply::Hangup,
                     0 => Reply::Echo,
                     1 => state.replies[0].clone(),
                     _ => state.replies.pop_front().unwrap(),
@@ -234,8 +257,9 @@ fn answer(mut stream: &TcpStream, asked: &Asked, reply: Reply) -> std::io::Resul
             }
         }
         Reply::Hangup => {}
-        Reply::Echo | Reply::Together(_) => {
+        Reply::Echo | Reply::Together(_) | Reply::Say(_) => {
             let text = last_text(&asked.body);
+            let text = if let Reply::Say(say) = reply { say(&text) } else { text };
             if asked.body["stream"] != true {
                 let message = json!({ "role": "assistant", "content": text });
                 let body = json!({

@@ -13,7 +13,6 @@ use crate::model::config::Arch;
 use crate::model::oracle::small;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::tokenizer::tests::{MODELS, fixture, reference};
-use crate::ops::KvPages;
 
 fn plain(max_tokens: usize) -> Decoding {
     Decoding { max_tokens, ..Decoding::default() }
@@ -29,9 +28,7 @@ fn engine(decoder: &Decoder) -> Engine<'_> {
 
 /// An engine with so many blocks of four tokens.
 fn with_blocks(decoder: &Decoder, blocks: usize, settings: Settings) -> Engine<'_> {
-    Engine::new(decoder, settings).unwrap().with_pages(|d| {
-        Pages::with_block(d, blocks * KvPages::block_bytes(d.config.layers, d.config.kv_dim(), 4), 4)
-    })
+    Engine::new(decoder, settings).unwrap().with_pages(Pages::new(4, blocks))
 }
 
 fn run(engine: &mut Engine<'_>, requests: Vec<Request>) -> Vec<Vec<u32>> {

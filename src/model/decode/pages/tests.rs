@@ -1,11 +1,7 @@
 use super::*;
-use crate::model::config::Arch;
-use crate::model::oracle::small;
 
 fn pages(blocks: usize) -> Pages {
-    let decoder = small(Arch::Llama, 1);
-    let of_one = KvPages::block_bytes(1, decoder.config.kv_dim(), 4);
-    Pages::with_block(&decoder, blocks * of_one, 4)
+    Pages::new(4, blocks)
 }
 
 /// A table of all of `tokens`, computed as far as they were not there.

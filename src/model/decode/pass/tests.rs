@@ -1,5 +1,7 @@
 use candle_core::DType;
 
+use super::super::batch::Wants;
+use super::super::pages::Table;
 use super::*;
 use crate::domain::settings::{Init, Method, Targets, TrainSettings};
 use crate::model::config::Arch;
@@ -28,7 +30,7 @@ fn assert_close(found: &[f32], wanted: &[f32], what: &str) {
 /// Feeds the tokens of one sequence to its table; the logits after the last.
 fn feed(
     decoder: &Decoder,
-    pages: &mut Pages,
+    (pages, host): (&mut Pages, &mut Host),
     table: &mut Table,
     adapter: Option<&Lora>,
     tokens: &[u32],
@@ -36,10 +38,11 @@ fn feed(
 ) -> Vec<f32> {
     pages.grow(table, table.len() + tokens.len()).unwrap();
     let start = table.len();
-    let feed = Feed { table, start, adapter, lane: 0, tokens, parents: None, wants: Wants::Last };
-    let logits = decoder.pass(pages, &[feed], &mut Buffers::default(), par);
+    let (parents, wants, choice) = (None, Wants::Last, None);
+    let feed = Feed { table, start, adapter, lane: 0, tokens, parents, wants, choice };
+    let outcome = decoder.pass(pages, &[feed], host, par);
     pages.extend(table, tokens);
-    logits.of(0).next().unwrap().to_vec()
+    outcome.logits(0).next().unwrap().to_vec()
 }
 
 #[test]
@@ -79,12 +82,12 @@ fn logits_agree_with_the_oracle_however_the_tokens_come() {
             let wanted: Vec<f32> = wanted.flatten_all().unwrap().to_vec1().unwrap();
             for par in [Par::SERIAL, Par::threads(3)] {
                 assert_close(&decoder.logits_all(&tokens, adapter, par).unwrap(), &wanted, "at once");
-                let mut pages = Pages::with_block(&decoder, 1 << 20, 8);
+                let (mut pages, mut host) = (Pages::new(8, 1000), Host::default());
                 let mut table = pages.open(0, &tokens);
                 let (mut at, vocab) = (0, decoder.config.vocab);
                 for n in [1, 1, 70, 3, 1, 14] {
                     let new = &tokens[at..at + n];
-                    let logits = feed(&decoder, &mut pages, &mut table, adapter, new, par);
+                    let logits = feed(&decoder, (&mut pages, &mut host), &mut table, adapter, new, par);
                     at += n;
                     let wanted = &wanted[(at - 1) * vocab..at * vocab];
                     assert_close(&logits, wanted, &format!("{arch:?} up to {at}"));
@@ -92,10 +95,10 @@ fn logits_agree_with_the_oracle_however_the_tokens_come() {
                 // The same beginning, another end; then the same end again, over shared blocks.
                 let mut other = pages.open(0, &[&tokens[..43], &[1, 2, 3]].concat());
                 assert_eq!(other.len(), 43);
-                feed(&decoder, &mut pages, &mut other, adapter, &[1, 2, 3], par);
+                feed(&decoder, (&mut pages, &mut host), &mut other, adapter, &[1, 2, 3], par);
                 let mut again = pages.open(0, &tokens);
                 assert_eq!(again.len(), 89);
-                let logits = feed(&decoder, &mut pages, &mut again, adapter, &tokens[89..], par);
+                let logits = feed(&decoder, (&mut pages, &mut host), &mut again, adapter, &tokens[89..], par);
                 assert_close(&logits, &wanted[89 * vocab..], "over shared blocks");
             }
         }
@@ -143,7 +146,7 @@ fn base_and_adapters_of_every_kind_go_in_one_pass_as_each_alone() {
     let kinds = kinds(&decoder);
     let lanes: Vec<Option<&Lora>> = [None].into_iter().chain(kinds.iter().map(Some)).collect();
     for with in [vec![0, 1, 3], vec![0, 1, 2, 3], vec![2]] {
-        let mut pages = Pages::with_block(&decoder, 1 << 20, 8);
+        let (mut pages, mut host) = (Pages::new(8, 1000), Host::default());
         let texts: Vec<(u32, Vec<u32>)> =
             with.iter().flat_map(|lane| [(*lane, tokens(20)), (*lane, tokens(7))]).rev().collect();
         let tables: Vec<Table> = texts
@@ -159,12 +162,13 @@ fn base_and_adapters_of_every_kind_go_in_one_pass_as_each_alone() {
             .zip(&tables)
             .map(|((lane, tokens), table)| {
                 let adapter = lanes[*lane as usize];
-                Feed { table, start: 0, adapter, lane: *lane, tokens, parents: None, wants: Wants::All }
+                let (parents, wants, choice) = (None, Wants::All, None);
+                Feed { table, start: 0, adapter, lane: *lane, tokens, parents, wants, choice }
             })
             .collect();
-        let logits = decoder.pass(&mut pages, &feeds, &mut Buffers::default(), Par::SERIAL);
+        let logits = decoder.pass(&mut pages, &feeds, &mut host, Par::SERIAL);
         for (i, (lane, text)) in texts.iter().enumerate() {
-            let found: Vec<f32> = logits.of(i).flatten().copied().collect();
+            let found: Vec<f32> = logits.logits(i).flatten().copied().collect();
             let adapter = lanes[*lane as usize];
             let alone = decoder.logits_all(text, adapter, Par::SERIAL).unwrap();
             assert_close(&found, &alone, "in one pass");
@@ -186,9 +190,9 @@ fn a_tree_of_continuations_gives_what_each_of_them_gives_alone() {
     for arch in [Arch::Mistral, Arch::Qwen3] {
         let decoder = small(arch, 2);
         let prompt = tokens(21);
-        let mut pages = Pages::with_block(&decoder, 1 << 20, 8);
+        let (mut pages, mut host) = (Pages::new(8, 1000), Host::default());
         let mut table = pages.open(0, &prompt);
-        feed(&decoder, &mut pages, &mut table, None, &prompt, Par::SERIAL);
+        feed(&decoder, (&mut pages, &mut host), &mut table, None, &prompt, Par::SERIAL);
         // 1 2 3 4 5 6 7, 1 2 8, 9
         let tree = [1, 2, 3, 8, 9, 4, 5, 6, 7];
         let parents = [None, Some(0), Some(1), Some(1), None, Some(2), Some(5), Some(6), Some(7)];
@@ -201,10 +205,11 @@ fn a_tree_of_continuations_gives_what_each_of_them_gives_alone() {
             tokens: &tree,
             parents: Some(&parents),
             wants,
+            choice: None,
         };
-        let logits = decoder.pass(&mut pages, &[feed], &mut Buffers::default(), Par::SERIAL);
+        let logits = decoder.pass(&mut pages, &[feed], &mut host, Par::SERIAL);
         let paths: [&[u32]; 4] = [&[1, 2, 3, 4, 5, 6, 7], &[1, 2, 8], &[9], &[1]];
-        for (found, path) in logits.of(0).zip(paths) {
+        for (found, path) in logits.logits(0).zip(paths) {
             let whole = [&prompt, path].concat();
             let wanted = decoder.logits_all(&whole, None, Par::SERIAL).unwrap();
             assert_close(found, &wanted[wanted.len() - decoder.config.vocab..], "a continuation");

@@ -10,7 +10,7 @@ use crate::ops::cuda::{Buffer, CudaError, DoraRows, Dtype, Gpu, Launcher, View};
 
 /// An adapter.
 #[derive(Debug)]
-pub(in crate::model::trainable) struct Adapter {
+pub(in crate::model) struct Adapter {
     /// In f32, as it is trained.
     pub values: Buffer,
     /// In bf16.
@@ -25,7 +25,7 @@ pub(in crate::model::trainable) struct Adapter {
 /// Of every output of every group with an adapter: the length of its row of `W + scale B A`, and its magnitude by that; 1 where a
 /// layer of the group has no adapter.
 #[derive(Debug)]
-pub(in crate::model::trainable) struct Dora {
+pub(in crate::model) struct Dora {
     norms: Buffer,
     gains: Buffer,
     /// Where a group's begin, by layer.

@@ -8,9 +8,9 @@ use crate::ops::{Nf4, Weight};
 
 /// The decoder's parameters.
 #[derive(Debug)]
-pub(in crate::model::trainable) struct Base {
+pub struct Base {
     /// Every tensor at the place that it has in the decoder's parameters.
-    pub values: Buffer,
+    pub(in crate::model) values: Buffer,
     /// By layer and group, of each its linear layers one below the other; empty in bf16.
     nf4: Vec<[Vec<Nf4Weight>; 4]>,
     levels: Buffer,
@@ -18,7 +18,13 @@ pub(in crate::model::trainable) struct Base {
 
 /// A group's weight as a product takes it, where the base is in NF4: made anew for each product.
 #[derive(Debug, Default)]
-pub(in crate::model::trainable) struct Dequantized(Buffer);
+pub(in crate::model) struct Dequantized(Buffer);
+
+impl Dequantized {
+    pub fn buffer(&self) -> &Buffer {
+        &self.0
+    }
+}
 
 impl Base {
     /// Brings the decoder to the device, tensor by tensor.
@@ -63,7 +69,7 @@ impl Base {
     }
 
     /// The weight (outputs x inputs) of a group: where it stands, or dequantized into `room`.
-    pub fn weight<'a>(
+    pub(in crate::model) fn weight<'a>(
         &'a self,
         gpu: &Gpu,
         linear: &LinearAt,

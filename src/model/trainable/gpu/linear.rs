@@ -1,7 +1,9 @@
 //! A group of linear layers with its adapter on a GPU: the twin of `model/linear.rs`, with its formulas.
 
+use super::adapter::Adapter;
 use super::base::Dequantized;
 use super::{BatchOnGpu, OnDevice};
+use crate::model::lora::Lora;
 use crate::model::trainable::device::Batch;
 use crate::ops::LoraGroup;
 use crate::ops::cuda::{Addend, Buffer, Gpu, Mask, View};
@@ -28,10 +30,23 @@ pub(in crate::model::trainable) struct Scratch {
 }
 
 /// `A` (rank x inputs) and `B`s of a group, within bf16 parameters.
-#[derive(Clone, Copy)]
-struct Factors<'a> {
-    group: &'a LoraGroup,
+#[derive(Clone, Copy, Debug)]
+pub(in crate::model) struct Factors<'a> {
+    pub group: &'a LoraGroup,
     params: &'a Buffer,
+}
+
+/// Those of the adapter for a group, and of PiSSA's start.
+pub(in crate::model) fn factors<'a>(
+    lora: &'a Lora,
+    adapter: &'a Adapter,
+    (layer, group): (usize, usize),
+) -> Option<(Factors<'a>, Option<Factors<'a>>)> {
+    let trained = Factors { group: lora.group(layer, group)?, params: &adapter.rounded };
+    let start = lora.start.as_ref().zip(adapter.start.as_ref());
+    let start = start
+        .and_then(|(start, params)| Some(Factors { group: start.groups[layer][group].as_ref()?, params }));
+    Some((trained, start))
 }
 
 impl<'a> Factors<'a> {
@@ -40,12 +55,12 @@ impl<'a> Factors<'a> {
     }
 
     /// `u = x A^T`.
-    fn down(self, gpu: &Gpu, x: View<'_>, u: View<'_>) {
+    pub(in crate::model) fn down(self, gpu: &Gpu, x: View<'_>, u: View<'_>) {
         gpu.matmul(u, Addend::None, 1.0, x, self.a().t());
     }
 
     /// `y += s u B^T`.
-    fn up(self, gpu: &Gpu, u: View<'_>, y: View<'_>) {
+    pub(in crate::model) fn up(self, gpu: &Gpu, u: View<'_>, y: View<'_>) {
         for part in &self.group.parts {
             let b = View::at(self.params, part.b, part.out.len(), part.ranks.len());
             let (y, u) = (y.cols(part.out.clone()), u.cols(part.ranks.clone()));
@@ -69,11 +84,7 @@ impl<'a> Factors<'a> {
 impl OnDevice<'_> {
     /// Of the trained adapter, and of PiSSA's start.
     fn factors(&self, at: (usize, usize)) -> Option<(Factors<'_>, Option<Factors<'_>>)> {
-        let trained = Factors { group: self.lora.group(at.0, at.1)?, params: &self.adapter.rounded };
-        let start = self.lora.start.as_ref().zip(self.adapter.start.as_ref());
-        let start = start
-            .and_then(|(start, params)| Some(Factors { group: start.groups[at.0][at.1].as_ref()?, params }));
-        Some((trained, start))
+        factors(self.lora, self.adapter, at)
     }
 
     /// The adapter's input: that of the layer, or with dropout what is left of it.

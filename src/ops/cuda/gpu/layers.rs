@@ -1,6 +1,6 @@
 //! Operations of a block: rows, norms, rotation, attention, swiglu.
 
-use super::{Gpu, THREADS, int, matrix, pointer, threads_of_row};
+use super::{Gpu, THREADS, int, matrix, numbers, pointer, threads_of_row};
 use crate::ops::AttentionShape;
 use crate::ops::cuda::buffer::Buffer;
 use crate::ops::cuda::error::CudaError;
@@ -19,8 +19,13 @@ impl Gpu {
 
     /// `y (rows x width)`: the rows `ids[..rows]` of `table`.
     pub fn gather(&self, table: View<'_>, ids: &Buffer, y: View<'_>) {
+        self.gather_at(table, View::new(ids, 1, y.rows), y);
+    }
+
+    /// As [`Gpu::gather`], `ids` (1 x rows) within a buffer.
+    pub fn gather_at(&self, table: View<'_>, ids: View<'_>, y: View<'_>) {
         self.run(|| {
-            let args = [matrix(table)?, pointer(ids, y.rows)?, matrix(y)?, int(y.cols)?];
+            let args = [matrix(table)?, numbers(ids, y.rows)?, matrix(y)?, int(y.cols)?];
             self.launch("gather_rows", [y.rows, 1], [threads_of_row(y.cols), 1], 0, &args)
         });
     }
@@ -200,16 +205,16 @@ impl Gpu {
     }
 }
 
-/// Where rotation looks: the table of a [`crate::ops::RopeTable`] that covers all positions, and each token's position.
+/// Where rotation looks: the table of a [`crate::ops::RopeTable`] that covers all positions, and each token's position (1 x tokens).
 #[derive(Clone, Copy, Debug)]
 pub struct Positions<'a> {
     pub table: &'a Buffer,
-    pub positions: &'a Buffer,
+    pub positions: View<'a>,
 }
 
 impl Positions<'_> {
     fn args(&self, tokens: usize) -> Result<[Arg; 2], CudaError> {
-        Ok([pointer(self.table, self.table.len())?, pointer(self.positions, tokens)?])
+        Ok([pointer(self.table, self.table.len())?, numbers(self.positions, tokens)?])
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
-use crate::ops::{self, AttentionShape, Mat, MatMut, Par, mix};
+use crate::ops::vocabulary::argmax;
+use crate::ops::{self, AttentionShape, Mat, MatMut, Par};
 
 /// Blocks of the cache, in an order that is not theirs; the first one is nobody's.
 fn table_of(tokens: usize, block: usize, taken: &mut Vec<u32>) -> Vec<u32> {
@@ -29,7 +30,7 @@ fn agrees(
             slots.push(table[i / block] * block as u32 + (i % block) as u32);
             if i >= len - new {
                 queries.push(start + i);
-                places.extend([first, i as u32]);
+                places.extend([first, i as u32, i as u32 + 1, 0]);
             }
         }
         tables.extend(table);
@@ -66,7 +67,7 @@ fn agrees(
         let (bq, t, p) = (d.bf16(&q), d.u32(&tables), d.u32(&places));
         let parts = d.room(queries.len() * heads * splits * (dim + 2), Dtype::F32);
         let out = d.room(queries.len() * q_cols, Dtype::Bf16);
-        let sizes = [heads, kv_heads, dim, block, span, splits, window.unwrap_or(0)].map(int);
+        let sizes = [heads, kv_heads, dim, block, span, splits, window.unwrap_or(0), 0].map(int);
         let args = [&[at(&bq), second, at(&t), at(&p), at(&parts), stride, int(q_cols)][..], &sizes].concat();
         let grid = [queries.len() * splits, kv_heads * (heads / kv_heads).div_ceil(share)];
         d.try_launch(&format!("paged_attention_{of}_{name}"), grid, [128, 1], 0, &args).unwrap();
@@ -136,39 +137,36 @@ struct Draw {
     top_p: f32,
     min_p: f32,
     top_k: u32,
-    seed: u64,
-    counter: u32,
+    u: f64,
 }
 
 /// The definition: sorted, cut, drawn by id.
 fn drawn(row: &[f32], d: Draw) -> u32 {
-    let mut kept: Vec<usize> = (0..row.len()).filter(|i| !row[*i].is_nan()).collect();
-    kept.sort_by(|a, b| row[*b].partial_cmp(&row[*a]).unwrap().then(a.cmp(b)));
-    let Some(&best) = kept.first() else { return u32::MAX };
+    let Some(best) = argmax(row) else { return u32::MAX };
     if d.temperature == 0.0 {
         return best as u32;
     }
+    let mut kept: Vec<usize> = (0..row.len()).filter(|i| row[*i] > f32::NEG_INFINITY).collect();
+    kept.sort_by(|a, b| row[*b].total_cmp(&row[*a]).then(a.cmp(b)));
     if d.top_k > 0 && (d.top_k as usize) < kept.len() {
         let kth = row[kept[d.top_k as usize - 1]];
         kept.retain(|i| row[*i] >= kth);
     }
-    let weight = |i: usize| ((row[i] - row[best]) * (1.0 / d.temperature)).exp();
+    let weight = |i: usize| f64::from(((row[i] - row[best]) * (1.0 / d.temperature)).exp());
     if d.top_p < 1.0 {
-        let total: f64 = kept.iter().map(|i| f64::from(weight(*i))).sum();
+        let total: f64 = kept.iter().map(|i| weight(*i)).sum();
         let mut sum = 0.0;
         let line = kept.iter().position(|i| {
-            sum += f64::from(weight(*i));
+            sum += weight(*i);
             sum >= f64::from(d.top_p) * total
         });
         kept.truncate(line.unwrap() + 1);
     }
-    kept.retain(|i| weight(*i) >= d.min_p);
+    kept.retain(|i| weight(*i) >= f64::from(d.min_p));
     kept.sort_unstable();
-    let total: f64 = kept.iter().map(|i| f64::from(weight(*i))).sum();
-    let u = (mix(mix(d.seed).wrapping_add(u64::from(d.counter))) >> 11) as f64 / 9_007_199_254_740_992.0;
-    let mut left = u * total;
+    let mut left = d.u * kept.iter().map(|i| weight(*i)).sum::<f64>();
     for &i in &kept {
-        left -= f64::from(weight(i));
+        left -= weight(i);
         if left < 0.0 {
             return i as u32;
         }
@@ -176,25 +174,31 @@ fn drawn(row: &[f32], d: Draw) -> u32 {
     best as u32
 }
 
-/// Ids and log-probabilities of each row's draw.
-fn sampled(d: &Device, logits: &[f32], vocab: usize, draws: &[Draw], block: u32) -> (Vec<f32>, Vec<f32>) {
+/// Random numbers of a plain generator.
+fn uniform(state: &mut u64) -> f64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 11) as f64 / 9_007_199_254_740_992.0
+}
+
+/// The ids of each row's draw.
+fn sampled(d: &Device, logits: &[f32], vocab: usize, draws: &[Draw], block: u32) -> Vec<f32> {
     let n = draws.len();
     let z = d.f32(logits);
     let settings: Vec<f32> = draws.iter().flat_map(|d| [d.temperature, d.top_p, d.min_p]).collect();
-    let seeds: Vec<u32> = draws.iter().flat_map(|d| [d.seed as u32, (d.seed >> 32) as u32]).collect();
-    let (s, seeds) = (d.f32(&settings), d.u32(&seeds));
+    let us: Vec<u32> =
+        draws.iter().map(|d| d.u.to_bits()).flat_map(|u| [u as u32, (u >> 32) as u32]).collect();
+    let (s, us) = (d.f32(&settings), d.u32(&us));
     let k = d.u32(&draws.iter().map(|d| d.top_k).collect::<Vec<_>>());
-    let c = d.u32(&draws.iter().map(|d| d.counter).collect::<Vec<_>>());
+    let rows = d.u32(&(0..n as u32).collect::<Vec<_>>());
     // Read back as floats of the same bits.
-    let (ids, logprobs) = (d.room(n, Dtype::F32), d.room(n, Dtype::F32));
-    let args = [at(&z), at(&s), at(&k), at(&seeds), at(&c), at(&ids), at(&logprobs), int(vocab)];
-    d.launch("sample", n, block, &args);
-    (ids.to_f32().unwrap(), logprobs.to_f32().unwrap())
+    let ids = d.room(n, Dtype::F32);
+    d.launch("sample", n, block, &[at(&z), at(&rows), at(&s), at(&k), at(&us), at(&ids), int(vocab)]);
+    ids.to_f32().unwrap()
 }
 
 #[test]
 fn tokens_are_drawn_as_defined_with_every_cut_and_with_ties() {
-    let mut draws = Vec::new();
+    let (mut draws, mut state) = (Vec::new(), 7);
     for (temperature, top_p, min_p, top_k) in [
         (0.0, 1.0, 0.0, 0),
         (1.0, 1.0, 0.0, 0),
@@ -205,9 +209,8 @@ fn tokens_are_drawn_as_defined_with_every_cut_and_with_ties() {
         (0.5, 1e-6, 0.0, 0),
         (1.0, 1.0, 0.0, 1),
     ] {
-        for counter in 0..4 {
-            let seed = 0x9876_5432_10ab_cdef ^ u64::from(counter / 2);
-            draws.push(Draw { temperature, top_p, min_p, top_k, seed, counter });
+        for _ in 0..4 {
+            draws.push(Draw { temperature, top_p, min_p, top_k, u: uniform(&mut state) });
         }
     }
     for (vocab, block) in [(3, 32), (50, 64), (1000, 256)] {
@@ -220,36 +223,34 @@ fn tokens_are_drawn_as_defined_with_every_cut_and_with_ties() {
                     *z = z.round();
                 }
             }
-            if i % 5 == 2 {
-                row[vocab / 2] = f32::NAN;
+            match i % 11 {
+                5 => row[vocab / 2] = f32::NAN,
+                7 => row[vocab - 1] = f32::INFINITY,
+                9 => row.fill(f32::NEG_INFINITY),
+                _ => {}
             }
         }
-        let Some(found) = in_all_orders(|d| {
-            let (ids, logprobs) = sampled(d, &logits, vocab, &draws, block);
-            vec![ids, logprobs]
-        }) else {
+        let Some(found) = in_all_orders(|d| vec![sampled(d, &logits, vocab, &draws, block)]) else {
             return;
         };
+        let mut none = 0;
         for (i, (row, draw)) in logits.chunks(vocab).zip(&draws).enumerate() {
             let (id, wanted) = (found[0][i].to_bits(), drawn(row, *draw));
             assert_eq!(id, wanted, "row {i} of {vocab}, {draw:?}");
-            let numbers = || row.iter().filter(|z| !z.is_nan());
-            let largest = numbers().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = numbers().map(|z| f64::from(z - largest).exp()).sum();
-            let logprob = f64::from(row[id as usize] - largest) - sum.ln();
-            assert!((f64::from(found[1][i]) - logprob).abs() < 1e-5, "row {i}: {} {logprob}", found[1][i]);
+            none += u32::from(id == u32::MAX);
         }
+        assert_eq!(none, 9, "rows that are no numbers, or nothing");
     }
 }
 
 #[test]
-fn draws_have_their_probabilities_and_a_row_without_a_number_has_none() {
-    let (n, row) = (3000, [0.0, 1.0, -1.0, 2.0, 0.5_f32]);
-    let draw = |i: u32| Draw { temperature: 1.0, top_p: 1.0, min_p: 0.0, top_k: 0, seed: 42, counter: i };
-    let draws: Vec<Draw> = (0..n).map(draw).collect();
+fn draws_have_their_probabilities() {
+    let (n, row, mut state) = (3000, [0.0, 1.0, -1.0, 2.0, 0.5_f32], 1);
+    let mut draw = |_| Draw { temperature: 1.0, top_p: 1.0, min_p: 0.0, top_k: 0, u: uniform(&mut state) };
+    let draws: Vec<Draw> = (0..n).map(&mut draw).collect();
     let Some(emulator) = Emulator::new(0) else { return };
     let d = Device(emulator);
-    let (ids, _) = sampled(&d, &row.repeat(n as usize), row.len(), &draws, 32);
+    let ids = sampled(&d, &row.repeat(n as usize), row.len(), &draws, 32);
     let total: f64 = row.iter().map(|z| f64::from(*z).exp()).sum();
     for (id, z) in row.iter().enumerate() {
         let p = f64::from(*z).exp() / total;
@@ -257,6 +258,38 @@ fn draws_have_their_probabilities_and_a_row_without_a_number_has_none() {
         // Four standard deviations.
         assert!((share - p).abs() < 4.0 * (p * (1.0 - p) / f64::from(n)).sqrt(), "{id}: {share} of {p}");
     }
-    let (ids, _) = sampled(&d, &[f32::NAN; 40], 40, &[draw(0)], 64);
-    assert_eq!(ids[0].to_bits(), u32::MAX);
+}
+
+#[test]
+fn penalties_and_masks_are_those_of_the_cpu_and_leave_other_rows_alone() {
+    let (vocab, tokens) = (70, [3_u32, 69, 40]);
+    let mut logits = exact_noise(4 * vocab, 5, 4.0);
+    logits[3 * vocab + 2] = f32::NAN;
+    let masked = |id: usize| id.is_multiple_of(3) || id == 69;
+    let mut mask = vec![0_u32; vocab.div_ceil(32)];
+    (0..vocab).filter(|id| masked(*id)).for_each(|id| mask[id / 32] |= 1 << (id % 32));
+    let words = [&tokens[..], &mask].concat();
+    let (none, one) = (u32::MAX, 1_f32.to_bits());
+    let jobs = [2, 1.3_f32.to_bits(), 0, 3, none, 0, one, 0, 0, 3, 3, 0.5_f32.to_bits(), 0, 3, 3];
+    let Some(found) = in_all_orders(|d| {
+        let (z, j, w) = (d.f32(&logits), d.u32(&jobs), d.u32(&words));
+        d.launch("adjust_logits", 3, 64, &[at(&z), at(&j), at(&w), int(vocab)]);
+        vec![z.to_f32().unwrap()]
+    }) else {
+        return;
+    };
+    let mut wanted = logits;
+    for (row, penalty) in [(2, 1.3), (3, 0.5)] {
+        for id in tokens {
+            let z = &mut wanted[row * vocab + id as usize];
+            *z = if *z < 0.0 { *z * penalty } else { *z / penalty };
+        }
+    }
+    for row in [0, 3] {
+        for id in (0..vocab).filter(|id| !masked(*id) && (row, *id) != (3, 2)) {
+            wanted[row * vocab + id] = f32::NEG_INFINITY;
+        }
+    }
+    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&found[0]), bits(&wanted));
 }

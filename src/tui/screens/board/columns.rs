@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::domain::board::{Board, BoardRow};
-use crate::domain::metric::{Direction, Metric};
+use crate::domain::metric::Direction;
 use crate::domain::trilemma::Pareto;
 use crate::tui::signs::Signs;
 use crate::tui::theme::Role;
@@ -177,7 +177,7 @@ impl Column {
 
     /// The better end stands first.
     fn higher_first(&self, board: &Board) -> bool {
-        let better = |name: &str| !lower_is_better(name);
+        let better = |name: &str| !lower_is_better(board, name);
         match self {
             Self::Primary => better(&board.primary),
             Self::Metric(name) => better(name),
@@ -218,8 +218,8 @@ impl Column {
     }
 }
 
-pub fn lower_is_better(metric: &str) -> bool {
-    Metric::find(metric).is_ok_and(|m| m.entry.direction == Direction::Lower)
+pub fn lower_is_better(board: &Board, metric: &str) -> bool {
+    board.metric(metric).is_some_and(|m| m.entry.direction == Direction::Lower)
 }
 
 fn primary(row: &BoardRow, name: &str, plus_minus: &str) -> (String, Role) {

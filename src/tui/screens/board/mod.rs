@@ -1,5 +1,6 @@
 //! Screen 5: every candidate on every metric, and two of them row by row.
 
+pub mod classes;
 pub mod columns;
 pub mod comparison;
 pub mod detail;
@@ -358,6 +359,7 @@ impl App {
                 };
                 board.flip = 0;
             }
+            Action::CandidateDetail => self.open_detail(),
             Action::SortBoard => {
                 let picker = board.board.as_ref().map(|b| Picker::columns(b, &board.columns));
                 self.layers.extend(picker.map(Layer::Picker));

@@ -66,7 +66,7 @@ fn pareto(state: &BoardState, board: &Board, p: &mut Painter<'_>, body: Rect, co
         }
         // Of three axes a picture shows two: its line joins who is best for the money (or time) shown.
         let mut best = f64::NEG_INFINITY;
-        let lower = super::columns::lower_is_better(&board.primary);
+        let lower = super::columns::lower_is_better(board, &board.primary);
         let stairs = front.into_iter().filter(|(_, y)| {
             let y = if lower { -*y } else { *y };
             let better = y > best;

@@ -31,6 +31,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
             usd_per_million_output: None,
             usd_per_hour: None,
             limits: Limits::default(),
+            device: Default::default(),
         },
         adapter: None,
         prompt: prompt.into(),
@@ -43,6 +44,7 @@ fn stage(name: &str, base: &Path, prompt: &str) -> StageCandidate {
         constraint: None,
         tools: Vec::new(),
         gold: None,
+        examples: None,
     }
 }
 

@@ -1,0 +1,158 @@
+//! Trajectory tuning: its settings, and what a run leaves behind beside its store.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::example::{Form, Order, Ranking, Retrieval};
+use super::settings::Budget;
+
+/// When an answer counts as gold while examples are looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Match {
+    /// The primary metric says so.
+    #[default]
+    Metric,
+    /// It differs in a few letters only (normalized Levenshtein similarity of `match_at` or more).
+    Similarity,
+    /// Every number of the gold stands in it, within `tolerance`.
+    Numeric,
+}
+
+impl Match {
+    pub const ALL: [(&'static str, Self); 3] =
+        [("metric", Self::Metric), ("similarity", Self::Similarity), ("numeric", Self::Numeric)];
+}
+
+/// `[tuning.trajectory]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrajectorySettings {
+    /// Stages to find examples for; empty: all that can be.
+    pub stages: Vec<String>,
+    /// Examples retrieved for each input; half and double are tried beside.
+    pub shots: usize,
+    /// Train rows that are looked at, spread over the strata.
+    pub rows: usize,
+    pub ranking: Ranking,
+    pub threshold: f32,
+    pub diversity: f32,
+    /// How much lift minus harm counts in the ranking, where that does no worse.
+    pub lift_weight: f32,
+    /// Tokens of the examples of a prompt, reckoned; 0: no limit.
+    pub max_tokens: usize,
+    pub order: Order,
+    /// None: both are tried.
+    pub form: Option<Form>,
+    #[serde(rename = "match")]
+    pub matches: Match,
+    /// Likeness from which an answer counts as gold.
+    pub match_at: f64,
+    /// Share by which a number may differ.
+    pub tolerance: f64,
+    pub budget: Budget,
+}
+
+impl Default for TrajectorySettings {
+    fn default() -> Self {
+        Self {
+            stages: Vec::new(),
+            shots: 5,
+            rows: 300,
+            ranking: Ranking::Fused,
+            threshold: 0.0,
+            diversity: 0.0,
+            lift_weight: 0.25,
+            max_tokens: 0,
+            order: Order::Last,
+            form: None,
+            matches: Match::Metric,
+            match_at: 0.9,
+            tolerance: 0.01,
+            budget: Budget::default(),
+        }
+    }
+}
+
+impl TrajectorySettings {
+    /// With so many examples, without figures of what they did.
+    pub fn retrieval(&self, shots: usize, form: Form) -> Retrieval {
+        Retrieval {
+            shots,
+            ranking: self.ranking,
+            threshold: self.threshold,
+            diversity: self.diversity,
+            lift_weight: 0.0,
+            max_tokens: self.max_tokens,
+            order: self.order,
+            form,
+        }
+    }
+}
+
+/// One way of using examples, measured on the dev part beside the same rows without any.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Measured {
+    /// `found`: those that turned a wrong answer; `all`: every train row with gold; and ablations of these.
+    pub store: String,
+    pub shots: usize,
+    pub rows: usize,
+    pub right: usize,
+    pub fixed: usize,
+    pub broken: usize,
+    /// Means per row.
+    pub tokens_in: f64,
+    pub ms: f64,
+    /// Exact McNemar against the same rows without examples.
+    pub p_value: f64,
+    /// Rows that were shown an example which says nearly the same.
+    pub near_duplicates: usize,
+}
+
+impl Measured {
+    pub fn accuracy(&self) -> f64 {
+        if self.rows == 0 { 0.0 } else { self.right as f64 / self.rows as f64 }
+    }
+}
+
+/// What was looked for on one wrong row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Search {
+    pub row: String,
+    pub wrong: String,
+    pub gold: String,
+    /// What the set that turned it was proposed as; none: nothing turned it.
+    pub proposal: Option<String>,
+    /// Sets that were tried, those of the minimization among them.
+    pub tried: u32,
+    /// Ids of the smallest set.
+    pub set: Vec<String>,
+    /// The proposals that were tried, in order, with whether they turned the answer.
+    pub proposals: Vec<(String, bool)>,
+}
+
+/// `artifacts/trajectory.json`: what a run found, tried and measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrajectoryReport {
+    pub form: String,
+    /// Train rows looked at, and of them wrong.
+    pub looked_at: usize,
+    pub wrong: usize,
+    pub searches: Vec<Search>,
+    /// The dev rows without examples.
+    pub without: Measured,
+    pub curve: Vec<Measured>,
+    pub ablation: Vec<Measured>,
+    /// What the candidate uses; none where examples do not help.
+    pub chosen: Option<Measured>,
+    /// Examples that were left out because they break more than they fix.
+    pub harmful: Vec<String>,
+    pub calls: u64,
+    pub usd: Option<f64>,
+    /// Answers of the end, by dev row: without and with.
+    pub by_stratum: BTreeMap<String, (usize, usize, usize)>,
+}

@@ -1,0 +1,298 @@
+//! Stores of worked examples: those that runs found, and imported ones; as people left them.
+//!
+//! ```text
+//! runs/RUN/artifacts/store.jsonl          what a trajectory run found
+//! imports/examples/NAME/store.jsonl       what was imported
+//! examples/<hash>.jsonl                   a store with its edits, frozen for the candidates that use it
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::state::{Engine, bad_input, failed};
+use super::{candidates, rows};
+use crate::domain::api::{Decision, Failure};
+use crate::domain::candidate::Candidate;
+use crate::domain::example::{
+    Example, ExampleEdit, ExamplePage, Form, FoundExamples, Retrieval, StageExamples, edited,
+};
+use crate::domain::row::Part;
+use crate::domain::run::RunKind;
+use crate::domain::trajectory::{TrajectoryReport, TrajectorySettings};
+use crate::retrieve::{Index, Query, same_text, store};
+use crate::store::files;
+use crate::tuning::trajectory::{REPORT, STORE};
+use crate::workspace::Workspace;
+
+/// Examples of a page, in bytes of their JSON: a page must fit a frame.
+const PAGE_BYTES: usize = 512 << 10;
+/// Largest file that is imported.
+const IMPORT_MAX: u64 = 1 << 30;
+
+fn imported(engine: &Engine, name: &str) -> PathBuf {
+    engine.state_dir.join("imports/examples").join(name).join("store.jsonl")
+}
+
+/// The store's name and file: a run's, or an imported one's; without a name the newest run's.
+fn find(engine: &Engine, wanted: Option<&str>) -> Result<(String, PathBuf), Failure> {
+    let of_runs: BTreeMap<(u64, String), PathBuf> = engine.read(|state| {
+        let runs = state.runs.values().filter(|r| r.record.kind == RunKind::Trajectory);
+        runs.map(|r| ((r.record.created_ms, r.record.run.clone()), r.folder.dir().join(STORE))).collect()
+    });
+    let of_runs: Vec<(String, PathBuf)> =
+        of_runs.into_iter().filter(|(_, path)| path.is_file()).map(|((_, run), path)| (run, path)).collect();
+    let Some(wanted) = wanted else {
+        return of_runs.into_iter().next_back().ok_or_else(|| {
+            bad_input("there is no store of examples yet: `tunebench run trajectory` makes one")
+        });
+    };
+    if let Some(found) = of_runs.iter().find(|(run, _)| run == wanted) {
+        return Ok(found.clone());
+    }
+    let path = imported(engine, wanted);
+    if !wanted.contains('/') && path.is_file() {
+        return Ok((wanted.to_owned(), path));
+    }
+    // A candidate's name stands for the run that made it.
+    if let Some(run) = candidates::find(engine, wanted).ok().and_then(|k| k.runs.first().cloned())
+        && let Some(found) = of_runs.iter().find(|(known, _)| *known == run)
+    {
+        return Ok(found.clone());
+    }
+    let names: Vec<&str> = of_runs.iter().map(|(run, _)| run.as_str()).collect();
+    let there = if names.is_empty() { "no run has made one".into() } else { names.join(", ") };
+    Err(bad_input(format!("no store of examples `{wanted}`; there are: {there}")))
+}
+
+/// A store's examples as people left them, and what they decided, by example.
+fn load(
+    engine: &Engine,
+    wanted: Option<&str>,
+) -> Result<(String, Vec<Example>, BTreeMap<String, ExampleEdit>), Failure> {
+    let (name, path) = find(engine, wanted)?;
+    let all = store::read(&path, None).map_err(|e| failed(format!("{e:#}")))?;
+    let edits: BTreeMap<String, ExampleEdit> = engine.read(|state| {
+        let mine = state.decisions.examples.iter().filter(|((of, _), _)| *of == name);
+        mine.map(|((_, id), edit)| (id.clone(), edit.clone())).collect()
+    });
+    Ok((name, edited(&all, &edits), edits))
+}
+
+/// A window on a store; with `id` the one example that begins so.
+pub fn page(
+    engine: &Engine,
+    wanted: Option<&str>,
+    id: Option<&str>,
+    offset: usize,
+    count: usize,
+) -> Result<ExamplePage, Failure> {
+    let (name, mut all, edits) = load(engine, wanted)?;
+    if let Some(id) = id {
+        all = vec![one(&name, &all, id)?.clone()];
+    }
+    // What did most stands first.
+    all.sort_by(|a, b| {
+        let key = |e: &Example| (e.found_rows + e.total().fixed, e.total().uses);
+        key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
+    });
+    let total = all.len();
+    let mut bytes = 0;
+    let page: Vec<Example> = all
+        .into_iter()
+        .skip(offset)
+        .take(count)
+        .take_while(|example| {
+            let first = bytes == 0;
+            bytes += serde_json::to_string(example).map_or(0, |text| text.len());
+            first || bytes <= PAGE_BYTES
+        })
+        .collect();
+    Ok(ExamplePage { store: name, total, examples: page, edited: edits.into_keys().collect() })
+}
+
+fn one<'e>(name: &str, all: &'e [Example], id: &str) -> Result<&'e Example, Failure> {
+    let mut like = all.iter().filter(|e| !id.is_empty() && e.id.starts_with(id));
+    match (like.next(), like.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => Err(bad_input(format!("several examples begin with `{id}`; write more of it"))),
+        (None, _) => Err(bad_input(format!("no example `{id}` in {name}"))),
+    }
+}
+
+/// How the run of a store retrieves; the settings', where it kept none.
+fn retrieval(engine: &Engine, ws: &Workspace, name: &str) -> Retrieval {
+    let of_run = candidates::find(engine, name).ok().and_then(|known| {
+        let stages = known.candidate.stages.into_iter();
+        stages.filter_map(|s| s.examples).map(|e| e.retrieval).next()
+    });
+    let settings: &TrajectorySettings = &ws.config.tuning.trajectory;
+    of_run.unwrap_or_else(|| settings.retrieval(settings.shots, settings.form.unwrap_or(Form::Text)))
+}
+
+/// What would be retrieved for an input, at the stage that is named or the first that has examples.
+pub fn search(
+    engine: &Engine,
+    wanted: Option<&str>,
+    stage: Option<&str>,
+    input: &str,
+    shots: Option<usize>,
+) -> Result<FoundExamples, Failure> {
+    let (name, all, _) = load(engine, wanted)?;
+    let loaded = rows::loaded(engine)?;
+    let stages: BTreeSet<&str> = all.iter().map(|e| e.stage.as_str()).collect();
+    let stage = match stage {
+        Some(stage) if stages.contains(stage) => stage.to_owned(),
+        Some(stage) => {
+            let known = stages.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(bad_input(format!("{name} has no examples of stage `{stage}`; it has: {known}")));
+        }
+        None => {
+            let stages = &loaded.ws.config.stages;
+            let first = stages.iter().map(|s| s.name.as_str()).find(|s| all.iter().any(|e| e.stage == *s));
+            first.map(str::to_owned).unwrap_or_default()
+        }
+    };
+    let index = Index::new(all.into_iter().filter(|e| e.stage == stage).map(Arc::new));
+    let mut how = retrieval(engine, &loaded.ws, &name);
+    how.shots = shots.unwrap_or(how.shots);
+    let hits = index.retrieve(&Query::text(input), &how);
+    let hits = hits.into_iter().map(|hit| (Example::clone(&hit.example), hit.why)).collect();
+    Ok(FoundExamples { store: name, stage, hits })
+}
+
+/// A decision about an example, with what was decided before and is not decided anew.
+pub fn decision(
+    engine: &Engine,
+    wanted: &str,
+    example: &str,
+    edit: ExampleEdit,
+) -> Result<Decision, Failure> {
+    let (name, all, edits) = load(engine, Some(wanted))?;
+    let of = one(&name, &all, example)?;
+    let blank = |text: &Option<String>| text.as_ref().is_some_and(|text| text.trim().is_empty());
+    if blank(&edit.input) || blank(&edit.answer) {
+        return Err(bad_input("an example needs an input and an answer; `disable` leaves it out"));
+    }
+    let mut whole = edits.get(&of.id).cloned().unwrap_or_default();
+    whole.input = edit.input.or(whole.input);
+    whole.answer = edit.answer.or(whole.answer);
+    whole.enabled = edit.enabled.or(whole.enabled);
+    for gone in &edit.merges {
+        let gone = one(&name, &all, gone)?;
+        if gone.id == of.id || gone.stage != of.stage {
+            return Err(bad_input(format!(
+                "`{}` cannot be merged into `{}`: examples of one stage are merged, and two of them",
+                gone.id, of.id
+            )));
+        }
+        whole.merges.push(gone.id.clone());
+    }
+    Ok(Decision::Example { store: name, example: of.id.clone(), edit: whole })
+}
+
+/// Rows that a run's store is made of, or that it turned to gold.
+pub fn rows_of(engine: &Engine, run: &str) -> Result<BTreeSet<String>, Failure> {
+    let (name, all, _) = load(engine, Some(run))?;
+    let mut rows: BTreeSet<String> = all.into_iter().filter(|e| e.enabled).filter_map(|e| e.row).collect();
+    let folder = engine.read(|s| s.runs.get(&name).map(|r| r.folder.clone()));
+    if let Some(folder) = folder
+        && let Ok(bytes) = fs::read(folder.dir().join(REPORT))
+    {
+        let report: TrajectoryReport =
+            serde_json::from_slice(&bytes).map_err(|e| failed(format!("{name}: {REPORT}: {e}")))?;
+        rows.extend(report.searches.into_iter().filter(|s| s.proposal.is_some()).map(|s| s.row));
+    }
+    Ok(rows)
+}
+
+/// `BASE+STORE`: a candidate with the examples of a store, as it stands.
+pub fn with_store(
+    engine: &Engine,
+    ws: &Workspace,
+    mut base: Candidate,
+    wanted: &str,
+) -> Result<Candidate, Failure> {
+    let (name, all, _) = load(engine, Some(wanted))?;
+    let bytes = store::to_bytes(&all).map_err(|e| failed(format!("{e:#}")))?;
+    let hash = store::hash(&bytes);
+    let path = engine.state_dir.join("examples").join(format!("{hash}.jsonl"));
+    if !path.exists() {
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| files::write_atomic(&path, &bytes))
+            .map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    }
+    let retrieval = retrieval(engine, ws, &name);
+    let mut any = false;
+    for stage in &mut base.stages {
+        let has = all.iter().any(|e| e.enabled && e.stage == stage.name);
+        any |= has;
+        stage.examples = has.then(|| StageExamples {
+            path: path.display().to_string(),
+            hash: hash.clone(),
+            retrieval: retrieval.clone(),
+        });
+    }
+    if !any {
+        return Err(bad_input(format!("{name} has no example of a stage of candidate `{}`", base.name)));
+    }
+    base.name = candidates::slug(&format!("{}-{name}", base.name));
+    base.rung = "trajectory".into();
+    Ok(base)
+}
+
+/// Take a store in. Rows that are scored or chosen on never become examples.
+pub fn import(engine: &Engine, file: &str, name: &str) -> Result<String, Failure> {
+    let slug = candidates::slug(name);
+    if slug.is_empty() || slug != name {
+        return Err(bad_input("a store's name is made of letters, digits, `-`, `_` and `.`"));
+    }
+    let path = imported(engine, name);
+    let taken = engine.read(|s| s.runs.contains_key(name)) || path.exists();
+    if taken {
+        return Err(bad_input(format!("there is a store or a run called `{name}` already")));
+    }
+    let from = Path::new(file);
+    let size = fs::metadata(from).map_err(|e| bad_input(format!("{file}: {e}")))?.len();
+    if size > IMPORT_MAX {
+        return Err(bad_input(format!("{file} has {size} bytes; at most {IMPORT_MAX} are taken")));
+    }
+    let all = store::read(from, None).map_err(|e| bad_input(format!("{e:#}")))?;
+    let loaded = rows::loaded(engine)?;
+    let stages: Vec<&str> = loaded.ws.config.stages.iter().map(|s| s.name.as_str()).collect();
+    if let Some(other) = all.iter().find(|e| !stages.contains(&e.stage.as_str())) {
+        return Err(bad_input(format!(
+            "{file}: example `{}` is of stage `{}`; the stages here are: {}",
+            other.id,
+            other.stage,
+            stages.join(", ")
+        )));
+    }
+    let learned = |part: Option<Part>| matches!(part, None | Some(Part::Train));
+    let mut held: BTreeSet<String> = BTreeSet::new();
+    for at in 0..loaded.dataset.len() {
+        if !learned(loaded.parts.get(at).copied().flatten()) {
+            held.insert(loaded.text(at).0.trim().to_lowercase());
+        }
+    }
+    let count = all.len();
+    let kept: Vec<Example> = all
+        .into_iter()
+        .filter(|e| {
+            let of_row = e.row.as_deref().and_then(|row| loaded.dataset.find(row));
+            let own = of_row.is_none_or(|at| {
+                learned(loaded.parts.get(at).copied().flatten()) || !same_text(&loaded.text(at).0, &e.input)
+            });
+            own && !held.contains(&e.input.trim().to_lowercase())
+        })
+        .collect();
+    let written = path.parent().map_or(Ok(()), fs::create_dir_all);
+    written.map_err(|e| failed(e.to_string()))?;
+    store::write(&path, &kept).map_err(|e| failed(format!("{e:#}")))?;
+    let left = match count - kept.len() {
+        0 => String::new(),
+        n => format!("; {n} are left out: their inputs stand among the dev, eval or reserve rows"),
+    };
+    Ok(format!("{} examples are in `{name}`{left}", kept.len()))
+}

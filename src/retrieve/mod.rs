@@ -1,0 +1,302 @@
+//! Worked examples for an input: the nearest by embedding, by words (BM25) or by both (reciprocal rank fusion), better ones first by what
+//! they did for rows of the same stratum, unlike each other if wanted, within a number and a length.
+//!
+//! Exact and deterministic: neither the order of the store nor the number of threads changes what is found.
+
+pub mod bm25;
+pub mod choose;
+pub mod nearest;
+pub mod store;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::domain::example::{Example, Order, Ranking, Retrieval, Shown};
+use crate::embed::{Embedder, Vectors, dot, words};
+use bm25::Bm25;
+
+/// Of the built-in embedder.
+const SEED: u64 = 7;
+
+/// Examples that a ranking hands on, and as many times the shots at least.
+const DEPTH: usize = 50;
+const DEPTH_PER_SHOT: usize = 4;
+
+/// Bytes of a token, as tokens are reckoned here; no tokenizer is at hand for a model behind an endpoint.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// From this share of words in common (Jaccard) on an example says nearly what the input says: it may be used, but is counted.
+pub const NEAR_DUPLICATE: f64 = 0.9;
+
+/// Words in common, of all words of both.
+fn overlap(a: &str, b: &str) -> f64 {
+    let of = |text: &str| words(text).collect::<BTreeSet<String>>();
+    let (a, b) = (of(a), of(b));
+    let common = a.intersection(&b).count();
+    let all = a.len() + b.len() - common;
+    if all == 0 { 0.0 } else { common as f64 / all as f64 }
+}
+
+/// Tokens that an example takes in a prompt, reckoned.
+pub fn tokens(example: &Example) -> usize {
+    (example.input.len() + example.answer.len()).div_ceil(BYTES_PER_TOKEN) + 8
+}
+
+/// The same text but for white space around it and case.
+pub fn same_text(a: &str, b: &str) -> bool {
+    a.trim() == b.trim() || a.trim().to_lowercase() == b.trim().to_lowercase()
+}
+
+/// Examples of one stage, ready to be searched.
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// By id.
+    examples: Vec<Arc<Example>>,
+    embedder: Embedder,
+    vectors: Vectors,
+    words: Bm25,
+}
+
+/// What examples are wanted for.
+pub struct Query<'a> {
+    pub text: &'a str,
+    pub stratum: Option<&'a str>,
+    /// Examples made of this row are not shown.
+    pub row: Option<&'a str>,
+    /// These are not shown either.
+    pub skip: Option<&'a (dyn Fn(&Example) -> bool + Sync)>,
+}
+
+impl<'a> Query<'a> {
+    pub fn text(text: &'a str) -> Self {
+        Self { text, stratum: None, row: None, skip: None }
+    }
+}
+
+/// An example that was found, and why.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    pub example: Arc<Example>,
+    pub why: Shown,
+}
+
+impl Index {
+    /// Of the enabled examples. The embedder is fitted on their inputs.
+    pub fn new(examples: impl IntoIterator<Item = Arc<Example>>) -> Self {
+        let mut examples: Vec<Arc<Example>> = examples.into_iter().filter(|e| e.enabled).collect();
+        examples.sort_by(|a, b| a.id.cmp(&b.id));
+        examples.dedup_by(|a, b| a.id == b.id);
+        let texts: Vec<&str> = examples.iter().map(|e| e.input.as_str()).collect();
+        let embedder = Embedder::fit(&texts, SEED);
+        let vectors = embedder.embed(&texts);
+        let words = Bm25::new(texts.iter().copied());
+        Self { examples, embedder, vectors, words }
+    }
+
+    /// The same texts and vectors with other figures of what the examples did: `of` gives the new example of each.
+    #[must_use]
+    pub fn with_examples(&self, of: &dyn Fn(&Arc<Example>) -> Arc<Example>) -> Self {
+        Self { examples: self.examples.iter().map(of).collect(), ..self.clone() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.examples.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.examples.is_empty()
+    }
+
+    pub fn examples(&self) -> &[Arc<Example>] {
+        &self.examples
+    }
+
+    /// The examples for an input, in the order in which they are to be shown.
+    pub fn retrieve(&self, query: &Query<'_>, how: &Retrieval) -> Vec<Hit> {
+        let keep = |place: usize| {
+            self.examples.get(place).is_some_and(|e| {
+                let own = query.row.is_some() && e.row.as_deref() == query.row;
+                !own && !query.skip.is_some_and(|skip| skip(e))
+            })
+        };
+        let depth = DEPTH.max(DEPTH_PER_SHOT * how.shots);
+        let (asked, said) = self.embedder.embed_with_fit(&[query.text]);
+        let vector = if asked.is_empty() { &[][..] } else { asked.row(0) };
+        // The cosine with all that the input says, also with what the store's main directions cannot express.
+        let said = said.first().copied().unwrap_or(0.0);
+        let similarity = |place: usize| said * dot(self.vectors.row(place), vector);
+        let by_words = match how.ranking {
+            Ranking::Nearest => Default::default(),
+            Ranking::Bm25 | Ranking::Fused => self.words.scores(query.text),
+        };
+        let worded = || {
+            let kept = by_words.iter().map(|(i, s)| (*i, *s)).filter(|(i, _)| keep(*i));
+            nearest::top_of(kept, depth)
+        };
+        let near = || nearest::top(&self.vectors, vector, depth, &keep);
+        let mut found: Vec<(usize, f32)> = match how.ranking {
+            Ranking::Nearest => near(),
+            Ranking::Bm25 => {
+                let ranked = worded();
+                let best = ranked.first().map_or(1.0, |(_, score)| score.max(f32::MIN_POSITIVE));
+                ranked.into_iter().map(|(place, score)| (place, score / best)).collect()
+            }
+            Ranking::Fused => {
+                let places =
+                    |ranked: nearest::Ranked| ranked.into_iter().map(|(i, _)| i).collect::<Vec<usize>>();
+                let (near, words) = (places(near()), places(worded()));
+                nearest::top_of(choose::fuse(&[&near, &words]).into_iter(), depth)
+            }
+        };
+        found.retain(|(place, _)| similarity(*place) >= how.threshold);
+        let value = |place: usize| self.examples[place].value(query.stratum);
+        let weighted: Vec<f32> = found
+            .iter()
+            .map(|(place, relevance)| {
+                let value = if how.lift_weight == 0.0 { 0.0 } else { value(*place) as f32 };
+                relevance + how.lift_weight * value
+            })
+            .collect();
+        let likeness =
+            |a: usize, b: usize| dot(self.vectors.row(found[a].0), self.vectors.row(found[b].0)).max(0.0);
+        let mut room = if how.max_tokens == 0 { usize::MAX } else { how.max_tokens };
+        let mut fits = |at: usize| {
+            let needs = tokens(&self.examples[found[at].0]);
+            let fits = needs <= room;
+            if fits {
+                room -= needs;
+            }
+            fits
+        };
+        let taken = choose::diverse(&weighted, how.shots, how.diversity, &likeness, &mut fits);
+        let mut hits: Vec<Hit> = taken
+            .into_iter()
+            .map(|at| {
+                let place = found[at].0;
+                Hit {
+                    example: self.examples[place].clone(),
+                    why: Shown {
+                        id: self.examples[place].id.clone(),
+                        score: f64::from(weighted[at]),
+                        similarity: f64::from(similarity(place)),
+                        bm25: by_words.get(&place).map_or(0.0, |s| f64::from(*s)),
+                        value: value(place),
+                        near_duplicate: overlap(&self.examples[place].input, query.text) >= NEAR_DUPLICATE,
+                    },
+                }
+            })
+            .collect();
+        if how.order == Order::Last {
+            hits.reverse();
+        }
+        hits
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::domain::example::Effect;
+    use proptest::prelude::*;
+
+    pub fn example(row: &str, input: &str, answer: &str) -> Example {
+        Example {
+            format: 1,
+            id: Example::id_of("route", input, answer),
+            stage: "route".into(),
+            input: input.into(),
+            answer: answer.into(),
+            row: Some(row.into()),
+            enabled: true,
+            ..Example::default()
+        }
+    }
+
+    fn store() -> Vec<Example> {
+        [
+            ("r1", "my card is lost", "cards"),
+            ("r2", "the card has not arrived", "cards"),
+            ("r3", "i want a refund", "payments"),
+            ("r4", "refund for the broken phone", "payments"),
+            ("r5", "the app crashes", "app"),
+        ]
+        .map(|(row, input, answer)| example(row, input, answer))
+        .to_vec()
+    }
+
+    fn index(examples: &[Example]) -> Index {
+        Index::new(examples.iter().cloned().map(Arc::new))
+    }
+
+    fn rows(hits: &[Hit]) -> Vec<&str> {
+        hits.iter().filter_map(|h| h.example.row.as_deref()).collect()
+    }
+
+    #[test]
+    fn the_most_alike_stands_next_to_the_input_and_a_row_never_sees_itself() {
+        let index = index(&store());
+        for ranking in [Ranking::Nearest, Ranking::Bm25, Ranking::Fused] {
+            let how = Retrieval { shots: 2, ranking, ..Retrieval::default() };
+            let asked = || Query::text("refund for a broken phone");
+            let hits = index.retrieve(&asked(), &how);
+            // Of five texts the embedding tells little.
+            if ranking == Ranking::Bm25 {
+                assert_eq!(hits.last().and_then(|h| h.example.row.as_deref()), Some("r4"), "{ranking:?}");
+            }
+            let first = Retrieval { order: Order::First, ..how.clone() };
+            let mut mirrored = rows(&hits);
+            mirrored.reverse();
+            assert_eq!(rows(&index.retrieve(&asked(), &first)), mirrored);
+            let own = Query { row: Some("r4"), ..Query::text("refund for the broken phone") };
+            assert!(!rows(&index.retrieve(&own, &how)).contains(&"r4"), "{ranking:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_used_below_the_threshold_or_beyond_the_tokens() {
+        let index = index(&store());
+        let none = Retrieval { threshold: 0.9, ..Retrieval::default() };
+        assert!(index.retrieve(&Query::text("quite another matter altogether"), &none).is_empty());
+        let short = Retrieval { max_tokens: 15, shots: 5, ..Retrieval::default() };
+        let hits = index.retrieve(&Query::text("the app crashes"), &short);
+        assert_eq!(rows(&hits), ["r5"]);
+        assert!(hits[0].why.near_duplicate);
+    }
+
+    #[test]
+    fn what_broke_rows_of_the_stratum_comes_later_there_and_nowhere_else() {
+        let mut examples = store();
+        examples[3].effect.insert("phones".into(), Effect { uses: 40, fixed: 0, broken: 30 });
+        examples[3].effect.insert("others".into(), Effect { uses: 60, fixed: 50, broken: 0 });
+        let index = index(&examples);
+        let how = Retrieval { shots: 1, lift_weight: 1.0, ..Retrieval::default() };
+        let of = |stratum: Option<&str>| {
+            let query = Query { stratum, ..Query::text("refund for the broken phone please") };
+            index.retrieve(&query, &how)[0].example.row.clone()
+        };
+        assert_ne!(of(Some("phones")).as_deref(), Some("r4"));
+        assert_eq!(of(Some("others")).as_deref(), Some("r4"));
+    }
+
+    #[test]
+    fn an_empty_store_and_an_empty_question_find_nothing_amiss() {
+        let how = Retrieval::default();
+        assert!(index(&[]).retrieve(&Query::text("x"), &how).is_empty());
+        let _ = index(&store()).retrieve(&Query::text(""), &how);
+        let zero = Retrieval { shots: 0, ..how };
+        assert!(index(&store()).retrieve(&Query::text("card"), &zero).is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn the_order_of_the_store_changes_nothing(order in Just((0..5usize).collect::<Vec<_>>()).prop_shuffle(), text in "(card|refund|app|phone|the)( (card|refund|app|phone|the)){0,3}", diversity in 0.0..1.0f32, shots in 1..5usize) {
+            let all = store();
+            let shuffled: Vec<Example> = order.iter().map(|&i| all[i].clone()).collect();
+            let how = Retrieval { shots, diversity, ..Retrieval::default() };
+            let a: Vec<Shown> = index(&all).retrieve(&Query::text(&text), &how).into_iter().map(|h| h.why).collect();
+            let b: Vec<Shown> = index(&shuffled).retrieve(&Query::text(&text), &how).into_iter().map(|h| h.why).collect();
+            prop_assert_eq!(a, b);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `tuning.jsonl`: every answer that a prompt run got, in the order in which it came.
+//!
+//! The loop is a function of its settings, its seed and these answers. A run that is taken up again goes through the loop from its
+//! beginning and finds here what was answered before: nothing is asked, paid or drawn twice, whatever killed it and wherever.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::outcome::Outcome;
+use crate::store::lines::{self, Appender};
+
+/// Name in the run's folder.
+pub const FILE: &str = "tuning.jsonl";
+
+/// What an answer of the critic was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// None: it failed.
+    pub text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    pub cached: bool,
+    pub tokens: u64,
+    pub usd: f64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "log", rename_all = "lowercase")]
+enum Line {
+    /// `key` is the hash of a version's texts; `at` are seconds of work before it.
+    Row { key: String, at: f64, usd: f64, outcome: Outcome },
+    /// `key` is the hash of the question and of its number.
+    Critic { key: String, at: f64, said: Said },
+    /// The candidate whose outcomes stand in `outcomes.jsonl`.
+    Final { candidate: String },
+}
+
+/// A row's answer, with what it cost.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub at: f64,
+    pub usd: f64,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub struct Log {
+    appender: Appender,
+    rows: HashMap<(String, String), Kept>,
+    critic: HashMap<String, (f64, Said)>,
+    last: Option<String>,
+}
+
+impl Log {
+    pub fn open(run_dir: &Path) -> io::Result<Self> {
+        let path = run_dir.join(FILE);
+        let (appender, _) = Appender::open(&path)?;
+        let mut log = Self { appender, rows: HashMap::new(), critic: HashMap::new(), last: None };
+        let (all, _) = lines::read_all::<Line>(&path)?;
+        for line in all {
+            match line {
+                Line::Row { key, at, usd, outcome } => {
+                    log.rows.insert((key, outcome.row.clone()), Kept { at, usd, outcome });
+                }
+                Line::Critic { key, at, said } => {
+                    log.critic.insert(key, (at, said));
+                }
+                Line::Final { candidate } => log.last = Some(candidate),
+            }
+        }
+        Ok(log)
+    }
+
+    pub fn row(&self, key: &str, row: &str) -> Option<&Kept> {
+        self.rows.get(&(key.to_owned(), row.to_owned()))
+    }
+
+    pub fn keep_row(&mut self, key: &str, at: f64, usd: f64, outcome: Outcome) -> io::Result<()> {
+        let line = Line::Row { key: key.to_owned(), at, usd, outcome };
+        self.appender.append(&line).map(drop)
+    }
+
+    pub fn critic(&self, key: &str) -> Option<&(f64, Said)> {
+        self.critic.get(key)
+    }
+
+    pub fn keep_critic(&mut self, key: &str, at: f64, said: Said) -> io::Result<()> {
+        self.appender.append(&Line::Critic { key: key.to_owned(), at, said }).map(drop)
+    }
+
+    /// The candidate that was being scored when the run was left.
+    pub fn last(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
+    pub fn keep_final(&mut self, candidate: &str) -> io::Result<()> {
+        self.appender.append(&Line::Final { candidate: candidate.to_owned() })?;
+        self.appender.sync()
+    }
+}

@@ -1,0 +1,282 @@
+//! Proposals of a critic: any model that follows instructions, local or behind an endpoint.
+//!
+//! - [`Reflection`]: a critique of failures, then a rewrite. ProTeGi (Pryzant et al. 2023, "Automatic Prompt Optimization with
+//!   'Gradient Descent' and Beam Search") in one call, on the traces of all stages as GEPA's reflection has it (Agrawal et al. 2025).
+//! - [`History`]: the versions so far with their scores, worst first, and a better one asked for. OPRO (Yang et al. 2023, "Large Language
+//!   Models as Optimizers").
+//! - [`Induction`]: the instruction that leads from inputs to answers. APE (Zhou et al. 2022, "Large Language Models Are Human-Level
+//!   Prompt Engineers").
+//!
+//! The prompt that is proposed stands between `<prompt>` and `</prompt>`; an answer without it costs a proposal and nothing else.
+
+use std::fmt::Write as _;
+
+use super::{Draft, Examiner, Halt, Proposer, Scene};
+use crate::domain::rng::SplitMix64;
+
+/// Failures shown to the critic; rows shown for induction; versions shown in a history.
+const FAILURES: usize = 5;
+const ROWS: usize = 8;
+const VERSIONS: usize = 8;
+/// Longer texts of rows are cut, in characters.
+const CLIP: usize = 800;
+
+const RULES: &str = "Rules:\n\
+- The prompt is a template. Keep everything between {{ and }}, {% and %}, {# and #} exactly as it is, each where it makes sense; add none.\n\
+- Do not copy the rows shown here into the prompt, and do not mention them.\n\
+- Write plain, short, general instructions.\n\
+- Put the whole new prompt between <prompt> and </prompt>.";
+
+#[derive(Debug)]
+pub struct Reflection;
+#[derive(Debug)]
+pub struct History;
+#[derive(Debug)]
+pub struct Induction;
+
+impl Proposer for Reflection {
+    fn name(&self) -> &'static str {
+        "reflection"
+    }
+    fn needs_critic(&self) -> bool {
+        true
+    }
+    fn propose(
+        &mut self,
+        scene: &Scene<'_>,
+        n: usize,
+        rng: &mut SplitMix64,
+        examiner: &mut dyn Examiner,
+    ) -> Result<Vec<Draft>, Halt> {
+        let mut asks = Vec::new();
+        for i in 0..n {
+            let Some((parent, stage)) = scene.turn(i) else { break };
+            let Some(text) = scene.nodes.get(parent).and_then(|node| node.texts.get(stage)) else { continue };
+            let mut failures = scene.failures(parent);
+            rng.shuffle(&mut failures);
+            failures.truncate(FAILURES);
+            let mut ask = opening(scene, stage, text);
+            if failures.is_empty() {
+                ask.push_str("\nIt is right on all rows seen. Make it shorter without losing anything.\n");
+            }
+            for row in &failures {
+                trace(&mut ask, scene, parent, *row);
+            }
+            lessons(&mut ask, scene);
+            let _ = write!(
+                ask,
+                "\nFirst say in two or three sentences what in the prompt of stage `{stage}` leads to these wrong answers. Then write a better prompt for that stage.\n{}",
+                pinned(scene, stage)
+            );
+            asks.push((parent, stage, ask, format!("rewritten after {} failures", failures.len())));
+        }
+        drafts(scene, asks, examiner)
+    }
+}
+
+impl Proposer for History {
+    fn name(&self) -> &'static str {
+        "history"
+    }
+    fn needs_critic(&self) -> bool {
+        true
+    }
+    fn propose(
+        &mut self,
+        scene: &Scene<'_>,
+        n: usize,
+        rng: &mut SplitMix64,
+        examiner: &mut dyn Examiner,
+    ) -> Result<Vec<Draft>, Halt> {
+        let mut asks = Vec::new();
+        for i in 0..n {
+            let Some((parent, stage)) = scene.turn(i) else { break };
+            let mut told: Vec<(f64, &str)> = scene
+                .nodes
+                .iter()
+                .filter_map(|node| Some((node.version.selected?.mean, node.texts.get(stage)?.as_str())))
+                .collect();
+            told.sort_by(|a, b| b.0.total_cmp(&a.0));
+            told.dedup_by(|a, b| a.1 == b.1);
+            told.truncate(VERSIONS);
+            let Some((_, best)) = told.first() else { break };
+            let mut ask = opening(scene, stage, best);
+            ask.push_str("\nPrompts tried so far with their scores, from the worst to the best:\n");
+            for (score, text) in told.iter().rev() {
+                let _ = write!(ask, "\n<tried score=\"{:.0}\">\n{}\n</tried>\n", score * 100.0, text.trim());
+            }
+            let learn = some_rows(scene, 3, rng);
+            solved(&mut ask, scene, stage, &learn);
+            let _ = write!(
+                ask,
+                "\nWrite a prompt for stage `{stage}` that differs from all of these and will score higher.\n{}",
+                pinned(scene, stage)
+            );
+            asks.push((parent, stage, ask, format!("written after {} scored versions", told.len())));
+        }
+        drafts(scene, asks, examiner)
+    }
+}
+
+impl Proposer for Induction {
+    fn name(&self) -> &'static str {
+        "induction"
+    }
+    fn needs_critic(&self) -> bool {
+        true
+    }
+    fn propose(
+        &mut self,
+        scene: &Scene<'_>,
+        n: usize,
+        rng: &mut SplitMix64,
+        examiner: &mut dyn Examiner,
+    ) -> Result<Vec<Draft>, Halt> {
+        let mut asks = Vec::new();
+        for i in 0..n {
+            let Some((parent, stage)) = scene.turn(i) else { break };
+            let Some(text) = scene.nodes.get(parent).and_then(|node| node.texts.get(stage)) else { continue };
+            let learn = some_rows(scene, ROWS, rng);
+            let mut ask = opening(scene, stage, text);
+            solved(&mut ask, scene, stage, &learn);
+            let _ = write!(
+                ask,
+                "\nWork out the rule that leads from these inputs to these answers, and write a prompt for stage `{stage}` that states it.\n{}",
+                pinned(scene, stage)
+            );
+            asks.push((parent, stage, ask, format!("induced from {} rows", learn.len())));
+        }
+        drafts(scene, asks, examiner)
+    }
+}
+
+fn some_rows(scene: &Scene<'_>, n: usize, rng: &mut SplitMix64) -> Vec<usize> {
+    if scene.learn.is_empty() {
+        return Vec::new();
+    }
+    (0..n).map(|_| scene.learn[rng.below(scene.learn.len())]).collect()
+}
+
+/// What is tuned.
+fn opening(scene: &Scene<'_>, stage: &str, text: &str) -> String {
+    let mut ask = String::from("You improve the prompts of a language model.");
+    if scene.stages.len() > 1 {
+        let names: Vec<&str> = scene.stages.iter().map(|s| s.name.as_str()).collect();
+        let _ =
+            write!(ask, " It works in stages: {}. What counts is the last answer.", names.join(", then "));
+    }
+    let _ = write!(ask, "\n\nThe prompt of stage `{stage}`:\n<current>\n{}\n</current>\n", text.trim());
+    if let Some(spec) = scene.stage(stage).filter(|spec| !spec.labels.is_empty()) {
+        let _ = writeln!(ask, "The answer must be one of: {}.", spec.labels.join(", "));
+    }
+    ask
+}
+
+/// A wrong row, with what every stage said.
+fn trace(ask: &mut String, scene: &Scene<'_>, node: usize, row: usize) {
+    let (Some(data), Some(mark)) =
+        (scene.rows.get(row), scene.nodes.get(node).and_then(|n| n.marks.get(&row)))
+    else {
+        return;
+    };
+    let _ = write!(ask, "\n<wrong>\ninput: {}\n", clip(&data.input));
+    if scene.stages.len() > 1 {
+        for (stage, output) in &mark.stages {
+            let gold = scene.facts.get(stage).and_then(|facts| facts.gold.get(&row));
+            let gold = gold.map_or_else(String::new, |gold| format!(" (right: {})", clip(gold)));
+            let _ = writeln!(ask, "stage {stage} said: {}{gold}", clip(output));
+        }
+    }
+    let answer = mark.stages.last().map_or("", |(_, output)| output);
+    let gold = data.gold.as_deref().unwrap_or_default();
+    let _ = write!(ask, "answer: {}\nright answer: {}\n</wrong>\n", clip(answer), clip(gold));
+}
+
+/// Rows with their golden answers.
+fn solved(ask: &mut String, scene: &Scene<'_>, stage: &str, rows: &[usize]) {
+    for row in rows {
+        let gold = scene.facts.get(stage).and_then(|facts| facts.gold.get(row));
+        if let (Some(data), Some(gold)) = (scene.rows.get(*row), gold) {
+            let _ =
+                write!(ask, "\n<row>\ninput: {}\nright answer: {}\n</row>\n", clip(&data.input), clip(gold));
+        }
+    }
+}
+
+fn lessons(ask: &mut String, scene: &Scene<'_>) {
+    let telling = scene.memory.telling(6);
+    if !telling.is_empty() {
+        ask.push_str("\nWhat was tried before, and the change of the score:\n");
+        for lesson in telling {
+            let _ = writeln!(ask, "{:+.2}: {}", lesson.gain, clip(&lesson.edit));
+        }
+    }
+}
+
+fn pinned(scene: &Scene<'_>, stage: &str) -> String {
+    let mut rules = RULES.to_owned();
+    for pin in scene.pins.get(stage).into_iter().flatten() {
+        let _ = write!(rules, "\n- These words must stay, as they are: {pin}");
+    }
+    let _ = write!(rules, "\n- At most {} characters.", scene.settings.max_chars);
+    rules
+}
+
+fn clip(text: &str) -> String {
+    let text = text.trim();
+    let cut: String = text.chars().take(CLIP).collect();
+    if cut.len() < text.len() { format!("{cut} ...") } else { cut }
+}
+
+/// Ask all at once; what can be read becomes proposals.
+fn drafts(
+    scene: &Scene<'_>,
+    asks: Vec<(usize, &str, String, String)>,
+    examiner: &mut dyn Examiner,
+) -> Result<Vec<Draft>, Halt> {
+    if asks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answers = examiner.ask_critic(asks.iter().map(|(_, _, ask, _)| ask.clone()).collect())?;
+    Ok(asks
+        .into_iter()
+        .zip(answers)
+        .filter_map(|((parent, stage, _, edit), answer)| {
+            let text = proposed(&answer?)?;
+            scene.draft(parent, stage, text, edit)
+        })
+        .collect())
+}
+
+/// The prompt in a critic's answer: between the last `<prompt>` and its end.
+fn proposed(answer: &str) -> Option<String> {
+    // A model that thinks aloud may name the tags before it uses them.
+    let end = answer.rfind("</prompt>")?;
+    let start = answer[..end].rfind("<prompt>")? + "<prompt>".len();
+    let text = answer[start..end].trim();
+    let inner = text.strip_prefix("```").and_then(|t| t.strip_suffix("```"));
+    let text = inner.map_or(text, |t| t.split_once('\n').map_or(t, |(_, rest)| rest)).trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prompt_is_found_and_garbage_is_none() {
+        assert_eq!(
+            proposed("It is vague.\n<prompt>\nSort it.\n{{ input }}\n</prompt> Done.").unwrap(),
+            "Sort it.\n{{ input }}"
+        );
+        assert_eq!(
+            proposed("I use <prompt> and then\n<prompt>```jinja\nA {{ input }}\n```</prompt>").unwrap(),
+            "A {{ input }}"
+        );
+        for garbage in
+            ["", "<prompt>cut off in the mid", "</prompt><prompt>", "<prompt>  </prompt>", "ÿ\u{0}{{{{%%"]
+        {
+            assert_eq!(proposed(garbage), None, "{garbage}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The loop as a whole, over scripted models.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::examiner::Examiner;
+use super::*;
+use crate::backend::{Answer, Ask, Backend, BackendError, Listener};
+use crate::domain::candidate::{Limits, ModelSource, OutputKind, StageCandidate};
+use crate::domain::prompt::{Fate, PromptHistory, PromptNews, Spend};
+use crate::domain::report::RunInputs;
+use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
+use crate::domain::settings::Budget;
+use crate::domain::settings::CacheSettings;
+use crate::pipeline::tests as scripted;
+
+/// A number in 0..1 that a text decides.
+fn chance(text: &str) -> f64 {
+    let hash = blake3::hash(text.as_bytes());
+    f64::from(u32::from_le_bytes(*hash.as_bytes().first_chunk().unwrap())) / f64::from(u32::MAX)
+}
+
+/// Versions that are right with the same chance, 60% of it shared between them.
+struct Equal(u64);
+
+impl Examiner for Equal {
+    fn examine(&mut self, key: &str, _: &Texts, rows: &[usize]) -> Result<Vec<Mark>, Halt> {
+        let right = |row: usize| {
+            let seed = self.0;
+            let own = if chance(&format!("{seed} {key} {row}?")) < 0.6 { "" } else { key };
+            chance(&format!("{seed} {own} {row}")) < 0.7
+        };
+        Ok(rows
+            .iter()
+            .map(|&row| Mark { score: f64::from(u8::from(right(row))), ..Mark::default() })
+            .collect())
+    }
+    fn ask_critic(&mut self, prompts: Vec<String>) -> Result<Vec<Option<String>>, Halt> {
+        Ok(vec![None; prompts.len()])
+    }
+    fn has_critic(&self) -> bool {
+        false
+    }
+    fn spend(&self) -> Spend {
+        Spend::default()
+    }
+    fn tell(&mut self, _: PromptNews) -> Result<(), Halt> {
+        Ok(())
+    }
+    fn say(&mut self, _: EventBody) -> Result<(), Halt> {
+        Ok(())
+    }
+    fn keep(&mut self, _: &PromptHistory) -> Result<(), Halt> {
+        Ok(())
+    }
+}
+
+fn row(i: usize, part: Part, input: &str, gold: &str) -> RunRow {
+    RunRow {
+        part: Some(part),
+        gold: Some(gold.into()),
+        stratum: Some(gold.into()),
+        ..scripted::row(&format!("r{i}"), input)
+    }
+}
+
+#[test]
+fn of_equal_versions_the_reported_gains_interval_covers_zero() {
+    let rows: Vec<RunRow> = (0..300)
+        .map(|i| {
+            row(i, if i < 240 { Part::Dev } else { Part::Train }, &format!("text {i}"), ["a", "b"][i % 2])
+        })
+        .collect();
+    let candidate = scripted::candidate(vec![scripted::stage(
+        "s",
+        "Sort this text.\n\n{{ input }}",
+        OutputKind::Label,
+        &["a", "b"],
+    )]);
+    const RUNS: u64 = 300;
+    let (mut covered, mut selected_above, mut moved) = (0, 0, 0);
+    for seed in 0..RUNS {
+        let settings = PromptSettings {
+            fan_out: 8,
+            epochs: 2,
+            survivors: 3,
+            rows: 30,
+            seed,
+            ..PromptSettings::default()
+        };
+        let plan = Plan::new(&rows, &settings, 1).unwrap();
+        let mut climb = Climb::new(&settings, &candidate, &rows, "accuracy", plan);
+        climb.run(&mut Equal(seed)).unwrap();
+        climb.conclude(&mut Equal(seed)).unwrap();
+        let gain = climb.reported().unwrap();
+        covered += u64::from(gain.n == 0 || (gain.ci95[0] <= 0.0 && gain.ci95[1] >= 0.0));
+        selected_above += u64::from(gain.n > 0 && gain.selected.mean > 0.7);
+        moved += u64::from(gain.n > 0);
+    }
+    assert!(covered * 100 >= RUNS * 95, "{covered} of {RUNS}");
+    // The test can fail: races do choose, and what they chose looks good on their rows.
+    assert!(moved * 10 > RUNS * 6 && selected_above * 10 > moved * 7, "{moved} {selected_above}");
+}
+
+/// Dies after some calls, as a killed worker does; counts what it is asked.
+struct Mortal {
+    script: Rc<dyn Fn(&Ask) -> Result<String, BackendError>>,
+    lives: Rc<Cell<usize>>,
+    asked: Rc<RefCell<Vec<String>>>,
+}
+
+impl Backend for Mortal {
+    fn stream(&mut self, asks: &[Ask], _: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
+        asks.iter()
+            .map(|ask| {
+                assert!(self.lives.get() > 0, "killed");
+                self.lives.set(self.lives.get() - 1);
+                self.asked.borrow_mut().push(format!("{} {}", ask.sample, ask.text()));
+                let text = (self.script)(ask)?;
+                Ok(Answer { text, tokens_in: 10, tokens_out: 2, ms: 5.0, ..Answer::default() })
+            })
+            .collect()
+    }
+}
+
+#[derive(Default)]
+struct Notes {
+    events: Vec<EventBody>,
+    stop_after: Option<usize>,
+}
+
+impl Reporter for Notes {
+    fn event(&mut self, body: EventBody) -> io::Result<()> {
+        self.events.push(body);
+        Ok(())
+    }
+    fn outcome(&mut self, _: &Outcome) -> io::Result<()> {
+        Ok(())
+    }
+    fn checkpoint(
+        &mut self,
+        _: u64,
+        _: bool,
+        _: usize,
+        _: &mut dyn FnMut(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        Err(io::Error::other("no checkpoints"))
+    }
+    fn poll_control(&mut self) -> io::Result<Control> {
+        let told =
+            self.events.iter().filter(|e| matches!(e, EventBody::Prompt(PromptNews::Epoch { .. }))).count();
+        Ok(if self.stop_after.is_some_and(|after| told >= after) { Control::Stop } else { Control::Continue })
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    settings: PromptSettings,
+    candidate: Candidate,
+    rows: Vec<RunRow>,
+    critic: Option<ModelRef>,
+    eval: EvalSettings,
+    asked: Rc<RefCell<Vec<String>>>,
+    notes: Notes,
+}
+
+impl World {
+    fn new(candidate: Candidate, rows: Vec<RunRow>, settings: PromptSettings) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            settings,
+            candidate,
+            rows,
+            critic: None,
+            eval: EvalSettings { metrics: vec!["accuracy".into()], ..EvalSettings::default() },
+            asked: Rc::default(),
+            notes: Notes::default(),
+        }
+    }
+
+    fn with_critic(mut self) -> Self {
+        let model = ModelRef {
+            name: "critic".into(),
+            source: ModelSource::Local { path: "/critic".into() },
+            hash: "critic".into(),
+            usd_per_million_input: None,
+            usd_per_million_output: None,
+            usd_per_hour: None,
+            limits: Limits::default(),
+            device: Default::default(),
+        };
+        self.critic = Some(model);
+        self
+    }
+
+    /// One life of a worker with so many calls; none where it died.
+    fn live(
+        &mut self,
+        lives: usize,
+        model: impl Fn(&Ask) -> Result<String, BackendError> + 'static,
+        critic: impl Fn(&Ask) -> Result<String, BackendError> + 'static,
+    ) -> Option<Tuned> {
+        let spec = RunSpec {
+            format: RUN_FORMAT,
+            id: "prompt-1".into(),
+            workspace: "w".into(),
+            created_ms: 0,
+            seed: 7,
+            threads: 1,
+            job: Job::Prompt { prompt: self.settings.clone(), eval: self.eval.clone(), critic: None },
+            candidate: Some(self.candidate.clone()),
+            settings: Vec::new(),
+            past: None,
+            from: None,
+            cache: CacheSettings::default(),
+            rows: Vec::new(),
+        };
+        let told = self.notes.events.iter().filter(|e| matches!(e, EventBody::Prompt(_))).cloned().collect();
+        let inputs = RunInputs {
+            dir: self.dir.path().to_owned(),
+            spec,
+            rows: self.rows.clone(),
+            resume_from: None,
+            outcomes: Vec::new(),
+            keys: Default::default(),
+            cache: None,
+            history: told,
+        };
+        let (model, critic): (Rc<dyn Fn(&Ask) -> _>, Rc<dyn Fn(&Ask) -> _>) =
+            (Rc::new(model), Rc::new(critic));
+        let lives = Rc::new(Cell::new(lives));
+        let asked = self.asked.clone();
+        let open = Box::new(move |of: &ModelRef, _: Option<&StageCandidate>| {
+            let script = if of.name == "critic" { critic.clone() } else { model.clone() };
+            let backend: Box<dyn Backend> =
+                Box::new(Mortal { script, lives: lives.clone(), asked: asked.clone() });
+            Ok(backend)
+        });
+        let (settings, eval, critic) = (self.settings.clone(), self.eval.clone(), self.critic.clone());
+        let candidate = self.candidate.clone();
+        let notes = &mut self.notes;
+        let work = std::panic::AssertUnwindSafe(|| {
+            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, open, notes).unwrap().unwrap()
+        });
+        std::panic::catch_unwind(work).ok()
+    }
+
+    fn history(&self) -> PromptHistory {
+        serde_json::from_slice(&std::fs::read(self.dir.path().join(HISTORY)).unwrap()).unwrap()
+    }
+}
+
+const LABELS: [&str; 3] = ["cards", "loans", "app"];
+
+/// Rows that name their label, and a model that answers them when the prompt asks for the topic.
+fn topics(dev: usize) -> Vec<RunRow> {
+    (0..dev + 60)
+        .map(|i| {
+            let part = if i < dev {
+                Part::Dev
+            } else if i < dev + 40 {
+                Part::Train
+            } else {
+                Part::Eval
+            };
+            row(i, part, &format!("row {i}: my {} thing is not right today", LABELS[i % 3]), LABELS[i % 3])
+        })
+        .collect()
+}
+
+fn knows_topics(ask: &Ask) -> Result<String, BackendError> {
+    let text = ask.text();
+    let input = text.rsplit("row ").next().unwrap();
+    let right = LABELS.into_iter().find(|label| input.contains(label)).unwrap();
+    let sure = if text.contains("topic") { 0.95 } else { 0.4 };
+    Ok(if chance(text) < sure { right } else { "app" }.to_owned())
+}
+
+fn topic_stage() -> Candidate {
+    scripted::candidate(vec![scripted::stage(
+        "s",
+        "Which team should get this message?\n\n{{ input }}",
+        OutputKind::Label,
+        &LABELS,
+    )])
+}
+
+fn quick() -> PromptSettings {
+    PromptSettings { fan_out: 12, epochs: 3, survivors: 3, rows: 30, ..PromptSettings::default() }
+}
+
+fn no_critic(_: &Ask) -> Result<String, BackendError> {
+    Err(BackendError("there is none".into()))
+}
+
+#[test]
+fn a_wording_that_the_model_knows_is_found_without_a_critic() {
+    let mut world = World::new(topic_stage(), topics(300), quick());
+    let tuned = world.live(usize::MAX, knows_topics, no_critic).unwrap();
+    assert_eq!((tuned.candidate.rung.as_str(), tuned.candidate.name.as_str()), ("prompt", "prompt-1"));
+    assert!(tuned.candidate.stages[0].prompt.contains("topic"), "{}", tuned.candidate.stages[0].prompt);
+    assert!(tuned.metrics["gain_low"] > 0.1, "{:?}", tuned.metrics);
+    let history = world.history();
+    let gain = history.gain.clone().unwrap();
+    assert!(!gain.start_stays && gain.n == 100 && gain.p_value < 0.001, "{gain}");
+    let last = history.versions.iter().find(|v| v.fate == Fate::Final).unwrap();
+    assert!(last.prompts["s"].contains("topic") && !last.fixed.is_empty() && !last.parents.is_empty());
+    // Many are dropped before the end of their race, and those that are had few rows.
+    let dropped: Vec<_> = history.versions.iter().filter(|v| v.fate == Fate::Dropped).collect();
+    assert!(dropped.iter().any(|v| v.selected.is_some_and(|s| s.n < 25)), "{}", dropped.len());
+    // Eval rows are never asked.
+    let eval: Vec<String> =
+        world.rows.iter().filter(|r| r.part == Some(Part::Eval)).map(|r| r.input.clone()).collect();
+    assert!(world.asked.borrow().iter().all(|asked| !eval.iter().any(|row| asked.ends_with(row))));
+}
+
+#[test]
+fn where_nothing_helps_the_start_is_the_answer() {
+    let mut world = World::new(topic_stage(), topics(200), quick());
+    let right_for_the_start = |ask: &Ask| {
+        let start = ask.text().starts_with("Which team should get this message?\n\nrow");
+        if start { knows_topics(ask) } else { Ok("loans".to_owned()) }
+    };
+    let tuned = world.live(usize::MAX, right_for_the_start, no_critic).unwrap();
+    assert_eq!(tuned.candidate, world.candidate);
+    let gain = world.history().gain.unwrap();
+    assert!(gain.start_stays && gain.to_string().contains("the start is the answer"), "{gain}");
+}
+
+#[test]
+fn a_killed_run_goes_on_where_it_was_and_asks_nothing_twice() {
+    let mut whole = World::new(topic_stage(), topics(300), quick()).with_critic();
+    let critic = |ask: &Ask| {
+        let words = if chance(ask.text()) < 0.5 { "Name the topic of it." } else { "Say what it is." };
+        Ok(format!("Vague.\n<prompt>\n{words} {}\n\n{{{{ input }}}}\n</prompt>", ask.sample))
+    };
+    let want = whole.live(usize::MAX, knows_topics, critic).unwrap();
+
+    let mut world = World::new(topic_stage(), topics(300), quick()).with_critic();
+    let mut lives = 0;
+    let got = loop {
+        lives += 1;
+        assert!(lives < 40);
+        if let Some(tuned) = world.live(137, knows_topics, critic) {
+            break tuned;
+        }
+    };
+    assert!(lives > 5, "{lives}");
+    assert_eq!(got.candidate, want.candidate);
+    assert_eq!(got.metrics["calls"], want.metrics["calls"]);
+    assert_eq!(got.metrics["calls"] as usize, whole.asked.borrow().len(), "every answer is counted");
+    // What was under way when it was killed is asked again; nothing else is.
+    let asked = world.asked.borrow();
+    let twice = asked.len() - asked.iter().collect::<HashSet<_>>().len();
+    let once = whole.asked.borrow();
+    let unavoidable = once.len() - once.iter().collect::<HashSet<_>>().len();
+    assert!(twice <= unavoidable + lives * 16, "{twice} of {} in {lives} lives", asked.len());
+    // The same is told, once.
+    let told = |world: &World| -> Vec<String> {
+        let line = |e: &EventBody| match e {
+            EventBody::Prompt(PromptNews::Version { version }) => Some(version.id.clone()),
+            EventBody::Prompt(PromptNews::Epoch { epoch, standings, .. }) => {
+                Some(format!("{epoch} {standings:?}"))
+            }
+            EventBody::Prompt(PromptNews::Race { epoch, round, lanes, .. }) => {
+                Some(format!("{epoch} {round} {lanes:?}"))
+            }
+            EventBody::Prompt(PromptNews::Gain { gain, .. }) => Some(gain.to_string()),
+            _ => None,
+        };
+        world.notes.events.iter().filter_map(line).collect()
+    };
+    assert_eq!(told(&world), told(&whole));
+}
+
+#[test]
+fn a_critic_that_answers_garbage_or_nothing_costs_proposals_and_not_the_run() {
+    let garbage: [fn(&Ask) -> Result<String, BackendError>; 3] = [
+        |_| Ok("\u{1b}[2J<prompt>{{ nothing }}</prompt>{{{%".into()),
+        |_| Ok("<prompt>cut off in the mid".into()),
+        |_| Err(BackendError("connection refused".into())),
+    ];
+    for critic in garbage {
+        let mut world = World::new(topic_stage(), topics(300), quick()).with_critic();
+        let tuned = world.live(usize::MAX, knows_topics, critic).unwrap();
+        assert!(tuned.metrics["gain_low"] > 0.1, "{:?}", tuned.metrics);
+        let by_critic = ["reflection", "history", "induction"];
+        assert!(world.history().versions.iter().all(|v| !by_critic.contains(&v.proposer.as_str())));
+    }
+}
+
+#[test]
+fn a_good_critic_is_used_and_its_failures_are_those_of_the_parent() {
+    let critic = |ask: &Ask| {
+        let text = ask.text();
+        assert!(text.contains("{{ input }}") && text.contains("<prompt>"));
+        if text.contains("<wrong>") {
+            assert!(text.contains("right answer: "));
+        }
+        Ok(format!("<prompt>Look for the word zebra {}. {{{{ input }}}}</prompt>", ask.sample))
+    };
+    let mut world = World::new(topic_stage(), topics(300), quick()).with_critic();
+    let model = |ask: &Ask| {
+        let text = ask.text().replace("topic", "subject").replace("zebra", "topic");
+        knows_topics(&Ask { prompt: crate::backend::Prompt::Turn(text), ..ask.clone() })
+    };
+    let tuned = world.live(usize::MAX, model, critic).unwrap();
+    assert!(tuned.candidate.stages[0].prompt.contains("zebra"), "{}", tuned.candidate.stages[0].prompt);
+}
+
+#[test]
+fn the_budget_of_calls_is_kept() {
+    for calls in [150, 400, 1_000] {
+        let settings =
+            PromptSettings { budget: Budget { calls: Some(calls), ..Budget::default() }, ..quick() };
+        let mut world = World::new(topic_stage(), topics(300), settings);
+        let tuned = world.live(usize::MAX, knows_topics, no_critic).unwrap();
+        assert!(tuned.metrics["calls"] <= calls as f64, "{calls}: {:?}", tuned.metrics);
+        assert_eq!(world.asked.borrow().len() as f64, tuned.metrics["calls"]);
+        assert!(!world.history().versions.is_empty());
+    }
+}
+
+#[test]
+fn a_stopped_run_keeps_its_best_so_far() {
+    let mut world = World::new(topic_stage(), topics(300), quick());
+    world.notes.stop_after = Some(2);
+    let tuned = world.live(usize::MAX, knows_topics, no_critic).unwrap();
+    assert!(tuned.stopped && tuned.metrics["gain_rows"] == 100.0, "{:?}", tuned.metrics);
+}
+
+#[test]
+fn a_stage_is_tuned_for_the_end_result_and_others_stay() {
+    // The first stage's answer decides what the last one is asked; only the last one's gold counts.
+    let first = scripted::stage("intent", "Which team is it?\n\n{{ input }}", OutputKind::Label, &LABELS);
+    let last = scripted::stage("desk", "Desk of {{ intent }}: {{ input }}", OutputKind::Label, &LABELS);
+    let model = |ask: &Ask| match ask.text().strip_prefix("Desk of ") {
+        Some(rest) => Ok(rest.split(':').next().unwrap().to_owned()),
+        None => knows_topics(ask),
+    };
+    let settings = PromptSettings { stages: vec!["intent".into()], ..quick() };
+    let mut world = World::new(scripted::candidate(vec![first, last]), topics(300), settings);
+    let tuned = world.live(usize::MAX, model, no_critic).unwrap();
+    assert!(tuned.candidate.stages[0].prompt.contains("topic"), "{}", tuned.candidate.stages[0].prompt);
+    assert_eq!(tuned.candidate.stages[1], world.candidate.stages[1]);
+    assert!(tuned.metrics["gain_low"] > 0.1, "{:?}", tuned.metrics);
+}
+
+#[test]
+fn pins_and_stages_that_are_not_there_are_refused_with_their_key() {
+    let candidate = topic_stage();
+    let pinned = PromptSettings { pins: vec!["never promise a refund".into()], ..quick() };
+    let (key, why) = check(&pinned, &EvalSettings::default(), &candidate).unwrap_err();
+    assert!(key == "tuning.prompt.pins" && why.contains("stands in none"), "{why}");
+    let staged = PromptSettings { stages: vec!["rout".into()], ..quick() };
+    assert!(check(&staged, &EvalSettings::default(), &candidate).unwrap_err().1.contains("its stages: s"));
+    assert!(
+        check(
+            &PromptSettings { pins: vec!["which  TEAM".into()], ..quick() },
+            &EvalSettings::default(),
+            &candidate
+        )
+        .is_ok()
+    );
+}

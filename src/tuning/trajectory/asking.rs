@@ -1,0 +1,325 @@
+//! Asking the pipeline with given examples: in batches, within the budget, and never twice the same. Every answer is appended to
+//! `artifacts/answers.jsonl`: a run that is resumed takes the same way again and pays only for what it had not asked yet.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::candidate::Candidate;
+use crate::domain::event::EventBody;
+use crate::domain::example::{Example, Form, Shown};
+use crate::domain::outcome::Outcome;
+use crate::domain::report::{Control, Reporter};
+use crate::domain::row::RunRow;
+use crate::domain::settings::{Budget, EvalSettings};
+use crate::domain::trajectory::{Match, TrajectorySettings};
+use crate::pipeline::{Answered, Pipeline};
+use crate::retrieve::Hit;
+use crate::score::scorer::Scorer;
+use crate::store::lines::{self, Appender};
+
+/// A batch should take about so long: requests to pause or stop are looked for between batches.
+const BATCH_MS: f64 = 1_000.0;
+const MOST: usize = 256;
+
+/// Examples by the place of their stage.
+pub type Given = Vec<Vec<Arc<Example>>>;
+
+/// A row, and what is shown at its stages.
+#[derive(Clone, Debug)]
+pub struct Question<'r> {
+    pub row: &'r RunRow,
+    pub given: Given,
+    pub form: Form,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Said {
+    key: String,
+    pub output: String,
+    pub right: bool,
+    /// Outputs of the stages that ran, by name.
+    pub stages: Vec<(String, String)>,
+    pub tokens_in: u64,
+    pub tokens_out: u64,
+    pub ms: f64,
+}
+
+/// Why no more is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Stopped,
+    Cancelled,
+    /// `calls`, `tokens`, `usd` or `seconds`.
+    Budget(&'static str),
+}
+
+/// What says whether an answer is gold.
+struct Judge {
+    scorer: Scorer,
+    matches: Match,
+    match_at: f64,
+    tolerance: f64,
+}
+
+pub struct Asker<'a> {
+    pipeline: Pipeline,
+    candidate: &'a Candidate,
+    judge: Judge,
+    budget: Budget,
+    known: HashMap<String, Said>,
+    log: Appender,
+    reporter: &'a mut dyn Reporter,
+    pub ended: Option<Ended>,
+    /// Answers that were paid for, in this life and those before.
+    pub calls: u64,
+    tokens: u64,
+    pub usd: Option<f64>,
+    /// Milliseconds worked, of earlier lives too.
+    worked_ms: f64,
+    phase: (String, Instant, usize),
+}
+
+impl<'a> Asker<'a> {
+    /// # Errors
+    /// A metric that is none; the log of answers that cannot be read or written.
+    pub fn new(
+        pipeline: Pipeline,
+        candidate: &'a Candidate,
+        settings: &TrajectorySettings,
+        eval: &EvalSettings,
+        rows: &[RunRow],
+        dir: &Path,
+        reporter: &'a mut dyn Reporter,
+    ) -> anyhow::Result<Self> {
+        let artifacts = dir.join("artifacts");
+        fs::create_dir_all(&artifacts)?;
+        let path = artifacts.join("answers.jsonl");
+        let (log, _) = Appender::open(&path)?;
+        let (said, _) = lines::read_all::<Said>(&path)?;
+        let primary_only = EvalSettings { metrics: Vec::new(), beside: Vec::new(), ..eval.clone() };
+        let golds = rows.iter().filter_map(|row| row.gold.as_deref());
+        let judge = Judge {
+            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?,
+            matches: settings.matches,
+            match_at: settings.match_at,
+            tolerance: settings.tolerance,
+        };
+        let priced = candidate.stages.iter().any(|s| s.model.usd_per_million_input.is_some());
+        let mut asker = Self {
+            pipeline,
+            candidate,
+            judge,
+            budget: settings.budget,
+            known: HashMap::new(),
+            log,
+            reporter,
+            ended: None,
+            calls: 0,
+            tokens: 0,
+            usd: priced.then_some(0.0),
+            worked_ms: 0.0,
+            phase: (String::new(), Instant::now(), 0),
+        };
+        for said in said {
+            asker.count(&said);
+            asker.known.insert(said.key.clone(), said);
+        }
+        Ok(asker)
+    }
+
+    /// By the prices of the first stage's model: answers do not say which stage read what.
+    fn count(&mut self, said: &Said) {
+        self.calls += 1;
+        self.tokens += said.tokens_in + said.tokens_out;
+        self.worked_ms += said.ms;
+        if let (Some(usd), Some(stage)) = (&mut self.usd, self.candidate.stages.first()) {
+            let price = |price: Option<f64>, tokens: u64| price.unwrap_or(0.0) * tokens as f64 / 1e6;
+            *usd += price(stage.model.usd_per_million_input, said.tokens_in)
+                + price(stage.model.usd_per_million_output, said.tokens_out);
+        }
+    }
+
+    pub fn log(&mut self, message: impl Into<String>) -> anyhow::Result<()> {
+        Ok(self.reporter.event(EventBody::Log { message: message.into() })?)
+    }
+
+    pub fn warn(&mut self, message: impl Into<String>) -> anyhow::Result<()> {
+        Ok(self.reporter.event(EventBody::Warning { message: message.into() })?)
+    }
+
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    fn over_budget(&self) -> Option<&'static str> {
+        let over = |limit: Option<u64>, spent: u64| limit.is_some_and(|limit| spent >= limit);
+        let usd = self.budget.usd.zip(self.usd).is_some_and(|(limit, spent)| spent >= limit);
+        [
+            ("calls", over(self.budget.calls, self.calls)),
+            ("tokens", over(self.budget.tokens, self.tokens)),
+            ("usd", usd),
+            ("seconds", over(self.budget.seconds, (self.worked_ms / 1e3) as u64)),
+        ]
+        .into_iter()
+        .find_map(|(name, over)| over.then_some(name))
+    }
+
+    /// Ask all; an answer that is not there was not asked for, because the run is to end. `phase` and `total` (0: these questions alone)
+    /// are what the progress is called and counts to.
+    pub fn ask(&mut self, phase: &str, questions: &[Question<'_>]) -> anyhow::Result<Vec<Option<Said>>> {
+        let keys: Vec<String> = questions.iter().map(|q| key(self.candidate, q)).collect();
+        let mut open: Vec<usize> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for (i, key) in keys.iter().enumerate() {
+            if !self.known.contains_key(key) && seen.insert(key) {
+                open.push(i);
+            }
+        }
+        let least = (2 * self.pipeline.width()).max(8);
+        let (mut at, mut size) = (0, least);
+        if self.phase.0 != phase {
+            self.phase = (phase.to_owned(), Instant::now(), 0);
+        }
+        let began = Instant::now();
+        while at < open.len() && self.ended.is_none() {
+            self.ended = match self.reporter.poll_control()? {
+                Control::Cancel => Some(Ended::Cancelled),
+                Control::Stop => Some(Ended::Stopped),
+                Control::Continue | Control::Checkpoint => self.over_budget().map(Ended::Budget),
+            };
+            if self.ended.is_some() {
+                break;
+            }
+            let mut batch = &open[at..(at + size).min(open.len())];
+            if let Some(limit) = self.budget.calls {
+                batch = &batch[..batch.len().min((limit - self.calls) as usize)];
+            }
+            let asked = Instant::now();
+            let rows: Vec<&RunRow> = batch.iter().map(|&i| questions[i].row).collect();
+            let show = |row: usize, stage: usize| {
+                let question = &questions[*batch.get(row)?];
+                let given = question.given.get(stage).filter(|given| !given.is_empty())?;
+                let hits = given
+                    .iter()
+                    .map(|example| Hit {
+                        example: example.clone(),
+                        why: Shown { id: example.id.clone(), ..Shown::default() },
+                    })
+                    .collect();
+                Some((hits, question.form))
+            };
+            let answers = self.pipeline.answer_shown(&rows, &show);
+            let ms = asked.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
+            for (&i, answered) in batch.iter().zip(answers) {
+                let said = self.judged(keys[i].clone(), questions[i].row, answered, ms);
+                self.log.append(&said)?;
+                self.count(&said);
+                self.known.insert(said.key.clone(), said);
+            }
+            at += batch.len();
+            size = ((BATCH_MS / ms.max(1e-3)) as usize).clamp(1, MOST.min(size * 2)).max(least);
+            let left = began.elapsed().as_secs_f64() * 1e3 / at as f64 * (open.len() - at) as f64;
+            self.reporter.event(EventBody::Progress {
+                phase: phase.to_owned(),
+                done: (questions.len() - (open.len() - at)) as u64,
+                total: questions.len() as u64,
+                eta_ms: Some(left as u64),
+            })?;
+        }
+        Ok(keys.iter().map(|key| self.known.get(key).cloned()).collect())
+    }
+
+    fn judged(&self, key: String, row: &RunRow, answered: Answered, ms: f64) -> Said {
+        let mut outcome = Outcome {
+            row: row.id.clone(),
+            row_hash: row.hash.clone(),
+            part: row.part,
+            output: answered.output,
+            gold: row.gold.clone(),
+            stages: answered.stages,
+            error: answered.error,
+            ..Outcome::default()
+        };
+        self.judge.scorer.fill(&mut outcome, answered.kind, Some(row));
+        let gold = row.gold.as_deref().unwrap_or_default();
+        let alike = match self.judge.matches {
+            Match::Metric => false,
+            Match::Similarity => {
+                strsim::normalized_levenshtein(outcome.output.trim(), gold.trim()) >= self.judge.match_at
+            }
+            Match::Numeric => numbers_agree(&outcome.output, gold, self.judge.tolerance),
+        };
+        Said {
+            key,
+            right: outcome.error.is_none() && (outcome.correct == Some(true) || alike),
+            tokens_in: outcome.tokens_in(),
+            tokens_out: outcome.tokens_out(),
+            stages: outcome
+                .stages
+                .iter()
+                .filter(|s| !s.skipped)
+                .map(|s| (s.stage.clone(), s.output.clone()))
+                .collect(),
+            output: outcome.output,
+            ms,
+        }
+    }
+}
+
+/// Everything that decides the answer.
+fn key(candidate: &Candidate, question: &Question<'_>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    part(&candidate.id());
+    part(&question.row.id);
+    part(&question.row.hash);
+    for given in &question.given {
+        part(if given.is_empty() { "" } else { question.form.name() });
+        for example in given {
+            part(&example.id);
+        }
+        part("\n");
+    }
+    hasher.finalize().to_hex().as_str()[..24].to_owned()
+}
+
+/// Numbers in a text: digits with a point, a sign, and commas between thousands.
+fn numbers(text: &str) -> Vec<f64> {
+    let inside = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '-');
+    text.split(|c: char| !inside(c))
+        .filter_map(|word| {
+            let plain = word.trim_matches(['.', ',']).replace(',', "");
+            plain.parse::<f64>().ok().filter(|n| n.is_finite())
+        })
+        .collect()
+}
+
+/// Every number of the gold stands in the answer, within a share of it. A gold without numbers agrees with nothing.
+fn numbers_agree(answer: &str, gold: &str, tolerance: f64) -> bool {
+    let (answer, gold) = (numbers(answer), numbers(gold));
+    let near = |want: f64| answer.iter().any(|got| (got - want).abs() <= tolerance * want.abs().max(1e-12));
+    !gold.is_empty() && gold.into_iter().all(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_agree_within_the_tolerance_and_nothing_agrees_without_figures() {
+        assert!(numbers_agree("about 1,009 EUR in 3 days.", "1000 in 3", 0.01));
+        assert!(!numbers_agree("1011 in 3", "1000 in 3", 0.01));
+        assert!(!numbers_agree("3", "3 and 4", 0.01));
+        assert!(!numbers_agree("many", "many", 0.5));
+        assert_eq!(numbers("-2.5, 1,000,000. x7"), [-2.5, 1e6, 7.0]);
+    }
+}
