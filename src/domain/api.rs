@@ -14,10 +14,12 @@ use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
+use super::remedy::Remedies;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
 use super::sweep::Axis;
+use super::timeline::Timeline;
 use super::trace::RowTrace;
 
 /// Version of the protocol; client and engine must agree.
@@ -244,6 +246,15 @@ pub enum Request {
     },
     /// The board with the rows that fit a message; answered by [`Response::Board`].
     Board,
+    /// Strata x candidates over time; with a training run, its checkpoints among them.
+    Timeline {
+        run: Option<String>,
+    },
+    /// What could be done about a row that a candidate answers wrong (none: the best one that does, else the baseline).
+    Remedies {
+        row: String,
+        candidate: Option<String>,
+    },
     /// All that is known of a candidate on the board's rows.
     Detail {
         candidate: String,
@@ -370,6 +381,8 @@ pub enum Response {
     Run { run: RunRecord },
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
+    Timeline { timeline: Timeline },
+    Remedies { remedies: Remedies },
     Detail { detail: Box<Detail> },
     Compare { comparison: Comparison },
     ImportedOutcomes { imported: ImportedFile },

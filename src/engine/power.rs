@@ -180,7 +180,7 @@ fn strata(
 }
 
 /// What the newest evaluation took, for so many answers: of the candidate itself, else of any other.
-fn cost(
+pub fn cost(
     engine: &Engine,
     known: &[Known],
     own: Option<&Known>,

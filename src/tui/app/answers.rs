@@ -91,6 +91,9 @@ impl App {
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
             }
+            (Purpose::Timeline(run), Response::Timeline { timeline }) => {
+                self.board.timeline = Some((run, timeline));
+            }
             (Purpose::Detail(candidate), Response::Detail { detail }) => {
                 self.detail_arrived(&candidate, Ok(detail));
             }

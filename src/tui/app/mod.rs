@@ -108,6 +108,8 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    /// Of a run, or of all candidates.
+    Timeline(Option<String>),
     /// A candidate's detail.
     Detail(String),
     Power,
@@ -149,6 +151,7 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Timeline(_) => "read the timeline".into(),
             Self::Detail(candidate) => format!("read the detail of {candidate}"),
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
@@ -175,6 +178,7 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Timeline(_)
                 | Self::Detail(_)
                 | Self::Trace { .. }
                 | Self::StepRows { .. }

@@ -108,6 +108,8 @@ fn layers() {
         ("pareto_cost", "5 down p right"),
         ("ladder", "5 l"),
         ("board_order", "5 o"),
+        ("timeline", "5 h"),
+        ("timeline_of_a_run", "5 end h"),
     ] {
         insta::assert_snapshot!(format!("layer_{name}"), shown(&at((80, 24), "dark", keys)));
     }
@@ -134,9 +136,18 @@ fn ascii_terminals_get_ascii_only() {
         insta::assert_snapshot!(format!("{name}_ascii"), text);
     }
     let mut app = sample::app((80, 24), "mono", Signs::ascii());
-    for keys in
-        ["?", "esc 5 p", "esc l", "esc 4 :", "esc t", "esc k", "n 5 down enter enter", "esc 7 space down d"]
-    {
+    for keys in [
+        "?",
+        "esc 5 p",
+        "esc l",
+        "esc h",
+        "esc end h",
+        "esc 4 :",
+        "esc t",
+        "esc k",
+        "n 5 down enter enter",
+        "esc 7 space down d",
+    ] {
         play(&mut app, keys);
         let text = shown(&app);
         assert!(text.is_ascii(), "{keys}: {:?}", text.chars().find(|c| !c.is_ascii()));
@@ -185,6 +196,9 @@ fn no_size_and_no_screen_breaks_the_drawing() {
                 "right",
                 "esc",
                 "l",
+                "esc",
+                "h",
+                "right down",
                 "esc",
                 "o",
                 "esc",

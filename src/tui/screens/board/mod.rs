@@ -5,6 +5,7 @@ pub mod columns;
 pub mod comparison;
 pub mod detail;
 pub mod over;
+pub mod timeline;
 pub mod view;
 
 use columns::Column;
@@ -12,6 +13,7 @@ use columns::Column;
 use crate::domain::api::Request;
 use crate::domain::board::{Board, BoardRow, Comparison};
 use crate::domain::outcome::{Flip, FlipKind};
+use crate::domain::timeline::Timeline;
 use crate::domain::trilemma::Pareto;
 use crate::score::trilemma::at_volume;
 use crate::tui::app::{App, Mood, Purpose, moved};
@@ -39,6 +41,8 @@ pub struct BoardState {
     pub sort: Sort,
     /// Words that a candidate's name or rung must hold; `rung:NAME`, `is:front`, `is:dominated`.
     pub filter: String,
+    /// The timeline as it was last read, and of which run.
+    pub timeline: Option<(Option<String>, Timeline)>,
     /// Rows a month.
     pub volume: Option<u64>,
     /// What the board has something for, and the cells that names take.
@@ -271,6 +275,16 @@ impl App {
                 self.board.selected = moved(self.board.selected, action, page, last);
                 Some(layer)
             }
+            (BoardLayer::Timeline { from, scroll }, Action::NextPane | Action::PreviousPane) => {
+                let last = self.board.timeline.as_ref().map_or(0, |(_, t)| t.columns.len().saturating_sub(1));
+                let from =
+                    if action == Action::NextPane { (from + 1).min(last) } else { from.saturating_sub(1) };
+                Some(BoardLayer::Timeline { from, scroll })
+            }
+            (BoardLayer::Timeline { from, scroll }, _) => {
+                let last = self.board.timeline.as_ref().map_or(0, |(_, t)| t.strata.len().saturating_sub(1));
+                Some(BoardLayer::Timeline { from, scroll: moved(scroll, action, page, last).min(last) })
+            }
             (BoardLayer::Ladder { scroll }, _) => {
                 Some(BoardLayer::Ladder { scroll: moved(scroll, action, page, 500) })
             }
@@ -364,6 +378,15 @@ impl App {
                 self.type_line("rows a month", start, TextPurpose::Volume);
             }
             Action::ParetoPicture => self.layers.push(Layer::Board(BoardLayer::Pareto { cost: false })),
+            Action::TimelineView => {
+                let run =
+                    board.selected_row().and_then(|r| r.trilemma.training.as_ref()).map(|t| t.run.clone());
+                if board.timeline.as_ref().is_some_and(|(of, _)| *of != run) {
+                    board.timeline = None;
+                }
+                self.ask(Purpose::Timeline(run.clone()), Request::Timeline { run });
+                self.layers.push(Layer::Board(BoardLayer::Timeline { from: 0, scroll: 0 }));
+            }
             Action::LadderView => self.layers.push(Layer::Board(BoardLayer::Ladder { scroll: 0 })),
             Action::Trace => self.trace_flip(),
             Action::FlipRows => {
@@ -416,6 +439,11 @@ pub enum BoardLayer {
         cost: bool,
     },
     Ladder {
+        scroll: usize,
+    },
+    /// The first column and the first stratum shown.
+    Timeline {
+        from: usize,
         scroll: usize,
     },
 }
