@@ -445,6 +445,9 @@ pub struct EngineStatus {
     /// `[tuning.train]` as it stands, key by key; empty where `workspace.toml` cannot be read.
     #[serde(default)]
     pub train: BTreeMap<String, String>,
+    /// Names of its judges, the one that is meant where none is named first.
+    #[serde(default)]
+    pub judges: Vec<String>,
 }
 
 /// What `data import` found.

@@ -1,5 +1,7 @@
 //! A made-up workspace: what `tunebench bench frame` draws, and what the tests of the screens look at. No figure here is a measurement.
 
+mod remedies;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -68,6 +70,7 @@ pub fn status() -> EngineStatus {
         device: "CPU, 2 threads".into(),
         notices: vec![],
         train: crate::domain::settings::TrainSettings::default().shown(),
+        judges: vec!["helpful".into()],
     }
 }
 
@@ -785,6 +788,9 @@ pub fn respond(request: &Request) -> Response {
         }
         Request::Board => Response::Board { board: board() },
         Request::Timeline { run } => Response::Timeline { timeline: timeline(run.as_deref()) },
+        Request::Remedies { row, candidate } => {
+            Response::Remedies { remedies: remedies::remedies(row, candidate.as_deref()) }
+        }
         Request::Power { candidate, difference, .. } => {
             Response::Power { power: power(candidate.as_deref(), *difference) }
         }

@@ -30,6 +30,8 @@ impl App {
             if !self.act_global(action) {
                 match self.screen {
                     Screen::Strata => self.act_strata(action),
+                    Screen::Prompts => self.act_prompts(action),
+                    Screen::Trajectories => self.act_trajectories(action),
                     Screen::Train => self.act_train(action),
                     Screen::Board => self.act_board(action),
                     Screen::Play => self.act_play(action),
@@ -53,6 +55,8 @@ impl App {
                 if self.notices.pop().is_none() {
                     match self.screen {
                         Screen::Strata => self.strata.back(),
+                        Screen::Prompts => self.prompts.back(),
+                        Screen::Trajectories => self.trajectories.back(),
                         Screen::Train => self.train.back(),
                         Screen::Board => self.board.back(),
                         Screen::Play => self.play.back(),
@@ -67,6 +71,8 @@ impl App {
                 self.screen = Screen::ALL[(at + by) % n].2;
             }
             Action::ShowStrata => self.screen = Screen::Strata,
+            Action::ShowPrompts => self.screen = Screen::Prompts,
+            Action::ShowTrajectories => self.screen = Screen::Trajectories,
             Action::ShowTrain => self.screen = Screen::Train,
             Action::ShowBoard => self.screen = Screen::Board,
             Action::ShowPlay => self.screen = Screen::Play,
@@ -90,6 +96,8 @@ impl App {
                 self.ask(Purpose::Import, Request::Import { force: true });
             }
             Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
+            Action::LaunchPrompt => self.launch(RunKind::Prompt, Vec::new(), None),
+            Action::LaunchTrajectory => self.launch(RunKind::Trajectory, Vec::new(), None),
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
                 let mut form = Form::train(like.as_deref().unwrap_or_default());
@@ -107,6 +115,7 @@ impl App {
                 self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
             Action::JudgeQueue => self.judge_queue(),
+            Action::JudgeChoice => self.judge_form(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
         }
@@ -128,6 +137,8 @@ impl App {
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
     pub fn offers(&self, binding: &Binding) -> bool {
         let run = match binding.context {
+            Context::Prompts => self.prompt_run(),
+            Context::Trajectories => self.trajectory_run(),
             Context::Train => self.shown_run(),
             Context::Runs => self.selected_run(),
             _ => return true,
@@ -214,6 +225,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Judging(_))) {
             return self.act_judging(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Mending(_))) {
+            return self.act_mending(action);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -222,6 +236,10 @@ impl App {
             },
             Layer::Trace(view) => match action {
                 Action::Back => drop(self.layers.pop()),
+                Action::Remedies => {
+                    let (row, of) = (view.row.clone(), view.of.get(view.at).cloned());
+                    self.open_remedies(row, of);
+                }
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
@@ -236,6 +254,7 @@ impl App {
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::Trace => self.trace_flip(),
+                Action::Remedies => self.mend_flip(),
                 // The arrows walk through the flips, pages scroll within one.
                 Action::Up => {
                     *scroll = 0;
@@ -298,7 +317,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) => {}
+            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -342,6 +361,8 @@ impl App {
                         self.screen = Screen::Strata;
                         self.strata.pane = crate::tui::screens::strata::Pane::Rows;
                     }
+                    Context::Prompts => self.screen = Screen::Prompts,
+                    Context::Trajectories => self.screen = Screen::Trajectories,
                     Context::Train => self.screen = Screen::Train,
                     Context::Board | Context::Flips => self.screen = Screen::Board,
                     Context::Play => self.screen = Screen::Play,
@@ -383,6 +404,7 @@ impl App {
                 );
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
+            FormPurpose::Judging => self.judge_form_sent(&values),
             FormPurpose::Play => self.play_settings(&values),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),
             FormPurpose::Branch => {

@@ -12,11 +12,14 @@ use super::config::Settings;
 use super::key::Key;
 use super::keymap::{Context, Keymap};
 use super::layers::Layer;
+use super::layers::judging::JudgeAsk;
 use super::screens::board::BoardState;
 use super::screens::play::PlayState;
+use super::screens::prompts::PromptsState;
 use super::screens::runs::RunsState;
 use super::screens::strata::StrataState;
 use super::screens::train::TrainState;
+use super::screens::trajectories::TrajectoriesState;
 use super::series::RunSeries;
 use super::signs::Signs;
 use super::theme::{Theme, bundled};
@@ -53,6 +56,8 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Screen {
     Strata,
+    Prompts,
+    Trajectories,
     Train,
     Board,
     Play,
@@ -60,8 +65,10 @@ pub enum Screen {
 }
 
 impl Screen {
-    pub const ALL: [(char, &'static str, Self); 5] = [
+    pub const ALL: [(char, &'static str, Self); 7] = [
         ('1', "Strata", Self::Strata),
+        ('2', "Prompts", Self::Prompts),
+        ('3', "Trajectories", Self::Trajectories),
         ('4', "Train", Self::Train),
         ('5', "Board", Self::Board),
         ('6', "Playground", Self::Play),
@@ -117,6 +124,10 @@ pub enum Purpose {
         of: String,
         row: String,
     },
+    Remedies {
+        row: String,
+        candidate: Option<String>,
+    },
     StepRows {
         run: String,
         step: u64,
@@ -155,6 +166,7 @@ impl Purpose {
             Self::Detail(candidate) => format!("read the detail of {candidate}"),
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
+            Self::Remedies { row, .. } => format!("price remedies for row {row}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Decide(what) => what.clone(),
             Self::Play(_, who) => format!("ask {who}"),
@@ -181,6 +193,7 @@ impl Purpose {
                 | Self::Timeline(_)
                 | Self::Detail(_)
                 | Self::Trace { .. }
+                | Self::Remedies { .. }
                 | Self::StepRows { .. }
                 | Self::Play(..)
                 | Self::PlayCancel
@@ -227,10 +240,14 @@ pub struct App {
     pub runs: Option<Vec<RunRecord>>,
     pub series: BTreeMap<String, RunSeries>,
     pub strata: StrataState,
+    pub prompts: PromptsState,
+    pub trajectories: TrajectoriesState,
     pub train: TrainState,
     pub board: BoardState,
     pub runs_screen: RunsState,
     pub play: PlayState,
+    /// Which answers were chosen to be judged.
+    pub judge_ask: Option<JudgeAsk>,
     /// What the eval rows can show and cost, for the form of an evaluation.
     pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
@@ -255,10 +272,13 @@ impl App {
             runs: None,
             series: BTreeMap::new(),
             strata: StrataState::default(),
+            prompts: PromptsState::default(),
+            trajectories: TrajectoriesState::default(),
             train: TrainState::default(),
             board: BoardState::default(),
             runs_screen: RunsState::default(),
             play: PlayState::default(),
+            judge_ask: None,
             power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,
@@ -273,6 +293,8 @@ impl App {
             None => {
                 let pane = match self.screen {
                     Screen::Strata => self.strata.context(),
+                    Screen::Prompts => Context::Prompts,
+                    Screen::Trajectories => Context::Trajectories,
                     Screen::Train => Context::Train,
                     Screen::Board => self.board.context(),
                     Screen::Play => Context::Play,
@@ -356,6 +378,12 @@ impl App {
         if self.screen == Screen::Train {
             runs.extend(self.shown_run());
             runs.extend(self.overlaid());
+        }
+        if self.screen == Screen::Prompts {
+            runs.extend(self.prompt_run());
+        }
+        if self.screen == Screen::Trajectories {
+            runs.extend(self.trajectory_run());
         }
         if self.screen == Screen::Runs {
             runs.extend(self.selected_run());

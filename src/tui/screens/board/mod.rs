@@ -194,6 +194,18 @@ impl App {
         }
     }
 
+    /// Remedies for the selected flip, as the side answers it that has it wrong: B, and where B fixed it A.
+    pub(crate) fn mend_flip(&mut self) {
+        let flip = self.board.flips().get(self.board.flip).map(|f| (f.row.clone(), f.flip));
+        match flip {
+            Some((row, kind)) if !self.board.by_stratum => {
+                let side = if kind == FlipKind::Fixed { &self.board.a } else { &self.board.b };
+                self.open_remedies(row, side.clone());
+            }
+            _ => self.notice(Mood::Plain, "select a flip first"),
+        }
+    }
+
     /// Asks for the comparison of A and B, unless it is here or on its way.
     fn compare(&mut self) {
         let (Some(a), Some(b)) = (self.board.a.clone(), self.board.b.clone()) else { return };
@@ -389,6 +401,7 @@ impl App {
             }
             Action::LadderView => self.layers.push(Layer::Board(BoardLayer::Ladder { scroll: 0 })),
             Action::Trace => self.trace_flip(),
+            Action::Remedies => self.mend_flip(),
             Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
                 let title = format!(
