@@ -63,8 +63,8 @@ fn render(remedies: &Remedies) -> String {
         match &remedy.refused {
             Some(why) => lines.push(format!("  cannot be started: {}", why.replace('\n', "; "))),
             None => {
-                lines.push(format!("  fixes {}", remedies.fixes(remedy)));
-                lines.push(format!("  takes {}", remedy.price.line()));
+                lines.push(format!("  fixes: {}", remedies.fixes(remedy)));
+                lines.push(format!("  takes: {}", remedy.price.line()));
                 lines.push(format!("  {}", remedy.command()));
             }
         }

@@ -104,15 +104,18 @@ fn about(n: f64) -> String {
 }
 
 impl Expected {
+    /// Of `wrong` rows now.
+    pub fn short(&self, wrong: usize) -> String {
+        let [low, high] = self.fixed95;
+        format!("about {} of {wrong} ({} to {})", about(self.fixed), about(low), about(high))
+    }
+
     /// Of `wrong` and `right` rows now.
     pub fn line(&self, wrong: usize, right: usize) -> String {
-        let [low, high] = self.fixed95;
         let of = if self.of_stratum { "of this stratum" } else { "of all strata (too few of this one)" };
         format!(
-            "about {} of {wrong} ({} to {}), breaking {} of {right}; {} made {} of {} wrong rows {of} right",
-            about(self.fixed),
-            about(low),
-            about(high),
+            "{}, breaking {} of {right}; {} made {} of {} wrong rows {of} right",
+            self.short(wrong),
             about(self.broken),
             self.runs.join(", "),
             about(self.seen_fixed),
@@ -123,20 +126,28 @@ impl Expected {
 
 impl Price {
     pub fn line(&self) -> String {
+        match self.short() {
+            Some(short) => format!("{short}; {}", self.from),
+            None => format!("not known: {}", self.from),
+        }
+    }
+
+    /// Without where it comes from.
+    pub fn short(&self) -> Option<String> {
         let mut parts = Vec::new();
         parts.extend(self.seconds.map(|s| duration((s * 1e3) as u64)));
         parts.extend(self.calls.map(|n| counted(n as usize, "call")));
         parts.extend(self.tokens.map(|n| counted(n as usize, "token")));
         parts.extend(self.usd.map(|usd| format!("${usd:.2}")));
         if parts.is_empty() {
-            return format!("not known: {}", self.from);
+            return None;
         }
         let bound = match self.bound {
             Bound::About => "about",
             Bound::AtMost => "at most",
             Bound::AtLeast => "at least",
         };
-        format!("{bound} {}; {}", parts.join(", "), self.from)
+        Some(format!("{bound} {}", parts.join(", ")))
     }
 }
 

@@ -131,7 +131,9 @@ fn whose(
     {
         return Ok((scored.candidate.clone(), Some(scored)));
     }
-    Err(bad_input("nothing is scored yet, so nothing is known to be wrong; `tunebench run eval` takes a baseline"))
+    Err(bad_input(
+        "nothing is scored yet, so nothing is known to be wrong; `tunebench run eval` takes a baseline",
+    ))
 }
 
 fn is_right(primary: &Metric, outcome: &Outcome) -> Option<bool> {
@@ -177,7 +179,9 @@ fn notes(found: &mut Remedies) {
         ));
     }
     if found.stratum.is_none() {
-        found.notes.push("the row is of no stratum (`tunebench strata build`): all rows count as like it".into());
+        found
+            .notes
+            .push("the row is of no stratum (`tunebench strata build`): all rows count as like it".into());
     }
 }
 
@@ -228,10 +232,15 @@ fn remedy(
         let mut changes = Vec::new();
         let pairs = past
             .iter()
-            .filter_map(|past| Some((past.record.run.clone(), before_and_after(engine, loaded, known, past)?)))
+            .filter_map(|past| {
+                Some((past.record.run.clone(), before_and_after(engine, loaded, known, past)?))
+            })
             .collect::<Vec<_>>();
         for (run, (before, after)) in &pairs {
-            changes.push((run.clone(), changed(before, after, primary, &|row| stratum_of(loaded, row) == found.stratum)));
+            changes.push((
+                run.clone(),
+                changed(before, after, primary, &|row| stratum_of(loaded, row) == found.stratum),
+            ));
         }
         score::remedy::expected(&changes, found.wrong, found.scored.saturating_sub(found.wrong))
     };
@@ -270,7 +279,10 @@ fn start(
             set.extend(stage.map(|s| ("tuning.trajectory.stages".to_owned(), format!("[{}]", quoted(s)))));
             set.extend(stratum.map(|s| ("tuning.trajectory.strata".to_owned(), format!("[{}]", quoted(s)))));
             let rows = if stratum.is_some() { train.here } else { train.all };
-            format!("examples out of {} like this one, kept where they turn wrong answers{of_stage}", counted(rows, "train row"))
+            format!(
+                "examples out of {} like this one, kept where they turn wrong answers{of_stage}",
+                counted(rows, "train row")
+            )
         }
         _ => {
             // A trained stage is trained again from its base.
@@ -279,7 +291,8 @@ fn start(
             }
             set.extend(stage.map(|s| ("tuning.train.stage".to_owned(), s.to_owned())));
             set.extend(
-                stratum.map(|s| ("tuning.train.weights".to_owned(), format!("{{ {} = {WEIGHT} }}", quoted(s)))),
+                stratum
+                    .map(|s| ("tuning.train.weights".to_owned(), format!("{{ {} = {WEIGHT} }}", quoted(s)))),
             );
             match stratum {
                 Some(_) => format!(
@@ -309,12 +322,14 @@ fn refusal(
     if kind != RunKind::Prompt && train.here == 0 {
         return Some("no row of the train part with a gold is of this stratum".into());
     }
-    let endpoint = of
-        .stages
-        .iter()
-        .find(|s| stage.is_none_or(|stage| s.name == stage) && !matches!(s.model.source, ModelSource::Local { .. }));
+    let endpoint = of.stages.iter().find(|s| {
+        stage.is_none_or(|stage| s.name == stage) && !matches!(s.model.source, ModelSource::Local { .. })
+    });
     if let Some(endpoint) = endpoint.filter(|_| kind == RunKind::Train) {
-        return Some(format!("stage {} is answered by an endpoint; only local models are trained", endpoint.name));
+        return Some(format!(
+            "stage {} is answered by an endpoint; only local models are trained",
+            endpoint.name
+        ));
     }
     launch::refusal(engine, kind, set).err().map(|failure| failure.message)
 }
@@ -387,8 +402,10 @@ fn price(past: &[Past], ws: &Workspace, kind: RunKind) -> Option<Price> {
                 == ws.config.tuning.trajectory
         }
         Job::Train { train, .. } => {
-            let (stage, weights) = (ws.config.tuning.train.stage.clone(), ws.config.tuning.train.weights.clone());
-            crate::domain::settings::TrainSettings { stage, weights, ..train.clone() } == ws.config.tuning.train
+            let (stage, weights) =
+                (ws.config.tuning.train.stage.clone(), ws.config.tuning.train.weights.clone());
+            crate::domain::settings::TrainSettings { stage, weights, ..train.clone() }
+                == ws.config.tuning.train
         }
         _ => false,
     };
@@ -437,12 +454,16 @@ fn reckoned(
     let own = known.iter().find(|k| k.candidate.name == of.name);
     let tuning = &ws.config.tuning;
     let (answers, bound, how) = match kind {
-        RunKind::Prompt => (answers_of_plan(&tuning.prompt, of.stages.len()), Bound::About, "the settings"),
+        RunKind::Prompt => (answers_of_plan(&tuning.prompt, of.stages.len()), Bound::AtMost, "the settings"),
         RunKind::Trajectory => {
             let rows = if tuning.trajectory.strata.is_empty() { train.all } else { train.here };
             (rows.min(tuning.trajectory.rows) + 2 * train.dev, Bound::AtLeast, "each row asked once or twice")
         }
-        _ => ((train.all as f64 * tuning.train.epochs).round() as usize, Bound::About, "epochs over the train rows"),
+        _ => (
+            (train.all as f64 * tuning.train.epochs).round() as usize,
+            Bound::About,
+            "epochs over the train rows",
+        ),
     };
     let none = || Price { from: format!("no {kind} run was finished here"), ..Price::default() };
     let Some(cost) = power::cost(engine, known, own, answers)? else { return Ok(none()) };

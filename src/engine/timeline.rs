@@ -68,11 +68,11 @@ pub fn timeline(engine: &Engine, run: Option<&str>) -> Result<Timeline, Failure>
     let made = known.iter().find(|k| k.runs.iter().any(|r| r == run));
     timeline.left_out = checkpoints.len().saturating_sub(COLUMNS);
     checkpoints.drain(..timeline.left_out);
-    for k in base.into_iter() {
+    if let Some(k) = base {
         timeline.columns.extend(moment(k)?);
     }
     timeline.columns.extend(checkpoints);
-    for k in made.into_iter() {
+    if let Some(k) = made {
         timeline.columns.extend(moment(k)?);
     }
     timeline.run = Some(curve);

@@ -64,7 +64,8 @@ pub fn failed_stage(outcome: &Outcome, gold: &dyn Fn(&str) -> Option<String>) ->
         return found(stage, "its answer could not be read".into());
     }
     let same = |a: &str, b: &str| a.trim().to_lowercase() == b.trim().to_lowercase();
-    let missed = ran.iter().find_map(|s| gold(&s.stage).filter(|gold| !same(gold, &s.output)).map(|g| (s, g)));
+    let missed =
+        ran.iter().find_map(|s| gold(&s.stage).filter(|gold| !same(gold, &s.output)).map(|g| (s, g)));
     if let Some((stage, gold)) = missed {
         return found(stage, format!("says {} and its own gold is {gold}", stage.output.trim()));
     }
@@ -113,15 +114,22 @@ mod tests {
     #[test]
     fn a_stratum_speaks_for_itself_where_enough_of_it_was_wrong() {
         let elsewhere = ["f", "g", "h", "i", "j"].map(|row| change(row, false, false, true));
-        let here = |n: usize| ["a", "b", "c", "d", "e"].into_iter().take(n).map(|r| change(r, true, false, false));
+        let here =
+            |n: usize| ["a", "b", "c", "d", "e"].into_iter().take(n).map(|r| change(r, true, false, false));
         let of = |n: usize| {
             let changes = here(n).chain(elsewhere.clone()).chain([change("z", false, true, false)]).collect();
             expected(&[("p".into(), changes)], 10, 10).unwrap()
         };
         let few = of(4);
-        assert!(!few.of_stratum && few.seen_wrong == 9 && few.seen_fixed == 5.0 && few.broken == 10.0, "{few:?}");
+        assert!(
+            !few.of_stratum && few.seen_wrong == 9 && few.seen_fixed == 5.0 && few.broken == 10.0,
+            "{few:?}"
+        );
         let many = of(5);
-        assert!(many.of_stratum && many.seen_wrong == 5 && many.fixed == 0.0 && many.seen_right == 0, "{many:?}");
+        assert!(
+            many.of_stratum && many.seen_wrong == 5 && many.fixed == 0.0 && many.seen_right == 0,
+            "{many:?}"
+        );
     }
 
     fn ran(name: &str, output: &str, format_ok: bool) -> StageOutcome {
@@ -132,7 +140,9 @@ mod tests {
     fn the_stage_to_mend_is_the_first_that_is_known_to_be_wrong() {
         let gold = |stage: &str| (stage == "intent").then(|| "refund".to_owned());
         let of = |stages: Vec<StageOutcome>| {
-            failed_stage(&Outcome { stages, ..Outcome::default() }, &gold).map(|f| f.stage).unwrap_or_default()
+            failed_stage(&Outcome { stages, ..Outcome::default() }, &gold)
+                .map(|f| f.stage)
+                .unwrap_or_default()
         };
         assert_eq!(of(vec![]), "");
         assert_eq!(of(vec![ran("intent", " Refund ", true), ran("answer", "x", true)]), "answer");

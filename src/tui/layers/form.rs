@@ -214,18 +214,23 @@ impl Form {
             Field {
                 choices: judges,
                 ..filled(
-                    field("judge", "judge", "left and right choose among the workspace's judges", Want::Choice),
+                    field(
+                        "judge",
+                        "judge",
+                        "left and right choose among the workspace's judges",
+                        Want::Choice,
+                    ),
                     ask.judge.clone().or(first),
                 )
             },
             Field {
                 choices: vec![DISPUTED.into()],
-                stands: "of every stratum by lot".into(),
+                stands: "of every stratum, by lot".into(),
                 ..filled(
                     field(
                         "rows",
                         "rows",
-                        "disputed: only where candidates, judge or people part, or the judge is torn",
+                        "disputed: where candidates, judge or people part, or the judge is torn; empty: all",
                         Want::Choice,
                     ),
                     ask.disagreement.then(|| DISPUTED.to_owned()),
@@ -238,7 +243,7 @@ impl Form {
             Field {
                 stands: "your user name".into(),
                 ..filled(
-                    field("annotator", "who judges", "a name, where several share an account", Want::Text),
+                    field("annotator", "who judges", "a name; empty: your user name", Want::Text),
                     ask.annotator.clone(),
                 )
             },

@@ -76,10 +76,10 @@ impl App {
 /// ```text
 ///   whose answer, gold, how many rows are like it
 /// > prompt edit: what is done
-///     fixes ...
-///     takes ...
-///     with key=value ...
-///   stored example: ...
+///     fixes: ...
+///     takes: ...
+///     with: key=value ...
+///   stored example: fixes ...; takes ...
 /// ```
 pub fn draw(p: &mut Painter<'_>, body: Rect, mending: &Mending) {
     let title = format!("row {}: three remedies", text::one_line(&mending.row, " "));
@@ -101,34 +101,38 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, mending: &Mending) {
         let role = if i == 0 { Role::Text } else { Role::Dim };
         lines.extend(text::wrap(line, width, LINES).into_iter().map(|line| (line, role)));
     }
+    lines.push((String::new(), Role::Text));
     let mut chosen = 0..0;
     for (i, remedy) in found.remedies.iter().enumerate() {
-        let selected = i == mending.selected;
-        lines.push((String::new(), Role::Text));
+        if i != mending.selected {
+            // One line each: what it fixes and takes.
+            let line = match (&remedy.refused, &remedy.expected) {
+                (Some(_), _) => "cannot be started".to_owned(),
+                (None, Some(expected)) => format!("fixes {}", expected.short(found.wrong)),
+                (None, None) => "no evidence yet".into(),
+            };
+            let takes = remedy.price.short().filter(|_| remedy.refused.is_none());
+            let takes = takes.map_or_else(String::new, |short| format!("; takes {short}"));
+            lines.push((format!("  {}: {line}{takes}", remedy.name()), Role::Text));
+            continue;
+        }
         let start = lines.len();
         let mut say = |indent: usize, text_: &str, role: Role| {
             let wrapped = text::wrap(text_, width.saturating_sub(indent), LINES);
             lines.extend(wrapped.into_iter().map(|line| (format!("{:indent$}{line}", ""), role)));
         };
-        let sign = if selected { ">" } else { " " };
-        let head = if selected { Role::Title } else { Role::Text };
-        say(0, &format!("{sign} {}: {}", remedy.name(), remedy.what), head);
+        say(0, &format!("> {}: {}", remedy.name(), remedy.what), Role::Title);
         match &remedy.refused {
             Some(why) => say(4, &format!("cannot be started: {why}"), Role::Warning),
             None => {
                 let known = if remedy.expected.is_some() { Role::Text } else { Role::Dim };
-                say(4, &format!("fixes {}", found.fixes(remedy)), known);
-                say(4, &format!("takes {}", remedy.price.line()), Role::Text);
-                // The others' settings are told when they are chosen.
-                if selected {
-                    let set: Vec<String> = remedy.set.iter().map(|(k, v)| format!("{k}={v}")).collect();
-                    say(4, &format!("with {}", set.join("  ")), Role::Dim);
-                }
+                say(4, &format!("fixes: {}", found.fixes(remedy)), known);
+                say(4, &format!("takes: {}", remedy.price.line()), Role::Text);
+                let set: Vec<String> = remedy.set.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                say(4, &format!("with: {}", set.join("  ")), Role::Dim);
             }
         }
-        if selected {
-            chosen = start..lines.len();
-        }
+        chosen = start..lines.len();
     }
     // The chosen one is seen whole where it fits.
     let height = usize::from(inner.height);

@@ -65,13 +65,13 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
 const fn hint(purpose: &TextPurpose) -> &'static str {
     match purpose {
         TextPurpose::SearchRows => {
-            "words in the row's text, any case; mark:star finds marks; empty: all rows"
+            "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
         }
         TextPurpose::FilterRuns { .. } => {
             "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs"
         }
         TextPurpose::FilterBoard { .. } => {
-            "words in name or rung; rung:lora, is:front, is:dominated; empty: all candidates"
+            "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
         TextPurpose::SamplePer => "rows of every stratum",
@@ -191,8 +191,8 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
         if field.input.text().is_empty() && !focused {
             let empty = match (field.want, field.stands.as_str()) {
                 (super::form::Want::Needed, _) => "needed".to_owned(),
+                _ if matches!(form.purpose, FormPurpose::Play | FormPurpose::Judging) => field.stands.clone(),
                 (_, "") => "as in workspace.toml".to_owned(),
-                _ if form.purpose == FormPurpose::Play => field.stands.clone(),
                 (_, value) => format!("{value} (workspace.toml)"),
             };
             p.put(inner, label + 2, y, width, &empty, Role::Dim);

@@ -6,7 +6,8 @@ use crate::domain::run::RunKind;
 
 pub fn remedies(row: &str, candidate: Option<&str>) -> Remedies {
     let candidate = candidate.unwrap_or("lora-12");
-    let set = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let set =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let remedies = vec![
         Remedy {
             kind: RunKind::Prompt,
@@ -76,7 +77,8 @@ pub fn remedies(row: &str, candidate: Option<&str>) -> Remedies {
         right_by: vec!["base".into()],
         remedies,
         notes: vec![
-            "nothing learns from a row of the eval part: rows of the train part like it are learned from".into(),
+            "nothing learns from a row of the eval part: rows of the train part like it are learned from"
+                .into(),
         ],
     }
 }

@@ -102,7 +102,12 @@ fn sets_beside_the_task_stand_on_the_board_and_what_was_forgotten_is_marked() {
         let mut app = at(size, "dark", "5");
         let mut board = sample::board();
         for (i, row) in board.rows.iter_mut().enumerate() {
-            let base = AgainstBase { n: 40, right: 31 - 7 * i, base_right: 31, p_value: 0.5 / (1.0 + 20.0 * i as f64) };
+            let base = AgainstBase {
+                n: 40,
+                right: 31 - 7 * i,
+                base_right: 31,
+                p_value: 0.5 / (1.0 + 20.0 * i as f64),
+            };
             let right = 31 - 7 * i;
             let score = SetScore { metric: "exact".into(), right, n: 40, base: (i > 0).then_some(base) };
             row.sets.insert("general".into(), score);

@@ -66,7 +66,7 @@ fn enter_starts_the_chosen_remedy_with_its_settings_and_a_refused_one_says_why()
     assert!(app.layers.is_empty());
     play(&mut app, "R end down down");
     assert!(asked(&press(&mut app, "enter")).is_empty());
-    assert!(shown(&app).contains("only local models are trained"), "{}", shown(&app));
+    assert!(shown(&app).contains("cannot be started: stage route"), "{}", shown(&app));
     play(&mut app, "q");
     assert!(app.layers.is_empty());
 }

@@ -39,8 +39,12 @@ fn remedies_are_priced_by_evidence_and_started_with_their_settings() {
     let before = bench.json(&["remedies", row]);
     assert_eq!((&before["candidate"], &before["right"]), (&"baseline".into(), &false.into()), "{before}");
     assert_eq!(before["part"], "eval");
-    assert!(before["wrong"].as_u64().unwrap() >= 1 && before["same_mistake"].as_u64().unwrap() >= 1, "{before}");
-    assert_eq!(before["stage"]["why"], "the only one that ran", "{before}");
+    assert!(
+        before["wrong"].as_u64().unwrap() >= 1 && before["same_mistake"].as_u64().unwrap() >= 1,
+        "{before}"
+    );
+    // The fixture's model says nothing readable.
+    assert_eq!(before["stage"]["why"], "its answer could not be read", "{before}");
     for kind in ["prompt", "trajectory", "train"] {
         assert!(remedy(&before, kind)["expected"].is_null(), "nothing is invented: {before}");
     }

@@ -2,15 +2,18 @@
 
 use ratatui::layout::Rect;
 
-use crate::domain::timeline::{Cell, Curve, Timeline};
+use crate::domain::timeline::{Cell, Curve, Moment, Timeline};
 use crate::domain::words::counted;
 use crate::tui::layers::view::boxed;
 use crate::tui::theme::Role;
 use crate::tui::widgets::chart::{Chart, GUTTER, Line, Mark, Scale};
 use crate::tui::widgets::{Painter, Piece, number, text};
 
-/// Cells of a column: a bar of one, the share or count, a space.
-const COLUMN: u16 = 7;
+/// Cells of a column: a bar of one, the share or count, a space; more where names have room.
+const COLUMN: u16 = 8;
+const COLUMN_MAX: u16 = 20;
+/// Lines that the loss and its flips want.
+const CURVE: u16 = 11;
 
 /// `from`: the first column shown; `scroll`: the first stratum.
 pub fn draw(p: &mut Painter<'_>, body: Rect, timeline: Option<&Timeline>, from: usize, scroll: usize) {
@@ -28,8 +31,15 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, timeline: Option<&Timeline>, from: 
         p.paragraph(inner, 1, "nothing is scored yet", Role::Dim);
         return;
     }
-    let curve_height =
-        if run.is_some() { (inner.height / 2).max(8).min(inner.height.saturating_sub(4)) } else { 0 };
+    // The map gets the lines that it needs, as long as the curve has enough.
+    let map = (timeline.strata.len().min(1000) as u16).saturating_add(3);
+    let curve_height = match run {
+        Some(_) => {
+            let least = CURVE.max(inner.height / 2).min(inner.height.saturating_sub(4));
+            inner.height.saturating_sub(map).max(least)
+        }
+        None => 0,
+    };
     let map = Rect { height: inner.height - curve_height, ..inner };
     heat(p, map, timeline, from, scroll);
     if let Some(curve) = run {
@@ -57,15 +67,26 @@ fn cell(p: &Painter<'_>, cell: Cell) -> (String, Role) {
 fn heat(p: &mut Painter<'_>, area: Rect, timeline: &Timeline, from: usize, scroll: usize) {
     let longest = timeline.strata.iter().map(|s| text::width(s)).max().unwrap_or(0).clamp(9, 28) as u16;
     let names = longest.min(area.width / 3);
-    let fit = usize::from((area.width.saturating_sub(names + 1)) / COLUMN).max(1);
+    let head = |m: &Moment| m.step.map_or_else(|| m.name.clone(), |step| format!("@{step}"));
+    let widest = timeline.columns.iter().map(|m| text::width(&head(m)) + 2).max().unwrap_or(0) as u16;
+    let room = area.width.saturating_sub(names + 1);
+    let each = room / (timeline.columns.len().clamp(1, 1000) as u16);
+    let column = widest.min(each.max(COLUMN)).clamp(COLUMN, COLUMN_MAX);
+    let fit = usize::from(room / column).max(1);
     let from = from.min(timeline.columns.len().saturating_sub(fit));
     let shown = &timeline.columns[from..(from + fit).min(timeline.columns.len())];
     for (i, moment) in shown.iter().enumerate() {
-        let x = names + 1 + i as u16 * COLUMN;
-        let head = moment.step.map_or_else(|| moment.name.clone(), |step| format!("@{step}"));
-        p.put(area, x, 0, COLUMN - 1, &head, if moment.step.is_some() { Role::Dim } else { Role::Title });
+        let x = names + 1 + i as u16 * column;
+        p.put(
+            area,
+            x,
+            0,
+            column - 1,
+            &head(moment),
+            if moment.step.is_some() { Role::Dim } else { Role::Title },
+        );
         let (share, role) = cell(p, moment.all);
-        p.put(area, x, 1, COLUMN - 1, &share, role);
+        p.put(area, x, 1, column - 1, &share, role);
     }
     p.put(area, 0, 1, names, "all rows", Role::Title);
     let rows = usize::from(area.height.saturating_sub(3));
@@ -75,7 +96,7 @@ fn heat(p: &mut Painter<'_>, area: Rect, timeline: &Timeline, from: usize, scrol
         p.put(area, 0, y, names, stratum, Role::Text);
         for (i, moment) in shown.iter().enumerate() {
             let (share, role) = cell(p, moment.cells.get(at).copied().unwrap_or_default());
-            p.put(area, names + 1 + i as u16 * COLUMN, y, COLUMN - 1, &share, role);
+            p.put(area, names + 1 + i as u16 * column, y, column - 1, &share, role);
         }
     }
     let last = area.height.saturating_sub(1);
