@@ -199,7 +199,7 @@ pub fn render(board: &Board) -> String {
                 format!("{:+.3}{star}", against.delta)
             }));
         }
-        cells.push(format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out));
+        cells.push(row.tokens().unwrap_or_else(|| "-".into()));
         cells.push(row.usd_per_1k.map_or_else(|| "-".into(), |usd| format!("{usd:.3}")));
         let goals: Vec<&str> = row.goals.iter().map(|g| g.state.as_str()).collect();
         cells.push(goals.join(" "));

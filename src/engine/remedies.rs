@@ -33,7 +33,7 @@ const WEIGHT: f64 = 3.0;
 const LOOKED: usize = 20;
 const NAMED: usize = 4;
 /// Characters of an answer.
-const ANSWER: usize = 300;
+const ANSWER: usize = 160;
 /// Lines of a run's events in which its preflight stands.
 const FIRST_LINES: usize = 200;
 
@@ -73,15 +73,23 @@ pub fn remedies(engine: &Engine, row: &str, candidate: Option<&str>) -> Result<R
             found.stage = score::remedy::failed_stage(outcome, &gold).filter(|_| found.right != Some(true));
         }
     }
+    let mut wrong_by = Vec::new();
     for other in standing::some(engine, &loaded, LOOKED)? {
-        let right = other.current.iter().find(|o| o.row == row && o.sample == 0);
-        if right.and_then(|o| is_right(&primary, o)) == Some(true) && other.candidate.name != of.name {
-            found.right_by.push(other.candidate.name.clone());
+        let outcome = other.current.iter().find(|o| o.row == row && o.sample == 0);
+        let name = &other.candidate.name;
+        match outcome.and_then(|o| is_right(&primary, o)).filter(|_| *name != of.name) {
+            Some(true) => found.right_by.push(name.clone()),
+            Some(false) => wrong_by.push(name.clone()),
+            None => {}
         }
     }
     found.right_by.truncate(NAMED);
+    wrong_by.truncate(NAMED);
     if found.right == Some(true) {
         found.notes.push(format!("{} has this row right: there is nothing to mend", of.name));
+        if !wrong_by.is_empty() {
+            found.notes.push(format!("wrong by {}: name one of them", wrong_by.join(", ")));
+        }
         return Ok(found);
     }
     notes(&mut found);

@@ -11,9 +11,10 @@ fn judged(bench: &Bench, run: &str) -> (Vec<String>, Option<String>) {
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let outcome: Value = serde_json::from_str(line).unwrap();
         let row = outcome["row"].as_str().unwrap().to_owned();
-        match outcome["correct"].as_bool().unwrap() {
-            true => right = Some(row),
-            false => wrong.push(row),
+        if outcome["correct"].as_bool().unwrap() {
+            right = Some(row);
+        } else {
+            wrong.push(row);
         }
     }
     (wrong, right)

@@ -146,7 +146,7 @@ impl Column {
             Self::P95 => ms(row.latency_ms.map(|l| l.p95)),
             Self::P99 => ms(row.latency_ms.map(|l| l.p99)),
             Self::FirstToken => ms(t.ttft_ms.map(|l| l.p50)),
-            Self::Tokens => (format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out), Role::Text),
+            Self::Tokens => plain(row.tokens()),
             Self::Usd => plain(row.usd_per_1k.map(|v| format!("{v:.3}"))),
             Self::Month => plain(t.month.and_then(|m| m.usd).map(money)),
             Self::Goodput => plain(t.goodput.map(|g| match g.n {
@@ -192,7 +192,7 @@ impl Column {
             Self::P95 => row.latency_ms.map(|l| l.p95),
             Self::P99 => row.latency_ms.map(|l| l.p99),
             Self::FirstToken => t.ttft_ms.map(|l| l.p50),
-            Self::Tokens => Some(row.tokens_in),
+            Self::Tokens => row.tokens().map(|_| row.tokens_in),
             Self::Usd => row.usd_per_1k,
             Self::Month => t.month.and_then(|m| m.usd),
             Self::Goodput => t.goodput.map(|g| g.share()),
