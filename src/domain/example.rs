@@ -252,6 +252,18 @@ pub struct StageExamples {
     /// BLAKE3 of its bytes.
     pub hash: String,
     pub retrieval: Retrieval,
+    /// What turns texts into vectors, as it was fitted when the store was made. None: it is fitted on the store's own inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedder: Option<KeptFile>,
+}
+
+/// A file by content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFile {
+    /// Absolute.
+    pub path: String,
+    /// BLAKE3 of its bytes.
+    pub hash: String,
 }
 
 /// An example that was shown, and why.
@@ -346,6 +358,12 @@ pub fn edited(examples: &[Example], edits: &BTreeMap<String, ExampleEdit>) -> Ve
         out.push(example);
     }
     out
+}
+
+/// Those that others stand for now, as disabled ones: they are never shown, but keep their places in the rankings of a frozen store.
+pub fn merged_away(examples: &[Example], edits: &BTreeMap<String, ExampleEdit>) -> Vec<Example> {
+    let gone = |e: &&Example| edits.values().any(|edit| edit.merges.contains(&e.id));
+    examples.iter().filter(gone).map(|e| Example { enabled: false, ..e.clone() }).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::domain::candidate::{Candidate, OutputKind};
 use crate::domain::example::{EXAMPLE_FORMAT, Example, Form, Found, Source};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::trajectory::{Search, TrajectorySettings};
+use crate::embed::Embedder;
 use crate::retrieve::{Index, Query, same_text};
 
 /// Sets of examples are proposed in this order.
@@ -43,6 +44,7 @@ impl Pool {
         rows: &[&RunRow],
         said: &HashMap<&str, Said>,
         run: &str,
+        embedder: &Arc<Embedder>,
     ) -> Self {
         let stages = candidate.stages.iter().enumerate().map(|(at, stage)| {
             if !settings.stages.is_empty() && !settings.stages.contains(&stage.name) {
@@ -91,7 +93,7 @@ impl Pool {
                     });
                 }
             }
-            (!examples.is_empty()).then(|| Index::new(examples.into_values()))
+            (!examples.is_empty()).then(|| Index::new(examples.into_values(), embedder.clone()))
         });
         Self { stages: stages.collect() }
     }

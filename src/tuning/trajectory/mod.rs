@@ -23,15 +23,16 @@ use anyhow::{Context as _, bail};
 
 use crate::backend::Access;
 use crate::domain::candidate::Candidate;
-use crate::domain::example::{Example, Form, Found, StageExamples};
+use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples};
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
 use crate::domain::trajectory::{Measured, TrajectoryReport, TrajectorySettings};
 use crate::domain::words::counted;
+use crate::embed::Embedder;
 use crate::pipeline::Pipeline;
-use crate::retrieve::{Index, store};
+use crate::retrieve::{self, EMBEDDER, Index, store};
 use crate::store::files;
 use crate::tuning::evaluate;
 use asking::{Asker, Ended, Given, Question, Said};
@@ -79,12 +80,11 @@ pub fn run(
     if ended == Some(Ended::Cancelled) {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
-    let Tuned { report, examples, way } = outcome;
+    let Tuned { report, examples, way, embedder } = outcome;
     files::write_json(&inputs.dir.join(REPORT), &report)?;
-    let path = inputs.dir.join(STORE);
-    let hash = store::write(&path, &examples)?;
+    let store = Store::write(&inputs.dir, &examples, &embedder)?;
     let candidate = match way {
-        Some(way) => with_store(&plain, &way, &examples, &path, &hash, &inputs.spec.id),
+        Some(way) => with_store(&plain, &way, &examples, &store, &inputs.spec.id),
         None => start.clone(),
     };
     let eval_rows: Vec<RunRow> =
@@ -106,14 +106,25 @@ fn without_examples(start: &Candidate, settings: &TrajectorySettings) -> Candida
     plain
 }
 
-fn with_store(
-    plain: &Candidate,
-    way: &Way,
-    examples: &[Example],
-    path: &Path,
-    hash: &str,
-    run: &str,
-) -> Candidate {
+/// The files of a store.
+struct Store {
+    examples: KeptFile,
+    embedder: KeptFile,
+}
+
+impl Store {
+    fn write(dir: &Path, examples: &[Example], embedder: &Embedder) -> anyhow::Result<Self> {
+        let kept = |path: &Path, hash| KeptFile { path: path.display().to_string(), hash };
+        let path = dir.join(STORE);
+        let examples = kept(&path, store::write(&path, examples)?);
+        let bytes = embedder.to_bytes()?;
+        let path = path.with_file_name(EMBEDDER);
+        files::write_atomic(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
+        Ok(Self { examples, embedder: kept(&path, store::hash(&bytes)) })
+    }
+}
+
+fn with_store(plain: &Candidate, way: &Way, examples: &[Example], store: &Store, run: &str) -> Candidate {
     let mut candidate = plain.clone();
     run.clone_into(&mut candidate.name);
     candidate.rung = "trajectory".into();
@@ -121,9 +132,10 @@ fn with_store(
         let has = examples.iter().any(|e| e.enabled && e.stage == stage.name);
         if has && way.stages.get(at).is_some_and(Option::is_some) {
             stage.examples = Some(StageExamples {
-                path: path.display().to_string(),
-                hash: hash.to_owned(),
+                path: store.examples.path.clone(),
+                hash: store.examples.hash.clone(),
                 retrieval: way.how.clone(),
+                embedder: Some(store.embedder.clone()),
             });
         }
     }
@@ -153,6 +165,8 @@ struct Tuned {
     examples: Vec<Example>,
     /// None: examples do not help, or nothing tells whether they do.
     way: Option<Way>,
+    /// Fitted on the train rows, once: whatever becomes of the store, a text keeps its vector.
+    embedder: Arc<Embedder>,
 }
 
 /// Rows spread over the strata: in turn one of each, in an order by a hash of the id.
@@ -202,7 +216,8 @@ fn tune(
         .collect();
     let mut report =
         TrajectoryReport { looked_at: known.len(), wrong: wrong.len(), ..TrajectoryReport::default() };
-    let pool = Pool::new(plain, settings, &train, &known, &inputs.spec.id);
+    let embedder = Arc::new(retrieve::fit(train.iter().map(|row| row.input.as_str())));
+    let pool = Pool::new(plain, settings, &train, &known, &inputs.spec.id, &embedder);
     if pool.is_empty() {
         bail!("no stage that is tuned has a gold or a right answer to make examples of");
     }
@@ -239,7 +254,7 @@ fn tune(
         }
         None => found.iter().flatten().map(|e| Example::clone(e)).collect(),
     };
-    Ok(Tuned { report, examples, way })
+    Ok(Tuned { report, examples, way, embedder })
 }
 
 fn say_end(asker: &mut Asker<'_>) -> anyhow::Result<()> {
@@ -311,6 +326,12 @@ fn ladder(shots: usize) -> Vec<usize> {
     ladder
 }
 
+/// An index over what was found, in the vectors of all.
+fn found_index(pool: &Pool, found: &[Arc<Example>]) -> Option<Index> {
+    let embedder = pool.stages.iter().flatten().next()?.embedder();
+    (!found.is_empty()).then(|| Index::new(found.iter().cloned(), embedder.clone()))
+}
+
 /// Choose on the dev part; none where examples do not help.
 fn on_dev(
     asker: &mut Asker<'_>,
@@ -334,8 +355,7 @@ fn on_dev(
     let keep = |e: &Arc<Example>| notes.get(e.id.as_str()).map_or_else(|| e.clone(), |n| (*n).clone());
     let all: Vec<Option<Index>> =
         pool.stages.iter().map(|index| Some(index.as_ref()?.with_examples(&keep))).collect();
-    let of_found: Vec<Option<Index>> =
-        found.iter().map(|e| (!e.is_empty()).then(|| Index::new(e.iter().cloned()))).collect();
+    let of_found: Vec<Option<Index>> = found.iter().map(|e| found_index(pool, e)).collect();
     let mut best: Option<(Way, Tried)> = None;
     for (name, stages) in [("found", of_found), ("all", all)] {
         if stages.iter().all(Option::is_none) {

@@ -221,7 +221,8 @@ fn an_example_that_breaks_rows_is_known_by_its_harm_and_the_store_is_better_with
     let mut asker =
         Asker::new(pipeline, &candidate, &settings, &eval, &all, temp.path(), &mut notes).unwrap();
     let of = |part: Part| all.iter().filter(|r| r.part == Some(part)).collect::<Vec<_>>();
-    let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1");
+    let embedder = Arc::new(retrieve::fit(all.iter().map(|row| row.input.as_str())));
+    let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1", &embedder);
     let rows = of(Part::Dev);
     let without = asker.ask("as it is", &bare(&rows, 1)).unwrap().into_iter().flatten().collect();
     let dev = Dev { rows, without };
