@@ -134,6 +134,66 @@ pub struct Search {
     pub proposals: Vec<(String, bool)>,
 }
 
+/// What a run that looks for examples tells on its way. A run that is resumed tells all of it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "news", rename_all = "snake_case")]
+pub enum TrajectoryNews {
+    /// After a round of the search.
+    Searching(Searching),
+    /// A way of using examples was measured, beside the same rows without any.
+    Measured { measured: Measured, without: Measured, ablation: bool },
+}
+
+impl TrajectoryNews {
+    /// For people, on one line.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Searching(s) => format!(
+                "{} of {} wrong: {} turned, {} not; {} sets tried",
+                s.wrong, s.looked_at, s.turned, s.failed, s.tried
+            ),
+            Self::Measured { measured: m, without, .. } => format!(
+                "{} of {}: {:.3} ({:+.3})",
+                m.shots,
+                m.store,
+                m.accuracy(),
+                m.accuracy() - without.accuracy()
+            ),
+        }
+    }
+}
+
+/// Where the search for examples stands: rows of the train part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Searching {
+    pub looked_at: usize,
+    /// Wrong without examples.
+    pub wrong: usize,
+    /// Of these, turned to gold.
+    pub turned: usize,
+    /// Nothing that was proposed turned them.
+    pub failed: usize,
+    /// Sets that were tried.
+    pub tried: u64,
+    pub calls: u64,
+}
+
+/// What screen 3 shows of a run beside its store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrajectoryView {
+    pub run: String,
+    /// The candidate without examples, and the one with the store as it stands.
+    pub base: String,
+    pub with: String,
+    /// None until the run wrote it. Without its searches, which are told by the examples.
+    pub report: Option<TrajectoryReport>,
+    pub turned: usize,
+    /// Every store there is: runs', and imported ones.
+    pub stores: Vec<String>,
+}
+
 /// `artifacts/trajectory.json`: what a run found, tried and measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -161,6 +161,11 @@ impl Pipeline {
             .map_or((false, false), |stage| (stage.prompt.lays_out_examples(), stage.prompt.has_input()))
     }
 
+    /// Recorded tools that a stage may call.
+    pub fn tools(&self, stage: usize) -> usize {
+        self.stages.get(stage).map_or(0, |stage| stage.spec.tools.len())
+    }
+
     /// Put rows through all stages with these examples in place of those that the candidate would retrieve.
     pub fn answer_shown(&mut self, rows: &[&RunRow], show: Show<'_>) -> Vec<Answered> {
         let first: Vec<(&RunRow, u32)> = rows.iter().map(|row| (*row, 0)).collect();
@@ -363,7 +368,11 @@ impl Stage {
         if hits.is_empty() || self.prompt.lays_out_examples() {
             return Ok(Some((question, text, hits)));
         }
-        if form == Form::Text && self.prompt.has_input() && matches!(question, Asked::Turn(_)) {
+        if form == Form::Bare && self.spec.tools.is_empty() && matches!(question, Asked::Turn(_)) {
+            let prompt = template::examples_before(scope, &hits);
+            return Ok(Some((Asked::Turn(prompt.clone()), prompt, hits)));
+        }
+        if form != Form::Turns && self.prompt.has_input() && matches!(question, Asked::Turn(_)) {
             let prompt = self.prompt.render_with_examples(scope, &hits)?;
             return Ok(Some((Asked::Turn(prompt.clone()), prompt, hits)));
         }

@@ -8,6 +8,7 @@ mod loops;
 mod play;
 mod state;
 mod steer;
+mod trajectories;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

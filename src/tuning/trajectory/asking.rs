@@ -16,7 +16,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Budget, EvalSettings};
-use crate::domain::trajectory::{Match, TrajectorySettings};
+use crate::domain::trajectory::{Match, TrajectoryNews, TrajectorySettings};
 use crate::pipeline::{Answered, Pipeline};
 use crate::retrieve::Hit;
 use crate::score::scorer::Scorer;
@@ -147,6 +147,10 @@ impl<'a> Asker<'a> {
 
     pub fn log(&mut self, message: impl Into<String>) -> anyhow::Result<()> {
         Ok(self.reporter.event(EventBody::Log { message: message.into() })?)
+    }
+
+    pub fn news(&mut self, news: TrajectoryNews) -> anyhow::Result<()> {
+        Ok(self.reporter.event(EventBody::Trajectory(news))?)
     }
 
     pub fn warn(&mut self, message: impl Into<String>) -> anyhow::Result<()> {

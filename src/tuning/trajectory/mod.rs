@@ -28,7 +28,7 @@ use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
-use crate::domain::trajectory::{Measured, TrajectoryReport, TrajectorySettings};
+use crate::domain::trajectory::{Measured, TrajectoryNews, TrajectoryReport, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::embed::Embedder;
 use crate::pipeline::Pipeline;
@@ -229,7 +229,7 @@ fn tune(
 
     let form = choose_form(asker, &pool, settings, &looked)?;
     form.name().clone_into(&mut report.form);
-    let finds = find::find(asker, &pool, plain, settings, form, &wrong)?;
+    let finds = find::find(asker, &pool, plain, settings, form, known.len(), &wrong)?;
     let turned = finds.searches.iter().filter(|s| s.proposal.is_some()).count();
     report.searches = finds.searches;
     let found = of_finds(&pool, &finds.found);
@@ -284,13 +284,15 @@ fn choose_form(
     }
     let rows = &looked[..looked.len().min(FORM_ROWS)];
     let mut best = (Form::Text, 0);
-    for (_, form) in Form::ALL {
+    // Without its template a later stage would not see what came before it, and no stage its tools.
+    let first_alone = pool.stages.iter().skip(1).all(Option::is_none) && asker.pipeline().tools(0) == 0;
+    for (_, form) in Form::ALL.into_iter().filter(|(_, form)| *form != Form::Bare || first_alone) {
         let questions: Vec<Question<'_>> =
             rows.iter().map(|row| Question { row, given: pool.neighbours(row, settings), form }).collect();
         let right = asker.ask("form", &questions)?.into_iter().flatten().filter(|said| said.right).count();
         asker.log(format!(
             "examples as {}: {right} of {} right",
-            if form == Form::Text { "text before the input" } else { "turns of a conversation" },
+            form.words(),
             counted(rows.len(), "train row")
         ))?;
         if right > best.1 {
@@ -365,7 +367,7 @@ fn on_dev(
             let how = settings.retrieval(shots, form);
             let way = Way { name: name.to_owned(), stages: stages.clone(), how };
             let Some(tried) = dev.try_way(asker, &way)? else { return Ok(None) };
-            asker.log(measure::line(&tried.measured, &report.without))?;
+            tell(asker, &tried.measured, &report.without, false)?;
             report.curve.push(tried.measured.clone());
             if best.as_ref().is_none_or(|(_, best)| better(&tried.measured, &best.measured)) {
                 best = Some((way, tried));
@@ -387,6 +389,16 @@ fn on_dev(
     asker.log(format!("chosen: {}", measure::line(&measured, &report.without)))?;
     report.chosen = Some(measured);
     Ok(Some(way))
+}
+
+fn tell(
+    asker: &mut Asker<'_>,
+    measured: &Measured,
+    without: &Measured,
+    ablation: bool,
+) -> anyhow::Result<()> {
+    asker.log(measure::line(measured, without))?;
+    asker.news(TrajectoryNews::Measured { measured: measured.clone(), without: without.clone(), ablation })
 }
 
 /// More rows right; of equals the shorter prompt.
@@ -418,7 +430,7 @@ fn refine(
         ranked.name = format!("{}, by lift", way.name);
         ranked.how.lift_weight = settings.lift_weight;
         if let Some(tried) = dev.try_crossed(asker, &ranked, &effects)? {
-            asker.log(measure::line(&tried.measured, &report.without))?;
+            tell(asker, &tried.measured, &report.without, true)?;
             report.ablation.push(tried.measured.clone());
             if tried.measured.right >= measured.right {
                 chosen.how.lift_weight = settings.lift_weight;
@@ -439,10 +451,8 @@ fn refine(
         let mut less = measure::without(&chosen, &|e| harmful.contains(&e.id));
         less.name = format!("{} but {} harmful", way.name, harmful.len());
         if let Some(tried) = dev.try_way(asker, &less)? {
-            asker.log(format!(
-                "{} (measured on the rows that showed the harm)",
-                measure::line(&tried.measured, &report.without)
-            ))?;
+            tell(asker, &tried.measured, &report.without, true)?;
+            asker.log("  measured on the rows that showed the harm: it chose, and claims nothing")?;
             report.ablation.push(tried.measured.clone());
             if tried.measured.right > measured.right {
                 report.harmful = harmful;

@@ -7,21 +7,23 @@
 //! examples/<hash>.jsonl                   a store with its edits, frozen for the candidates that use it
 //! ```
 
+mod list;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::state::{Engine, bad_input, failed};
-use super::{candidates, rows};
 use crate::domain::api::{Decision, Failure};
 use crate::domain::candidate::Candidate;
 use crate::domain::example::{
-    Example, ExampleEdit, ExamplePage, Form, FoundExamples, KeptFile, Retrieval, StageExamples, edited,
-    merged_away,
+    Example, ExampleEdit, ExamplePage, ExampleQuery, Form, FoundExamples, KeptFile, Retrieval, StageExamples,
+    edited, merged_away,
 };
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
-use crate::domain::trajectory::{TrajectoryReport, TrajectorySettings};
+use crate::domain::trajectory::{TrajectoryReport, TrajectorySettings, TrajectoryView};
+use crate::engine::state::{Engine, bad_input, failed};
+use crate::engine::{candidates, rows};
 use crate::retrieve::{self, EMBEDDER, Query, same_text, store};
 use crate::store::files;
 use crate::tuning::trajectory::{REPORT, STORE};
@@ -123,31 +125,29 @@ pub fn page(
     engine: &Engine,
     wanted: Option<&str>,
     id: Option<&str>,
-    offset: usize,
-    count: usize,
+    query: &ExampleQuery,
 ) -> Result<ExamplePage, Failure> {
     let Loaded { name, examples: mut all, edits, .. } = load(engine, wanted)?;
     if let Some(id) = id {
         all = vec![one(&name, &all, id)?.clone()];
     }
-    // What did most stands first.
-    all.sort_by(|a, b| {
-        let key = |e: &Example| (e.found_rows + e.total().fixed, e.total().uses);
-        key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
-    });
-    let total = all.len();
+    all.retain(|example| list::fits(example, &edits, &query.text));
+    list::order(&mut all, &query.sort);
+    let (total, offset) = (all.len(), query.offset.min(all.len()));
     let mut bytes = 0;
     let page: Vec<Example> = all
         .into_iter()
         .skip(offset)
-        .take(count)
+        .take(query.count)
         .take_while(|example| {
             let first = bytes == 0;
             bytes += serde_json::to_string(example).map_or(0, |text| text.len());
             first || bytes <= PAGE_BYTES
         })
         .collect();
-    Ok(ExamplePage { store: name, total, examples: page, edited: edits.into_keys().collect() })
+    let here: BTreeSet<&str> = page.iter().map(|e| e.id.as_str()).collect();
+    let edited = edits.into_keys().filter(|id| here.contains(id.as_str())).collect();
+    Ok(ExamplePage { store: name, total, offset, examples: page, edited })
 }
 
 fn one<'e>(name: &str, all: &'e [Example], id: &str) -> Result<&'e Example, Failure> {
@@ -230,6 +230,55 @@ pub fn decision(
         whole.merges.push(gone.id.clone());
     }
     Ok(Decision::Example { store: name, example: of.id.clone(), edit: whole })
+}
+
+/// The names of all stores, the newest run's first.
+fn stores(engine: &Engine) -> Vec<String> {
+    let of_runs: BTreeSet<(u64, String)> = engine.read(|state| {
+        let runs = state.runs.values().filter(|r| r.record.kind == RunKind::Trajectory);
+        let made = runs.filter(|r| r.folder.dir().join(STORE).is_file());
+        made.map(|r| (r.record.created_ms, r.record.run.clone())).collect()
+    });
+    let folder = engine.state_dir.join("imports/examples");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut imported: Vec<String> = entries
+        .filter(|entry| entry.path().join("store.jsonl").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    imported.sort();
+    of_runs.into_iter().rev().map(|(_, run)| run).chain(imported).collect()
+}
+
+/// What a trajectory run found and measured, and whom to ask with and without its examples.
+pub fn view(engine: &Engine, wanted: &str) -> Result<TrajectoryView, Failure> {
+    let folder = engine.read(|s| s.runs.get(wanted).map(|r| r.folder.clone()));
+    let mut view = TrajectoryView {
+        run: wanted.to_owned(),
+        base: "baseline".into(),
+        stores: stores(engine),
+        ..TrajectoryView::default()
+    };
+    if let Some(folder) = folder {
+        let spec = folder.read_spec().map_err(|e| failed(format!("{e:#}")))?;
+        if let Some(start) = spec.candidate {
+            // People may have named it since; what is on no board is the pipeline as it stood.
+            let id = start.id();
+            let known = candidates::known(engine);
+            let now = known.iter().find(|k| k.candidate.id() == id).map(|k| k.candidate.name.clone());
+            view.base = now.unwrap_or(start.name);
+        }
+        let path = folder.dir().join(REPORT);
+        if path.is_file() {
+            let bytes = fs::read(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+            let mut report: TrajectoryReport =
+                serde_json::from_slice(&bytes).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+            view.turned = report.searches.iter().filter(|s| s.proposal.is_some()).count();
+            report.searches.clear();
+            view.report = Some(report);
+        }
+    }
+    view.with = format!("{}+{wanted}", view.base);
+    Ok(view)
 }
 
 /// Rows that a run's store is made of, or that it turned to gold.
