@@ -41,8 +41,12 @@ pub fn draw(app: &App, p: &mut Painter<'_>, area: Rect, title: &dyn Fn(Pane, Str
         rest.push_str(&format!(" {dot} {} {} of {}{left}", progress.phase, progress.done, progress.total));
     }
     let inner = p.pane(area, &title(Pane::Run, rest), focused);
-    let report =
-        app.trajectories.view.as_ref().filter(|v| v.run == record.run).and_then(|v| v.report.as_ref());
+    let report = app
+        .trajectories
+        .view
+        .as_ref()
+        .filter(|v| v.run == record.run && record.state.is_final())
+        .and_then(|v| v.report.as_ref());
     let curve = match report {
         Some(report) => {
             Curve { measured: &report.curve, without: Some(&report.without), chosen: report.chosen.as_ref() }

@@ -102,7 +102,7 @@ fn rows(app: &App, p: &mut Painter<'_>, inner: Rect, window: &Window<Example>) {
     }
     let answers = window.rows.iter().map(|e| text::width(&text::clean(&e.answer))).max().unwrap_or(6);
     let answer_width = (answers as u16).clamp(6, (inner.width / 5).max(8));
-    let stratum_width = if inner.width >= 76 { 18 } else { 0 };
+    let stratum_width = if inner.width >= 76 { 13 } else { 0 };
     p.put(inner, x, 0, answer_width, "answer", Role::Dim);
     let stratum_x = x + answer_width + 1;
     if stratum_width > 0 {
@@ -248,7 +248,7 @@ fn example(app: &App, p: &mut Painter<'_>, inner: Rect) {
     }
     let more = (example.found_rows as usize).saturating_sub(example.found.len());
     if more > 0 {
-        lines.say(1, &format!("and {more} rows more"), Role::Dim);
+        lines.say(1, &format!("and {} more", rows_of(more as u32)), Role::Dim);
     }
     lines.draw(p, inner, if state.pane == Pane::Example { state.scroll } else { 0 });
 }
