@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::example::{Form, Order, Ranking, Retrieval};
+use super::judge::Judge;
 use super::settings::Budget;
 
 /// When an answer counts as gold while examples are looked for.
@@ -18,11 +19,17 @@ pub enum Match {
     Similarity,
     /// Every number of the gold stands in it, within `tolerance`.
     Numeric,
+    /// A judge of the workspace says that it is right.
+    Judge,
 }
 
 impl Match {
-    pub const ALL: [(&'static str, Self); 3] =
-        [("metric", Self::Metric), ("similarity", Self::Similarity), ("numeric", Self::Numeric)];
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("metric", Self::Metric),
+        ("similarity", Self::Similarity),
+        ("numeric", Self::Numeric),
+        ("judge", Self::Judge),
+    ];
 }
 
 /// `[tuning.trajectory]`, resolved.
@@ -51,7 +58,12 @@ pub struct TrajectorySettings {
     pub match_at: f64,
     /// Share by which a number may differ.
     pub tolerance: f64,
+    /// Dev rows that are measured on, at most.
+    pub dev_rows: usize,
     pub budget: Budget,
+    /// Who says what is right, where `match` asks a judge: the one that `[eval] judge` means, frozen at launch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Judge>,
 }
 
 impl Default for TrajectorySettings {
@@ -70,7 +82,9 @@ impl Default for TrajectorySettings {
             matches: Match::Metric,
             match_at: 0.9,
             tolerance: 0.01,
+            dev_rows: 400,
             budget: Budget::default(),
+            judge: None,
         }
     }
 }

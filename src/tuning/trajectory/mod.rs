@@ -33,14 +33,13 @@ use crate::domain::words::counted;
 use crate::embed::Embedder;
 use crate::pipeline::Pipeline;
 use crate::retrieve::{self, EMBEDDER, Index, store};
+use crate::score::stats::mcnemar_exact;
 use crate::store::files;
-use crate::tuning::evaluate;
+use crate::tuning::scoring::Scoring;
+use crate::tuning::{evaluate, judge};
 use asking::{Asker, Ended, Given, Question, Said};
 use find::Pool;
 use measure::{Dev, Tried, Way};
-
-/// Dev rows that are measured on, at most.
-const DEV_ROWS: usize = 400;
 
 /// Train rows that tell which form suits the model.
 const FORM_ROWS: usize = 48;
@@ -74,6 +73,9 @@ pub fn run(
     pipeline.set_fresh(false);
     let (outcome, ended) = {
         let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, reporter)?;
+        if let Some(judge) = &settings.judge {
+            asker.judged_by(judge, judge::Asker::open(judge, &access))?;
+        }
         let outcome = tune(&mut asker, &plain, settings, inputs)?;
         (outcome, asker.ended)
     };
@@ -89,9 +91,11 @@ pub fn run(
     };
     let eval_rows: Vec<RunRow> =
         inputs.rows.iter().filter(|row| row.part == Some(Part::Eval)).cloned().collect();
-    let mut metrics = evaluate::candidate(&candidate, &eval_rows, eval, &inputs.outcomes, &access, reporter)?;
-    metrics.extend(figures(&report, &examples));
     let stopped = ended == Some(Ended::Stopped);
+    let mut scoring = Scoring { reporter, stop_is_answered: stopped, outcomes: Vec::new() };
+    let mut metrics =
+        evaluate::candidate(&candidate, &eval_rows, eval, &inputs.outcomes, &access, &mut scoring)?;
+    metrics.extend(figures(&report, &examples));
     Ok(RunResult { metrics, candidate: Some(candidate), stopped, ..RunResult::default() })
 }
 
@@ -243,7 +247,7 @@ fn tune(
     let way = if asker.ended.is_some() {
         None
     } else {
-        on_dev(asker, settings, &mut report, &pool, &found, form, &spread(&dev, DEV_ROWS))?
+        on_dev(asker, settings, &mut report, &pool, &found, form, &spread(&dev, settings.dev_rows))?
     };
     say_end(asker)?;
     report.calls = asker.calls;
@@ -258,6 +262,7 @@ fn tune(
 }
 
 fn say_end(asker: &mut Asker<'_>) -> anyhow::Result<()> {
+    asker.warn_of_silence()?;
     match asker.ended {
         Some(Ended::Budget(which)) => {
             asker.warn(format!("the budget's `{which}` is spent; what was found so far is kept in {STORE}"))
@@ -328,6 +333,14 @@ fn ladder(shots: usize) -> Vec<usize> {
     ladder
 }
 
+/// More examples cost more; where they answer worse than fewer did, still more are not asked for.
+fn falls(fewer: &[Said], more: &[Said]) -> bool {
+    let flips =
+        |from: bool| fewer.iter().zip(more).filter(|(a, b)| a.right == from && b.right != from).count();
+    let (gained, lost) = (flips(false), flips(true));
+    lost > gained && mcnemar_exact(gained, lost) < BELIEVED
+}
+
 /// An index over what was found, in the vectors of all.
 fn found_index(pool: &Pool, found: &[Arc<Example>]) -> Option<Index> {
     let embedder = pool.stages.iter().flatten().next()?.embedder();
@@ -363,14 +376,22 @@ fn on_dev(
         if stages.iter().all(Option::is_none) {
             continue;
         }
+        let mut before: Option<Vec<Said>> = None;
         for shots in ladder(settings.shots) {
             let how = settings.retrieval(shots, form);
             let way = Way { name: name.to_owned(), stages: stages.clone(), how };
             let Some(tried) = dev.try_way(asker, &way)? else { return Ok(None) };
+            let falls = before.replace(tried.said.clone()).is_some_and(|said| falls(&said, &tried.said));
             tell(asker, &tried.measured, &report.without, false)?;
             report.curve.push(tried.measured.clone());
             if best.as_ref().is_none_or(|(_, best)| better(&tried.measured, &best.measured)) {
                 best = Some((way, tried));
+            }
+            if falls {
+                asker.log(format!(
+                    "{shots} are worse than fewer (exact McNemar, p < {BELIEVED}): more of {name} are not tried"
+                ))?;
+                break;
             }
         }
     }
