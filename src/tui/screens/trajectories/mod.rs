@@ -97,11 +97,11 @@ impl TrajectoriesState {
     pub fn search(&mut self, text: String) {
         if self.filter != text {
             self.filter = text;
-            self.from_the_start();
+            self.start_over();
         }
     }
 
-    fn from_the_start(&mut self) {
+    fn start_over(&mut self) {
         self.window = Window::default();
         (self.loaded, self.tag, self.scroll) = (false, None, 0);
     }
@@ -109,7 +109,7 @@ impl TrajectoriesState {
     fn show(&mut self, store: &str) {
         if self.of.as_deref() != Some(store) {
             self.of = Some(store.to_owned());
-            self.from_the_start();
+            self.start_over();
             self.picked.clear();
             self.edited.clear();
             (self.view, self.view_tag) = (None, None);
@@ -301,7 +301,7 @@ impl App {
             }
             Action::SortExamples => {
                 state.sort = (state.sort + 1) % SORTS.len();
-                state.from_the_start();
+                state.start_over();
             }
             Action::Search => {
                 let text = state.filter.clone();
