@@ -131,7 +131,8 @@ fn history(timeline: &Timeline) -> String {
     text
 }
 
-fn lines(all: &[String]) -> String {
+/// Lines of text for a terminal.
+pub fn lines(all: &[String]) -> String {
     all.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
 

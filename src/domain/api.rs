@@ -9,7 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
-use super::example::{ExampleEdit, ExamplePage, FoundExamples};
+use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
@@ -22,6 +22,7 @@ use super::steer::Change;
 use super::sweep::Axis;
 use super::timeline::Timeline;
 use super::trace::RowTrace;
+use super::trajectory::TrajectoryView;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -316,8 +317,11 @@ pub enum Request {
     Examples {
         store: Option<String>,
         id: Option<String>,
-        offset: usize,
-        count: usize,
+        query: ExampleQuery,
+    },
+    /// What a trajectory run found and measured.
+    Trajectory {
+        run: String,
     },
     /// What would be retrieved for an input.
     SearchExamples {
@@ -412,6 +416,7 @@ pub enum Response {
     Queue { queue: Queue },
     Pairwise { pairwise: Box<Pairwise> },
     Examples { page: ExamplePage },
+    Trajectory { view: Box<TrajectoryView> },
     FoundExamples { found: FoundExamples },
     Error { error: Failure },
 }

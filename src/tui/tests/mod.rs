@@ -9,6 +9,7 @@ mod mending;
 mod play;
 mod state;
 mod steer;
+mod trajectories;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
