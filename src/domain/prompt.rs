@@ -253,6 +253,11 @@ pub struct PromptHistory {
     pub spend: Spend,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gain: Option<PromptGain>,
+    /// Of versions made by hand: the one in the files when it was looked at last, and the one before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// A version in a race.

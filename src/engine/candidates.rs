@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::examples;
 use super::outcomes;
+use super::versions;
 use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
@@ -329,6 +330,8 @@ pub fn resolve(
         }
         Ok(known) => Ok(known.candidate),
         Err(_) if wanted == "baseline" => base(),
+        // A version of prompts; a candidate's name has no colon.
+        Err(_) if wanted.contains(':') => versions::candidate(engine, wanted, base()?),
         Err(failure) => match wanted.rsplit_once('+') {
             Some((base, store)) => {
                 let base = resolve(engine, ws, dataset, Some(base))?;

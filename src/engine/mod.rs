@@ -44,6 +44,8 @@ mod state;
 mod strata;
 mod supervisor;
 mod sweep;
+mod trial;
+mod versions;
 
 use std::fs;
 use std::io;

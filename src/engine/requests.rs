@@ -9,7 +9,7 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, examples, feedback, ingest, judges, launch, outcomes, pairs, parts, power,
-    prompts, queue, rows, strata, sweep,
+    prompts, queue, rows, strata, sweep, trial, versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -123,7 +123,17 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let decision = check(engine, decision)?;
             let response = decide(engine, decision.clone())?;
             prompts::write(engine, &decision)?;
+            trial::after_adoption(engine, &decision);
             response
+        }
+        Request::PromptTree { run } => {
+            Response::PromptTree { tree: versions::tree(engine, run.as_deref())? }
+        }
+        Request::PromptVersion { of } => {
+            Response::PromptVersion { found: Box::new(versions::shown(engine, of.as_deref())?) }
+        }
+        Request::TryPrompts { slice, keys } => {
+            Response::Tried { trial: Box::new(trial::attempt(engine, &slice, &keys)?) }
         }
         Request::Prompts => Response::Prompts { kept: engine.read(|s| s.decisions.prompts.clone()) },
         Request::Undo => {
@@ -136,6 +146,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                     let back = entry.inverse.clone().and_then(|inverse| serde_json::from_value(inverse).ok());
                     if let Some(back) = back {
                         prompts::write(engine, &back)?;
+                        trial::after_adoption(engine, &back);
                     }
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
                 }

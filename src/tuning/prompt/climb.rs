@@ -140,6 +140,8 @@ impl<'a> Climb<'a> {
                 examiner.say(EventBody::Log { message })?;
                 break;
             }
+            // So that their texts can be read while they race.
+            examiner.keep(&self.history(examiner))?;
             self.race(epoch, &race, &newcomers, examiner)?;
             let fresh = self.plan.fresh[epoch - 1].clone();
             self.freshly(epoch, &fresh, examiner)?;
@@ -527,6 +529,7 @@ impl<'a> Climb<'a> {
             lessons: self.memory.lessons.clone(),
             spend: examiner.spend(),
             gain: self.gain.clone(),
+            ..PromptHistory::default()
         }
     }
 

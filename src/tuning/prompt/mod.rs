@@ -51,6 +51,7 @@ pub(crate) type Texts = BTreeMap<String, String>;
 
 /// Name of the history among the run's artifacts.
 pub const HISTORY: &str = "artifacts/prompts.json";
+pub use log::FILE as LOG;
 
 /// What a version did on a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,12 +68,7 @@ pub(crate) struct Mark {
 
 impl Mark {
     fn of(outcome: &Outcome, primary: &Metric, usd: f64) -> Self {
-        let value = outcome.scores.get(&primary.name).copied().filter(|value| value.is_finite());
-        // Where less is better, right or wrong is all that is climbed.
-        let score = match primary.entry.direction {
-            Direction::Higher => value.map_or(0.0, |value| value.clamp(0.0, 1.0)),
-            Direction::Lower => f64::from(u8::from(outcome.correct == Some(true))),
-        };
+        let score = score(outcome, primary);
         let others = outcome.scores.iter().filter(|(name, _)| **name != primary.name);
         Self {
             score,
@@ -135,8 +131,18 @@ impl Node {
     }
 }
 
+/// A row's score, 0 to 1, by the primary metric.
+pub fn score(outcome: &Outcome, primary: &Metric) -> f64 {
+    let value = outcome.scores.get(&primary.name).copied().filter(|value| value.is_finite());
+    // Where less is better, right or wrong is all that is climbed.
+    match primary.entry.direction {
+        Direction::Higher => value.map_or(0.0, |value| value.clamp(0.0, 1.0)),
+        Direction::Lower => f64::from(u8::from(outcome.correct == Some(true))),
+    }
+}
+
 /// Hash of a version's texts, cut to 16 bytes.
-fn hash(texts: &Texts) -> String {
+pub fn hash(texts: &Texts) -> String {
     let mut hasher = blake3::Hasher::new();
     for (stage, text) in texts {
         hasher.update(&(stage.len() as u64).to_le_bytes()).update(stage.as_bytes());
