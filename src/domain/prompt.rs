@@ -294,6 +294,8 @@ pub enum PromptNews {
         rows: usize,
         of: usize,
         lanes: Vec<Lane>,
+        #[serde(default)]
+        budget: Budget,
         spend: Spend,
     },
     /// The survivors, the best first.
@@ -319,7 +321,7 @@ impl PromptNews {
     pub fn line(&self) -> Option<String> {
         Some(match self {
             Self::Version { .. } => return None,
-            Self::Race { epoch, round, rows, of, lanes, spend } => {
+            Self::Race { epoch, round, rows, of, lanes, spend, .. } => {
                 let running = lanes.iter().filter(|lane| lane.runs).count();
                 let best = lanes
                     .iter()

@@ -109,8 +109,6 @@ impl Slice {
 pub struct Trial {
     /// The version that was kept: an id of [`HAND`].
     pub version: String,
-    /// The same texts were tried before.
-    pub known: bool,
     /// What it is compared with; none: it is the first.
     pub before: Option<String>,
     pub slice: Slice,

@@ -79,7 +79,7 @@ pub fn attempt(engine: &Arc<Engine>, slice: &Slice, keys: &Keys) -> Result<Trial
         ));
     }
     let mut history = hand(engine)?;
-    let (at, known) = note(engine, &mut history, &texts)?;
+    let at = note(engine, &mut history, &texts)?;
     let before = before(engine, &history, at);
     let known_answers = all_lines(engine);
     let (ids, left_out) = rows_of(engine, &loaded, slice, before.as_ref(), &known_answers, eval)?;
@@ -108,7 +108,6 @@ pub fn attempt(engine: &Arc<Engine>, slice: &Slice, keys: &Keys) -> Result<Trial
     engine.update(|_| ());
     Ok(Trial {
         version: history.versions[at].id.clone(),
-        known,
         before: before.map(|version| version.id),
         left_out,
         asked: bench.asked,
@@ -129,12 +128,11 @@ pub fn note_files(engine: &Engine) -> Result<(), Failure> {
     keep_hand(engine, &history)
 }
 
-/// The place of the texts' version, made where there is none; and whether there was one. It is the head from now on.
-fn note(engine: &Engine, history: &mut PromptHistory, texts: &Texts) -> Result<(usize, bool), Failure> {
+/// The place of the texts' version, made where there is none. It is the head from now on.
+fn note(engine: &Engine, history: &mut PromptHistory, texts: &Texts) -> Result<usize, Failure> {
     let hash = tuning::hash(texts);
     let head = history.head.clone();
-    let known = history.versions.iter().position(|version| version.hash == hash);
-    let at = match known {
+    let at = match history.versions.iter().position(|version| version.hash == hash) {
         Some(at) => at,
         None => {
             for text in texts.values() {
@@ -161,7 +159,7 @@ fn note(engine: &Engine, history: &mut PromptHistory, texts: &Texts) -> Result<(
         history.before.clone_from(&history.head);
         history.head = Some(id);
     }
-    Ok((at, known.is_some()))
+    Ok(at)
 }
 
 /// What the files held before they held this version: what it is compared with.

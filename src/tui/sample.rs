@@ -1,5 +1,7 @@
 //! A made-up workspace: what `tunebench bench frame` draws, and what the tests of the screens look at. No figure here is a measurement.
 
+pub mod prompts;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -715,6 +717,11 @@ pub fn respond(request: &Request) -> Response {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
         Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
+        Request::PromptTree { run } => Response::PromptTree { tree: prompts::tree(run.as_deref()) },
+        Request::PromptVersion { of } => {
+            Response::PromptVersion { found: Box::new(prompts::found(of.as_deref())) }
+        }
+        Request::TryPrompts { slice, .. } => Response::Tried { trial: Box::new(prompts::trial(slice)) },
         Request::Prompts => Response::Prompts { kept: PromptsKept::default() },
         Request::Launch { kind, .. } => Response::Launched { run: format!("{kind}-13") },
         Request::Runs => Response::Runs { runs: runs() },
@@ -768,6 +775,10 @@ pub fn snapshot(view: &View) -> Push {
         View::Board => Push::Board { board: board() },
         View::Strata => Push::Strata { view: strata() },
         View::Files => Push::Files { news: vec![] },
+        View::Run { run, after } if run == prompts::RUN => Push::Events {
+            run: run.clone(),
+            events: prompts::events().into_iter().filter(|e| e.seq > *after).collect(),
+        },
         View::Run { run, after } => Push::Events {
             run: run.clone(),
             events: training(612, 1000).into_iter().filter(|e| e.seq > *after).collect(),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::domain::event::{Event, EventBody};
+use crate::domain::prompt::PromptNews;
 use crate::domain::run::{Progress, RunState};
+use crate::tui::screens::prompts::race::Climb;
 use crate::domain::steer::Change;
 
 /// One optimizer step on the curve.
@@ -61,6 +63,8 @@ pub struct RunSeries {
     pub log: Vec<(u64, Tone, String)>,
     pub state: Option<RunState>,
     pub progress: Option<Progress>,
+    /// Of a prompt run.
+    pub climb: Climb,
 }
 
 impl RunSeries {
@@ -135,9 +139,11 @@ impl RunSeries {
                 self.evals.push(EvalPoint { step, loss, metrics });
             }
             EventBody::Prompt(news) => {
-                if let Some(line) = news.line() {
+                // The race is drawn; its rounds would fill the log.
+                if let Some(line) = news.line().filter(|_| !matches!(news, PromptNews::Race { .. })) {
                     self.say(t_ms, Tone::Plain, line);
                 }
+                self.climb.hear(news);
             }
             EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let (known, said) = self.samples.entry(row).or_default();

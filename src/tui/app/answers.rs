@@ -25,6 +25,9 @@ impl App {
                 self.judging_answered(&purpose, Response::Error { error: error.clone() });
             }
             self.strata.request_failed(tag);
+            if matches!(purpose, Purpose::TryPrompts) {
+                self.trial_failed();
+            }
             if matches!(purpose, Purpose::Compare(..)) {
                 self.board.asked = None;
             }
@@ -62,12 +65,25 @@ impl App {
                 if curve {
                     self.show_training(run.clone());
                 }
-                let where_ = if curve { "" } else { "; 7 shows it" };
+                if kind == RunKind::Prompt {
+                    self.show_prompts(run.clone());
+                }
+                let where_ = if curve || kind == RunKind::Prompt { "" } else { "; 7 shows it" };
                 self.notice(Mood::Good, format!("{run} is on its way{where_}"));
             }
             (Purpose::Launch(_), Response::LaunchedAll { runs }) => {
                 let words = format!("{} {} on their way", runs.len(), noun(runs.len(), "evaluation"));
                 self.notice(Mood::Good, words);
+            }
+            (Purpose::PromptTree, Response::PromptTree { tree }) => self.tree_arrived(tree),
+            (Purpose::PromptVersion(of), Response::PromptVersion { found }) => {
+                self.version_arrived(&of, *found);
+            }
+            (Purpose::TryPrompts, Response::Tried { trial }) => self.tried(*trial),
+            (Purpose::Fork(_), Response::Done { message }) => {
+                self.prompts.stale();
+                self.notice(Mood::Good, message);
+                self.act_prompts(crate::tui::keymap::Action::EditPrompt);
             }
             (Purpose::Sweep, Response::Swept { group, runs }) => {
                 let words = format!("{group}: {} {} on their way", runs.len(), noun(runs.len(), "run"));
@@ -150,6 +166,7 @@ impl App {
             }
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
+                self.prompts.stale();
                 if let Response::Done { message } = response {
                     self.notice(
                         Mood::Good,
@@ -159,6 +176,7 @@ impl App {
             }
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
+                self.prompts.stale();
                 let text = if let Response::Done { message } = response { message } else { String::new() };
                 if text.contains(crate::domain::play::SAID) {
                     self.play.unsaid();

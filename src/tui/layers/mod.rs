@@ -94,6 +94,10 @@ pub enum TextPurpose {
     NameStratum {
         stratum: String,
     },
+    /// By the hash of its texts.
+    NameVersion {
+        version: String,
+    },
     NameCandidate {
         candidate: String,
     },

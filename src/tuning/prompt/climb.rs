@@ -374,8 +374,8 @@ impl<'a> Climb<'a> {
         };
         let mut lanes: Vec<Lane> = incumbents.iter().map(|&node| lane(node, true, rows.len())).collect();
         lanes.extend(runners.iter().map(|r| lane(r.node, r.runs, r.seen)));
-        let spend = examiner.spend();
-        examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, spend })?;
+        let (budget, spend) = (self.settings.budget, examiner.spend());
+        examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, budget, spend })?;
         let phase = format!("epoch {epoch}/{}, race", self.plan.fresh.len());
         examiner.say(EventBody::Progress { phase, done: seen as u64, total: of as u64, eta_ms: None })
     }
