@@ -28,8 +28,8 @@ use crate::domain::words::counted;
 use crate::pipeline::Answered;
 use crate::score::scorer::Scorer;
 use crate::store::lines::{self, Appender};
-use crate::tuning::prompt as tuning;
 use crate::tuning::evaluate;
+use crate::tuning::prompt as tuning;
 
 /// Characters of an answer in a trial.
 const ANSWER_TEXT: usize = 120;
@@ -99,7 +99,10 @@ pub fn attempt(engine: &Arc<Engine>, slice: &Slice, keys: &Keys) -> Result<Trial
     if !after.is_empty()
         && let Some(error) = after.iter().map(|o| o.error.clone()).collect::<Option<Vec<_>>>()
     {
-        return Err(failed(format!("no row could be answered: {}", error.first().cloned().unwrap_or_default())));
+        return Err(failed(format!(
+            "no row could be answered: {}",
+            error.first().cloned().unwrap_or_default()
+        )));
     }
     let trial = told(&loaded, &bench, slice, &after, earlier.as_deref());
     summarize(&mut history, at, before.as_ref(), &bench, &now, then.as_ref());
@@ -149,7 +152,15 @@ fn note(engine: &Engine, history: &mut PromptHistory, texts: &Texts) -> Result<u
             let id = format!("v{}", history.versions.len());
             let prompts = texts.clone();
             let proposer = HAND.to_owned();
-            history.versions.push(PromptVersion { id, hash, parents, proposer, edit, prompts, ..PromptVersion::default() });
+            history.versions.push(PromptVersion {
+                id,
+                hash,
+                parents,
+                proposer,
+                edit,
+                prompts,
+                ..PromptVersion::default()
+            });
             history.versions.len() - 1
         }
     };
@@ -232,7 +243,11 @@ fn rows_of(
             return Err(bad_input(format!("stratum `{name}`: no strata were built yet")));
         }
         (Some(name), Some(strata)) => {
-            let by_name = || (0..loaded.dataset.len()).filter_map(|at| loaded.stratum(at)).find(|at| strata.name(*at).as_deref() == Some(name));
+            let by_name = || {
+                (0..loaded.dataset.len())
+                    .filter_map(|at| loaded.stratum(at))
+                    .find(|at| strata.name(*at).as_deref() == Some(name))
+            };
             let at = strata.find(name).or_else(by_name);
             Some(at.ok_or_else(|| bad_input(format!("no stratum is called `{name}`")))?)
         }
@@ -246,9 +261,8 @@ fn rows_of(
         .collect();
     let marked: Option<BTreeSet<String>> = slice.mark.as_ref().map(|mark| {
         let has = |marks: &BTreeSet<String>| marks.iter().any(|m| m.eq_ignore_ascii_case(mark));
-        engine.read(|s| {
-            s.decisions.marks.iter().filter(|(_, m)| has(m)).map(|(row, _)| row.clone()).collect()
-        })
+        engine
+            .read(|s| s.decisions.marks.iter().filter(|(_, m)| has(m)).map(|(row, _)| row.clone()).collect())
     });
     let mut left_out = 0;
     let mut groups: BTreeMap<(u8, Option<u32>), Vec<([u8; 32], String)>> = BTreeMap::new();
@@ -286,9 +300,14 @@ fn rows_of(
     let ids: Vec<String> = ordered.into_iter().take(wanted).map(|(.., id)| id).collect();
     if ids.is_empty() {
         let why = match (slice.failing, left_out) {
-            (true, _) => "no row is known on which the version before was wrong; try it on some rows first".to_owned(),
+            (true, _) => {
+                "no row is known on which the version before was wrong; try it on some rows first".to_owned()
+            }
             (_, 0) => "the slice has no row with gold in dev or train".to_owned(),
-            (_, n) => format!("all of {} of the slice belong to eval or the reserve, which choose nothing", counted(n, "row")),
+            (_, n) => format!(
+                "all of {} of the slice belong to eval or the reserve, which choose nothing",
+                counted(n, "row")
+            ),
         };
         return Err(bad_input(why));
     }
@@ -323,8 +342,7 @@ impl<'a> Bench<'a> {
         let scorer = Scorer::new(eval, &candidate.stages, golds.iter().map(String::as_str))
             .map_err(|e| bad_input(format!("{e:#}")))?;
         let primary = eval.primary_metric().map_err(|e| bad_input(e.to_string()))?;
-        let known =
-            lines.into_iter().map(|l| ((l.candidate, l.outcome.row.clone()), l.outcome)).collect();
+        let known = lines.into_iter().map(|l| ((l.candidate, l.outcome.row.clone()), l.outcome)).collect();
         Ok(Self { engine, scorer, primary, known, asked: 0 })
     }
 

@@ -167,7 +167,9 @@ pub struct Found {
 pub fn find(engine: &Engine, wanted: Option<&str>) -> Result<Found, Failure> {
     let all = histories(engine);
     let newest = all.first().ok_or_else(|| {
-        bad_input("no prompts were tuned here yet: `tunebench run prompt`, or `tunebench prompts watch` and write")
+        bad_input(
+            "no prompts were tuned here yet: `tunebench run prompt`, or `tunebench prompts watch` and write",
+        )
     })?;
     let in_history = |(run, folder): &(String, Option<RunFolder>), id: Option<&str>| {
         let history = read(engine, folder.as_ref())?;
@@ -178,10 +180,7 @@ pub fn find(engine: &Engine, wanted: Option<&str>) -> Result<Found, Failure> {
         };
         let version = at.and_then(|at| history.versions.get(at)).ok_or_else(|| {
             let last = history.versions.last().map_or("none", |v| v.id.as_str());
-            bad_input(format!(
-                "{run} has no version `{}`; its last one is {last}",
-                id.unwrap_or_default()
-            ))
+            bad_input(format!("{run} has no version `{}`; its last one is {last}", id.unwrap_or_default()))
         })?;
         let version = version.clone();
         let parent = match version.parents.first().map(String::as_str) {

@@ -15,7 +15,9 @@ fn run(command: &str, path: &Path) -> Result<(), String> {
     let program = words.next().unwrap_or("vi");
     match Command::new(program).args(words).arg(path).status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("the editor `{command}` ended with {status}; $VISUAL and $EDITOR say which one is opened")),
+        Ok(status) => Err(format!(
+            "the editor `{command}` ended with {status}; $VISUAL and $EDITOR say which one is opened"
+        )),
         Err(e) => Err(format!("the editor `{command}` cannot be opened: {e}; set $VISUAL or $EDITOR")),
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::domain::event::{Event, EventBody};
 use crate::domain::prompt::PromptNews;
 use crate::domain::run::{Progress, RunState};
-use crate::tui::screens::prompts::race::Climb;
 use crate::domain::steer::Change;
+use crate::tui::screens::prompts::race::Climb;
 
 /// One optimizer step on the curve.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -128,18 +128,33 @@ impl Form {
         let mut fields = vec![
             Field {
                 choices: candidates,
-                ..field("candidate", "from", "a candidate, or RUN:v7; empty: the pipeline as it stands", Want::Text)
+                ..field(
+                    "candidate",
+                    "from",
+                    "a candidate, or RUN:v7; empty: the pipeline as it stands",
+                    Want::Text,
+                )
             },
             field("tuning.prompt.fan_out", "fan-out", "new versions an epoch: 16", Want::Count),
             field("tuning.prompt.epochs", "epochs", "5", Want::Count),
             field("tuning.prompt.survivors", "survivors", "versions that go on: 4", Want::Count),
             field("tuning.prompt.rows", "rows", "of a race, and fresh ones of an epoch: 40", Want::Count),
-            field("tuning.prompt.few_shot", "examples", "most that a prompt may be given: 4; 0 none", Want::AtLeastZero),
+            field(
+                "tuning.prompt.few_shot",
+                "examples",
+                "most that a prompt may be given: 4; 0 none",
+                Want::AtLeastZero,
+            ),
             Field {
                 choices: stages,
                 ..field("tuning.prompt.stages", "stages", "to tune: one, or a,b; empty: all", Want::Text)
             },
-            field("tuning.prompt.critic", "critic", "a model's name; empty: edits that need no model", Want::Text),
+            field(
+                "tuning.prompt.critic",
+                "critic",
+                "a model's name; empty: edits that need no model",
+                Want::Text,
+            ),
             field("tuning.prompt.pins", "pin", "words that must stay where they stand", Want::Text),
             field("tuning.prompt.budget.calls", "budget: calls", "answers of models: 4000", Want::Count),
             field("tuning.prompt.budget.tokens", "budget: tokens", "read and written: 2000000", Want::Count),

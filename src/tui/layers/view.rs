@@ -76,7 +76,9 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::SamplePer => "rows of every stratum",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
-        TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } => "empty: take it away",
+        TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {
+            "empty: take it away"
+        }
         TextPurpose::NameCandidate { .. } => "",
         TextPurpose::Player { .. } => "a candidate's name, RUN (its best), RUN@STEP, or the start of an id",
     }

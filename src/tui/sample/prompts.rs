@@ -86,7 +86,14 @@ pub fn tree(run: Option<&str>) -> VersionTree {
             let depth = depths.get(told.1).map_or(0, |depth| depth + 1);
             depths.insert(told.0, depth);
             let tag = (told.0 == "v3").then(|| "short-one".to_owned());
-            Branch { version: version(told), depth, fixed: told.7, broken: told.8, tag, current: told.0 == "v0" }
+            Branch {
+                version: version(told),
+                depth,
+                fixed: told.7,
+                broken: told.8,
+                tag,
+                current: told.0 == "v0",
+            }
         })
         .collect();
     VersionTree {

@@ -6,6 +6,7 @@ mod judging;
 mod looks;
 mod loops;
 mod play;
+mod prompts;
 mod state;
 mod steer;
 

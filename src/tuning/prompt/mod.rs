@@ -16,6 +16,7 @@ mod memory;
 mod plan;
 mod proposer;
 mod race;
+mod steer;
 #[cfg(test)]
 mod tests;
 

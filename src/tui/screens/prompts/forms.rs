@@ -13,7 +13,8 @@ impl App {
     /// The knobs of a new prompt run, as the last one had them.
     pub(crate) fn prompt_form(&mut self) {
         let like = self.prompt_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
-        let stages = self.prompts.tree.iter().flat_map(|tree| tree.files.iter().map(|(stage, _)| stage.clone()));
+        let stages =
+            self.prompts.tree.iter().flat_map(|tree| tree.files.iter().map(|(stage, _)| stage.clone()));
         let mut from = self.candidate_names();
         from.extend(self.prompts.address());
         let form = Form::prompt(&like.unwrap_or_default(), stages.collect(), from);
@@ -53,7 +54,10 @@ impl App {
         let fields = vec![
             field("hint", "hint", "what you know: goes into new versions, and to the critic", Want::Text),
             field("pin", "pin", "words that must stay where they stand", Want::Text),
-            Field { choices: versions, ..field("kill", "kill", "a version that leaves the race: v7", Want::Text) },
+            Field {
+                choices: versions,
+                ..field("kill", "kill", "a version that leaves the race: v7", Want::Text)
+            },
             field("budget.calls", "budget: calls", "answers of models in all", Want::Count),
             field("budget.tokens", "budget: tokens", "read and written in all", Want::Count),
             field("budget.usd", "budget: USD", "in all: 2.5", Want::Positive),
@@ -114,7 +118,11 @@ impl App {
         let slice = &self.prompts.slice;
         let strata: Vec<String> =
             self.strata.view.iter().flat_map(|view| view.strata.iter().map(|s| s.name.clone())).collect();
-        let filled = |field: Field, value: String| Field { input: TextInput::new(value), stands: "any".into(), ..field };
+        let filled = |field: Field, value: String| Field {
+            input: TextInput::new(value),
+            stands: "any".into(),
+            ..field
+        };
         let fields = vec![
             Field {
                 choices: strata,
@@ -130,7 +138,12 @@ impl App {
             Field {
                 choices: vec!["yes".into()],
                 ..filled(
-                    field("failing", "failing", "yes: only rows that the version before got wrong", Want::Text),
+                    field(
+                        "failing",
+                        "failing",
+                        "yes: only rows that the version before got wrong",
+                        Want::Text,
+                    ),
                     if slice.failing { "yes".into() } else { String::new() },
                 )
             },

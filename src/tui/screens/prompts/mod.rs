@@ -78,9 +78,7 @@ impl PromptsState {
     pub fn branch(&self) -> Option<&Branch> {
         let tree = self.tree.as_ref()?;
         let chosen = self.selected.as_ref().and_then(|id| tree.versions.iter().find(|b| b.version.id == *id));
-        let answer = || {
-            tree.versions.iter().find(|b| b.version.fate == crate::domain::prompt::Fate::Final)
-        };
+        let answer = || tree.versions.iter().find(|b| b.version.fate == crate::domain::prompt::Fate::Final);
         let current = || tree.versions.iter().find(|b| b.current && tree.run == HAND);
         chosen.or_else(answer).or_else(current).or_else(|| tree.versions.last())
     }
@@ -154,8 +152,7 @@ impl App {
         let stamp = news + self.prompts.stale + u64::from(ended);
         let asked = (run.clone(), stamp);
         let waiting = |purpose: &dyn Fn(&Purpose) -> bool| self.pending.values().any(|p| purpose(&p.purpose));
-        if self.prompts.tree_asked.as_ref() != Some(&asked)
-            && !waiting(&|p| matches!(p, Purpose::PromptTree))
+        if self.prompts.tree_asked.as_ref() != Some(&asked) && !waiting(&|p| matches!(p, Purpose::PromptTree))
         {
             self.prompts.tree_asked = Some(asked);
             self.ask(Purpose::PromptTree, Request::PromptTree { run });
@@ -274,8 +271,9 @@ impl App {
             }
             Action::RollBack => {
                 let files = self.prompts.tree.iter().flat_map(|tree| &tree.files);
-                let files: Vec<PromptFile> =
-                    files.map(|(stage, _)| PromptFile { stage: stage.clone(), ..PromptFile::default() }).collect();
+                let files: Vec<PromptFile> = files
+                    .map(|(stage, _)| PromptFile { stage: stage.clone(), ..PromptFile::default() })
+                    .collect();
                 if files.is_empty() {
                     self.notice(Mood::Plain, "no stage has a prompt file to roll back");
                 } else {
@@ -306,7 +304,8 @@ impl App {
                         self.screen = Screen::Board;
                         self.compare_with_baseline(&candidate);
                     }
-                    None => self.notice(Mood::Plain, "the answer of a run is scored at its end; then f compares it"),
+                    None => self
+                        .notice(Mood::Plain, "the answer of a run is scored at its end; then f compares it"),
                 }
             }
             _ => self.act_run(self.prompt_run(), action),
@@ -413,7 +412,10 @@ impl App {
             (true, true) => self.edit_prompt(),
             (true, false) => self.notice(Mood::Plain, "its texts stand in the prompt files already"),
             (false, true) => {
-                self.ask(Purpose::Fork(words), Request::Decide { decision: Decision::AdoptPrompts { files } });
+                self.ask(
+                    Purpose::Fork(words),
+                    Request::Decide { decision: Decision::AdoptPrompts { files } },
+                );
             }
             (false, false) => self.decide(words, Decision::AdoptPrompts { files }),
         }
@@ -429,7 +431,10 @@ impl App {
                 self.notice(Mood::Plain, "versions are shown against their parents");
             }
             (_, Some(now)) => {
-                self.notice(Mood::Plain, format!("versions are shown against {}; d on it again: their parents", now.address()));
+                self.notice(
+                    Mood::Plain,
+                    format!("versions are shown against {}; d on it again: their parents", now.address()),
+                );
                 self.prompts.against = Some(now);
             }
             _ => self.notice(Mood::Plain, "the version is being read"),

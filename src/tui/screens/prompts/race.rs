@@ -44,7 +44,13 @@ impl Climb {
                 (self.epoch, self.epochs) = (epoch, epochs);
                 (self.budget, self.spend) = (budget, spend);
             }
-            PromptNews::Lesson { lesson } => self.lessons.push(lesson),
+            PromptNews::Lesson { lesson } => {
+                self.lessons.retain(|known| known.version != lesson.version);
+                // Without words it was forgotten.
+                if !lesson.edit.is_empty() {
+                    self.lessons.push(lesson);
+                }
+            }
             PromptNews::Gain { gain, budget, spend } => {
                 (self.gain, self.budget, self.spend) = (Some(gain), budget, spend);
             }
@@ -127,12 +133,9 @@ pub fn draw(p: &mut Painter<'_>, area: Rect, climb: &Climb, record: Option<&RunR
 /// `▶ v5 ████████░░ .875  24/40 reflection  rewritten after 5 failures`
 fn lane(p: &mut Painter<'_>, inner: Rect, y: u16, climb: &Climb, lane: &Lane, of: usize) {
     let signs = &p.look.signs;
-    let (sign, role) =
-        if lane.runs { (signs.running, Role::Good) } else { (signs.wrong, Role::Dim) };
-    let (author, edit) = climb
-        .authors
-        .get(&lane.version)
-        .map_or(("", ""), |(author, edit)| (author.as_str(), edit.as_str()));
+    let (sign, role) = if lane.runs { (signs.running, Role::Good) } else { (signs.wrong, Role::Dim) };
+    let (author, edit) =
+        climb.authors.get(&lane.version).map_or(("", ""), |(author, edit)| (author.as_str(), edit.as_str()));
     let text = if lane.runs { Role::Text } else { Role::Dim };
     p.put(inner, 0, y, 1, sign, role);
     p.put(inner, 2, y, 5, &lane.version, text);

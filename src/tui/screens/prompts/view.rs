@@ -69,7 +69,8 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
         return;
     }
     let has_below = run.is_some() && (!series.climb.lanes.is_empty() || series.climb.gain.is_some());
-    let below_height = if has_below { race::height(&series.climb).min(body.height * 2 / 5).max(6) } else { 0 };
+    let below_height =
+        if has_below { race::height(&series.climb).min(body.height * 2 / 5).max(6) } else { 0 };
     let under = said_height(app, body);
     let top = Rect { height: body.height - below_height - under, ..body };
     let left = (body.width / 3).clamp(36, 64);
@@ -247,7 +248,7 @@ fn flowed(pieces: &[Piece], cells: usize) -> Vec<Vec<Piece>> {
     let cells = cells.max(1);
     let mut lines: Vec<Vec<Piece>> = vec![Vec::new()];
     let mut used = 0;
-    let mut put = |lines: &mut Vec<Vec<Piece>>, text: &str, role: Role| {
+    let put = |lines: &mut Vec<Vec<Piece>>, text: &str, role: Role| {
         if let Some(line) = lines.last_mut() {
             match line.last_mut() {
                 Some((before, of)) if *of == role => before.push_str(text),
