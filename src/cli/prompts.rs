@@ -7,14 +7,16 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ask::{ask, ask_with_keys, block_on, connect, once, unexpected};
+use super::ask::{ask, ask_with_keys, block_on, connect, launch, once, unexpected};
+use super::follow;
 use super::output::{Exit, Output};
 use super::table::{Table, clean, clean_lines};
 use crate::domain::api::{Decision, PromptFile, Push, Request, Response, View};
 use crate::domain::diff;
 use crate::domain::keys::Keys;
 use crate::domain::outcome::FlipKind;
-use crate::domain::prompt::{PromptVersion, Score};
+use crate::domain::prompt::{ClauseReport, PromptVersion, Score};
+use crate::domain::run::RunKind;
 use crate::domain::versions::{FoundVersion, HAND, Slice, TRIAL_ROWS, Trial, TriedRow, VersionTree};
 use crate::engine::client::Client;
 
@@ -45,10 +47,34 @@ enum Command {
     Rollback { stage: String },
     /// Take back the newest decision of the journal
     Undo,
+    /// Which sentence of a version fixed and broke which rows: each is left out, on the same rows
+    Clauses {
+        /// Default: the prompts as they stand in their files
+        version: Option<String>,
+        #[command(flatten)]
+        errand: Errand,
+    },
+    /// Fewer tokens for the same score: fields that are empty, prose that can be a table, clauses that fix nothing
+    Economy {
+        /// Default: the prompts as they stand in their files
+        version: Option<String>,
+        #[command(flatten)]
+        errand: Errand,
+    },
     /// Try the prompts as they stand in their files on some rows, beside the version before, and keep the version
     Try(TryArgs),
     /// Try the prompts now, and again whenever one is saved, until Ctrl-C
     Watch(TryArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct Errand {
+    /// A setting for this run, such as rows=60 or budget.calls=500
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Send the keys that the workspace names to the endpoints that it names them for, without being asked
+    #[arg(long)]
+    trust: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,6 +131,11 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             decide(root, Decision::AdoptPrompts { files }, out)
         }
         Command::Undo => done(once(root, Request::Undo)?, out),
+        Command::Clauses { version, errand } => clauses(root, version, errand, out),
+        Command::Economy { version, errand } => {
+            let set = errand_settings(root, "economy", version, &errand)?;
+            super::run::start(root, RunKind::Prompt, set, None, false, errand.trust, out)
+        }
         Command::Try(args) => attempt(root, &args, out),
         Command::Watch(args) => watch(root, &args, out),
     }
@@ -346,6 +377,64 @@ fn difference(root: &Path, a: &str, b: Option<&str>, out: &Output) -> super::Com
         lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Settings of a run that is about one version.
+fn errand_settings(
+    root: &Path,
+    task: &str,
+    version: Option<String>,
+    errand: &Errand,
+) -> Result<Vec<(String, String)>, Exit> {
+    let mut set = super::run::settings("set", &errand.set)?;
+    set.push(("tuning.prompt.task".into(), task.into()));
+    if let Some(version) = version {
+        let found = find(root, Some(&version))?;
+        set.push(("candidate".into(), found.address()));
+    }
+    Ok(set)
+}
+
+fn clauses(root: &Path, version: Option<String>, errand: Errand, out: &Output) -> super::CommandResult {
+    let set = errand_settings(root, "clauses", version, &errand)?;
+    block_on(async {
+        let client = connect(root).await?;
+        let run = launch(&client, root, RunKind::Prompt, set, None, errand.trust).await?;
+        let followed = follow::follow(client, root, &run, out).await?;
+        let path = root.join(".tunebench/runs").join(&run).join(crate::tuning::prompt::CLAUSES);
+        let Ok(bytes) = std::fs::read(&path) else { return Ok(follow::finish(&followed, out)) };
+        let report: ClauseReport = serde_json::from_slice(&bytes)
+            .map_err(|e| Exit::failed(format!("{} is damaged: {e}", path.display())))?;
+        out.result(&json!({ "run": run, "report": report }), || {
+            let mut table = Table::new(&[
+                "clause",
+                ">fixed",
+                ">broke",
+                ">score",
+                ">tokens",
+                "rows it fixed",
+                "rows it broke",
+            ]);
+            let rows = |rows: &[String]| {
+                let more = if rows.len() > 3 { " ..." } else { "" };
+                clean(&format!("{}{more}", rows.iter().take(3).cloned().collect::<Vec<_>>().join(" ")))
+            };
+            for clause in report.sorted() {
+                let words: String = clause.words.split_whitespace().collect::<Vec<_>>().join(" ");
+                table.row(vec![
+                    clean(&words.chars().take(60).collect::<String>()),
+                    clause.fixed.len().to_string(),
+                    clause.broken.len().to_string(),
+                    format!("{:+.3}", clause.delta),
+                    format!("{:.0}", clause.tokens),
+                    rows(&clause.fixed),
+                    rows(&clause.broken),
+                ]);
+            }
+            format!("{}\n{run}: {:.3} on {} rows", table.render(), report.score, report.rows)
+        });
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 async fn one_trial(client: &Client, root: &Path, args: &TryArgs, out: &Output) -> Result<(), Exit> {

@@ -140,7 +140,7 @@ impl Trial {
         match (&self.before, self.before_score) {
             (Some(before), Some(score)) => {
                 let (fixed, broken) = (self.count(FlipKind::Fixed), self.count(FlipKind::Regressed));
-                let same = self.rows.len().saturating_sub(fixed + broken);
+                let same = self.score.n.saturating_sub(fixed + broken);
                 line.push_str(&format!(
                     ", {before} had {:.3}: {fixed} fixed, {broken} broken, {same} as before",
                     score.mean

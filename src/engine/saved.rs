@@ -25,9 +25,10 @@ pub fn follow(engine: &Arc<Engine>) -> Follower {
     watching.followers += 1;
     if watching.watch.is_none() {
         watching.watch = start(engine);
-        // What is saved from now on is compared with this.
-        note_prompts(engine);
     }
+    drop(watching);
+    // What is saved from now on is compared with this.
+    note_prompts(engine);
     Follower(engine.clone())
 }
 
@@ -76,10 +77,11 @@ fn read_again(engine: &Arc<Engine>, paths: &[PathBuf]) {
     };
     let news: Vec<FileNews> =
         paths.iter().map(|path| news_of(engine, ws.as_ref(), &problems, path)).collect();
-    if news.iter().all(|news| !news.problem) {
+    let usable = news.iter().all(|news| !news.problem);
+    tell(engine, news);
+    if usable {
         note_prompts(engine);
     }
-    tell(engine, news);
     if again && ws.is_some() {
         // Goals, metrics, dimensions may be others.
         engine.update(|state| {

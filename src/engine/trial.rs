@@ -468,13 +468,23 @@ fn summarize(
     then: Option<&Candidate>,
 ) {
     let (id, then) = (now.id(), then.map(Candidate::id));
+    let mean = |of: &str| {
+        let own = bench.known.iter().filter(|((candidate, _), _)| candidate == of);
+        let scores: Vec<f64> = own.map(|(_, outcome)| bench.score(outcome)).collect();
+        let n = scores.len();
+        (n > 0).then(|| Score { mean: scores.iter().sum::<f64>() / n as f64, n })
+    };
+    // The one before was asked on new rows as well.
+    if let (Some(before), Some(then)) = (before, &then)
+        && let Some(known) = history.versions.iter_mut().find(|v| v.proposer == HAND && v.hash == before.hash)
+    {
+        known.selected = mean(then);
+    }
     let Some(version) = history.versions.get_mut(at) else { return };
     let mut own: Vec<&Outcome> =
         bench.known.iter().filter(|((of, _), _)| *of == id).map(|(_, outcome)| outcome).collect();
     own.sort_by(|a, b| a.row.cmp(&b.row));
-    let n = own.len();
-    let sum: f64 = own.iter().map(|o| bench.score(o)).sum();
-    version.selected = (n > 0).then(|| Score { mean: sum / n as f64, n });
+    version.selected = mean(&id);
     // Its rows are told against its parent.
     let of_parent = before.is_some_and(|before| version.parents.first() == Some(&before.id));
     let Some(then) = then.filter(|_| of_parent) else { return };

@@ -52,13 +52,21 @@ pub fn keep_hand(engine: &Engine, history: &PromptHistory) -> Result<(), Failure
 
 /// Prompt runs with versions, the newest first; then what was made by hand.
 fn histories(engine: &Engine) -> Vec<(String, Option<RunFolder>)> {
-    let mut runs: Vec<(u64, String, RunFolder)> = engine.read(|state| {
+    // A run that only took clauses out has no answer: it comes after those that have.
+    let is_errand =
+        |set: &[(String, String)]| set.iter().any(|(key, value)| key.ends_with("task") && value == "clauses");
+    let mut runs: Vec<(bool, u64, String, RunFolder)> = engine.read(|state| {
         let of_kind = state.runs.values().filter(|run| run.record.kind == RunKind::Prompt);
-        of_kind.map(|run| (run.record.created_ms, run.record.run.clone(), run.folder.clone())).collect()
+        of_kind
+            .map(|run| {
+                let record = &run.record;
+                (!is_errand(&record.settings), record.created_ms, record.run.clone(), run.folder.clone())
+            })
+            .collect()
     });
-    runs.retain(|(_, _, folder)| folder.dir().join(crate::tuning::prompt::HISTORY).exists());
-    runs.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
-    let mut all: Vec<_> = runs.into_iter().map(|(_, run, folder)| (run, Some(folder))).collect();
+    runs.retain(|(.., folder)| folder.dir().join(crate::tuning::prompt::HISTORY).exists());
+    runs.sort_by(|a, b| (b.0, b.1, &b.2).cmp(&(a.0, a.1, &a.2)));
+    let mut all: Vec<_> = runs.into_iter().map(|(.., run, folder)| (run, Some(folder))).collect();
     if hand_file(engine).exists() {
         all.push((HAND.to_owned(), None));
     }

@@ -142,6 +142,8 @@ pub enum Action {
     RollBack,
     NameVersion,
     KillLane,
+    ClausesOf,
+    Economize,
     ShowFlips,
     Pick,
     Swap,

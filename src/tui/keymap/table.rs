@@ -83,6 +83,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Prompts, A::StopAndKeep, "run.stop", "S", "stop+keep", "Finish now with a checkpoint and keep the results"),
     b(C::Prompts, A::CancelRun, "run.cancel", "k", "cancel", "Cancel the run"),
     b(C::Prompts, A::KillLane, "prompts.kill", "K", "", "Take the selected version out of the race"),
+    b(C::Prompts, A::ClausesOf, "prompts.clauses", "c", "clauses", "Which sentence of the version fixed and broke which rows"),
+    b(C::Prompts, A::Economize, "prompts.economy", "z", "economy", "Look for the same score with fewer tokens, from this version on"),
     b(C::Prompts, A::AdoptVersion, "prompts.adopt", "A", "adopt", "Write the selected version into the prompt files"),
     b(C::Prompts, A::ForkVersion, "prompts.fork", "f", "fork", "Write the selected version into the prompt files and edit it"),
     b(C::Prompts, A::NameVersion, "prompts.name", "n", "name", "Give the version a name, or take it away"),

@@ -35,7 +35,7 @@ pub struct Climb<'a> {
     pub(super) settings: &'a PromptSettings,
     stages: &'a [StageCandidate],
     pub(super) tuned: Vec<String>,
-    rows: &'a [RunRow],
+    pub(super) rows: &'a [RunRow],
     metric: String,
     pub plan: Plan,
     pub(super) guards: BTreeMap<String, Guard<'a>>,
@@ -165,7 +165,12 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    fn ask(&mut self, node: usize, rows: &[usize], examiner: &mut dyn Examiner) -> Result<(), Halt> {
+    pub(super) fn ask(
+        &mut self,
+        node: usize,
+        rows: &[usize],
+        examiner: &mut dyn Examiner,
+    ) -> Result<(), Halt> {
         let Some(found) = self.nodes.get_mut(node) else { return Ok(()) };
         let open: Vec<usize> = rows.iter().copied().filter(|row| !found.marks.contains_key(row)).collect();
         if !open.is_empty() {
@@ -175,7 +180,7 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    fn score(&self, node: usize, rows: &[usize]) -> Option<Score> {
+    pub(super) fn score(&self, node: usize, rows: &[usize]) -> Option<Score> {
         self.nodes.get(node)?.score(rows)
     }
 
@@ -515,15 +520,25 @@ impl<'a> Climb<'a> {
                 gain.start_stays = false;
             }
         }
+        self.finish(answer, gain, examiner)?;
+        Ok(answer)
+    }
+
+    /// The last word.
+    pub(super) fn finish(
+        &mut self,
+        answer: usize,
+        gain: PromptGain,
+        examiner: &mut dyn Examiner,
+    ) -> Result<(), Halt> {
         self.nodes[answer].version.fate = Fate::Final;
         self.gain = Some(gain.clone());
         let (budget, spend) = (self.budget, examiner.spend());
         examiner.tell(PromptNews::Gain { gain, budget, spend })?;
-        examiner.keep(&self.history(examiner))?;
-        Ok(answer)
+        examiner.keep(&self.history(examiner))
     }
 
-    fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
+    pub(super) fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
         let version = &self.nodes[node].version;
         let pairs = |rows: &[usize]| -> Vec<(f64, f64)> {
             let of = |node: usize, row: &usize| self.nodes[node].marks.get(row).map(|mark| mark.score);
@@ -554,6 +569,8 @@ impl<'a> Climb<'a> {
             copied: copied.len(),
             without_copied,
             start_stays: true,
+            tokens: Some([self.tokens(0, rows), self.tokens(node, rows)]),
+            economy: false,
         }
     }
 
@@ -562,7 +579,7 @@ impl<'a> Climb<'a> {
     }
 
     /// Everything that was tried.
-    fn history(&self, examiner: &dyn Examiner) -> PromptHistory {
+    pub(super) fn history(&self, examiner: &dyn Examiner) -> PromptHistory {
         PromptHistory {
             format: FORMAT,
             metric: self.metric.clone(),

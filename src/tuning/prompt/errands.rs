@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
-use super::climb::Climb;
 use super::clauses::{Block, Clauses, Part};
+use super::climb::Climb;
 use super::examiner::{Examiner, Halt};
 use super::proposer::Draft;
 use super::{Node, Texts};
@@ -154,12 +154,16 @@ impl Climb<'_> {
         for stage in self.tuned.clone() {
             for edit in FORMATS {
                 let best = self.survivors.last().copied().unwrap_or(0);
-                let Some(text) = self.nodes.get(best).and_then(|n| n.texts.get(&stage)).cloned() else { continue };
+                let Some(text) = self.nodes.get(best).and_then(|n| n.texts.get(&stage)).cloned() else {
+                    continue;
+                };
                 let Some((text, words)) = self.formatted(&stage, &text, edit) else { continue };
                 self.try_economy(best, &stage, text, words, &rows, examiner)?;
             }
             // From the last clause on: what stands first is mostly the task itself.
-            let mut left = self.parsed(self.survivors.last().copied().unwrap_or(0), &stage).map_or(0, |c| pieces(&c).len());
+            let mut left = self
+                .parsed(self.survivors.last().copied().unwrap_or(0), &stage)
+                .map_or(0, |c| pieces(&c).len());
             while left > 0 {
                 left -= 1;
                 let best = self.survivors.last().copied().unwrap_or(0);
@@ -292,7 +296,8 @@ fn no_empty_fields(text: &str, rows: &[&RunRow]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut depth = 0usize;
     for line in text.split_inclusive('\n') {
-        let (opens, closes) = (line.matches("{% if").count() + line.matches("{% for").count(), line.matches("{% end").count());
+        let (opens, closes) =
+            (line.matches("{% if").count() + line.matches("{% for").count(), line.matches("{% end").count());
         let field = only_variable(line).filter(|name| {
             // A name that no row has is an earlier stage's output, or the input.
             depth == 0
@@ -313,7 +318,8 @@ fn no_empty_fields(text: &str, rows: &[&RunRow]) -> String {
 /// `Input: ...` and `Answer: ...` in one line each.
 fn table(text: &str, pins: &[String]) -> String {
     let mut clauses = Clauses::parse(text, pins);
-    let inner = clauses.parts.iter().find_map(|part| Block::of(part.text()).filter(|(of, _)| *of == Block::Examples));
+    let inner =
+        clauses.parts.iter().find_map(|part| Block::of(part.text()).filter(|(of, _)| *of == Block::Examples));
     let Some((_, inner)) = inner else { return text.to_owned() };
     let mut lines = vec!["input | answer".to_owned()];
     for example in inner.split("\n\n") {
@@ -373,7 +379,8 @@ mod tests {
         bare.fields.insert("plan".into(), "gold".into());
         let rows = [&full, &bare];
         let text = "Sort it.\nChannel: {{ channel }}\nPlan: {{ plan }}\n{{ input }}\n";
-        let want = "Sort it.\n{% if channel %}Channel: {{ channel }}\n{% endif %}Plan: {{ plan }}\n{{ input }}\n";
+        let want =
+            "Sort it.\n{% if channel %}Channel: {{ channel }}\n{% endif %}Plan: {{ plan }}\n{{ input }}\n";
         assert_eq!(no_empty_fields(text, &rows), want);
         // What is in a block, or beside something else, is left alone.
         let other = "{% if plan %}\n{{ channel }}\n{% endif %}\n{{ channel }} {{ plan }}\n";

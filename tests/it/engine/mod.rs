@@ -10,7 +10,7 @@ mod kills;
 mod metrics;
 mod outcomes;
 mod play;
-mod prompts;
+pub mod prompts;
 mod sets;
 mod shared;
 mod training;

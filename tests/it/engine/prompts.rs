@@ -12,13 +12,13 @@ use super::bench::{Bench, until};
 use crate::server::{Reply, Server};
 
 /// Knows what a topic is and no other word for it. Half of the rows are of cards.
-fn knows_topics(question: &str) -> String {
+pub fn knows_topics(question: &str) -> String {
     let of_loans = question.contains("the loans case") && question.contains("topic");
     if of_loans { "loans" } else { "cards" }.to_owned()
 }
 
 /// The workspace asks this endpoint, with a prompt in a file.
-fn with_prompt(bench: &Bench, answer: fn(&str) -> String) -> Server {
+pub fn with_prompt(bench: &Bench, answer: fn(&str) -> String) -> Server {
     let server = Server::start(vec![Reply::Say(answer)]);
     let path = bench.root.join("workspace.toml");
     let toml = fs::read_to_string(&path).unwrap();

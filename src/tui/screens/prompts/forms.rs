@@ -13,6 +13,8 @@ impl App {
     /// The knobs of a new prompt run, as the last one had them.
     pub(crate) fn prompt_form(&mut self) {
         let like = self.prompt_run().and_then(|id| self.run(&id).map(|r| r.settings.clone()));
+        // What was set for one version alone is not meant for the next run.
+        let like = like.filter(|set| !set.iter().any(|(key, _)| key.ends_with("task")));
         let stages =
             self.prompts.tree.iter().flat_map(|tree| tree.files.iter().map(|(stage, _)| stage.clone()));
         let mut from = self.candidate_names();

@@ -291,6 +291,15 @@ impl App {
             Action::Difference => self.against_this(),
             Action::Steer => self.prompt_steer_form(None),
             Action::KillLane => self.kill_lane(),
+            Action::ClausesOf | Action::Economize => match self.prompts.address() {
+                Some(address) => {
+                    let task = if action == Action::ClausesOf { "clauses" } else { "economy" };
+                    let set = [("candidate", address.as_str()), ("tuning.prompt.task", task)];
+                    let set = set.map(|(key, value)| (key.to_owned(), value.to_owned()));
+                    self.launch(RunKind::Prompt, set.into(), None);
+                }
+                None => self.notice(Mood::Plain, "there is no version yet"),
+            },
             Action::PlayCandidate => match self.prompts.address() {
                 Some(address) => {
                     self.screen = Screen::Play;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ratatui::layout::Rect;
 
-use crate::domain::prompt::{Lane, Lesson, PromptGain, PromptNews, Spend};
+use crate::domain::prompt::{ClauseReport, Lane, Lesson, PromptGain, PromptNews, Spend};
 use crate::domain::run::RunRecord;
 use crate::domain::settings::Budget;
 use crate::tui::theme::Role;
@@ -25,6 +25,7 @@ pub struct Climb {
     pub lanes: Vec<Lane>,
     pub lessons: Vec<Lesson>,
     pub gain: Option<PromptGain>,
+    pub clauses: Option<ClauseReport>,
     pub budget: Budget,
     pub spend: Spend,
 }
@@ -51,6 +52,7 @@ impl Climb {
                     self.lessons.push(lesson);
                 }
             }
+            PromptNews::Clauses { report } => self.clauses = Some(report),
             PromptNews::Gain { gain, budget, spend } => {
                 (self.gain, self.budget, self.spend) = (Some(gain), budget, spend);
             }
@@ -82,6 +84,9 @@ impl Climb {
 
 /// Lines that the race takes at most, its border included.
 pub fn height(climb: &Climb) -> u16 {
+    if let Some(report) = &climb.clauses {
+        return report.clauses.len() as u16 + 2;
+    }
     climb.lanes.len() as u16 + 2 + lines_below(climb)
 }
 
@@ -93,6 +98,9 @@ fn lines_below(climb: &Climb) -> u16 {
 const LESSONS: usize = 4;
 
 pub fn draw(p: &mut Painter<'_>, area: Rect, climb: &Climb, record: Option<&RunRecord>, title: &str) {
+    if let Some(report) = &climb.clauses {
+        return clauses(p, area, report, title);
+    }
     let running = climb.lanes.iter().filter(|lane| lane.runs).count();
     let dot = p.look.signs.dot;
     let (round, rows, of) = climb.round;
@@ -127,6 +135,21 @@ pub fn draw(p: &mut Painter<'_>, area: Rect, climb: &Climb, record: Option<&RunR
     for (i, lesson) in telling.enumerate() {
         let role = if lesson.gain > 0.0 { Role::Good } else { Role::Dim };
         p.put(inner, 0, y + 1 + i as u16, inner.width, &format!("lesson {}: {lesson}", lesson.version), role);
+    }
+}
+
+/// `+8 -1 +.175  23 tokens  Name the team only.`
+fn clauses(p: &mut Painter<'_>, area: Rect, report: &ClauseReport, title: &str) {
+    let dot = p.look.signs.dot;
+    let title = format!("{title} {dot} what each clause fixed and broke on {} rows", report.rows);
+    let inner = p.pane(area, &title, false);
+    for (y, clause) in report.sorted().into_iter().take(usize::from(inner.height)).enumerate() {
+        let y = y as u16;
+        p.put(inner, 0, y, 5, &format!("+{}", clause.fixed.len()), Role::Good);
+        p.put(inner, 5, y, 5, &format!("-{}", clause.broken.len()), Role::Bad);
+        p.put(inner, 10, y, 7, &number::signed_share(clause.delta, 3), Role::Text);
+        p.put_right(inner, 29, y, 11, &format!("{:.0} tokens", clause.tokens), Role::Dim);
+        p.put(inner, 31, y, inner.width, &clause.words, Role::Text);
     }
 }
 

@@ -68,7 +68,8 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
         }
         return;
     }
-    let has_below = run.is_some() && (!series.climb.lanes.is_empty() || series.climb.gain.is_some());
+    let has_below = run.is_some()
+        && (!series.climb.lanes.is_empty() || series.climb.gain.is_some() || series.climb.clauses.is_some());
     let below_height =
         if has_below { race::height(&series.climb).min(body.height * 2 / 5).max(6) } else { 0 };
     let under = said_height(app, body);
@@ -97,7 +98,17 @@ fn sentence(app: &App) -> Option<(String, Role)> {
         let line = format!("tried on {}: {}", trial.slice.words(), trial.line());
         return Some((line, Role::Text));
     }
-    let gain = app.prompts.tree.as_ref()?.gain.as_ref()?;
+    let tree = app.prompts.tree.as_ref()?;
+    if tree.run == HAND && tree.versions.len() < 2 {
+        let key = |action| app.keymap.key_for(&[Context::Prompts, Context::Global], action);
+        let text = format!(
+            "{} opens the prompt in your editor, and what you save is tried at once; {} tunes the prompts: versions are written from what goes wrong, raced, and the best is measured on rows that chose nothing",
+            key(Action::EditPrompt),
+            key(Action::LaunchPrompt)
+        );
+        return Some((text, Role::Dim));
+    }
+    let gain = tree.gain.as_ref()?;
     Some((gain.to_string(), if gain.start_stays { Role::Text } else { Role::Good }))
 }
 
