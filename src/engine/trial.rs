@@ -180,9 +180,10 @@ fn before(engine: &Engine, history: &PromptHistory, at: usize) -> Option<PromptV
     let before = before.and_then(|id| history.versions.iter().find(|v| v.id == *id)).cloned();
     before.or_else(|| {
         let parent = version.parents.first()?;
-        match parent.contains(':') {
-            true => versions::find(engine, Some(parent)).ok()?.parent,
-            false => history.versions.iter().find(|v| v.id == *parent).cloned(),
+        if parent.contains(':') {
+            versions::find(engine, Some(parent)).ok()?.parent
+        } else {
+            history.versions.iter().find(|v| v.id == *parent).cloned()
         }
     })
 }
@@ -367,12 +368,11 @@ impl<'a> Bench<'a> {
         let kind = candidate.stages.last().map(|stage| stage.output).unwrap_or_default();
         let answered = play::ask_all(self.engine, candidate, &open, keys);
         let io = |e: std::io::Error| failed(format!("{}: {e}", file(self.engine).display()));
-        let mut appender = match open.is_empty() {
-            true => None,
-            false => {
-                std::fs::create_dir_all(self.engine.state_dir.join("prompts")).map_err(io)?;
-                Some(Appender::open(&file(self.engine)).map_err(io)?.0)
-            }
+        let mut appender = if open.is_empty() {
+            None
+        } else {
+            std::fs::create_dir_all(self.engine.state_dir.join("prompts")).map_err(io)?;
+            Some(Appender::open(&file(self.engine)).map_err(io)?.0)
         };
         for (row, answer) in open.into_iter().zip(answered) {
             let answered = match answer {
