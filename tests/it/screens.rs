@@ -332,10 +332,10 @@ fn an_input_typed_on_the_screen_is_answered_corrected_and_becomes_a_row() {
 fn a_prompt_is_edited_in_the_users_editor_and_what_is_saved_is_tried_at_once() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use crate::engine::prompts::{knows_topics, with_prompt};
+    use crate::engine::prompts::{knows_no_teams, with_prompt};
 
     let bench = Bench::new();
-    let _server = with_prompt(&bench, knows_topics);
+    let _server = with_prompt(&bench, knows_no_teams);
     assert!(bench.run(&["strata", "build"]).status.success());
     // An editor that says that it has the terminal, reads a key, and saves.
     let editor = bench.root.join("editor.sh");

@@ -193,7 +193,13 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
             let empty = match (field.want, field.stands.as_str()) {
                 (super::form::Want::Needed, _) => "needed".to_owned(),
                 (_, "") => "as in workspace.toml".to_owned(),
-                _ if form.purpose == FormPurpose::Play => field.stands.clone(),
+                _ if matches!(
+                    form.purpose,
+                    FormPurpose::Play | FormPurpose::SteerPrompt(_) | FormPurpose::Slice
+                ) =>
+                {
+                    field.stands.clone()
+                }
                 (_, value) => format!("{value} (workspace.toml)"),
             };
             p.put(inner, label + 2, y, width, &empty, Role::Dim);

@@ -11,9 +11,9 @@ use tunebench::domain::prompt::PromptNews;
 use super::bench::{Bench, until};
 use crate::server::{Reply, Server};
 
-/// Knows what a topic is and no other word for it. Half of the rows are of cards.
-pub fn knows_topics(question: &str) -> String {
-    let of_loans = question.contains("the loans case") && question.contains("topic");
+/// Knows its task by any name but `team`. Half of the rows are of cards.
+pub fn knows_no_teams(question: &str) -> String {
+    let of_loans = question.contains("the loans case") && !question.contains("team");
     if of_loans { "loans" } else { "cards" }.to_owned()
 }
 
@@ -29,7 +29,7 @@ pub fn with_prompt(bench: &Bench, answer: fn(&str) -> String) -> Server {
     fs::create_dir_all(bench.root.join("prompts")).unwrap();
     write(bench, "Which team should get this message?\n\n{{ input }}\n");
     let mut rows = String::new();
-    for i in 0..400 {
+    for i in 0..240 {
         let team = ["cards", "loans"][i % 2];
         rows.push_str(&format!("{}\n", json!({ "id": format!("r{i:03}"), "text": format!("the {team} case {i}"), "team": team, "channel": "chat" })));
     }
@@ -45,7 +45,7 @@ fn prompt(bench: &Bench) -> String {
     fs::read_to_string(bench.root.join("prompts/route.md")).unwrap()
 }
 
-const QUICK: [&str; 3] = ["fan_out=8", "epochs=2", "rows=20"];
+const QUICK: [&str; 3] = ["fan_out=8", "epochs=1", "rows=16"];
 
 fn tuned(bench: &Bench) -> Value {
     let set: Vec<&str> = QUICK.iter().flat_map(|pair| ["--set", pair]).collect();
@@ -55,10 +55,10 @@ fn tuned(bench: &Bench) -> Value {
 #[test]
 fn a_run_finds_the_words_that_the_model_knows_and_its_versions_are_listed_shown_and_compared() {
     let bench = Bench::new();
-    let _server = with_prompt(&bench, knows_topics);
+    let _server = with_prompt(&bench, knows_no_teams);
     let run = tuned(&bench);
     assert_eq!((&run["run"], &run["state"]), (&json!("prompt-1"), &json!("done")), "{run}");
-    assert!(run["metrics"]["gain_low"].as_f64().unwrap() > 0.2, "{run}");
+    assert!(run["metrics"]["gain"].as_f64().unwrap() > 0.2, "{run}");
     assert_eq!(run["metrics"]["accuracy"], 1.0, "{run}");
 
     let listed = bench.json(&["prompts"]);
@@ -71,13 +71,13 @@ fn a_run_finds_the_words_that_the_model_knows_and_its_versions_are_listed_shown_
     let answer = bench.json(&["prompts", "show"]);
     let id = answer["version"]["id"].as_str().unwrap().to_owned();
     let text = answer["version"]["prompts"]["route"].as_str().unwrap().to_owned();
-    assert!(text.contains("topic"), "{answer}");
+    assert!(!text.contains("team"), "{answer}");
     // The rows that it fixed come with what was said before and after.
     let fixed = &answer["rows"][0];
     assert_eq!((&fixed["before"], &fixed["after"]), (&json!("cards"), &json!("loans")), "{answer}");
     assert!(fixed["input"].as_str().unwrap().contains("the loans case"), "{fixed}");
     let diff = bench.json(&["prompts", "diff", "v0", &id]);
-    assert!(diff["diff"]["route"].as_str().unwrap().contains("topic"), "{diff}");
+    assert!(diff["diff"]["route"].as_str().unwrap().contains("\n-Which team"), "{diff}");
 
     // A version is a candidate: it can be evaluated like any other.
     let scored = bench.json(&["run", "eval", "--set", &format!("candidate=prompt-1:{id}")]);
@@ -90,7 +90,7 @@ fn a_run_finds_the_words_that_the_model_knows_and_its_versions_are_listed_shown_
 #[test]
 fn a_version_is_tagged_adopted_rolled_back_and_every_step_can_be_undone() {
     let bench = Bench::new();
-    let _server = with_prompt(&bench, knows_topics);
+    let _server = with_prompt(&bench, knows_no_teams);
     let start = prompt(&bench);
     assert_eq!(tuned(&bench)["state"], "done");
     let text = bench.json(&["prompts", "show"])["version"]["prompts"]["route"].as_str().unwrap().to_owned();
@@ -123,11 +123,11 @@ fn a_version_is_tagged_adopted_rolled_back_and_every_step_can_be_undone() {
 #[test]
 fn a_run_is_paused_steered_killed_and_resumed_and_asks_nothing_twice() {
     let bench = Bench::new();
-    let server = with_prompt(&bench, knows_topics);
+    let server = with_prompt(&bench, knows_no_teams);
     // The cache would hide a question that is asked again.
     let toml = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
     fs::write(bench.root.join("workspace.toml"), format!("{toml}\n[cache]\noff = true\n")).unwrap();
-    let set = ["fan_out=8", "epochs=3", "rows=24"];
+    let set = ["fan_out=8", "epochs=2", "rows=16"];
     let run = bench.launch("prompt", &set);
     let news = |bench: &Bench| -> Vec<PromptNews> {
         let prompt = |e: tunebench::domain::event::Event| match e.body {
@@ -137,11 +137,10 @@ fn a_run_is_paused_steered_killed_and_resumed_and_asks_nothing_twice() {
         bench.events(&run).into_iter().filter_map(prompt).collect()
     };
     until("a race", || news(&bench).iter().any(|n| matches!(n, PromptNews::Race { .. })).then_some(()));
-    let steered = bench.json(&["runs", "steer", &run, "hint=Think of the topic of it.", "budget.calls=5000"]);
-    assert!(
-        steered["message"].as_str().is_some_and(|m| m.contains("hint=Think of the topic of it.")),
-        "{steered}"
-    );
+    let steered =
+        bench.run(&["runs", "steer", &run, "hint=Think of the topic of it.", "budget.calls=5000"]);
+    let said = String::from_utf8_lossy(&steered.stdout).into_owned();
+    assert!(said.contains("hint=Think of the topic of it."), "{steered:?}");
     let refused = bench.run(&["runs", "steer", &run, "learning_rate=1e-4"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     until("the hint to be taken", || {
@@ -171,7 +170,7 @@ fn a_run_is_paused_steered_killed_and_resumed_and_asks_nothing_twice() {
 #[test]
 fn a_critic_that_is_cut_off_costs_proposals_and_not_the_run() {
     let bench = Bench::new();
-    let _server = with_prompt(&bench, knows_topics);
+    let _server = with_prompt(&bench, knows_no_teams);
     let critic = Server::start(vec![Reply::Hangup]);
     let toml = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
     let endpoint = critic.endpoint();
@@ -181,13 +180,13 @@ fn a_critic_that_is_cut_off_costs_proposals_and_not_the_run() {
     args.extend(QUICK.iter().flat_map(|pair| ["--set", pair]));
     let run = bench.json(&args);
     assert_eq!(run["state"], "done", "{run}");
-    assert!(run["metrics"]["gain_low"].as_f64().unwrap() > 0.2, "{run}");
+    assert!(run["metrics"]["gain"].as_f64().unwrap() > 0.2, "{run}");
 }
 
 #[test]
 fn prompts_are_tried_by_hand_flips_are_shown_and_every_version_is_kept() {
     let bench = Bench::new();
-    let server = with_prompt(&bench, knows_topics);
+    let server = with_prompt(&bench, knows_no_teams);
     let parts = bench.run(&["prompts", "try"]);
     assert_eq!(parts.status.code(), Some(2), "rows without parts are not tried on: {parts:?}");
     assert!(String::from_utf8_lossy(&parts.stderr).contains("strata build"), "{parts:?}");
@@ -237,7 +236,8 @@ fn prompts_are_tried_by_hand_flips_are_shown_and_every_version_is_kept() {
     let tree = bench.json(&["prompts", "list", "hand"]);
     assert_eq!(tree["versions"].as_array().unwrap().len(), 2, "{tree}");
     let shown = bench.json(&["prompts", "show", "hand:v1"]);
-    assert_eq!(shown["version"]["fixed"].as_array().unwrap().len(), 8, "{shown}");
+    let loans = second["rows"].as_array().unwrap().iter().filter(|row| row["gold"] == "loans").count();
+    assert_eq!(shown["version"]["fixed"].as_array().unwrap().len(), loans, "{shown}");
 
     // A text that is no template is told with its line, and the version before stays what it was.
     write(&bench, "Which {% if %}\n\n{{ input }}\n");
@@ -249,7 +249,7 @@ fn prompts_are_tried_by_hand_flips_are_shown_and_every_version_is_kept() {
 #[test]
 fn watch_tries_a_prompt_whenever_it_is_saved() {
     let bench = Bench::new();
-    let _server = with_prompt(&bench, knows_topics);
+    let _server = with_prompt(&bench, knows_no_teams);
     assert!(bench.run(&["strata", "build"]).status.success());
     let mut child = bench
         .command(&["prompts", "watch", "--rows", "8", "--json"])
@@ -263,7 +263,7 @@ fn watch_tries_a_prompt_whenever_it_is_saved() {
     write(&bench, "Name the topic of this.\n\n{{ input }}\n");
     let trial = next()["trial"].clone();
     assert_eq!((&trial["version"], trial["score"]["mean"].as_f64()), (&json!("v1"), Some(1.0)), "{trial}");
-    write(&bench, "Name it.\n\n{{ input }}\n");
+    write(&bench, "Name the team.\n\n{{ input }}\n");
     let trial = next()["trial"].clone();
     assert_eq!(
         (&trial["version"], &trial["rows"][0]["flip"]),

@@ -74,7 +74,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
         if has_below { race::height(&series.climb).min(body.height * 2 / 5).max(6) } else { 0 };
     let under = said_height(app, body);
     let top = Rect { height: body.height - below_height - under, ..body };
-    let left = (body.width / 3).clamp(36, 64);
+    let left = (body.width * 2 / 5).clamp(40, 70);
     let right = (body.width / 4).clamp(28, 50);
     tree(app, p, Rect { width: left, ..top }, "versions");
     let middle = Rect { x: top.x + left, width: top.width - left - right, ..top };
@@ -163,7 +163,7 @@ fn tree(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
         let indent = (branch.depth as u16).min(6);
         let mut pieces: Vec<Piece> = vec![(format!("{} ", version.id), Role::Text)];
         if branch.current {
-            pieces.push((format!("{} ", p.look.signs.arrow), Role::Title));
+            pieces.push((format!("{} ", p.look.signs.bullet), Role::Title));
         }
         match &branch.tag {
             Some(tag) => pieces.push((format!("{tag} "), Role::Title)),
