@@ -137,8 +137,7 @@ fn a_run_is_paused_steered_killed_and_resumed_and_asks_nothing_twice() {
         bench.events(&run).into_iter().filter_map(prompt).collect()
     };
     until("a race", || news(&bench).iter().any(|n| matches!(n, PromptNews::Race { .. })).then_some(()));
-    let steered =
-        bench.run(&["runs", "steer", &run, "hint=Think of the topic of it.", "budget.calls=5000"]);
+    let steered = bench.run(&["runs", "steer", &run, "hint=Think of the topic of it.", "budget.calls=5000"]);
     let said = String::from_utf8_lossy(&steered.stdout).into_owned();
     assert!(said.contains("hint=Think of the topic of it."), "{steered:?}");
     let refused = bench.run(&["runs", "steer", &run, "learning_rate=1e-4"]);
