@@ -74,7 +74,8 @@ fn render_sets(board: &Board) -> String {
     }
 }
 
-fn lines(all: &[String]) -> String {
+/// Lines of text for a terminal.
+pub fn lines(all: &[String]) -> String {
     all.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
 

@@ -9,7 +9,7 @@ use super::board::{Board, Comparison, StrataView};
 use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
-use super::example::{ExampleEdit, ExamplePage, FoundExamples};
+use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
@@ -20,6 +20,7 @@ use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
 use super::sweep::Axis;
 use super::trace::RowTrace;
+use super::trajectory::TrajectoryView;
 use super::versions::{FoundVersion, Slice, Trial, VersionTree};
 
 /// Version of the protocol; client and engine must agree.
@@ -306,8 +307,11 @@ pub enum Request {
     Examples {
         store: Option<String>,
         id: Option<String>,
-        offset: usize,
-        count: usize,
+        query: ExampleQuery,
+    },
+    /// What a trajectory run found and measured.
+    Trajectory {
+        run: String,
     },
     /// What would be retrieved for an input.
     SearchExamples {
@@ -417,6 +421,7 @@ pub enum Response {
     Queue { queue: Queue },
     Pairwise { pairwise: Box<Pairwise> },
     Examples { page: ExamplePage },
+    Trajectory { view: Box<TrajectoryView> },
     FoundExamples { found: FoundExamples },
     Error { error: Failure },
 }

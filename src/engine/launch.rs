@@ -17,6 +17,7 @@ use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::row::Part;
 use crate::domain::run::{RunKind, RunState};
 use crate::domain::sweep::{Group, MOST_RUNS};
+use crate::domain::trajectory::Match;
 use crate::store::files;
 use crate::tuning::check;
 use crate::worker::folder::{RunFolder, now_ms};
@@ -56,6 +57,10 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
     let mut ws = ws;
     if matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
+    }
+    if kind == RunKind::Trajectory && ws.config.tuning.trajectory.matches == Match::Judge {
+        let judge = judges::frozen(engine, &ws, judges::named(&ws, None)?)?;
+        ws.config.tuning.trajectory.judge = Some(judge);
     }
     Ok(Wish { ws, candidate, model })
 }
@@ -202,7 +207,10 @@ fn check(
             RunKind::Prompt => models::critic(engine, &wish.ws)?,
             _ => None,
         };
-        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval.judges, critic.as_ref(), keys)?;
+        let config = &wish.ws.config;
+        let judges: Vec<Judge> =
+            config.eval.judges.iter().chain(&config.tuning.trajectory.judge).cloned().collect();
+        needs.keys = check_keys(kind, &candidate, &judges, critic.as_ref(), keys)?;
         if kind == RunKind::Prompt {
             crate::tuning::prompt::check(&wish.ws.config.tuning.prompt, &wish.ws.config.eval, &candidate)
                 .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))?;

@@ -114,10 +114,11 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let (run, trace) = board::trace(engine, &of, &row)?;
             Response::Trace { run, trace }
         }
-        Request::Examples { store, id, offset, count } => {
-            let page = examples::page(engine, store.as_deref(), id.as_deref(), offset, count)?;
+        Request::Examples { store, id, query } => {
+            let page = examples::page(engine, store.as_deref(), id.as_deref(), &query)?;
             Response::Examples { page }
         }
+        Request::Trajectory { run } => Response::Trajectory { view: Box::new(examples::view(engine, &run)?) },
         Request::SearchExamples { store, stage, input, shots } => {
             let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
             Response::FoundExamples { found }

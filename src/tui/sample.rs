@@ -1,6 +1,7 @@
 //! A made-up workspace: what `tunebench bench frame` draws, and what the tests of the screens look at. No figure here is a measurement.
 
 pub mod prompts;
+pub mod trajectories;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -22,7 +23,6 @@ use crate::domain::detail::{
     CalibrationBin, CalibrationDetail, ClassScore, ClassesDetail, Detail, Measured, StratumScore,
 };
 use crate::domain::event::{Event, EventBody};
-use crate::domain::example::{ExamplePage, FoundExamples};
 use crate::domain::imported::ImportedFile;
 use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::ladder::{Advice, Ladder, Reason, Rung, Step, Verdict};
@@ -759,8 +759,11 @@ pub fn respond(request: &Request) -> Response {
         Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
         Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
         Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },
-        Request::Examples { .. } => Response::Examples { page: ExamplePage::default() },
-        Request::SearchExamples { .. } => Response::FoundExamples { found: FoundExamples::default() },
+        Request::Examples { query, .. } => Response::Examples { page: trajectories::examples(query) },
+        Request::SearchExamples { input, .. } => {
+            Response::FoundExamples { found: trajectories::found(input) }
+        }
+        Request::Trajectory { run } => Response::Trajectory { view: Box::new(trajectories::view(run)) },
         Request::Control { .. }
         | Request::ImportExamples { .. }
         | Request::Steer { .. }
@@ -784,6 +787,9 @@ pub fn snapshot(view: &View) -> Push {
             run: run.clone(),
             events: prompts::events().into_iter().filter(|e| e.seq > *after).collect(),
         },
+        View::Run { run, .. } if run.starts_with("trajectory") => {
+            Push::Events { run: run.clone(), events: trajectories::events() }
+        }
         View::Run { run, after } => Push::Events {
             run: run.clone(),
             events: training(612, 1000).into_iter().filter(|e| e.seq > *after).collect(),

@@ -6,6 +6,7 @@ use crate::domain::event::{Event, EventBody};
 use crate::domain::prompt::PromptNews;
 use crate::domain::run::{Progress, RunState};
 use crate::domain::steer::Change;
+use crate::domain::trajectory::{Measured, Searching, TrajectoryNews};
 use crate::tui::screens::prompts::race::Climb;
 
 /// One optimizer step on the curve.
@@ -65,6 +66,10 @@ pub struct RunSeries {
     pub progress: Option<Progress>,
     /// Of a prompt run.
     pub climb: Climb,
+    /// Of a run that looks for examples: where the search stands, and what was measured with and without.
+    pub searching: Option<Searching>,
+    pub curve: Vec<Measured>,
+    pub without: Option<Measured>,
 }
 
 impl RunSeries {
@@ -145,6 +150,14 @@ impl RunSeries {
                 }
                 self.climb.hear(news);
             }
+            EventBody::Trajectory(TrajectoryNews::Searching(searching)) => self.searching = Some(searching),
+            EventBody::Trajectory(TrajectoryNews::Measured { measured, without, ablation: false }) => {
+                // A resumed run tells again what it had measured.
+                self.curve.retain(|m| (&m.store, m.shots) != (&measured.store, measured.shots));
+                self.curve.push(measured);
+                self.without = Some(without);
+            }
+            EventBody::Trajectory(TrajectoryNews::Measured { .. }) => {}
             EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let (known, said) = self.samples.entry(row).or_default();
                 *known = gold.or(known.take());

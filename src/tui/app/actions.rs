@@ -97,7 +97,6 @@ impl App {
             }
             Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
             Action::LaunchPrompt => self.prompt_form(),
-            Action::LaunchTrajectory => self.launch(RunKind::Trajectory, Vec::new(), None),
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
                 let mut form = Form::train(like.as_deref().unwrap_or_default());
@@ -365,6 +364,7 @@ impl App {
             Choice::ShowPrompts(run) => self.show_prompts(run),
             Choice::EditFile(file) => self.edit_file(file),
             Choice::ShowRun(run) => self.show_training(run),
+            Choice::Store(name) => self.show_store(name),
             Choice::SortBoard(column) => self.sort_board(column),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
             Choice::Remedy(run, remedy) => self.remedy(run, remedy),
@@ -445,6 +445,7 @@ impl App {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
+            TextPurpose::FilterExamples => self.trajectories.search(text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
             TextPurpose::FilterBoard { .. } => self.filter_board(text),
             TextPurpose::Volume => self.volume_typed(&text),

@@ -13,7 +13,7 @@ impl App {
     pub(super) fn answer(&mut self, tag: u64, purpose: Purpose, response: Response) {
         if let Response::Error { error } = response {
             if let Purpose::Play(id, _) = purpose {
-                if let Some(answer) = self.play.answer(id) {
+                if let Some(answer) = self.answer_to(id) {
                     answer.fail(error.message);
                 }
                 return;
@@ -27,6 +27,13 @@ impl App {
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::TryPrompts) {
                 self.trial_failed();
+            }
+            if let Purpose::SearchExamples(input) = &purpose {
+                return self.trajectories.attempt.found(input, Err(error.message));
+            }
+            if matches!(purpose, Purpose::Examples(..) | Purpose::Trajectory(_)) {
+                self.trajectories.request_failed(tag, &error.message);
+                return;
             }
             if matches!(purpose, Purpose::Compare(..)) {
                 self.board.asked = None;
@@ -46,6 +53,15 @@ impl App {
             }
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
+            (Purpose::Examples(_, query), Response::Examples { page }) => {
+                self.trajectories.arrived(tag, &query, page);
+            }
+            (Purpose::Trajectory(_), Response::Trajectory { view }) => {
+                self.trajectories.view_arrived(tag, *view);
+            }
+            (Purpose::SearchExamples(input), Response::FoundExamples { found }) => {
+                self.trajectories.attempt.found(&input, Ok(found));
+            }
             (Purpose::Sample, Response::Sample { rows }) => {
                 self.show_rows(
                     format!("a sample of {} {}", number::count(rows.len()), noun(rows.len(), "row")),
@@ -65,10 +81,18 @@ impl App {
                 if curve {
                     self.show_training(run.clone());
                 }
-                if kind == RunKind::Prompt {
-                    self.show_prompts(run.clone());
-                }
-                let where_ = if curve || kind == RunKind::Prompt { "" } else { "; 7 shows it" };
+                let where_ = match kind {
+                    _ if curve => "",
+                    RunKind::Prompt => {
+                        self.show_prompts(run.clone());
+                        ""
+                    }
+                    RunKind::Trajectory => {
+                        self.trajectories.shown = None;
+                        "; 3 shows it"
+                    }
+                    _ => "; 7 shows it",
+                };
                 self.notice(Mood::Good, format!("{run} is on its way{where_}"));
             }
             (Purpose::Launch(_), Response::LaunchedAll { runs }) => {
@@ -144,7 +168,7 @@ impl App {
                 }
             }
             (Purpose::Play(id, _), Response::Playing { playing }) => {
-                if let Some(answer) = self.play.answer(id) {
+                if let Some(answer) = self.answer_to(id) {
                     answer.accepted(playing);
                 }
             }
@@ -167,6 +191,7 @@ impl App {
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
                 self.prompts.stale();
+                self.trajectories.refresh();
                 if let Response::Done { message } = response {
                     self.notice(
                         Mood::Good,
@@ -177,6 +202,7 @@ impl App {
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
                 self.prompts.stale();
+                self.trajectories.refresh();
                 let text = if let Response::Done { message } = response { message } else { String::new() };
                 if text.contains(crate::domain::play::SAID) {
                     self.play.unsaid();

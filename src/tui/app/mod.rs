@@ -24,6 +24,7 @@ use super::signs::Signs;
 use super::theme::{Theme, bundled};
 use super::widgets::Look;
 use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, View};
+use crate::domain::example::ExampleQuery;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 
 /// What happens to the state.
@@ -135,6 +136,11 @@ pub enum Purpose {
         run: String,
         step: u64,
     },
+    /// A window on the examples of a store.
+    Examples(String, ExampleQuery),
+    Trajectory(String),
+    /// What is retrieved for this input.
+    SearchExamples(String),
     /// A decision; the text says which.
     Decide(String),
     /// A question in the playground, to whom.
@@ -173,6 +179,9 @@ impl Purpose {
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
+            Self::Examples(store, _) => format!("read the examples of {store}"),
+            Self::Trajectory(run) => format!("read what {run} found"),
+            Self::SearchExamples(_) => "search the examples".into(),
             Self::Decide(what) => what.clone(),
             Self::Play(_, who) => format!("ask {who}"),
             Self::PlayCancel => "break the answer off".into(),
@@ -201,6 +210,9 @@ impl Purpose {
                 | Self::TryPrompts
                 | Self::Trace { .. }
                 | Self::StepRows { .. }
+                | Self::Examples(..)
+                | Self::Trajectory(_)
+                | Self::SearchExamples(_)
                 | Self::Play(..)
                 | Self::PlayCancel
                 | Self::JudgeQueue

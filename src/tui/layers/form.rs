@@ -211,6 +211,63 @@ impl Form {
         }
     }
 
+    /// The settings of a search for examples that one mostly changes. Empty ones are taken from `workspace.toml`.
+    pub fn trajectory(candidates: Vec<String>) -> Self {
+        let choices = |names: &[&str]| names.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
+        let with = |choices: Vec<String>, field: Field| Field { choices, ..field };
+        let fields = vec![
+            with(
+                candidates,
+                field(
+                    "candidate",
+                    "candidate",
+                    "whose wrong answers are turned: a name, or RUN; empty: the pipeline as it stands",
+                    Want::Text,
+                ),
+            ),
+            field(
+                "tuning.trajectory.shots",
+                "examples",
+                "for each input; half and twice as many are tried too: 5",
+                Want::Count,
+            ),
+            field(
+                "tuning.trajectory.rows",
+                "rows",
+                "train rows that are looked at, spread over the strata: 300",
+                Want::Count,
+            ),
+            with(
+                choices(&["fused", "nearest", "bm25"]),
+                field("tuning.trajectory.ranking", "ranking", "nearest, bm25, or both: fused", Want::Text),
+            ),
+            with(
+                choices(&["metric", "similarity", "numeric", "judge"]),
+                field(
+                    "tuning.trajectory.match",
+                    "match",
+                    "when an answer is gold: metric, similarity, numeric, judge",
+                    Want::Text,
+                ),
+            ),
+            field(
+                "tuning.trajectory.stages",
+                "stages",
+                "to find examples for: route, or plan,answer; empty: all",
+                Want::Text,
+            ),
+            field("tuning.trajectory.budget.calls", "calls", "answers at most; empty: no limit", Want::Count),
+            field("tuning.trajectory.budget.seconds", "seconds", "at most; empty: no limit", Want::Count),
+        ];
+        Self {
+            title: "look for worked examples",
+            purpose: FormPurpose::Launch(RunKind::Trajectory),
+            fields,
+            focus: 0,
+            error: None,
+        }
+    }
+
     pub fn outcomes() -> Self {
         let fields = vec![
             field(
@@ -311,8 +368,8 @@ fn value(key: &str, text: &str) -> String {
     if key.ends_with(".pins") && !text.starts_with('[') {
         return format!("[{text:?}]");
     }
-    let is_list = key.ends_with(".stages") || (key.ends_with(".targets") && text.contains(','));
-    if is_list && !text.starts_with('[') {
+    let list = key.ends_with(".targets") && text.contains(',') || key.ends_with(".stages");
+    if list && !text.starts_with('[') {
         let names: Vec<String> = text.split(',').map(|t| format!("{:?}", t.trim())).collect();
         return format!("[{}]", names.join(", "));
     }

@@ -71,6 +71,7 @@ pub enum Layer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextPurpose {
     SearchRows,
+    FilterExamples,
     /// Follows as one types; giving up brings the filter from before back.
     FilterRuns {
         before: String,

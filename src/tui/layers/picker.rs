@@ -21,6 +21,8 @@ pub enum Choice {
     ShowPrompts(String),
     /// A file of the workspace, in the editor.
     EditFile(String),
+    /// A run or an imported store of examples.
+    Store(String),
     /// Order the board by it.
     SortBoard(Column),
     Overlay(String),

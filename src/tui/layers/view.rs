@@ -66,6 +66,9 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::SearchRows => {
             "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
         }
+        TextPurpose::FilterExamples => {
+            "words in input or answer; is:off, is:edited, stage:NAME, stratum:NAME; empty: all"
+        }
         TextPurpose::FilterRuns { .. } => {
             "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs"
         }

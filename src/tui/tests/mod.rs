@@ -9,6 +9,7 @@ mod play;
 mod prompts;
 mod state;
 mod steer;
+mod trajectories;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

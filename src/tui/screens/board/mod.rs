@@ -224,6 +224,17 @@ impl App {
         self.compare();
     }
 
+    /// One candidate against another.
+    pub(crate) fn compare_two(&mut self, a: String, b: String) {
+        if self.board.a.as_ref() != Some(&a) || self.board.b.as_ref() != Some(&b) {
+            self.board.comparison = None;
+            (self.board.flip, self.board.kind) = (0, None);
+        }
+        (self.board.a, self.board.b) = (Some(a), Some(b));
+        self.board.pane = Pane::Comparison;
+        self.compare();
+    }
+
     /// The baseline as A and a candidate as B.
     pub(crate) fn compare_with_baseline(&mut self, candidate: &str) {
         let Some(baseline) = self.baseline() else {
@@ -236,13 +247,7 @@ impl App {
             return self
                 .notice(Mood::Plain, format!("{candidate} is the baseline itself; c chooses two others"));
         }
-        if self.board.b.as_deref() != Some(candidate) || self.board.a.as_ref() != Some(&baseline) {
-            self.board.comparison = None;
-            (self.board.flip, self.board.kind) = (0, None);
-        }
-        (self.board.a, self.board.b) = (Some(baseline), Some(candidate.to_owned()));
-        self.board.pane = Pane::Comparison;
-        self.compare();
+        self.compare_two(baseline, candidate.to_owned());
     }
 
     /// The board by another column; the one that it is ordered by already is turned.
