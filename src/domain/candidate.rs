@@ -169,6 +169,9 @@ impl StageCandidate {
     }
 }
 
+/// The rung of candidates whose outcomes were made elsewhere: they cannot be run.
+pub const IMPORTED: &str = "imported";
+
 /// Anything that can be evaluated. Its id is the hash of [`Candidate::canonical`]; its name a slug that people may change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {

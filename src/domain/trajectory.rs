@@ -38,6 +38,9 @@ impl Match {
 pub struct TrajectorySettings {
     /// Stages to find examples for; empty: all that can be.
     pub stages: Vec<String>,
+    /// Strata, by name, of the train rows that are looked at; empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strata: Vec<String>,
     /// Examples retrieved for each input; half and double are tried beside.
     pub shots: usize,
     /// Train rows that are looked at, spread over the strata.
@@ -70,6 +73,7 @@ impl Default for TrajectorySettings {
     fn default() -> Self {
         Self {
             stages: Vec::new(),
+            strata: Vec::new(),
             shots: 5,
             rows: 300,
             ranking: Ranking::Fused,

@@ -211,10 +211,7 @@ fn check(
         let judges: Vec<Judge> =
             config.eval.judges.iter().chain(&config.tuning.trajectory.judge).cloned().collect();
         needs.keys = check_keys(kind, &candidate, &judges, critic.as_ref(), keys)?;
-        if kind == RunKind::Prompt {
-            crate::tuning::prompt::check(&wish.ws.config.tuning.prompt, &wish.ws.config.eval, &candidate)
-                .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))?;
-        }
+        refuse_prompt(&wish, kind, &candidate)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -226,6 +223,27 @@ fn check(
         }
     }
     Ok(needs)
+}
+
+/// What a launch would refuse of the settings, without starting anything. Keys are not looked at.
+pub fn refusal(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<(), Failure> {
+    let wish = wish(engine, kind, set)?;
+    let dataset = parts::dataset(engine, &wish.ws)?;
+    let mut candidate = wish.resolve(engine, &dataset)?;
+    if kind == RunKind::Train {
+        candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
+    }
+    refuse(&wish, kind, &candidate, &dataset)?;
+    refuse_prompt(&wish, kind, &candidate)
+}
+
+fn refuse_prompt(wish: &Wish, kind: RunKind, candidate: &Candidate) -> Result<(), Failure> {
+    if kind != RunKind::Prompt {
+        return Ok(());
+    }
+    let config = &wish.ws.config;
+    crate::tuning::prompt::check(&config.tuning.prompt, &config.eval, candidate)
+        .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))
 }
 
 /// What `check` refuses is refused here, by the same rule.

@@ -9,7 +9,7 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, prompts, queue, rows, strata, sweep, trial, versions,
+    outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline, trial, versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -88,6 +88,13 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             Response::Detail { detail: Box::new(board::detail(engine, &candidate)?) }
         }
         Request::Board => Response::Board { board: board::window(&*board::board(engine)?, 0) },
+        Request::Timeline { run } => {
+            let run = run.map(|run| find_run(engine, &run)).transpose()?;
+            Response::Timeline { timeline: timeline::timeline(engine, run.as_deref())? }
+        }
+        Request::Remedies { row, candidate } => {
+            Response::Remedies { remedies: remedies::remedies(engine, &row, candidate.as_deref())? }
+        }
         Request::BoardRows { from } => {
             Response::Board { board: board::window(&*board::board(engine)?, from) }
         }

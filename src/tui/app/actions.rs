@@ -114,6 +114,7 @@ impl App {
                 self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
             Action::JudgeQueue => self.judge_queue(),
+            Action::JudgeChoice => self.judge_form(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
         }
@@ -223,6 +224,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Judging(_))) {
             return self.act_judging(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Mending(_))) {
+            return self.act_mending(action);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -231,6 +235,10 @@ impl App {
             },
             Layer::Trace(view) => match action {
                 Action::Back => drop(self.layers.pop()),
+                Action::Remedies => {
+                    let (row, of) = (view.row.clone(), view.of.get(view.at).cloned());
+                    self.open_remedies(row, of);
+                }
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
@@ -245,6 +253,7 @@ impl App {
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::Trace => self.trace_flip(),
+                Action::Remedies => self.mend_flip(),
                 // The arrows walk through the flips, pages scroll within one.
                 Action::Up => {
                     *scroll = 0;
@@ -307,7 +316,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) => {}
+            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -397,6 +406,7 @@ impl App {
                 );
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
+            FormPurpose::Judging => self.judge_form_sent(&values),
             FormPurpose::Play => self.play_settings(&values),
             FormPurpose::SteerPrompt(run) => self.prompt_steer_submitted(run, values),
             FormPurpose::Slice => self.slice_submitted(&values),

@@ -41,6 +41,9 @@ impl App {
             if let Purpose::Trace { of, row } = &purpose {
                 return self.trace_arrived(of, row, Err(error.message));
             }
+            if let Purpose::Remedies { row, candidate } = &purpose {
+                return self.remedies_arrived(row, candidate.as_deref(), Err(error.message));
+            }
             if let Purpose::Detail(candidate) = &purpose {
                 return self.detail_arrived(candidate, Err(error.message));
             }
@@ -130,6 +133,12 @@ impl App {
             (Purpose::Steer(_), Response::Done { message }) => self.notice(Mood::Good, message),
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
+            }
+            (Purpose::Timeline(run), Response::Timeline { timeline }) => {
+                self.board.timeline = Some((run, timeline));
+            }
+            (Purpose::Remedies { row, candidate }, Response::Remedies { remedies }) => {
+                self.remedies_arrived(&row, candidate.as_deref(), Ok(remedies));
             }
             (Purpose::Detail(candidate), Response::Detail { detail }) => {
                 self.detail_arrived(&candidate, Ok(detail));

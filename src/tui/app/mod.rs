@@ -12,6 +12,7 @@ use super::config::Settings;
 use super::key::Key;
 use super::keymap::{Context, Keymap};
 use super::layers::Layer;
+use super::layers::judging::JudgeAsk;
 use super::screens::board::BoardState;
 use super::screens::play::PlayState;
 use super::screens::prompts::PromptsState;
@@ -119,6 +120,8 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    /// Of a run, or of all candidates.
+    Timeline(Option<String>),
     /// A candidate's detail.
     Detail(String),
     Power,
@@ -131,6 +134,10 @@ pub enum Purpose {
     Trace {
         of: String,
         row: String,
+    },
+    Remedies {
+        row: String,
+        candidate: Option<String>,
     },
     StepRows {
         run: String,
@@ -171,6 +178,7 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Timeline(_) => "read the timeline".into(),
             Self::Detail(candidate) => format!("read the detail of {candidate}"),
             Self::PromptTree => "read the versions of the prompts".into(),
             Self::PromptVersion(of) => format!("read {of}"),
@@ -178,6 +186,7 @@ impl Purpose {
             Self::Fork(what) => what.clone(),
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
+            Self::Remedies { row, .. } => format!("price remedies for row {row}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Examples(store, _) => format!("read the examples of {store}"),
             Self::Trajectory(run) => format!("read what {run} found"),
@@ -204,11 +213,13 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Timeline(_)
                 | Self::Detail(_)
                 | Self::PromptTree
                 | Self::PromptVersion(_)
                 | Self::TryPrompts
                 | Self::Trace { .. }
+                | Self::Remedies { .. }
                 | Self::StepRows { .. }
                 | Self::Examples(..)
                 | Self::Trajectory(_)
@@ -264,6 +275,8 @@ pub struct App {
     pub board: BoardState,
     pub runs_screen: RunsState,
     pub play: PlayState,
+    /// Which answers were chosen to be judged.
+    pub judge_ask: Option<JudgeAsk>,
     /// What the eval rows can show and cost, for the form of an evaluation.
     pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
@@ -294,6 +307,7 @@ impl App {
             board: BoardState::default(),
             runs_screen: RunsState::default(),
             play: PlayState::default(),
+            judge_ask: None,
             power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,

@@ -67,6 +67,8 @@ impl Picker {
                 c,
                 Context::Nav
                     | Context::Detail
+                    | Context::Judging
+                    | Context::Mending
                     | Context::Text
                     | Context::Compose
                     | Context::Form

@@ -52,6 +52,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
+            Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
@@ -195,14 +196,17 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
         if field.input.text().is_empty() && !focused {
             let empty = match (field.want, field.stands.as_str()) {
                 (super::form::Want::Needed, _) => "needed".to_owned(),
-                (_, "") => "as in workspace.toml".to_owned(),
                 _ if matches!(
                     form.purpose,
-                    FormPurpose::Play | FormPurpose::SteerPrompt(_) | FormPurpose::Slice
+                    FormPurpose::Play
+                        | FormPurpose::Judging
+                        | FormPurpose::SteerPrompt(_)
+                        | FormPurpose::Slice
                 ) =>
                 {
                     field.stands.clone()
                 }
+                (_, "") => "as in workspace.toml".to_owned(),
                 (_, value) => format!("{value} (workspace.toml)"),
             };
             p.put(inner, label + 2, y, width, &empty, Role::Dim);

@@ -5,6 +5,7 @@ mod hostile;
 mod judging;
 mod looks;
 mod loops;
+mod mending;
 mod play;
 mod prompts;
 mod state;

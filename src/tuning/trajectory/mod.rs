@@ -210,7 +210,18 @@ fn tune(
         bail!("no row of the train part has a gold answer, so there is nothing to make examples of");
     }
     let stages = plain.stages.len();
-    let looked: Vec<&RunRow> = spread(&train, settings.rows);
+    let of_strata = |row: &&RunRow| {
+        let wanted = |stratum: &str| settings.strata.iter().any(|s| s == stratum);
+        settings.strata.is_empty() || row.stratum.as_deref().is_some_and(wanted)
+    };
+    let wanted: Vec<&RunRow> = train.iter().copied().filter(of_strata).collect();
+    if wanted.is_empty() {
+        bail!(
+            "tuning.trajectory.strata: no row of the train part with a gold is of {}; `tunebench strata build` names the strata",
+            settings.strata.join(" or ")
+        );
+    }
+    let looked: Vec<&RunRow> = spread(&wanted, settings.rows);
     let said = asker.ask("as it is", &bare(&looked, stages))?;
     let known: HashMap<&str, Said> =
         looked.iter().zip(said).filter_map(|(row, said)| Some((row.id.as_str(), said?))).collect();

@@ -90,6 +90,7 @@ pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>, stages: &[Stage]) -
     let budget = read_budget(fields.table_or_empty("budget"));
     let tuning = TrajectorySettings {
         stages: tuned,
+        strata: fields.strings("strata").unwrap_or_default(),
         shots: fields.count("shots", 1..=1000).unwrap_or(default.shots),
         rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
         ranking: fields.choice("ranking", &Ranking::ALL).unwrap_or(default.ranking),

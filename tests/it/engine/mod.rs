@@ -11,6 +11,7 @@ mod metrics;
 mod outcomes;
 mod play;
 pub mod prompts;
+mod remedies;
 mod sets;
 mod shared;
 mod training;

@@ -274,6 +274,20 @@ impl App {
                 Some(row) => self.show_rows(format!("row {row}"), vec![row]),
                 None => self.notice(Mood::Plain, "what was asked is no row of the data"),
             },
+            Action::Remedies => {
+                let row = self.play.asked.as_ref().and_then(|asked| asked.row.clone());
+                match (row, &self.play.sides[focus].answer) {
+                    (Some(row), Some(answer)) => {
+                        let of = answer.candidate.clone();
+                        self.open_remedies(row, Some(of));
+                    }
+                    (None, _) => self.notice(
+                        Mood::Plain,
+                        "what was asked is no row of the data; e corrects the answer and makes it one",
+                    ),
+                    (_, None) => self.notice(Mood::Plain, "there is no answer here yet"),
+                }
+            }
             Action::CancelAnswer => {
                 if self.play.open().next().is_none() {
                     self.notice(Mood::Plain, "no answer is under way");
