@@ -1,5 +1,6 @@
 //! A made-up workspace: what `tunebench bench frame` draws, and what the tests of the screens look at. No figure here is a measurement.
 
+pub mod prompts;
 mod remedies;
 pub mod trajectories;
 
@@ -778,6 +779,11 @@ pub fn respond(request: &Request) -> Response {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
         Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
+        Request::PromptTree { run } => Response::PromptTree { tree: prompts::tree(run.as_deref()) },
+        Request::PromptVersion { of } => {
+            Response::PromptVersion { found: Box::new(prompts::found(of.as_deref())) }
+        }
+        Request::TryPrompts { slice, .. } => Response::Tried { trial: Box::new(prompts::trial(slice)) },
         Request::Prompts => Response::Prompts { kept: PromptsKept::default() },
         Request::Launch { kind, .. } => Response::Launched { run: format!("{kind}-13") },
         Request::Runs => Response::Runs { runs: runs() },
@@ -839,6 +845,10 @@ pub fn snapshot(view: &View) -> Push {
         View::Board => Push::Board { board: board() },
         View::Strata => Push::Strata { view: strata() },
         View::Files => Push::Files { news: vec![] },
+        View::Run { run, after } if run == prompts::RUN => Push::Events {
+            run: run.clone(),
+            events: prompts::events().into_iter().filter(|e| e.seq > *after).collect(),
+        },
         View::Run { run, .. } if run.starts_with("trajectory") => {
             Push::Events { run: run.clone(), events: trajectories::events() }
         }

@@ -99,6 +99,10 @@ pub enum TextPurpose {
     NameStratum {
         stratum: String,
     },
+    /// By the hash of its texts.
+    NameVersion {
+        version: String,
+    },
     NameCandidate {
         candidate: String,
     },

@@ -19,6 +19,7 @@ use crate::domain::prompt::{PromptHistory, PromptNews, Spend};
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
+use crate::domain::steer::Change;
 use crate::pipeline::Pipeline;
 use crate::score::metric::Metric;
 use crate::score::scorer::Scorer;
@@ -70,6 +71,13 @@ pub trait Examiner {
 
     /// A new epoch begins: a critic that failed is tried again.
     fn epoch(&mut self) {}
+
+    /// What a person asked for since the last look.
+    fn steer(&mut self) -> Result<Vec<Change>, Halt> {
+        Ok(Vec::new())
+    }
+
+    fn set_budget(&mut self, _budget: Budget) {}
 
     fn spend(&self) -> Spend;
 
@@ -146,6 +154,8 @@ pub struct Live<'a> {
     clock: Clock,
     /// News that an earlier life told already.
     told: usize,
+    /// Looks for changes so far.
+    turns: u64,
     answered: usize,
     succeeded: usize,
     /// Seconds in which models were waited for.
@@ -190,6 +200,7 @@ impl<'a> Live<'a> {
             spend: Spend::default(),
             clock: Clock { before: 0.0, since: None, idle: Duration::ZERO },
             told,
+            turns: 0,
             answered: 0,
             succeeded: 0,
             asked: 0.0,
@@ -511,6 +522,21 @@ impl Examiner for Live<'_> {
         if let Some(critic) = &mut self.critic {
             (critic.resting, critic.failures) = (false, 0);
         }
+    }
+
+    fn steer(&mut self) -> Result<Vec<Change>, Halt> {
+        let turn = self.turns;
+        self.turns += 1;
+        if let Some(changes) = self.log.turn(turn) {
+            return Ok(changes.clone());
+        }
+        let changes = self.reporter.changes()?;
+        self.log.keep_turn(turn, changes.clone())?;
+        Ok(changes)
+    }
+
+    fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
     }
 
     fn spend(&self) -> Spend {
