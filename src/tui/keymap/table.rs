@@ -105,6 +105,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Trajectories, A::Resume, "run.resume", "R", "resume", "Resume the run, paused or from its last checkpoint"),
     b(C::Trajectories, A::StopAndKeep, "run.stop", "S", "stop+keep", "Finish now with a checkpoint and keep the results"),
     b(C::Trajectories, A::CancelRun, "run.cancel", "k", "cancel", "Cancel the run"),
+    b(C::Trajectories, A::Steer, "train.steer", "b", "budget", "Change the run while it runs: learning rate and strata of a training; hint, pin, lane, budget, lesson of a prompt run"),
     b(C::Trajectories, A::ToggleExample, "example.toggle", "d", "on/off", "Show the example no more, or again"),
     b(C::Trajectories, A::EditExample, "example.edit", "e", "edit", "Change the example's answer"),
     b(C::Trajectories, A::MergeExamples, "example.merge", "m", "merge", "Let this example stand for those that were picked"),

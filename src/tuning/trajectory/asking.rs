@@ -17,6 +17,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Budget, EvalSettings};
+use crate::domain::steer::{Change, Limit};
 use crate::domain::trajectory::{Match, TrajectoryNews, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::pipeline::rubric::Rubric;
@@ -155,6 +156,27 @@ impl<'a> Asker<'a> {
         Ok(asker)
     }
 
+    /// Another limit of the budget, from the next batch on.
+    pub fn raise(&mut self, limit: Limit) {
+        match limit {
+            Limit::Calls(n) => self.budget.calls = Some(n),
+            Limit::Tokens(n) => self.budget.tokens = Some(n),
+            Limit::Usd(usd) => self.budget.usd = Some(usd),
+            Limit::Seconds(n) => self.budget.seconds = Some(n),
+        }
+    }
+
+    /// What was asked for since the last batch; told, so that a resumed run has it too.
+    fn take_changes(&mut self) -> anyhow::Result<()> {
+        for change in self.reporter.changes()? {
+            if let Change::Budget(limit) = change {
+                self.raise(limit);
+                self.reporter.event(EventBody::Change { step: self.calls, change })?;
+            }
+        }
+        Ok(())
+    }
+
     /// From now on this judge says what is right where the metric does not.
     ///
     /// # Errors
@@ -232,6 +254,7 @@ impl<'a> Asker<'a> {
         }
         let began = Instant::now();
         while at < open.len() && self.ended.is_none() {
+            self.take_changes()?;
             self.ended = match self.reporter.poll_control()? {
                 Control::Cancel => Some(Ended::Cancelled),
                 Control::Stop => Some(Ended::Stopped),
@@ -242,7 +265,7 @@ impl<'a> Asker<'a> {
             }
             let mut batch = &open[at..(at + size).min(open.len())];
             if let Some(limit) = self.budget.calls {
-                batch = &batch[..batch.len().min((limit - self.calls) as usize)];
+                batch = &batch[..batch.len().min(limit.saturating_sub(self.calls) as usize)];
             }
             let asked = Instant::now();
             let rows: Vec<&RunRow> = batch.iter().map(|&i| questions[i].row).collect();

@@ -23,11 +23,13 @@ use anyhow::{Context as _, bail};
 
 use crate::backend::Access;
 use crate::domain::candidate::Candidate;
+use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples};
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
+use crate::domain::steer::Change;
 use crate::domain::trajectory::{Measured, TrajectoryNews, TrajectoryReport, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::embed::Embedder;
@@ -73,6 +75,11 @@ pub fn run(
     pipeline.set_fresh(false);
     let (outcome, ended) = {
         let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, reporter)?;
+        for body in &inputs.history {
+            if let EventBody::Change { change: Change::Budget(limit), .. } = body {
+                asker.raise(*limit);
+            }
+        }
         if let Some(judge) = &settings.judge {
             asker.judged_by(judge, judge::Asker::open(judge, &access))?;
         }
