@@ -69,7 +69,12 @@ pub fn number(value: f64) -> String {
 
 /// `0.012`, `3.1e-7`.
 pub fn p_value(p: f64) -> String {
-    if p < 0.001 { format!("{p:.1e}") } else { format!("{p:.3}") }
+    match p {
+        // Such a tail is rounded to 0.
+        _ if p < 1e-300 => "under 1e-300".into(),
+        _ if p < 0.001 => format!("{p:.1e}"),
+        _ => format!("{p:.3}"),
+    }
 }
 
 /// `2026-11-20 21:04 UTC` of milliseconds since the Unix epoch. Days to a date of the Gregorian calendar as Howard Hinnant's

@@ -1,22 +1,18 @@
 //! Candidates by name: the workspace's own, and those that runs scored or made.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
 use super::examples;
+use super::models::model_ref;
 use super::outcomes;
 use super::state::{Engine, bad_input, failed};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
-use crate::domain::candidate::{
-    AdapterRef, Candidate, Limits, ModelRef, ModelSource, OutputKind, StageCandidate,
-};
+use crate::domain::candidate::{AdapterRef, Candidate, ModelSource, OutputKind, StageCandidate};
 use crate::domain::row::Part;
 use crate::domain::run::{Job, RunKind};
 use crate::domain::settings::TrainSettings;
@@ -25,7 +21,6 @@ use crate::store::files;
 use crate::tuning::{check, evaluate};
 use crate::worker::folder::RunFolder;
 use crate::workspace::Workspace;
-use crate::workspace::config::ModelPlace;
 use crate::workspace::nearest;
 
 /// More different answers than this are no set of labels.
@@ -518,58 +513,6 @@ pub fn with_model(
     Ok(named(engine, Candidate { name: called, rung: OTHER_MODEL.into(), stages }))
 }
 
-/// A model of `[models]`, by place and content; `key` is where its name stands.
-pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Result<ModelRef, Failure> {
-    let entry = ws
-        .config
-        .models
-        .get(name)
-        .ok_or_else(|| bad_input(ws.problem(key, format!("no model `{name}`")).to_string()))?;
-    let (source, hash) = match &entry.place {
-        ModelPlace::Local { path } => {
-            let path = ws.resolve(path);
-            let hash = model_hash(engine, &path)
-                .map_err(|e| bad_input(format!("model `{name}`: {}: {e}", path.display())))?;
-            (ModelSource::Local { path: path.display().to_string() }, hash)
-        }
-        ModelPlace::Endpoint { endpoint, model, api_key_env } => {
-            let hash = endpoint_hash(endpoint, model, entry.mask_pii);
-            let source = ModelSource::Endpoint {
-                endpoint: endpoint.clone(),
-                model: model.clone(),
-                api_key_env: api_key_env.clone(),
-            };
-            (source, hash)
-        }
-    };
-    Ok(ModelRef {
-        name: name.to_owned(),
-        source,
-        hash,
-        usd_per_million_input: entry.usd_per_million_input,
-        usd_per_million_output: entry.usd_per_million_output,
-        usd_per_hour: entry.usd_per_hour,
-        limits: Limits {
-            max_in_flight: entry.max_in_flight,
-            requests_per_minute: entry.requests_per_minute,
-            mask_pii: entry.mask_pii,
-        },
-        device: entry.device,
-    })
-}
-
-/// The critic that `[tuning.prompt]` names.
-pub fn critic(engine: &Engine, ws: &Workspace) -> Result<Option<ModelRef>, Failure> {
-    let Some(name) = &ws.config.tuning.prompt.critic else { return Ok(None) };
-    model_ref(engine, ws, name, "tuning.prompt.critic").map(Some)
-}
-
-/// What decides an endpoint's answers, as far as we know. Placeholders are another question.
-fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
-    let masked = if mask_pii { "\nmask_pii" } else { "" };
-    blake3::hash(format!("{endpoint}\n{model}{masked}").as_bytes()).to_hex().to_string()
-}
-
 /// The texts of prompts outlive their files: `prompts/<hash>.md`.
 pub fn keep_prompt(engine: &Engine, hash: &str, text: &str) -> Result<(), Failure> {
     let dir = engine.state_dir.join("prompts");
@@ -625,107 +568,5 @@ pub fn slug(name: &str) -> String {
     out.trim_end_matches('-').chars().take(64).collect()
 }
 
-/// Size and time of a file whose hash is remembered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Hashed {
-    size: u64,
-    mtime_ns: i128,
-    hash: String,
-}
-
-/// Content hash of a model's configuration, tokenizer and weights. Hashes of large files are kept by size and time in `cache/`.
-pub fn model_hash(engine: &Engine, dir: &Path) -> io::Result<String> {
-    let cache_path = engine.state_dir.join("cache/file-hashes.json");
-    let mut cache: BTreeMap<String, Hashed> =
-        fs::read(&cache_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let before = cache.clone();
-    let hash = hash_model_files(dir, &mut cache)?;
-    if cache != before {
-        // A cache: what cannot be kept is computed again.
-        let _ = fs::create_dir_all(engine.state_dir.join("cache"));
-        let _ = files::write_json(&cache_path, &cache);
-    }
-    Ok(hash)
-}
-
-fn hash_model_files(dir: &Path, cache: &mut BTreeMap<String, Hashed>) -> io::Result<String> {
-    let mut names: Vec<PathBuf> = fs::read_dir(dir)?.filter_map(|e| Some(e.ok()?.path())).collect();
-    names.retain(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
-        let settings = matches!(
-            name.as_str(),
-            "config.json" | "generation_config.json" | "chat_template.jinja" | "special_tokens_map.json"
-        ) || name.starts_with("tokenizer");
-        (weights || settings) && path.is_file()
-    });
-    names.sort();
-    let mut whole = blake3::Hasher::new();
-    for path in names {
-        let meta = fs::metadata(&path)?;
-        let (size, mtime_ns) =
-            (meta.len(), i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()));
-        let key = path.display().to_string();
-        let hash = match cache.get(&key) {
-            Some(kept) if kept.size == size && kept.mtime_ns == mtime_ns => kept.hash.clone(),
-            _ => {
-                let hash = hash_file(&path)?;
-                cache.insert(key, Hashed { size, mtime_ns, hash: hash.clone() });
-                hash
-            }
-        };
-        whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        whole.update(b"\0");
-        whole.update(hash.as_bytes());
-    }
-    Ok(whole.finalize().to_hex().to_string())
-}
-
-fn hash_file(path: &Path) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let mut file = File::open(path)?;
-    let mut block = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut block)?;
-        if n == 0 {
-            return Ok(hasher.finalize().to_hex().to_string());
-        }
-        hasher.update(&block[..n]);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slugs_hold_no_space_and_no_control_sequence() {
-        assert_eq!(slug("my best / run"), "my-best-run");
-        assert_eq!(slug("\u{1b}[31mred"), "31mred");
-        assert_eq!(slug(" -- "), "");
-        assert_eq!(slug("v1.2_ü"), "v1.2_ü");
-    }
-
-    #[test]
-    fn an_endpoint_that_gets_placeholders_is_another_candidate() {
-        let hash = |mask| endpoint_hash("http://x/v1", "m", mask);
-        assert_ne!(hash(true), hash(false));
-        assert_ne!(hash(false), endpoint_hash("http://x/v1", "n", false));
-    }
-
-    #[test]
-    fn a_models_hash_follows_content_and_not_place() {
-        let temp = tempfile::tempdir().unwrap();
-        let (a, b) = (temp.path().join("a"), temp.path().join("b"));
-        for dir in [&a, &b] {
-            fs::create_dir(dir).unwrap();
-            fs::write(dir.join("config.json"), "{}").unwrap();
-            fs::write(dir.join("model.safetensors"), "weights").unwrap();
-        }
-        fs::write(b.join("README.md"), "about").unwrap();
-        let hash = |dir| hash_model_files(dir, &mut BTreeMap::new()).unwrap();
-        assert_eq!(hash(&a), hash(&b));
-        fs::write(b.join("model.safetensors"), "other weights").unwrap();
-        assert_ne!(hash(&a), hash(&b));
-    }
-}
+mod tests;

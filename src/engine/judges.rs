@@ -59,7 +59,7 @@ pub fn frozen(engine: &Engine, ws: &Workspace, entry: &JudgeEntry) -> Result<Jud
     Rubric::of_two(&pairwise_name, &pairwise).map_err(slip)?;
     Ok(Judge {
         name: entry.name.clone(),
-        model: candidates::model_ref(engine, ws, &entry.model, &format!("judge.{at}.model"))?,
+        model: super::models::model_ref(engine, ws, &entry.model, &format!("judge.{at}.model"))?,
         rubric,
         rubric_name,
         pairwise,

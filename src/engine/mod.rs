@@ -11,7 +11,9 @@
 //! outcomes    results made elsewhere, and which rows they are of
 //! sets        rows that once were fixed, and general-ability sets
 //! saved       files that people save, while somebody looks
-//! launch      freezes what a run works on into its folder
+//! launch      checks what is wished for and makes its run
+//! freeze      writes what a run works on into its folder
+//! models      models by place and content
 //! ```
 
 mod board;
@@ -21,10 +23,12 @@ pub mod client;
 mod compare;
 mod examples;
 mod feedback;
+mod freeze;
 mod honest;
 mod ingest;
 mod judges;
 mod launch;
+mod models;
 mod outcomes;
 mod pairs;
 mod parts;

@@ -38,6 +38,7 @@ pub fn about(folder: &RunFolder) -> Option<Imported> {
 /// Imports of an older version, which lay under their names and were no decisions, become such.
 pub fn adopt(engine: &Engine) -> std::io::Result<()> {
     let Ok(entries) = fs::read_dir(imported_dir(engine)) else { return Ok(()) };
+    let (mut found, mut decisions) = (Vec::new(), Vec::new());
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         let folder = RunFolder::new(&path);
@@ -57,9 +58,15 @@ pub fn adopt(engine: &Engine) -> std::io::Result<()> {
             t_ms: since,
             ..Imported::default()
         };
-        let decision = Decision::Outcomes { candidate: name.clone(), import: Some(name) };
-        let decisions = engine.store.decide(now_ms(), decision)?;
-        engine.update(|state| state.decisions = decisions);
+        decisions.push(Decision::Outcomes { candidate: name.clone(), import: Some(name) });
+        found.push((path, about));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let decisions = engine.store.decide(now_ms(), Decision::Together { decisions })?;
+    engine.update(|state| state.decisions = decisions);
+    for (path, about) in found {
         files::write_json(&path.join("import.json"), &about)?;
     }
     Ok(())

@@ -8,8 +8,8 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, examples, feedback, ingest, judges, launch, outcomes, pairs, parts, power,
-    prompts, queue, rows, strata, sweep,
+    board, candidates, compare, examples, feedback, freeze, ingest, judges, launch, outcomes, pairs, parts,
+    power, prompts, queue, rows, strata, sweep,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -43,7 +43,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Strata => {
             // Strata that were built only now have not given out their parts yet.
             if strata::latest(engine)?.is_some() {
-                launch::assign_parts(engine)?;
+                freeze::assign_parts(engine)?;
             }
             Response::Strata { view: strata::view(engine)? }
         }

@@ -73,7 +73,7 @@ fn served(engine: &Engine, ws: &Workspace, name: &str) -> Result<Vec<Served>, Fa
             )));
         };
         let path = ws.resolve(path);
-        let hash = candidates::model_hash(engine, &path)
+        let hash = super::models::model_hash(engine, &path)
             .map_err(|e| bad_input(format!("model `{name}`: {}: {e}", path.display())))?;
         let source = ModelSource::Local { path: path.display().to_string() };
         let model = ModelRef {

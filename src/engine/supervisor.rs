@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::state::{Engine, Run, State};
 use super::sweep::Judge;
-use super::{board, launch, prompts};
+use super::{board, freeze, prompts};
 use crate::domain::api::Failure;
 use crate::domain::keys::Keys;
 use crate::domain::run::{RunKind, RunState};
@@ -151,7 +151,7 @@ fn look(engine: &Arc<Engine>, worker: &mut Followed) -> bool {
         bury(engine, &worker.run, &worker.folder, status);
     }
     let built = engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Strata && r.state.has_result());
-    if built && let Err(failure) = launch::assign_parts(engine) {
+    if built && let Err(failure) = freeze::assign_parts(engine) {
         tracing::error!("{}: the rows got no parts: {}", worker.run, failure.message);
     }
     if engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Prompt)
@@ -361,7 +361,7 @@ fn ready(engine: &Engine, resident: bool) -> Vec<Ready> {
 }
 
 fn frozen(engine: &Engine, run: &str, folder: &RunFolder) -> Result<(), Failure> {
-    if folder.spec().exists() { Ok(()) } else { launch::freeze_waiting(engine, run) }
+    if folder.spec().exists() { Ok(()) } else { freeze::freeze_waiting(engine, run) }
 }
 
 /// Hand the next run on the CPU to the worker that is there. Only the next: those behind it do not overtake it.

@@ -1,8 +1,9 @@
-//! The rungs of the ladder: evaluate, train; and what is looked at before any of them starts.
+//! The rungs of the ladder: evaluate, prompts, trajectories, training; judges; and what is looked at before any of them starts.
 
 pub mod check;
 pub mod evaluate;
 pub mod judge;
 pub mod prompt;
+mod scoring;
 pub mod train;
 pub mod trajectory;

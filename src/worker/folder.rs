@@ -244,7 +244,7 @@ impl RunFolder {
     }
 
     /// The same with further files beside the rows, by name.
-    pub fn freeze_with(&self, spec: &RunSpec, rows: &[RunRow], more: &[(&str, Vec<u8>)]) -> io::Result<()> {
+    pub fn freeze_with(&self, spec: &RunSpec, rows: &[RunRow], more: &[(String, Vec<u8>)]) -> io::Result<()> {
         files::private_dir(&self.inputs())?;
         let mut bytes = Vec::new();
         for row in rows {
@@ -255,7 +255,7 @@ impl RunFolder {
         let mut manifest = BTreeMap::from([("rows.jsonl".to_owned(), hash(&bytes))]);
         files::write_atomic(&self.rows(), &bytes)?;
         for (name, bytes) in more {
-            manifest.insert(name.to_string(), hash(bytes));
+            manifest.insert(name.clone(), hash(bytes));
             files::write_atomic(&self.inputs().join(name), bytes)?;
         }
         let mut spec = spec.clone();

@@ -127,11 +127,6 @@ impl LabelScores {
         self.asked.iter().map(|(node, _)| self.trie.path(*node)).collect()
     }
 
-    /// Whether nothing is wanted any more.
-    pub fn is_done(&self) -> bool {
-        self.asked.is_empty()
-    }
-
     /// The logits after each of [`LabelScores::wants`], in their order.
     ///
     /// # Errors

@@ -142,11 +142,6 @@ impl Chooser {
         self.cuts.temperature == 0.0 && self.penalty == 1.0 && self.matcher.is_none()
     }
 
-    /// Whether log-probabilities are wanted.
-    pub fn wants_logprobs(&self) -> bool {
-        self.logprobs.is_some()
-    }
-
     /// The next token. Among equal logits the first counts as the likelier.
     ///
     /// # Errors

@@ -187,7 +187,7 @@ fn log_probabilities_are_those_of_the_logits_whatever_is_drawn() {
 #[test]
 fn plain_greedy_decoding_keeps_no_copy_of_the_logits() {
     let mut greedy = chooser(&Decoding::default(), &[3]);
-    assert!(greedy.is_greedy() && !greedy.wants_logprobs());
+    assert!(greedy.is_greedy());
     greedy.next(&vec![0.5; 150_000]).unwrap();
     assert_eq!((greedy.scores.capacity(), greedy.seen.capacity()), (0, 0));
     for other in [

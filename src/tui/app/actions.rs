@@ -30,6 +30,8 @@ impl App {
             if !self.act_global(action) {
                 match self.screen {
                     Screen::Strata => self.act_strata(action),
+                    Screen::Prompts => self.act_prompts(action),
+                    Screen::Trajectories => self.act_trajectories(action),
                     Screen::Train => self.act_train(action),
                     Screen::Board => self.act_board(action),
                     Screen::Play => self.act_play(action),
@@ -53,6 +55,8 @@ impl App {
                 if self.notices.pop().is_none() {
                     match self.screen {
                         Screen::Strata => self.strata.back(),
+                        Screen::Prompts => self.prompts.back(),
+                        Screen::Trajectories => self.trajectories.back(),
                         Screen::Train => self.train.back(),
                         Screen::Board => self.board.back(),
                         Screen::Play => self.play.back(),
@@ -67,6 +71,8 @@ impl App {
                 self.screen = Screen::ALL[(at + by) % n].2;
             }
             Action::ShowStrata => self.screen = Screen::Strata,
+            Action::ShowPrompts => self.screen = Screen::Prompts,
+            Action::ShowTrajectories => self.screen = Screen::Trajectories,
             Action::ShowTrain => self.screen = Screen::Train,
             Action::ShowBoard => self.screen = Screen::Board,
             Action::ShowPlay => self.screen = Screen::Play,
@@ -90,6 +96,8 @@ impl App {
                 self.ask(Purpose::Import, Request::Import { force: true });
             }
             Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
+            Action::LaunchPrompt => self.launch(RunKind::Prompt, Vec::new(), None),
+            Action::LaunchTrajectory => self.launch(RunKind::Trajectory, Vec::new(), None),
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
                 let mut form = Form::train(like.as_deref().unwrap_or_default());
@@ -128,6 +136,8 @@ impl App {
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
     pub fn offers(&self, binding: &Binding) -> bool {
         let run = match binding.context {
+            Context::Prompts => self.prompt_run(),
+            Context::Trajectories => self.trajectory_run(),
             Context::Train => self.shown_run(),
             Context::Runs => self.selected_run(),
             _ => return true,
@@ -342,6 +352,8 @@ impl App {
                         self.screen = Screen::Strata;
                         self.strata.pane = crate::tui::screens::strata::Pane::Rows;
                     }
+                    Context::Prompts => self.screen = Screen::Prompts,
+                    Context::Trajectories => self.screen = Screen::Trajectories,
                     Context::Train => self.screen = Screen::Train,
                     Context::Board | Context::Flips => self.screen = Screen::Board,
                     Context::Play => self.screen = Screen::Play,

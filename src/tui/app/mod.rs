@@ -14,9 +14,11 @@ use super::keymap::{Context, Keymap};
 use super::layers::Layer;
 use super::screens::board::BoardState;
 use super::screens::play::PlayState;
+use super::screens::prompts::PromptsState;
 use super::screens::runs::RunsState;
 use super::screens::strata::StrataState;
 use super::screens::train::TrainState;
+use super::screens::trajectories::TrajectoriesState;
 use super::series::RunSeries;
 use super::signs::Signs;
 use super::theme::{Theme, bundled};
@@ -53,6 +55,8 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Screen {
     Strata,
+    Prompts,
+    Trajectories,
     Train,
     Board,
     Play,
@@ -60,8 +64,10 @@ pub enum Screen {
 }
 
 impl Screen {
-    pub const ALL: [(char, &'static str, Self); 5] = [
+    pub const ALL: [(char, &'static str, Self); 7] = [
         ('1', "Strata", Self::Strata),
+        ('2', "Prompts", Self::Prompts),
+        ('3', "Trajectories", Self::Trajectories),
         ('4', "Train", Self::Train),
         ('5', "Board", Self::Board),
         ('6', "Playground", Self::Play),
@@ -223,6 +229,8 @@ pub struct App {
     pub runs: Option<Vec<RunRecord>>,
     pub series: BTreeMap<String, RunSeries>,
     pub strata: StrataState,
+    pub prompts: PromptsState,
+    pub trajectories: TrajectoriesState,
     pub train: TrainState,
     pub board: BoardState,
     pub runs_screen: RunsState,
@@ -251,6 +259,8 @@ impl App {
             runs: None,
             series: BTreeMap::new(),
             strata: StrataState::default(),
+            prompts: PromptsState::default(),
+            trajectories: TrajectoriesState::default(),
             train: TrainState::default(),
             board: BoardState::default(),
             runs_screen: RunsState::default(),
@@ -269,6 +279,8 @@ impl App {
             None => {
                 let pane = match self.screen {
                     Screen::Strata => self.strata.context(),
+                    Screen::Prompts => Context::Prompts,
+                    Screen::Trajectories => Context::Trajectories,
                     Screen::Train => Context::Train,
                     Screen::Board => self.board.context(),
                     Screen::Play => Context::Play,
@@ -352,6 +364,12 @@ impl App {
         if self.screen == Screen::Train {
             runs.extend(self.shown_run());
             runs.extend(self.overlaid());
+        }
+        if self.screen == Screen::Prompts {
+            runs.extend(self.prompt_run());
+        }
+        if self.screen == Screen::Trajectories {
+            runs.extend(self.trajectory_run());
         }
         if self.screen == Screen::Runs {
             runs.extend(self.selected_run());

@@ -9,10 +9,12 @@
 
 pub mod board;
 pub mod play;
+pub mod prompts;
 pub mod runs;
 pub mod strata;
 pub mod trace;
 pub mod train;
+pub mod trajectories;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -58,6 +60,8 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     let body = Rect { y: area.y + 1, height: area.height - 2 - notice_height, ..area };
     match app.screen {
         Screen::Strata => strata::view::draw(app, &mut p, body),
+        Screen::Prompts => prompts::view::draw(app, &mut p, body),
+        Screen::Trajectories => trajectories::view::draw(app, &mut p, body),
         Screen::Train => train::view::draw(app, &mut p, body),
         Screen::Board => board::view::draw(app, &mut p, body),
         Screen::Play => play::view::draw(app, &mut p, body),
@@ -111,13 +115,18 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
         Link::Lost { .. } => ("tunebench", "not connected"),
     };
     let narrow = area.width < WIDE;
-    let mut x = 1 + p.put(area, 1, 0, if narrow { 16 } else { 30 }, name, Role::Header) + 2;
+    let mut x = 1 + p.put(area, 1, 0, if narrow { 12 } else { 30 }, name, Role::Header) + 2;
     for (digit, title, screen) in Screen::ALL {
         let active = app.screen == screen;
         // So that a run under way has room beside the tabs.
-        let title = if narrow { title.trim_end_matches("ground") } else { title };
-        let text = format!(" {digit} {title} ");
+        let text = match (narrow, screen) {
+            (true, Screen::Trajectories) => format!("{digit} Traj"),
+            (true, Screen::Play) => format!("{digit} Play"),
+            (true, _) => format!("{digit} {title}"),
+            (false, _) => format!(" {digit} {title} "),
+        };
         x += p.put(area, x, 0, 20, &text, if active { Role::TabActive } else { Role::Tab });
+        x += u16::from(narrow);
     }
     x += 1;
     // Runs under way come first; the device has what is left.
@@ -129,15 +138,14 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
             }
             _ => String::new(),
         };
-        let text = format!(
-            "{} {}{percent}",
-            runs::state_sign(&p.look.signs, run.state),
-            text::one_line(&run.run, " ")
-        );
-        let width = text::width(&text) as u16;
-        if x + width + 1 > end {
+        let sign = runs::state_sign(&p.look.signs, run.state);
+        let full = format!("{sign} {}{percent}", text::one_line(&run.run, " "));
+        let room = usize::from(end.saturating_sub(x + 1));
+        let Some(text) = [full, format!("{sign}{percent}")].into_iter().find(|t| text::width(t) <= room)
+        else {
             break;
-        }
+        };
+        let width = text::width(&text) as u16;
         x += p.put(area, x, 0, width, &text, Role::Good) + 2;
     }
     let device_width = (text::width(&text::clean(device)) as u16).min(40);

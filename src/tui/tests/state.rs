@@ -39,21 +39,18 @@ fn keys_move_between_the_screens_that_exist() {
         ("4", Screen::Train),
         ("5", Screen::Board),
         ("7", Screen::Runs),
-        ("2", Screen::Strata),
-        ("tab", Screen::Train),
+        ("2", Screen::Prompts),
+        ("3", Screen::Trajectories),
+        ("8", Screen::Strata),
+        ("tab", Screen::Prompts),
         ("6", Screen::Play),
-        ("tab tab tab", Screen::Play),
-        ("tab tab tab tab", Screen::Runs),
-        ("tab tab tab tab tab", Screen::Strata),
+        ("tab tab tab", Screen::Train),
+        ("tab tab tab tab tab tab tab", Screen::Strata),
         ("shift-tab", Screen::Runs),
     ] {
         let mut app = app();
         press(&mut app, keys);
         assert_eq!(app.screen, screen, "{keys}");
-    }
-    let text = shown(&app());
-    for absent in ["Prompts", "Trajectories"] {
-        assert!(!text.contains(absent));
     }
 }
 

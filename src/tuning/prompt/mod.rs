@@ -30,15 +30,15 @@ use crate::domain::candidate::{Candidate, ModelRef};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::prompt::{PromptSettings, PromptVersion, Score};
-use crate::domain::report::{Control, Reporter, RunInputs};
+use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
-use crate::domain::trace::RowTrace;
 use crate::domain::words::counted;
 use crate::score::metric::{Direction, Metric};
 use crate::score::scorer::Scorer;
 use crate::tuning::evaluate;
+use crate::tuning::scoring::Scoring;
 use climb::Climb;
 use examiner::{Examiner as _, Halt, Live};
 use guards::{Copies, holds_pin};
@@ -396,43 +396,4 @@ fn copied(
         without.map_or_else(|| "none is left".to_owned(), |value| format!("{value:.3}")),
     );
     Ok(reporter.event(EventBody::Warning { message })?)
-}
-
-/// Scoring after a stop: that stop has been answered. Keeps the outcomes.
-struct Scoring<'a> {
-    reporter: &'a mut dyn Reporter,
-    stop_is_answered: bool,
-    outcomes: Vec<Outcome>,
-}
-
-impl Reporter for Scoring<'_> {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
-        self.reporter.event(body)
-    }
-
-    fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
-        self.outcomes.push(outcome.clone());
-        self.reporter.outcome(outcome)
-    }
-
-    fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
-        self.reporter.trace(trace)
-    }
-
-    fn checkpoint(
-        &mut self,
-        step: u64,
-        best: bool,
-        keep: usize,
-        write: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.reporter.checkpoint(step, best, keep, write)
-    }
-
-    fn poll_control(&mut self) -> io::Result<Control> {
-        match self.reporter.poll_control()? {
-            Control::Stop if self.stop_is_answered => Ok(Control::Continue),
-            control => Ok(control),
-        }
-    }
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::backend::{Answer, Ask, Backend, BackendError, Listener};
 use crate::domain::candidate::{Limits, ModelSource, OutputKind, StageCandidate};
 use crate::domain::prompt::{Fate, PromptHistory, PromptNews, Spend};
-use crate::domain::report::RunInputs;
+use crate::domain::report::{Control, RunInputs};
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
 use crate::domain::settings::Budget;
 use crate::domain::settings::CacheSettings;

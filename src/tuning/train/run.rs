@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -18,18 +17,17 @@ use super::subject::{ADAPTER, Subject};
 use super::too_large::TooLarge;
 use crate::backend::Access;
 use crate::domain::event::EventBody;
-use crate::domain::outcome::Outcome;
 use crate::domain::preflight::figures as lesson;
-use crate::domain::report::{Control, Reporter, RunInputs};
+use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::run::SELECTED_AMONG;
 use crate::domain::settings::{EvalSettings, TrainSettings};
-use crate::domain::trace::RowTrace;
 use crate::machine;
 use crate::model::trainable::Trainable;
 use crate::model::{Base, ModelConfig};
 use crate::tuning::evaluate;
+use crate::tuning::scoring::Scoring;
 
 /// Train the run's candidate and score what comes of it on the eval part.
 pub fn run(
@@ -145,7 +143,7 @@ pub fn run(
         let message = "no eval rows: the trained candidate has no score".into();
         reporter.event(EventBody::Warning { message })?;
     } else {
-        let mut scoring = Scoring { reporter, stop_is_answered: stopped };
+        let mut scoring = Scoring { reporter, stop_is_answered: stopped, outcomes: Vec::new() };
         let access = Access {
             threads: spec.threads,
             device: settings.scoring_device(),
@@ -290,45 +288,4 @@ fn lessons(plan: &preflight::Plan, seconds: f64, share: f64, peak: Option<u64>) 
         (lesson::FLOPS_PER_S, speed),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
-}
-
-/// Scoring after a stop: results that are kept include their score, so that stop has been answered.
-struct Scoring<'a> {
-    reporter: &'a mut dyn Reporter,
-    stop_is_answered: bool,
-}
-
-impl Reporter for Scoring<'_> {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
-        self.reporter.event(body)
-    }
-
-    fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
-        self.reporter.outcome(outcome)
-    }
-
-    fn set_outcome(&mut self, set: &str, outcome: &Outcome) -> io::Result<()> {
-        self.reporter.set_outcome(set, outcome)
-    }
-
-    fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
-        self.reporter.trace(trace)
-    }
-
-    fn checkpoint(
-        &mut self,
-        step: u64,
-        best: bool,
-        keep: usize,
-        write: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.reporter.checkpoint(step, best, keep, write)
-    }
-
-    fn poll_control(&mut self) -> io::Result<Control> {
-        match self.reporter.poll_control()? {
-            Control::Stop if self.stop_is_answered => Ok(Control::Continue),
-            control => Ok(control),
-        }
-    }
 }

@@ -1,0 +1,294 @@
+//! Freezing: everything that a run works on, into its folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::ingest::{self, LaunchFile};
+use super::launch::wish;
+use super::state::{Engine, bad_input, failed};
+use super::strata::StrataIndex;
+use super::{candidates, examples, models, pairs, parts, resident, rows, strata};
+use crate::data::{self, Dataset};
+use crate::domain::api::Failure;
+use crate::domain::honest::Look;
+use crate::domain::judge::PairSettings;
+use crate::domain::preflight::{PastRuns, figures};
+use crate::domain::row::{Part, RowRef, RunRow};
+use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
+use crate::domain::sets::SetSettings;
+use crate::domain::words::counted;
+use crate::worker::device::Device;
+use crate::worker::folder::RunFolder;
+use crate::workspace::Workspace;
+
+/// What a waiting run waited for has ended: freeze it now.
+pub fn freeze_waiting(engine: &Engine, run: &str) -> Result<(), Failure> {
+    let (folder, needs) = engine
+        .read(|s| s.runs.get(run).map(|r| (r.folder.clone(), r.needs.clone())))
+        .ok_or_else(|| super::state::no_run(run))?;
+    if let Some(needed) = &needs {
+        let state = engine.read(|s| s.runs.get(needed).map(|r| (r.record.state, r.record.message.clone())));
+        match state {
+            Some((state, _)) if state.has_result() => {}
+            Some((state, message)) => {
+                let why = message.map(|m| format!(": {m}")).unwrap_or_default();
+                return Err(failed(format!("{needed}, which it needs, is {state}{why}")));
+            }
+            None => return Err(failed(format!("{needed}, which it needs, is gone"))),
+        }
+    }
+    let launch: LaunchFile = fs::read(folder.launch())
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()))
+        .map_err(|e| failed(format!("{}: {e}", folder.launch().display())))?;
+    freeze(engine, run, &folder, &launch)?;
+    engine.update(|state| {
+        let version = state.version;
+        if let Some(run) = state.runs.get_mut(run) {
+            ingest::read_candidate(run);
+            run.record.message = None;
+            run.needs = None;
+            run.version = version;
+        }
+    });
+    Ok(())
+}
+
+/// Write `spec.json` and `inputs/`.
+pub(super) fn freeze(
+    engine: &Engine,
+    id: &str,
+    folder: &RunFolder,
+    launch: &LaunchFile,
+) -> Result<(), Failure> {
+    let resident = launch.kind.is_resident();
+    // What is set for these does not stand in the file.
+    let own = resident || launch.kind == RunKind::Judge;
+    let set = if own { &[][..] } else { &launch.set };
+    let wish = wish(engine, launch.kind, set)?;
+    let ws = &wish.ws;
+    let config = &ws.config;
+    let compared = match launch.kind {
+        RunKind::Judge => Some(pairs::frozen(engine, &launch.set)?),
+        _ => None,
+    };
+    let (job, seed) = match launch.kind {
+        RunKind::Judge => {
+            let settings = compared.as_ref().map(|found| found.settings.clone());
+            (Job::Judge(settings.ok_or_else(|| failed("there is nothing to judge"))?), 0)
+        }
+        RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
+        RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
+        RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
+        RunKind::Prompt => {
+            let prompt = config.tuning.prompt.clone();
+            let seed = prompt.seed;
+            let critic = models::critic(engine, ws)?.map(Box::new);
+            (Job::Prompt { prompt, eval: config.eval.clone(), critic }, seed)
+        }
+        RunKind::Trajectory => {
+            let trajectory = config.tuning.trajectory.clone();
+            (Job::Trajectory { trajectory, eval: config.eval.clone() }, config.data.split.seed)
+        }
+        RunKind::Train => {
+            let train = config.tuning.train.clone();
+            let seed = train.seed;
+            (Job::Train { train, eval: config.eval.clone() }, seed)
+        }
+        RunKind::LrRange => {
+            let train = config.tuning.train.clone();
+            let seed = train.seed;
+            (Job::LrRange { train, range: config.tuning.lr_range }, seed)
+        }
+    };
+    let dataset = || parts::dataset(engine, ws);
+    let resolve = || wish.resolve(engine, &dataset()?);
+    let candidate = match &job {
+        Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
+        Job::Eval(_) | Job::Prompt { .. } | Job::Trajectory { .. } => Some(resolve()?),
+        Job::Train { train, .. } | Job::LrRange { train, .. } => {
+            Some(candidates::for_training(engine, ws, resolve()?, train)?)
+        }
+    };
+    let rows = match &compared {
+        Some(found) => found.rows.clone(),
+        None if resident => Vec::new(),
+        None => run_rows(engine, ws, &dataset()?, launch.kind)?,
+    };
+    let looked = match (&job, &candidate) {
+        (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
+            Some(Look { candidate: candidate.id(), run: id.to_owned(), rows: rows.len() })
+        }
+        _ => None,
+    };
+    let mut spec = RunSpec {
+        format: RUN_FORMAT,
+        id: id.to_owned(),
+        workspace: config.name.clone(),
+        created_ms: launch.created_ms,
+        seed,
+        threads: engine.threads,
+        job,
+        candidate,
+        settings: launch.set.clone(),
+        past: None,
+        from: launch.from.clone(),
+        cache: config.cache,
+        sets: Vec::new(),
+        rows: rows.iter().map(|r| RowRef { id: r.id.clone(), hash: r.hash.clone() }).collect(),
+    };
+    spec.past = past(engine, launch.kind, Device::of_training(&spec) != Device::Cpu);
+    let mut more: Vec<(String, Vec<u8>)> =
+        compared.map(|found| (PairSettings::FILE.to_owned(), found.bytes)).into_iter().collect();
+    for (set, rows) in sets_of(ws, launch.kind)? {
+        more.push((RunFolder::set_rows(&set.name), lines_of(&rows).map_err(|e| failed(e.to_string()))?));
+        spec.sets.push(set);
+    }
+    // The look is in the journal before anybody can look.
+    if let Some(look) = looked {
+        engine
+            .look(look)
+            .map_err(|e| failed(format!("the look at the reserve could not be written down: {e}")))?;
+    }
+    folder.freeze_with(&spec, &rows, &more).map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
+fn lines_of(rows: &[RunRow]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for row in rows {
+        serde_json::to_writer(&mut bytes, row)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+/// The sets that a run is also on, with their rows.
+pub(super) fn sets_of(ws: &Workspace, kind: RunKind) -> Result<Vec<(SetSettings, Vec<RunRow>)>, Failure> {
+    if !matches!(kind, RunKind::Eval | RunKind::Train) {
+        return Ok(Vec::new());
+    }
+    let read = |set: &crate::workspace::config::SetConfig| {
+        let rows = data::sets::read(&ws.set_files(set), set.input.as_deref(), set.gold.as_deref());
+        rows.map(|rows| (set.settings.clone(), rows)).map_err(|wrong| {
+            let told: Vec<String> = wrong.iter().map(|w| data::sets::told(&set.settings.name, w)).collect();
+            bad_input(told.join("\n"))
+        })
+    };
+    ws.sets_of_eval().into_iter().map(read).collect()
+}
+
+/// Runs that teach about the next one.
+const PAST_RUNS: usize = 9;
+
+/// Medians over the newest finished training runs on the CPU, or on a GPU: how far the peak was from what was reckoned, and how fast they went.
+fn past(engine: &Engine, kind: RunKind, on_gpu: bool) -> Option<PastRuns> {
+    if kind != RunKind::Train {
+        return None;
+    }
+    let mut runs: Vec<(u64, f64, f64)> = engine.read(|state| {
+        let figures = |metrics: &BTreeMap<String, f64>| {
+            let get = |name: &str| metrics.get(name).copied().filter(|v| v.is_finite() && *v > 0.0);
+            Some((get(figures::PEAK_MIB)? / get(figures::RECKONED_MIB)?, get(figures::FLOPS_PER_S)?))
+        };
+        let trained = state.runs.values().map(|run| &run.record).filter(|r| r.kind == RunKind::Train);
+        trained
+            .filter(|r| r.metrics.contains_key(figures::ON_GPU) == on_gpu)
+            .filter_map(|r| figures(&r.metrics).map(|(memory, flops)| (r.created_ms, memory, flops)))
+            .collect()
+    });
+    runs.sort_by_key(|run| std::cmp::Reverse(run.0));
+    runs.truncate(PAST_RUNS);
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    Some(PastRuns {
+        runs: runs.len() as u64,
+        memory: median(runs.iter().map(|run| run.1).collect())?,
+        flops_per_s: median(runs.iter().map(|run| run.2).collect())?,
+    })
+}
+
+/// Each row's stratum, by its place in the data.
+pub(super) fn strata_of(strata: Option<&StrataIndex>, dataset: &Dataset) -> Vec<Option<u32>> {
+    (0..dataset.len()).map(|i| strata?.of_row(dataset.id(i))).collect()
+}
+
+/// New strata: rows without a part get one now.
+pub fn assign_parts(engine: &Engine) -> Result<(), Failure> {
+    let _one = engine.launching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
+    let dataset = parts::dataset(engine, &ws)?;
+    let strata = strata::latest(engine)?;
+    parts::assign(engine, &ws, &dataset, &strata_of(strata.as_deref(), &dataset)).map(drop)
+}
+
+/// The rows a run works on, rendered, in the order of the data.
+fn run_rows(
+    engine: &Engine,
+    ws: &Workspace,
+    dataset: &Dataset,
+    kind: RunKind,
+) -> Result<Vec<RunRow>, Failure> {
+    let gold = engine.read(|s| s.decisions.gold.clone());
+    let strata = strata::latest(engine)?;
+    let of_row = strata_of(strata.as_deref(), dataset);
+    let parts = match kind {
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => {
+            parts::parts(engine, dataset)?
+        }
+        RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::LrRange => {
+            parts::assign(engine, ws, dataset, &of_row)?
+        }
+    };
+    let wanted: &[Part] = match kind {
+        RunKind::Strata => &Part::ALL,
+        RunKind::Eval => &[ws.config.eval.part],
+        RunKind::Prompt | RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
+        RunKind::LrRange => &[Part::Train],
+        RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
+    };
+    let mut found = Vec::new();
+    for i in 0..dataset.len() {
+        if kind != RunKind::Strata && parts[i].is_none_or(|p| !wanted.contains(&p)) {
+            continue;
+        }
+        let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;
+        let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
+        let turns = dataset.turns(&row);
+        let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);
+        found.push(RunRow {
+            id: row.id,
+            hash,
+            part: parts[i],
+            stratum: of_row[i].and_then(|s| strata.as_ref()?.name(s)),
+            fields: row.fields,
+            input,
+            turns,
+            gold,
+        });
+    }
+    if let Some(run) = ws.config.tuning.train.rows.strip_prefix("store:").filter(|_| kind == RunKind::Train) {
+        let of_store = examples::rows_of(engine, run)?;
+        found.retain(|row| row.part != Some(Part::Train) || of_store.contains(&row.id));
+        if !found.iter().any(|row| row.part == Some(Part::Train)) {
+            return Err(bad_input(format!("no row of the train part stands in the store of {run}")));
+        }
+    }
+    let needed: &[Part] = match kind {
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Eval => &[ws.config.eval.part],
+        RunKind::Prompt => &[Part::Eval],
+        RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Eval],
+        RunKind::LrRange => &[Part::Train],
+    };
+    if let Some(part) = needed.iter().find(|part| !found.iter().any(|r| r.part == Some(**part))) {
+        let message = format!(
+            "none of {} is in the {} part; rows keep the part that they were given, so add data (or give new rows other shares)",
+            counted(dataset.len(), "row"),
+            part.name(),
+        );
+        return Err(bad_input(ws.problem("data.split", message).to_string()));
+    }
+    Ok(found)
+}
