@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, ModelRef};
 use super::finding::Finding;
-use super::judge::PairSettings;
+use super::judge::{Judge, PairSettings};
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
 use super::prompt::PromptSettings;
@@ -165,6 +165,9 @@ pub enum Job {
         eval: EvalSettings,
         /// The model that `prompt.critic` names.
         critic: Option<Box<ModelRef>>,
+        /// Its rubric is what is tuned, on answers that people judged.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        judge: Option<Box<Judge>>,
     },
     Trajectory {
         trajectory: TrajectorySettings,

@@ -166,8 +166,9 @@ pub fn held(
     metric: &Metric,
     whole: bool,
 ) -> Comparison {
-    let side = |of: (&'_ Candidate, &'_ [Outcome])| Side { name: &of.0.name, outcomes: of.1 };
-    about(loaded, whole, |about| compare::compare(side(a), side(b), metric, about))
+    let a = Side { name: &a.0.name, outcomes: a.1 };
+    let b = Side { name: &b.0.name, outcomes: b.1 };
+    about(loaded, whole, |about| compare::compare(a, b, metric, about))
 }
 
 fn sides(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::freeze::{freeze, sets_of, strata_of};
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
-use super::{branch, candidates, judges, models, pairs, parts, strata};
+use super::{branch, candidates, judges, judging, models, pairs, parts, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
@@ -30,15 +30,23 @@ pub(super) struct Wish {
     pub(super) ws: Workspace,
     pub(super) candidate: Option<String>,
     pub(super) model: Option<String>,
+    /// Name of the judge whose rubric is to be tuned.
+    pub judge: Option<String>,
 }
 
 pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
-    let (mine, rest): (Vec<_>, Vec<_>) =
-        set.iter().cloned().partition(|(key, _)| matches!(key.as_str(), "candidate" | "model"));
+    // A judge is tuned by a run of kind prompt.
+    let own = |key: &str| matches!(key, "candidate" | "model") || (key == "judge" && kind == RunKind::Prompt);
+    let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| own(key));
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
     let last = |name: &str| mine.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let (candidate, model) = (last("candidate"), last("model"));
+    let (candidate, model, judge) = (last("candidate"), last("model"), last("judge"));
+    if judge.is_some() && candidate.is_some() {
+        return Err(bad_input(
+            "a prompt run tunes a candidate or a judge, not both; leave out candidate= or judge=",
+        ));
+    }
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
     }
@@ -57,7 +65,7 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
     if matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
     }
-    Ok(Wish { ws, candidate, model })
+    Ok(Wish { ws, candidate, model, judge })
 }
 
 impl Wish {
@@ -191,6 +199,12 @@ fn check(
     }
     let mut needs = Needs::default();
     if kind != RunKind::Strata {
+        if let Some(name) = &wish.judge {
+            let tuned = judging::frozen(engine, &wish.ws, name)?;
+            let critic = models::critic(engine, &wish.ws)?;
+            needs.keys = check_keys(kind, &tuned.candidate, &[], critic.as_ref(), keys)?;
+            return Ok(needs);
+        }
         // Wrong wishes are refused now, not when the strata are done.
         let mut candidate = wish.resolve(engine, &dataset)?;
         if matches!(kind, RunKind::Train | RunKind::LrRange) {

@@ -85,7 +85,7 @@ fn in_common(a: &Columns, b: &Columns) -> Vec<(usize, usize)> {
                 // Mostly one: a row stands once on a side, and other rows seldom have its hash.
                 let of_hash = rest_a.iter().take_while(|(hash, _)| hash == hash_a);
                 let here = b.view(*at_b);
-                let same = |at: usize| Some(a.view(at)?.same_as(here.as_ref()?)) == Some(true);
+                let same = |at: usize| a.view(at).zip(here).is_some_and(|(a, b)| a.same_as(&b));
                 found.extend(of_hash.map(|(_, at_a)| (*at_a, *at_b)).find(|(at_a, _)| same(*at_a)));
                 rest_b = &rest_b[1..];
             }

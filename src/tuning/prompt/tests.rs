@@ -160,6 +160,7 @@ struct World {
     candidate: Candidate,
     rows: Vec<RunRow>,
     critic: Option<ModelRef>,
+    judging: Option<Judging>,
     eval: EvalSettings,
     asked: Rc<RefCell<Vec<String>>>,
     notes: Notes,
@@ -173,6 +174,7 @@ impl World {
             candidate,
             rows,
             critic: None,
+            judging: None,
             eval: EvalSettings { metrics: vec!["accuracy".into()], ..EvalSettings::default() },
             asked: Rc::default(),
             notes: Notes::default(),
@@ -208,7 +210,12 @@ impl World {
             created_ms: 0,
             seed: 7,
             threads: 1,
-            job: Job::Prompt { prompt: self.settings.clone(), eval: self.eval.clone(), critic: None },
+            job: Job::Prompt {
+                prompt: self.settings.clone(),
+                eval: self.eval.clone(),
+                critic: None,
+                judge: None,
+            },
             candidate: Some(self.candidate.clone()),
             settings: Vec::new(),
             past: None,
@@ -243,7 +250,10 @@ impl World {
         let candidate = self.candidate.clone();
         let notes = &mut self.notes;
         let work = std::panic::AssertUnwindSafe(|| {
-            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, open, notes).unwrap().unwrap()
+            let judging = self.judging.as_ref();
+            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, judging, open, notes)
+                .unwrap()
+                .unwrap()
         });
         std::panic::catch_unwind(work).ok()
     }

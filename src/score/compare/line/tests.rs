@@ -151,6 +151,9 @@ proptest! {
         let metric = Metric::comparable("accuracy").unwrap();
         let mut line = serde_json::to_vec(&outcome).unwrap();
         for (index, how, byte) in at {
+            if line.is_empty() {
+                break;
+            }
             let at = index.index(line.len());
             match how {
                 0 => line[at] = byte,

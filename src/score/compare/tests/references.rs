@@ -195,7 +195,7 @@ fn stratified_differences_are_the_references() {
     for case in reference().strata {
         let strata: Vec<&str> = case.strata.iter().map(String::as_str).collect();
         let (names, of) = coded(&strata);
-        let by = Strata { names: &names, of: &of };
+        let by = crate::score::compare::Strata { names: &names, of: &of };
         let got = stratified(&case.differences, by, &case.part, None).unwrap();
         close(got.delta, case.delta);
         close(got.se, case.se);
