@@ -1,13 +1,18 @@
-//! `tunebench data import`: index the sources.
+//! `tunebench data`: index the sources, look at rows, count them, write them to a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::ask::once;
+use serde_json::json;
+
+use super::ask::{once, unexpected};
 use super::output::{Exit, Output};
 use super::progress::Bytes;
+use super::table::{Table, share};
 use crate::data;
-use crate::domain::api::{ImportReport, Request};
+use crate::domain::api::{ImportReport, Request, Response, RowPage, RowQuery};
+use crate::domain::count::Counts;
+use crate::domain::row::Part;
 use crate::domain::words::counted;
 use crate::workspace::Workspace;
 
@@ -25,13 +30,150 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Rows that a filter admits
+    #[command(after_help = FILTERS)]
+    Rows {
+        /// Only these: `stratum:"card arrival" base:wrong len>40 -mark:reviewed "lost card"`
+        #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
+        filter: String,
+        /// id, length or wrong-first; as in the file without it
+        #[arg(long)]
+        sort: Option<String>,
+        /// Leave out so many rows
+        #[arg(long, default_value_t = 0)]
+        from: usize,
+        /// Rows to show
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: usize,
+    },
+    /// How often values occur: `data count stratum`, `data count intent len/20 --where base:wrong`
+    #[command(after_help = FILTERS)]
+    Count {
+        /// Keys to cross; a number behind a slash is the width of bins
+        #[arg(required = true)]
+        by: Vec<String>,
+        /// Only rows that this filter admits
+        #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
+        filter: String,
+        /// Values to show
+        #[arg(short = 'n', long, default_value_t = 30)]
+        count: usize,
+    },
+    /// Write rows to a .jsonl, .csv or .parquet file, with people's golds, marks and notes
+    #[command(after_help = FILTERS)]
+    Export {
+        file: PathBuf,
+        /// Only rows that this filter admits
+        #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
+        filter: String,
+        /// id, length or wrong-first; as in the file without it
+        #[arg(long)]
+        sort: Option<String>,
+        /// Replace the file
+        #[arg(long)]
+        force: bool,
+    },
 }
+
+const FILTERS: &str = "A filter's terms must all hold; `-` before a term negates it. KEY:VALUE contains, KEY=VALUE is, < <= > >= compare;
+commas mean or, * anything, double quotes hold blanks. Keys: id, part, stratum, flag, mark, note, gold, len, base, best, a candidate's name
+(right, wrong, error, unjudged, missing), base.answer, NAME.answer, and every field of the data.";
 
 /// Bad rows that are printed; `--json` has the first 1,000.
 const SHOWN: usize = 10;
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
-    let Command::Import { force } = args.command;
+    match args.command {
+        Command::Import { force } => import(force, root, out),
+        Command::Rows { filter, sort, from, count } => {
+            let query = query(filter, sort);
+            let query = RowQuery { offset: from, count, ..query };
+            let Response::Rows { page } = once(root, Request::Rows { query })? else {
+                return Err(unexpected());
+            };
+            out.result(&page, || rows(&page));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Count { by, filter, count } => {
+            let request = Request::Count { query: query(filter, None), by, limit: count };
+            let Response::Counts { counts } = once(root, request)? else { return Err(unexpected()) };
+            out.result(&counts, || frequencies(&counts));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Export { file, filter, sort, force } => {
+            let file =
+                std::path::absolute(&file).map_err(|e| Exit::usage(format!("{}: {e}", file.display())))?;
+            let file = file.display().to_string();
+            let request = Request::ExportRows { query: query(filter, sort), file: file.clone(), force };
+            let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
+            out.result(&json!({ "file": file, "done": message }), || message.clone());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn query(text: String, sort: Option<String>) -> RowQuery {
+    RowQuery { text, sort: sort.unwrap_or_default(), ..RowQuery::default() }
+}
+
+fn rows(page: &RowPage) -> String {
+    let mut table = Table::new(&["id", "part", "gold", "base", "best", ">len", "marks", "text"]);
+    for row in &page.rows {
+        let answer = |of: &Option<(String, Option<bool>)>| match of {
+            None => String::new(),
+            Some((text, right)) => {
+                let sign = right.map_or("", |right| if right { "ok " } else { "x " });
+                format!("{sign}{}", text.chars().take(24).collect::<String>())
+            }
+        };
+        table.row(vec![
+            row.id.clone(),
+            row.part.map_or("", Part::name).to_owned(),
+            row.gold.iter().flat_map(|g| g.chars()).take(24).collect(),
+            answer(&row.base),
+            answer(&row.best),
+            row.length.to_string(),
+            row.marks.join(","),
+            row.text.chars().take(60).collect(),
+        ]);
+    }
+    let shown = page.rows.len();
+    let more = match page.total.saturating_sub(page.offset + shown) {
+        0 => String::new(),
+        more => format!("; {more} more, --from {}", page.offset + shown),
+    };
+    format!("{}{}{more}\n", table.render(), counted(page.total, "row"))
+}
+
+fn frequencies(counts: &Counts) -> String {
+    let named = |of: &Option<String>| of.clone().unwrap_or_default();
+    let (base, best) = (format!(">{}", named(&counts.base)), format!(">{}", named(&counts.best)));
+    let scored = [(&counts.base, &base), (&counts.best, &best)];
+    let mut heads: Vec<&str> = counts.by.iter().map(String::as_str).collect();
+    heads.extend([">rows", ">share"]);
+    heads.extend(scored.iter().filter(|(name, _)| name.is_some()).map(|(_, head)| head.as_str()));
+    let mut table = Table::new(&heads);
+    for group in &counts.groups {
+        let mut cells: Vec<String> =
+            group.values.iter().map(|v| v.clone().unwrap_or_else(|| "(none)".into())).collect();
+        cells.push(group.rows.to_string());
+        cells.push(format!("{:.1}%", 100.0 * group.rows as f64 / counts.rows.max(1) as f64));
+        for (name, (right, of)) in [(&counts.base, group.base), (&counts.best, group.best)] {
+            if name.is_some() {
+                cells.push(if of == 0 { "-".into() } else { share(right as f64 / of as f64, of) });
+            }
+        }
+        table.row(cells);
+    }
+    let more = match counts.distinct - counts.groups.len().min(counts.distinct) {
+        0 => String::new(),
+        more => format!(", {more} not shown"),
+    };
+    let values = counted(counts.distinct, if counts.by.len() > 1 { "combination" } else { "value" });
+    format!("{}{}, {values}{more}\n", table.render(), counted(counts.rows, "row"))
+}
+
+fn import(force: bool, root: &Path, out: &Output) -> super::CommandResult {
     let (ws, missing) = Workspace::open(root).map_err(|e| Exit::usage(e.to_string()))?;
     // A model that is not there does not keep anybody from looking at the data.
     let sources: Vec<_> = missing.0.into_iter().filter(|p| p.message.starts_with("data file")).collect();

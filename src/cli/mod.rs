@@ -70,7 +70,7 @@ enum Command {
     Init(init::Args),
     /// Validate workspace, data, prompts and models
     Check(check::Args),
-    /// Import data
+    /// Import data; find, count and export rows
     Data(data::Args),
     /// Build and sample strata
     Strata(strata::Args),

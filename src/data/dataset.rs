@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
+use super::columns::Columns;
 use super::format::Format;
 use super::index::{Index, Record, Stamp, Unusable};
 use super::resolve::{Resolver, unknown_fields};
@@ -15,9 +16,10 @@ use crate::workspace::{FEEDBACK, Workspace};
 /// Rows of the workspace's sources.
 #[derive(Debug)]
 pub struct Dataset {
-    index: Index,
-    files: Vec<File>,
-    resolver: Resolver,
+    pub(super) index: Index,
+    pub(super) files: Vec<File>,
+    pub(super) resolver: Resolver,
+    pub(super) columns: Columns,
 }
 
 impl Dataset {
@@ -40,7 +42,11 @@ impl Dataset {
         }
         let resolver = Resolver::new(data.input.as_deref(), data.gold.as_deref(), &index.meta.guess)
             .map_err(|message| wrong("data.input", message))?;
-        Ok(Self { index, files, resolver })
+        // Inputs and golds are other ones where they are made in another way.
+        let mut key = blake3::Hasher::new();
+        key.update(index.checksum()).update(format!("{:?}", (&data.input, &data.gold)).as_bytes());
+        let columns = Columns::new(import::index_dir(ws).join("columns"), key.finalize());
+        Ok(Self { index, files, resolver, columns })
     }
 
     pub fn len(&self) -> usize {

@@ -239,6 +239,11 @@ impl Index {
         self.rows
     }
 
+    /// Tells this index from every other.
+    pub fn checksum(&self) -> &[u8] {
+        self.map.get(self.map.len() - CHECKSUM..).unwrap_or_default()
+    }
+
     pub fn record(&self, row: usize) -> Option<Record> {
         if row >= self.rows {
             return None;

@@ -4,7 +4,9 @@
 //! the file by offset (`Dataset`), so that a million rows open at once. A bad row is quarantined with file, line and
 //! reason; the rest still loads.
 
+mod bits;
 pub mod canonical;
+mod columns;
 mod dataset;
 pub mod feedback;
 pub mod format;
@@ -21,9 +23,12 @@ pub mod sets;
 mod shape;
 mod split;
 mod survey;
+mod write;
 
 use std::path::PathBuf;
 
+pub use bits::Bits;
+pub use columns::{Column, Of};
 pub use dataset::Dataset;
 pub use guess::{Guess, Sample, guess, template_of};
 pub use import::import;
@@ -31,6 +36,7 @@ pub use parse::{clean, clean_line};
 pub use resolve::{Resolver, field, unknown_fields};
 pub use shape::Shape;
 pub use survey::{Survey, survey};
+pub use write::{RowWriter, Written};
 
 /// Longest row, in bytes as it stands in the file.
 pub const MAX_ROW: usize = 4 << 20;

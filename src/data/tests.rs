@@ -377,3 +377,106 @@ proptest! {
 fn texts_raw(read: &Read) -> Vec<String> {
     read.rows.iter().map(|r| r.fields["v"].as_str().unwrap_or_default().to_owned()).collect()
 }
+
+/// Every column against the rows read one by one.
+fn columns_agree(ws: &Workspace) {
+    import_all(ws);
+    let data = Dataset::open(ws).unwrap();
+    let fields = data.fields().to_vec();
+    let wanted: Vec<Of> =
+        [Of::Input, Of::Gold].into_iter().chain(fields.iter().cloned().map(Of::Field)).collect();
+    // The same whether made alone or with others.
+    let alone: Vec<_> =
+        wanted[2..].iter().map(|of| data.columns(std::slice::from_ref(of)).unwrap()[0].clone()).collect();
+    let columns = data.columns(&wanted).unwrap();
+    assert!(alone.iter().zip(&columns[2..]).all(|(a, b)| std::sync::Arc::ptr_eq(a, b)));
+    for at in 0..data.len() {
+        let row = data.row(at).unwrap();
+        let plain = |text: String| text.replace('\0', "");
+        let (input, gold) = data.resolve(&row).map_or((None, None), |(i, g)| (Some(plain(i)), g.map(plain)));
+        assert_eq!(columns[0].get(at), input.as_deref());
+        assert_eq!(columns[1].get(at), gold.as_deref());
+        for (name, column) in fields.iter().zip(&columns[2..]) {
+            let value = row.fields.get(name).and_then(shape::as_text).map(plain);
+            assert_eq!(column.get(at), value.as_deref(), "{name} of {}", row.id);
+        }
+    }
+    assert_eq!(columns[0].get(data.len()), None);
+    // And they are the same when they are found again.
+    let again = Dataset::open(ws).unwrap();
+    for (a, b) in columns.iter().zip(again.columns(&wanted).unwrap()) {
+        assert!((0..a.len()).all(|at| a.get(at) == b.get(at)));
+    }
+}
+
+#[test]
+fn columns_hold_what_the_rows_do_in_every_format() {
+    for (name, text) in [
+        (
+            "a.jsonl",
+            "{\"text\":\"Où est ma carte?\",\"label\":\"x\",\"n\":3,\"deep\":{\"k\":[1,2]}}\n{\"n\":null,\"text\":\"b\\u0000c\"}\nbroken\n{\"text\":\"\"}\n",
+        ),
+        ("a.csv", "text,label\n\"two\nlines, really\",a\nplain,\n"),
+        ("a.txt", "one\n\nthree\n"),
+        ("a.json", "[{\"text\":\"a\"},\n {\"text\":\"b\",\"label\":\"l\"}]"),
+    ] {
+        columns_agree(&workspace(&[(name, text.as_bytes())], "").1);
+    }
+    let many: String =
+        (0..20_000).map(|i| format!("{{\"text\":\"row {i} {}\",\"n\":{i}}}\n", "x".repeat(i % 97))).collect();
+    columns_agree(&workspace(&[("many.jsonl", many.as_bytes()), ("more.txt", b"here too\n")], "").1);
+    columns_agree(
+        &workspace(
+            &[("a.jsonl", b"{\"q\":\"a\",\"w\":\"b\"}\n{\"w\":\"c\"}\n")],
+            "input = \"{{ q }}-{{ w }}\"\ngold = \"w\"\n",
+        )
+        .1,
+    );
+}
+
+#[test]
+fn a_damaged_column_is_made_again_and_old_ones_go() {
+    let (dir, ws) = workspace(&[("a.jsonl", b"{\"text\":\"a\"}\n{\"text\":\"b\"}\n")], "");
+    import_all(&ws);
+    let folder = dir.path().join(".tunebench/index/columns");
+    let files = || std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    Dataset::open(&ws).unwrap().columns(&[Of::Input]).unwrap();
+    let [file] = &files()[..] else { panic!("{:?}", files()) };
+    let whole = std::fs::read(file).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x41;
+        std::fs::write(file, &bytes).unwrap();
+        let column = Dataset::open(&ws).unwrap().columns(&[Of::Input]).unwrap();
+        assert_eq!((column[0].get(0), column[0].get(1)), (Some("a"), Some("b")), "byte {at}");
+    }
+    for len in 0..whole.len() {
+        std::fs::write(file, &whole[..len]).unwrap();
+        assert_eq!(Dataset::open(&ws).unwrap().columns(&[Of::Input]).unwrap()[0].get(1), Some("b"));
+    }
+    std::fs::write(dir.path().join("a.jsonl"), "{\"text\":\"other\"}\n").unwrap();
+    import_all(&ws);
+    Dataset::open(&ws).unwrap().columns(&[Of::Input]).unwrap();
+    assert_eq!(files().len(), 1);
+    assert_ne!(files()[0], *file);
+}
+
+proptest! {
+    #[test]
+    fn searching_a_column_is_searching_its_values(
+        values in proptest::collection::vec("[aAbßéÉ ]{0,4}", 0..200),
+        needle in "[aAbßé ]{1,3}",
+    ) {
+        let text: String = values.iter().map(|v| format!("{}\n", json!({"text": v, "always": 1}))).collect();
+        let (_dir, ws) = workspace(&[("a.jsonl", text.as_bytes())], "");
+        import_all(&ws);
+        let data = Dataset::open(&ws).unwrap();
+        let column = data.columns(&[Of::Field("text".into())]).unwrap().remove(0);
+        let found = column.containing(&needle);
+        let lower = |s: &str| s.to_lowercase();
+        for at in 0..data.len() {
+            let want = column.get(at).is_some_and(|v| lower(v).contains(&lower(&needle)));
+            prop_assert_eq!(found.has(at), want, "{:?} in {:?}", needle, column.get(at));
+        }
+    }
+}

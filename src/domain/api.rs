@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
+use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
 use super::example::{ExampleEdit, ExamplePage, FoundExamples};
@@ -30,7 +31,7 @@ pub struct RowQuery {
     /// Only rows of this stratum (its id).
     pub stratum: Option<String>,
     pub part: Option<Part>,
-    /// Words that must stand in the row's text, any case. `mark:NAME` asks for a mark.
+    /// A filter ([`super::filter`]): words of the text, and tests such as `base:wrong` and `len>40`.
     pub text: String,
     /// `outliers` or `near-duplicates`, as flagged by the strata run.
     pub flag: Option<String>,
@@ -188,6 +189,20 @@ pub enum Request {
     },
     Row {
         id: String,
+    },
+    /// How often the values of some keys occur among the rows of a query.
+    Count {
+        query: RowQuery,
+        by: Vec<String>,
+        limit: usize,
+    },
+    /// The rows of a query, written to a file: `.jsonl`, `.csv` or `.parquet`.
+    ExportRows {
+        query: RowQuery,
+        /// An absolute path.
+        file: String,
+        /// Replace what is there.
+        force: bool,
     },
     Launch {
         kind: RunKind,
@@ -363,6 +378,7 @@ pub enum Response {
     Sample { rows: Vec<String> },
     Rows { page: RowPage },
     Row { row: RowDetail },
+    Counts { counts: Counts },
     Launched { run: String },
     LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },

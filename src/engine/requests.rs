@@ -8,8 +8,8 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, examples, feedback, freeze, ingest, judges, launch, outcomes, pairs, parts,
-    power, prompts, queue, rows, strata, sweep,
+    board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
+    outcomes, pairs, parts, power, prompts, queue, rows, strata, sweep,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -52,6 +52,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Rows { query } => Response::Rows { page: rows::page(engine, &query)? },
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
+        Request::Count { query, by, limit } => {
+            Response::Counts { counts: count::count(engine, &query, &by, limit)? }
+        }
+        Request::ExportRows { query, file, force } => {
+            Response::Done { message: export_rows::write(engine, &query, &file, force)? }
+        }
         Request::Launch { kind, set, keys, from } => {
             Response::Launched { run: launch::launch(engine, kind, set, keys, from.as_deref())? }
         }

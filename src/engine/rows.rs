@@ -2,19 +2,21 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use rayon::prelude::*;
 
+use super::filter::Finder;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
 use super::strata::StrataIndex;
 use super::{feedback, parts, strata};
-use crate::data::Dataset;
+use crate::data::{Dataset, Of};
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
+use crate::domain::filter::Filter;
 use crate::domain::row::Part;
 use crate::workspace::{FILE, Workspace};
 
@@ -36,8 +38,6 @@ pub struct Loaded {
     pub dataset: Dataset,
     pub parts: Vec<Option<Part>>,
     pub strata: Option<Arc<StrataIndex>>,
-    /// Characters of each input; filled when a sort asks for it.
-    lengths: OnceLock<Vec<u32>>,
     /// Value of `[data.split] group` of each row; filled when rows are compared.
     groups: OnceLock<Vec<Option<Box<str>>>>,
 }
@@ -87,8 +87,7 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
     let dataset = parts::dataset(engine, &ws)?;
     let parts = parts::parts(engine, &dataset)?;
     let strata = strata::latest(engine)?;
-    let loaded =
-        Arc::new(Loaded { ws, dataset, parts, strata, lengths: OnceLock::new(), groups: OnceLock::new() });
+    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, groups: OnceLock::new() });
     // Importing counts as a change itself.
     let now = stamp(engine, &loaded.ws);
     cache.loaded = Some((now.clone(), loaded.clone()));
@@ -128,15 +127,6 @@ impl Loaded {
             (0..self.dataset.len()).into_par_iter().map(value).collect()
         });
         groups.get(at)?.as_deref()
-    }
-
-    fn lengths(&self) -> &[u32] {
-        self.lengths.get_or_init(|| {
-            (0..self.dataset.len())
-                .into_par_iter()
-                .map(|at| self.text(at).0.chars().count().try_into().unwrap_or(u32::MAX))
-                .collect()
-        })
     }
 }
 
@@ -209,11 +199,19 @@ pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
     Ok(RowPage { total: found.len(), offset: from, rows })
 }
 
+/// The data, and the places of the rows that a query asks for.
+pub fn places(engine: &Engine, query: &RowQuery) -> Result<(Arc<Loaded>, Arc<Vec<u32>>), Failure> {
+    let (stamp, loaded) = shown(engine)?;
+    let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
+    let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
+    Ok((loaded, found))
+}
+
 /// Places of the rows that a query asks for, in its order; those of the last query are kept.
 fn found(
     engine: &Engine,
     stamp: &Stamp,
-    loaded: &Loaded,
+    loaded: &Arc<Loaded>,
     query: &RowQuery,
     scored: Option<&Scored>,
 ) -> Result<Arc<Vec<u32>>, Failure> {
@@ -235,7 +233,7 @@ fn found(
 
 fn search(
     engine: &Engine,
-    loaded: &Loaded,
+    loaded: &Arc<Loaded>,
     query: &RowQuery,
     scored: Option<&Scored>,
 ) -> Result<Vec<u32>, Failure> {
@@ -263,43 +261,19 @@ fn search(
         };
         places.retain(|&at| flagged.contains(dataset.id(at as usize)));
     }
-    let (asked_marks, words): (Vec<String>, Vec<String>) = {
-        let lower = query.text.to_lowercase();
-        let (marks, words): (Vec<&str>, Vec<&str>) =
-            lower.split_whitespace().partition(|w| w.starts_with("mark:"));
-        let marks = marks.iter().map(|m| m.trim_start_matches("mark:").to_owned()).collect();
-        (marks, words.into_iter().map(str::to_owned).collect())
-    };
-    if !asked_marks.is_empty() {
-        let marked: BTreeSet<String> = engine.read(|s| {
-            let has = |marks: &BTreeSet<String>| {
-                asked_marks.iter().all(|m| marks.iter().any(|mark| mark.to_lowercase() == *m))
-            };
-            s.decisions.marks.iter().filter(|(_, m)| has(m)).map(|(id, _)| id.clone()).collect()
-        });
-        places.retain(|&at| marked.contains(dataset.id(at as usize)));
-    }
-    if !words.is_empty() {
-        places = places
-            .into_par_iter()
-            .filter(|&at| {
-                let (input, gold) = loaded.text(at as usize);
-                let text = format!(
-                    "{} {} {}",
-                    dataset.id(at as usize).to_lowercase(),
-                    input.to_lowercase(),
-                    gold.unwrap_or_default().to_lowercase()
-                );
-                words.iter().all(|w| text.contains(w))
-            })
-            .collect();
+    let filter = Filter::parse(&query.text);
+    if !filter.is_empty() {
+        let admitted = Finder::new(engine, loaded).admitted(&filter)?;
+        places.retain(|&at| admitted.has(at as usize));
     }
     match query.sort.as_str() {
         "" => {}
         "id" => places.sort_by(|&a, &b| dataset.id(a as usize).cmp(dataset.id(b as usize))),
         "length" => {
-            let lengths = loaded.lengths();
-            places.sort_by_key(|&at| Reverse(lengths.get(at as usize).copied().unwrap_or(0)));
+            let inputs = dataset.columns(&[Of::Input]).map_err(|e| parts::data_error(&e))?;
+            let length =
+                |at: u32| inputs.iter().find_map(|c| c.get(at as usize)).map_or(0, |t| t.chars().count());
+            places.par_sort_by_cached_key(|&at| Reverse(length(at)));
         }
         "wrong-first" => places.sort_by_key(|&at| {
             match scored.and_then(|s| s.outcome(dataset.id(at as usize))).and_then(|o| o.correct) {

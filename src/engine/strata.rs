@@ -70,6 +70,12 @@ impl StrataIndex {
         self.view.strata.iter().position(|s| s.id == id).map(|at| at as u32)
     }
 
+    /// Places of the strata whose id and name hold so.
+    pub fn places(&self, holds: impl Fn(&str, &str) -> bool) -> HashSet<u32> {
+        let strata = self.view.strata.iter().zip(0..);
+        strata.filter(|(s, _)| holds(&s.id, &s.name)).map(|(_, at)| at).collect()
+    }
+
     pub fn id(&self, at: u32) -> Option<String> {
         self.view.strata.get(at as usize).map(|s| s.id.clone())
     }

@@ -15,6 +15,7 @@ use crate::domain::api::{
 use crate::domain::board::{
     Board, BoardRow, Comparison, GoalResult, Percentiles, StrataView, Stratum, StratumDelta,
 };
+use crate::domain::count::Counts;
 use crate::domain::detail::{
     CalibrationBin, CalibrationDetail, ClassScore, ClassesDetail, Detail, Measured, StratumScore,
 };
@@ -707,6 +708,9 @@ pub fn respond(request: &Request) -> Response {
         }
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
+        Request::Count { by, .. } => {
+            Response::Counts { counts: Counts { by: by.clone(), ..Counts::default() } }
+        }
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::LaunchAll { sets, .. } => {
             Response::LaunchedAll { runs: (0..sets.len()).map(|i| format!("eval-{}", i + 20)).collect() }
@@ -757,6 +761,7 @@ pub fn respond(request: &Request) -> Response {
         | Request::JudgeSay { .. }
         | Request::Undo
         | Request::Repair
+        | Request::ExportRows { .. }
         | Request::Leave => Response::Done { message: String::new() },
     }
 }

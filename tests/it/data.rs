@@ -293,3 +293,101 @@ fn what_is_asked_of_nothing_is_refused_with_a_remedy() {
     let (code, said, _) = json(dir.path(), &["strata", "sample", "--per", "0"]);
     assert!(code == 2 && said["error"].as_str().unwrap().contains("at least 1"), "{said}");
 }
+
+/// A workspace over the table, imported.
+fn imported() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    table(dir.path());
+    assert_eq!(json(dir.path(), &INIT).0, 0);
+    assert_eq!(json(&dir.path().join("ws"), &["data", "import"]).0, 0);
+    dir
+}
+
+#[test]
+fn rows_are_found_by_a_filter_over_any_field() {
+    let dir = imported();
+    let ws = dir.path().join("ws");
+    let found = |filter: &str| json(&ws, &["data", "rows", "--where", filter]);
+    for (filter, rows) in [
+        ("", 120),
+        ("channel:chat", 40),
+        ("channel=CHAT", 40),
+        ("channel=cha", 0),
+        ("-channel:chat", 80),
+        ("channel:chat,mail gold:money", 40),
+        ("label:cards channel:mail", 40),
+        ("\"message, number 7\"", 11),
+        ("\"NUMBER 11\"", 11),
+        ("len>17", 110),
+        ("len>17 len<19", 90),
+        ("mark:*", 0),
+        ("-mark:*", 120),
+        ("base:missing", 120),
+        ("part:eval -part:eval", 0),
+        ("field.channel:chat", 40),
+        ("text:\"number 5\"", 11),
+    ] {
+        let (code, page, said) = found(filter);
+        assert_eq!((code, &page["total"]), (0, &rows.into()), "{filter}: {said}");
+    }
+    let (code, _, said) = found("chanel:chat");
+    assert_eq!(code, 2);
+    assert!(said.contains("no row has `chanel`, the nearest is `channel`"), "{said}");
+    let (code, _, said) = found("len>long");
+    assert!(code == 2 && said.contains("`long`"), "{said}");
+    let (_, page, _) = json(&ws, &["data", "rows", "--sort", "length", "--from", "2", "-n", "3"]);
+    let lengths: Vec<u64> =
+        page["rows"].as_array().unwrap().iter().map(|r| r["length"].as_u64().unwrap()).collect();
+    assert_eq!(lengths, [19, 19, 19]);
+}
+
+#[test]
+fn values_are_counted_by_one_key_by_several_and_in_bins() {
+    let dir = imported();
+    let ws = dir.path().join("ws");
+    let groups = |args: &[&str]| -> Vec<(String, u64)> {
+        let (code, counts, said) = json(&ws, &[&["data", "count"], args].concat());
+        assert_eq!(code, 0, "{args:?}: {said}");
+        let group = |g: &Value| {
+            let values: Vec<&str> =
+                g["values"].as_array().unwrap().iter().map(|v| v.as_str().unwrap_or("-")).collect();
+            (values.join("+"), g["rows"].as_u64().unwrap())
+        };
+        counts["groups"].as_array().unwrap().iter().map(group).collect()
+    };
+    let said = |pairs: &[(&str, u64)]| pairs.iter().map(|(v, n)| ((*v).to_owned(), *n)).collect::<Vec<_>>();
+    assert_eq!(groups(&["channel"]), said(&[("mail", 80), ("chat", 40)]));
+    assert_eq!(
+        groups(&["channel", "label"]),
+        said(&[("chat+cards", 40), ("mail+cards", 40), ("mail+money", 40)])
+    );
+    assert_eq!(groups(&["len/10", "--where", "channel:chat"]), said(&[("10", 40)]));
+    assert_eq!(groups(&["len/1"]), said(&[("17", 10), ("18", 90), ("19", 20)]));
+    assert_eq!(groups(&["mark"]), said(&[("-", 120)]));
+    let (code, _, error) = json(&ws, &["data", "count", "labell"]);
+    assert!(code == 2 && error.contains("`label`"), "{error}");
+}
+
+#[test]
+fn rows_are_exported_and_read_back_in_every_format() {
+    let dir = imported();
+    let ws = dir.path().join("ws");
+    let row = |n: usize| format!("message, number {n}");
+    for name in ["out.jsonl", "out.csv", "out.parquet"] {
+        let file = dir.path().join(name);
+        let path = file.to_str().unwrap();
+        let (code, _, said) = json(&ws, &["data", "export", path, "--where", "channel:chat"]);
+        assert_eq!(code, 0, "{name}: {said}");
+        let (code, _, said) = json(&ws, &["data", "export", path]);
+        assert!(code == 2 && said.contains("is there already"), "{said}");
+        let again = format!("again-{}", name.replace('.', "-"));
+        let (code, made, said) = json(dir.path(), &["init", &again, "--data", path, "--model", "model"]);
+        assert_eq!((code, &made["rows"]), (0, &40.into()), "{name}: {said}");
+        let (_, page, _) = json(&dir.path().join(&again), &["data", "rows", "-n", "2"]);
+        assert_eq!(page["rows"][1]["text"], row(3).as_str(), "{name}: {page}");
+        assert_eq!(page["rows"][1]["gold"], "cards");
+    }
+    let (code, _, said) = json(&ws, &["data", "export", "out.xlsx"]);
+    assert!(code == 2 && said.contains(".jsonl, .csv or .parquet"), "{said}");
+}

@@ -64,13 +64,13 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
 const fn hint(purpose: &TextPurpose) -> &'static str {
     match purpose {
         TextPurpose::SearchRows => {
-            "words in the row's text, any case; mark:star finds marks; empty: all rows"
+            "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
         }
         TextPurpose::FilterRuns { .. } => {
             "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs"
         }
         TextPurpose::FilterBoard { .. } => {
-            "words in name or rung; rung:lora, is:front, is:dominated; empty: all candidates"
+            "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
         TextPurpose::SamplePer => "rows of every stratum",

@@ -11,6 +11,7 @@ use columns::Column;
 
 use crate::domain::api::Request;
 use crate::domain::board::{Board, BoardRow, Comparison};
+use crate::domain::filter::{Filter, Term, Test, number};
 use crate::domain::outcome::{Flip, FlipKind};
 use crate::domain::trilemma::Pareto;
 use crate::score::trilemma::at_volume;
@@ -70,14 +71,29 @@ impl Default for Sort {
     }
 }
 
-/// A word of the filter.
-fn matches(row: &BoardRow, word: &str) -> bool {
-    match word.split_once(':') {
-        Some(("rung", rung)) => row.rung.to_lowercase() == rung,
-        Some(("is", "front")) => row.trilemma.pareto == Pareto::Front,
-        Some(("is", "dominated")) => matches!(row.trilemma.pareto, Pareto::Dominated { .. }),
-        _ => row.candidate.to_lowercase().contains(word) || row.rung.to_lowercase().contains(word),
-    }
+/// Whether a row of the board fits a term of the filter: `rung:lora`, `is:front`, `accuracy>.8`, words of name or rung.
+fn fits(board: &Board, row: &BoardRow, term: &Term) -> bool {
+    let lower = |text: &str| text.to_lowercase();
+    let holds = match &term.test {
+        Test::Word(word) => {
+            lower(&row.candidate).contains(&lower(word)) || lower(&row.rung).contains(&lower(word))
+        }
+        Test::Key { key, op, values } => {
+            let figure = || match key.as_str() {
+                "score" => row.metrics.get(&board.primary).copied(),
+                key => row.metrics.get(key).copied(),
+            };
+            let one = |value: &String| match (key.as_str(), lower(value).as_str()) {
+                ("rung", rung) => lower(&row.rung).starts_with(rung),
+                ("name", name) => lower(&row.candidate).contains(name),
+                ("is", "front") => row.trilemma.pareto == Pareto::Front,
+                ("is", "dominated") => matches!(row.trilemma.pareto, Pareto::Dominated { .. }),
+                (_, value) => figure().zip(number(value)).is_some_and(|(got, wanted)| op.holds(got, wanted)),
+            };
+            values.is_empty() || values.iter().any(one)
+        }
+    };
+    holds != term.negated
 }
 
 impl BoardState {
@@ -114,10 +130,11 @@ impl BoardState {
         self.columns = Column::all(board, self.volume.is_some());
         let widest = board.rows.iter().map(|r| text::width(&r.candidate)).max().unwrap_or(0);
         self.name_width = (widest + 1).clamp(8, 500) as u16;
-        let words: Vec<String> = self.filter.split_whitespace().map(str::to_lowercase).collect();
-        self.order = (0..board.rows.len())
-            .filter(|at| board.rows.get(*at).is_some_and(|row| words.iter().all(|w| matches(row, w))))
-            .collect();
+        let filter = Filter::parse(&self.filter);
+        let admits = |at: &usize| {
+            board.rows.get(*at).is_some_and(|row| filter.terms.iter().all(|term| fits(board, row, term)))
+        };
+        self.order = (0..board.rows.len()).filter(admits).collect();
         self.sort.by.sort(&mut self.order, board, self.sort.turned);
         let place = |name: &String| {
             let of = |at: &usize| board.rows.get(*at).is_some_and(|r| r.candidate == *name);

@@ -1,73 +1,11 @@
-//! The filter language of the runs: `kind:train -state:failed lr>1e-4 accuracy>=.8 word`. All terms must hold; `-` negates one.
+//! What the filter language ([`crate::domain::filter`]) means of a run: `kind:train -state:failed lr>1e-4 accuracy>=.8 word`.
 
+use crate::domain::filter::{ANY, Filter, Op, Term, Test, number};
 use crate::domain::run::RunRecord;
 use crate::tui::screens::short_key;
 
-#[derive(Clone, Debug, PartialEq)]
-enum Test {
-    Kind(String),
-    State(String),
-    /// A setting or metric against a number.
-    Number {
-        name: String,
-        op: Op,
-        value: f64,
-    },
-    /// A setting that reads so.
-    Setting {
-        name: String,
-        value: String,
-    },
-    /// Anywhere in name, candidate, settings and last words.
-    Word(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
-    Less,
-    LessEqual,
-    Greater,
-    GreaterEqual,
-}
-
-/// Terms, each with whether it is negated.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Filter(Vec<(bool, Test)>);
-
-impl Filter {
-    /// Reads a filter. What is no term of the language is a word, so that everything typed means something.
-    pub fn parse(text: &str) -> Self {
-        let term = |raw: &str| {
-            let (negated, term) =
-                raw.strip_prefix('-').filter(|t| !t.is_empty()).map_or((false, raw), |t| (true, t));
-            (negated, test(&term.to_lowercase()))
-        };
-        Self(text.split_whitespace().map(term).collect())
-    }
-
-    pub fn admits(&self, run: &RunRecord) -> bool {
-        self.0.iter().all(|(negated, test)| holds(test, run) != *negated)
-    }
-}
-
-fn test(term: &str) -> Test {
-    if let Some(kind) = term.strip_prefix("kind:") {
-        return Test::Kind(kind.into());
-    }
-    if let Some(state) = term.strip_prefix("state:") {
-        return Test::State(state.into());
-    }
-    for (sign, op) in [(">=", Op::GreaterEqual), ("<=", Op::LessEqual), (">", Op::Greater), ("<", Op::Less)] {
-        if let Some((name, value)) = term.split_once(sign)
-            && let (false, Ok(value)) = (name.is_empty(), value.parse())
-        {
-            return Test::Number { name: name.into(), op, value };
-        }
-    }
-    match term.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Test::Setting { name: name.into(), value: value.into() },
-        _ => Test::Word(term.into()),
-    }
+pub fn admits(filter: &Filter, run: &RunRecord) -> bool {
+    filter.terms.iter().all(|term| holds(term, run) != term.negated)
 }
 
 /// The short forms that people type.
@@ -76,36 +14,40 @@ fn is_called(key: &str, name: &str) -> bool {
     key == name || short == name || (name == "lr" && short == "learning_rate")
 }
 
-fn holds(test: &Test, run: &RunRecord) -> bool {
-    match test {
-        Test::Kind(kind) => run.kind.name().starts_with(kind.as_str()),
-        Test::State(state) => run.state.name().starts_with(state.as_str()),
-        Test::Number { name, op, value } => {
-            let setting = run
-                .settings
-                .iter()
-                .find(|(k, _)| is_called(k, name))
-                .and_then(|(_, v)| v.parse::<f64>().ok());
-            let metric = || run.metrics.iter().find(|(k, _)| is_called(k, name)).map(|(_, v)| *v);
-            setting.or_else(metric).is_some_and(|got| match op {
-                Op::Less => got < *value,
-                Op::LessEqual => got <= *value,
-                Op::Greater => got > *value,
-                Op::GreaterEqual => got >= *value,
-            })
+fn holds(term: &Term, run: &RunRecord) -> bool {
+    let has = |text: &str, word: &str| text.to_lowercase().contains(&word.to_lowercase());
+    match &term.test {
+        Test::Key { key, op, values } => {
+            values.is_empty() || values.iter().any(|value| fits(run, &key.to_lowercase(), *op, value))
         }
-        Test::Setting { name, value } => {
-            run.settings.iter().any(|(k, v)| is_called(k, name) && v.to_lowercase() == *value)
-        }
+        // Anywhere in name, candidate, settings and last words.
         Test::Word(word) => {
-            let has = |text: &str| text.to_lowercase().contains(word.as_str());
-            has(&run.run)
-                || has(run.kind.name())
-                || run.candidate.as_deref().is_some_and(has)
-                || run.message.as_deref().is_some_and(has)
-                || run.settings.iter().any(|(k, v)| has(k) || has(v))
+            has(&run.run, word)
+                || has(run.kind.name(), word)
+                || run.candidate.as_deref().is_some_and(|c| has(c, word))
+                || run.message.as_deref().is_some_and(|m| has(m, word))
+                || run.settings.iter().any(|(k, v)| has(k, word) || has(v, word))
         }
     }
+}
+
+/// One value of a key: kind and state by how they begin, a setting by what it reads, settings and metrics by size.
+fn fits(run: &RunRecord, key: &str, op: Op, value: &str) -> bool {
+    let begins = |text: &str| value == ANY || text.starts_with(&value.to_lowercase());
+    match key {
+        "kind" => return begins(run.kind.name()),
+        "state" => return begins(run.state.name()),
+        _ => {}
+    }
+    let setting = run.settings.iter().find(|(k, _)| is_called(k, key)).map(|(_, v)| v.as_str());
+    let metric = || run.metrics.iter().find(|(k, _)| is_called(k, key)).map(|(_, v)| *v);
+    if value == ANY {
+        return setting.is_some() || metric().is_some();
+    }
+    let same = setting.is_some_and(|v| v.eq_ignore_ascii_case(value));
+    let got = setting.and_then(number).or_else(metric);
+    let by_size = got.zip(number(value)).is_some_and(|(got, wanted)| op.holds(got, wanted));
+    by_size || !op.orders() && same
 }
 
 #[cfg(test)]
@@ -135,12 +77,15 @@ mod tests {
             ("missing>0", false),
             ("prompt=BARE", true),
             ("prompt=same", false),
+            ("prompt:bare,same", true),
+            ("accuracy:*", true),
+            ("accuracy>80%", true),
             ("LORA", true),
             ("-lora", false),
             ("-", true),
             ("kind:train eval", false),
         ] {
-            assert_eq!(Filter::parse(text).admits(&run), want, "{text}");
+            assert_eq!(admits(&Filter::parse(text), &run), want, "{text}");
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod difference;
 pub mod filter;
 pub mod view;
 
+use crate::domain::filter::Filter;
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::tui::app::{App, Mood, moved};
 use crate::tui::keymap::Action;
@@ -57,8 +58,8 @@ pub const fn state_sign(signs: &Signs, state: RunState) -> &'static str {
 impl App {
     /// The runs that the filter lets through, newest first.
     pub fn listed_runs(&self) -> Vec<&RunRecord> {
-        let filter = filter::Filter::parse(&self.runs_screen.filter);
-        self.runs().iter().filter(|r| filter.admits(r)).collect()
+        let filter = Filter::parse(&self.runs_screen.filter);
+        self.runs().iter().filter(|r| filter::admits(&filter, r)).collect()
     }
 
     pub fn selected_run(&self) -> Option<String> {

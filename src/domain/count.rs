@@ -1,0 +1,64 @@
+//! How often values occur among rows: the frequency table of a key, or of several crossed.
+
+use serde::{Deserialize, Serialize};
+
+/// Values asked for at most, and told at most.
+pub const GROUPS_MAX: usize = 1000;
+
+/// A frequency table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// What was counted: `stratum`, `len/20`.
+    pub by: Vec<String>,
+    /// Rows that were counted.
+    pub rows: usize,
+    /// Different values, or combinations of them.
+    pub distinct: usize,
+    /// The most common first; of numbers in bins, the smallest.
+    pub groups: Vec<Group>,
+    /// Names of baseline and best candidate, where there are.
+    pub base: Option<String>,
+    pub best: Option<String>,
+}
+
+/// Rows that share a value of each key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    /// In the order of `by`; none where a row has no value.
+    pub values: Vec<Option<String>>,
+    pub rows: usize,
+    /// Rows that the baseline answered right, of those that it has a right-or-wrong outcome of.
+    pub base: (usize, usize),
+    pub best: (usize, usize),
+}
+
+/// A key, or a key in bins: `len/20` counts 0 to 19, 20 to 39 and so on, named by where a bin begins.
+pub fn bins(written: &str) -> (&str, Option<f64>) {
+    let width = |(_, width): &(&str, &str)| width.parse::<f64>().ok().filter(|w| w.is_finite() && *w > 0.0);
+    match written.rsplit_once('/').and_then(|parts| Some((parts.0, width(&parts)?))) {
+        Some((key, width)) if !key.is_empty() => (key, Some(width)),
+        _ => (written, None),
+    }
+}
+
+/// Where the bin of a number begins. Floor of the quotient, so that bins below 0 are as wide as the others.
+pub fn bin_of(value: f64, width: f64) -> f64 {
+    (value / width).floor() * width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_width_is_a_positive_number_behind_the_last_slash() {
+        assert_eq!(bins("len/20"), ("len", Some(20.0)));
+        assert_eq!(bins("a/b/0.5"), ("a/b", Some(0.5)));
+        for plain in ["len", "a/b", "len/0", "len/-1", "/20", "len/inf", ""] {
+            assert_eq!(bins(plain), (plain, None));
+        }
+        assert_eq!([0.0, 19.9, 20.0, -1.0].map(|v| bin_of(v, 20.0)), [0.0, 0.0, 20.0, -20.0]);
+    }
+}

@@ -1,0 +1,122 @@
+//! Frequency tables of rows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::filter::{Finder, Key};
+use super::rows::{self, Loaded, cut};
+use super::standing::{self, Scored};
+use super::state::{Engine, bad_input};
+use crate::domain::api::{Failure, RowQuery};
+use crate::domain::count::{Counts, GROUPS_MAX, Group, bin_of, bins};
+use crate::domain::filter::number;
+
+/// Keys that are crossed at most.
+const KEYS_MAX: usize = 4;
+/// Different values at most; more are an id rather than a dimension.
+const DISTINCT_MAX: usize = 200_000;
+/// Characters of a value.
+const VALUE: usize = 200;
+
+type Values = Vec<Option<Box<str>>>;
+
+/// Counts the rows of a query by some keys.
+///
+/// # Errors
+/// A key that no row has, none or too many keys, or too many different values.
+pub fn count(engine: &Engine, query: &RowQuery, by: &[String], limit: usize) -> Result<Counts, Failure> {
+    if by.is_empty() || by.len() > KEYS_MAX {
+        return Err(bad_input(format!("counting takes 1 to {KEYS_MAX} keys, such as `stratum` or `len/20`")));
+    }
+    let (loaded, places) = rows::places(engine, query)?;
+    let (base, best) = standing::base_and_best(engine, &loaded)?;
+    let finder = Finder::new(engine, &loaded);
+    let keys = by
+        .iter()
+        .map(|written| {
+            let (key, width) = bins(written);
+            Ok((finder.key(key)?, width))
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let groups = places
+        .par_chunks(4096)
+        .try_fold(HashMap::new, |mut groups: HashMap<Values, Group>, places| {
+            for &at in places {
+                let at = at as usize;
+                for values in combinations(&keys, &loaded, at) {
+                    let group = groups.entry(values).or_default();
+                    group.rows += 1;
+                    tally(&mut group.base, base.as_ref(), loaded.dataset.id(at));
+                    tally(&mut group.best, best.as_ref(), loaded.dataset.id(at));
+                }
+            }
+            (groups.len() <= DISTINCT_MAX).then_some(groups)
+        })
+        .try_reduce(HashMap::new, |a, b| {
+            let (mut large, small) = if a.len() < b.len() { (b, a) } else { (a, b) };
+            for (values, more) in small {
+                let group = large.entry(values).or_default();
+                group.rows += more.rows;
+                for (sum, more) in [(&mut group.base, more.base), (&mut group.best, more.best)] {
+                    *sum = (sum.0 + more.0, sum.1 + more.1);
+                }
+            }
+            (large.len() <= DISTINCT_MAX).then_some(large)
+        })
+        .ok_or_else(|| {
+            bad_input(format!(
+                "there are more than {DISTINCT_MAX} different values of {}; count numbers in bins (`len/20`), or filter first",
+                by.join(" x ")
+            ))
+        })?;
+    let distinct = groups.len();
+    let mut groups: Vec<Group> = groups
+        .into_iter()
+        .map(|(values, group)| {
+            let values = values.into_iter().map(|v| v.map(|v| cut(&v, VALUE).into_owned())).collect();
+            Group { values, ..group }
+        })
+        .collect();
+    let binned = keys.first().is_some_and(|(_, width)| width.is_some());
+    let first = |g: &Group| g.values.first().cloned().flatten().and_then(|v| v.parse::<f64>().ok());
+    groups.sort_by(|a, b| {
+        let by_bin = first(a).unwrap_or(f64::INFINITY).total_cmp(&first(b).unwrap_or(f64::INFINITY));
+        let by_rows = b.rows.cmp(&a.rows).then_with(|| a.values.cmp(&b.values));
+        if binned { by_bin.then(by_rows) } else { by_rows }
+    });
+    groups.truncate(limit.clamp(1, GROUPS_MAX));
+    let name = |scored: Option<Arc<Scored>>| scored.map(|s| s.candidate.name.clone());
+    Ok(Counts { by: by.to_vec(), rows: places.len(), distinct, groups, base: name(base), best: name(best) })
+}
+
+fn tally(sum: &mut (usize, usize), scored: Option<&Arc<Scored>>, row: &str) {
+    if let Some(right) = scored.and_then(|s| s.outcome(row)).and_then(|o| o.correct) {
+        *sum = (sum.0 + usize::from(right), sum.1 + 1);
+    }
+}
+
+/// A row's values of all keys. A row with two marks is counted under each.
+fn combinations(keys: &[(Key, Option<f64>)], loaded: &Loaded, at: usize) -> Vec<Values> {
+    let mut all: Vec<Values> = vec![Vec::with_capacity(keys.len())];
+    for (key, width) in keys {
+        let mut values: Values = Vec::new();
+        key.each(loaded, at, &mut |value| {
+            values.push(match width {
+                Some(width) => number(value).map(|n| bin_of(n, *width).to_string().into()),
+                None => Some(value.into()),
+            });
+        });
+        if values.is_empty() {
+            values.push(None);
+        }
+        all = all
+            .into_iter()
+            .flat_map(|before| {
+                values.iter().map(move |value| before.iter().chain([value]).cloned().collect::<Values>())
+            })
+            .collect();
+    }
+    all
+}

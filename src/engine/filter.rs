@@ -1,0 +1,283 @@
+//! Filters over rows: what a row has under a key, and which rows a filter admits.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::rows::Loaded;
+use super::standing::{self, Scored};
+use super::state::{Engine, bad_input};
+use super::{candidates, parts};
+use crate::data::{Bits, Column, Of};
+use crate::domain::api::Failure;
+use crate::domain::filter::{ANY, Filter, Op, Test, number};
+use crate::domain::outcome::Outcome;
+use crate::domain::words::nearest;
+
+/// Keys of every workspace, with what they mean. Fields of the data and names of candidates are keys as well.
+pub const KEYS: [(&str, &str); 12] = [
+    ("id", "the row's id"),
+    ("part", "train, dev, eval, reserve"),
+    ("stratum", "the stratum's name or id"),
+    ("flag", "outlier, near-duplicate"),
+    ("mark", "a mark that people gave"),
+    ("note", "words of a note"),
+    ("gold", "the golden answer"),
+    ("len", "characters of the input"),
+    ("base", "the baseline's outcome: right, wrong, error, unjudged, missing"),
+    ("base.answer", "words of the baseline's answer"),
+    ("best", "the best candidate's outcome"),
+    ("best.answer", "words of the best candidate's answer"),
+];
+
+/// `field.NAME` is the data's field where a key has that name, too.
+const FIELD: &str = "field.";
+const ANSWER: &str = ".answer";
+
+/// What rows have under one key, by place.
+pub struct Key {
+    kind: Kind,
+    /// What people decided instead of what the column holds.
+    decided: HashMap<usize, String>,
+}
+
+enum Kind {
+    Id,
+    Part,
+    Stratum,
+    Flag,
+    Mark(HashMap<usize, BTreeSet<String>>),
+    /// Only what people decided.
+    Decided,
+    Length(Arc<Column>),
+    Text(Arc<Column>),
+    /// The outcome's state, or its answer.
+    Outcome(Option<Arc<Scored>>),
+    Answer(Option<Arc<Scored>>),
+}
+
+/// Outcome of a row in a word.
+fn state_of(outcome: Option<&Outcome>) -> &'static str {
+    match outcome {
+        None => "missing",
+        Some(o) if o.error.is_some() => "error",
+        Some(o) => match o.correct {
+            Some(true) => "right",
+            Some(false) => "wrong",
+            None => "unjudged",
+        },
+    }
+}
+
+/// Reads keys, filters and counts of one state of the data.
+pub struct Finder<'a> {
+    engine: &'a Engine,
+    loaded: &'a Arc<Loaded>,
+}
+
+impl<'a> Finder<'a> {
+    pub const fn new(engine: &'a Engine, loaded: &'a Arc<Loaded>) -> Self {
+        Self { engine, loaded }
+    }
+
+    fn place(&self, id: &str) -> Option<usize> {
+        self.loaded.dataset.find(id)
+    }
+
+    fn column(&self, of: Of) -> Result<Arc<Column>, Failure> {
+        let mut columns = self.loaded.dataset.columns(&[of]).map_err(|e| parts::data_error(&e))?;
+        columns.pop().ok_or_else(|| bad_input("the data has no such column".to_owned()))
+    }
+
+    fn decided<V>(&self, of: &BTreeMap<String, V>, value: impl Fn(&V) -> String) -> HashMap<usize, String> {
+        of.iter().filter_map(|(id, v)| Some((self.place(id)?, value(v)))).collect()
+    }
+
+    /// What `name` stands for.
+    ///
+    /// # Errors
+    /// There is no such key; the nearest is named.
+    pub fn key(&self, name: &str) -> Result<Key, Failure> {
+        let plain = |kind| Ok(Key { kind, decided: HashMap::new() });
+        let gold = || self.engine.read(|s| self.decided(&s.decisions.gold, String::clone));
+        match name {
+            "id" => plain(Kind::Id),
+            "part" => plain(Kind::Part),
+            "stratum" => plain(Kind::Stratum),
+            "flag" => plain(Kind::Flag),
+            "len" => plain(Kind::Length(self.column(Of::Input)?)),
+            "gold" => Ok(Key { kind: Kind::Text(self.column(Of::Gold)?), decided: gold() }),
+            "mark" => plain(Kind::Mark(self.engine.read(|s| {
+                let marks = s.decisions.marks.iter();
+                marks.filter_map(|(id, marks)| Some((self.place(id)?, marks.clone()))).collect()
+            }))),
+            "note" => {
+                let decided = self.engine.read(|s| self.decided(&s.decisions.notes, String::clone));
+                Ok(Key { kind: Kind::Decided, decided })
+            }
+            "base" => plain(Kind::Outcome(self.base_and_best()?.0)),
+            "best" => plain(Kind::Outcome(self.base_and_best()?.1)),
+            "base.answer" => plain(Kind::Answer(self.base_and_best()?.0)),
+            "best.answer" => plain(Kind::Answer(self.base_and_best()?.1)),
+            _ => self.named(name),
+        }
+    }
+
+    /// Baseline and best; where nothing is better than the baseline, that is the best.
+    fn base_and_best(&self) -> Result<(Option<Arc<Scored>>, Option<Arc<Scored>>), Failure> {
+        let (base, best) = standing::base_and_best(self.engine, self.loaded)?;
+        let best = best.or_else(|| base.clone());
+        Ok((base, best))
+    }
+
+    /// A field of the data, or a candidate.
+    fn named(&self, name: &str) -> Result<Key, Failure> {
+        let plain = |kind| Ok(Key { kind, decided: HashMap::new() });
+        let fields = self.loaded.dataset.fields();
+        let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let wanted = name.strip_prefix(FIELD).unwrap_or(name);
+        let is_field =
+            |name: &str| fields.iter().any(|f| f == name || name.contains('.') && *f == first(name));
+        if is_field(wanted) {
+            return plain(Kind::Text(self.column(Of::Field(wanted.to_owned()))?));
+        }
+        let known = candidates::known(self.engine);
+        for (wanted, answer) in [(Some(name), false), (name.strip_suffix(ANSWER), true)] {
+            let named = wanted.and_then(|wanted| known.iter().find(|k| k.candidate.name == wanted));
+            if let Some(known) = named {
+                let scored = standing::scored(self.engine, self.loaded, known)?;
+                return plain(if answer { Kind::Answer(scored) } else { Kind::Outcome(scored) });
+            }
+        }
+        let keys = KEYS.iter().map(|(key, _)| *key).chain(fields.iter().map(String::as_str));
+        let near = nearest(name, keys.chain(known.iter().map(|k| k.candidate.name.as_str())));
+        let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
+        Err(bad_input(format!(
+            "no row has `{name}`{near}; to look for these characters in the text, put them in double quotes"
+        )))
+    }
+
+    /// The rows that a filter admits.
+    ///
+    /// # Errors
+    /// A key that no row has, or a value that is no number where one is needed.
+    pub fn admitted(&self, filter: &Filter) -> Result<Bits, Failure> {
+        let len = self.loaded.dataset.len();
+        let mut admitted = Bits::of(len, |_| true);
+        for term in &filter.terms {
+            let mut bits = match &term.test {
+                Test::Word(word) => {
+                    let mut bits = self.key("id")?.fits(self.loaded, Op::Fits, word)?;
+                    bits.join(&self.column(Of::Input)?.containing(word));
+                    bits.join(&self.key("gold")?.fits(self.loaded, Op::Fits, word)?);
+                    bits
+                }
+                Test::Key { key, op, values } => {
+                    let key = self.key(key)?;
+                    let mut bits = Bits::of(len, |_| false);
+                    // While one types there is no value yet.
+                    if values.is_empty() {
+                        bits.invert();
+                    }
+                    for value in values {
+                        bits.join(&key.fits(self.loaded, *op, value)?);
+                    }
+                    bits
+                }
+            };
+            if term.negated {
+                bits.invert();
+            }
+            admitted.intersect(&bits);
+        }
+        Ok(admitted)
+    }
+}
+
+impl Key {
+    /// The rows where one of the values fits.
+    fn fits(&self, loaded: &Loaded, op: Op, wanted: &str) -> Result<Bits, Failure> {
+        let len = loaded.dataset.len();
+        // Numbers by size; anything else, such as dates, by its characters.
+        let limit = number(wanted);
+        let lower = wanted.to_lowercase();
+        let by_size = |value: &str| match limit {
+            Some(limit) => number(value).is_some_and(|got| op.holds(got, limit)),
+            None => match value.to_lowercase().as_str().cmp(lower.as_str()) {
+                std::cmp::Ordering::Less => matches!(op, Op::Less | Op::LessEqual),
+                std::cmp::Ordering::Equal => matches!(op, Op::LessEqual | Op::GreaterEqual),
+                std::cmp::Ordering::Greater => matches!(op, Op::Greater | Op::GreaterEqual),
+            },
+        };
+        let is = |value: &str| value.eq_ignore_ascii_case(wanted) || value.to_lowercase() == lower;
+        let contains = |value: &str| value.to_lowercase().contains(&lower);
+        // What has few values is named by their beginning, so that `part:ev` is found while one types; texts contain.
+        let names = matches!(self.kind, Kind::Part | Kind::Flag | Kind::Mark(_) | Kind::Outcome(_));
+        let fits = |value: &str| match op {
+            _ if wanted == ANY => !(value.is_empty() || names && value == "missing"),
+            Op::Fits if names => value.to_lowercase().starts_with(&lower),
+            Op::Fits if matches!(self.kind, Kind::Length(_)) => limit.is_some() && number(value) == limit,
+            Op::Fits => contains(value),
+            Op::Is => is(value) || limit.is_some() && number(value) == limit,
+            _ => by_size(value),
+        };
+        if op.orders() && limit.is_none() && matches!(self.kind, Kind::Length(_)) {
+            return Err(bad_input(format!("`len` is a number of characters, and `{wanted}` is none")));
+        }
+        if let (Kind::Stratum, Some(strata)) = (&self.kind, &loaded.strata) {
+            let wanted = strata.places(|id, name| fits(name) || is(id));
+            return Ok(Bits::of(len, |at| loaded.stratum(at).is_some_and(|s| wanted.contains(&s))));
+        }
+        if let (Kind::Text(column), Op::Fits, false) = (&self.kind, op, wanted == ANY) {
+            let mut bits = column.containing(wanted);
+            for (&at, value) in &self.decided {
+                bits.set(at, contains(value));
+            }
+            return Ok(bits);
+        }
+        Ok(Bits::of(len, |at| {
+            let mut any = false;
+            self.each(loaded, at, &mut |value| any |= fits(value));
+            any
+        }))
+    }
+
+    /// Calls `with` for every value that a row has.
+    pub fn each(&self, loaded: &Loaded, at: usize, with: &mut dyn FnMut(&str)) {
+        if let Some(decided) = self.decided.get(&at) {
+            return with(decided);
+        }
+        let id = || loaded.dataset.id(at);
+        match &self.kind {
+            Kind::Id => with(id()),
+            Kind::Part => with(loaded.parts.get(at).copied().flatten().map_or("none", |p| p.name())),
+            Kind::Stratum => {
+                if let (Some(strata), Some(stratum)) = (&loaded.strata, loaded.stratum(at)) {
+                    with(&strata.name(stratum).unwrap_or_default());
+                }
+            }
+            Kind::Flag => {
+                let Some(strata) = &loaded.strata else { return };
+                for (flag, rows) in
+                    [("outlier", &strata.outliers), ("near-duplicate", &strata.near_duplicates)]
+                {
+                    if rows.contains(id()) {
+                        with(flag);
+                    }
+                }
+            }
+            Kind::Mark(marks) => marks.get(&at).into_iter().flatten().for_each(|mark| with(mark)),
+            Kind::Decided => {}
+            Kind::Length(column) => {
+                let length = column.get(at).map_or(0, |text| text.chars().count());
+                with(&length.to_string());
+            }
+            Kind::Text(column) => column.get(at).into_iter().for_each(with),
+            Kind::Outcome(scored) => with(state_of(scored.as_ref().and_then(|s| s.outcome(id())))),
+            Kind::Answer(scored) => {
+                let answer = scored.as_ref().and_then(|s| s.outcome(id())).filter(|o| o.error.is_none());
+                answer.map(|o| Cow::from(&o.output)).iter().for_each(|a| with(a));
+            }
+        }
+    }
+}
