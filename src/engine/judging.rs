@@ -88,7 +88,7 @@ pub fn frozen(engine: &Engine, ws: &Workspace, name: &str) -> Result<Frozen, Fai
     if found.len() >= MANY {
         // Answers to one row go one way.
         for (row, of) in found.iter_mut().zip(&of_rows) {
-            if blake3::hash(of.as_bytes()).as_bytes()[0] % LEARN == 0 {
+            if blake3::hash(of.as_bytes()).as_bytes()[0].is_multiple_of(LEARN) {
                 row.part = Some(Part::Train);
             }
         }

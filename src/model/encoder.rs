@@ -170,7 +170,9 @@ impl Encoder {
             // Where the vector only counts by its direction, sum and mean are the same.
             let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
             if norm > 0.0 {
-                vector.iter_mut().for_each(|x| *x /= norm);
+                for x in &mut vector {
+                    *x /= norm;
+                }
             }
             out.extend(vector);
         }
@@ -248,7 +250,9 @@ fn softmax(row: &mut [f32]) {
         *x = (*x - most).exp();
         sum += *x;
     }
-    row.iter_mut().for_each(|x| *x /= sum);
+    for x in row {
+        *x /= sum;
+    }
 }
 
 impl Linear {

@@ -144,7 +144,9 @@ pub fn read_all_long<T: DeserializeOwned + Send>(path: &Path) -> io::Result<(Vec
     })?;
     let bad = parsed.iter().map(|(_, bad)| bad).sum();
     let mut values = Vec::with_capacity(parsed.iter().map(|(values, _)| values.len()).sum());
-    parsed.into_iter().for_each(|(piece, _)| values.extend(piece));
+    for (piece, _) in parsed {
+        values.extend(piece);
+    }
     Ok((values, bad))
 }
 

@@ -49,8 +49,10 @@ def make(name, model, specials, vocab, longest, cls=False):
     torch.manual_seed(len(name))
     folder = os.path.join(HERE, name)
     os.makedirs(os.path.join(folder, "1_Pooling"), exist_ok=True)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.35)
+    # Gains about 1 and small biases: else all texts would look alike.
+    for part, parameter in model.named_parameters():
+        gain = part.lower().endswith("norm.weight")
+        torch.nn.init.normal_(parameter, mean=1.0 if gain else 0.0, std=0.1 if parameter.dim() == 1 else 0.5)
     model.eval()
     model.save_pretrained(folder, safe_serialization=True)
     tok = tokenizer(specials, vocab)

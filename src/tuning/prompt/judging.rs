@@ -28,7 +28,7 @@ use crate::store::lines;
 use crate::tuning::judge::Asker;
 
 /// What is judged, and by whom.
-pub struct Judging {
+pub(super) struct Judging {
     judge: Judge,
     /// As the rubric gets them: with the data's own gold.
     asked: Vec<RunRow>,
@@ -39,7 +39,7 @@ pub struct Judging {
 
 /// What the tuned judge says of all answers.
 #[derive(Clone, Debug, Default)]
-pub struct Measured {
+pub(super) struct Measured {
     judge: Option<Judge>,
     pub metrics: BTreeMap<String, f64>,
     verdicts: Vec<Option<String>>,
@@ -166,7 +166,12 @@ impl Judging {
     }
 
     /// The answer of the climb on all answers; its kappa beside the start's on those that chose nothing.
-    pub fn measure(&self, climb: &Climb<'_>, answer: usize, live: &mut Live<'_>) -> Result<Measured, Halt> {
+    pub(super) fn measure(
+        &self,
+        climb: &Climb<'_>,
+        answer: usize,
+        live: &mut Live<'_>,
+    ) -> Result<Measured, Halt> {
         let stage = self.judge.stage();
         let said = |mark: &Mark| mark.output_of(&stage).filter(|word| !word.is_empty()).map(str::to_owned);
         let mut found = Measured::default();
