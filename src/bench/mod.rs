@@ -2,7 +2,9 @@
 
 pub mod compare;
 pub mod decode;
+pub mod dedup;
 pub mod frame;
 pub mod import;
+pub mod kmeans;
 pub mod retrieve;
 pub mod train_step;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{compare, decode, frame, import, retrieve, train_step};
+use crate::bench::{compare, decode, dedup, frame, import, kmeans, retrieve, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,6 +17,8 @@ enum What {
     Compare(compare::Settings),
     /// Answers of a random model: many rows on one prompt, one row alone, labels
     Decode(decode::Settings),
+    /// Near duplicates among many texts
+    Dedup(dedup::Settings),
     /// Draw the screens: bytes to the terminal and time, of the first frame and of a tick; from a key to the frame on a large board
     Frame {
         /// Steps of a running curve to draw
@@ -34,6 +36,8 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         rows: usize,
     },
+    /// Clusters of many vectors: full iterations, and as a strata run does it
+    Kmeans(kmeans::Settings),
     /// Exact nearest examples among many vectors
     Retrieve(retrieve::Settings),
     /// One LoRA training step on a random model, beside its matrix products alone
@@ -50,6 +54,37 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             Ok(ExitCode::SUCCESS)
         }
         What::Import { rows } => import(rows, out),
+        What::Dedup(settings) => {
+            let found = dedup::run(&settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
+            out.result(&found, || {
+                format!(
+                    "{} texts on {} threads: {} pairs of likeness {} and more, {} copies, in {:.2} s; peak {:.0} MiB",
+                    found.texts, found.threads, found.pairs, found.threshold, found.copies, found.seconds, found.peak_mib
+                )
+            });
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Kmeans(settings) => {
+            let found = kmeans::run(&settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
+            out.result(&found, || {
+                format!(
+                    "{} x {} in {} clusters on {} threads: {} full rounds {:.2} s ({:.0} GFLOP/s), inertia {:.0}; \
+                     as a strata run {:.2} s, inertia {:.0}; peak {:.0} MiB",
+                    found.vectors,
+                    found.dimensions,
+                    found.k,
+                    found.threads,
+                    found.rounds,
+                    found.full_s,
+                    found.gflops,
+                    found.full_inertia,
+                    found.strata_s,
+                    found.strata_inertia,
+                    found.peak_mib
+                )
+            });
+            Ok(ExitCode::SUCCESS)
+        }
         What::Retrieve(settings) => {
             let found = retrieve::run(&settings).map_err(Exit::usage)?;
             out.result(&found, || {

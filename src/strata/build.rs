@@ -125,7 +125,7 @@ impl Build<'_> {
         if !next(reporter)? {
             return Ok(None);
         }
-        let groups = self.pool.install(|| duplicates::groups(&texts));
+        let groups = self.pool.install(|| duplicates::groups(&texts, duplicates::THRESHOLD));
 
         if !next(reporter)? {
             return Ok(None);

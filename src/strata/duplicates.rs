@@ -7,15 +7,17 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::rng::SplitMix64;
+use crate::ops::min_hashes;
 
 /// Rows are near duplicates from this Jaccard likeness of their 5-grams on.
 pub const THRESHOLD: f64 = 0.8;
 
 const GRAM: usize = 5;
 
-/// 20 bands of 6: a pair at the threshold meets in some bucket with probability 1 - (1 - 0.8^6)^20 = 0.998, one at 0.5 with 0.27.
-const BANDS: usize = 20;
-const BAND: usize = 6;
+/// A pair just at the threshold is missed with this probability at most.
+const MISSED: f64 = 0.005;
+/// Hash functions at most.
+const FUNCTIONS: usize = 160;
 
 /// A bucket with more texts than this is compared along a chain and not each with each: boilerplate would cost the square.
 const CROWDED: usize = 64;
@@ -29,48 +31,36 @@ pub struct Group {
     pub rows: Vec<usize>,
 }
 
+/// Two texts that say nearly the same.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    /// Places of the texts, the smaller first.
+    pub texts: (u32, u32),
+    /// Jaccard likeness of their 5-grams: 1 where they say the same but for case, punctuation and spacing.
+    pub likeness: f64,
+}
+
+/// Bands, and hash functions of each: the widest bands (the fewest candidates) with which a pair at the threshold is missed rarely enough.
+///
+/// A pair of likeness s shares a bucket in one of b bands of r functions with probability 1 - (1 - s^r)^b.
+fn bands_of(threshold: f64) -> (usize, usize) {
+    let bands = |width: usize| {
+        let meets = threshold.powi(width as i32).clamp(1e-9, 1.0 - 1e-9);
+        (MISSED.ln() / (1.0 - meets).ln()).ceil() as usize
+    };
+    let width = (1..=16).rev().find(|&width| bands(width) * width <= FUNCTIONS).unwrap_or(1);
+    (bands(width).clamp(1, FUNCTIONS / width), width)
+}
+
 /// Groups of duplicates, in the order of their first rows. Likeness is passed on: of A like B and B like C all three are one group.
-pub fn groups<T: AsRef<str> + Sync>(texts: &[T]) -> Vec<Group> {
-    let normal: Vec<String> = texts.par_iter().map(|t| normalize(t.as_ref())).collect();
-    // Equal texts are joined at once; only one of each goes on.
-    let mut first: HashMap<&str, usize> = HashMap::new();
+pub fn groups<T: AsRef<str> + Sync>(texts: &[T], threshold: f64) -> Vec<Group> {
+    let corpus = Corpus::new(texts);
     let mut sets = DisjointSets::new(texts.len());
-    let mut distinct: Vec<usize> = Vec::new();
-    for (i, text) in normal.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
-        match first.get(text.as_str()) {
-            Some(&known) => sets.join(known, i),
-            None => {
-                first.insert(text, i);
-                distinct.push(i);
-            }
-        }
+    for &(first, copy) in &corpus.copies {
+        sets.join(first as usize, copy as usize);
     }
-    let shingles: Vec<Vec<u64>> = distinct.par_iter().map(|&i| shingles(&normal[i])).collect();
-    let keys = keys();
-    let signatures: Vec<Vec<u64>> = shingles.par_iter().map(|s| bands(s, &keys)).collect();
-    for band in 0..BANDS {
-        let mut buckets: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (i, signature) in signatures.iter().enumerate() {
-            buckets.entry(signature[band]).or_default().push(i);
-        }
-        let mut buckets: Vec<Vec<usize>> = buckets.into_values().filter(|b| b.len() > 1).collect();
-        buckets.sort_unstable();
-        for bucket in buckets {
-            let mut compare = |a: usize, b: usize| {
-                let (x, y) = (distinct[a], distinct[b]);
-                if sets.root(x) != sets.root(y) && likeness(&shingles[a], &shingles[b]) >= THRESHOLD {
-                    sets.join(x, y);
-                }
-            };
-            if bucket.len() > CROWDED {
-                bucket.windows(2).for_each(|w| compare(w[0], w[1]));
-                bucket.iter().skip(2).for_each(|&b| compare(bucket[0], b));
-            } else {
-                for (i, &a) in bucket.iter().enumerate() {
-                    bucket[i + 1..].iter().for_each(|&b| compare(a, b));
-                }
-            }
-        }
+    for pair in corpus.pairs(threshold) {
+        sets.join(pair.texts.0 as usize, pair.texts.1 as usize);
     }
     let mut by_root: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for i in 0..texts.len() {
@@ -79,10 +69,97 @@ pub fn groups<T: AsRef<str> + Sync>(texts: &[T]) -> Vec<Group> {
     let mut groups: Vec<Group> = by_root
         .into_values()
         .filter(|rows| rows.len() > 1)
-        .map(|rows| Group { exact: rows.iter().all(|&i| normal[i] == normal[rows[0]]), rows })
+        .map(|rows| Group { exact: rows.iter().all(|&i| corpus.normal[i] == corpus.normal[rows[0]]), rows })
         .collect();
     groups.sort_by_key(|group| group.rows[0]);
     groups
+}
+
+/// The pairs at least so alike, each once, in order. A text that has been said before is left out: see [`copies`].
+pub fn pairs<T: AsRef<str> + Sync>(texts: &[T], threshold: f64) -> Vec<Pair> {
+    Corpus::new(texts).pairs(threshold)
+}
+
+/// Texts that were said before, but for case, punctuation and spacing, each behind the first that said so.
+pub fn copies<T: AsRef<str> + Sync>(texts: &[T]) -> Vec<(u32, u32)> {
+    Corpus::new(texts).copies
+}
+
+/// Texts made ready for being compared.
+struct Corpus {
+    normal: Vec<String>,
+    copies: Vec<(u32, u32)>,
+    /// Places of the texts that go on: one of each that are equal.
+    distinct: Vec<u32>,
+}
+
+impl Corpus {
+    fn new<T: AsRef<str> + Sync>(texts: &[T]) -> Self {
+        let normal: Vec<String> = texts.par_iter().map(|t| normalize(t.as_ref())).collect();
+        let mut first: HashMap<&str, u32> = HashMap::new();
+        let (mut copies, mut distinct) = (Vec::new(), Vec::new());
+        for (text, i) in normal.iter().zip(0..).filter(|(text, _)| !text.is_empty()) {
+            match first.get(text.as_str()) {
+                Some(&known) => copies.push((known, i)),
+                None => {
+                    first.insert(text, i);
+                    distinct.push(i);
+                }
+            }
+        }
+        Self { normal, copies, distinct }
+    }
+
+    fn pairs(&self, threshold: f64) -> Vec<Pair> {
+        let sets: Vec<Vec<u32>> =
+            self.distinct.par_iter().map(|&i| shingles(&self.normal[i as usize])).collect();
+        let (bands, width) = bands_of(threshold);
+        let keys = keys(bands * width);
+        let signatures: Vec<u32> = sets
+            .par_iter()
+            .flat_map_iter(|set| {
+                let mut least = vec![0; keys.len()];
+                min_hashes(set, &keys, &mut least);
+                least
+            })
+            .collect();
+        let mut candidates: Vec<(u32, u32)> = (0..bands)
+            .into_par_iter()
+            .flat_map_iter(|band| {
+                let part = |i: usize| &signatures[i * keys.len() + band * width..][..width];
+                let mut buckets: Vec<(u64, u32)> =
+                    (0..sets.len()).map(|i| (mixed(part(i)), i as u32)).collect();
+                buckets.sort_unstable();
+                let mut found = Vec::new();
+                for bucket in buckets.chunk_by(|a, b| a.0 == b.0) {
+                    meet(bucket, &mut found);
+                }
+                found
+            })
+            .collect();
+        candidates.par_sort_unstable();
+        candidates.dedup();
+        candidates
+            .into_par_iter()
+            .filter_map(|(a, b)| {
+                let likeness = likeness(&sets[a as usize], &sets[b as usize]);
+                let texts = (self.distinct[a as usize], self.distinct[b as usize]);
+                (likeness >= threshold).then_some(Pair { texts, likeness })
+            })
+            .collect()
+    }
+}
+
+/// Who is compared with whom in a bucket.
+fn meet(bucket: &[(u64, u32)], found: &mut Vec<(u32, u32)>) {
+    if bucket.len() > CROWDED {
+        found.extend(bucket.windows(2).map(|w| (w[0].1, w[1].1)));
+        found.extend(bucket.iter().skip(2).map(|b| (bucket[0].1, b.1)));
+    } else {
+        for (i, a) in bucket.iter().enumerate() {
+            found.extend(bucket[i + 1..].iter().map(|b| (a.1, b.1)));
+        }
+    }
 }
 
 /// Lower case, letters and digits only, single spaces.
@@ -95,11 +172,12 @@ fn normalize(text: &str) -> String {
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Hashes of the character 5-grams, sorted, each once; of a shorter text its own.
-fn shingles(text: &str) -> Vec<u64> {
+/// Hashes of the character 5-grams, sorted, each once; of a shorter text its own. Of 32 bits: of two sets of a thousand grams, one in four
+/// thousand pairs of sets shares a hash that is no shared gram.
+fn shingles(text: &str) -> Vec<u32> {
     let edges: Vec<usize> =
         text.char_indices().map(|(at, _)| at).chain(std::iter::once(text.len())).collect();
-    let mut all: Vec<u64> = if edges.len() <= GRAM {
+    let mut all: Vec<u32> = if edges.len() <= GRAM {
         vec![hash(text.as_bytes())]
     } else {
         edges.windows(GRAM + 1).map(|edge| hash(&text.as_bytes()[edge[0]..edge[GRAM]])).collect()
@@ -110,34 +188,27 @@ fn shingles(text: &str) -> Vec<u64> {
 }
 
 /// FNV-1a, mixed.
-fn hash(bytes: &[u8]) -> u64 {
+fn hash(bytes: &[u8]) -> u32 {
     let h = bytes.iter().fold(0xCBF2_9CE4_8422_2325_u64, |h, byte| {
         (h ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
     });
-    SplitMix64::new(h).next_u64()
+    (SplitMix64::new(h).next_u64() >> 32) as u32
 }
 
-/// Multipliers (odd) and addends of the hash functions h(x) = (a x + b) mod 2^64, of which the upper half counts.
-fn keys() -> Vec<(u64, u64)> {
+/// Multipliers (odd) and addends of the hash functions.
+fn keys(n: usize) -> Vec<(u32, u32)> {
     let mut rng = SplitMix64::new(0x7E57);
-    (0..BANDS * BAND).map(|_| (rng.next_u64() | 1, rng.next_u64())).collect()
+    let mut draw = || (rng.next_u64() >> 32) as u32;
+    (0..n).map(|_| (draw() | 1, draw())).collect()
 }
 
-/// One hash a band over its minima.
-fn bands(shingles: &[u64], keys: &[(u64, u64)]) -> Vec<u64> {
-    keys.chunks_exact(BAND)
-        .map(|band| {
-            band.iter().fold(0_u64, |mixed, (a, b)| {
-                let least =
-                    shingles.iter().map(|x| a.wrapping_mul(*x).wrapping_add(*b) >> 32).min().unwrap_or(0);
-                SplitMix64::new(mixed ^ least).next_u64()
-            })
-        })
-        .collect()
+/// One hash of the minima of a band.
+fn mixed(minima: &[u32]) -> u64 {
+    minima.iter().fold(0, |mixed, least| SplitMix64::new(mixed ^ u64::from(*least)).next_u64())
 }
 
 /// Jaccard likeness of two sorted sets.
-fn likeness(a: &[u64], b: &[u64]) -> f64 {
+fn likeness(a: &[u32], b: &[u32]) -> f64 {
     let (mut i, mut j, mut both) = (0, 0, 0usize);
     while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {
         both += usize::from(x == y);
@@ -188,7 +259,7 @@ mod tests {
             "ok",
             "OK!",
         ];
-        let got = groups(&texts);
+        let got = groups(&texts, THRESHOLD);
         let group = |exact, rows: &[usize]| Group { exact, rows: rows.to_vec() };
         assert_eq!(got, [group(true, &[0, 2]), group(false, &[3, 4]), group(true, &[8, 9])]);
     }
@@ -198,7 +269,7 @@ mod tests {
         let texts: Vec<String> = (0..500)
             .map(|i| format!("This is a long automatic notice that everybody gets, number {i}."))
             .collect();
-        let got = groups(&texts);
+        let got = groups(&texts, THRESHOLD);
         assert_eq!((got.len(), got[0].rows.len()), (1, 500));
     }
 
@@ -208,13 +279,45 @@ mod tests {
         assert_eq!(likeness(&[], &[]), 0.0);
     }
 
+    #[test]
+    fn bands_miss_a_pair_at_the_threshold_rarely_and_cost_few_functions() {
+        for threshold in [0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0] {
+            let (bands, width) = bands_of(threshold);
+            let missed = (1.0 - f64::powi(threshold, width as i32)).powi(bands as i32);
+            assert!(
+                bands * width <= FUNCTIONS && missed <= MISSED,
+                "{threshold}: {bands} x {width}, {missed}"
+            );
+        }
+        assert_eq!(bands_of(0.7), (29, 5));
+        assert_eq!(bands_of(0.0).1, 1);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
+        fn pairs_are_those_of_all_pairs_and_their_likeness_is_told(texts in prop::collection::vec("(where is|when comes|who has) my (card|money|new card) [ab]{0,3}", 1..40)) {
+            let found = pairs(&texts, 0.6);
+            let copied: Vec<u32> = copies(&texts).into_iter().map(|(_, copy)| copy).collect();
+            let sets: Vec<Vec<u32>> = texts.iter().map(|t| shingles(&normalize(t))).collect();
+            for b in 0..texts.len() {
+                for a in 0..b {
+                    let (pair, both) = ((a as u32, b as u32), likeness(&sets[a], &sets[b]));
+                    let got = found.iter().find(|p| p.texts == pair);
+                    if copied.contains(&pair.0) || copied.contains(&pair.1) || both < 0.6 {
+                        prop_assert_eq!(got, None);
+                    } else if both > 0.75 {
+                        prop_assert_eq!(got.map(|p| p.likeness), Some(both), "{} {}", texts[a], texts[b]);
+                    }
+                }
+            }
+        }
+
+        #[test]
         fn banding_finds_what_comparing_all_pairs_finds(texts in prop::collection::vec("[ab]{0,3} (the quick brown fox|jumps over|lazy dogs sleep) [cd]{0,2}", 1..30)) {
-            let got = groups(&texts);
+            let got = groups(&texts, THRESHOLD);
             let normal: Vec<String> = texts.iter().map(|t| normalize(t)).collect();
-            let all: Vec<Vec<u64>> = normal.iter().map(|t| shingles(t)).collect();
+            let all: Vec<Vec<u32>> = normal.iter().map(|t| shingles(t)).collect();
             let mut sets = DisjointSets::new(texts.len());
             // Just at the threshold a pair may be missed (0.2%); from 0.9 on it is one in 10^7.
             for i in 0..texts.len() {

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use crate::domain::rng::SplitMix64;
-use crate::embed::Vectors;
+use crate::embed::{Vectors, dot};
+use crate::ops::{Mat, MatMut, Par, Write, matmul};
 
 /// A clustering.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,12 @@ const BATCHES: usize = 200;
 const ITERATIONS: usize = 60;
 /// Seeds are chosen among so many vectors.
 const SEEDING: usize = 8_192;
+/// Vectors whose products with all centroids are taken at once.
+const BLOCK: usize = 512;
+/// Rounding of the products, as a share of the squared lengths that they are differences of: some dozens of roundings of 2^-24.
+const ROUNDING: f32 = 4e-6;
+/// Partial sums of the centroids' vectors.
+const SUMS: usize = 16;
 /// The best of so many starts is kept.
 const STARTS: usize = 3;
 
@@ -43,14 +50,25 @@ pub fn fit(vectors: &Vectors, k: usize, seed: u64) -> KMeans {
 
 fn fit_once(vectors: &Vectors, k: usize, rng: &mut SplitMix64) -> KMeans {
     let mut centroids = seeds(vectors, k, rng);
-    let iterations = if vectors.len() > FULL {
+    let rounds = if vectors.len() > FULL {
         mini_batches(vectors, &mut centroids, rng);
         2
     } else {
         ITERATIONS
     };
+    lloyd(vectors, centroids, rounds)
+}
+
+/// Seeds and full iterations only, at most `rounds`.
+pub fn full(vectors: &Vectors, k: usize, rounds: usize, seed: u64) -> KMeans {
+    let seeds = seeds(vectors, k, &mut SplitMix64::new(seed));
+    by_size(lloyd(vectors, seeds, rounds))
+}
+
+/// Lloyd's iterations (1957, published 1982).
+fn lloyd(vectors: &Vectors, mut centroids: Vectors, rounds: usize) -> KMeans {
     let (mut assignment, mut distances) = assign(vectors, &centroids);
-    for _ in 0..iterations {
+    for _ in 0..rounds {
         move_centroids(vectors, &assignment, &distances, &mut centroids);
         let (now, near) = assign(vectors, &centroids);
         let settled = now == assignment;
@@ -128,31 +146,68 @@ fn seeds(vectors: &Vectors, k: usize, rng: &mut SplitMix64) -> Vectors {
 }
 
 /// The nearest centroid of each vector, the first of equals, and the squared distance to it.
+///
+/// |x - c|^2 = |x|^2 - 2 x.c + |c|^2, with the products of [`BLOCK`] vectors and all centroids as one matrix product. What that leaves within
+/// its rounding of the nearest is measured again, so that the answer is the one of plain distances.
 pub fn assign(vectors: &Vectors, centroids: &Vectors) -> (Vec<usize>, Vec<f32>) {
-    vectors
-        .data
-        .par_chunks(vectors.dimensions.max(1))
-        .map(|row| {
-            let mut best = (0, f32::INFINITY);
-            for (i, centroid) in centroids.rows().enumerate() {
-                let d = squared_distance(row, centroid);
-                if d < best.1 {
-                    best = (i, d);
+    let (d, k) = (vectors.dimensions, centroids.len());
+    if d == 0 || k == 0 {
+        return (vec![0; vectors.len()], vec![f32::INFINITY; vectors.len()]);
+    }
+    let squares: Vec<f32> = centroids.rows().map(|c| dot(c, c)).collect();
+    let longest = squares.iter().copied().fold(0.0, f32::max);
+    let nearest = |row: &[f32], products: &[f32]| {
+        let least = products.iter().zip(&squares).map(|(p, c)| c + p).fold(f32::INFINITY, f32::min);
+        let limit = least + ROUNDING * (dot(row, row) + longest);
+        let mut best = (0, f32::INFINITY);
+        for (i, (p, c)) in products.iter().zip(&squares).enumerate() {
+            if c + p <= limit {
+                let distance = squared_distance(row, centroids.row(i));
+                if distance < best.1 {
+                    best = (i, distance);
                 }
             }
-            best
+        }
+        best
+    };
+    let blocks: Vec<Vec<(usize, f32)>> = vectors
+        .data
+        .par_chunks(BLOCK * d)
+        .map_init(Vec::new, |products, block| {
+            let rows = block.len() / d;
+            products.resize(rows * k, 0.0);
+            let (x, c) = (Mat::new(block, rows, d), Mat::new(&centroids.data, k, d));
+            matmul(MatMut::new(products, rows, k), Write::Set, -2.0, x, c.t(), Par::SERIAL);
+            block.chunks_exact(d).zip(products.chunks_exact(k)).map(|(row, p)| nearest(row, p)).collect()
         })
-        .unzip()
+        .collect();
+    blocks.into_iter().flatten().unzip()
 }
 
 /// Each centroid to the mean of its vectors; one that lost all of them to the vector that is farthest from its own.
 fn move_centroids(vectors: &Vectors, assignment: &[usize], distances: &[f32], centroids: &mut Vectors) {
     let (k, d) = (centroids.len(), vectors.dimensions);
-    let mut sums = vec![0.0_f64; k * d];
-    let mut counts = vec![0usize; k];
-    for (row, &cluster) in vectors.rows().zip(assignment) {
-        counts[cluster] += 1;
-        sums[cluster * d..(cluster + 1) * d].iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v));
+    // A fixed number of partial sums, added up in their order: the same for any number of threads.
+    let share = assignment.len().div_ceil(SUMS).max(1);
+    let partial: Vec<(Vec<f64>, Vec<usize>)> = assignment
+        .par_chunks(share)
+        .zip(vectors.data.par_chunks((share * d).max(1)))
+        .map(|(assignment, data)| {
+            let (mut sums, mut counts) = (vec![0.0_f64; k * d], vec![0usize; k]);
+            for (row, &cluster) in data.chunks_exact(d.max(1)).zip(assignment) {
+                counts[cluster] += 1;
+                sums[cluster * d..(cluster + 1) * d]
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(s, v)| *s += f64::from(*v));
+            }
+            (sums, counts)
+        })
+        .collect();
+    let (mut sums, mut counts) = (vec![0.0_f64; k * d], vec![0usize; k]);
+    for (more, many) in &partial {
+        sums.iter_mut().zip(more).for_each(|(s, v)| *s += v);
+        counts.iter_mut().zip(many).for_each(|(c, n)| *c += n);
     }
     let mut farthest: Vec<usize> = Vec::new();
     if counts.contains(&0) {
@@ -327,6 +382,21 @@ mod tests {
             per_row(&many),
             per_row(&few)
         );
+    }
+
+    #[test]
+    fn far_from_the_origin_the_nearest_is_still_the_nearest() {
+        let mut rng = SplitMix64::new(3);
+        let mut draw = |n: usize| (0..n).map(|_| 1000.0 + rng.unit() as f32).collect::<Vec<f32>>();
+        let (vectors, centroids) =
+            (Vectors { dimensions: 5, data: draw(5 * 700) }, Vectors { dimensions: 5, data: draw(5 * 9) });
+        let (assignment, distances) = assign(&vectors, &centroids);
+        for (row, (own, distance)) in vectors.rows().zip(assignment.iter().zip(distances)) {
+            let all: Vec<f32> = centroids.rows().map(|c| squared_distance(row, c)).collect();
+            let least = all.iter().copied().fold(f32::INFINITY, f32::min);
+            assert_eq!((all[*own], distance), (least, least));
+            assert_eq!(all.iter().position(|d| *d == least), Some(*own));
+        }
     }
 
     #[test]
