@@ -149,11 +149,7 @@ fn answers(engine: &Engine, said: &BTreeMap<Answer, String>) -> Result<BTreeMap<
 pub fn told(engine: &Engine) -> Result<Vec<Outcome>, Failure> {
     let folders: Vec<_> = engine.read(|s| {
         let tuned = |r: &&super::state::Run| {
-            let judge = r
-                .record
-                .candidate
-                .as_deref()
-                .is_some_and(|name| name.starts_with(crate::domain::judge::STAGE));
+            let judge = r.record.settings.iter().any(|(key, _)| key == "judge");
             judge && r.record.kind == RunKind::Prompt && r.record.state.has_result()
         };
         s.runs.values().filter(tuned).map(|r| (r.record.run.clone(), r.folder.clone())).collect()
