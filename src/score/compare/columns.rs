@@ -12,8 +12,8 @@ use crate::domain::row::Part;
 
 /// In the place of a stratum's number.
 pub(super) const NO_STRATUM: u32 = u32::MAX;
-/// Outcomes in memory that are put into columns at once.
-const AT_ONCE: usize = 8 << 10;
+/// Outcomes in memory that are put into columns at once, and rows that are paired at once.
+pub(super) const AT_ONCE: usize = 8 << 10;
 
 /// The last outcome of each (row, sample), in their order.
 #[derive(Clone, Debug, Default, PartialEq)]

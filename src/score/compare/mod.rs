@@ -57,7 +57,7 @@ pub struct Columned<'a> {
 
 /// Compare on every row that both have at the same content (and sample number) with a value of `metric`, one of [`Metric::comparable`]'s.
 pub fn compare(a: Side<'_>, b: Side<'_>, metric: &Metric, about: &About<'_>) -> Comparison {
-    let (of_a, of_b) = rayon::join(|| Columns::of(a.outcomes, metric), || Columns::of(b.outcomes, metric));
+    let (of_a, of_b) = (Columns::of(a.outcomes, metric), Columns::of(b.outcomes, metric));
     compare_columns(
         Columned { name: a.name, columns: &of_a, outcome: &|at| a.outcomes.get(at as usize).cloned() },
         Columned { name: b.name, columns: &of_b, outcome: &|at| b.outcomes.get(at as usize).cloned() },

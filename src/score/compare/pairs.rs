@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::super::metric::Metric;
-use super::columns::{Columns, NO_STRATUM, View};
+use super::columns::{AT_ONCE, Columns, NO_STRATUM, View};
 use crate::domain::outcome::FlipKind;
 
 /// A row on both sides.
@@ -69,7 +69,11 @@ pub(super) fn pair<'a>(a: &'a Columns, b: &'a Columns, metric: &Metric) -> Pairs
     }
     let mut places = in_common(a, b);
     places.par_sort_unstable_by_key(|(_, b)| *b);
-    let all = places.into_par_iter().filter_map(|at| scored(at, &a.view(at.0)?, &b.view(at.1)?)).collect();
+    let all = places
+        .into_par_iter()
+        .with_min_len(AT_ONCE)
+        .filter_map(|at| scored(at, &a.view(at.0)?, &b.view(at.1)?))
+        .collect();
     Pairs { all, strata }
 }
 
