@@ -62,9 +62,10 @@ pub(super) fn pair<'a>(a: &'a Columns, b: &'a Columns, metric: &Metric) -> Pairs
         a.same_as(&b).then_some((a, b))
     };
     let n = a.len();
-    if n == b.len() && (0..n).into_par_iter().all(|at| together(at).is_some()) {
-        let all =
-            (0..n).into_par_iter().filter_map(|at| together(at).and_then(|(a, b)| scored((at, at), &a, &b)));
+    // Few rows are no work to share: comparisons may themselves be many at once.
+    let rows = || (0..n).into_par_iter().with_min_len(AT_ONCE);
+    if n == b.len() && rows().all(|at| together(at).is_some()) {
+        let all = rows().filter_map(|at| together(at).and_then(|(a, b)| scored((at, at), &a, &b)));
         return Pairs { all: all.collect(), strata };
     }
     let mut places = in_common(a, b);
