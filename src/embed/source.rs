@@ -42,21 +42,28 @@ impl Source {
         let folder = access.cache.as_ref().and_then(|place| place.vectors());
         let (opened, pooling) = match &model.source {
             ModelSource::Local { path } => {
-                let encoder = Encoder::load(Path::new(path)).map_err(|e| format!("the embedder `{}`: {e}", model.name))?;
+                let encoder = Encoder::load(Path::new(path))
+                    .map_err(|e| format!("the embedder `{}`: {e}", model.name))?;
                 let pooling = match encoder.pooling() {
                     Pooling::Mean => "-mean",
                     Pooling::Cls => "-cls",
                 };
                 (Model::Encoder(Box::new(encoder)), pooling)
             }
-            ModelSource::Endpoint { .. } => {
-                (Model::Endpoint(Box::new(Endpoint::open(model, &access.keys).map_err(|e| e.to_string())?)), "")
-            }
+            ModelSource::Endpoint { .. } => (
+                Model::Endpoint(Box::new(Endpoint::open(model, &access.keys).map_err(|e| e.to_string())?)),
+                "",
+            ),
         };
         let name = format!("{}{pooling}", model.hash.get(..32).unwrap_or(&model.hash));
         let store = folder.map(|dir| Store::open(&dir.join(name))).transpose();
         let store = store.map_err(|e| format!("the vectors of `{}` cannot be kept: {e}", model.name))?;
         Ok(Self { name: model.name.clone(), model: opened, store, threads: access.threads })
+    }
+
+    /// What was embedded once is found again.
+    pub const fn keeps(&self) -> bool {
+        self.store.is_some()
     }
 
     /// One vector of length 1 for each text, in their order. `each` hears how many are done; it returns false to end early, which gives none.
@@ -177,7 +184,10 @@ mod tests {
         };
         let mut told = Vec::new();
         let mut source = Source::open(&model, &access).unwrap();
-        let first = source.embed(&["where is my card", "refund", "refund"], &mut |n| { told.push(n); true });
+        let first = source.embed(&["where is my card", "refund", "refund"], &mut |n| {
+            told.push(n);
+            true
+        });
         let first = first.unwrap().unwrap();
         assert_eq!((first.len(), first.row(1)), (3, first.row(2)));
         assert_eq!(told, [1, 3], "the same text is embedded once");
@@ -186,7 +196,10 @@ mod tests {
 
         let mut source = Source::open(&model, &access).unwrap();
         told.clear();
-        let again = source.embed(&["refund", "the app", "where is my card"], &mut |n| { told.push(n); true });
+        let again = source.embed(&["refund", "the app", "where is my card"], &mut |n| {
+            told.push(n);
+            true
+        });
         let again = again.unwrap().unwrap();
         assert_eq!(told, [2, 3]);
         for (a, b) in again.row(0).iter().zip(first.row(1)).chain(again.row(2).iter().zip(first.row(0))) {
@@ -194,7 +207,8 @@ mod tests {
         }
         assert!(source.embed(&["another"], &mut |_| false).unwrap().is_none());
 
-        let none = ModelRef { source: ModelSource::Local { path: temp.path().display().to_string() }, ..model };
+        let none =
+            ModelRef { source: ModelSource::Local { path: temp.path().display().to_string() }, ..model };
         assert!(Source::open(&none, &access).unwrap_err().contains("mini"));
     }
 }

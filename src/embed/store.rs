@@ -45,7 +45,8 @@ impl Store {
         let header = fs::read(dir.join("header.json")).ok();
         let header: Option<Header> = header.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let dimensions = header.map(|h| h.dimensions).filter(|n| (1..=1 << 16).contains(n));
-        let mut store = Self { dir: dir.to_owned(), file, dimensions, places: HashMap::new(), records: 0, lock };
+        let mut store =
+            Self { dir: dir.to_owned(), file, dimensions, places: HashMap::new(), records: 0, lock };
         store.read_keys()?;
         Ok(store)
     }

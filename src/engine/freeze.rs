@@ -16,6 +16,7 @@ use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
 use crate::domain::sets::SetSettings;
+use crate::domain::settings::StrataSettings;
 use crate::domain::words::counted;
 use crate::worker::device::Device;
 use crate::worker::folder::RunFolder;
@@ -79,7 +80,10 @@ pub(super) fn freeze(
             (Job::Judge(settings.ok_or_else(|| failed("there is nothing to judge"))?), 0)
         }
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
-        RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
+        RunKind::Strata => {
+            let embedder = models::embedder(engine, ws, &config.data.embedder, "data.embedder")?;
+            (Job::Strata(StrataSettings { embedder, ..config.strata.clone() }), config.strata.seed)
+        }
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
         RunKind::Prompt => {
             let (mut prompt, mut eval) = (config.tuning.prompt.clone(), config.eval.clone());

@@ -12,10 +12,10 @@ use super::{branch, candidates, judges, judging, models, pairs, parts, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
-use crate::domain::judge::Judge;
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::row::Part;
 use crate::domain::run::{RunKind, RunState};
+use crate::domain::settings::EvalSettings;
 use crate::domain::sweep::{Group, MOST_RUNS};
 use crate::store::files;
 use crate::tuning::check;
@@ -64,6 +64,8 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
     let mut ws = ws;
     if matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
+        ws.config.eval.intent.model =
+            models::embedder(engine, &ws, &ws.config.eval.intent.embedder, "eval.intent.embedder")?;
     }
     Ok(Wish { ws, candidate, model, judge })
 }
@@ -198,11 +200,13 @@ fn check(
         return Err(bad_input("the data has no readable rows; `tunebench check` says why"));
     }
     let mut needs = Needs::default();
-    if kind != RunKind::Strata {
+    if kind == RunKind::Strata {
+        needs.keys = strata_keys(engine, &wish.ws, keys)?;
+    } else {
         if let Some(name) = &wish.judge {
             let tuned = judging::frozen(engine, &wish.ws, name)?;
             let critic = models::critic(engine, &wish.ws)?;
-            needs.keys = check_keys(kind, &tuned.candidate, &[], critic.as_ref(), keys)?;
+            needs.keys = check_keys(kind, &tuned.candidate, &tuned.eval, critic.as_ref(), keys)?;
             return Ok(needs);
         }
         // Wrong wishes are refused now, not when the strata are done.
@@ -216,7 +220,7 @@ fn check(
             RunKind::Prompt => models::critic(engine, &wish.ws)?,
             _ => None,
         };
-        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval.judges, critic.as_ref(), keys)?;
+        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval, critic.as_ref(), keys)?;
         if kind == RunKind::Prompt {
             crate::tuning::prompt::check(&wish.ws.config.tuning.prompt, &wish.ws.config.eval, &candidate)
                 .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))?;
@@ -228,7 +232,7 @@ fn check(
                     "the data has 1 row, which cannot be split into rows to train on and rows to score; add data",
                 ));
             }
-            needs.run = Some(strata_run(engine)?);
+            needs.run = Some(strata_run(engine, &wish.ws, keys)?);
         }
     }
     Ok(needs)
@@ -276,14 +280,15 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
 pub fn check_keys(
     kind: RunKind,
     candidate: &Candidate,
-    judges: &[Judge],
+    eval: &EvalSettings,
     critic: Option<&ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
     if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         return Ok(Keys::default());
     }
-    keys_for(KeyNeed::of_models(candidate, judges, critic), keys)
+    let beside = critic.into_iter().chain(eval.intent.model.as_deref());
+    keys_for(KeyNeed::of_models(candidate, &eval.judges, beside), keys)
 }
 
 /// Of the keys those that are needed; refuses where some are missing.
@@ -299,8 +304,14 @@ fn keys_for(needs: Vec<KeyNeed>, keys: &Keys) -> Result<Keys, Failure> {
     Ok(keys)
 }
 
+/// Of the keys the one that the embedder of `[data]` needs.
+fn strata_keys(engine: &Engine, ws: &Workspace, keys: &Keys) -> Result<Keys, Failure> {
+    let embedder = models::embedder(engine, ws, &ws.config.data.embedder, "data.embedder")?;
+    keys_for(embedder.as_deref().and_then(KeyNeed::of).into_iter().collect(), keys)
+}
+
 /// The strata run that is under way, or a new one.
-fn strata_run(engine: &Engine) -> Result<String, Failure> {
+fn strata_run(engine: &Engine, ws: &Workspace, keys: &Keys) -> Result<String, Failure> {
     let under_way = engine.read(|state: &State| {
         let mut open: Vec<_> = state
             .runs
@@ -314,7 +325,7 @@ fn strata_run(engine: &Engine) -> Result<String, Failure> {
     match under_way {
         Some(run) => Ok(run),
         None => {
-            let needs = Needs::default();
+            let needs = Needs { run: None, keys: strata_keys(engine, ws, keys)? };
             create(engine, RunKind::Strata, Vec::new(), needs, None, None)
         }
     }

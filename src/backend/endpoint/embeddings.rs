@@ -37,7 +37,9 @@ impl Endpoint {
     pub fn embeddings(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, BackendError> {
         let fault = |words: &str| BackendError(format!("the model `{}`: {words}", self.name));
         if self.limits.mask_pii {
-            return Err(fault("mask_pii is set, and vectors of masked texts would say something else; embed by another model"));
+            return Err(fault(
+                "mask_pii is set, and vectors of masked texts would say something else; embed by another model",
+            ));
         }
         runtime()?.block_on(async {
             let width = self.limits.max_in_flight.unwrap_or(super::IN_FLIGHT).max(1);
@@ -90,13 +92,16 @@ impl Endpoint {
         if let Some(header) = &self.header {
             post = post.header(AUTHORIZATION, header.clone());
         }
-        let late = || Trouble::Passing(format!("no answer came within {} s", self.times.total.as_secs()), None);
+        let late =
+            || Trouble::Passing(format!("no answer came within {} s", self.times.total.as_secs()), None);
         let line = |words: &str| self.secret.line(words);
         let exchange = async {
-            let unreachable =
-                |e: reqwest::Error| Trouble::Passing(line(&format!("it cannot be reached: {}", chain(&e.without_url()))), None);
+            let unreachable = |e: reqwest::Error| {
+                Trouble::Passing(line(&format!("it cannot be reached: {}", chain(&e.without_url()))), None)
+            };
             let mut response = post.send().await.map_err(unreachable)?;
-            let (status, after) = (response.status(), response.headers().get(reqwest::header::RETRY_AFTER).cloned());
+            let (status, after) =
+                (response.status(), response.headers().get(reqwest::header::RETRY_AFTER).cloned());
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
                 body.extend_from_slice(&chunk);
@@ -112,7 +117,8 @@ impl Endpoint {
             let words = format!("it answered {status}: {}", line(&text));
             Err(match status.as_u16() {
                 429 | 500 | 502 | 503 | 504 => {
-                    let after = after.and_then(|value| retry_after(value.to_str().ok()?, std::time::SystemTime::now()));
+                    let after = after
+                        .and_then(|value| retry_after(value.to_str().ok()?, std::time::SystemTime::now()));
                     Trouble::Passing(words, after)
                 }
                 404 => Trouble::Lasting(format!(
@@ -142,7 +148,11 @@ fn vectors(body: &[u8], n: usize) -> Result<Vec<Vec<f32>>, String> {
         }
         match found.get_mut(at) {
             Some(place @ None) => *place = Some(item.embedding),
-            _ => return Err(format!("the vectors' numbers are not those of the texts: {at} stands twice or is none of {n}")),
+            _ => {
+                return Err(format!(
+                    "the vectors' numbers are not those of the texts: {at} stands twice or is none of {n}"
+                ));
+            }
         }
     }
     Ok(found.into_iter().flatten().collect())

@@ -254,7 +254,14 @@ fn tune(
             candidate.stages.iter().filter_map(|s| s.own_gold(&row.fields)).chain(row.gold.clone())
         })
         .collect();
+    let access = Access {
+        threads: inputs.spec.threads,
+        device: None,
+        keys: inputs.keys.clone(),
+        cache: inputs.cache.clone(),
+    };
     let scorer = Scorer::new(eval, &candidate.stages, golds.iter().map(String::as_str))?;
+    let scorer = scorer.with_embedder(eval, &access).map_err(anyhow::Error::msg)?;
     let told = inputs.history.iter().filter(|body| matches!(body, EventBody::Prompt(_))).count();
     if told == 0 {
         for message in &plan.notes {
