@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::{self, block_on, connect};
+use super::ask::{self, block_on, connect, once, unexpected};
 use super::output::{Exit, Output};
 use super::table::{Table, clean, number, share};
+use crate::domain::api::{Request, Response};
 use crate::domain::board::Board;
 use crate::domain::metric::Unit;
+use crate::domain::timeline::{Cell, Timeline};
 use crate::domain::trilemma::Pareto;
 use crate::domain::words::{counted, p_value};
 use crate::score;
@@ -27,9 +29,20 @@ pub struct Args {
     /// Also which rows that once were fixed are lost again, and each set beside the baseline
     #[arg(long)]
     sets: bool,
+    /// Strata over candidates in time; with a training run its checkpoints: loss, and rows fixed and broken at each
+    #[arg(long, value_name = "RUN", num_args = 0..=1, conflicts_with_all = ["volume", "against", "ladder", "sets"])]
+    #[allow(clippy::option_option, reason = "clap's way to say: the flag, with or without a run")]
+    timeline: Option<Option<String>>,
 }
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
+    if let Some(run) = args.timeline {
+        let Response::Timeline { timeline } = once(root, Request::Timeline { run })? else {
+            return Err(unexpected());
+        };
+        out.result(&timeline, || history(&timeline));
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut board = block_on(async { ask::board(&connect(root).await?).await })?;
     if args.ladder {
         out.result(&board.ladder, || lines(&score::ladder::lines(&board.ladder)));
@@ -74,7 +87,52 @@ fn render_sets(board: &Board) -> String {
     }
 }
 
-fn lines(all: &[String]) -> String {
+/// A row a stratum, a column a candidate or checkpoint; then the run's evaluations.
+fn history(timeline: &Timeline) -> String {
+    if timeline.columns.is_empty() {
+        return "nothing is scored yet; `tunebench run eval` takes a baseline".into();
+    }
+    let cell = |c: Cell| match c.n {
+        0 => "-".to_owned(),
+        1..30 => format!("{}/{}", c.right, c.n),
+        _ => format!("{:.3}", c.share().unwrap_or_default()),
+    };
+    let mut header = vec!["stratum".to_owned()];
+    header.extend(timeline.columns.iter().map(|m| format!(">{}", m.name)));
+    let mut table = Table::new(&header.iter().map(String::as_str).collect::<Vec<_>>());
+    let row = |name: &str, of: &dyn Fn(usize) -> Cell| {
+        let cells = (0..timeline.columns.len()).map(|at| cell(of(at)));
+        std::iter::once(name.to_owned()).chain(cells).collect::<Vec<_>>()
+    };
+    table.row(row("(all rows)", &|at| timeline.columns.get(at).map(|m| m.all).unwrap_or_default()));
+    for (nth, stratum) in timeline.strata.iter().enumerate() {
+        let of =
+            |at: usize| timeline.columns.get(at).and_then(|m| m.cells.get(nth)).copied().unwrap_or_default();
+        table.row(row(stratum, &of));
+    }
+    let mut text = table.render();
+    if timeline.left_out > 0 {
+        text.push_str(&format!("{} older columns are left out\n", timeline.left_out));
+    }
+    if let Some(curve) = &timeline.run {
+        let mut table = Table::new(&[">step", ">dev loss", ">fixed rows right", "fixed", "broke"]);
+        for flips in &curve.flips {
+            let loss = curve.evals.iter().find(|(s, _)| *s == flips.step).map(|(_, loss)| number(*loss));
+            table.row(vec![
+                flips.step.to_string(),
+                loss.unwrap_or_else(|| "-".into()),
+                format!("{}/{}", flips.all.right, flips.all.n),
+                flips.fixed.join(" "),
+                flips.regressed.join(" "),
+            ]);
+        }
+        text.push_str(&format!("\n{}, on its fixed rows:\n{}", clean(&curve.run), table.render()));
+    }
+    text
+}
+
+/// Lines of text for a terminal.
+pub fn lines(all: &[String]) -> String {
     all.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
 
@@ -142,7 +200,7 @@ pub fn render(board: &Board) -> String {
                 format!("{:+.3}{star}", against.delta)
             }));
         }
-        cells.push(format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out));
+        cells.push(row.tokens().unwrap_or_else(|| "-".into()));
         cells.push(row.usd_per_1k.map_or_else(|| "-".into(), |usd| format!("{usd:.3}")));
         let goals: Vec<&str> = row.goals.iter().map(|g| g.state.as_str()).collect();
         cells.push(goals.join(" "));

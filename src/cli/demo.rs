@@ -17,6 +17,7 @@ use crate::domain::board::{Board, BoardRow, Comparison};
 use crate::domain::run::{RunKind, RunRecord};
 use crate::domain::words::counted;
 use crate::engine::client::Client;
+use crate::score::ladder;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -95,6 +96,10 @@ impl Bundle {
         own.iter().chain(MODEL).copied()
     }
 }
+
+/// What is run without a terminal. Examples are found for the tuned prompt; the LoRA sees neither.
+const RUNS: [RunKind; 5] =
+    [RunKind::Strata, RunKind::Eval, RunKind::Prompt, RunKind::Trajectory, RunKind::Train];
 
 /// Says which version of tunebench a copy was made by.
 const VERSION_FILE: &str = ".demo-version";
@@ -201,7 +206,7 @@ fn copy(bundle: Bundle, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Strata, the baseline, tuned prompts, a LoRA run; then the board and what the LoRA changed.
+/// Every rung, each over the best of the one below; then the board, what each rung added, and what all of them changed.
 fn climb(root: &Path, out: &Output) -> super::CommandResult {
     block_on(async {
         let started = Instant::now();
@@ -211,8 +216,12 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
         };
         out.say(&format!("data: {}", counted(report.rows, "row")));
         let mut rungs = Vec::new();
-        for kind in [RunKind::Strata, RunKind::Eval, RunKind::Prompt, RunKind::Train] {
-            let Some(record) = rung(&client, root, kind, out).await? else { return Ok(ExitCode::from(130)) };
+        for kind in RUNS {
+            let over = rungs.last().filter(|_| kind == RunKind::Trajectory);
+            let set = over.map(|below: &String| vec![("candidate".to_owned(), below.clone())]);
+            let Some(record) = rung(&client, root, kind, set.unwrap_or_default(), out).await? else {
+                return Ok(ExitCode::from(130));
+            };
             rungs.extend(record.candidate);
         }
         let board = climbed(super::ask::board(&client).await?, &rungs);
@@ -230,8 +239,9 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
         out.result(&value, || {
             let comparison = comparison.as_ref().map(compare::render).unwrap_or_default();
             format!(
-                "\n{}\n{comparison}\n{seconds:.0} s; `tunebench {}` shows all of it",
+                "\n{}\n{}\n\n{comparison}\n{seconds:.0} s; `tunebench {}` shows all of it",
                 board::render(&board),
+                board::lines(&ladder::lines(&board.ladder)),
                 root.display()
             )
         });
@@ -240,8 +250,14 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
 }
 
 /// One run to its end; none when the person left it to itself.
-async fn rung(client: &Client, root: &Path, kind: RunKind, out: &Output) -> Result<Option<RunRecord>, Exit> {
-    let run = launch(client, root, kind, Vec::new(), None, false).await?;
+async fn rung(
+    client: &Client,
+    root: &Path,
+    kind: RunKind,
+    set: Vec<(String, String)>,
+    out: &Output,
+) -> Result<Option<RunRecord>, Exit> {
+    let run = launch(client, root, kind, set, None, false).await?;
     match follow::follow(client.clone(), root, &run, out).await? {
         Followed::Detached => Ok(None),
         Followed::Ended(record) if record.state.has_result() => Ok(Some(*record)),

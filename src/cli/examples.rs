@@ -10,7 +10,7 @@ use super::ask::{ask, block_on, connect, once, unexpected};
 use super::output::{Exit, Output};
 use super::table::{Table, clean};
 use crate::domain::api::{Decision, Request, Response};
-use crate::domain::example::{ExampleEdit, ExamplePage, FoundExamples};
+use crate::domain::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use crate::domain::words::counted;
 use crate::store::files;
 
@@ -31,6 +31,11 @@ enum What {
         count: usize,
         #[arg(long, default_value_t = 0)]
         offset: usize,
+        /// Words that must stand in input, answer, stage or stratum; is:off, is:edited, stage:NAME, stratum:NAME
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        filter: String,
+        #[arg(long, default_value = "lift", value_parser = ["lift", "harm", "uses", "found", "stratum", "answer"])]
+        sort: String,
     },
     /// An example and how it was found
     Show {
@@ -79,8 +84,11 @@ enum What {
 
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     let store = args.store;
-    match args.what.unwrap_or(What::List { count: 30, offset: 0 }) {
-        What::List { count, offset } => list(root, store, offset, count, out),
+    let newest = What::List { count: 30, offset: 0, filter: String::new(), sort: String::new() };
+    match args.what.unwrap_or(newest) {
+        What::List { count, offset, filter, sort } => {
+            list(root, store, ExampleQuery { text: filter, sort, offset, count }, out)
+        }
         What::Show { id } => show(root, store, id, out),
         What::Edit { input: None, answer: None, .. } => {
             Err(Exit::usage("say what is to change: --input TEXT or --answer TEXT"))
@@ -113,23 +121,16 @@ fn page(
     root: &Path,
     store: Option<String>,
     id: Option<String>,
-    offset: usize,
-    count: usize,
+    query: ExampleQuery,
 ) -> Result<ExamplePage, Exit> {
-    match once(root, Request::Examples { store, id, offset, count })? {
+    match once(root, Request::Examples { store, id, query })? {
         Response::Examples { page } => Ok(page),
         _ => Err(unexpected()),
     }
 }
 
-fn list(
-    root: &Path,
-    store: Option<String>,
-    offset: usize,
-    count: usize,
-    out: &Output,
-) -> super::CommandResult {
-    let ExamplePage { store, total, examples, edited } = page(root, store, None, offset, count)?;
+fn list(root: &Path, store: Option<String>, query: ExampleQuery, out: &Output) -> super::CommandResult {
+    let ExamplePage { store, total, examples, edited, .. } = page(root, store, None, query)?;
     out.result(&json!({ "store": store, "total": total, "examples": examples, "edited": edited }), || {
         let mut table =
             Table::new(&["id", "stage", ">found", ">uses", ">fixed", ">broken", "", "answer", "input"]);
@@ -166,7 +167,8 @@ fn short(text: &str, most: usize) -> String {
 }
 
 fn show(root: &Path, store: Option<String>, id: String, out: &Output) -> super::CommandResult {
-    let ExamplePage { store, examples, edited, .. } = page(root, store, Some(id), 0, 1)?;
+    let ExamplePage { store, examples, edited, .. } =
+        page(root, store, Some(id), ExampleQuery { count: 1, ..ExampleQuery::default() })?;
     let Some(e) = examples.first() else { return Err(unexpected()) };
     out.result(&json!({ "store": store, "example": e, "edited": edited.contains(&e.id) }), || {
         let mut lines = vec![format!(
@@ -217,7 +219,8 @@ fn decide(
     edit: ExampleEdit,
     out: &Output,
 ) -> super::CommandResult {
-    let ExamplePage { store, examples, .. } = page(root, store, Some(id), 0, 1)?;
+    let ExamplePage { store, examples, .. } =
+        page(root, store, Some(id), ExampleQuery { count: 1, ..ExampleQuery::default() })?;
     let Some(example) = examples.into_iter().next() else { return Err(unexpected()) };
     let decision = Decision::Example { store: store.clone(), example: example.id.clone(), edit };
     let Response::Done { message } = once(root, Request::Decide { decision })? else {
@@ -234,8 +237,8 @@ fn export(root: &Path, store: Option<String>, file: &Path, out: &Output) -> supe
         let client = connect(root).await?;
         let (mut all, mut name) = (Vec::new(), store);
         loop {
-            let request =
-                Request::Examples { store: name.clone(), id: None, offset: all.len(), count: usize::MAX };
+            let query = ExampleQuery { offset: all.len(), count: usize::MAX, ..ExampleQuery::default() };
+            let request = Request::Examples { store: name.clone(), id: None, query };
             let Response::Examples { page } = ask(&client, request).await? else {
                 return Err(unexpected());
             };

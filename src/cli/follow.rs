@@ -196,6 +196,8 @@ impl<'a> Show<'a> {
             }
             EventBody::State { .. }
             | EventBody::Sample { .. }
+            // Its log says the same in words.
+            | EventBody::Trajectory(_)
             | EventBody::Figures { .. }
             | EventBody::Checkpoint { .. } => {}
         }

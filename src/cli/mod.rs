@@ -26,6 +26,7 @@ pub mod play;
 pub mod power;
 pub mod progress;
 pub mod prompts;
+pub mod remedies;
 pub mod report;
 pub mod run;
 pub mod runs;
@@ -96,6 +97,8 @@ enum Command {
     Metrics(metrics::Args),
     /// Ask one or two candidates, and read their answers
     Play(play::Args),
+    /// What could be done about a wrong row: a prompt edit, a stored example, training rows; with what each fixes and takes
+    Remedies(remedies::Args),
     /// Worked examples that trajectory runs found
     Examples(examples::Args),
     /// Put results made elsewhere on the board
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
         Some(Command::Judge(args)) => judge::run(args, &root, &out),
         Some(Command::Metrics(args)) => metrics::run(args, &root, &out),
         Some(Command::Play(args)) => play::run(args, &root, &out),
+        Some(Command::Remedies(args)) => remedies::run(args, &root, &out),
         Some(Command::Examples(args)) => examples::run(args, &root, &out),
         Some(Command::Outcomes(args)) => outcomes::run(args, &root, &out),
         Some(Command::Generate(args)) => generate::run(args, &out),

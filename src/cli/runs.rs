@@ -251,6 +251,7 @@ fn summary(body: &EventBody) -> String {
             format!("{}: {} ({})", version.id, version.edit, version.proposer)
         }
         EventBody::Prompt(news) => news.line().unwrap_or_default(),
+        EventBody::Trajectory(news) => news.line(),
         EventBody::Preflight(preflight) => preflight.line(),
         EventBody::Figures { metrics } => metrics
             .iter()

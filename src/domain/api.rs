@@ -9,17 +9,20 @@ use super::board::{Board, Comparison, StrataView};
 use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
-use super::example::{ExampleEdit, ExamplePage, FoundExamples};
+use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
+use super::remedy::Remedies;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::steer::Change;
 use super::sweep::Axis;
+use super::timeline::Timeline;
 use super::trace::RowTrace;
+use super::trajectory::TrajectoryView;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -259,6 +262,15 @@ pub enum Request {
     },
     /// The board with the rows that fit a message; answered by [`Response::Board`].
     Board,
+    /// Strata x candidates over time; with a training run, its checkpoints among them.
+    Timeline {
+        run: Option<String>,
+    },
+    /// What could be done about a row that a candidate answers wrong (none: the best one that does, else the baseline).
+    Remedies {
+        row: String,
+        candidate: Option<String>,
+    },
     /// All that is known of a candidate on the board's rows.
     Detail {
         candidate: String,
@@ -305,8 +317,11 @@ pub enum Request {
     Examples {
         store: Option<String>,
         id: Option<String>,
-        offset: usize,
-        count: usize,
+        query: ExampleQuery,
+    },
+    /// What a trajectory run found and measured.
+    Trajectory {
+        run: String,
     },
     /// What would be retrieved for an input.
     SearchExamples {
@@ -386,6 +401,8 @@ pub enum Response {
     Run { run: RunRecord },
     Events { run: String, events: Vec<Event>, more: bool },
     Board { board: Board },
+    Timeline { timeline: Timeline },
+    Remedies { remedies: Remedies },
     Detail { detail: Box<Detail> },
     Compare { comparison: Comparison },
     ImportedOutcomes { imported: ImportedFile },
@@ -399,6 +416,7 @@ pub enum Response {
     Queue { queue: Queue },
     Pairwise { pairwise: Box<Pairwise> },
     Examples { page: ExamplePage },
+    Trajectory { view: Box<TrajectoryView> },
     FoundExamples { found: FoundExamples },
     Error { error: Failure },
 }
@@ -448,6 +466,9 @@ pub struct EngineStatus {
     /// `[tuning.train]` as it stands, key by key; empty where `workspace.toml` cannot be read.
     #[serde(default)]
     pub train: BTreeMap<String, String>,
+    /// Names of its judges, the one that is meant where none is named first.
+    #[serde(default)]
+    pub judges: Vec<String>,
 }
 
 /// What `data import` found.

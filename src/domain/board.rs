@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::candidate::IMPORTED;
 use super::honest::{Checkpoints, Honest};
 use super::ladder::Ladder;
 use super::metric::{Known, Metric, OwnMetric};
@@ -153,6 +154,12 @@ impl Against {
 }
 
 impl BoardRow {
+    /// Mean tokens per row, read and written; none where nobody counted them (results made elsewhere).
+    pub fn tokens(&self) -> Option<String> {
+        let known = self.tokens_in > 0.0 || self.tokens_out > 0.0;
+        known.then(|| format!("{:.0}/{:.0}", self.tokens_in, self.tokens_out))
+    }
+
     /// What the figures alone do not say: several runs behind one candidate, outcomes left out.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
@@ -187,7 +194,8 @@ impl BoardRow {
             ));
         }
         if let Some(honest) = &self.honest {
-            remarks.extend(honest.remarks(self.primary.as_deref().unwrap_or("score"), &self.candidate));
+            let runs_here = (self.rung != IMPORTED).then_some(self.candidate.as_str());
+            remarks.extend(honest.remarks(self.primary.as_deref().unwrap_or("score"), runs_here));
         }
         remarks
     }

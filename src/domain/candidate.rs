@@ -169,6 +169,9 @@ impl StageCandidate {
     }
 }
 
+/// The rung of candidates whose outcomes were made elsewhere: they cannot be run.
+pub const IMPORTED: &str = "imported";
+
 /// Anything that can be evaluated. Its id is the hash of [`Candidate::canonical`]; its name a slug that people may change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
@@ -218,7 +221,13 @@ impl Candidate {
                     ("stop", (!decoding.stop.is_empty()).then(|| decoding.stop.clone().into())),
                     ("constraint", s.constraint.as_ref().map(|c| serde_json::json!(c))),
                     ("tools", (!s.tools.is_empty()).then(|| serde_json::json!(s.tools))),
-                    ("examples", s.examples.as_ref().map(|e| serde_json::json!([e.hash, e.retrieval]))),
+                    (
+                        "examples",
+                        s.examples.as_ref().map(|e| match &e.embedder {
+                            Some(embedder) => serde_json::json!([e.hash, e.retrieval, embedder.hash]),
+                            None => serde_json::json!([e.hash, e.retrieval]),
+                        }),
+                    ),
                 ];
                 parts.extend(later.into_iter().filter_map(|(key, value)| Some((key, value?))));
                 parts

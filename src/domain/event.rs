@@ -9,6 +9,7 @@ use super::preflight::Preflight;
 use super::prompt::PromptNews;
 use super::run::RunState;
 use super::steer::Change;
+use super::trajectory::TrajectoryNews;
 
 /// One line of `events.jsonl`. `seq` counts from 1 without gaps over the whole life of a run, also across resumes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,8 @@ pub enum EventBody {
     },
     /// Of a run that tunes prompts.
     Prompt(PromptNews),
+    /// Of a run that looks for worked examples.
+    Trajectory(TrajectoryNews),
     Log {
         message: String,
     },

@@ -76,6 +76,9 @@ pub struct Found {
     pub tried: u32,
     /// Ids of the smallest set, this one among them.
     pub set: Vec<String>,
+    /// The sets that were proposed, in order, with whether they turned the answer; what followed made the last one smaller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proposals: Vec<(String, bool)>,
 }
 
 /// A worked example of one stage: a line of a store.
@@ -197,15 +200,28 @@ pub enum Form {
     Text,
     /// As turns of user and assistant before the question.
     Turns,
+    /// As text, in place of the whole template: the examples alone say what to do. A row without examples is asked by the template.
+    Bare,
 }
 
 impl Form {
-    pub const ALL: [(&'static str, Self); 2] = [("text", Self::Text), ("turns", Self::Turns)];
+    pub const ALL: [(&'static str, Self); 3] =
+        [("text", Self::Text), ("turns", Self::Turns), ("bare", Self::Bare)];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Turns => "turns",
+            Self::Bare => "bare",
+        }
+    }
+
+    /// What a person reads of it.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Text => "text before the input",
+            Self::Turns => "turns of a conversation",
+            Self::Bare => "text in place of the prompt",
         }
     }
 }
@@ -252,6 +268,18 @@ pub struct StageExamples {
     /// BLAKE3 of its bytes.
     pub hash: String,
     pub retrieval: Retrieval,
+    /// What turns texts into vectors, as it was fitted when the store was made. None: it is fitted on the store's own inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedder: Option<KeptFile>,
+}
+
+/// A file by content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFile {
+    /// Absolute.
+    pub path: String,
+    /// BLAKE3 of its bytes.
+    pub hash: String,
 }
 
 /// An example that was shown, and why.
@@ -271,11 +299,26 @@ pub struct Shown {
     pub near_duplicate: bool,
 }
 
+/// Which examples of a store, and in what order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExampleQuery {
+    /// Words that must stand in input, answer, stage or stratum, any case; `is:off`, `is:edited`, `stage:NAME`, `stratum:NAME`.
+    pub text: String,
+    /// `lift` (what did most; also where nothing is said), `harm`, `uses`, `found`, `stratum`, `answer`.
+    pub sort: String,
+    pub offset: usize,
+    pub count: usize,
+}
+
 /// A window on a store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExamplePage {
     pub store: String,
+    /// Of those that fit.
     pub total: usize,
+    #[serde(default)]
+    pub offset: usize,
     pub examples: Vec<Example>,
     /// Ids that something was decided about.
     pub edited: Vec<String>,
@@ -346,6 +389,12 @@ pub fn edited(examples: &[Example], edits: &BTreeMap<String, ExampleEdit>) -> Ve
         out.push(example);
     }
     out
+}
+
+/// Those that others stand for now, as disabled ones: they are never shown, but keep their places in the rankings of a frozen store.
+pub fn merged_away(examples: &[Example], edits: &BTreeMap<String, ExampleEdit>) -> Vec<Example> {
+    let gone = |e: &&Example| edits.values().any(|edit| edit.merges.contains(&e.id));
+    examples.iter().filter(gone).map(|e| Example { enabled: false, ..e.clone() }).collect()
 }
 
 #[cfg(test)]

@@ -52,8 +52,8 @@ pub struct Honest {
 }
 
 impl Honest {
-    /// In sentences.
-    pub fn remarks(&self, metric: &str, candidate: &str) -> Vec<String> {
+    /// In sentences. `candidate`: none where it cannot be run here.
+    pub fn remarks(&self, metric: &str, candidate: Option<&str>) -> Vec<String> {
         let mut remarks = Vec::new();
         let selected = self.selected.map(|value| format!("{value:.3} on {}", self.selected_on.name()));
         let chosen = if self.among > 1 { format!(", the best of {}", self.among) } else { String::new() };
@@ -68,9 +68,14 @@ impl Honest {
                 let luck = self.expected_luck.map_or_else(String::new, |luck| {
                     format!(", of which about {luck:.3} is the luck of the best (an estimate)")
                 });
+                let remedy = match candidate {
+                    Some(name) => format!(
+                        "not scored on fresh ones yet: tunebench run eval --set part=reserve --set candidate={name}"
+                    ),
+                    None => "made elsewhere, so it is not scored on fresh ones here".to_owned(),
+                };
                 remarks.push(format!(
-                    "{metric} {selected}, selected among {} on these rows{luck}; not scored on fresh ones yet: \
-                     tunebench run eval --set part=reserve --set candidate={candidate}",
+                    "{metric} {selected}, selected among {} on these rows{luck}; {remedy}",
                     self.among
                 ));
             }
@@ -127,13 +132,15 @@ mod tests {
 
     #[test]
     fn who_was_only_selected_is_told_how_to_be_scored_freshly() {
-        let said = honest().remarks("accuracy", "lora-12").join("\n");
+        let said = honest().remarks("accuracy", Some("lora-12")).join("\n");
         assert!(
             said.contains("selected among 5") && said.contains("about 0.011") && said.contains("an estimate"),
             "{said}"
         );
         assert!(said.contains("--set part=reserve --set candidate=lora-12"), "{said}");
-        assert!(Honest { among: 1, ..honest() }.remarks("accuracy", "x").is_empty());
+        let elsewhere = honest().remarks("accuracy", None).join("\n");
+        assert!(elsewhere.contains("made elsewhere") && !elsewhere.contains("tunebench run"), "{elsewhere}");
+        assert!(Honest { among: 1, ..honest() }.remarks("accuracy", Some("x")).is_empty());
     }
 
     #[test]
@@ -146,16 +153,16 @@ mod tests {
             looks: 1,
             ..honest()
         };
-        let said = fresh.remarks("accuracy", "x").join("\n");
+        let said = fresh.remarks("accuracy", Some("x")).join("\n");
         assert!(
             said.contains("0.900 on eval, the best of 5; on fresh rows 0.800 (reserve, 60 rows"),
             "{said}"
         );
         assert!(said.contains("luck +0.100") && said.ends_with("looked at 1 time"), "{said}");
         let few = Honest { n: 20, ..fresh.clone() };
-        assert!(few.remarks("accuracy", "x")[0].contains("on fresh rows 16/20 (reserve"), "{few:?}");
+        assert!(few.remarks("accuracy", Some("x"))[0].contains("on fresh rows 16/20 (reserve"), "{few:?}");
         let worn = Honest { looks: 5, worn: Some([1.16, 0.06]), ..fresh };
-        let said = worn.remarks("accuracy", "x").join("\n");
+        let said = worn.remarks("accuracy", Some("x")).join("\n");
         assert!(
             said.contains("too often: the best of 5 looks at 60 rows") && said.contains("0.060"),
             "{said}"

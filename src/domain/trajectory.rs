@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::example::{Form, Order, Ranking, Retrieval};
+use super::judge::Judge;
 use super::settings::Budget;
 
 /// When an answer counts as gold while examples are looked for.
@@ -18,11 +19,17 @@ pub enum Match {
     Similarity,
     /// Every number of the gold stands in it, within `tolerance`.
     Numeric,
+    /// A judge of the workspace says that it is right.
+    Judge,
 }
 
 impl Match {
-    pub const ALL: [(&'static str, Self); 3] =
-        [("metric", Self::Metric), ("similarity", Self::Similarity), ("numeric", Self::Numeric)];
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("metric", Self::Metric),
+        ("similarity", Self::Similarity),
+        ("numeric", Self::Numeric),
+        ("judge", Self::Judge),
+    ];
 }
 
 /// `[tuning.trajectory]`, resolved.
@@ -31,6 +38,9 @@ impl Match {
 pub struct TrajectorySettings {
     /// Stages to find examples for; empty: all that can be.
     pub stages: Vec<String>,
+    /// Strata, by name, of the train rows that are looked at; empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strata: Vec<String>,
     /// Examples retrieved for each input; half and double are tried beside.
     pub shots: usize,
     /// Train rows that are looked at, spread over the strata.
@@ -51,13 +61,19 @@ pub struct TrajectorySettings {
     pub match_at: f64,
     /// Share by which a number may differ.
     pub tolerance: f64,
+    /// Dev rows that are measured on, at most.
+    pub dev_rows: usize,
     pub budget: Budget,
+    /// Who says what is right, where `match` asks a judge: the one that `[eval] judge` means, frozen at launch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Judge>,
 }
 
 impl Default for TrajectorySettings {
     fn default() -> Self {
         Self {
             stages: Vec::new(),
+            strata: Vec::new(),
             shots: 5,
             rows: 300,
             ranking: Ranking::Fused,
@@ -70,7 +86,9 @@ impl Default for TrajectorySettings {
             matches: Match::Metric,
             match_at: 0.9,
             tolerance: 0.01,
+            dev_rows: 400,
             budget: Budget::default(),
+            judge: None,
         }
     }
 }
@@ -132,6 +150,66 @@ pub struct Search {
     pub set: Vec<String>,
     /// The proposals that were tried, in order, with whether they turned the answer.
     pub proposals: Vec<(String, bool)>,
+}
+
+/// What a run that looks for examples tells on its way. A run that is resumed tells all of it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "news", rename_all = "snake_case")]
+pub enum TrajectoryNews {
+    /// After a round of the search.
+    Searching(Searching),
+    /// A way of using examples was measured, beside the same rows without any.
+    Measured { measured: Measured, without: Measured, ablation: bool },
+}
+
+impl TrajectoryNews {
+    /// For people, on one line.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Searching(s) => format!(
+                "{} of {} wrong: {} turned, {} not; {} sets tried",
+                s.wrong, s.looked_at, s.turned, s.failed, s.tried
+            ),
+            Self::Measured { measured: m, without, .. } => format!(
+                "{} of {}: {:.3} ({:+.3})",
+                m.shots,
+                m.store,
+                m.accuracy(),
+                m.accuracy() - without.accuracy()
+            ),
+        }
+    }
+}
+
+/// Where the search for examples stands: rows of the train part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Searching {
+    pub looked_at: usize,
+    /// Wrong without examples.
+    pub wrong: usize,
+    /// Of these, turned to gold.
+    pub turned: usize,
+    /// Nothing that was proposed turned them.
+    pub failed: usize,
+    /// Sets that were tried.
+    pub tried: u64,
+    pub calls: u64,
+}
+
+/// What screen 3 shows of a run beside its store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrajectoryView {
+    pub run: String,
+    /// The candidate without examples, and the one with the store as it stands.
+    pub base: String,
+    pub with: String,
+    /// None until the run wrote it. Without its searches, which are told by the examples.
+    pub report: Option<TrajectoryReport>,
+    pub turned: usize,
+    /// Every store there is: runs', and imported ones.
+    pub stores: Vec<String>,
 }
 
 /// `artifacts/trajectory.json`: what a run found, tried and measured.

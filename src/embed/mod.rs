@@ -4,6 +4,7 @@
 //! Deterministic: neither the number of threads nor how texts are put into batches changes a bit.
 
 mod features;
+mod kept;
 mod linear;
 mod source;
 mod store;

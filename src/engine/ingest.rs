@@ -164,6 +164,7 @@ fn fold(record: &mut RunRecord, event: &Event) {
         | EventBody::Preflight(_)
         | EventBody::Sample { .. }
         | EventBody::Prompt(_)
+        | EventBody::Trajectory(_)
         | EventBody::Log { .. }
         | EventBody::Warning { .. }
         | EventBody::Change { .. }

@@ -17,6 +17,7 @@ use crate::domain::row::Part;
 use crate::domain::run::{RunKind, RunState};
 use crate::domain::settings::EvalSettings;
 use crate::domain::sweep::{Group, MOST_RUNS};
+use crate::domain::trajectory::Match;
 use crate::store::files;
 use crate::tuning::check;
 use crate::worker::folder::{RunFolder, now_ms};
@@ -66,6 +67,10 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
         ws.config.eval.intent.model =
             models::embedder(engine, &ws, &ws.config.eval.intent.embedder, "eval.intent.embedder")?;
+    }
+    if kind == RunKind::Trajectory && ws.config.tuning.trajectory.matches == Match::Judge {
+        let judge = judges::frozen(engine, &ws, judges::named(&ws, None)?)?;
+        ws.config.tuning.trajectory.judge = Some(judge);
     }
     Ok(Wish { ws, candidate, model, judge })
 }
@@ -220,11 +225,11 @@ fn check(
             RunKind::Prompt => models::critic(engine, &wish.ws)?,
             _ => None,
         };
-        needs.keys = check_keys(kind, &candidate, &wish.ws.config.eval, critic.as_ref(), keys)?;
-        if kind == RunKind::Prompt {
-            crate::tuning::prompt::check(&wish.ws.config.tuning.prompt, &wish.ws.config.eval, &candidate)
-                .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))?;
-        }
+        let config = &wish.ws.config;
+        let judges = config.eval.judges.iter().chain(&config.tuning.trajectory.judge);
+        let asked = EvalSettings { judges: judges.cloned().collect(), ..config.eval.clone() };
+        needs.keys = check_keys(kind, &candidate, &asked, critic.as_ref(), keys)?;
+        refuse_prompt(&wish, kind, &candidate)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
                 // Known without strata: refused now, not when they are built.
@@ -236,6 +241,27 @@ fn check(
         }
     }
     Ok(needs)
+}
+
+/// What a launch would refuse of the settings, without starting anything. Keys are not looked at.
+pub fn refusal(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<(), Failure> {
+    let wish = wish(engine, kind, set)?;
+    let dataset = parts::dataset(engine, &wish.ws)?;
+    let mut candidate = wish.resolve(engine, &dataset)?;
+    if kind == RunKind::Train {
+        candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
+    }
+    refuse(&wish, kind, &candidate, &dataset)?;
+    refuse_prompt(&wish, kind, &candidate)
+}
+
+fn refuse_prompt(wish: &Wish, kind: RunKind, candidate: &Candidate) -> Result<(), Failure> {
+    if kind != RunKind::Prompt {
+        return Ok(());
+    }
+    let config = &wish.ws.config;
+    crate::tuning::prompt::check(&config.tuning.prompt, &config.eval, candidate)
+        .map_err(|(key, message)| bad_input(wish.ws.problem(&key, message).to_string()))
 }
 
 /// What `check` refuses is refused here, by the same rule.

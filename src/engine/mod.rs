@@ -9,6 +9,7 @@
 //! feedback    what people said of answers, and the rows that are made of it
 //! supervisor  a thread: starts workers, follows their event files, buries the dead
 //! outcomes    results made elsewhere, and which rows they are of
+//! remedies    what could be done about a wrong row, and what that takes
 //! sets        rows that once were fixed, and general-ability sets
 //! saved       files that people save, while somebody looks
 //! launch      checks what is wished for and makes its run
@@ -41,6 +42,7 @@ mod power;
 mod prompts;
 pub mod protocol;
 mod queue;
+mod remedies;
 mod requests;
 mod resident;
 mod rows;
@@ -52,6 +54,7 @@ mod state;
 mod strata;
 mod supervisor;
 mod sweep;
+mod timeline;
 
 use std::fs;
 use std::io;

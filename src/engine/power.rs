@@ -91,7 +91,8 @@ fn past(
     known: &[Known],
     primary: &Metric,
 ) -> Result<Vec<Comparison>, Failure> {
-    let Some(base) = honest::baseline(known) else { return Ok(Vec::new()) };
+    // Without a baseline, results made elsewhere tell as well how much candidates disagree.
+    let Some(base) = honest::baseline(known).or_else(|| known.first()) else { return Ok(Vec::new()) };
     let Some(of_base) = standing::scored(engine, loaded, base)? else { return Ok(Vec::new()) };
     let mut past = Vec::new();
     for other in known.iter().rev().filter(|k| k.id != base.id).take(COMPARISONS) {
@@ -180,7 +181,7 @@ fn strata(
 }
 
 /// What the newest evaluation took, for so many answers: of the candidate itself, else of any other.
-fn cost(
+pub fn cost(
     engine: &Engine,
     known: &[Known],
     own: Option<&Known>,

@@ -9,7 +9,7 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, prompts, queue, rows, strata, sweep,
+    outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -88,6 +88,13 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             Response::Detail { detail: Box::new(board::detail(engine, &candidate)?) }
         }
         Request::Board => Response::Board { board: board::window(&*board::board(engine)?, 0) },
+        Request::Timeline { run } => {
+            let run = run.map(|run| find_run(engine, &run)).transpose()?;
+            Response::Timeline { timeline: timeline::timeline(engine, run.as_deref())? }
+        }
+        Request::Remedies { row, candidate } => {
+            Response::Remedies { remedies: remedies::remedies(engine, &row, candidate.as_deref())? }
+        }
         Request::BoardRows { from } => {
             Response::Board { board: board::window(&*board::board(engine)?, from) }
         }
@@ -114,10 +121,11 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let (run, trace) = board::trace(engine, &of, &row)?;
             Response::Trace { run, trace }
         }
-        Request::Examples { store, id, offset, count } => {
-            let page = examples::page(engine, store.as_deref(), id.as_deref(), offset, count)?;
+        Request::Examples { store, id, query } => {
+            let page = examples::page(engine, store.as_deref(), id.as_deref(), &query)?;
             Response::Examples { page }
         }
+        Request::Trajectory { run } => Response::Trajectory { view: Box::new(examples::view(engine, &run)?) },
         Request::SearchExamples { store, stage, input, shots } => {
             let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
             Response::FoundExamples { found }

@@ -293,9 +293,18 @@ impl Engine {
 
     pub fn status(&self) -> EngineStatus {
         // Its name as it stands now; the folder's where the file cannot be read.
-        let (workspace, train) = crate::workspace::Workspace::open(&self.root).map_or_else(
-            |_| (self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(), BTreeMap::new()),
-            |(workspace, _)| (workspace.config.name, workspace.config.tuning.train.shown()),
+        let (workspace, train, judges) = crate::workspace::Workspace::open(&self.root).map_or_else(
+            |_| {
+                let name = self.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                (name, BTreeMap::new(), Vec::new())
+            },
+            |(ws, _)| {
+                let meant = ws.config.judge_named(None).map(|judge| judge.name.clone());
+                let mut judges: Vec<String> = ws.config.judges.iter().map(|j| j.name.clone()).collect();
+                judges.sort_by_key(|name| Some(name) != meant.as_ref());
+                let train = ws.config.tuning.train.shown();
+                (ws.config.name, train, judges)
+            },
         );
         self.read(|state| EngineStatus {
             version: super::protocol::VERSION.into(),
@@ -307,6 +316,7 @@ impl Engine {
             device: format!("CPU, {}", counted(self.threads, "thread")),
             notices: state.notices.clone(),
             train,
+            judges,
         })
     }
 

@@ -7,9 +7,7 @@ pub mod rubric;
 pub mod template;
 pub mod tool;
 
-use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -80,25 +78,12 @@ pub struct Pipeline {
 /// Examples for a row at a stage (both by place), and how they stand in a prompt that does not lay them out.
 pub type Show<'s> = &'s dyn Fn(usize, usize) -> Option<(Vec<Hit>, Form)>;
 
-/// Indexes that were made lately: a pipeline is opened for every question of the playground.
-static INDEXES: Mutex<VecDeque<(String, Arc<Index>)>> = Mutex::new(VecDeque::new());
-const INDEXES_HELD: usize = 6;
-
 /// The index of a stage's frozen store.
 fn index(stage: &StageCandidate) -> Result<Option<Arc<Index>>, PipelineError> {
     let Some(examples) = &stage.examples else { return Ok(None) };
-    let key = format!("{} {}", examples.hash, stage.name);
-    let held = || INDEXES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, index)) = held().iter().find(|(known, _)| *known == key) {
-        return Ok(Some(index.clone()));
-    }
-    let all = retrieve::store::read(Path::new(&examples.path), Some(&examples.hash))
-        .map_err(|error| PipelineError::Examples { stage: stage.name.clone(), why: format!("{error:#}") })?;
-    let index = Arc::new(Index::new(all.into_iter().filter(|e| e.stage == stage.name).map(Arc::new)));
-    let mut held = held();
-    held.push_front((key, index.clone()));
-    held.truncate(INDEXES_HELD);
-    Ok(Some(index))
+    retrieve::open(examples, &stage.name)
+        .map(Some)
+        .map_err(|error| PipelineError::Examples { stage: stage.name.clone(), why: format!("{error:#}") })
 }
 
 /// Opens a stage's model.
@@ -174,6 +159,11 @@ impl Pipeline {
         self.stages
             .get(stage)
             .map_or((false, false), |stage| (stage.prompt.lays_out_examples(), stage.prompt.has_input()))
+    }
+
+    /// Recorded tools that a stage may call.
+    pub fn tools(&self, stage: usize) -> usize {
+        self.stages.get(stage).map_or(0, |stage| stage.spec.tools.len())
     }
 
     /// Put rows through all stages with these examples in place of those that the candidate would retrieve.
@@ -378,7 +368,11 @@ impl Stage {
         if hits.is_empty() || self.prompt.lays_out_examples() {
             return Ok(Some((question, text, hits)));
         }
-        if form == Form::Text && self.prompt.has_input() && matches!(question, Asked::Turn(_)) {
+        if form == Form::Bare && self.spec.tools.is_empty() && matches!(question, Asked::Turn(_)) {
+            let prompt = template::examples_before(scope, &hits);
+            return Ok(Some((Asked::Turn(prompt.clone()), prompt, hits)));
+        }
+        if form != Form::Turns && self.prompt.has_input() && matches!(question, Asked::Turn(_)) {
             let prompt = self.prompt.render_with_examples(scope, &hits)?;
             return Ok(Some((Asked::Turn(prompt.clone()), prompt, hits)));
         }

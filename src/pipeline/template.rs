@@ -141,6 +141,16 @@ pub struct Prompt {
 /// The template's name in its environment; not a file name, which could switch escaping on.
 pub(super) const TEMPLATE: &str = "prompt";
 
+/// `Input: ...`, `Answer: ...` of each example, then the row's own `Input: ...`, `Answer:`.
+pub fn examples_before(scope: &Scope, hits: &[Hit]) -> String {
+    let mut block = String::new();
+    for hit in hits {
+        block += &format!("Input: {}\nAnswer: {}\n\n", hit.example.input, hit.example.answer);
+    }
+    block += &format!("Input: {}\nAnswer:", scope.input);
+    block
+}
+
 impl Prompt {
     /// Compile; fails on a slip in the template or in `when`.
     pub fn new(stage: &StageCandidate) -> Result<Self, TemplateError> {
@@ -201,12 +211,7 @@ impl Prompt {
     /// The prompt of a row with examples before its input, in the input's place; what stands before that place in the template comes
     /// first, and is the same for every row.
     pub fn render_with_examples(&self, scope: &Scope, hits: &[Hit]) -> Result<String, TemplateError> {
-        let mut block = String::new();
-        for hit in hits {
-            block += &format!("Input: {}\nAnswer: {}\n\n", hit.example.input, hit.example.answer);
-        }
-        block += &format!("Input: {}\nAnswer:", scope.input);
-        self.render_in(&scope.with_input(block))
+        self.render_in(&scope.with_input(examples_before(scope, hits)))
     }
 
     /// The tools go beside the prompt.

@@ -190,7 +190,7 @@ pub(super) fn table(board: &Board) -> Table {
             let latency = row.latency_ms.map(|l| format!("{}/{}", number(l.p50), number(l.p95)));
             cells.push(latency.unwrap_or_else(|| "-".into()).into());
         }
-        cells.push(format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out).into());
+        cells.push(row.tokens().unwrap_or_else(|| "-".into()).into());
         if priced {
             cells.push(row.usd_per_1k.map_or_else(|| "-".into(), number).into());
         }

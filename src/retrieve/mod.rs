@@ -6,6 +6,7 @@
 pub mod bm25;
 pub mod choose;
 pub mod nearest;
+mod open;
 pub mod store;
 
 use std::collections::BTreeSet;
@@ -14,9 +15,18 @@ use std::sync::Arc;
 use crate::domain::example::{Example, Order, Ranking, Retrieval, Shown};
 use crate::embed::{Embedder, Vectors, dot, words};
 use bm25::Bm25;
+pub use open::{EMBEDDER, embedder_of, open};
 
 /// Of the built-in embedder.
 const SEED: u64 = 7;
+
+/// The built-in embedder, fitted on these texts in whatever order they come.
+pub fn fit<'t>(texts: impl IntoIterator<Item = &'t str>) -> Embedder {
+    let mut texts: Vec<&str> = texts.into_iter().collect();
+    texts.sort_unstable();
+    texts.dedup();
+    Embedder::fit(&texts, SEED)
+}
 
 /// Examples that a ranking hands on, and as many times the shots at least.
 const DEPTH: usize = 50;
@@ -48,13 +58,16 @@ pub fn same_text(a: &str, b: &str) -> bool {
 }
 
 /// Examples of one stage, ready to be searched.
+///
+/// Disabled ones are ranked with the others and then passed over: taking one out changes what is found for the inputs that it was found
+/// for, and for no other.
 #[derive(Clone, Debug)]
 pub struct Index {
     /// By id.
-    examples: Vec<Arc<Example>>,
-    embedder: Embedder,
-    vectors: Vectors,
-    words: Bm25,
+    examples: Arc<Vec<Arc<Example>>>,
+    embedder: Arc<Embedder>,
+    vectors: Arc<Vectors>,
+    words: Arc<Bm25>,
 }
 
 /// What examples are wanted for.
@@ -81,32 +94,28 @@ pub struct Hit {
 }
 
 impl Index {
-    /// Of the enabled examples. The embedder is fitted on their inputs.
-    pub fn new(examples: impl IntoIterator<Item = Arc<Example>>) -> Self {
-        let mut examples: Vec<Arc<Example>> = examples.into_iter().filter(|e| e.enabled).collect();
+    pub fn new(examples: impl IntoIterator<Item = Arc<Example>>, embedder: Arc<Embedder>) -> Self {
+        let mut examples: Vec<Arc<Example>> = examples.into_iter().collect();
         examples.sort_by(|a, b| a.id.cmp(&b.id));
         examples.dedup_by(|a, b| a.id == b.id);
         let texts: Vec<&str> = examples.iter().map(|e| e.input.as_str()).collect();
-        let embedder = Embedder::fit(&texts, SEED);
-        let vectors = embedder.embed(&texts);
-        let words = Bm25::new(texts.iter().copied());
-        Self { examples, embedder, vectors, words }
+        let vectors = Arc::new(embedder.embed(&texts));
+        let words = Arc::new(Bm25::new(texts.iter().copied()));
+        Self { examples: Arc::new(examples), embedder, vectors, words }
     }
 
-    /// The same texts and vectors with other figures of what the examples did: `of` gives the new example of each.
+    /// The same texts and vectors with other figures of what the examples did, or some of them disabled: `of` gives the new example of
+    /// each.
     #[must_use]
     pub fn with_examples(&self, of: &dyn Fn(&Arc<Example>) -> Arc<Example>) -> Self {
-        Self { examples: self.examples.iter().map(of).collect(), ..self.clone() }
+        Self { examples: Arc::new(self.examples.iter().map(of).collect()), ..self.clone() }
     }
 
-    pub fn len(&self) -> usize {
-        self.examples.len()
+    pub fn embedder(&self) -> &Arc<Embedder> {
+        &self.embedder
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.examples.is_empty()
-    }
-
+    /// Disabled ones among them.
     pub fn examples(&self) -> &[Arc<Example>] {
         &self.examples
     }
@@ -119,7 +128,7 @@ impl Index {
                 !own && !query.skip.is_some_and(|skip| skip(e))
             })
         };
-        let depth = DEPTH.max(DEPTH_PER_SHOT * how.shots);
+        let shown = |place: usize| self.examples.get(place).is_some_and(|e| e.enabled);
         let (asked, said) = self.embedder.embed_with_fit(&[query.text]);
         let vector = if asked.is_empty() { &[][..] } else { asked.row(0) };
         // The cosine with all that the input says, also with what the store's main directions cannot express.
@@ -129,25 +138,35 @@ impl Index {
             Ranking::Nearest => Default::default(),
             Ranking::Bm25 | Ranking::Fused => self.words.scores(query.text),
         };
-        let worded = || {
+        let worded = |depth: usize| {
             let kept = by_words.iter().map(|(i, s)| (*i, *s)).filter(|(i, _)| keep(*i));
             nearest::top_of(kept, depth)
         };
-        let near = || nearest::top(&self.vectors, vector, depth, &keep);
-        let mut found: Vec<(usize, f32)> = match how.ranking {
-            Ranking::Nearest => near(),
-            Ranking::Bm25 => {
-                let ranked = worded();
-                let best = ranked.first().map_or(1.0, |(_, score)| score.max(f32::MIN_POSITIVE));
-                ranked.into_iter().map(|(place, score)| (place, score / best)).collect()
-            }
-            Ranking::Fused => {
-                let places =
-                    |ranked: nearest::Ranked| ranked.into_iter().map(|(i, _)| i).collect::<Vec<usize>>();
-                let (near, words) = (places(near()), places(worded()));
-                nearest::top_of(choose::fuse(&[&near, &words]).into_iter(), depth)
+        let near = |depth: usize| nearest::top(&self.vectors, vector, depth, &keep);
+        let ranked = |depth: usize| -> nearest::Ranked {
+            match how.ranking {
+                Ranking::Nearest => near(depth),
+                Ranking::Bm25 => {
+                    let ranked = worded(depth);
+                    let best = ranked.first().map_or(1.0, |(_, score)| score.max(f32::MIN_POSITIVE));
+                    ranked.into_iter().map(|(place, score)| (place, score / best)).collect()
+                }
+                Ranking::Fused => {
+                    let places =
+                        |ranked: nearest::Ranked| ranked.into_iter().map(|(i, _)| i).collect::<Vec<usize>>();
+                    let (near, words) = (places(near(depth)), places(worded(depth)));
+                    nearest::top_of(choose::fuse(&[&near, &words]).into_iter(), depth)
+                }
             }
         };
+        let mut depth = DEPTH.max(DEPTH_PER_SHOT * how.shots);
+        let mut found = ranked(depth);
+        // Where most of the nearest are disabled, those behind them are looked at as well.
+        while found.len() == depth && found.iter().filter(|(place, _)| shown(*place)).count() < how.shots {
+            depth *= 4;
+            found = ranked(depth);
+        }
+        found.retain(|(place, _)| shown(*place));
         found.retain(|(place, _)| similarity(*place) >= how.threshold);
         let value = |place: usize| self.examples[place].value(query.stratum);
         let weighted: Vec<f32> = found
@@ -225,7 +244,8 @@ pub mod tests {
     }
 
     fn index(examples: &[Example]) -> Index {
-        Index::new(examples.iter().cloned().map(Arc::new))
+        let embedder = fit(store().iter().map(|e| e.input.as_str()));
+        Index::new(examples.iter().cloned().map(Arc::new), Arc::new(embedder))
     }
 
     fn rows(hits: &[Hit]) -> Vec<&str> {
@@ -285,6 +305,50 @@ pub mod tests {
         let _ = index(&store()).retrieve(&Query::text(""), &how);
         let zero = Retrieval { shots: 0, ..how };
         assert!(index(&store()).retrieve(&Query::text("card"), &zero).is_empty());
+    }
+
+    #[test]
+    fn behind_many_that_are_disabled_the_next_ones_are_found() {
+        let many: Vec<Example> = (0..300)
+            .map(|i| Example {
+                enabled: i >= 290,
+                ..example(&format!("r{i}"), &format!("my card is lost {i}"), "cards")
+            })
+            .collect();
+        for ranking in [Ranking::Nearest, Ranking::Bm25, Ranking::Fused] {
+            let how = Retrieval { shots: 3, ranking, ..Retrieval::default() };
+            let hits = index(&many).retrieve(&Query::text("my card is lost"), &how);
+            assert_eq!(hits.len(), 3, "{ranking:?}");
+            assert!(hits.iter().all(|hit| hit.example.enabled));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        /// Rankings, weights of words and vectors are those of the whole store, whatever of it is disabled.
+        #[test]
+        fn an_example_taken_out_changes_only_what_it_was_found_for(
+            words in prop::collection::vec("(card|refund|app|phone|late|lost)( (card|refund|app|phone|late|lost|the|my|a)){0,5}", 70..90),
+            out in 0..70usize,
+            ask in "(card|refund|app|phone)( (card|late|app|my|the)){0,4}",
+            ranking in prop::sample::select(vec![Ranking::Nearest, Ranking::Bm25, Ranking::Fused]),
+            diversity in prop::sample::select(vec![0.0_f32, 0.4]),
+        ) {
+            let all: Vec<Example> =
+                words.iter().enumerate().map(|(i, text)| example(&format!("r{i}"), &format!("{text} {i}"), "x")).collect();
+            let mut less = all.clone();
+            less[out].enabled = false;
+            let how = Retrieval { shots: 4, ranking, diversity, ..Retrieval::default() };
+            let found = |of: &[Example]| -> Vec<Shown> {
+                index(of).retrieve(&Query::text(&ask), &how).into_iter().map(|hit| hit.why).collect()
+            };
+            let (before, after) = (found(&all), found(&less));
+            if before.iter().any(|shown| shown.id == all[out].id) {
+                prop_assert!(after.iter().all(|shown| shown.id != all[out].id));
+            } else {
+                prop_assert_eq!(before, after);
+            }
+        }
     }
 
     proptest! {

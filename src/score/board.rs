@@ -11,8 +11,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::row::Part;
 use crate::domain::settings::EvalSettings;
 
-/// The rung of candidates whose outcomes were made elsewhere.
-pub const IMPORTED: &str = "imported";
+pub use crate::domain::candidate::IMPORTED;
 
 /// Score a candidate. Of its outcomes those on the eval part count, unless they were imported or know no parts; where a row stands several
 /// times, its last outcome. Unknown metric names are left out (the workspace is checked before).

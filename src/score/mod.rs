@@ -17,6 +17,7 @@ pub mod labels;
 pub mod ladder;
 pub mod power;
 pub mod preference;
+pub mod remedy;
 pub mod repeats;
 pub mod rouge;
 pub mod rows;
@@ -24,6 +25,7 @@ pub mod scorer;
 pub mod sets;
 pub mod stats;
 pub mod text;
+pub mod timeline;
 pub mod trilemma;
 
 pub use crate::domain::metric;

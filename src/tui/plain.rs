@@ -155,7 +155,10 @@ impl Plain {
                 "{run} checkpoint at step {step}{}",
                 if best { ", the best so far" } else { "" }
             )),
-            EventBody::State { .. } | EventBody::Progress { .. } | EventBody::Figures { .. } => None,
+            EventBody::State { .. }
+            | EventBody::Progress { .. }
+            | EventBody::Trajectory(_)
+            | EventBody::Figures { .. } => None,
         }
     }
 

@@ -1,5 +1,8 @@
 //! A made-up workspace: what `tunebench bench frame` draws, and what the tests of the screens look at. No figure here is a measurement.
 
+mod remedies;
+pub mod trajectories;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -20,7 +23,6 @@ use crate::domain::detail::{
     CalibrationBin, CalibrationDetail, ClassScore, ClassesDetail, Detail, Measured, StratumScore,
 };
 use crate::domain::event::{Event, EventBody};
-use crate::domain::example::{ExamplePage, FoundExamples};
 use crate::domain::imported::ImportedFile;
 use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::ladder::{Advice, Ladder, Reason, Rung, Step, Verdict};
@@ -30,6 +32,7 @@ use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Pl
 use crate::domain::power::{self, Power};
 use crate::domain::row::Part;
 use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
+use crate::domain::timeline::{Cell, Curve, Moment, StepFlips, Timeline};
 use crate::domain::trace::{Attempt, RowTrace, StageTrace};
 use crate::domain::trilemma::{Cost, Goodput, Training, Trilemma};
 
@@ -68,6 +71,7 @@ pub fn status() -> EngineStatus {
         device: "CPU, 2 threads".into(),
         notices: vec![],
         train: crate::domain::settings::TrainSettings::default().shown(),
+        judges: vec!["helpful".into()],
     }
 }
 
@@ -499,6 +503,61 @@ pub fn board() -> Board {
     board
 }
 
+/// Every candidate of the board by topic; of a run its evaluations on 24 fixed rows.
+pub fn timeline(run: Option<&str>) -> Timeline {
+    let cells = |right: &dyn Fn(f64, f64) -> f64, rows: &dyn Fn(usize) -> usize| -> Vec<Cell> {
+        let of = |(_, n, base, best): &(&str, usize, f64, f64)| {
+            let n = rows(*n);
+            Cell { right: (right(*base, *best) * n as f64).round() as usize, n }
+        };
+        TOPICS.iter().map(of).collect()
+    };
+    let moment = |name: &str, rung: &str, step: Option<u64>, cells: Vec<Cell>| {
+        let all = cells.iter().fold(Cell::default(), |a, c| Cell { right: a.right + c.right, n: a.n + c.n });
+        Moment { name: name.into(), rung: rung.into(), t_ms: NOW_MS, step, all, cells }
+    };
+    let eval = |n: usize| n * 15 / 100;
+    let at = |share: f64| cells(&move |base, best| base + (best - base) * share, &eval);
+    let mut columns = vec![moment("base", "baseline", None, at(0.0))];
+    let mut curve = None;
+    match run {
+        None => {
+            columns.push(moment("route v7", "prompt", None, at(0.3)));
+            columns.push(moment("lora-11", "lora", None, at(0.9)));
+        }
+        Some(run) => {
+            let flips = |step: u64| StepFlips {
+                step,
+                all: Cell { right: 8 + step as usize / 50, n: 24 },
+                fixed: (0..step as usize / 200).map(|i| format!("{i:05}")).collect(),
+                regressed: if step == 400 { vec!["00031".into()] } else { vec![] },
+                churned: 1,
+            };
+            let steps = [200, 400, 600];
+            columns.extend(steps.map(|step| {
+                let share = step as f64 / 600.0;
+                moment(
+                    &format!("{run}@{step}"),
+                    "lora",
+                    Some(step),
+                    cells(&move |base, best| base + (best - base) * share, &|_| 3),
+                )
+            }));
+            curve = Some(Curve {
+                run: run.into(),
+                losses: (1..=612)
+                    .map(|s| (s, 0.4 + 1.7 / (1.0 + s as f64 / 60.0) + 0.1 * noise(s)))
+                    .collect(),
+                evals: steps.map(|s| (s, 0.5 + 1.6 / (1.0 + s as f64 / 60.0))).to_vec(),
+                checkpoints: vec![(200, true), (400, true), (600, false)],
+                flips: steps.map(flips).to_vec(),
+            });
+        }
+    }
+    columns.push(moment("lora-12", "lora", None, at(1.0)));
+    Timeline { strata: TOPICS.map(|(name, ..)| name.to_owned()).to_vec(), columns, left_out: 0, run: curve }
+}
+
 /// A board of many candidates, each with figures of its own; now and then one is not known.
 pub fn large_board(candidates: usize) -> Board {
     let like = board();
@@ -732,6 +791,10 @@ pub fn respond(request: &Request) -> Response {
             Response::Events { run: run.clone(), events, more: false }
         }
         Request::Board => Response::Board { board: board() },
+        Request::Timeline { run } => Response::Timeline { timeline: timeline(run.as_deref()) },
+        Request::Remedies { row, candidate } => {
+            Response::Remedies { remedies: remedies::remedies(row, candidate.as_deref()) }
+        }
         Request::Power { candidate, difference, .. } => {
             Response::Power { power: power(candidate.as_deref(), *difference) }
         }
@@ -752,8 +815,11 @@ pub fn respond(request: &Request) -> Response {
         Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
         Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
         Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },
-        Request::Examples { .. } => Response::Examples { page: ExamplePage::default() },
-        Request::SearchExamples { .. } => Response::FoundExamples { found: FoundExamples::default() },
+        Request::Examples { query, .. } => Response::Examples { page: trajectories::examples(query) },
+        Request::SearchExamples { input, .. } => {
+            Response::FoundExamples { found: trajectories::found(input) }
+        }
+        Request::Trajectory { run } => Response::Trajectory { view: Box::new(trajectories::view(run)) },
         Request::Control { .. }
         | Request::ImportExamples { .. }
         | Request::Steer { .. }
@@ -773,6 +839,9 @@ pub fn snapshot(view: &View) -> Push {
         View::Board => Push::Board { board: board() },
         View::Strata => Push::Strata { view: strata() },
         View::Files => Push::Files { news: vec![] },
+        View::Run { run, .. } if run.starts_with("trajectory") => {
+            Push::Events { run: run.clone(), events: trajectories::events() }
+        }
         View::Run { run, after } => Push::Events {
             run: run.clone(),
             events: training(612, 1000).into_iter().filter(|e| e.seq > *after).collect(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Progress, RunState};
 use crate::domain::steer::Change;
+use crate::domain::trajectory::{Measured, Searching, TrajectoryNews};
 
 /// One optimizer step on the curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,6 +62,10 @@ pub struct RunSeries {
     pub log: Vec<(u64, Tone, String)>,
     pub state: Option<RunState>,
     pub progress: Option<Progress>,
+    /// Of a run that looks for examples: where the search stands, and what was measured with and without.
+    pub searching: Option<Searching>,
+    pub curve: Vec<Measured>,
+    pub without: Option<Measured>,
 }
 
 impl RunSeries {
@@ -139,6 +144,14 @@ impl RunSeries {
                     self.say(t_ms, Tone::Plain, line);
                 }
             }
+            EventBody::Trajectory(TrajectoryNews::Searching(searching)) => self.searching = Some(searching),
+            EventBody::Trajectory(TrajectoryNews::Measured { measured, without, ablation: false }) => {
+                // A resumed run tells again what it had measured.
+                self.curve.retain(|m| (&m.store, m.shots) != (&measured.store, measured.shots));
+                self.curve.push(measured);
+                self.without = Some(without);
+            }
+            EventBody::Trajectory(TrajectoryNews::Measured { .. }) => {}
             EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let (known, said) = self.samples.entry(row).or_default();
                 *known = gold.or(known.take());

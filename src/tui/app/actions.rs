@@ -97,7 +97,6 @@ impl App {
             }
             Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
             Action::LaunchPrompt => self.launch(RunKind::Prompt, Vec::new(), None),
-            Action::LaunchTrajectory => self.launch(RunKind::Trajectory, Vec::new(), None),
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
                 let mut form = Form::train(like.as_deref().unwrap_or_default());
@@ -115,6 +114,7 @@ impl App {
                 self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
             Action::JudgeQueue => self.judge_queue(),
+            Action::JudgeChoice => self.judge_form(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
             _ => return false,
         }
@@ -224,6 +224,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Judging(_))) {
             return self.act_judging(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Mending(_))) {
+            return self.act_mending(action);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -232,6 +235,10 @@ impl App {
             },
             Layer::Trace(view) => match action {
                 Action::Back => drop(self.layers.pop()),
+                Action::Remedies => {
+                    let (row, of) = (view.row.clone(), view.of.get(view.at).cloned());
+                    self.open_remedies(row, of);
+                }
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
@@ -246,6 +253,7 @@ impl App {
             Layer::Flip { scroll } => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::Trace => self.trace_flip(),
+                Action::Remedies => self.mend_flip(),
                 // The arrows walk through the flips, pages scroll within one.
                 Action::Up => {
                     *scroll = 0;
@@ -308,7 +316,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) => {}
+            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -363,6 +371,7 @@ impl App {
                 self.act(action);
             }
             Choice::ShowRun(run) => self.show_training(run),
+            Choice::Store(name) => self.show_store(name),
             Choice::SortBoard(column) => self.sort_board(column),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
             Choice::Remedy(run, remedy) => self.remedy(run, remedy),
@@ -395,6 +404,7 @@ impl App {
                 );
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
+            FormPurpose::Judging => self.judge_form_sent(&values),
             FormPurpose::Play => self.play_settings(&values),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),
             FormPurpose::Branch => {
@@ -441,6 +451,7 @@ impl App {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
+            TextPurpose::FilterExamples => self.trajectories.search(text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
             TextPurpose::FilterBoard { .. } => self.filter_board(text),
             TextPurpose::Volume => self.volume_typed(&text),

@@ -13,7 +13,7 @@ impl App {
     pub(super) fn answer(&mut self, tag: u64, purpose: Purpose, response: Response) {
         if let Response::Error { error } = response {
             if let Purpose::Play(id, _) = purpose {
-                if let Some(answer) = self.play.answer(id) {
+                if let Some(answer) = self.answer_to(id) {
                     answer.fail(error.message);
                 }
                 return;
@@ -25,11 +25,21 @@ impl App {
                 self.judging_answered(&purpose, Response::Error { error: error.clone() });
             }
             self.strata.request_failed(tag);
+            if let Purpose::SearchExamples(input) = &purpose {
+                return self.trajectories.attempt.found(input, Err(error.message));
+            }
+            if matches!(purpose, Purpose::Examples(..) | Purpose::Trajectory(_)) {
+                self.trajectories.request_failed(tag, &error.message);
+                return;
+            }
             if matches!(purpose, Purpose::Compare(..)) {
                 self.board.asked = None;
             }
             if let Purpose::Trace { of, row } = &purpose {
                 return self.trace_arrived(of, row, Err(error.message));
+            }
+            if let Purpose::Remedies { row, candidate } = &purpose {
+                return self.remedies_arrived(row, candidate.as_deref(), Err(error.message));
             }
             if let Purpose::Detail(candidate) = &purpose {
                 return self.detail_arrived(candidate, Err(error.message));
@@ -43,6 +53,15 @@ impl App {
             }
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
+            (Purpose::Examples(_, query), Response::Examples { page }) => {
+                self.trajectories.arrived(tag, &query, page);
+            }
+            (Purpose::Trajectory(_), Response::Trajectory { view }) => {
+                self.trajectories.view_arrived(tag, *view);
+            }
+            (Purpose::SearchExamples(input), Response::FoundExamples { found }) => {
+                self.trajectories.attempt.found(&input, Ok(found));
+            }
             (Purpose::Sample, Response::Sample { rows }) => {
                 self.show_rows(
                     format!("a sample of {} {}", number::count(rows.len()), noun(rows.len(), "row")),
@@ -62,7 +81,14 @@ impl App {
                 if curve {
                     self.show_training(run.clone());
                 }
-                let where_ = if curve { "" } else { "; 7 shows it" };
+                let where_ = match kind {
+                    _ if curve => "",
+                    RunKind::Trajectory => {
+                        self.trajectories.shown = None;
+                        "; 3 shows it"
+                    }
+                    _ => "; 7 shows it",
+                };
                 self.notice(Mood::Good, format!("{run} is on its way{where_}"));
             }
             (Purpose::Launch(_), Response::LaunchedAll { runs }) => {
@@ -90,6 +116,12 @@ impl App {
             (Purpose::Steer(_), Response::Done { message }) => self.notice(Mood::Good, message),
             (Purpose::Compare(a, b), Response::Compare { comparison }) => {
                 self.board.comparison_arrived(&a, &b, comparison);
+            }
+            (Purpose::Timeline(run), Response::Timeline { timeline }) => {
+                self.board.timeline = Some((run, timeline));
+            }
+            (Purpose::Remedies { row, candidate }, Response::Remedies { remedies }) => {
+                self.remedies_arrived(&row, candidate.as_deref(), Ok(remedies));
             }
             (Purpose::Detail(candidate), Response::Detail { detail }) => {
                 self.detail_arrived(&candidate, Ok(detail));
@@ -128,7 +160,7 @@ impl App {
                 }
             }
             (Purpose::Play(id, _), Response::Playing { playing }) => {
-                if let Some(answer) = self.play.answer(id) {
+                if let Some(answer) = self.answer_to(id) {
                     answer.accepted(playing);
                 }
             }
@@ -150,6 +182,7 @@ impl App {
             }
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
+                self.trajectories.refresh();
                 if let Response::Done { message } = response {
                     self.notice(
                         Mood::Good,
@@ -159,6 +192,7 @@ impl App {
             }
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
+                self.trajectories.refresh();
                 let text = if let Response::Done { message } = response { message } else { String::new() };
                 if text.contains(crate::domain::play::SAID) {
                     self.play.unsaid();

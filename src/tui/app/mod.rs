@@ -12,6 +12,7 @@ use super::config::Settings;
 use super::key::Key;
 use super::keymap::{Context, Keymap};
 use super::layers::Layer;
+use super::layers::judging::JudgeAsk;
 use super::screens::board::BoardState;
 use super::screens::play::PlayState;
 use super::screens::prompts::PromptsState;
@@ -24,6 +25,7 @@ use super::signs::Signs;
 use super::theme::{Theme, bundled};
 use super::widgets::Look;
 use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, View};
+use crate::domain::example::ExampleQuery;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 
 /// What happens to the state.
@@ -114,6 +116,8 @@ pub enum Purpose {
     /// Changes of a run.
     Steer(String),
     Compare(String, String),
+    /// Of a run, or of all candidates.
+    Timeline(Option<String>),
     /// A candidate's detail.
     Detail(String),
     Power,
@@ -121,10 +125,19 @@ pub enum Purpose {
         of: String,
         row: String,
     },
+    Remedies {
+        row: String,
+        candidate: Option<String>,
+    },
     StepRows {
         run: String,
         step: u64,
     },
+    /// A window on the examples of a store.
+    Examples(String, ExampleQuery),
+    Trajectory(String),
+    /// What is retrieved for this input.
+    SearchExamples(String),
     /// A decision; the text says which.
     Decide(String),
     /// A question in the playground, to whom.
@@ -155,10 +168,15 @@ impl Purpose {
             Self::Control(run, action) => format!("{} {run}", action_name(*action)),
             Self::Steer(run) => format!("change {run}"),
             Self::Compare(a, b) => format!("compare {a} with {b}"),
+            Self::Timeline(_) => "read the timeline".into(),
             Self::Detail(candidate) => format!("read the detail of {candidate}"),
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
+            Self::Remedies { row, .. } => format!("price remedies for row {row}"),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
+            Self::Examples(store, _) => format!("read the examples of {store}"),
+            Self::Trajectory(run) => format!("read what {run} found"),
+            Self::SearchExamples(_) => "search the examples".into(),
             Self::Decide(what) => what.clone(),
             Self::Play(_, who) => format!("ask {who}"),
             Self::PlayCancel => "break the answer off".into(),
@@ -181,9 +199,14 @@ impl Purpose {
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
+                | Self::Timeline(_)
                 | Self::Detail(_)
                 | Self::Trace { .. }
+                | Self::Remedies { .. }
                 | Self::StepRows { .. }
+                | Self::Examples(..)
+                | Self::Trajectory(_)
+                | Self::SearchExamples(_)
                 | Self::Play(..)
                 | Self::PlayCancel
                 | Self::JudgeQueue
@@ -235,6 +258,8 @@ pub struct App {
     pub board: BoardState,
     pub runs_screen: RunsState,
     pub play: PlayState,
+    /// Which answers were chosen to be judged.
+    pub judge_ask: Option<JudgeAsk>,
     /// What the eval rows can show and cost, for the form of an evaluation.
     pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
@@ -265,6 +290,7 @@ impl App {
             board: BoardState::default(),
             runs_screen: RunsState::default(),
             play: PlayState::default(),
+            judge_ask: None,
             power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,

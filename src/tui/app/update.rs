@@ -25,6 +25,7 @@ impl App {
             Message::Tick => {}
         }
         self.fetch_rows();
+        self.fetch_examples();
         self.sync_follows();
         std::mem::take(&mut self.outbox)
     }
@@ -64,6 +65,7 @@ impl App {
                 // Whoever holds the connection follows the same views again.
                 self.link = Link::Up { status };
                 self.strata.forget_requests();
+                self.trajectories.forget_requests();
                 self.board.asked = None;
                 self.refresh_comparison();
             }
@@ -83,7 +85,9 @@ impl App {
                 }
                 self.link = Link::Lost { reason, since_ms };
                 self.play.lost();
+                self.trajectories.attempt.lost();
                 self.strata.forget_requests();
+                self.trajectories.forget_requests();
                 self.board.asked = None;
             }
             FromEngine::Answer { tag, response } => {
@@ -126,7 +130,10 @@ impl App {
                 }
             }
             Push::Events { run, events } => self.series.entry(run).or_default().push(events),
-            Push::Play { events } => self.play.heard(events, self.now_ms),
+            Push::Play { events } => {
+                self.trajectories.attempt.heard(&events, self.now_ms);
+                self.play.heard(events, self.now_ms);
+            }
             Push::Board { board } => {
                 self.board.fill(board);
                 self.refresh_comparison();
@@ -156,6 +163,9 @@ impl App {
         if !run.state.is_final() || was.is_none_or(RunState::is_final) {
             return;
         }
+        if run.kind == RunKind::Trajectory {
+            self.trajectories.refresh();
+        }
         let name = &run.run;
         match run.state {
             // It leaves when nobody asks, and comes again with the next question.
@@ -179,6 +189,7 @@ impl App {
                     }
                     (RunKind::Eval, _) => "; 5 shows the board",
                     (RunKind::LrRange, _) => "; 4 shows its curve",
+                    (RunKind::Trajectory, _) => "; 3 shows its examples",
                     (RunKind::Strata, _) => "; 1 shows the strata",
                     _ => "",
                 };

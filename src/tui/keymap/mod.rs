@@ -28,6 +28,8 @@ pub enum Context {
     Detail,
     /// Judging answers.
     Judging,
+    /// Choosing a remedy for a wrong row.
+    Mending,
     /// A line is being typed.
     Text,
     /// Several lines are being written.
@@ -55,6 +57,7 @@ impl Context {
             Self::Runs => "7 runs",
             Self::Detail => "reading a detail",
             Self::Judging => "judging answers",
+            Self::Mending => "mending a wrong row",
             Self::Text => "typing a line",
             Self::Compose => "writing a text",
             Self::Form => "filling in a form",
@@ -89,6 +92,13 @@ pub enum Action {
     BuildStrata,
     LaunchPrompt,
     LaunchTrajectory,
+    SortExamples,
+    ToggleExample,
+    EditExample,
+    EditExampleInput,
+    MergeExamples,
+    TryExample,
+    Distill,
     LaunchTrain,
     LaunchEval,
     ImportOutcomes,
@@ -140,6 +150,7 @@ pub enum Action {
     RenameCandidate,
     CandidateDetail,
     JudgeQueue,
+    JudgeChoice,
     /// The so many-th verdict, from 1.
     Verdict(u8),
     SkipItem,
@@ -149,6 +160,9 @@ pub enum Action {
     Volume,
     ParetoPicture,
     LadderView,
+    TimelineView,
+    Remedies,
+    StartRemedy,
     FilterFlips,
     FlipRows,
     Trace,

@@ -6,6 +6,14 @@ use crate::tui::widgets::textarea::TextArea;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ComposePurpose {
     Ask,
+    /// An input for a store of examples.
+    Try,
+    /// What an example of a store shows as its answer, or as its input.
+    Example {
+        store: String,
+        id: String,
+        answer: bool,
+    },
     /// The answer to question `id` as it should be.
     Edit {
         id: u64,

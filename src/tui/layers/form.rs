@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::judging::{DISPUTED, JudgeAsk};
 use crate::domain::run::RunKind;
 use crate::domain::sweep::values;
 use crate::tui::key::{Code, Key};
@@ -20,6 +21,8 @@ pub enum Want {
     /// A number of at least 0.
     AtLeastZero,
     Text,
+    /// Empty, or one of the field's choices.
+    Choice,
     /// Must not be empty.
     Needed,
 }
@@ -49,6 +52,8 @@ pub enum FormPurpose {
     ImportOutcomes,
     /// How the playground's answers are drawn.
     Play,
+    /// Which answers a person judges.
+    Judging,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +159,63 @@ impl Form {
         }
     }
 
+    /// The settings of a search for examples that one mostly changes. Empty ones are taken from `workspace.toml`.
+    pub fn trajectory(candidates: Vec<String>) -> Self {
+        let choices = |names: &[&str]| names.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
+        let with = |choices: Vec<String>, field: Field| Field { choices, ..field };
+        let fields = vec![
+            with(
+                candidates,
+                field(
+                    "candidate",
+                    "candidate",
+                    "whose wrong answers are turned: a name, or RUN; empty: the pipeline as it stands",
+                    Want::Text,
+                ),
+            ),
+            field(
+                "tuning.trajectory.shots",
+                "examples",
+                "for each input; half and twice as many are tried too: 5",
+                Want::Count,
+            ),
+            field(
+                "tuning.trajectory.rows",
+                "rows",
+                "train rows that are looked at, spread over the strata: 300",
+                Want::Count,
+            ),
+            with(
+                choices(&["fused", "nearest", "bm25"]),
+                field("tuning.trajectory.ranking", "ranking", "nearest, bm25, or both: fused", Want::Text),
+            ),
+            with(
+                choices(&["metric", "similarity", "numeric", "judge"]),
+                field(
+                    "tuning.trajectory.match",
+                    "match",
+                    "when an answer is gold: metric, similarity, numeric, judge",
+                    Want::Text,
+                ),
+            ),
+            field(
+                "tuning.trajectory.stages",
+                "stages",
+                "to find examples for: route, or plan,answer; empty: all",
+                Want::Text,
+            ),
+            field("tuning.trajectory.budget.calls", "calls", "answers at most; empty: no limit", Want::Count),
+            field("tuning.trajectory.budget.seconds", "seconds", "at most; empty: no limit", Want::Count),
+        ];
+        Self {
+            title: "look for worked examples",
+            purpose: FormPurpose::Launch(RunKind::Trajectory),
+            fields,
+            focus: 0,
+            error: None,
+        }
+    }
+
     pub fn outcomes() -> Self {
         let fields = vec![
             field(
@@ -198,6 +260,55 @@ impl Form {
         Self { title: "how answers are drawn", purpose: FormPurpose::Play, fields, focus: 0, error: None }
     }
 
+    /// Which answers are to be judged; `ask` is what was chosen before.
+    pub fn judging(judges: Vec<String>, ask: &JudgeAsk) -> Self {
+        let filled = |field: Field, value: Option<String>| Field {
+            input: TextInput::new(value.unwrap_or_default()),
+            ..field
+        };
+        let first = judges.first().cloned();
+        let fields = vec![
+            Field {
+                choices: judges,
+                ..filled(
+                    field(
+                        "judge",
+                        "judge",
+                        "left and right choose among the workspace's judges",
+                        Want::Choice,
+                    ),
+                    ask.judge.clone().or(first),
+                )
+            },
+            Field {
+                choices: vec![DISPUTED.into()],
+                stands: "of every stratum, by lot".into(),
+                ..filled(
+                    field(
+                        "rows",
+                        "rows",
+                        "disputed: where candidates, judge or people part, or the judge is torn; empty: all",
+                        Want::Choice,
+                    ),
+                    ask.disagreement.then(|| DISPUTED.to_owned()),
+                )
+            },
+            filled(
+                field("per", "of each stratum", "rows of every stratum: 5, 20", Want::Count),
+                Some(ask.per.to_string()),
+            ),
+            Field {
+                stands: "your user name".into(),
+                ..filled(
+                    field("annotator", "who judges", "a name; empty: your user name", Want::Text),
+                    ask.annotator.clone(),
+                )
+            },
+        ];
+        let title = "answers for you to judge, without seeing whose they are";
+        Self { title, purpose: FormPurpose::Judging, fields, focus: 0, error: None }
+    }
+
     pub fn input(&mut self) -> Option<&mut TextInput> {
         self.fields.get_mut(self.focus).map(|f| &mut f.input)
     }
@@ -235,7 +346,15 @@ impl Form {
         let lists = self.purpose == FormPurpose::Launch(RunKind::Train);
         for (i, field) in self.fields.iter().enumerate() {
             let text = field.input.text().trim();
-            match check(field.want, text, lists) {
+            let unknown = field.want == Want::Choice
+                && !text.is_empty()
+                && !field.choices.iter().any(|choice| choice == text);
+            let checked = if unknown {
+                Err(format!("`{text}` is none of: {}", field.choices.join(", ")))
+            } else {
+                check(field.want, text, lists)
+            };
+            match checked {
                 Ok(()) if text.is_empty() => {}
                 Ok(()) => values.push((field.key.to_owned(), value(field.key, text))),
                 Err(why) => {
@@ -251,7 +370,8 @@ impl Form {
 
 /// As `--set` takes it: several targets are a list.
 fn value(key: &str, text: &str) -> String {
-    if key.ends_with(".targets") && text.contains(',') && !text.starts_with('[') {
+    let list = key.ends_with(".targets") && text.contains(',') || key.ends_with(".stages");
+    if list && !text.starts_with('[') {
         let names: Vec<String> = text.split(',').map(|t| format!("{:?}", t.trim())).collect();
         return format!("[{}]", names.join(", "));
     }
@@ -290,7 +410,7 @@ fn check_one(want: Want, text: &str) -> Result<(), String> {
             (number().is_some_and(|n| n > 0.0 && n < 1.0), "a number between 0 and 1, such as 2e-4")
         }
         Want::AtLeastZero => (number().is_some_and(|n| (0.0..=100.0).contains(&n)), "a number from 0 to 100"),
-        Want::Text | Want::Needed => (true, ""),
+        Want::Text | Want::Choice | Want::Needed => (true, ""),
     };
     if fits { Ok(()) } else { Err(format!("`{text}` is not {expected}")) }
 }

@@ -3,19 +3,41 @@
 use ratatui::layout::Rect;
 
 use super::Layer;
+use super::form::Form;
 use super::view::boxed;
 use crate::domain::api::{Request, Response};
 use crate::domain::judge::{Agreement, Queue};
 use crate::domain::words::counted;
-use crate::tui::app::{App, Mood, Purpose, moved};
+use crate::tui::app::{App, Link, Mood, Purpose, moved};
 use crate::tui::keymap::Action;
 use crate::tui::theme::Role;
 use crate::tui::widgets::{Painter, Piece, text};
 
 /// Rows of every stratum in a queue.
 const PER: usize = 5;
+/// What the form calls them.
+pub const DISPUTED: &str = "disputed";
 /// Lines of a text.
 const LINES: usize = 600;
+
+/// Which answers are to be judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgeAsk {
+    /// None: the only one, or that of `[eval] judge`.
+    pub judge: Option<String>,
+    /// None: the user of the engine.
+    pub annotator: Option<String>,
+    /// Rows of every stratum.
+    pub per: usize,
+    /// Only rows on which candidates, the judge or people part, or the judge is torn.
+    pub disagreement: bool,
+}
+
+impl Default for JudgeAsk {
+    fn default() -> Self {
+        Self { judge: None, annotator: None, per: PER, disagreement: false }
+    }
+}
 
 /// A queue under judging.
 #[derive(Clone, Debug, Default)]
@@ -58,10 +80,37 @@ impl Judging {
 }
 
 impl App {
-    /// Asks for the answers that are to be judged.
+    /// Asks for the answers that are to be judged, as was chosen last; a choice among several judges comes first.
     pub(crate) fn judge_queue(&mut self) {
-        let request = Request::JudgeQueue { judge: None, annotator: None, per: PER, disagreement: false };
-        self.ask(Purpose::JudgeQueue, request);
+        if self.judge_ask.is_none() && self.judges().len() > 1 {
+            return self.judge_form();
+        }
+        let JudgeAsk { judge, annotator, per, disagreement } = self.judge_ask.clone().unwrap_or_default();
+        self.ask(Purpose::JudgeQueue, Request::JudgeQueue { judge, annotator, per, disagreement });
+    }
+
+    fn judges(&self) -> &[String] {
+        match &self.link {
+            Link::Up { status } => &status.judges,
+            _ => &[],
+        }
+    }
+
+    /// Which judge, whose verdicts, how many rows, and which.
+    pub(crate) fn judge_form(&mut self) {
+        let form = Form::judging(self.judges().to_vec(), &self.judge_ask.clone().unwrap_or_default());
+        self.layers.push(Layer::Form(form));
+    }
+
+    pub(crate) fn judge_form_sent(&mut self, values: &[(String, String)]) {
+        let value = |name: &str| values.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        self.judge_ask = Some(JudgeAsk {
+            judge: value("judge"),
+            annotator: value("annotator"),
+            per: value("per").and_then(|per| per.parse().ok()).unwrap_or(PER),
+            disagreement: value("rows").is_some_and(|rows| rows == DISPUTED),
+        });
+        self.judge_queue();
     }
 
     fn judging(&mut self) -> Option<&mut Judging> {
@@ -133,7 +182,12 @@ impl App {
                 match self.judging() {
                     Some(judging) => *judging = Judging::new(queue),
                     None if none && total == 0 => {
-                        let text = "no answer on the board is to be judged yet; e evaluates a candidate";
+                        let disputed = self.judge_ask.as_ref().is_some_and(|ask| ask.disagreement);
+                        let text = if disputed {
+                            "no row is disputed: candidates, judge and people say the same; J chooses other rows"
+                        } else {
+                            "no answer on the board is to be judged yet; e evaluates a candidate"
+                        };
                         return self.notice(Mood::Plain, text);
                     }
                     None => self.layers.push(Layer::Judging(Judging::new(queue))),

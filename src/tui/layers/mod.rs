@@ -4,6 +4,7 @@ pub mod compose;
 pub mod form;
 pub mod judging;
 pub mod picker;
+pub mod remedies;
 pub mod view;
 
 use super::app::Purpose;
@@ -17,6 +18,7 @@ use compose::Compose;
 use form::Form;
 use judging::Judging;
 use picker::Picker;
+use remedies::Mending;
 
 use crate::domain::api::Request;
 use crate::domain::keys::KeyNeed;
@@ -65,12 +67,15 @@ pub enum Layer {
     Detail(DetailView),
     /// Answers for a person to judge.
     Judging(Judging),
+    /// Remedies for a wrong row.
+    Mending(Mending),
 }
 
 /// What a typed line is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextPurpose {
     SearchRows,
+    FilterExamples,
     /// Follows as one types; giving up brings the filter from before back.
     FilterRuns {
         before: String,
@@ -132,6 +137,7 @@ impl Layer {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
+            Self::Mending(_) => vec![Context::Mending, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

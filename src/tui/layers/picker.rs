@@ -17,6 +17,8 @@ pub enum Choice {
     /// An action, and the context in which it has a meaning.
     Action(Context, Action),
     ShowRun(String),
+    /// A run or an imported store of examples.
+    Store(String),
     /// Order the board by it.
     SortBoard(Column),
     Overlay(String),
@@ -61,6 +63,8 @@ impl Picker {
                 c,
                 Context::Nav
                     | Context::Detail
+                    | Context::Judging
+                    | Context::Mending
                     | Context::Text
                     | Context::Compose
                     | Context::Form

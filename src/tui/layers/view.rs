@@ -52,6 +52,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
+            Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {
@@ -65,6 +66,9 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
     match purpose {
         TextPurpose::SearchRows => {
             "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
+        }
+        TextPurpose::FilterExamples => {
+            "words in input or answer; is:off, is:edited, stage:NAME, stratum:NAME; empty: all"
         }
         TextPurpose::FilterRuns { .. } => {
             "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs"
@@ -190,8 +194,8 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
         if field.input.text().is_empty() && !focused {
             let empty = match (field.want, field.stands.as_str()) {
                 (super::form::Want::Needed, _) => "needed".to_owned(),
+                _ if matches!(form.purpose, FormPurpose::Play | FormPurpose::Judging) => field.stands.clone(),
                 (_, "") => "as in workspace.toml".to_owned(),
-                _ if form.purpose == FormPurpose::Play => field.stands.clone(),
                 (_, value) => format!("{value} (workspace.toml)"),
             };
             p.put(inner, label + 2, y, width, &empty, Role::Dim);

@@ -98,3 +98,27 @@ fn texts_to_judge_do_not_reach_the_terminal_as_they_are() {
     answer(&mut app, done[0].0, Response::Agreement { agreement });
     harmless(&app);
 }
+
+#[test]
+fn several_judges_are_chosen_among_and_disputed_rows_can_be_asked_for() {
+    let mut app = sample::app((80, 24), "dark", Signs::unicode());
+    if let crate::tui::app::Link::Up { status } = &mut app.link {
+        status.judges = vec!["helpful".into(), "strict".into()];
+    }
+    play(&mut app, "5");
+    assert!(asked(&press(&mut app, "j")).is_empty(), "first one chooses");
+    insta::assert_snapshot!("judge_form_80x24", shown(&app));
+    // Right: the next judge; then the rows in dispute; then how many.
+    let said = asked(&press(&mut app, "right down right down ctrl-u 9 enter"));
+    let [(tag, Request::JudgeQueue { judge, per, disagreement, annotator })] = &said[..] else {
+        panic!("{said:?}")
+    };
+    assert_eq!((judge.as_deref(), *per, *disagreement, annotator), (Some("strict"), 9, true, &None));
+    let queue = crate::domain::judge::Queue { judge: "strict".into(), ..Default::default() };
+    answer(&mut app, *tag, Response::Queue { queue });
+    assert!(shown(&app).contains("no row is disputed"), "{}", shown(&app));
+    // The choice stays; J changes it.
+    assert!(matches!(&asked(&press(&mut app, "j"))[..], [(_, Request::JudgeQueue { per: 9, .. })]));
+    press(&mut app, "J down ctrl-u x enter");
+    assert!(shown(&app).contains("`x` is none of: disputed"), "{}", shown(&app));
+}

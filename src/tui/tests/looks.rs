@@ -96,6 +96,29 @@ fn narrow_panes_share_one_place() {
 }
 
 #[test]
+fn sets_beside_the_task_stand_on_the_board_and_what_was_forgotten_is_marked() {
+    use crate::domain::sets::{AgainstBase, Kept, SetScore};
+    for size in [(80, 24), (200, 60)] {
+        let mut app = at(size, "dark", "5");
+        let mut board = sample::board();
+        for (i, row) in board.rows.iter_mut().enumerate() {
+            let base = AgainstBase {
+                n: 40,
+                right: 31 - 7 * i,
+                base_right: 31,
+                p_value: 0.5 / (1.0 + 20.0 * i as f64),
+            };
+            let right = 31 - 7 * i;
+            let score = SetScore { metric: "exact".into(), right, n: 40, base: (i > 0).then_some(base) };
+            row.sets.insert("general".into(), score);
+            row.regression = (i > 0).then(|| Kept { kept: 12 - i, of: 12, lost: vec!["00017".into(); i] });
+        }
+        app.board.fill(board);
+        insta::assert_snapshot!(format!("board_sets_{}x{}", size.0, size.1), shown(&app));
+    }
+}
+
+#[test]
 fn layers() {
     for (name, keys) in [
         ("help", "1 ?"),
@@ -108,8 +131,15 @@ fn layers() {
         ("pareto_cost", "5 down p right"),
         ("ladder", "5 l"),
         ("board_order", "5 o"),
+        ("remedies", "1 right R"),
+        ("remedies_second", "1 right R down"),
+        ("timeline", "5 h"),
+        ("timeline_of_a_run", "5 end h"),
     ] {
         insta::assert_snapshot!(format!("layer_{name}"), shown(&at((80, 24), "dark", keys)));
+    }
+    for (name, keys) in [("remedies", "1 right R"), ("timeline", "5 h"), ("timeline_of_a_run", "5 end h")] {
+        insta::assert_snapshot!(format!("layer_{name}_200x60"), shown(&at((200, 60), "dark", keys)));
     }
     let mut app = at((80, 24), "dark", "1 enter g");
     type_text(&mut app, " or not");
@@ -134,9 +164,19 @@ fn ascii_terminals_get_ascii_only() {
         insta::assert_snapshot!(format!("{name}_ascii"), text);
     }
     let mut app = sample::app((80, 24), "mono", Signs::ascii());
-    for keys in
-        ["?", "esc 5 p", "esc l", "esc 4 :", "esc t", "esc k", "n 5 down enter enter", "esc 7 space down d"]
-    {
+    for keys in [
+        "?",
+        "esc 5 p",
+        "esc l",
+        "esc h",
+        "esc end h",
+        "esc 1 right R down",
+        "esc 4 :",
+        "esc t",
+        "esc k",
+        "n 5 down enter enter",
+        "esc 7 space down d",
+    ] {
         play(&mut app, keys);
         let text = shown(&app);
         assert!(text.is_ascii(), "{keys}: {:?}", text.chars().find(|c| !c.is_ascii()));
@@ -186,6 +226,13 @@ fn no_size_and_no_screen_breaks_the_drawing() {
                 "esc",
                 "l",
                 "esc",
+                "h",
+                "right down",
+                "esc",
+                "1 right R",
+                "down down",
+                "esc",
+                "5",
                 "o",
                 "esc",
                 "enter",

@@ -5,9 +5,11 @@ mod hostile;
 mod judging;
 mod looks;
 mod loops;
+mod mending;
 mod play;
 mod state;
 mod steer;
+mod trajectories;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

@@ -29,6 +29,20 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
+/// Rows answered by some version: the start's race, the epochs, the last comparison.
+fn cost(survivors: usize, epochs: usize, fan_out: usize, race: usize, claim: usize) -> f64 {
+    let each = RUN * (fan_out * race) as f64 + (race * (survivors.min(fan_out) + 1)) as f64;
+    race as f64 + epochs as f64 * each + 2.0 * claim as f64
+}
+
+/// About how many rows a run by these settings asks for, within its budget of calls, where there are rows enough. `stages`: calls of a row.
+pub fn answers_of_plan(settings: &PromptSettings, stages: usize) -> usize {
+    let claim = (2 * settings.rows).max(CLAIM);
+    let wanted = cost(settings.survivors, settings.epochs, settings.fan_out, settings.rows, claim);
+    let most = settings.budget.calls.map_or(f64::INFINITY, |calls| calls as f64 / stages.max(1) as f64);
+    wanted.min(most).round() as usize
+}
+
 impl Plan {
     /// `stages`: calls of a row.
     pub fn new(rows: &[RunRow], settings: &PromptSettings, stages: usize) -> Result<Self, String> {
@@ -44,12 +58,7 @@ impl Plan {
         if let Some(calls) = settings.budget.calls {
             // First fewer epochs, then fewer proposals and rows.
             let answers = calls as f64 / stages.max(1) as f64;
-            let cost = |epochs: usize, fan_out: usize, race: usize, claim: usize| {
-                let each =
-                    RUN * (fan_out * race) as f64 + (race * (settings.survivors.min(fan_out) + 1)) as f64;
-                race as f64 + epochs as f64 * each + 2.0 * claim as f64
-            };
-            while cost(epochs, fan_out, race, claim) > answers {
+            while cost(settings.survivors, epochs, fan_out, race, claim) > answers {
                 if epochs > 2 {
                     epochs -= 1;
                 } else if race > 12 {

@@ -12,15 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::domain::candidate::Candidate;
 use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Shown};
+use crate::domain::judge::{Effort, Judge};
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Budget, EvalSettings};
-use crate::domain::trajectory::{Match, TrajectorySettings};
+use crate::domain::trajectory::{Match, TrajectoryNews, TrajectorySettings};
+use crate::domain::words::counted;
+use crate::pipeline::rubric::Rubric;
 use crate::pipeline::{Answered, Pipeline};
 use crate::retrieve::Hit;
 use crate::score::scorer::Scorer;
 use crate::store::lines::{self, Appender};
+use crate::tuning::judge;
 
 /// A batch should take about so long: requests to pause or stop are looked for between batches.
 const BATCH_MS: f64 = 1_000.0;
@@ -43,11 +47,17 @@ pub struct Said {
     key: String,
     pub output: String,
     pub right: bool,
+    /// There is no answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    failed: bool,
     /// Outputs of the stages that ran, by name.
     pub stages: Vec<(String, String)>,
     pub tokens_in: u64,
     pub tokens_out: u64,
     pub ms: f64,
+    /// What the judge took, where one was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    judging: Option<Effort>,
 }
 
 /// Why no more is asked.
@@ -59,8 +69,15 @@ pub enum Ended {
     Budget(&'static str),
 }
 
+/// A judge of the workspace, who is asked about answers that the metric does not call right.
+struct Person<'a> {
+    judge: &'a Judge,
+    asker: judge::Asker<'a>,
+    rubric: Rubric,
+}
+
 /// What says whether an answer is gold.
-struct Judge {
+struct Rule {
     scorer: Scorer,
     matches: Match,
     match_at: f64,
@@ -70,7 +87,10 @@ struct Judge {
 pub struct Asker<'a> {
     pipeline: Pipeline,
     candidate: &'a Candidate,
-    judge: Judge,
+    rule: Rule,
+    person: Option<Person<'a>>,
+    /// Answers on which the judge gave no verdict, and why on the first.
+    silent: (usize, String),
     budget: Budget,
     known: HashMap<String, Said>,
     log: Appender,
@@ -104,7 +124,7 @@ impl<'a> Asker<'a> {
         let (said, _) = lines::read_all::<Said>(&path)?;
         let primary_only = EvalSettings { metrics: Vec::new(), beside: Vec::new(), ..eval.clone() };
         let golds = rows.iter().filter_map(|row| row.gold.as_deref());
-        let judge = Judge {
+        let rule = Rule {
             scorer: Scorer::new(&primary_only, &candidate.stages, golds)?
                 .with_embedder(&primary_only, &crate::backend::Access::threads(1))
                 .map_err(anyhow::Error::msg)?,
@@ -116,7 +136,9 @@ impl<'a> Asker<'a> {
         let mut asker = Self {
             pipeline,
             candidate,
-            judge,
+            rule,
+            person: None,
+            silent: (0, String::new()),
             budget: settings.budget,
             known: HashMap::new(),
             log,
@@ -135,11 +157,29 @@ impl<'a> Asker<'a> {
         Ok(asker)
     }
 
+    /// From now on this judge says what is right where the metric does not.
+    ///
+    /// # Errors
+    /// A rubric that cannot be read.
+    pub fn judged_by(&mut self, judge: &'a Judge, asker: judge::Asker<'a>) -> anyhow::Result<()> {
+        let rubric = Rubric::of_one(&judge.rubric_name, &judge.rubric)?;
+        self.person = Some(Person { judge, asker, rubric });
+        Ok(())
+    }
+
     /// By the prices of the first stage's model: answers do not say which stage read what.
     fn count(&mut self, said: &Said) {
         self.calls += 1;
         self.tokens += said.tokens_in + said.tokens_out;
         self.worked_ms += said.ms;
+        if let Some(effort) = &said.judging {
+            self.calls += u64::from(effort.calls);
+            self.tokens += effort.tokens_in + effort.tokens_out;
+            let price = self.person.as_ref().and_then(|p| p.judge.usd(effort.tokens_in, effort.tokens_out));
+            if let Some(price) = price {
+                *self.usd.get_or_insert(0.0) += price;
+            }
+        }
         if let (Some(usd), Some(stage)) = (&mut self.usd, self.candidate.stages.first()) {
             let price = |price: Option<f64>, tokens: u64| price.unwrap_or(0.0) * tokens as f64 / 1e6;
             *usd += price(stage.model.usd_per_million_input, said.tokens_in)
@@ -149,6 +189,10 @@ impl<'a> Asker<'a> {
 
     pub fn log(&mut self, message: impl Into<String>) -> anyhow::Result<()> {
         Ok(self.reporter.event(EventBody::Log { message: message.into() })?)
+    }
+
+    pub fn news(&mut self, news: TrajectoryNews) -> anyhow::Result<()> {
+        Ok(self.reporter.event(EventBody::Trajectory(news))?)
     }
 
     pub fn warn(&mut self, message: impl Into<String>) -> anyhow::Result<()> {
@@ -218,8 +262,13 @@ impl<'a> Asker<'a> {
             };
             let answers = self.pipeline.answer_shown(&rows, &show);
             let ms = asked.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
-            for (&i, answered) in batch.iter().zip(answers) {
-                let said = self.judged(keys[i].clone(), questions[i].row, answered, ms);
+            let mut told: Vec<Said> = batch
+                .iter()
+                .zip(answers)
+                .map(|(&i, answered)| self.told(keys[i].clone(), questions[i].row, answered, ms))
+                .collect();
+            self.judge(&rows, &mut told);
+            for said in told {
                 self.log.append(&said)?;
                 self.count(&said);
                 self.known.insert(said.key.clone(), said);
@@ -237,7 +286,45 @@ impl<'a> Asker<'a> {
         Ok(keys.iter().map(|key| self.known.get(key).cloned()).collect())
     }
 
-    fn judged(&self, key: String, row: &RunRow, answered: Answered, ms: f64) -> Said {
+    /// What the judge says of answers that the metric does not call right.
+    fn judge(&mut self, rows: &[&RunRow], told: &mut [Said]) {
+        let Some(Person { asker, rubric, .. }) = &mut self.person else { return };
+        let mut open: Vec<(&RunRow, &mut Said)> = rows
+            .iter()
+            .copied()
+            .zip(told.iter_mut())
+            .filter(|(_, said)| !said.right && !said.failed)
+            .collect();
+        let sheets = open
+            .iter()
+            .map(|(row, said)| rubric.fill(row, &[&said.output]).map_err(|e| e.to_string()))
+            .collect();
+        for ((_, said), judged) in open.iter_mut().zip(asker.verdicts(sheets)) {
+            said.right = judged.right == Some(true);
+            said.judging = Some(judged.effort);
+            if judged.right.is_none() {
+                if self.silent.0 == 0 {
+                    self.silent.1 =
+                        judged.error.unwrap_or_else(|| "its verdicts say nothing of right".into());
+                }
+                self.silent.0 += 1;
+            }
+        }
+    }
+
+    /// Answers on which the judge gave no verdict are wrong; said once.
+    pub fn warn_of_silence(&mut self) -> anyhow::Result<()> {
+        let (n, why) = std::mem::take(&mut self.silent);
+        if n == 0 {
+            return Ok(());
+        }
+        self.warn(format!(
+            "the judge gave no verdict on {}, which count as wrong; the first: {why}",
+            counted(n, "answer")
+        ))
+    }
+
+    fn told(&self, key: String, row: &RunRow, answered: Answered, ms: f64) -> Said {
         let mut outcome = Outcome {
             row: row.id.clone(),
             row_hash: row.hash.clone(),
@@ -248,14 +335,14 @@ impl<'a> Asker<'a> {
             error: answered.error,
             ..Outcome::default()
         };
-        self.judge.scorer.fill(&mut outcome, answered.kind, Some(row));
+        self.rule.scorer.fill(&mut outcome, answered.kind, Some(row));
         let gold = row.gold.as_deref().unwrap_or_default();
-        let alike = match self.judge.matches {
-            Match::Metric => false,
+        let alike = match self.rule.matches {
+            Match::Metric | Match::Judge => false,
             Match::Similarity => {
-                strsim::normalized_levenshtein(outcome.output.trim(), gold.trim()) >= self.judge.match_at
+                strsim::normalized_levenshtein(outcome.output.trim(), gold.trim()) >= self.rule.match_at
             }
-            Match::Numeric => numbers_agree(&outcome.output, gold, self.judge.tolerance),
+            Match::Numeric => numbers_agree(&outcome.output, gold, self.rule.tolerance),
         };
         Said {
             key,
@@ -268,8 +355,10 @@ impl<'a> Asker<'a> {
                 .filter(|s| !s.skipped)
                 .map(|s| (s.stage.clone(), s.output.clone()))
                 .collect(),
+            failed: outcome.error.is_some(),
             output: outcome.output,
             ms,
+            judging: None,
         }
     }
 }

@@ -8,7 +8,8 @@ use super::ddmin::Ddmin;
 use crate::domain::candidate::{Candidate, OutputKind};
 use crate::domain::example::{EXAMPLE_FORMAT, Example, Form, Found, Source};
 use crate::domain::row::{Part, RunRow};
-use crate::domain::trajectory::{Search, TrajectorySettings};
+use crate::domain::trajectory::{Search, Searching, TrajectoryNews, TrajectorySettings};
+use crate::embed::Embedder;
 use crate::retrieve::{Index, Query, same_text};
 
 /// Sets of examples are proposed in this order.
@@ -43,6 +44,7 @@ impl Pool {
         rows: &[&RunRow],
         said: &HashMap<&str, Said>,
         run: &str,
+        embedder: &Arc<Embedder>,
     ) -> Self {
         let stages = candidate.stages.iter().enumerate().map(|(at, stage)| {
             if !settings.stages.is_empty() && !settings.stages.contains(&stage.name) {
@@ -91,7 +93,7 @@ impl Pool {
                     });
                 }
             }
-            (!examples.is_empty()).then(|| Index::new(examples.into_values()))
+            (!examples.is_empty()).then(|| Index::new(examples.into_values(), embedder.clone()))
         });
         Self { stages: stages.collect() }
     }
@@ -274,6 +276,26 @@ pub struct Finds {
     pub found: BTreeMap<String, Vec<Found>>,
 }
 
+fn tell(asker: &mut Asker<'_>, hunts: &[Hunt<'_>], looked_at: usize) -> anyhow::Result<()> {
+    let over = |hunt: &&Hunt<'_>| match &hunt.state {
+        State::Trying(proposals) => proposals.is_empty(),
+        State::Minimizing { .. } | State::Over => false,
+    };
+    let turned = hunts.iter().filter(|hunt| hunt.search.proposal.is_some()).count();
+    let failed = |hunt: &&Hunt<'_>| {
+        hunt.search.proposal.is_none() && (over(hunt) || matches!(hunt.state, State::Over))
+    };
+    let searching = Searching {
+        looked_at,
+        wrong: hunts.len(),
+        turned,
+        failed: hunts.iter().filter(failed).count(),
+        tried: hunts.iter().map(|hunt| u64::from(hunt.search.tried)).sum(),
+        calls: asker.calls,
+    };
+    asker.news(TrajectoryNews::Searching(searching))
+}
+
 /// Look for the smallest sets of all `wrong` rows (each with what was said of it), side by side.
 pub fn find(
     asker: &mut Asker<'_>,
@@ -281,6 +303,7 @@ pub fn find(
     candidate: &Candidate,
     settings: &TrajectorySettings,
     form: Form,
+    looked_at: usize,
     wrong: &[(&RunRow, Said)],
 ) -> anyhow::Result<Finds> {
     let stages = candidate.stages.len();
@@ -288,6 +311,7 @@ pub fn find(
         wrong.iter().map(|(row, said)| Hunt::new(pool, candidate, settings, row, said)).collect();
     let mut round = 0;
     loop {
+        tell(asker, &hunts, looked_at)?;
         let mut places = Vec::new();
         let mut questions = Vec::new();
         for (i, hunt) in hunts.iter_mut().enumerate() {
@@ -323,6 +347,7 @@ pub fn find(
                 proposal: search.proposal.clone().unwrap_or_default(),
                 tried: search.tried,
                 set: search.set.clone(),
+                proposals: search.proposals.clone(),
             });
         }
         finds.searches.push(search);

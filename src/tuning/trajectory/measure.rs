@@ -194,17 +194,12 @@ pub fn with_effects(way: &Way, known: &Known) -> Way {
     Way { stages, ..way.clone() }
 }
 
-/// The same way without some examples. The words and vectors of the others do not change: they are searched in the same index.
+/// The same way with some examples disabled: rows that they were not shown for are shown what they were shown before.
 pub fn without(way: &Way, gone: &dyn Fn(&Example) -> bool) -> Way {
-    let stages = way
-        .stages
-        .iter()
-        .map(|index| {
-            let kept: Vec<Arc<Example>> =
-                index.as_ref()?.examples().iter().filter(|e| !gone(e)).cloned().collect();
-            Some(Index::new(kept))
-        })
-        .collect();
+    let off = |e: &Arc<Example>| {
+        if gone(e) { Arc::new(Example { enabled: false, ..Example::clone(e) }) } else { e.clone() }
+    };
+    let stages = way.stages.iter().map(|index| Some(index.as_ref()?.with_examples(&off))).collect();
     Way { stages, ..way.clone() }
 }
 

@@ -23,23 +23,23 @@ use anyhow::{Context as _, bail};
 
 use crate::backend::Access;
 use crate::domain::candidate::Candidate;
-use crate::domain::example::{Example, Form, Found, StageExamples};
+use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples};
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
-use crate::domain::trajectory::{Measured, TrajectoryReport, TrajectorySettings};
+use crate::domain::trajectory::{Measured, TrajectoryNews, TrajectoryReport, TrajectorySettings};
 use crate::domain::words::counted;
+use crate::embed::Embedder;
 use crate::pipeline::Pipeline;
-use crate::retrieve::{Index, store};
+use crate::retrieve::{self, EMBEDDER, Index, store};
+use crate::score::stats::mcnemar_exact;
 use crate::store::files;
-use crate::tuning::evaluate;
+use crate::tuning::scoring::Scoring;
+use crate::tuning::{evaluate, judge};
 use asking::{Asker, Ended, Given, Question, Said};
 use find::Pool;
 use measure::{Dev, Tried, Way};
-
-/// Dev rows that are measured on, at most.
-const DEV_ROWS: usize = 400;
 
 /// Train rows that tell which form suits the model.
 const FORM_ROWS: usize = 48;
@@ -73,25 +73,29 @@ pub fn run(
     pipeline.set_fresh(false);
     let (outcome, ended) = {
         let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, reporter)?;
+        if let Some(judge) = &settings.judge {
+            asker.judged_by(judge, judge::Asker::open(judge, &access))?;
+        }
         let outcome = tune(&mut asker, &plain, settings, inputs)?;
         (outcome, asker.ended)
     };
     if ended == Some(Ended::Cancelled) {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     }
-    let Tuned { report, examples, way } = outcome;
+    let Tuned { report, examples, way, embedder } = outcome;
     files::write_json(&inputs.dir.join(REPORT), &report)?;
-    let path = inputs.dir.join(STORE);
-    let hash = store::write(&path, &examples)?;
+    let store = Store::write(&inputs.dir, &examples, &embedder)?;
     let candidate = match way {
-        Some(way) => with_store(&plain, &way, &examples, &path, &hash, &inputs.spec.id),
+        Some(way) => with_store(&plain, &way, &examples, &store, &inputs.spec.id),
         None => start.clone(),
     };
     let eval_rows: Vec<RunRow> =
         inputs.rows.iter().filter(|row| row.part == Some(Part::Eval)).cloned().collect();
-    let mut metrics = evaluate::candidate(&candidate, &eval_rows, eval, &inputs.outcomes, &access, reporter)?;
-    metrics.extend(figures(&report, &examples));
     let stopped = ended == Some(Ended::Stopped);
+    let mut scoring = Scoring { reporter, stop_is_answered: stopped, outcomes: Vec::new() };
+    let mut metrics =
+        evaluate::candidate(&candidate, &eval_rows, eval, &inputs.outcomes, &access, &mut scoring)?;
+    metrics.extend(figures(&report, &examples));
     Ok(RunResult { metrics, candidate: Some(candidate), stopped, ..RunResult::default() })
 }
 
@@ -106,14 +110,25 @@ fn without_examples(start: &Candidate, settings: &TrajectorySettings) -> Candida
     plain
 }
 
-fn with_store(
-    plain: &Candidate,
-    way: &Way,
-    examples: &[Example],
-    path: &Path,
-    hash: &str,
-    run: &str,
-) -> Candidate {
+/// The files of a store.
+struct Store {
+    examples: KeptFile,
+    embedder: KeptFile,
+}
+
+impl Store {
+    fn write(dir: &Path, examples: &[Example], embedder: &Embedder) -> anyhow::Result<Self> {
+        let kept = |path: &Path, hash| KeptFile { path: path.display().to_string(), hash };
+        let path = dir.join(STORE);
+        let examples = kept(&path, store::write(&path, examples)?);
+        let bytes = embedder.to_bytes()?;
+        let path = path.with_file_name(EMBEDDER);
+        files::write_atomic(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
+        Ok(Self { examples, embedder: kept(&path, store::hash(&bytes)) })
+    }
+}
+
+fn with_store(plain: &Candidate, way: &Way, examples: &[Example], store: &Store, run: &str) -> Candidate {
     let mut candidate = plain.clone();
     run.clone_into(&mut candidate.name);
     candidate.rung = "trajectory".into();
@@ -121,9 +136,10 @@ fn with_store(
         let has = examples.iter().any(|e| e.enabled && e.stage == stage.name);
         if has && way.stages.get(at).is_some_and(Option::is_some) {
             stage.examples = Some(StageExamples {
-                path: path.display().to_string(),
-                hash: hash.to_owned(),
+                path: store.examples.path.clone(),
+                hash: store.examples.hash.clone(),
                 retrieval: way.how.clone(),
+                embedder: Some(store.embedder.clone()),
             });
         }
     }
@@ -153,6 +169,8 @@ struct Tuned {
     examples: Vec<Example>,
     /// None: examples do not help, or nothing tells whether they do.
     way: Option<Way>,
+    /// Fitted on the train rows, once: whatever becomes of the store, a text keeps its vector.
+    embedder: Arc<Embedder>,
 }
 
 /// Rows spread over the strata: in turn one of each, in an order by a hash of the id.
@@ -192,7 +210,18 @@ fn tune(
         bail!("no row of the train part has a gold answer, so there is nothing to make examples of");
     }
     let stages = plain.stages.len();
-    let looked: Vec<&RunRow> = spread(&train, settings.rows);
+    let of_strata = |row: &&RunRow| {
+        let wanted = |stratum: &str| settings.strata.iter().any(|s| s == stratum);
+        settings.strata.is_empty() || row.stratum.as_deref().is_some_and(wanted)
+    };
+    let wanted: Vec<&RunRow> = train.iter().copied().filter(of_strata).collect();
+    if wanted.is_empty() {
+        bail!(
+            "tuning.trajectory.strata: no row of the train part with a gold is of {}; `tunebench strata build` names the strata",
+            settings.strata.join(" or ")
+        );
+    }
+    let looked: Vec<&RunRow> = spread(&wanted, settings.rows);
     let said = asker.ask("as it is", &bare(&looked, stages))?;
     let known: HashMap<&str, Said> =
         looked.iter().zip(said).filter_map(|(row, said)| Some((row.id.as_str(), said?))).collect();
@@ -202,7 +231,8 @@ fn tune(
         .collect();
     let mut report =
         TrajectoryReport { looked_at: known.len(), wrong: wrong.len(), ..TrajectoryReport::default() };
-    let pool = Pool::new(plain, settings, &train, &known, &inputs.spec.id);
+    let embedder = Arc::new(retrieve::fit(train.iter().map(|row| row.input.as_str())));
+    let pool = Pool::new(plain, settings, &train, &known, &inputs.spec.id, &embedder);
     if pool.is_empty() {
         bail!("no stage that is tuned has a gold or a right answer to make examples of");
     }
@@ -214,7 +244,7 @@ fn tune(
 
     let form = choose_form(asker, &pool, settings, &looked)?;
     form.name().clone_into(&mut report.form);
-    let finds = find::find(asker, &pool, plain, settings, form, &wrong)?;
+    let finds = find::find(asker, &pool, plain, settings, form, known.len(), &wrong)?;
     let turned = finds.searches.iter().filter(|s| s.proposal.is_some()).count();
     report.searches = finds.searches;
     let found = of_finds(&pool, &finds.found);
@@ -228,7 +258,7 @@ fn tune(
     let way = if asker.ended.is_some() {
         None
     } else {
-        on_dev(asker, settings, &mut report, &pool, &found, form, &spread(&dev, DEV_ROWS))?
+        on_dev(asker, settings, &mut report, &pool, &found, form, &spread(&dev, settings.dev_rows))?
     };
     say_end(asker)?;
     report.calls = asker.calls;
@@ -239,10 +269,11 @@ fn tune(
         }
         None => found.iter().flatten().map(|e| Example::clone(e)).collect(),
     };
-    Ok(Tuned { report, examples, way })
+    Ok(Tuned { report, examples, way, embedder })
 }
 
 fn say_end(asker: &mut Asker<'_>) -> anyhow::Result<()> {
+    asker.warn_of_silence()?;
     match asker.ended {
         Some(Ended::Budget(which)) => {
             asker.warn(format!("the budget's `{which}` is spent; what was found so far is kept in {STORE}"))
@@ -269,13 +300,15 @@ fn choose_form(
     }
     let rows = &looked[..looked.len().min(FORM_ROWS)];
     let mut best = (Form::Text, 0);
-    for (_, form) in Form::ALL {
+    // Without its template a later stage would not see what came before it, and no stage its tools.
+    let first_alone = pool.stages.iter().skip(1).all(Option::is_none) && asker.pipeline().tools(0) == 0;
+    for (_, form) in Form::ALL.into_iter().filter(|(_, form)| *form != Form::Bare || first_alone) {
         let questions: Vec<Question<'_>> =
             rows.iter().map(|row| Question { row, given: pool.neighbours(row, settings), form }).collect();
         let right = asker.ask("form", &questions)?.into_iter().flatten().filter(|said| said.right).count();
         asker.log(format!(
             "examples as {}: {right} of {} right",
-            if form == Form::Text { "text before the input" } else { "turns of a conversation" },
+            form.words(),
             counted(rows.len(), "train row")
         ))?;
         if right > best.1 {
@@ -311,6 +344,20 @@ fn ladder(shots: usize) -> Vec<usize> {
     ladder
 }
 
+/// More examples cost more; where they answer worse than fewer did, still more are not asked for.
+fn falls(fewer: &[Said], more: &[Said]) -> bool {
+    let flips =
+        |from: bool| fewer.iter().zip(more).filter(|(a, b)| a.right == from && b.right != from).count();
+    let (gained, lost) = (flips(false), flips(true));
+    lost > gained && mcnemar_exact(gained, lost) < BELIEVED
+}
+
+/// An index over what was found, in the vectors of all.
+fn found_index(pool: &Pool, found: &[Arc<Example>]) -> Option<Index> {
+    let embedder = pool.stages.iter().flatten().next()?.embedder();
+    (!found.is_empty()).then(|| Index::new(found.iter().cloned(), embedder.clone()))
+}
+
 /// Choose on the dev part; none where examples do not help.
 fn on_dev(
     asker: &mut Asker<'_>,
@@ -334,21 +381,28 @@ fn on_dev(
     let keep = |e: &Arc<Example>| notes.get(e.id.as_str()).map_or_else(|| e.clone(), |n| (*n).clone());
     let all: Vec<Option<Index>> =
         pool.stages.iter().map(|index| Some(index.as_ref()?.with_examples(&keep))).collect();
-    let of_found: Vec<Option<Index>> =
-        found.iter().map(|e| (!e.is_empty()).then(|| Index::new(e.iter().cloned()))).collect();
+    let of_found: Vec<Option<Index>> = found.iter().map(|e| found_index(pool, e)).collect();
     let mut best: Option<(Way, Tried)> = None;
     for (name, stages) in [("found", of_found), ("all", all)] {
         if stages.iter().all(Option::is_none) {
             continue;
         }
+        let mut before: Option<Vec<Said>> = None;
         for shots in ladder(settings.shots) {
             let how = settings.retrieval(shots, form);
             let way = Way { name: name.to_owned(), stages: stages.clone(), how };
             let Some(tried) = dev.try_way(asker, &way)? else { return Ok(None) };
-            asker.log(measure::line(&tried.measured, &report.without))?;
+            let falls = before.replace(tried.said.clone()).is_some_and(|said| falls(&said, &tried.said));
+            tell(asker, &tried.measured, &report.without, false)?;
             report.curve.push(tried.measured.clone());
             if best.as_ref().is_none_or(|(_, best)| better(&tried.measured, &best.measured)) {
                 best = Some((way, tried));
+            }
+            if falls {
+                asker.log(format!(
+                    "{shots} are worse than fewer (exact McNemar, p < {BELIEVED}): more of {name} are not tried"
+                ))?;
+                break;
             }
         }
     }
@@ -367,6 +421,16 @@ fn on_dev(
     asker.log(format!("chosen: {}", measure::line(&measured, &report.without)))?;
     report.chosen = Some(measured);
     Ok(Some(way))
+}
+
+fn tell(
+    asker: &mut Asker<'_>,
+    measured: &Measured,
+    without: &Measured,
+    ablation: bool,
+) -> anyhow::Result<()> {
+    asker.log(measure::line(measured, without))?;
+    asker.news(TrajectoryNews::Measured { measured: measured.clone(), without: without.clone(), ablation })
 }
 
 /// More rows right; of equals the shorter prompt.
@@ -398,7 +462,7 @@ fn refine(
         ranked.name = format!("{}, by lift", way.name);
         ranked.how.lift_weight = settings.lift_weight;
         if let Some(tried) = dev.try_crossed(asker, &ranked, &effects)? {
-            asker.log(measure::line(&tried.measured, &report.without))?;
+            tell(asker, &tried.measured, &report.without, true)?;
             report.ablation.push(tried.measured.clone());
             if tried.measured.right >= measured.right {
                 chosen.how.lift_weight = settings.lift_weight;
@@ -419,10 +483,8 @@ fn refine(
         let mut less = measure::without(&chosen, &|e| harmful.contains(&e.id));
         less.name = format!("{} but {} harmful", way.name, harmful.len());
         if let Some(tried) = dev.try_way(asker, &less)? {
-            asker.log(format!(
-                "{} (measured on the rows that showed the harm)",
-                measure::line(&tried.measured, &report.without)
-            ))?;
+            tell(asker, &tried.measured, &report.without, true)?;
+            asker.log("  measured on the rows that showed the harm: it chose, and claims nothing")?;
             report.ablation.push(tried.measured.clone());
             if tried.measured.right > measured.right {
                 report.harmful = harmful;

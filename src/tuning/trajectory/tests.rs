@@ -221,7 +221,8 @@ fn an_example_that_breaks_rows_is_known_by_its_harm_and_the_store_is_better_with
     let mut asker =
         Asker::new(pipeline, &candidate, &settings, &eval, &all, temp.path(), &mut notes).unwrap();
     let of = |part: Part| all.iter().filter(|r| r.part == Some(part)).collect::<Vec<_>>();
-    let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1");
+    let embedder = Arc::new(retrieve::fit(all.iter().map(|row| row.input.as_str())));
+    let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1", &embedder);
     let rows = of(Part::Dev);
     let without = asker.ask("as it is", &bare(&rows, 1)).unwrap().into_iter().flatten().collect();
     let dev = Dev { rows, without };
@@ -288,4 +289,59 @@ fn a_stop_and_a_spent_budget_keep_what_was_found_and_no_more_is_asked() {
     let mut notes = Notes { stop_after: Some((12, Control::Stop)), ..Notes::default() };
     let (kept, _, _) = tuned(temp.path(), rows(120), &self::settings(), &mut notes, copies);
     assert!(!kept.examples.is_empty() && kept.way.is_none());
+}
+
+#[test]
+fn a_judge_says_what_is_gold_where_the_metric_does_not_and_what_it_takes_is_counted() {
+    let temp = tempfile::tempdir().unwrap();
+    let all = rows(12);
+    let stage = scripted::stage("route", "Which team?\n\n{{ input }}", OutputKind::Text, &[]);
+    let candidate = scripted::candidate(vec![stage]);
+    let judge = crate::tuning::judge::tests::judge(false);
+    let settings = TrajectorySettings { matches: crate::domain::trajectory::Match::Judge, ..settings() };
+    let mut notes = Notes::default();
+    let (pipeline, _) = scripted::scripted(&candidate, |ask| {
+        let sure = ask.text().contains("refund");
+        Ok(if sure { "payments" } else { "the mobile people" }.to_owned())
+    });
+    // It says nothing of cards.
+    let (person, asked) = crate::tuning::judge::tests::asker(&judge, |ask| {
+        let text = ask.text();
+        let verdict = if text.contains("card lost") { "who knows" } else { "good" };
+        Ok(verdict.to_owned())
+    });
+    let eval = EvalSettings::default();
+    let mut asker =
+        Asker::new(pipeline, &candidate, &settings, &eval, &all, temp.path(), &mut notes).unwrap();
+    asker.judged_by(&judge, person).unwrap();
+    let looked: Vec<&RunRow> = all.iter().collect();
+    let said = asker.ask("x", &bare(&looked, 1)).unwrap();
+    for (row, said) in looked.iter().zip(said) {
+        assert_eq!(said.unwrap().right, row.gold.as_deref() != Some("cards"), "{}", row.input);
+    }
+    let judged: usize = asked.borrow().iter().map(Vec::len).sum();
+    assert_eq!(judged, 8, "those that are right by the metric are not asked about");
+    assert_eq!(asker.calls, 12 + 8);
+    asker.warn_of_silence().unwrap();
+    drop(asker);
+    assert!(
+        notes.events.iter().any(
+            |e| matches!(e, EventBody::Warning { message } if message.contains("no verdict on 4 answers"))
+        )
+    );
+}
+
+#[test]
+fn more_examples_are_not_tried_where_they_answer_worse() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut notes = Notes::default();
+    // One example is read, several confuse.
+    let (tuned, _, _) = tuned(temp.path(), rows(120), &settings(), &mut notes, |ask| {
+        let shown = ask.text().matches("Answer: ").count();
+        if shown > 1 { Ok("none".to_owned()) } else { copies(ask) }
+    });
+    let of_all: Vec<usize> =
+        tuned.report.curve.iter().filter(|m| m.store == "all").map(|m| m.shots).collect();
+    assert_eq!(of_all, [1, 2], "{:?}", tuned.report.curve);
+    assert_eq!(tuned.report.chosen.as_ref().map(|m| m.shots), Some(1));
 }

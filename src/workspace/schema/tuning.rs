@@ -89,6 +89,7 @@ pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>, stages: &[Stage]) -
     let budget = read_budget(fields.table_or_empty("budget"));
     let tuning = TrajectorySettings {
         stages: tuned,
+        strata: fields.strings("strata").unwrap_or_default(),
         shots: fields.count("shots", 1..=1000).unwrap_or(default.shots),
         rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
         ranking: fields.choice("ranking", &Ranking::ALL).unwrap_or(default.ranking),
@@ -103,7 +104,10 @@ pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>, stages: &[Stage]) -
         matches: fields.choice("match", &Match::ALL).unwrap_or(default.matches),
         match_at: fields.number("match_at", "from 0 to 1", share).unwrap_or(default.match_at),
         tolerance: fields.number("tolerance", "from 0 to 1", share).unwrap_or(default.tolerance),
+        dev_rows: fields.count("dev_rows", 1..=MANY).unwrap_or(default.dev_rows),
         budget,
+        // Frozen at launch.
+        judge: None,
     };
     fields.finish();
     tuning

@@ -88,3 +88,47 @@ fn a_board_too_long_for_a_message_is_read_whole() {
     assert_eq!((names.len(), board["total"].as_u64()), (2500, Some(2500)));
     assert!(board.to_string().len() > 1 << 20, "it would have fitted one message");
 }
+
+#[test]
+fn the_timeline_tells_strata_over_candidates_and_over_the_checkpoints_of_a_run() {
+    let bench = Bench::new();
+    let none = String::from_utf8(bench.run(&["board", "--timeline"]).stdout).unwrap();
+    assert!(none.contains("nothing is scored yet"), "{none}");
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let trained = bench.json(&["run", "train", "--set", "max_steps=20", "--set", "eval_every=10"]);
+    assert_eq!(trained["state"], "done", "{trained}");
+    let run = trained["run"].as_str().unwrap();
+
+    let board = bench.json(&["board"]);
+    let timeline = bench.json(&["board", "--timeline"]);
+    let columns = timeline["columns"].as_array().unwrap();
+    assert_eq!(columns.len(), 2, "{timeline}");
+    for (column, row) in columns.iter().zip(board["rows"].as_array().unwrap()) {
+        assert_eq!((&column["name"], &column["all"]["n"]), (&row["candidate"], &row["n"]), "{timeline}");
+        let (right, n) = (column["all"]["right"].as_f64().unwrap(), column["all"]["n"].as_f64().unwrap());
+        assert!((right / n - row["metrics"]["accuracy"].as_f64().unwrap()).abs() < 1e-9, "{timeline}");
+        let cells = column["cells"].as_array().unwrap();
+        let sum: f64 = cells.iter().map(|c| c["n"].as_f64().unwrap()).sum();
+        assert_eq!((cells.len(), sum), (timeline["strata"].as_array().unwrap().len(), n), "{timeline}");
+    }
+
+    let of_run = bench.json(&["board", "--timeline", run]);
+    let curve = &of_run["run"];
+    assert_eq!(curve["losses"].as_array().unwrap().len(), 20, "{of_run}");
+    assert!(!curve["checkpoints"].as_array().unwrap().is_empty(), "{of_run}");
+    let steps: Vec<u64> =
+        curve["flips"].as_array().unwrap().iter().map(|f| f["step"].as_u64().unwrap()).collect();
+    assert!(steps.contains(&10) && steps.contains(&20), "{of_run}");
+    let names: Vec<&str> =
+        of_run["columns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!((names[0], names[names.len() - 1]), ("baseline", columns[1]["name"].as_str().unwrap()));
+    assert!(names.contains(&format!("{run}@10").as_str()), "{names:?}");
+    let text = String::from_utf8(bench.run(&["board", "--timeline", run]).stdout).unwrap();
+    assert!(text.contains("(all rows)") && text.contains("on its fixed rows"), "{text}");
+
+    for (wrong, why) in [("eval-1", "no training run but a run of kind eval"), ("train-9", "train-9")] {
+        let refused = bench.run(&["board", "--timeline", wrong]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && said.contains(why), "{said}");
+    }
+}

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::bench::Bench;
+use super::bench::{Bench, until};
 
 #[test]
 fn a_trajectory_run_leaves_its_store_its_report_and_a_candidate() {
@@ -87,4 +87,40 @@ fn a_store_is_imported_searched_edited_exported_and_used_as_it_stands() {
     assert_eq!(lines.iter().filter(|e| e["enabled"] == false).count(), 1);
     let missing = bench.run(&["examples", "--store", "nowhere"]);
     assert_eq!(missing.status.code(), Some(2));
+}
+
+#[test]
+fn a_trajectory_run_that_is_killed_goes_on_and_pays_for_no_answer_twice() {
+    let bench = Bench::new();
+    let run = bench.launch("trajectory", &["shots=2", "rows=200"]);
+    let log = bench.state().join("runs").join(&run).join("artifacts/answers.jsonl");
+    let answers = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+    let mut kills = 0;
+    for _ in 0..3 {
+        let before = answers();
+        let ended = until("more answers", || {
+            let ended = bench.run_state(&run) == "done";
+            (ended || answers() > before).then_some(ended)
+        });
+        if ended {
+            break;
+        }
+        bench.kill_worker(&run);
+        let record = bench.wait_state(&run, "interrupted");
+        assert_eq!(record["resumable"], true, "{record}");
+        kills += 1;
+        assert!(bench.run(&["runs", "resume", &run]).status.success());
+    }
+    assert!(kills > 0, "it was over before it could be killed");
+    let record = bench.wait_state(&run, "done");
+    let mut keys: Vec<String> = fs::read_to_string(&log)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["key"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(record["metrics"]["calls"].as_f64(), Some(keys.len() as f64), "{record}");
+    let all = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), all, "nothing was asked twice");
 }

@@ -10,6 +10,7 @@ mod kills;
 mod metrics;
 mod outcomes;
 mod play;
+mod remedies;
 mod sets;
 mod shared;
 mod training;

@@ -1,6 +1,7 @@
 //! The columns of the board: what a cell shows, and what it is ordered by. What is not known stands last, whichever way.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use crate::domain::board::{Board, BoardRow};
 use crate::domain::metric::Direction;
@@ -33,6 +34,10 @@ pub enum Column {
     P99,
     Rate,
     Metric(String),
+    /// Rows that once were fixed: those still right.
+    Kept,
+    /// A set beside the task.
+    Set(String),
 }
 
 impl Column {
@@ -42,7 +47,12 @@ impl Column {
         let mut all = vec![Self::Primary];
         all.extend((board.axes.len() > 1).then_some(Self::Pareto));
         all.extend(any(&|r| !r.goals.is_empty()).then_some(Self::Goals));
-        all.extend([Self::Rows, Self::P50, Self::P95, Self::Tokens, Self::Usd]);
+        all.push(Self::Rows);
+        // What was forgotten shows before what it costs.
+        all.extend(any(&|r| r.regression.is_some()).then_some(Self::Kept));
+        let sets: BTreeSet<&String> = board.rows.iter().flat_map(|r| r.sets.keys()).collect();
+        all.extend(sets.into_iter().cloned().map(Self::Set));
+        all.extend([Self::P50, Self::P95, Self::Tokens, Self::Usd]);
         all.extend(volume.then_some(Self::Month));
         all.extend(any(&|r| r.errors > 0).then_some(Self::Errors));
         all.extend(any(&|r| r.trilemma.goodput.is_some()).then_some(Self::Goodput));
@@ -67,6 +77,8 @@ impl Column {
             Self::Errors => "rows that failed".into(),
             Self::Tokens => "tokens in".into(),
             Self::Rows => "rows scored".into(),
+            Self::Kept => "rows once fixed that are still right".into(),
+            Self::Set(name) => format!("set {name}"),
             _ => self.head(board),
         }
     }
@@ -91,7 +103,8 @@ impl Column {
             Self::Goodput => "in time",
             Self::Rate => "rows/s",
             Self::Errors => "errors",
-            Self::Metric(name) => return name.clone(),
+            Self::Kept => "kept",
+            Self::Metric(name) | Self::Set(name) => return name.clone(),
         }
         .into()
     }
@@ -108,6 +121,8 @@ impl Column {
             Self::Month => 9,
             Self::Goodput => 8,
             Self::Metric(name) => (text::width(name) as u16).clamp(6, 18),
+            Self::Kept => 7,
+            Self::Set(name) => (text::width(name) as u16).clamp(8, 12),
             Self::Name | Self::Rung | Self::Age => 10,
         }
     }
@@ -131,7 +146,7 @@ impl Column {
             Self::P95 => ms(row.latency_ms.map(|l| l.p95)),
             Self::P99 => ms(row.latency_ms.map(|l| l.p99)),
             Self::FirstToken => ms(t.ttft_ms.map(|l| l.p50)),
-            Self::Tokens => (format!("{:.0}/{:.0}", row.tokens_in, row.tokens_out), Role::Text),
+            Self::Tokens => plain(row.tokens()),
             Self::Usd => plain(row.usd_per_1k.map(|v| format!("{v:.3}"))),
             Self::Month => plain(t.month.and_then(|m| m.usd).map(money)),
             Self::Goodput => plain(t.goodput.map(|g| match g.n {
@@ -141,12 +156,25 @@ impl Column {
             Self::Rate => plain(t.rows_per_s.map(number::short)),
             Self::Errors => (row.errors.to_string(), if row.errors > 0 { Role::Bad } else { Role::Text }),
             Self::Metric(name) => plain(row.metrics.get(name).map(|v| number::short(*v))),
+            Self::Kept => match &row.regression {
+                None => ("-".into(), Role::Dim),
+                Some(kept) if kept.kept < kept.of => (format!("{}/{}", kept.kept, kept.of), Role::Warning),
+                Some(kept) => (format!("{}/{}", kept.kept, kept.of), Role::Text),
+            },
+            Self::Set(name) => match row.sets.get(name) {
+                None => ("-".into(), Role::Dim),
+                Some(score) if score.is_worse() => {
+                    (format!("{}{}/{}", signs.warning, score.right, score.n), Role::Bad)
+                }
+                Some(score) => (format!("{}/{}", score.right, score.n), Role::Text),
+            },
         }
     }
 
     /// What it is ordered by; none where it is not known.
     fn value(&self, row: &BoardRow, board: &Board) -> Option<f64> {
         let t = &row.trilemma;
+        let share = |right: usize, n: usize| right as f64 / n as f64;
         match self {
             Self::Name | Self::Rung | Self::Age => None,
             Self::Primary => row.metrics.get(&board.primary).copied(),
@@ -164,13 +192,15 @@ impl Column {
             Self::P95 => row.latency_ms.map(|l| l.p95),
             Self::P99 => row.latency_ms.map(|l| l.p99),
             Self::FirstToken => t.ttft_ms.map(|l| l.p50),
-            Self::Tokens => Some(row.tokens_in),
+            Self::Tokens => row.tokens().map(|_| row.tokens_in),
             Self::Usd => row.usd_per_1k,
             Self::Month => t.month.and_then(|m| m.usd),
             Self::Goodput => t.goodput.map(|g| g.share()),
             Self::Rate => t.rows_per_s,
             Self::Errors => Some(row.errors as f64),
             Self::Metric(name) => row.metrics.get(name).copied(),
+            Self::Kept => row.regression.as_ref().map(|k| share(k.kept, k.of)),
+            Self::Set(name) => row.sets.get(name).map(|s| share(s.right, s.n)),
         }
         .filter(|v| v.is_finite())
     }
@@ -181,7 +211,7 @@ impl Column {
         match self {
             Self::Primary => better(&board.primary),
             Self::Metric(name) => better(name),
-            Self::Goals | Self::Rows | Self::Goodput | Self::Rate => true,
+            Self::Goals | Self::Rows | Self::Goodput | Self::Rate | Self::Kept | Self::Set(_) => true,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@ pub mod columns;
 pub mod comparison;
 pub mod detail;
 pub mod over;
+pub mod timeline;
 pub mod view;
 
 use columns::Column;
@@ -13,6 +14,7 @@ use crate::domain::api::Request;
 use crate::domain::board::{Board, BoardRow, Comparison};
 use crate::domain::filter::{Filter, Term, Test, number};
 use crate::domain::outcome::{Flip, FlipKind};
+use crate::domain::timeline::Timeline;
 use crate::domain::trilemma::Pareto;
 use crate::score::trilemma::at_volume;
 use crate::tui::app::{App, Mood, Purpose, moved};
@@ -40,6 +42,8 @@ pub struct BoardState {
     pub sort: Sort,
     /// Words that a candidate's name or rung must hold; `rung:NAME`, `is:front`, `is:dominated`.
     pub filter: String,
+    /// The timeline as it was last read, and of which run.
+    pub timeline: Option<(Option<String>, Timeline)>,
     /// Rows a month.
     pub volume: Option<u64>,
     /// What the board has something for, and the cells that names take.
@@ -207,6 +211,18 @@ impl App {
         }
     }
 
+    /// Remedies for the selected flip, as the side answers it that has it wrong: B, and where B fixed it A.
+    pub(crate) fn mend_flip(&mut self) {
+        let flip = self.board.flips().get(self.board.flip).map(|f| (f.row.clone(), f.flip));
+        match flip {
+            Some((row, kind)) if !self.board.by_stratum => {
+                let side = if kind == FlipKind::Fixed { &self.board.a } else { &self.board.b };
+                self.open_remedies(row, side.clone());
+            }
+            _ => self.notice(Mood::Plain, "select a flip first"),
+        }
+    }
+
     /// Asks for the comparison of A and B, unless it is here or on its way.
     fn compare(&mut self) {
         let (Some(a), Some(b)) = (self.board.a.clone(), self.board.b.clone()) else { return };
@@ -224,6 +240,17 @@ impl App {
         self.compare();
     }
 
+    /// One candidate against another.
+    pub(crate) fn compare_two(&mut self, a: String, b: String) {
+        if self.board.a.as_ref() != Some(&a) || self.board.b.as_ref() != Some(&b) {
+            self.board.comparison = None;
+            (self.board.flip, self.board.kind) = (0, None);
+        }
+        (self.board.a, self.board.b) = (Some(a), Some(b));
+        self.board.pane = Pane::Comparison;
+        self.compare();
+    }
+
     /// The baseline as A and a candidate as B.
     pub(crate) fn compare_with_baseline(&mut self, candidate: &str) {
         let Some(baseline) = self.baseline() else {
@@ -236,13 +263,7 @@ impl App {
             return self
                 .notice(Mood::Plain, format!("{candidate} is the baseline itself; c chooses two others"));
         }
-        if self.board.b.as_deref() != Some(candidate) || self.board.a.as_ref() != Some(&baseline) {
-            self.board.comparison = None;
-            (self.board.flip, self.board.kind) = (0, None);
-        }
-        (self.board.a, self.board.b) = (Some(baseline), Some(candidate.to_owned()));
-        self.board.pane = Pane::Comparison;
-        self.compare();
+        self.compare_two(baseline, candidate.to_owned());
     }
 
     /// The board by another column; the one that it is ordered by already is turned.
@@ -287,6 +308,16 @@ impl App {
                 let last = self.board.order.len().saturating_sub(1);
                 self.board.selected = moved(self.board.selected, action, page, last);
                 Some(layer)
+            }
+            (BoardLayer::Timeline { from, scroll }, Action::NextPane | Action::PreviousPane) => {
+                let last = self.board.timeline.as_ref().map_or(0, |(_, t)| t.columns.len().saturating_sub(1));
+                let from =
+                    if action == Action::NextPane { (from + 1).min(last) } else { from.saturating_sub(1) };
+                Some(BoardLayer::Timeline { from, scroll })
+            }
+            (BoardLayer::Timeline { from, scroll }, _) => {
+                let last = self.board.timeline.as_ref().map_or(0, |(_, t)| t.strata.len().saturating_sub(1));
+                Some(BoardLayer::Timeline { from, scroll: moved(scroll, action, page, last).min(last) })
             }
             (BoardLayer::Ladder { scroll }, _) => {
                 Some(BoardLayer::Ladder { scroll: moved(scroll, action, page, 500) })
@@ -381,8 +412,18 @@ impl App {
                 self.type_line("rows a month", start, TextPurpose::Volume);
             }
             Action::ParetoPicture => self.layers.push(Layer::Board(BoardLayer::Pareto { cost: false })),
+            Action::TimelineView => {
+                let run =
+                    board.selected_row().and_then(|r| r.trilemma.training.as_ref()).map(|t| t.run.clone());
+                if board.timeline.as_ref().is_some_and(|(of, _)| *of != run) {
+                    board.timeline = None;
+                }
+                self.ask(Purpose::Timeline(run.clone()), Request::Timeline { run });
+                self.layers.push(Layer::Board(BoardLayer::Timeline { from: 0, scroll: 0 }));
+            }
             Action::LadderView => self.layers.push(Layer::Board(BoardLayer::Ladder { scroll: 0 })),
             Action::Trace => self.trace_flip(),
+            Action::Remedies => self.mend_flip(),
             Action::FlipRows => {
                 let ids: Vec<String> = board.flips().iter().map(|f| f.row.clone()).collect();
                 let title = format!(
@@ -433,6 +474,11 @@ pub enum BoardLayer {
         cost: bool,
     },
     Ladder {
+        scroll: usize,
+    },
+    /// The first column and the first stratum shown.
+    Timeline {
+        from: usize,
         scroll: usize,
     },
 }

@@ -23,6 +23,9 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect, layer: BoardLayer) {
     match layer {
         BoardLayer::Pareto { cost } => pareto(&app.board, board, p, body, cost),
         BoardLayer::Ladder { scroll } => ladder(&board.ladder, p, body, scroll),
+        BoardLayer::Timeline { from, scroll } => {
+            super::timeline::draw(p, body, app.board.timeline.as_ref().map(|(_, t)| t), from, scroll);
+        }
     }
 }
 

@@ -72,6 +72,12 @@ impl PlayState {
         self.sides.iter_mut().filter_map(|side| side.answer.as_mut()).find(|answer| answer.id == id)
     }
 
+    /// A number for a question: no two of this client have the same.
+    pub fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
     pub fn heard(&mut self, events: Vec<PlayEvent>, now_ms: u64) {
         for event in events {
             if let Some(answer) = self.answer(event.id) {
@@ -138,8 +144,7 @@ impl App {
     }
 
     fn play_one(&mut self, side: usize, candidate: Option<String>, asked: Asked) {
-        self.play.last_id += 1;
-        let id = self.play.last_id;
+        let id = self.play.next_id();
         let name = candidate.clone().unwrap_or_else(|| "the pipeline".into());
         let input = match &asked.row {
             Some(id) => PlayInput::Row { id: id.clone() },
@@ -213,6 +218,8 @@ impl App {
                 self.play(Asked { row: None, input: text });
             }
             ComposePurpose::Edit { id } => self.edited(id, text),
+            ComposePurpose::Try => self.attempt(text),
+            ComposePurpose::Example { store, id, answer } => self.example_written(store, id, answer, text),
         }
     }
 
@@ -267,6 +274,20 @@ impl App {
                 Some(row) => self.show_rows(format!("row {row}"), vec![row]),
                 None => self.notice(Mood::Plain, "what was asked is no row of the data"),
             },
+            Action::Remedies => {
+                let row = self.play.asked.as_ref().and_then(|asked| asked.row.clone());
+                match (row, &self.play.sides[focus].answer) {
+                    (Some(row), Some(answer)) => {
+                        let of = answer.candidate.clone();
+                        self.open_remedies(row, Some(of));
+                    }
+                    (None, _) => self.notice(
+                        Mood::Plain,
+                        "what was asked is no row of the data; e corrects the answer and makes it one",
+                    ),
+                    (_, None) => self.notice(Mood::Plain, "there is no answer here yet"),
+                }
+            }
             Action::CancelAnswer => {
                 if self.play.open().next().is_none() {
                     self.notice(Mood::Plain, "no answer is under way");

@@ -38,6 +38,7 @@ impl App {
                 }
                 None => self.notice(Mood::Plain, "the row is still being read"),
             },
+            Action::Remedies => self.open_remedies(row, None),
             Action::Note => match detail {
                 Some(detail) => {
                     let note = detail.note.clone().unwrap_or_default();

@@ -3,25 +3,28 @@
 //! ```text
 //! runs/RUN/artifacts/store.jsonl          what a trajectory run found
 //! imports/examples/NAME/store.jsonl       what was imported
+//! .../embedder.safetensors                beside each: what turns its texts into vectors, fitted once
 //! examples/<hash>.jsonl                   a store with its edits, frozen for the candidates that use it
 //! ```
+
+mod list;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::state::{Engine, bad_input, failed};
-use super::{candidates, rows};
 use crate::domain::api::{Decision, Failure};
 use crate::domain::candidate::Candidate;
 use crate::domain::example::{
-    Example, ExampleEdit, ExamplePage, Form, FoundExamples, Retrieval, StageExamples, edited,
+    Example, ExampleEdit, ExamplePage, ExampleQuery, Form, FoundExamples, KeptFile, Retrieval, StageExamples,
+    edited, merged_away,
 };
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
-use crate::domain::trajectory::{TrajectoryReport, TrajectorySettings};
-use crate::retrieve::{Index, Query, same_text, store};
+use crate::domain::trajectory::{TrajectoryReport, TrajectorySettings, TrajectoryView};
+use crate::engine::state::{Engine, bad_input, failed};
+use crate::engine::{candidates, rows};
+use crate::retrieve::{self, EMBEDDER, Query, same_text, store};
 use crate::store::files;
 use crate::tuning::trajectory::{REPORT, STORE};
 use crate::workspace::Workspace;
@@ -66,18 +69,55 @@ fn find(engine: &Engine, wanted: Option<&str>) -> Result<(String, PathBuf), Fail
     Err(bad_input(format!("no store of examples `{wanted}`; there are: {there}")))
 }
 
-/// A store's examples as people left them, and what they decided, by example.
-fn load(
-    engine: &Engine,
-    wanted: Option<&str>,
-) -> Result<(String, Vec<Example>, BTreeMap<String, ExampleEdit>), Failure> {
+/// A store, what people decided about its examples (by id), and the examples as they left them.
+struct Loaded {
+    name: String,
+    path: PathBuf,
+    all: Vec<Example>,
+    edits: BTreeMap<String, ExampleEdit>,
+    examples: Vec<Example>,
+}
+
+fn load(engine: &Engine, wanted: Option<&str>) -> Result<Loaded, Failure> {
     let (name, path) = find(engine, wanted)?;
     let all = store::read(&path, None).map_err(|e| failed(format!("{e:#}")))?;
     let edits: BTreeMap<String, ExampleEdit> = engine.read(|state| {
         let mine = state.decisions.examples.iter().filter(|((of, _), _)| *of == name);
         mine.map(|((_, id), edit)| (id.clone(), edit.clone())).collect()
     });
-    Ok((name, edited(&all, &edits), edits))
+    let examples = edited(&all, &edits);
+    Ok(Loaded { name, path, all, edits, examples })
+}
+
+/// The embedder of a store. A store that was made without one gets it now, fitted on its texts as they were made.
+fn embedder(path: &Path, all: &[Example]) -> Result<KeptFile, Failure> {
+    let kept = path.with_file_name(EMBEDDER);
+    let why = |e: anyhow::Error| failed(format!("{e:#}"));
+    let hash = if kept.is_file() {
+        store::hash(&fs::read(&kept).map_err(|e| failed(format!("{}: {e}", kept.display())))?)
+    } else {
+        let bytes = retrieve::fit(all.iter().map(|e| e.input.as_str())).to_bytes().map_err(why)?;
+        files::write_atomic(&kept, &bytes).map_err(|e| failed(format!("{}: {e}", kept.display())))?;
+        store::hash(&bytes)
+    };
+    Ok(KeptFile { path: kept.display().to_string(), hash })
+}
+
+/// The store as it stands in a file of its own, which nothing changes any more.
+fn freeze(engine: &Engine, loaded: &Loaded, retrieval: Retrieval) -> Result<StageExamples, Failure> {
+    // What others stand for keeps its place in the rankings, as what is disabled does.
+    let mut all = loaded.examples.clone();
+    all.extend(merged_away(&loaded.all, &loaded.edits));
+    let bytes = store::to_bytes(&all).map_err(|e| failed(format!("{e:#}")))?;
+    let hash = store::hash(&bytes);
+    let path = engine.state_dir.join("examples").join(format!("{hash}.jsonl"));
+    if !path.exists() {
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| files::write_atomic(&path, &bytes))
+            .map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    }
+    let embedder = Some(embedder(&loaded.path, &loaded.all)?);
+    Ok(StageExamples { path: path.display().to_string(), hash, retrieval, embedder })
 }
 
 /// A window on a store; with `id` the one example that begins so.
@@ -85,31 +125,29 @@ pub fn page(
     engine: &Engine,
     wanted: Option<&str>,
     id: Option<&str>,
-    offset: usize,
-    count: usize,
+    query: &ExampleQuery,
 ) -> Result<ExamplePage, Failure> {
-    let (name, mut all, edits) = load(engine, wanted)?;
+    let Loaded { name, examples: mut all, edits, .. } = load(engine, wanted)?;
     if let Some(id) = id {
         all = vec![one(&name, &all, id)?.clone()];
     }
-    // What did most stands first.
-    all.sort_by(|a, b| {
-        let key = |e: &Example| (e.found_rows + e.total().fixed, e.total().uses);
-        key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
-    });
-    let total = all.len();
+    all.retain(|example| list::fits(example, &edits, &query.text));
+    list::order(&mut all, &query.sort);
+    let (total, offset) = (all.len(), query.offset.min(all.len()));
     let mut bytes = 0;
     let page: Vec<Example> = all
         .into_iter()
         .skip(offset)
-        .take(count)
+        .take(query.count)
         .take_while(|example| {
             let first = bytes == 0;
             bytes += serde_json::to_string(example).map_or(0, |text| text.len());
             first || bytes <= PAGE_BYTES
         })
         .collect();
-    Ok(ExamplePage { store: name, total, examples: page, edited: edits.into_keys().collect() })
+    let here: BTreeSet<&str> = page.iter().map(|e| e.id.as_str()).collect();
+    let edited = edits.into_keys().filter(|id| here.contains(id.as_str())).collect();
+    Ok(ExamplePage { store: name, total, offset, examples: page, edited })
 }
 
 fn one<'e>(name: &str, all: &'e [Example], id: &str) -> Result<&'e Example, Failure> {
@@ -139,7 +177,8 @@ pub fn search(
     input: &str,
     shots: Option<usize>,
 ) -> Result<FoundExamples, Failure> {
-    let (name, all, _) = load(engine, wanted)?;
+    let of_store = load(engine, wanted)?;
+    let (name, all) = (&of_store.name, &of_store.examples);
     let loaded = rows::loaded(engine)?;
     let stages: BTreeSet<&str> = all.iter().map(|e| e.stage.as_str()).collect();
     let stage = match stage {
@@ -154,12 +193,13 @@ pub fn search(
             first.map(str::to_owned).unwrap_or_default()
         }
     };
-    let index = Index::new(all.into_iter().filter(|e| e.stage == stage).map(Arc::new));
-    let mut how = retrieval(engine, &loaded.ws, &name);
+    let mut how = retrieval(engine, &loaded.ws, name);
     how.shots = shots.unwrap_or(how.shots);
+    let frozen = freeze(engine, &of_store, how.clone())?;
+    let index = retrieve::open(&frozen, &stage).map_err(|e| failed(format!("{e:#}")))?;
     let hits = index.retrieve(&Query::text(input), &how);
     let hits = hits.into_iter().map(|hit| (Example::clone(&hit.example), hit.why)).collect();
-    Ok(FoundExamples { store: name, stage, hits })
+    Ok(FoundExamples { store: of_store.name, stage, hits })
 }
 
 /// A decision about an example, with what was decided before and is not decided anew.
@@ -169,7 +209,7 @@ pub fn decision(
     example: &str,
     edit: ExampleEdit,
 ) -> Result<Decision, Failure> {
-    let (name, all, edits) = load(engine, Some(wanted))?;
+    let Loaded { name, examples: all, edits, .. } = load(engine, Some(wanted))?;
     let of = one(&name, &all, example)?;
     let blank = |text: &Option<String>| text.as_ref().is_some_and(|text| text.trim().is_empty());
     if blank(&edit.input) || blank(&edit.answer) {
@@ -192,9 +232,58 @@ pub fn decision(
     Ok(Decision::Example { store: name, example: of.id.clone(), edit: whole })
 }
 
+/// The names of all stores, the newest run's first.
+fn stores(engine: &Engine) -> Vec<String> {
+    let of_runs: BTreeSet<(u64, String)> = engine.read(|state| {
+        let runs = state.runs.values().filter(|r| r.record.kind == RunKind::Trajectory);
+        let made = runs.filter(|r| r.folder.dir().join(STORE).is_file());
+        made.map(|r| (r.record.created_ms, r.record.run.clone())).collect()
+    });
+    let folder = engine.state_dir.join("imports/examples");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut imported: Vec<String> = entries
+        .filter(|entry| entry.path().join("store.jsonl").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    imported.sort();
+    of_runs.into_iter().rev().map(|(_, run)| run).chain(imported).collect()
+}
+
+/// What a trajectory run found and measured, and whom to ask with and without its examples.
+pub fn view(engine: &Engine, wanted: &str) -> Result<TrajectoryView, Failure> {
+    let folder = engine.read(|s| s.runs.get(wanted).map(|r| r.folder.clone()));
+    let mut view = TrajectoryView {
+        run: wanted.to_owned(),
+        base: "baseline".into(),
+        stores: stores(engine),
+        ..TrajectoryView::default()
+    };
+    if let Some(folder) = folder {
+        let spec = folder.read_spec().map_err(|e| failed(format!("{e:#}")))?;
+        if let Some(start) = spec.candidate {
+            // People may have named it since; what is on no board is the pipeline as it stood.
+            let id = start.id();
+            let known = candidates::known(engine);
+            let now = known.iter().find(|k| k.candidate.id() == id).map(|k| k.candidate.name.clone());
+            view.base = now.unwrap_or(start.name);
+        }
+        let path = folder.dir().join(REPORT);
+        if path.is_file() {
+            let bytes = fs::read(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+            let mut report: TrajectoryReport =
+                serde_json::from_slice(&bytes).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+            view.turned = report.searches.iter().filter(|s| s.proposal.is_some()).count();
+            report.searches.clear();
+            view.report = Some(report);
+        }
+    }
+    view.with = format!("{}+{wanted}", view.base);
+    Ok(view)
+}
+
 /// Rows that a run's store is made of, or that it turned to gold.
 pub fn rows_of(engine: &Engine, run: &str) -> Result<BTreeSet<String>, Failure> {
-    let (name, all, _) = load(engine, Some(run))?;
+    let Loaded { name, examples: all, .. } = load(engine, Some(run))?;
     let mut rows: BTreeSet<String> = all.into_iter().filter(|e| e.enabled).filter_map(|e| e.row).collect();
     let folder = engine.read(|s| s.runs.get(&name).map(|r| r.folder.clone()));
     if let Some(folder) = folder
@@ -214,25 +303,14 @@ pub fn with_store(
     mut base: Candidate,
     wanted: &str,
 ) -> Result<Candidate, Failure> {
-    let (name, all, _) = load(engine, Some(wanted))?;
-    let bytes = store::to_bytes(&all).map_err(|e| failed(format!("{e:#}")))?;
-    let hash = store::hash(&bytes);
-    let path = engine.state_dir.join("examples").join(format!("{hash}.jsonl"));
-    if !path.exists() {
-        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
-        made.and_then(|()| files::write_atomic(&path, &bytes))
-            .map_err(|e| failed(format!("{}: {e}", path.display())))?;
-    }
-    let retrieval = retrieval(engine, ws, &name);
+    let loaded = load(engine, Some(wanted))?;
+    let (name, all) = (&loaded.name, &loaded.examples);
+    let frozen = freeze(engine, &loaded, retrieval(engine, ws, name))?;
     let mut any = false;
     for stage in &mut base.stages {
         let has = all.iter().any(|e| e.enabled && e.stage == stage.name);
         any |= has;
-        stage.examples = has.then(|| StageExamples {
-            path: path.display().to_string(),
-            hash: hash.clone(),
-            retrieval: retrieval.clone(),
-        });
+        stage.examples = has.then(|| frozen.clone());
     }
     if !any {
         return Err(bad_input(format!("{name} has no example of a stage of candidate `{}`", base.name)));
