@@ -3,6 +3,7 @@
 
 mod data;
 mod demo;
+mod embedders;
 mod endpoints;
 mod engine;
 mod judge;

@@ -126,7 +126,9 @@ impl<'a> Asker<'a> {
         let primary_only = EvalSettings { metrics: Vec::new(), beside: Vec::new(), ..eval.clone() };
         let golds = rows.iter().filter_map(|row| row.gold.as_deref());
         let rule = Rule {
-            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?,
+            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?
+                .with_embedder(&primary_only, &crate::backend::Access::threads(1))
+                .map_err(anyhow::Error::msg)?,
             matches: settings.matches,
             match_at: settings.match_at,
             tolerance: settings.tolerance,
