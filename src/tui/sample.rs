@@ -19,13 +19,8 @@ use crate::domain::api::{
 };
 use crate::domain::board::Board;
 use crate::domain::count::Counts;
-use crate::domain::detail::Detail;
 use crate::domain::event::Event;
 use crate::domain::imported::ImportedFile;
-use crate::domain::judge::{Agreement, Queue};
-use crate::domain::play::Playing;
-use crate::domain::power::{self, Power};
-use crate::domain::timeline::Timeline;
 use data::trace;
 
 pub use board::{board, comparison, detail, large_board, power};

@@ -1,6 +1,5 @@
 //! Strata over candidates, and over the checkpoints of a run.
 
-use super::rows;
 use super::{NOW_MS, TOPICS, noise};
 use crate::domain::timeline::{Cell, Curve, Moment, StepFlips, Timeline};
 

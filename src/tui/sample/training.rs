@@ -5,7 +5,6 @@ use std::ops::RangeInclusive;
 
 use super::{NOW_MS, TEAMS, noise};
 use crate::domain::event::{Event, EventBody};
-use crate::domain::ladder::Step;
 use crate::domain::run::{Progress, RunKind, RunRecord, RunState};
 
 pub fn run(name: &str, kind: RunKind, state: RunState) -> RunRecord {

@@ -382,7 +382,9 @@ impl<'a> Live<'a> {
         let mut outcomes = Vec::with_capacity(open.len());
         for batch in open.chunks(BATCH.max(pipeline.width())) {
             self.poll()?;
-            self.afford((batch.len() * self.candidate.stages.len()) as u64)?;
+            // A row takes a call a stage, and one more for each retry.
+            let each: u64 = self.candidate.stages.iter().map(|s| 1 + u64::from(s.retries)).sum();
+            self.afford(batch.len() as u64 * each)?;
             let rows: Vec<&RunRow> = batch.iter().filter_map(|&at| self.rows.get(at)).collect();
             let began = Instant::now();
             let answered = pipeline.answer(&rows);

@@ -413,7 +413,7 @@ fn clauses_of(
     }
     let metrics = spent(live, climb.nodes.len());
     let (candidate, texts) = (candidate.clone(), Texts::new());
-    Ok(Some(Tuned { candidate, texts, metrics, stopped, done: Vec::new() }))
+    Ok(Some(Tuned { candidate, texts, metrics, stopped, done: Vec::new(), measured: None }))
 }
 
 fn failed(halt: Halt) -> anyhow::Result<()> {

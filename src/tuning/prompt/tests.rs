@@ -619,6 +619,8 @@ fn economy_drops_what_fixes_nothing_and_keeps_what_does() {
         gain.to_string().contains("tokens a row") && gain.to_string().contains("the score holds"),
         "{gain}"
     );
+}
+
 /// Answers of a bank's support that people judged: rude ones are bad.
 fn judged(n: usize) -> (crate::domain::judge::Judge, Candidate, Judging) {
     use crate::domain::judge::{Judge, JudgedAnswer};
