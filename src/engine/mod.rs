@@ -31,6 +31,7 @@ mod freeze;
 mod honest;
 mod ingest;
 mod judges;
+mod judging;
 mod launch;
 mod models;
 mod outcomes;
@@ -54,6 +55,8 @@ mod strata;
 mod supervisor;
 mod sweep;
 mod timeline;
+mod trial;
+mod versions;
 
 use std::fs;
 use std::io;

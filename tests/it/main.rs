@@ -4,6 +4,7 @@
 mod critics;
 mod data;
 mod demo;
+mod embedders;
 mod endpoints;
 mod engine;
 mod judge;

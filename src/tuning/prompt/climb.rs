@@ -21,6 +21,7 @@ use crate::domain::prompt::{
 };
 use crate::domain::rng::SplitMix64;
 use crate::domain::row::RunRow;
+use crate::domain::settings::Budget;
 use crate::score::{bootstrap, stats};
 
 /// Version of the history's format.
@@ -35,18 +36,24 @@ const SCREENED_FROM: u64 = 800;
 const LESSONS: usize = 3;
 
 pub struct Climb<'a> {
-    settings: &'a PromptSettings,
+    pub(super) settings: &'a PromptSettings,
     stages: &'a [StageCandidate],
-    tuned: Vec<String>,
-    rows: &'a [RunRow],
+    pub(super) tuned: Vec<String>,
+    pub(super) rows: &'a [RunRow],
     metric: String,
     pub plan: Plan,
-    guards: BTreeMap<String, Guard<'a>>,
-    pins: BTreeMap<String, Vec<String>>,
+    pub(super) guards: BTreeMap<String, Guard<'a>>,
+    pub(super) pins: BTreeMap<String, Vec<String>>,
     facts: BTreeMap<String, Facts>,
     pub nodes: Vec<Node>,
-    survivors: Vec<usize>,
-    memory: Memory,
+    pub(super) survivors: Vec<usize>,
+    pub(super) memory: Memory,
+    pub(super) budget: Budget,
+    /// What people said, and what of it no version was made of yet.
+    pub(super) hints: Vec<String>,
+    pub(super) hints_due: Vec<String>,
+    /// By stage: words that were pinned in mid-run.
+    pub(super) late_pins: Vec<(String, String)>,
     proposers: Vec<Box<dyn Proposer>>,
     /// Tries and wins of each proposer.
     records: Vec<(usize, usize)>,
@@ -114,6 +121,10 @@ impl<'a> Climb<'a> {
             nodes: vec![start],
             survivors: vec![0],
             memory,
+            budget: settings.budget,
+            hints: Vec::new(),
+            hints_due: Vec::new(),
+            late_pins: Vec::new(),
             records: vec![(0, 0); proposers.len()],
             proposers,
             refused: BTreeMap::new(),
@@ -129,10 +140,13 @@ impl<'a> Climb<'a> {
         let select = self.plan.select.clone();
         self.ask(0, &select, examiner)?;
         self.nodes[0].version.selected = self.score(0, &select);
-        let epochs = self.plan.fresh.len();
         let mut pool = select;
-        for epoch in 1..=epochs {
+        let mut epoch = 0;
+        // A raised budget can bring more epochs.
+        while epoch < self.plan.fresh.len() {
+            epoch += 1;
             examiner.epoch();
+            self.take_changes(epoch, examiner)?;
             self.rng.shuffle(&mut pool);
             let race: Vec<usize> = pool.iter().copied().take(self.plan.select.len()).collect();
             for node in self.survivors.clone() {
@@ -144,6 +158,8 @@ impl<'a> Climb<'a> {
                 examiner.say(EventBody::Log { message })?;
                 break;
             }
+            // So that their texts can be read while they race.
+            examiner.keep(&self.history(examiner))?;
             self.race(epoch, &race, &newcomers, examiner)?;
             let fresh = self.plan.fresh[epoch - 1].clone();
             self.freshly(epoch, &fresh, examiner)?;
@@ -153,7 +169,12 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    fn ask(&mut self, node: usize, rows: &[usize], examiner: &mut dyn Examiner) -> Result<(), Halt> {
+    pub(super) fn ask(
+        &mut self,
+        node: usize,
+        rows: &[usize],
+        examiner: &mut dyn Examiner,
+    ) -> Result<(), Halt> {
         let Some(found) = self.nodes.get_mut(node) else { return Ok(()) };
         let open: Vec<usize> = rows.iter().copied().filter(|row| !found.marks.contains_key(row)).collect();
         if !open.is_empty() {
@@ -163,7 +184,7 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    fn score(&self, node: usize, rows: &[usize]) -> Option<Score> {
+    pub(super) fn score(&self, node: usize, rows: &[usize]) -> Option<Score> {
         self.nodes.get(node)?.score(rows)
     }
 
@@ -176,7 +197,17 @@ impl<'a> Climb<'a> {
     ) -> Result<Vec<usize>, Halt> {
         let front = front::front(&self.nodes, &self.survivors, race);
         let parents = front::draw(&front, self.plan.fan_out.max(self.tuned.len()), &mut self.rng);
-        let mut newcomers = if epoch == 1 { self.screen(race, examiner)? } else { Vec::new() };
+        let mut newcomers = Vec::new();
+        for draft in self.hinted() {
+            if let Some(node) = self.admit(epoch, None, draft) {
+                examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
+                newcomers.push(node);
+            }
+        }
+        let hinted = newcomers.len();
+        if epoch == 1 {
+            newcomers.extend(self.screen(race, examiner)?);
+        }
         let able: Vec<usize> = (0..self.proposers.len())
             .filter(|&i| !self.proposers[i].needs_critic() || examiner.has_critic())
             .collect();
@@ -185,7 +216,7 @@ impl<'a> Climb<'a> {
         // What one has no ideas for, others may fill; two more rounds are enough for that.
         for round in 0..3 {
             for (k, &at) in able.iter().enumerate() {
-                let missing = self.plan.fan_out.saturating_sub(newcomers.len());
+                let missing = (self.plan.fan_out + hinted).saturating_sub(newcomers.len());
                 let screened = epoch == 1 && self.proposers[at].stock() > 0 && self.records[at].0 > 0;
                 let wanted = if round == 0 && screened {
                     0
@@ -210,6 +241,7 @@ impl<'a> Climb<'a> {
                     parents: &parents,
                     memory: &self.memory,
                     pins: &self.pins,
+                    hints: &self.hints,
                 };
                 let drafts = self.proposers[at].propose(&scene, asked, &mut self.rng, examiner)?;
                 let mut taken = 0;
@@ -217,14 +249,14 @@ impl<'a> Climb<'a> {
                     if taken == wanted {
                         break;
                     }
-                    if let Some(node) = self.admit(epoch, at, draft) {
+                    if let Some(node) = self.admit(epoch, Some(at), draft) {
                         examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
                         newcomers.push(node);
                         taken += 1;
                     }
                 }
             }
-            if newcomers.len() >= self.plan.fan_out {
+            if newcomers.len() >= self.plan.fan_out + hinted {
                 break;
             }
         }
@@ -253,9 +285,10 @@ impl<'a> Climb<'a> {
                 parents: &parents,
                 memory: &self.memory,
                 pins: &self.pins,
+                hints: &self.hints,
             };
             for draft in self.proposers[at].propose(&scene, stock, &mut self.rng, examiner)? {
-                if let Some(node) = self.admit(1, at, draft) {
+                if let Some(node) = self.admit(1, Some(at), draft) {
                     examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
                     screened.push(node);
                 }
@@ -290,7 +323,8 @@ impl<'a> Climb<'a> {
     }
 
     /// A draft becomes a version, unless something speaks against it.
-    fn admit(&mut self, epoch: usize, proposer: usize, draft: Draft) -> Option<usize> {
+    /// `proposer`: none for a person's hint.
+    fn admit(&mut self, epoch: usize, proposer: Option<usize>, draft: Draft) -> Option<usize> {
         let parent = *draft.parents.first()?;
         let why = draft.texts.iter().find_map(|(stage, text)| {
             let changed = self.nodes.get(parent)?.texts.get(stage) != Some(text);
@@ -309,7 +343,7 @@ impl<'a> Climb<'a> {
             return None;
         }
         let mut node = Node::new(draft.texts, &mut Memory::default());
-        node.proposer = Some(proposer);
+        node.proposer = proposer;
         node.version = PromptVersion {
             id: format!("v{}", self.nodes.len()),
             parents: draft
@@ -318,12 +352,14 @@ impl<'a> Climb<'a> {
                 .filter_map(|at| Some(self.nodes.get(*at)?.version.id.clone()))
                 .collect(),
             epoch,
-            proposer: self.proposers[proposer].name().to_owned(),
+            proposer: proposer.map_or("hint", |at| self.proposers[at].name()).to_owned(),
             edit: draft.edit,
             ..node.version
         };
         node.parent = Some(parent);
-        self.records[proposer].0 += 1;
+        if let Some(at) = proposer {
+            self.records[at].0 += 1;
+        }
         self.nodes.push(node);
         Some(self.nodes.len() - 1)
     }
@@ -385,8 +421,23 @@ impl<'a> Climb<'a> {
             }
             let seen: usize = (n / 6).clamp(*ROUND.start(), *ROUND.end()) * round + block.len();
             self.tell_race(epoch, round + 1, (seen, n), &incumbents, &runners, &drawn[..seen], examiner)?;
+            for killed in self.take_changes(epoch, examiner)? {
+                if let Some(runner) = runners.iter_mut().find(|runner| runner.node == killed) {
+                    runner.runs = false;
+                    self.nodes[killed].version.fate = Fate::Dropped;
+                }
+            }
             if runners.iter().all(|runner| !runner.runs) {
                 break;
+            }
+        }
+        // Somebody may have been killed.
+        let incumbents: Vec<usize> =
+            incumbents.into_iter().filter(|node| self.survivors.contains(node)).collect();
+        for runner in &mut runners {
+            if runner.runs && !self.keeps_late_pins(runner.node) {
+                runner.runs = false;
+                self.nodes[runner.node].version.fate = Fate::Beaten;
             }
         }
         for runner in &runners {
@@ -441,8 +492,8 @@ impl<'a> Climb<'a> {
         };
         let mut lanes: Vec<Lane> = incumbents.iter().map(|&node| lane(node, true, rows.len())).collect();
         lanes.extend(runners.iter().map(|r| lane(r.node, r.runs, r.seen)));
-        let spend = examiner.spend();
-        examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, spend })?;
+        let (budget, spend) = (self.budget, examiner.spend());
+        examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, budget, spend })?;
         let phase = format!("epoch {epoch}/{}, race", self.plan.fresh.len());
         examiner.say(EventBody::Progress { phase, done: seen as u64, total: of as u64, eta_ms: None })
     }
@@ -499,7 +550,7 @@ impl<'a> Climb<'a> {
                 }
             })
             .collect();
-        let (epochs, budget, spend) = (self.plan.fresh.len(), self.settings.budget, examiner.spend());
+        let (epochs, budget, spend) = (self.plan.fresh.len(), self.budget, examiner.spend());
         examiner.tell(PromptNews::Epoch { epoch, epochs, standings, budget, spend })?;
         let mut new: Vec<Lesson> = self.memory.lessons.iter().filter(|l| l.epoch == epoch).cloned().collect();
         new.sort_by(|a, b| b.gain.abs().total_cmp(&a.gain.abs()));
@@ -525,7 +576,8 @@ impl<'a> Climb<'a> {
 
     /// The best on fresh rows against the start, on rows that chose nothing. Returns the place of the answer.
     pub fn conclude(&mut self, examiner: &mut dyn Examiner) -> Result<usize, Halt> {
-        let scored = (1..self.nodes.len()).filter(|&node| !self.nodes[node].fresh.is_empty());
+        let scored = (1..self.nodes.len())
+            .filter(|&node| !self.nodes[node].fresh.is_empty() && self.keeps_late_pins(node));
         let best = scored
             .max_by(|a, b| self.fresh_gain(*a).total_cmp(&self.fresh_gain(*b)).then(b.cmp(a)))
             .filter(|&node| self.fresh_gain(node) > 0.0);
@@ -541,15 +593,25 @@ impl<'a> Climb<'a> {
                 gain.start_stays = false;
             }
         }
-        self.nodes[answer].version.fate = Fate::Final;
-        self.gain = Some(gain.clone());
-        let (budget, spend) = (self.settings.budget, examiner.spend());
-        examiner.tell(PromptNews::Gain { gain, budget, spend })?;
-        examiner.keep(&self.history(examiner))?;
+        self.finish(answer, gain, examiner)?;
         Ok(answer)
     }
 
-    fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
+    /// The last word.
+    pub(super) fn finish(
+        &mut self,
+        answer: usize,
+        gain: PromptGain,
+        examiner: &mut dyn Examiner,
+    ) -> Result<(), Halt> {
+        self.nodes[answer].version.fate = Fate::Final;
+        self.gain = Some(gain.clone());
+        let (budget, spend) = (self.budget, examiner.spend());
+        examiner.tell(PromptNews::Gain { gain, budget, spend })?;
+        examiner.keep(&self.history(examiner))
+    }
+
+    pub(super) fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
         let version = &self.nodes[node].version;
         let pairs = |rows: &[usize]| -> Vec<(f64, f64)> {
             let of = |node: usize, row: &usize| self.nodes[node].marks.get(row).map(|mark| mark.score);
@@ -580,6 +642,8 @@ impl<'a> Climb<'a> {
             copied: copied.len(),
             without_copied,
             start_stays: true,
+            tokens: Some([self.tokens(0, rows), self.tokens(node, rows)]),
+            economy: false,
         }
     }
 
@@ -588,7 +652,7 @@ impl<'a> Climb<'a> {
     }
 
     /// Everything that was tried.
-    fn history(&self, examiner: &dyn Examiner) -> PromptHistory {
+    pub(super) fn history(&self, examiner: &dyn Examiner) -> PromptHistory {
         PromptHistory {
             format: FORMAT,
             metric: self.metric.clone(),
@@ -596,6 +660,7 @@ impl<'a> Climb<'a> {
             lessons: self.memory.lessons.clone(),
             spend: examiner.spend(),
             gain: self.gain.clone(),
+            ..PromptHistory::default()
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use super::judging::Judging;
 use super::log::{Kept, Log, Said};
 use super::{Mark, Texts};
 use crate::backend::{Answer, Ask, Backend, BackendError, Finish, Listener};
@@ -19,6 +20,7 @@ use crate::domain::prompt::{PromptHistory, PromptNews, Spend};
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
+use crate::domain::steer::Change;
 use crate::pipeline::Pipeline;
 use crate::score::metric::Metric;
 use crate::score::scorer::Scorer;
@@ -70,6 +72,13 @@ pub trait Examiner {
 
     /// A new epoch begins: a critic that failed is tried again.
     fn epoch(&mut self) {}
+
+    /// What a person asked for since the last look.
+    fn steer(&mut self) -> Result<Vec<Change>, Halt> {
+        Ok(Vec::new())
+    }
+
+    fn set_budget(&mut self, _budget: Budget) {}
 
     fn spend(&self) -> Spend;
 
@@ -146,12 +155,16 @@ pub struct Live<'a> {
     clock: Clock,
     /// News that an earlier life told already.
     told: usize,
+    /// Looks for changes so far.
+    turns: u64,
     answered: usize,
     succeeded: usize,
     /// Seconds in which models were waited for.
     pub asked: f64,
     /// The last comparison is paid for by the reserve.
     pub closing: bool,
+    /// A judge is asked, not the pipeline.
+    pub judging: Option<&'a Judging>,
     pub history_file: Option<PathBuf>,
 }
 
@@ -190,10 +203,12 @@ impl<'a> Live<'a> {
             spend: Spend::default(),
             clock: Clock { before: 0.0, since: None, idle: Duration::ZERO },
             told,
+            turns: 0,
             answered: 0,
             succeeded: 0,
             asked: 0.0,
             closing: false,
+            judging: None,
             history_file: None,
         }
     }
@@ -304,9 +319,47 @@ impl<'a> Live<'a> {
         Mark::of(outcome, &self.primary, usd.sum())
     }
 
+    /// Ask the judge with another rubric.
+    fn ask_judge(
+        &mut self,
+        judging: &Judging,
+        key: &str,
+        texts: &Texts,
+        open: &[usize],
+    ) -> Result<Vec<Outcome>, Halt> {
+        let Some((stage, rubric)) = texts.first_key_value() else { return Ok(Vec::new()) };
+        let of = self.candidate.stages.iter().find(|known| known.name == *stage);
+        let model = &of.ok_or_else(|| anyhow!("no judge is called `{stage}`"))?.model;
+        let backend = self.backend(model, None).map_err(|e| anyhow!("{stage}: {e}"))?;
+        let mut outcomes = Vec::with_capacity(open.len());
+        for batch in open.chunks(BATCH.max(backend.width())) {
+            self.poll()?;
+            self.afford((batch.len() * judging.calls()) as u64)?;
+            let began = Instant::now();
+            let answered = judging.outcomes(rubric, Box::new(backend.clone()), batch);
+            self.asked += began.elapsed().as_secs_f64();
+            for outcome in answered {
+                self.take(key, &outcome)?;
+                outcomes.push(outcome);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// An answer that came.
+    fn take(&mut self, key: &str, outcome: &Outcome) -> Result<(), Halt> {
+        self.watch(outcome)?;
+        let kept = Kept { at: self.clock.now(), usd: self.usd(outcome), outcome: outcome.clone() };
+        self.pay_row(&kept);
+        Ok(self.log.keep_row(key, kept.at, kept.usd, kept.outcome)?)
+    }
+
     /// Ask for the rows that are not in the log.
     fn ask_rows(&mut self, key: &str, texts: &Texts, open: &[usize]) -> Result<Vec<Outcome>, Halt> {
         self.start_clock();
+        if let Some(judging) = self.judging {
+            return self.ask_judge(judging, key, texts, open);
+        }
         let mut candidate = self.candidate.clone();
         for stage in &mut candidate.stages {
             if let Some(text) = texts.get(&stage.name) {
@@ -338,10 +391,7 @@ impl<'a> Live<'a> {
             self.asked += began.elapsed().as_secs_f64();
             for (row, answered) in rows.into_iter().zip(answered) {
                 let outcome = evaluate::outcome(self.scorer, (row, 0), answered, None);
-                self.watch(&outcome)?;
-                let kept = Kept { at: self.clock.now(), usd: self.usd(&outcome), outcome: outcome.clone() };
-                self.pay_row(&kept);
-                self.log.keep_row(key, kept.at, kept.usd, kept.outcome)?;
+                self.take(key, &outcome)?;
                 outcomes.push(outcome);
             }
         }
@@ -513,6 +563,21 @@ impl Examiner for Live<'_> {
         if let Some(critic) = &mut self.critic {
             (critic.resting, critic.failures) = (false, 0);
         }
+    }
+
+    fn steer(&mut self) -> Result<Vec<Change>, Halt> {
+        let turn = self.turns;
+        self.turns += 1;
+        if let Some(changes) = self.log.turn(turn) {
+            return Ok(changes.clone());
+        }
+        let changes = self.reporter.changes()?;
+        self.log.keep_turn(turn, changes.clone())?;
+        Ok(changes)
+    }
+
+    fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
     }
 
     fn spend(&self) -> Spend {

@@ -13,6 +13,7 @@ use crate::domain::report::{Control, RunInputs};
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
 use crate::domain::settings::Budget;
 use crate::domain::settings::CacheSettings;
+use crate::domain::steer::Change;
 use crate::pipeline::tests as scripted;
 
 /// A number in 0..1 that a text decides.
@@ -128,6 +129,8 @@ impl Backend for Mortal {
 struct Notes {
     events: Vec<EventBody>,
     stop_after: Option<usize>,
+    /// What somebody asks for once so much prompt news was told.
+    wishes: Vec<(usize, Change)>,
 }
 
 impl Reporter for Notes {
@@ -147,6 +150,11 @@ impl Reporter for Notes {
     ) -> io::Result<()> {
         Err(io::Error::other("no checkpoints"))
     }
+    fn changes(&mut self) -> io::Result<Vec<Change>> {
+        let told = self.events.iter().filter(|e| matches!(e, EventBody::Prompt(_))).count();
+        let due = self.wishes.extract_if(.., |(at, _)| told >= *at);
+        Ok(due.map(|(_, change)| change).collect())
+    }
     fn poll_control(&mut self) -> io::Result<Control> {
         let told =
             self.events.iter().filter(|e| matches!(e, EventBody::Prompt(PromptNews::Epoch { .. }))).count();
@@ -160,6 +168,7 @@ struct World {
     candidate: Candidate,
     rows: Vec<RunRow>,
     critic: Option<ModelRef>,
+    judging: Option<Judging>,
     eval: EvalSettings,
     asked: Rc<RefCell<Vec<String>>>,
     notes: Notes,
@@ -173,6 +182,7 @@ impl World {
             candidate,
             rows,
             critic: None,
+            judging: None,
             eval: EvalSettings { metrics: vec!["accuracy".into()], ..EvalSettings::default() },
             asked: Rc::default(),
             notes: Notes::default(),
@@ -208,7 +218,12 @@ impl World {
             created_ms: 0,
             seed: 7,
             threads: 1,
-            job: Job::Prompt { prompt: self.settings.clone(), eval: self.eval.clone(), critic: None },
+            job: Job::Prompt {
+                prompt: self.settings.clone(),
+                eval: self.eval.clone(),
+                critic: None,
+                judge: None,
+            },
             candidate: Some(self.candidate.clone()),
             settings: Vec::new(),
             past: None,
@@ -243,7 +258,10 @@ impl World {
         let candidate = self.candidate.clone();
         let notes = &mut self.notes;
         let work = std::panic::AssertUnwindSafe(|| {
-            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, open, notes).unwrap().unwrap()
+            let judging = self.judging.as_ref();
+            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, judging, open, notes)
+                .unwrap()
+                .unwrap()
         });
         std::panic::catch_unwind(work).ok()
     }
@@ -465,4 +483,244 @@ fn pins_and_stages_that_are_not_there_are_refused_with_their_key() {
         )
         .is_ok()
     );
+}
+
+fn wishes(texts: &[(usize, &str)]) -> Vec<(usize, Change)> {
+    texts.iter().map(|(at, text)| (*at, text.parse().unwrap())).collect()
+}
+
+#[test]
+fn what_a_person_changes_in_mid_run_is_done_and_done_again_where_it_was_after_a_crash() {
+    let settings = PromptSettings { budget: Budget { calls: Some(100_000), ..Budget::default() }, ..quick() };
+    let asked = [
+        (1, "hint=Think of the topic of it."),
+        (14, "kill=v3"),
+        (14, "kill=v99"),
+        (15, "budget.calls=90000"),
+        (30, "lesson:v2=never do that again"),
+        (31, "pin=topic"),
+    ];
+    let mut whole = World::new(topic_stage(), topics(300), settings.clone());
+    whole.notes.wishes = wishes(&asked);
+    let want = whole.live(usize::MAX, knows_topics, no_critic).unwrap();
+    let history = whole.history();
+    let of = |id: &str| history.versions.iter().find(|v| v.id == id).unwrap();
+    let hinted = history.versions.iter().find(|v| v.proposer == "hint").unwrap();
+    assert!(
+        hinted.prompts["s"].starts_with("Which team should get this message?\n\nThink of the topic of it."),
+        "{hinted:?}"
+    );
+    assert!(matches!(of("v3").fate, Fate::Dropped | Fate::Beaten), "{:?}", of("v3"));
+    assert!(history.lessons.iter().any(|l| l.version == "v2" && l.edit == "never do that again"));
+    let last = history.versions.iter().find(|v| v.fate == Fate::Final).unwrap();
+    assert!(last.id == "v0" || last.prompts["s"].contains("topic"), "pinned words stay: {last:?}");
+    let said = |world: &World| -> Vec<String> {
+        let words = |e: &EventBody| match e {
+            EventBody::Change { change, .. } => Some(change.to_string()),
+            EventBody::Warning { message } if message.contains("is not done") => Some(message.clone()),
+            _ => None,
+        };
+        let mut all: Vec<String> = world.notes.events.iter().filter_map(words).collect();
+        // The last change may be told again by a later life.
+        all.dedup();
+        all
+    };
+    assert!(said(&whole).iter().any(|w| w.contains("there is no version v99")), "{:?}", said(&whole));
+
+    let mut world = World::new(topic_stage(), topics(300), settings);
+    world.notes.wishes = wishes(&asked);
+    let mut lives = 0;
+    let got = loop {
+        lives += 1;
+        assert!(lives < 60);
+        if let Some(tuned) = world.live(97, knows_topics, no_critic) {
+            break tuned;
+        }
+    };
+    assert!(lives > 5, "{lives}");
+    assert_eq!(got.candidate, want.candidate);
+    assert_eq!(got.metrics["calls"], want.metrics["calls"], "nothing is paid for twice");
+    let versions = |world: &World| -> Vec<(String, String, Fate)> {
+        let all = world.history().versions.into_iter();
+        all.map(|v| (v.id, v.hash, v.fate)).collect()
+    };
+    assert_eq!(versions(&world), versions(&whole));
+}
+
+#[test]
+fn a_raised_budget_brings_the_epochs_back_that_a_small_one_had_cut() {
+    let settings =
+        PromptSettings { epochs: 4, budget: Budget { calls: Some(900), ..Budget::default() }, ..quick() };
+    let mut small = World::new(topic_stage(), topics(600), settings.clone());
+    let epochs = |world: &World| {
+        let of = |e: &&EventBody| matches!(e, EventBody::Prompt(PromptNews::Epoch { .. }));
+        world.notes.events.iter().filter(of).count()
+    };
+    small.live(usize::MAX, knows_topics, no_critic).unwrap();
+    let mut raised = World::new(topic_stage(), topics(600), settings);
+    raised.notes.wishes = wishes(&[(1, "budget.calls=20000")]);
+    let tuned = raised.live(usize::MAX, knows_topics, no_critic).unwrap();
+    assert!(epochs(&small) < 4 && epochs(&raised) == 4, "{} {}", epochs(&small), epochs(&raised));
+    assert!(tuned.metrics["calls"] > 900.0, "{:?}", tuned.metrics);
+}
+
+/// Needs the clause on topics, is harmed by the one on brevity, and does not care for the third.
+fn heeds_clauses(ask: &Ask) -> Result<String, BackendError> {
+    let text = ask.text();
+    let input = text.rsplit("row ").next().unwrap();
+    let right = LABELS.into_iter().find(|label| input.contains(label)).unwrap();
+    let sure = match (text.contains("Name the topic."), text.contains("Be brief.")) {
+        (true, false) => 1.0,
+        (true, true) => 0.8,
+        (false, _) => 0.3,
+    };
+    Ok(if chance(input) < sure { right } else { "none" }.to_owned())
+}
+
+fn wordy_stage() -> Candidate {
+    scripted::candidate(vec![scripted::stage(
+        "s",
+        "Name the topic. Be brief. The sky is blue.\n\n{{ input }}\n\n\n\nThank you.",
+        OutputKind::Label,
+        &LABELS,
+    )])
+}
+
+#[test]
+fn clauses_are_told_apart_by_what_they_fix_and_break() {
+    let settings = PromptSettings { task: PromptTask::Clauses, rows: 60, ..quick() };
+    let mut world = World::new(wordy_stage(), topics(300), settings);
+    let tuned = world.live(usize::MAX, heeds_clauses, no_critic).unwrap();
+    let report: crate::domain::prompt::ClauseReport =
+        serde_json::from_slice(&std::fs::read(world.dir.path().join(CLAUSES)).unwrap()).unwrap();
+    let of = |words: &str| {
+        report.clauses.iter().find(|c| c.words == words).unwrap_or_else(|| panic!("{report:?}"))
+    };
+    let topic = of("Name the topic.");
+    assert!(topic.fixed.len() > 20 && topic.broken.is_empty() && topic.delta > 0.3, "{topic:?}");
+    let brief = of("Be brief.");
+    assert!(brief.fixed.is_empty() && brief.broken.len() > 5 && brief.delta < -0.1, "{brief:?}");
+    let sky = of("The sky is blue.");
+    assert!(sky.fixed.is_empty() && sky.broken.is_empty() && sky.delta == 0.0, "{sky:?}");
+    assert_eq!(tuned.metrics["calls"], 60.0 * 5.0, "the start and four clauses");
+    assert_eq!(report.sorted()[0].words, "Name the topic.");
+}
+
+#[test]
+fn economy_drops_what_fixes_nothing_and_keeps_what_does() {
+    let settings = PromptSettings { task: PromptTask::Economy, ..quick() };
+    let mut world = World::new(wordy_stage(), topics(300), settings);
+    let tuned = world.live(usize::MAX, heeds_clauses, no_critic).unwrap();
+    let prompt = &tuned.candidate.stages[0].prompt;
+    assert_eq!(prompt.split_whitespace().collect::<Vec<_>>(), ["Name", "the", "topic.", "{{", "input", "}}"]);
+    let gain = world.history().gain.unwrap();
+    assert!(gain.economy && !gain.start_stays && gain.delta >= 0.0, "{gain}");
+    assert!(
+        gain.to_string().contains("tokens a row") && gain.to_string().contains("the score holds"),
+        "{gain}"
+    );
+}
+
+/// Answers of a bank's support that people judged: rude ones are bad.
+fn judged(n: usize) -> (crate::domain::judge::Judge, Candidate, Judging) {
+    use crate::domain::judge::{Judge, JudgedAnswer};
+    let mut judge = Judge {
+        rubric: "Is the answer good?\n{{ input }}\n{{ output }}\n".into(),
+        ..crate::tuning::judge::tests::judge(false)
+    };
+    // The critic is another model.
+    judge.model.name = "judge".into();
+    let rude = |i: usize| chance(&format!("rude {i}")) < 0.45;
+    let rows: Vec<RunRow> = (0..n)
+        .map(|i| row(i, Part::Dev, &format!("question {i}"), if rude(i) { "bad" } else { "good" }))
+        .collect();
+    let answers = (0..n)
+        .map(|i| JudgedAnswer {
+            // Two answers to each row.
+            row: (i / 2).to_string(),
+            row_hash: "h".into(),
+            output: format!("{} answer {i}", if rude(i) { "go away" } else { "gladly" }),
+            gold: None,
+        })
+        .collect();
+    let mut stage = scripted::stage(&judge.stage(), &judge.rubric, OutputKind::Label, &["bad", "good"]);
+    stage.model = judge.model.clone();
+    let judging = Judging::new(&judge, &rows, answers);
+    (judge, scripted::candidate(vec![stage]), judging)
+}
+
+/// It sees what is rude only where its rubric speaks of it.
+fn judges_by_the_rubric(ask: &Ask) -> Result<String, BackendError> {
+    let text = ask.text();
+    let told = text.contains("politely");
+    let said = if told && text.contains("go away") { "bad" } else { "good" };
+    // Not every time.
+    Ok(if told && chance(text) < 0.1 { "bad" } else { said }.to_owned())
+}
+
+#[test]
+fn a_rubric_is_tuned_until_its_judge_says_what_people_say() {
+    let (judge, candidate, judging) = judged(160);
+    let rows = judging.rows.clone();
+    let settings =
+        PromptSettings { fan_out: 6, epochs: 2, survivors: 2, rows: 24, ..PromptSettings::default() };
+    let mut world = World::new(candidate, rows, settings).with_critic();
+    world.judging = Some(judging);
+    let critic = |ask: &Ask| {
+        let text = ask.text();
+        assert!(text.contains("The answer must be one of: bad, good.") && text.contains("{{ output }}"));
+        // What went wrong says what to ask for.
+        let words =
+            if text.contains("<wrong>") { "Is the question answered politely?" } else { "Is it long?" };
+        Ok(format!("<prompt>{words} {}\n{{{{ input }}}}\n{{{{ output }}}}</prompt>", ask.sample))
+    };
+    let tuned = world.live(usize::MAX, judges_by_the_rubric, critic).unwrap();
+    let rubric = &tuned.texts[&judge.stage()];
+    assert!(rubric.contains("politely"), "{rubric}");
+    let metrics = &tuned.measured.as_ref().unwrap().metrics;
+    assert_eq!(metrics["kappa_start"], 0.0, "whoever says good to everything agrees by chance: {metrics:?}");
+    assert!(metrics["kappa"] > 0.6 && metrics["kappa_all"] > 0.6, "{metrics:?}");
+    assert!(tuned.metrics["gain_low"] > 0.1, "{:?}", tuned.metrics);
+    let told = world
+        .notes
+        .events
+        .iter()
+        .any(|e| matches!(e, EventBody::Log { message } if message.starts_with("kappa with people on ")));
+    assert!(told);
+    // Answers to one row either chose or compared.
+    let judging = world.judging.as_ref().unwrap();
+    let mut plan = Plan::new(&judging.rows, &world.settings, 1).unwrap();
+    plan.keep_together(|place| judging.row_of(place));
+    let claimed: HashSet<&str> = plan.claim.iter().map(|at| judging.row_of(*at)).collect();
+    assert!(plan.select.iter().all(|at| !claimed.contains(judging.row_of(*at))));
+}
+
+#[test]
+fn on_a_scale_near_misses_count_and_no_verdict_is_wrong() {
+    use crate::domain::judge::{Judge, JudgedAnswer, Verdicts};
+    let judge = Judge { verdicts: Verdicts::scale(1, 5), ..crate::tuning::judge::tests::judge(false) };
+    let golds = ["1", "5", "3", "2"];
+    let rows: Vec<RunRow> = (0..4).map(|i| row(i, Part::Dev, "x", golds[i])).collect();
+    let answers = (0..4).map(|i| JudgedAnswer {
+        row: i.to_string(),
+        output: format!("o{i}"),
+        ..JudgedAnswer::default()
+    });
+    let judging = Judging::new(&judge, &rows, answers.collect());
+    let script: Rc<dyn Fn(&Ask) -> Result<String, BackendError>> = Rc::new(|ask| {
+        let said = ["o0", "o1", "o2", "o3"].iter().position(|o| ask.text().contains(o)).unwrap();
+        [
+            Ok("1".to_owned()),
+            Ok("3".to_owned()),
+            Ok("rather good".to_owned()),
+            Err(BackendError("cut".into())),
+        ][said]
+            .clone()
+    });
+    let backend = Mortal { script, lives: Rc::new(Cell::new(9)), asked: Rc::default() };
+    let got = judging.outcomes(&judge.rubric, Box::new(backend), &[0, 1, 2, 3]);
+    let scores: Vec<f64> = got.iter().map(|o| o.scores["accuracy"]).collect();
+    assert_eq!(scores, [1.0, 0.75, 0.0, 0.0]);
+    // Words that are no verdict are the rubric's fault; a broken line is nobody's.
+    assert_eq!((got[2].error.as_deref(), got[3].error.as_deref()), (None, Some("cut")));
 }

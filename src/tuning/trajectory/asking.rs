@@ -17,6 +17,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Budget, EvalSettings};
+use crate::domain::steer::{Change, Limit};
 use crate::domain::trajectory::{Match, TrajectoryNews, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::pipeline::rubric::Rubric;
@@ -138,7 +139,9 @@ impl<'a> Asker<'a> {
         let primary_only = EvalSettings { metrics: Vec::new(), beside: Vec::new(), ..eval.clone() };
         let golds = rows.iter().filter_map(|row| row.gold.as_deref());
         let rule = Rule {
-            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?,
+            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?
+                .with_embedder(&primary_only, &crate::backend::Access::threads(1))
+                .map_err(anyhow::Error::msg)?,
             matches: settings.matches,
             match_at: settings.match_at,
             tolerance: settings.tolerance,
@@ -165,6 +168,27 @@ impl<'a> Asker<'a> {
             worked_ms: 0.0,
             phase: (String::new(), Instant::now(), 0),
         })
+    }
+
+    /// Another limit of the budget, from the next batch on.
+    pub fn raise(&mut self, limit: Limit) {
+        match limit {
+            Limit::Calls(n) => self.budget.calls = Some(n),
+            Limit::Tokens(n) => self.budget.tokens = Some(n),
+            Limit::Usd(usd) => self.budget.usd = Some(usd),
+            Limit::Seconds(n) => self.budget.seconds = Some(n),
+        }
+    }
+
+    /// What was asked for since the last batch; told, so that a resumed run has it too.
+    fn take_changes(&mut self) -> anyhow::Result<()> {
+        for change in self.reporter.changes()? {
+            if let Change::Budget(limit) = change {
+                self.raise(limit);
+                self.reporter.event(EventBody::Change { step: self.calls, change })?;
+            }
+        }
+        Ok(())
     }
 
     /// From now on this judge says what is right where the metric does not.
@@ -280,6 +304,7 @@ impl<'a> Asker<'a> {
         }
         let began = Instant::now();
         while at < open.len() && self.ended.is_none() {
+            self.take_changes()?;
             self.ended = match self.reporter.poll_control()? {
                 Control::Cancel => Some(Ended::Cancelled),
                 Control::Stop => Some(Ended::Stopped),

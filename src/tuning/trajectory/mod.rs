@@ -23,11 +23,13 @@ use anyhow::{Context as _, bail};
 
 use crate::backend::Access;
 use crate::domain::candidate::Candidate;
+use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples};
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
+use crate::domain::steer::Change;
 use crate::domain::trajectory::{Measured, TrajectoryNews, TrajectoryReport, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::embed::Embedder;
@@ -81,6 +83,11 @@ pub fn run(
     pipeline.set_fresh(false);
     let (outcome, ended) = {
         let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, reporter)?;
+        for body in &inputs.history {
+            if let EventBody::Change { change: Change::Budget(limit), .. } = body {
+                asker.raise(*limit);
+            }
+        }
         if let Some(judge) = &settings.judge {
             asker.judged_by(judge, judge::Asker::open(judge, &access))?;
         }
@@ -413,7 +420,7 @@ fn on_dev(
         if stages.iter().all(Option::is_none) {
             continue;
         }
-        let mut before: Option<Vec<Said>> = None;
+        let mut before: Option<(Vec<Said>, bool)> = None;
         for shots in ladder(settings.shots) {
             let how = settings.retrieval(shots, form);
             let way = Way { name: name.to_owned(), stages: stages.clone(), how };
@@ -424,15 +431,19 @@ fn on_dev(
                 }
                 return Ok(None);
             };
-            let falls = before.replace(tried.said.clone()).is_some_and(|said| falls(&said, &tried.said));
+            // A single example may do harm that several do not.
+            let harms = falls(&dev.without, &tried.said);
+            let worse = before
+                .replace((tried.said.clone(), harms))
+                .is_some_and(|(said, harmed)| (harmed && harms) || falls(&said, &tried.said));
             tell(asker, &tried.measured, &report.without, false)?;
             report.curve.push(tried.measured.clone());
             if best.as_ref().is_none_or(|(_, best)| better(&tried.measured, &best.measured)) {
                 best = Some((way, tried));
             }
-            if falls {
+            if worse {
                 asker.log(format!(
-                    "{shots} are worse than fewer (exact McNemar, p < {BELIEVED}): more of {name} are not tried"
+                    "worse than fewer, or twice than none (exact McNemar, p < {BELIEVED}): more of {name} are not tried"
                 ))?;
                 break;
             }

@@ -12,6 +12,7 @@ use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::Control;
 use crate::domain::settings::Budget;
+use crate::domain::steer::Limit;
 use crate::pipeline::tests as scripted;
 
 /// Keeps events; asks to stop after some polls.
@@ -20,6 +21,8 @@ struct Notes {
     events: Vec<EventBody>,
     polls: usize,
     stop_after: Option<(usize, Control)>,
+    /// Asked for once, at the first batch.
+    changes: Vec<Change>,
 }
 
 impl Reporter for Notes {
@@ -38,6 +41,9 @@ impl Reporter for Notes {
         _: &mut dyn FnMut(&Path) -> io::Result<()>,
     ) -> io::Result<()> {
         Ok(())
+    }
+    fn changes(&mut self) -> io::Result<Vec<Change>> {
+        Ok(std::mem::take(&mut self.changes))
     }
     fn poll_control(&mut self) -> io::Result<Control> {
         self.polls += 1;
@@ -373,4 +379,16 @@ fn more_examples_are_not_tried_where_they_answer_worse() {
         tuned.report.curve.iter().filter(|m| m.store == "all").map(|m| m.shots).collect();
     assert_eq!(of_all, [1, 2], "{:?}", tuned.report.curve);
     assert_eq!(tuned.report.chosen.as_ref().map(|m| m.shots), Some(1));
+}
+
+#[test]
+fn a_budget_that_is_raised_on_the_way_holds_and_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let budget = Budget { calls: Some(20), ..Budget::default() };
+    let settings = TrajectorySettings { budget, ..settings() };
+    let raised = Change::Budget(Limit::Calls(100));
+    let mut notes = Notes { changes: vec![raised.clone()], ..Notes::default() };
+    let (kept, asked, _) = tuned(temp.path(), rows(120), &settings, &mut notes, copies);
+    assert_eq!((asked, kept.report.calls), (100, 100));
+    assert!(notes.events.iter().any(|e| matches!(e, EventBody::Change { change, .. } if *change == raised)));
 }

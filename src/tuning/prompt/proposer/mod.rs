@@ -36,6 +36,8 @@ pub struct Scene<'a> {
     pub memory: &'a Memory,
     /// Pinned words by stage.
     pub pins: &'a BTreeMap<String, Vec<String>>,
+    /// What people said in mid-run.
+    pub hints: &'a [String],
 }
 
 impl Scene<'_> {
