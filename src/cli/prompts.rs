@@ -7,13 +7,18 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ask::{once, unexpected};
+use super::ask::{ask, ask_with_keys, block_on, connect, launch, once, unexpected};
+use super::follow;
 use super::output::{Exit, Output};
 use super::table::{Table, clean, clean_lines};
-use crate::domain::api::{Decision, PromptFile, PromptsKept, Request, Response};
+use crate::domain::api::{Decision, PromptFile, Push, Request, Response, View};
 use crate::domain::diff;
-use crate::domain::prompt::{Fate, PromptHistory, PromptVersion, Score};
-use crate::domain::run::{RunKind, RunRecord};
+use crate::domain::keys::Keys;
+use crate::domain::outcome::FlipKind;
+use crate::domain::prompt::{ClauseReport, PromptVersion, Score};
+use crate::domain::run::RunKind;
+use crate::domain::versions::{FoundVersion, HAND, Slice, TRIAL_ROWS, Trial, TriedRow, VersionTree};
+use crate::engine::client::Client;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -42,22 +47,63 @@ enum Command {
     Rollback { stage: String },
     /// Take back the newest decision of the journal
     Undo,
+    /// Which sentence of a version fixed and broke which rows: each is left out, on the same rows
+    Clauses {
+        /// Default: the prompts as they stand in their files
+        version: Option<String>,
+        #[command(flatten)]
+        errand: Errand,
+    },
+    /// Fewer tokens for the same score: fields that are empty, prose that can be a table, clauses that fix nothing
+    Economy {
+        /// Default: the prompts as they stand in their files
+        version: Option<String>,
+        #[command(flatten)]
+        errand: Errand,
+    },
+    /// Try the prompts as they stand in their files on some rows, beside the version before, and keep the version
+    Try(TryArgs),
+    /// Try the prompts now, and again whenever one is saved, until Ctrl-C
+    Watch(TryArgs),
 }
 
-/// Versions of a run, for whom a version is asked of.
-struct Found {
-    run: String,
-    history: PromptHistory,
-    at: usize,
+#[derive(Debug, clap::Args)]
+struct Errand {
+    /// A setting for this run, such as rows=60 or budget.calls=500
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Send the keys that the workspace names to the endpoints that it names them for, without being asked
+    #[arg(long)]
+    trust: bool,
 }
 
-impl Found {
-    fn version(&self) -> Result<&PromptVersion, Exit> {
-        self.history.versions.get(self.at).ok_or_else(|| Exit::usage(format!("{} has no versions", self.run)))
-    }
+#[derive(Debug, clap::Args)]
+struct TryArgs {
+    /// Rows of this stratum (its name or id)
+    #[arg(long)]
+    stratum: Option<String>,
+    /// Rows with this mark
+    #[arg(long)]
+    mark: Option<String>,
+    /// Rows that the version before got wrong when it was tried
+    #[arg(long)]
+    failing: bool,
+    /// How many rows, of dev and then of train
+    #[arg(long, value_name = "N", default_value_t = TRIAL_ROWS)]
+    rows: usize,
+    /// Send the keys that the workspace names to the endpoints that it names them for, without being asked
+    #[arg(long)]
+    trust: bool,
+}
 
-    fn address(&self) -> String {
-        format!("{}:{}", self.run, self.history.versions.get(self.at).map_or("", |v| v.id.as_str()))
+impl TryArgs {
+    fn slice(&self) -> Slice {
+        Slice {
+            stratum: self.stratum.clone(),
+            mark: self.mark.clone(),
+            failing: self.failing,
+            rows: self.rows,
+        }
     }
 }
 
@@ -67,14 +113,12 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         Command::Show { version } => show(root, version.as_deref(), out),
         Command::Diff { a, b } => difference(root, &a, b.as_deref(), out),
         Command::Tag { version, tag } => {
-            let found = find(root, Some(&version))?;
-            let hash = found.version()?.hash.clone();
+            let hash = find(root, Some(&version))?.version.hash;
             let tag = Some(tag.trim().to_owned()).filter(|tag| !tag.is_empty());
             decide(root, Decision::TagPrompt { version: hash, tag }, out)
         }
         Command::Adopt { version } => {
-            let found = find(root, Some(&version))?;
-            let texts = &found.version()?.prompts;
+            let texts = find(root, Some(&version))?.version.prompts;
             let file = |(stage, text): (&String, &String)| PromptFile {
                 stage: stage.clone(),
                 hash: blake3::hash(text.as_bytes()).to_hex().to_string(),
@@ -87,6 +131,13 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             decide(root, Decision::AdoptPrompts { files }, out)
         }
         Command::Undo => done(once(root, Request::Undo)?, out),
+        Command::Clauses { version, errand } => clauses(root, version, errand, out),
+        Command::Economy { version, errand } => {
+            let set = errand_settings(root, "economy", version, &errand)?;
+            super::run::start(root, RunKind::Prompt, set, None, false, errand.trust, out)
+        }
+        Command::Try(args) => attempt(root, &args, out),
+        Command::Watch(args) => watch(root, &args, out),
     }
 }
 
@@ -100,116 +151,78 @@ fn done(response: Response, out: &Output) -> super::CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prompt runs, the newest first.
-fn runs(root: &Path) -> Result<Vec<RunRecord>, Exit> {
-    let Response::Runs { runs } = once(root, Request::Runs)? else { return Err(unexpected()) };
-    let mut runs: Vec<RunRecord> = runs.into_iter().filter(|run| run.kind == RunKind::Prompt).collect();
-    runs.sort_by_key(|run| std::cmp::Reverse(run.created_ms));
-    Ok(runs)
-}
-
-fn kept(root: &Path) -> Result<PromptsKept, Exit> {
-    match once(root, Request::Prompts)? {
-        Response::Prompts { kept } => Ok(kept),
+/// The engine knows what versions are called.
+fn find(root: &Path, wanted: Option<&str>) -> Result<FoundVersion, Exit> {
+    match once(root, Request::PromptVersion { of: wanted.map(str::to_owned) })? {
+        Response::PromptVersion { found } => Ok(*found),
         _ => Err(unexpected()),
     }
 }
 
-fn history(root: &Path, run: &str) -> Result<PromptHistory, Exit> {
-    let path = root.join(".tunebench/runs").join(run).join(crate::tuning::prompt::HISTORY);
-    let bytes = std::fs::read(&path)
-        .map_err(|e| Exit::usage(format!("{run} has no versions yet: {}: {e}", path.display())))?;
-    serde_json::from_slice(&bytes).map_err(|e| Exit::failed(format!("{} is damaged: {e}", path.display())))
-}
-
-/// `RUN:v7`, `v7` of the newest run, `RUN` (its answer), a tag, or the start of a hash.
-fn find(root: &Path, wanted: Option<&str>) -> Result<Found, Exit> {
-    let runs = runs(root)?;
-    let newest =
-        runs.first().ok_or_else(|| Exit::usage("no prompts were tuned here yet: `tunebench run prompt`"))?;
-    let in_run = |run: &str, version: Option<&str>| -> Result<Found, Exit> {
-        let history = history(root, run)?;
-        let at = match version {
-            Some(id) => history.versions.iter().position(|v| v.id == id),
-            None => history.versions.iter().position(|v| v.fate == Fate::Final).or(Some(0)),
-        };
-        let at = at.ok_or_else(|| {
-            let last = history.versions.last().map_or("none", |v| v.id.as_str());
-            Exit::usage(format!(
-                "{run} has no version `{}`; its last one is {last}",
-                version.unwrap_or_default()
-            ))
-        })?;
-        Ok(Found { run: run.to_owned(), history, at })
-    };
-    let Some(wanted) = wanted else { return in_run(&newest.run, None) };
-    if let Some((run, version)) = wanted.split_once(':') {
-        return in_run(run, Some(version));
+fn tree(root: &Path, run: Option<&str>) -> Result<VersionTree, Exit> {
+    match once(root, Request::PromptTree { run: run.map(str::to_owned) })? {
+        Response::PromptTree { tree } => Ok(tree),
+        _ => Err(unexpected()),
     }
-    if runs.iter().any(|run| run.run == wanted) {
-        return in_run(wanted, None);
-    }
-    if wanted.strip_prefix('v').is_some_and(|n| n.parse::<usize>().is_ok()) {
-        return in_run(&newest.run, Some(wanted));
-    }
-    let kept = kept(root)?;
-    let tagged: Vec<&String> =
-        kept.tags.iter().filter(|(_, tag)| *tag == wanted).map(|(hash, _)| hash).collect();
-    for run in &runs {
-        let Ok(history) = history(root, &run.run) else { continue };
-        let named = |v: &PromptVersion| {
-            tagged.contains(&&v.hash) || (wanted.len() >= 6 && v.hash.starts_with(wanted))
-        };
-        if let Some(at) = history.versions.iter().position(named) {
-            return Ok(Found { run: run.run.clone(), history, at });
-        }
-    }
-    Err(Exit::usage(format!(
-        "no version `{wanted}`; write v3, {}:v3, a tag or the start of a hash (`tunebench prompts list` has them)",
-        newest.run
-    )))
 }
 
 #[derive(Serialize)]
 struct Listed<'a> {
     run: &'a str,
     tag: Option<&'a String>,
+    current: bool,
+    fixed_rows: usize,
+    broken_rows: usize,
     #[serde(flatten)]
-    version: PromptVersion,
+    version: &'a PromptVersion,
 }
 
 fn list(root: &Path, run: Option<&str>, tagged: bool, out: &Output) -> super::CommandResult {
-    let kept = kept(root)?;
-    let all = runs(root)?;
-    let wanted: Vec<String> = match run {
-        Some(run) => vec![run.to_owned()],
-        None if tagged => all.iter().map(|run| run.run.clone()).collect(),
-        None => all.iter().take(1).map(|run| run.run.clone()).collect(),
-    };
-    let mut histories = Vec::new();
-    for run in wanted {
-        match history(root, &run) {
-            Ok(history) => histories.push((run, history)),
-            Err(_) if tagged => {}
-            Err(exit) => return Err(exit),
+    let first = tree(root, run)?;
+    let mut trees = vec![first];
+    if tagged && run.is_none() {
+        let others: Vec<String> =
+            trees[0].runs.iter().filter(|other| **other != trees[0].run).cloned().collect();
+        for other in others {
+            trees.push(tree(root, Some(&other))?);
         }
     }
+    let adopted = match once(root, Request::Prompts)? {
+        Response::Prompts { kept } => kept.adopted,
+        _ => return Err(unexpected()),
+    };
     let mut rows: Vec<Listed<'_>> = Vec::new();
-    let mut table =
-        Table::new(&["version", "from", "epoch", "by", "edit", "fate", ">selected", ">fresh", "tag"]);
-    for (run, history) in &histories {
-        let depths = depths(history);
-        for (version, depth) in history.versions.iter().zip(depths) {
-            let tag = kept.tags.get(&version.hash);
-            if tagged && tag.is_none() {
+    let mut table = Table::new(&[
+        "version",
+        "from",
+        "epoch",
+        "by",
+        "edit",
+        "fate",
+        ">selected",
+        ">fresh",
+        ">fixed",
+        ">broken",
+        "tag",
+    ]);
+    for tree in &trees {
+        for branch in &tree.versions {
+            if tagged && branch.tag.is_none() {
                 continue;
             }
+            let version = &branch.version;
             let score = |score: Option<Score>| score.map_or_else(String::new, |s| format!("{:.3}", s.mean));
             let edit: String = version.edit.chars().take(48).collect();
             let id = if tagged {
-                format!("{run}:{}", version.id)
+                format!("{}:{}", tree.run, version.id)
             } else {
-                format!("{}{}", "  ".repeat(depth), version.id)
+                format!("{}{}", "  ".repeat(branch.depth), version.id)
+            };
+            // By hand nothing is raced: what counts is which one stands in the files.
+            let fate = match (tree.run == HAND, branch.current) {
+                (true, true) => "in the files",
+                (true, false) => "",
+                (false, _) => version.fate.name(),
             };
             table.row(vec![
                 id,
@@ -217,38 +230,48 @@ fn list(root: &Path, run: Option<&str>, tagged: bool, out: &Output) -> super::Co
                 version.epoch.to_string(),
                 version.proposer.clone(),
                 clean(&edit),
-                version.fate.name().to_owned(),
+                fate.to_owned(),
                 score(version.selected),
                 score(version.fresh),
-                tag.map(|tag| clean(tag)).unwrap_or_default(),
+                branch.fixed.to_string(),
+                branch.broken.to_string(),
+                branch.tag.as_ref().map(|tag| clean(tag)).unwrap_or_default(),
             ]);
-            let version = PromptVersion { prompts: BTreeMap::new(), ..version.clone() };
-            rows.push(Listed { run, tag, version });
+            rows.push(Listed {
+                run: &tree.run,
+                tag: branch.tag.as_ref(),
+                current: branch.current,
+                fixed_rows: branch.fixed,
+                broken_rows: branch.broken,
+                version,
+            });
         }
     }
-    let one = histories.first().filter(|_| !tagged);
+    let one = trees.first().filter(|tree| !tagged && !tree.versions.is_empty());
     let value = json!({
+        "run": one.map(|tree| &tree.run),
+        "runs": trees.first().map(|tree| &tree.runs),
         "versions": rows,
-        "gain": one.and_then(|(_, history)| history.gain.clone()),
-        "lessons": one.map(|(_, history)| &history.lessons),
-        "adopted": kept.adopted,
+        "gain": one.and_then(|tree| tree.gain.clone()),
+        "lessons": one.map(|tree| &tree.lessons),
+        "adopted": adopted,
     });
     out.result(&value, || {
-        if histories.is_empty() {
+        if trees.iter().all(|tree| tree.versions.is_empty()) {
             return "no prompts were tuned here yet: `tunebench run prompt`".into();
         }
         let mut text = table.render();
-        if let Some((run, history)) = one {
-            let mut lessons: Vec<_> = history.lessons.iter().collect();
+        if let Some(tree) = one {
+            let mut lessons: Vec<_> = tree.lessons.iter().collect();
             lessons.sort_by(|a, b| b.gain.abs().total_cmp(&a.gain.abs()));
             if !lessons.is_empty() {
                 text.push_str("\nlessons:");
                 for lesson in lessons.into_iter().take(6) {
-                    text.push_str(&format!("\n  {}", clean(&lesson.to_string())));
+                    text.push_str(&format!("\n  {}: {}", lesson.version, clean(&lesson.to_string())));
                 }
             }
-            if let Some(gain) = &history.gain {
-                text.push_str(&format!("\n{run}: {}", clean(&gain.to_string())));
+            if let Some(gain) = &tree.gain {
+                text.push_str(&format!("\n{}: {}", tree.run, clean(&gain.to_string())));
             }
         }
         text
@@ -256,28 +279,15 @@ fn list(root: &Path, run: Option<&str>, tagged: bool, out: &Output) -> super::Co
     Ok(ExitCode::SUCCESS)
 }
 
-/// How deep in the tree each version is.
-fn depths(history: &PromptHistory) -> Vec<usize> {
-    let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut all = Vec::new();
-    for version in &history.versions {
-        let parent = version.parents.first().and_then(|parent| depths.get(parent.as_str()));
-        let depth = parent.map_or(0, |depth| depth + 1);
-        depths.insert(&version.id, depth);
-        all.push(depth);
-    }
-    all
-}
-
 fn show(root: &Path, wanted: Option<&str>, out: &Output) -> super::CommandResult {
     let found = find(root, wanted)?;
-    let version = found.version()?;
-    let tag = kept(root)?.tags.get(&version.hash).cloned();
-    out.result(&json!({ "run": found.run, "tag": tag, "version": version }), || {
+    let version = &found.version;
+    let value = json!({ "run": found.run, "tag": found.tag, "version": version, "rows": found.rows });
+    out.result(&value, || {
         let mut lines = vec![format!(
             "{}{} · {} · {} ({})",
             found.address(),
-            tag.map(|tag| format!(" `{}`", clean(&tag))).unwrap_or_default(),
+            found.tag.as_ref().map(|tag| format!(" `{}`", clean(tag))).unwrap_or_default(),
             version.fate.name(),
             clean(&version.edit),
             version.proposer
@@ -289,20 +299,13 @@ fn show(root: &Path, wanted: Option<&str>, out: &Output) -> super::CommandResult
             lines.push(format!("fresh {fresh}, the start's {:.3}", start.mean));
         }
         lines.extend(version.metrics.iter().map(|(name, value)| format!("{} {value:.3}", clean(name))));
-        if !version.parents.is_empty() {
-            let shown = |rows: &[String]| clean(&rows.iter().take(8).cloned().collect::<Vec<_>>().join(" "));
+        if let Some(parent) = version.parents.first() {
             lines.push(format!(
-                "against {}: fixed {} ({})",
-                version.parents[0],
+                "against {parent}: {} fixed, {} broken",
                 version.fixed.len(),
-                shown(&version.fixed)
+                version.broken.len()
             ));
-            lines.push(format!(
-                "against {}: broke {} ({})",
-                version.parents[0],
-                version.broken.len(),
-                shown(&version.broken)
-            ));
+            lines.extend(flips(&found.rows, 8));
         }
         for (stage, text) in &version.prompts {
             lines.push(format!("--- stage {}", clean(stage)));
@@ -313,17 +316,47 @@ fn show(root: &Path, wanted: Option<&str>, out: &Output) -> super::CommandResult
     Ok(ExitCode::SUCCESS)
 }
 
+/// Rows that came out another way: broken ones, then fixed ones, at most so many of each.
+fn flips(rows: &[TriedRow], most: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (kind, sign) in
+        [(FlipKind::Regressed, "broke"), (FlipKind::Fixed, "fixed"), (FlipKind::Churned, "churned")]
+    {
+        let of_kind: Vec<&TriedRow> = rows.iter().filter(|row| row.flip == Some(kind)).collect();
+        for row in of_kind.iter().take(most) {
+            let input: String = row.input.chars().take(60).collect();
+            let before = row.before.as_deref().unwrap_or("?");
+            lines.push(format!(
+                "  {sign} {}: {} -> {} (gold {}): {}",
+                clean(&row.id),
+                clean(before),
+                clean(&row.after),
+                clean(row.gold.as_deref().unwrap_or("none")),
+                clean(&input)
+            ));
+        }
+        if of_kind.len() > most {
+            lines.push(format!("  {sign} {} more", of_kind.len() - most));
+        }
+    }
+    lines
+}
+
 fn difference(root: &Path, a: &str, b: Option<&str>, out: &Output) -> super::CommandResult {
     let newer = find(root, Some(b.unwrap_or(a)))?;
-    let older = match b {
-        Some(_) => find(root, Some(a))?,
+    let (name, before) = match b {
+        Some(_) => {
+            let older = find(root, Some(a))?;
+            (older.address(), older.version)
+        }
         None => {
-            let parent = newer.version()?.parents.first().cloned();
+            let parent = newer.parent.clone();
             let parent = parent.ok_or_else(|| Exit::usage(format!("{} has no parent", newer.address())))?;
-            find(root, Some(&format!("{}:{parent}", newer.run)))?
+            let first = newer.version.parents.first().cloned().unwrap_or_default();
+            (if first.contains(':') { first } else { format!("{}:{first}", newer.run) }, parent)
         }
     };
-    let (before, after) = (older.version()?, newer.version()?);
+    let after = &newer.version;
     let mut diffs = BTreeMap::new();
     for (stage, text) in &after.prompts {
         let base = before.prompts.get(stage).map_or("", String::as_str);
@@ -331,9 +364,9 @@ fn difference(root: &Path, a: &str, b: Option<&str>, out: &Output) -> super::Com
             diffs.insert(stage.clone(), diff::lines(base, text));
         }
     }
-    let value = json!({ "a": older.address(), "b": newer.address(), "diff": diffs });
+    let value = json!({ "a": name, "b": newer.address(), "diff": diffs });
     out.result(&value, || {
-        let mut lines = vec![format!("{} -> {}: {}", older.address(), newer.address(), clean(&after.edit))];
+        let mut lines = vec![format!("{name} -> {}: {}", newer.address(), clean(&after.edit))];
         for (stage, text) in &diffs {
             lines.push(format!("--- stage {}", clean(stage)));
             lines.push(clean_lines(text));
@@ -344,4 +377,126 @@ fn difference(root: &Path, a: &str, b: Option<&str>, out: &Output) -> super::Com
         lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Settings of a run that is about one version.
+fn errand_settings(
+    root: &Path,
+    task: &str,
+    version: Option<String>,
+    errand: &Errand,
+) -> Result<Vec<(String, String)>, Exit> {
+    let mut set = super::run::settings("set", &errand.set)?;
+    set.push(("tuning.prompt.task".into(), task.into()));
+    if let Some(version) = version {
+        let found = find(root, Some(&version))?;
+        set.push(("candidate".into(), found.address()));
+    }
+    Ok(set)
+}
+
+fn clauses(root: &Path, version: Option<String>, errand: Errand, out: &Output) -> super::CommandResult {
+    let set = errand_settings(root, "clauses", version, &errand)?;
+    block_on(async {
+        let client = connect(root).await?;
+        let run = launch(&client, root, RunKind::Prompt, set, None, errand.trust).await?;
+        let followed = follow::follow(client, root, &run, out).await?;
+        let path = root.join(".tunebench/runs").join(&run).join(crate::tuning::prompt::CLAUSES);
+        let Ok(bytes) = std::fs::read(&path) else { return Ok(follow::finish(&followed, out)) };
+        let report: ClauseReport = serde_json::from_slice(&bytes)
+            .map_err(|e| Exit::failed(format!("{} is damaged: {e}", path.display())))?;
+        out.result(&json!({ "run": run, "report": report }), || {
+            let mut table = Table::new(&[
+                "clause",
+                ">fixed",
+                ">broke",
+                ">score",
+                ">tokens",
+                "rows it fixed",
+                "rows it broke",
+            ]);
+            let rows = |rows: &[String]| {
+                let more = if rows.len() > 3 { " ..." } else { "" };
+                clean(&format!("{}{more}", rows.iter().take(3).cloned().collect::<Vec<_>>().join(" ")))
+            };
+            for clause in report.sorted() {
+                let words: String = clause.words.split_whitespace().collect::<Vec<_>>().join(" ");
+                table.row(vec![
+                    clean(&words.chars().take(60).collect::<String>()),
+                    clause.fixed.len().to_string(),
+                    clause.broken.len().to_string(),
+                    format!("{:+.3}", clause.delta),
+                    format!("{:.0}", clause.tokens),
+                    rows(&clause.fixed),
+                    rows(&clause.broken),
+                ]);
+            }
+            format!("{}\n{run}: {:.3} on {} rows", table.render(), report.score, report.rows)
+        });
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn one_trial(client: &Client, root: &Path, args: &TryArgs, out: &Output) -> Result<(), Exit> {
+    let request = Request::TryPrompts { slice: args.slice(), keys: Keys::default() };
+    let Response::Tried { trial } = ask_with_keys(client, root, request, args.trust).await? else {
+        return Err(unexpected());
+    };
+    let Trial { rows, left_out, .. } = &*trial;
+    out.result(&json!({ "trial": &*trial }), || {
+        let mut lines = vec![clean(&trial.line())];
+        lines.extend(flips(rows, 12));
+        if *left_out > 0 {
+            lines.push(format!("  ({left_out} rows of eval and the reserve were left out)"));
+        }
+        lines.join("\n")
+    });
+    Ok(())
+}
+
+fn attempt(root: &Path, args: &TryArgs, out: &Output) -> super::CommandResult {
+    block_on(async {
+        one_trial(&connect(root).await?, root, args, out).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Try at once, then whenever a prompt is saved. What is wrong with a text is said, and the next one is waited for.
+fn watch(root: &Path, args: &TryArgs, out: &Output) -> super::CommandResult {
+    block_on(async {
+        let mut client = connect(root).await?;
+        client.follow(View::Files).await?;
+        one_trial(&client, root, args, out).await?;
+        out.say("saved prompts are tried; Ctrl-C ends");
+        loop {
+            let push = tokio::select! {
+                _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+                push = client.push() => push,
+            };
+            let Some(push) = push else {
+                out.say("the engine ended; connecting again");
+                client = connect(root).await?;
+                client.follow(View::Files).await?;
+                continue;
+            };
+            let Push::Files { news } = push else { continue };
+            let request = Request::PromptTree { run: Some(HAND.to_owned()) };
+            let Response::PromptTree { tree } = ask(&client, request).await? else {
+                return Err(unexpected());
+            };
+            let files = tree.files;
+            let mut due = false;
+            for news in news {
+                let is_prompt = files.iter().any(|(_, file)| *file == news.file);
+                if news.problem {
+                    out.say(&news.text);
+                } else {
+                    due |= is_prompt;
+                }
+            }
+            if due && let Err(exit) = one_trial(&client, root, args, out).await {
+                out.say(&exit.message);
+            }
+        }
+    })
 }

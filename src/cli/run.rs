@@ -114,7 +114,7 @@ pub fn start(
 }
 
 /// `key=value` pairs.
-fn settings(flag: &str, set: &[String]) -> Result<Vec<(String, String)>, Exit> {
+pub fn settings(flag: &str, set: &[String]) -> Result<Vec<(String, String)>, Exit> {
     set.iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),

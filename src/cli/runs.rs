@@ -29,7 +29,8 @@ enum What {
     Checkpoint,
     Stop,
     Cancel,
-    /// Change a training run while it runs: learning_rate=1e-4, learning_rate=x0.3, weight:STRATUM=2
+    /// Change a run while it runs. A training: learning_rate=1e-4, learning_rate=x0.3, weight:STRATUM=2. A prompt run: hint=TEXT,
+    /// pin=WORDS, kill=v7, budget.calls=8000 (tokens, usd, seconds), lesson:v7=TEXT
     Steer,
     /// A row through the stages: prompts, answers, tools, tokens, time
     Trace,
@@ -42,7 +43,7 @@ pub struct Args {
     what: What,
     /// The run (the start of its name is enough where only one begins so); with `trace` a candidate's name does as well
     run: Option<String>,
-    /// With `steer`: the changes, such as learning_rate=1e-4 or weight:STRATUM=2; with `trace`: the row's id
+    /// With `steer`: the changes, such as learning_rate=1e-4 or hint="refunds go to billing"; with `trace`: the row's id
     changes: Vec<String>,
     /// With `resume`: send the keys that the run needs to the endpoints that it needs them for, without being asked
     #[arg(long)]

@@ -23,6 +23,7 @@ use super::sweep::Axis;
 use super::timeline::Timeline;
 use super::trace::RowTrace;
 use super::trajectory::TrajectoryView;
+use super::versions::{FoundVersion, Slice, Trial, VersionTree};
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
@@ -339,6 +340,20 @@ pub enum Request {
     },
     /// Tags of versions, and which prompts were adopted.
     Prompts,
+    /// The versions of a prompt run, or of those made by hand (`hand`); none: of the newest run.
+    PromptTree {
+        run: Option<String>,
+    },
+    /// One version: `RUN:v7`, `v7`, RUN, a tag, the start of a hash; none: the answer of the newest run.
+    PromptVersion {
+        of: Option<String>,
+    },
+    /// Try the prompts as they stand in their files on some rows, beside the version before, and keep the version.
+    TryPrompts {
+        slice: Slice,
+        #[serde(default)]
+        keys: Keys,
+    },
     Undo,
     /// Put a question to a candidate: answered by [`Response::Playing`], and by [`Push::Play`] to this client alone. Its questions end
     /// with its connection.
@@ -410,6 +425,9 @@ pub enum Response {
     Compared { comparisons: Vec<Comparison> },
     Power { power: Power },
     Prompts { kept: PromptsKept },
+    PromptTree { tree: VersionTree },
+    PromptVersion { found: Box<FoundVersion> },
+    Tried { trial: Box<Trial> },
     Playing { playing: Playing },
     Trace { run: String, trace: RowTrace },
     Agreement { agreement: Agreement },
@@ -445,6 +463,7 @@ impl Request {
             | Self::LaunchAll { keys, .. }
             | Self::Sweep { keys, .. }
             | Self::Play { keys, .. }
+            | Self::TryPrompts { keys, .. }
             | Self::Control { keys, action: RunAction::Resume, .. } => Some(keys),
             _ => None,
         }

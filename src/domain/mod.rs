@@ -39,4 +39,5 @@ pub mod tool;
 pub mod trace;
 pub mod trajectory;
 pub mod trilemma;
+pub mod versions;
 pub mod words;

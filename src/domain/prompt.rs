@@ -33,6 +33,8 @@ pub struct PromptSettings {
     pub max_usd_per_1k: Option<f64>,
     pub budget: Budget,
     pub seed: u64,
+    #[serde(skip_serializing_if = "PromptTask::is_climb")]
+    pub task: PromptTask,
 }
 
 impl Default for PromptSettings {
@@ -50,7 +52,79 @@ impl Default for PromptSettings {
             max_usd_per_1k: None,
             budget: Budget::default(),
             seed: 7,
+            task: PromptTask::Climb,
         }
+    }
+}
+
+/// What a prompt run is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptTask {
+    /// Find better prompts.
+    #[default]
+    Climb,
+    /// Say which clause fixed and broke which rows.
+    Clauses,
+    /// The same score for fewer tokens.
+    Economy,
+}
+
+impl PromptTask {
+    pub const ALL: [(&'static str, Self); 3] =
+        [("climb", Self::Climb), ("clauses", Self::Clauses), ("economy", Self::Economy)];
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_climb(&self) -> bool {
+        *self == Self::Climb
+    }
+}
+
+/// What a clause of a prompt did, against the prompt without it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClauseEffect {
+    pub stage: String,
+    pub words: String,
+    /// Mean score with it, less that without.
+    pub delta: f64,
+    /// Tokens of a row's prompts that it takes.
+    pub tokens: f64,
+    /// Rows that are right (or better) with it only, and without it only.
+    pub fixed: Vec<String>,
+    pub broken: Vec<String>,
+}
+
+/// `artifacts/clauses.json`: every clause of a version.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClauseReport {
+    pub rows: usize,
+    pub score: f64,
+    pub clauses: Vec<ClauseEffect>,
+}
+
+impl ClauseReport {
+    /// Rows of a clause that an event tells.
+    const ROWS_TOLD: usize = 50;
+
+    /// For an event.
+    pub fn short(&self) -> Self {
+        let cut = |rows: &[String]| rows.iter().take(Self::ROWS_TOLD).cloned().collect();
+        let clauses = self.clauses.iter().map(|c| ClauseEffect {
+            fixed: cut(&c.fixed),
+            broken: cut(&c.broken),
+            words: c.words.chars().take(400).collect(),
+            ..c.clone()
+        });
+        Self { clauses: clauses.collect(), ..*self }
+    }
+
+    /// The most useful first.
+    pub fn sorted(&self) -> Vec<&ClauseEffect> {
+        let mut all: Vec<&ClauseEffect> = self.clauses.iter().collect();
+        all.sort_by(|a, b| b.delta.total_cmp(&a.delta).then(b.fixed.len().cmp(&a.fixed.len())));
+        all
     }
 }
 
@@ -206,10 +280,19 @@ pub struct PromptGain {
     pub without_copied: Option<(f64, [f64; 2])>,
     /// Nothing beat the start: it is the answer.
     pub start_stays: bool,
+    /// Mean tokens of a row's prompts: the start's, and the version's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<[f64; 2]>,
+    /// Fewer tokens were looked for, and no gain.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub economy: bool,
 }
 
 impl fmt::Display for PromptGain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.n == 0 && self.economy {
+            return f.write_str("nothing could be left out without a loss; the start is the answer");
+        }
         if self.n == 0 {
             return write!(f, "nothing beat the start on fresh rows; the start is the answer");
         }
@@ -233,6 +316,16 @@ impl fmt::Display for PromptGain {
             let rows = counted(self.copied, "row");
             write!(f, "; {delta:+.3} [{:+.3}, {:+.3}] without {rows} copied into the prompt", low, high)?;
         }
+        if let Some([start, tuned]) = self.tokens.filter(|[start, _]| *start > 0.0) {
+            write!(f, "; {start:.0} -> {tuned:.0} tokens a row ({:+.0}%)", 100.0 * (tuned / start - 1.0))?;
+        }
+        if self.economy {
+            return f.write_str(if self.start_stays {
+                "; the score does not hold: the start is the answer"
+            } else {
+                "; the score holds"
+            });
+        }
         if self.start_stays {
             f.write_str("; that beats nothing: the start is the answer")?;
         } else if self.ci95[0] <= 0.0 {
@@ -253,6 +346,11 @@ pub struct PromptHistory {
     pub spend: Spend,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gain: Option<PromptGain>,
+    /// Of versions made by hand: the one in the files when it was looked at last, and the one before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// A version in a race.
@@ -289,6 +387,8 @@ pub enum PromptNews {
         rows: usize,
         of: usize,
         lanes: Vec<Lane>,
+        #[serde(default)]
+        budget: Budget,
         spend: Spend,
     },
     /// The survivors, the best first.
@@ -302,6 +402,10 @@ pub enum PromptNews {
     Lesson {
         lesson: Lesson,
     },
+    /// What every clause did.
+    Clauses {
+        report: ClauseReport,
+    },
     Gain {
         gain: PromptGain,
         budget: Budget,
@@ -314,7 +418,7 @@ impl PromptNews {
     pub fn line(&self) -> Option<String> {
         Some(match self {
             Self::Version { .. } => return None,
-            Self::Race { epoch, round, rows, of, lanes, spend } => {
+            Self::Race { epoch, round, rows, of, lanes, spend, .. } => {
                 let running = lanes.iter().filter(|lane| lane.runs).count();
                 let best = lanes
                     .iter()
@@ -338,6 +442,15 @@ impl PromptNews {
                 format!("epoch {epoch}/{epochs}: {best}; {}", spend.against(budget))
             }
             Self::Lesson { lesson } => format!("lesson: {lesson}"),
+            Self::Clauses { report } => {
+                let useless = report.clauses.iter().filter(|c| c.fixed.is_empty()).count();
+                format!(
+                    "{} on {}, which score {:.3}: {useless} fixed none",
+                    counted(report.clauses.len(), "clause"),
+                    counted(report.rows, "row"),
+                    report.score
+                )
+            }
             Self::Gain { gain, budget, spend } => format!("{gain}; {}", spend.against(budget)),
         })
     }

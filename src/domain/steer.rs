@@ -23,7 +23,47 @@ pub enum Change {
     LearningRateTimes(f64),
     /// `weight:STRATUM=2`: rows of the stratum are drawn this often relative to 1.
     Weight { stratum: String, weight: f64 },
+    /// `hint=TEXT`: what a person knows goes into new versions, and to the critic.
+    Hint(String),
+    /// `pin=WORDS`: they must stay from now on.
+    Pin(String),
+    /// `kill=v7`: the version leaves the race.
+    Kill(String),
+    /// `budget.calls=8000`: so much in all.
+    Budget(Limit),
+    /// `lesson:v7=TEXT`: what was learned of the version, in a person's words; without any it is forgotten.
+    Lesson { version: String, words: String },
 }
+
+/// A limit of a prompt run's budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    Calls(u64),
+    Tokens(u64),
+    Usd(f64),
+    Seconds(u64),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Calls(n) => write!(f, "budget.calls={n}"),
+            Self::Tokens(n) => write!(f, "budget.tokens={n}"),
+            Self::Usd(usd) => write!(f, "budget.usd={usd:?}"),
+            Self::Seconds(n) => write!(f, "budget.seconds={n}"),
+        }
+    }
+}
+
+impl Change {
+    /// It is a change of a prompt run; else of a training.
+    pub const fn is_of_prompts(&self) -> bool {
+        matches!(self, Self::Hint(_) | Self::Pin(_) | Self::Kill(_) | Self::Budget(_) | Self::Lesson { .. })
+    }
+}
+
+/// Longest hint, pin or lesson, in bytes.
+const WORDS_MAX: usize = 4_000;
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,6 +71,11 @@ impl fmt::Display for Change {
             Self::LearningRate(rate) => write!(f, "learning_rate={rate:?}"),
             Self::LearningRateTimes(factor) => write!(f, "learning_rate=x{factor:?}"),
             Self::Weight { stratum, weight } => write!(f, "weight:{stratum}={weight:?}"),
+            Self::Hint(words) => write!(f, "hint={words}"),
+            Self::Pin(words) => write!(f, "pin={words}"),
+            Self::Kill(version) => write!(f, "kill={version}"),
+            Self::Budget(limit) => write!(f, "{limit}"),
+            Self::Lesson { version, words } => write!(f, "lesson:{version}={words}"),
         }
     }
 }
@@ -48,11 +93,58 @@ impl TryFrom<String> for Change {
     }
 }
 
+/// A change of a prompt run; none where it is not written like one. Its words may hold anything, `=` too.
+fn of_prompts(text: &str) -> Option<Result<Change, String>> {
+    let (key, value) = text.split_once('=')?;
+    let (key, value) = (key.trim(), value.trim());
+    let words = |value: &str, needed: bool| {
+        if needed && value.is_empty() {
+            return Err(format!("`{key}`: words are expected after the ="));
+        }
+        if value.len() > WORDS_MAX {
+            return Err(format!("`{key}` has {} bytes of words; at most {WORDS_MAX} are taken", value.len()));
+        }
+        Ok(value.to_owned())
+    };
+    let version = |value: &str| {
+        let is_one = value.strip_prefix('v').is_some_and(|n| n.parse::<usize>().is_ok());
+        if is_one {
+            Ok(value.to_owned())
+        } else {
+            Err(format!("`{text}`: a version is expected, such as v7"))
+        }
+    };
+    let whole = |value: &str| {
+        let number = value.parse::<u64>().ok().filter(|n| *n > 0);
+        number.ok_or_else(|| format!("`{key}={value}`: a whole number of at least 1 is expected"))
+    };
+    Some(match key {
+        "hint" => words(value, true).map(Change::Hint),
+        "pin" => words(value, true).map(Change::Pin),
+        "kill" => version(value).map(Change::Kill),
+        "budget.calls" => whole(value).map(|n| Change::Budget(Limit::Calls(n))),
+        "budget.tokens" => whole(value).map(|n| Change::Budget(Limit::Tokens(n))),
+        "budget.seconds" => whole(value).map(|n| Change::Budget(Limit::Seconds(n))),
+        "budget.usd" => {
+            let usd = value.parse::<f64>().ok().filter(|usd| usd.is_finite() && *usd > 0.0);
+            usd.map(|usd| Change::Budget(Limit::Usd(usd)))
+                .ok_or_else(|| format!("`{key}={value}`: dollars above 0 are expected"))
+        }
+        _ => {
+            let of = key.strip_prefix("lesson:")?;
+            version(of.trim()).and_then(|version| Ok(Change::Lesson { version, words: words(value, false)? }))
+        }
+    })
+}
+
 impl FromStr for Change {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "expected learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2";
+        const FORMS: &str = "expected learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2 for a training; hint=TEXT, pin=WORDS, kill=v7, budget.calls=8000 or lesson:v7=TEXT for a prompt run";
+        if let Some(change) = of_prompts(text) {
+            return change;
+        }
         let (key, value) = text.rsplit_once('=').ok_or_else(|| format!("`{text}` is no change; {FORMS}"))?;
         let (key, value) = (key.trim(), value.trim());
         let number = |text: &str, what: &str, valid: &dyn Fn(f64) -> bool| {
@@ -118,10 +210,32 @@ mod tests {
         assert!(read("rank=8").unwrap_err().contains("`rank` cannot be changed"));
     }
 
+    #[test]
+    fn changes_of_prompt_runs_are_read_as_people_write_them() {
+        let read = |text: &str| text.parse::<Change>();
+        assert_eq!(read("hint=a refund = money back"), Ok(Change::Hint("a refund = money back".into())));
+        assert_eq!(read("kill= v12"), Ok(Change::Kill("v12".into())));
+        assert_eq!(read("budget.usd=2.5"), Ok(Change::Budget(Limit::Usd(2.5))));
+        assert_eq!(read("lesson:v3="), Ok(Change::Lesson { version: "v3".into(), words: String::new() }));
+        for bad in [
+            "hint=",
+            "pin= ",
+            "kill=the worst",
+            "budget.calls=0",
+            "budget.usd=-1",
+            "lesson:=x",
+            "budget.rows=1",
+        ] {
+            assert!(read(bad).unwrap_err().contains("expected"), "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_change_reads_back_to_the_same_bits(rate in 1e-12..10.0f64, stratum in "[a-z][a-z =:]{0,8}[a-z]", weight in 0.0..1000.0f64) {
-            for change in [Change::LearningRate(rate), Change::LearningRateTimes(rate), Change::Weight { stratum, weight }] {
+            let words = Change::Hint(format!("{stratum} = {stratum}"));
+            let lesson = Change::Lesson { version: "v7".into(), words: stratum.clone() };
+            for change in [words, lesson, Change::Budget(Limit::Usd(rate)), Change::LearningRate(rate), Change::LearningRateTimes(rate), Change::Weight { stratum, weight }] {
                 let json = serde_json::to_string(&change).unwrap();
                 prop_assert_eq!(serde_json::from_str::<Change>(&json).unwrap(), change);
             }

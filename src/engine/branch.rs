@@ -76,6 +76,12 @@ impl Parent {
                     peak = Some(peak.unwrap_or(self.train.learning_rate) * factor);
                 }
                 Change::Weight { stratum, weight } => drop(weights.insert(stratum.clone(), *weight)),
+                // Of prompt runs.
+                Change::Hint(_)
+                | Change::Pin(_)
+                | Change::Kill(_)
+                | Change::Budget(_)
+                | Change::Lesson { .. } => {}
             }
         }
         let mut put = |key: &str, value: String| {

@@ -10,6 +10,7 @@ use super::examples;
 use super::models::model_ref;
 use super::outcomes;
 use super::state::{Engine, bad_input, failed};
+use super::versions;
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{AdapterRef, Candidate, ModelSource, OutputKind, StageCandidate};
@@ -324,6 +325,8 @@ pub fn resolve(
         }
         Ok(known) => Ok(known.candidate),
         Err(_) if wanted == "baseline" => base(),
+        // A version of prompts; a candidate's name has no colon.
+        Err(_) if wanted.contains(':') => versions::candidate(engine, wanted, base()?),
         Err(failure) => match wanted.rsplit_once('+') {
             Some((base, store)) => {
                 let base = resolve(engine, ws, dataset, Some(base))?;

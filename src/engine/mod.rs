@@ -55,6 +55,8 @@ mod strata;
 mod supervisor;
 mod sweep;
 mod timeline;
+mod trial;
+mod versions;
 
 use std::fs;
 use std::io;

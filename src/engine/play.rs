@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
@@ -26,6 +27,7 @@ use crate::data::feedback;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, OutputKind};
 use crate::domain::keys::Keys;
+use crate::domain::outcome::StageOutcome;
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayRequest, Playing};
 use crate::domain::row::RunRow;
 use crate::domain::run::{RunKind, RunState};
@@ -254,8 +256,65 @@ fn set_decoding(candidate: &mut Candidate, ask: &PlayAsk) -> Result<(), Failure>
     Ok(())
 }
 
+/// Questions that are put together at once by [`ask_all`].
+const TOGETHER: usize = 16;
+
+/// A row's answer: what every stage did, and the output.
+pub type Whole = Result<(Vec<StageOutcome>, String), String>;
+
+/// A candidate's answers to rows, in their order, many at once. Runs on a blocking thread, and waits there.
+pub fn ask_all(engine: &Arc<Engine>, candidate: &Candidate, rows: &[&RunRow], keys: &Keys) -> Vec<Whole> {
+    let one = |row: &RunRow| {
+        let question = PlayRequest::Ask {
+            id: engine.questions.fetch_add(1, Ordering::Relaxed),
+            candidate: Box::new(candidate.clone()),
+            row: Box::new(row.clone()),
+            logprobs: None,
+            keys: keys.clone(),
+        };
+        async move { whole(engine, &question).await }
+    };
+    let questions: Vec<_> = rows.iter().map(|row| one(row)).collect();
+    let answers = futures_util::stream::iter(questions).buffered(TOGETHER).collect();
+    tokio::runtime::Handle::current().block_on(answers)
+}
+
+/// A question's whole answer.
+async fn whole(engine: &Arc<Engine>, question: &PlayRequest) -> Whole {
+    let (desk, (_end, ended)) = (Desk::default(), watch::channel(false));
+    let answer = relay(engine, &desk, 0, question, ended);
+    tokio::pin!(answer);
+    let mut stages = Vec::new();
+    let mut take = |desk: &Desk| {
+        for event in desk.take() {
+            if let PlayBody::Stage { outcome, .. } = event.body {
+                stages.push(outcome);
+            }
+        }
+    };
+    let end = loop {
+        tokio::select! {
+            end = &mut answer => break end?,
+            // So that a long answer does not wait for a reader.
+            () = desk.news() => take(&desk),
+        }
+    };
+    loop {
+        let waiting = !desk.state().events.is_empty();
+        take(&desk);
+        if !waiting {
+            break;
+        }
+    }
+    match end {
+        PlayBody::Done { output } => Ok((stages, output)),
+        PlayBody::Failed { error } => Err(error),
+        _ => Err("the answer has no end".into()),
+    }
+}
+
 /// The row that is asked: one of the data as it stands now, or one made of what was typed.
-fn row(engine: &Engine, loaded: &rows::Loaded, input: PlayInput) -> Result<RunRow, Failure> {
+pub fn row(engine: &Engine, loaded: &rows::Loaded, input: PlayInput) -> Result<RunRow, Failure> {
     let data = &loaded.dataset;
     match input {
         PlayInput::Row { id } => {

@@ -96,6 +96,11 @@ pub fn adoption(engine: &Engine, wanted: Vec<PromptFile>) -> Result<Decision, Fa
     Ok(Decision::AdoptPrompts { files })
 }
 
+/// Whether it puts other texts into prompt files.
+pub const fn adopts(decision: &Decision) -> bool {
+    matches!(decision, Decision::AdoptPrompts { .. })
+}
+
 /// Write the files of an adoption that was decided (or taken back). A text that somebody wrote in the meantime is kept first.
 pub fn write(engine: &Engine, decision: &Decision) -> Result<(), Failure> {
     let Decision::AdoptPrompts { files: adopted } = decision else { return Ok(()) };

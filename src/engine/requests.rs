@@ -9,7 +9,7 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline,
+    outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline, trial, versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -137,7 +137,15 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let decision = check(engine, decision)?;
             let response = decide(engine, decision.clone())?;
             prompts::write(engine, &decision)?;
+            trial::after_adoption(engine, &decision);
             response
+        }
+        Request::PromptTree { run } => Response::PromptTree { tree: versions::tree(engine, run.as_deref())? },
+        Request::PromptVersion { of } => {
+            Response::PromptVersion { found: Box::new(versions::shown(engine, of.as_deref())?) }
+        }
+        Request::TryPrompts { slice, keys } => {
+            Response::Tried { trial: Box::new(trial::attempt(engine, &slice, &keys)?) }
         }
         Request::Prompts => Response::Prompts { kept: engine.read(|s| s.decisions.prompts.clone()) },
         Request::Undo => {
@@ -150,6 +158,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                     let back = entry.inverse.clone().and_then(|inverse| serde_json::from_value(inverse).ok());
                     if let Some(back) = back {
                         prompts::write(engine, &back)?;
+                        trial::after_adoption(engine, &back);
                     }
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
                 }
@@ -316,26 +325,45 @@ fn ask_worker(folder: &RunFolder, record: &RunRecord, action: RunAction) -> Resu
     Ok(format!("{run} {said}"))
 }
 
-/// Change a training run from its next step on.
+/// Change a training run from its next step on, or a prompt run from its next round on.
 fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String, Failure> {
     let (record, folder, active) = engine
         .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
         .ok_or_else(|| no_run(run))?;
-    if record.kind != RunKind::Train {
+    let of_prompts = match record.kind {
+        RunKind::Prompt | RunKind::Trajectory => true,
+        RunKind::Train => false,
+        kind => {
+            return Err(bad_input(format!(
+                "{run} is a run of kind {kind}; only training, prompt and trajectory runs can be steered"
+            )));
+        }
+    };
+    let budget = |change: &&Change| matches!(change, Change::Budget(_));
+    if record.kind == RunKind::Trajectory
+        && let Some(other) = changes.iter().find(|change| !budget(change))
+    {
         return Err(bad_input(format!(
-            "{run} is a run of kind {}; only training runs can be steered",
+            "`{other}`: of a trajectory run the budget can be changed, such as budget.calls=8000"
+        )));
+    }
+    if let Some(other) = changes.iter().find(|change| change.is_of_prompts() != of_prompts) {
+        let whose = if of_prompts { "a training" } else { "a prompt run" };
+        return Err(bad_input(format!(
+            "`{other}` is a change of {whose}, and {run} is a {} run",
             record.kind
         )));
     }
     if record.state.is_final() {
         return Err(bad_input(format!(
-            "{run} is {} already; a branch can go on with other settings",
-            record.state
+            "{run} is {} already; {} can go on with other settings",
+            record.state,
+            if of_prompts { "a new run" } else { "a branch" }
         )));
     }
     if changes.is_empty() {
         return Err(bad_input(
-            "nothing to change; write learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2",
+            "nothing to change; write learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2 for a training, hint=TEXT, pin=WORDS, kill=v7, budget.calls=8000 or lesson:v7=TEXT for a prompt run",
         ));
     }
     for change in &changes {
@@ -348,7 +376,8 @@ fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String, Fa
     }
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
     tell_worker(&folder, run, &Ask::Steer { steer: changes })?;
-    Ok(format!("{run} takes {} from its next step on", words.join(" and ")))
+    let next = if of_prompts { "round" } else { "step" };
+    Ok(format!("{run} takes {} from its next {next} on", words.join(" and ")))
 }
 
 /// The stratum is one of those that the run's training rows had at its launch.

@@ -26,6 +26,9 @@ pub fn follow(engine: &Arc<Engine>) -> Follower {
     if watching.watch.is_none() {
         watching.watch = start(engine);
     }
+    drop(watching);
+    // What is saved from now on is compared with this.
+    note_prompts(engine);
     Follower(engine.clone())
 }
 
@@ -72,14 +75,26 @@ fn read_again(engine: &Arc<Engine>, paths: &[PathBuf]) {
         Ok((ws, missing)) => (Some(ws), missing),
         Err(problems) => (None, problems),
     };
-    let news = paths.iter().map(|path| news_of(engine, ws.as_ref(), &problems, path)).collect();
+    let news: Vec<FileNews> =
+        paths.iter().map(|path| news_of(engine, ws.as_ref(), &problems, path)).collect();
+    let usable = news.iter().all(|news| !news.problem);
     tell(engine, news);
+    if usable {
+        note_prompts(engine);
+    }
     if again && ws.is_some() {
         // Goals, metrics, dimensions may be others.
         engine.update(|state| {
             state.board_version = state.version;
             state.strata_version = state.version;
         });
+    }
+}
+
+/// The prompts as they stand are a version.
+fn note_prompts(engine: &Engine) {
+    if let Err(failure) = super::trial::note_files(engine) {
+        tracing::warn!("the prompts are not kept as a version: {}", failure.message);
     }
 }
 

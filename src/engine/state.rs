@@ -126,6 +126,8 @@ pub struct Engine {
     pub feedback: Mutex<()>,
     /// One at a time looks for the playground's worker, and starts it.
     pub playing: Mutex<()>,
+    /// One trial of prompts at a time.
+    pub trying: Mutex<()>,
     /// Numbers of questions in the playground.
     pub questions: AtomicU64,
 }
@@ -161,6 +163,7 @@ impl Engine {
             watching: Mutex::default(),
             feedback: Mutex::default(),
             playing: Mutex::default(),
+            trying: Mutex::default(),
             questions: AtomicU64::new(1),
         };
         engine.load_runs(contents.runs)?;

@@ -85,6 +85,14 @@ async fn at(due: Option<Instant>) {
     }
 }
 
+/// The editor's end.
+async fn closed(editing: &mut Option<tokio::task::JoinHandle<Result<(), String>>>) -> Result<(), String> {
+    match editing {
+        Some(task) => task.await.unwrap_or_else(|e| Err(e.to_string())),
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs until somebody leaves. The terminal is the caller's to give back.
 ///
 /// # Errors
@@ -101,11 +109,13 @@ where
 {
     let Sources { mut signals, mut inputs, mut from_engine, mut settings } = sources;
     let (mut engine_open, mut settings_open) = (true, true);
+    // The user's editor has the terminal: nothing is drawn and no key is ours.
+    let mut editing: Option<tokio::task::JoinHandle<Result<(), String>>> = None;
     let mut pacer = Pacer::new();
     pacer.changed(Cause::Input, Instant::now());
     loop {
         // A flood of news must not keep a due frame waiting.
-        if pacer.due().is_some_and(|due| due <= Instant::now()) {
+        if editing.is_none() && pacer.due().is_some_and(|due| due <= Instant::now()) {
             surface.draw(&mut |buf| screens::draw(&app, buf))?;
             pacer.drawn(Instant::now());
         }
@@ -151,7 +161,13 @@ where
                     continue;
                 }
             },
-            () = at(pacer.due()) => continue,
+            closed = closed(&mut editing), if editing.is_some() => {
+                editing = None;
+                let (width, height) = surface.come_back()?;
+                app.update(Message::Resize(width, height), now_ms());
+                (Message::Edited(closed), Cause::Input)
+            }
+            () = at(pacer.due()), if editing.is_none() => continue,
             () = at(tick) => (Message::Tick, Cause::Run),
         };
         for effect in app.update(message, now_ms()) {
@@ -160,6 +176,12 @@ where
                 Effect::Send(ask) => drop(to_engine.send(ask)),
                 Effect::Quit => return Ok(app),
                 Effect::Redraw => surface.clear()?,
+                Effect::Edit(path) => {
+                    if editing.is_none() {
+                        surface.leave()?;
+                        editing = Some(tokio::task::spawn_blocking(move || super::editor::open(&path)));
+                    }
+                }
                 Effect::Suspend => {
                     let (width, height) = surface.suspend()?;
                     app.update(Message::Resize(width, height), now_ms());

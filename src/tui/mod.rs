@@ -10,6 +10,7 @@
 
 pub mod app;
 pub mod config;
+mod editor;
 pub mod event_loop;
 pub mod key;
 pub mod keymap;
@@ -93,7 +94,7 @@ pub async fn run(
     app.update(Message::Settings(settings), now_ms);
     // The watcher lives as long as the loop.
     let (_watcher, settings) = watch::settings(&options);
-    let sources = Sources { signals, inputs: terminal::inputs(), from_engine, settings };
+    let sources = Sources { signals, inputs: screen.inputs(), from_engine, settings };
     let outcome = event_loop::run(app, &mut screen, sources, &to_engine).await;
     drop(screen);
     outcome.map(drop).context("the terminal cannot be written to")

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::domain::event::{Event, EventBody};
+use crate::domain::prompt::PromptNews;
 use crate::domain::run::{Progress, RunState};
 use crate::domain::steer::Change;
 use crate::domain::trajectory::{Measured, Searching, TrajectoryNews};
+use crate::tui::screens::prompts::race::Climb;
 
 /// One optimizer step on the curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +64,8 @@ pub struct RunSeries {
     pub log: Vec<(u64, Tone, String)>,
     pub state: Option<RunState>,
     pub progress: Option<Progress>,
+    /// Of a prompt run.
+    pub climb: Climb,
     /// Of a run that looks for examples: where the search stands, and what was measured with and without.
     pub searching: Option<Searching>,
     pub curve: Vec<Measured>,
@@ -140,9 +144,11 @@ impl RunSeries {
                 self.evals.push(EvalPoint { step, loss, metrics });
             }
             EventBody::Prompt(news) => {
-                if let Some(line) = news.line() {
+                // The race is drawn; its rounds would fill the log.
+                if let Some(line) = news.line().filter(|_| !matches!(news, PromptNews::Race { .. })) {
                     self.say(t_ms, Tone::Plain, line);
                 }
+                self.climb.hear(news);
             }
             EventBody::Trajectory(TrajectoryNews::Searching(searching)) => self.searching = Some(searching),
             EventBody::Trajectory(TrajectoryNews::Measured { measured, without, ablation: false }) => {

@@ -63,6 +63,14 @@ pub trait Surface {
     fn clear(&mut self) -> io::Result<()>;
     /// Gives the terminal to the shell, stops, and takes it back. Returns the size by then.
     fn suspend(&mut self) -> io::Result<(u16, u16)>;
+    /// Gives the terminal to another program, keys included.
+    fn leave(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Takes it back. Returns the size by then.
+    fn come_back(&mut self) -> io::Result<(u16, u16)> {
+        self.suspend()
+    }
 }
 
 /// Frames on any writer, each one synchronized update and one write. Only cells that differ from the last frame are sent.
@@ -168,7 +176,11 @@ impl<W: Write> Surface for Frames<W> {
 #[derive(Debug)]
 pub struct Screen {
     frames: Frames<io::Stdout>,
+    /// None while another program has the keyboard: whoever reads it besides would steal its keys.
+    events: Events,
 }
+
+type Events = Rc<RefCell<Option<EventStream>>>;
 
 impl Screen {
     /// Takes the terminal, and says how large it is.
@@ -188,7 +200,24 @@ impl Screen {
         enter(title)?;
         let (width, height) = crossterm::terminal::size()?;
         let frames = Frames::over(io::stdout(), true, width, height);
-        Ok((Self { frames }, (width, height)))
+        let events = Rc::new(RefCell::new(Some(EventStream::new())));
+        Ok((Self { frames, events }, (width, height)))
+    }
+
+    /// Keys, pastes and sizes as they come. Ends with [`Input::End`] when the terminal is gone.
+    pub fn inputs(&self) -> impl futures_util::Stream<Item = Input> + Unpin + use<> {
+        let events = self.events.clone();
+        let all = futures_util::stream::poll_fn(move |cx| match events.borrow_mut().as_mut() {
+            Some(events) => events.poll_next_unpin(cx),
+            None => std::task::Poll::Pending,
+        });
+        let inputs = all.filter_map(|event| {
+            std::future::ready(match event {
+                Ok(event) => input(event),
+                Err(_) => Some(Input::End),
+            })
+        });
+        Box::pin(inputs)
     }
 }
 
@@ -244,22 +273,29 @@ impl Surface for Screen {
         give_back();
         // As Ctrl-Z in a terminal does: the whole foreground group stops, `cargo run` included.
         rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
+        self.enter_again()
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        self.events.borrow_mut().take();
+        give_back();
+        Ok(())
+    }
+
+    fn come_back(&mut self) -> io::Result<(u16, u16)> {
+        let size = self.enter_again()?;
+        self.events.replace(Some(EventStream::new()));
+        Ok(size)
+    }
+}
+
+impl Screen {
+    fn enter_again(&mut self) -> io::Result<(u16, u16)> {
         enter("tunebench")?;
         let (width, height) = crossterm::terminal::size()?;
         self.frames.resize(width, height)?;
         Ok((width, height))
     }
-}
-
-/// Keys, pastes and sizes as they come. Ends with [`Input::End`] when the terminal is gone.
-pub fn inputs() -> impl futures_util::Stream<Item = Input> + Unpin {
-    let events = EventStream::new().filter_map(|event| {
-        std::future::ready(match event {
-            Ok(event) => input(event),
-            Err(_) => Some(Input::End),
-        })
-    });
-    Box::pin(events)
 }
 
 fn input(event: Event) -> Option<Input> {

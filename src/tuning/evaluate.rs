@@ -380,7 +380,7 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-pub(super) fn outcome(
+pub fn outcome(
     scorer: &Scorer,
     (row, sample): Turn<'_>,
     answered: Answered,

@@ -373,7 +373,7 @@ impl RunFolder {
             sets.push(SetInputs { set: set.clone(), rows, done });
         }
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
-        let tells = matches!(spec.job, Job::Train { .. } | Job::Prompt { .. });
+        let tells = matches!(spec.job, Job::Train { .. } | Job::Prompt { .. } | Job::Trajectory { .. });
         let history = if tells { self.read_history()? } else { Vec::new() };
         let keys = Keys::default();
         // `.tunebench/runs/RUN`: the cache is the only thing outside its folder that a run writes.

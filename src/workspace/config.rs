@@ -11,7 +11,7 @@ use crate::domain::candidate::OutputKind;
 use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
 use crate::domain::metric::Metric;
-pub use crate::domain::prompt::PromptSettings;
+pub use crate::domain::prompt::{PromptSettings, PromptTask};
 use crate::domain::sets::SetSettings;
 pub use crate::domain::settings::Budget;
 use crate::domain::settings::{

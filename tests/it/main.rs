@@ -1,6 +1,7 @@
 //! Black-box tests: the binary, the socket, the pty. One test binary, so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests are tests")]
 
+mod critics;
 mod data;
 mod demo;
 mod embedders;

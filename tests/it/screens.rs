@@ -327,3 +327,33 @@ fn an_input_typed_on_the_screen_is_answered_corrected_and_becomes_a_row() {
     assert_eq!(tty.end(), 0);
     tty.assert_given_back();
 }
+
+#[test]
+fn a_prompt_is_edited_in_the_users_editor_and_what_is_saved_is_tried_at_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use crate::engine::prompts::{knows_no_teams, with_prompt};
+
+    let bench = Bench::new();
+    let _server = with_prompt(&bench, knows_no_teams);
+    assert!(bench.run(&["strata", "build"]).status.success());
+    // An editor that says that it has the terminal, reads a key, and saves.
+    let editor = bench.root.join("editor.sh");
+    let script = "#!/bin/sh\nprintf 'editing %s' \"$1\"\nread line\nprintf 'What is the %s of this message?\\n\\n{{ input }}\\n' \"$line\" > \"$1\"\n";
+    std::fs::write(&editor, script).unwrap();
+    std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let visual = editor.display().to_string();
+    let mut tty = Tty::open(&bench, (120, 40), &[("VISUAL", &visual)]);
+    tty.wait(&["tickets", "Prompts"]);
+    tty.press("2");
+    tty.wait(&["by hand", "Which team should get"]);
+    tty.press("e");
+    tty.wait(&["editing", "prompts/route.md"]);
+    // Its keys are its own: `topic` would be five of ours.
+    tty.press("topic\n");
+    tty.wait(&["hand:v1", "fixed", "topic"]);
+    assert!(tty.text().contains("cards"), "{}", tty.text());
+    tty.press("q");
+    assert_eq!(tty.end(), 0);
+    tty.assert_given_back();
+}

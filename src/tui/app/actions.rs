@@ -96,7 +96,7 @@ impl App {
                 self.ask(Purpose::Import, Request::Import { force: true });
             }
             Action::BuildStrata => self.launch(RunKind::Strata, Vec::new(), None),
-            Action::LaunchPrompt => self.launch(RunKind::Prompt, Vec::new(), None),
+            Action::LaunchPrompt => self.prompt_form(),
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
                 let mut form = Form::train(like.as_deref().unwrap_or_default());
@@ -145,7 +145,7 @@ impl App {
         let run = run.and_then(|id| self.run(&id));
         match (steering(binding.action), binding.action) {
             (Some(wanted), _) => run.is_some_and(|r| r.accepts(wanted)),
-            (None, Action::Steer) => run.is_some_and(|r| !r.state.is_final()),
+            (None, Action::Steer | Action::KillLane) => run.is_some_and(|r| !r.state.is_final()),
             (None, _) => true,
         }
     }
@@ -370,6 +370,8 @@ impl App {
                 }
                 self.act(action);
             }
+            Choice::ShowPrompts(run) => self.show_prompts(run),
+            Choice::EditFile(file) => self.edit_file(file),
             Choice::ShowRun(run) => self.show_training(run),
             Choice::Store(name) => self.show_store(name),
             Choice::SortBoard(column) => self.sort_board(column),
@@ -406,6 +408,8 @@ impl App {
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
             FormPurpose::Judging => self.judge_form_sent(&values),
             FormPurpose::Play => self.play_settings(&values),
+            FormPurpose::SteerPrompt(run) => self.prompt_steer_submitted(run, values),
+            FormPurpose::Slice => self.slice_submitted(&values),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),
             FormPurpose::Branch => {
                 let (from, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "from");
@@ -452,6 +456,7 @@ impl App {
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
             TextPurpose::FilterExamples => self.trajectories.search(text),
+            TextPurpose::Budget { run } => self.raise_budget(run, &text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
             TextPurpose::FilterBoard { .. } => self.filter_board(text),
             TextPurpose::Volume => self.volume_typed(&text),
@@ -480,6 +485,9 @@ impl App {
                 if let Some(name) = some(text) {
                     self.player_chosen(side, Who::Named(name));
                 }
+            }
+            TextPurpose::NameVersion { version } => {
+                self.decide("name the version".into(), Decision::TagPrompt { version, tag: some(text) });
             }
             TextPurpose::NameCandidate { candidate } => match some(text) {
                 Some(name) => {

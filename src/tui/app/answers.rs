@@ -25,6 +25,9 @@ impl App {
                 self.judging_answered(&purpose, Response::Error { error: error.clone() });
             }
             self.strata.request_failed(tag);
+            if matches!(purpose, Purpose::TryPrompts) {
+                self.trial_failed();
+            }
             if let Purpose::SearchExamples(input) = &purpose {
                 return self.trajectories.attempt.found(input, Err(error.message));
             }
@@ -83,6 +86,10 @@ impl App {
                 }
                 let where_ = match kind {
                     _ if curve => "",
+                    RunKind::Prompt => {
+                        self.show_prompts(run.clone());
+                        ""
+                    }
                     RunKind::Trajectory => {
                         self.trajectories.shown = None;
                         "; 3 shows it"
@@ -94,6 +101,16 @@ impl App {
             (Purpose::Launch(_), Response::LaunchedAll { runs }) => {
                 let words = format!("{} {} on their way", runs.len(), noun(runs.len(), "evaluation"));
                 self.notice(Mood::Good, words);
+            }
+            (Purpose::PromptTree, Response::PromptTree { tree }) => self.tree_arrived(tree),
+            (Purpose::PromptVersion(of), Response::PromptVersion { found }) => {
+                self.version_arrived(&of, *found);
+            }
+            (Purpose::TryPrompts, Response::Tried { trial }) => self.tried(*trial),
+            (Purpose::Fork(_), Response::Done { message }) => {
+                self.prompts.stale();
+                self.notice(Mood::Good, message);
+                self.act_prompts(crate::tui::keymap::Action::EditPrompt);
             }
             (Purpose::Sweep, Response::Swept { group, runs }) => {
                 let words = format!("{group}: {} {} on their way", runs.len(), noun(runs.len(), "run"));
@@ -182,6 +199,7 @@ impl App {
             }
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
+                self.prompts.stale();
                 self.trajectories.refresh();
                 if let Response::Done { message } = response {
                     self.notice(
@@ -192,6 +210,7 @@ impl App {
             }
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
+                self.prompts.stale();
                 self.trajectories.refresh();
                 let text = if let Response::Done { message } = response { message } else { String::new() };
                 if text.contains(crate::domain::play::SAID) {

@@ -37,6 +37,8 @@ pub enum Message {
     Engine(FromEngine),
     /// The user's configuration was read, or read again.
     Settings(Settings),
+    /// The user's editor was closed, or could not be opened.
+    Edited(Result<(), String>),
     /// Time passed while something on screen counts it.
     Tick,
 }
@@ -49,6 +51,8 @@ pub enum Effect {
     Quit,
     /// Give the terminal back to the shell until it says otherwise.
     Suspend,
+    /// Open a file in the user's editor, which gets the terminal meanwhile.
+    Edit(std::path::PathBuf),
     /// Draw everything anew.
     Redraw,
 }
@@ -121,6 +125,12 @@ pub enum Purpose {
     /// A candidate's detail.
     Detail(String),
     Power,
+    PromptTree,
+    /// The version of that address.
+    PromptVersion(String),
+    TryPrompts,
+    /// A version is written into the prompt files, to be edited there.
+    Fork(String),
     Trace {
         of: String,
         row: String,
@@ -170,6 +180,10 @@ impl Purpose {
             Self::Compare(a, b) => format!("compare {a} with {b}"),
             Self::Timeline(_) => "read the timeline".into(),
             Self::Detail(candidate) => format!("read the detail of {candidate}"),
+            Self::PromptTree => "read the versions of the prompts".into(),
+            Self::PromptVersion(of) => format!("read {of}"),
+            Self::TryPrompts => "try the prompts".into(),
+            Self::Fork(what) => what.clone(),
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::Remedies { row, .. } => format!("price remedies for row {row}"),
@@ -201,6 +215,9 @@ impl Purpose {
                 | Self::Compare(..)
                 | Self::Timeline(_)
                 | Self::Detail(_)
+                | Self::PromptTree
+                | Self::PromptVersion(_)
+                | Self::TryPrompts
                 | Self::Trace { .. }
                 | Self::Remedies { .. }
                 | Self::StepRows { .. }
@@ -378,6 +395,10 @@ impl App {
         self.pending.insert(tag, Pending { purpose, again, since_ms: self.now_ms });
         self.outbox.push(Effect::Send(ToEngine::Ask { tag, request }));
         Some(tag)
+    }
+
+    pub(crate) fn outbox(&mut self, effect: Effect) {
+        self.outbox.push(effect);
     }
 
     /// Follows what the screens show, and nothing else.

@@ -22,9 +22,12 @@ impl App {
             Message::Resize(width, height) => self.size = (width, height),
             Message::Engine(news) => self.engine(news),
             Message::Settings(settings) => self.settings(settings),
+            Message::Edited(Ok(())) => {}
+            Message::Edited(Err(why)) => self.notice(Mood::Bad, why),
             Message::Tick => {}
         }
         self.fetch_rows();
+        self.fetch_prompts();
         self.fetch_examples();
         self.sync_follows();
         std::mem::take(&mut self.outbox)
@@ -65,6 +68,7 @@ impl App {
                 // Whoever holds the connection follows the same views again.
                 self.link = Link::Up { status };
                 self.strata.forget_requests();
+                self.prompts.forget_requests();
                 self.trajectories.forget_requests();
                 self.board.asked = None;
                 self.refresh_comparison();
@@ -87,6 +91,7 @@ impl App {
                 self.play.lost();
                 self.trajectories.attempt.lost();
                 self.strata.forget_requests();
+                self.prompts.forget_requests();
                 self.trajectories.forget_requests();
                 self.board.asked = None;
             }
@@ -149,10 +154,14 @@ impl App {
             Push::Files { news } => {
                 for news in news {
                     // What was wrong with an earlier version of the file is not wrong any more.
-                    let of_file = format!("{}:", news.file);
+                    let (file, problem) = (news.file.clone(), news.problem);
+                    let of_file = format!("{file}:");
                     self.notices.retain(|n| !n.text.starts_with(&of_file));
                     self.notice(if news.problem { Mood::Bad } else { Mood::Plain }, news.text);
                     self.strata.rows_stale = true;
+                    if !problem {
+                        self.prompt_saved(&file);
+                    }
                 }
             }
         }
@@ -189,6 +198,7 @@ impl App {
                     }
                     (RunKind::Eval, _) => "; 5 shows the board",
                     (RunKind::LrRange, _) => "; 4 shows its curve",
+                    (RunKind::Prompt, _) => "; 2 shows its versions",
                     (RunKind::Trajectory, _) => "; 3 shows its examples",
                     (RunKind::Strata, _) => "; 1 shows the strata",
                     _ => "",

@@ -49,6 +49,10 @@ pub enum FormPurpose {
     Branch,
     /// Change this run.
     Steer(String),
+    /// Change this prompt run.
+    SteerPrompt(String),
+    /// Rows that prompts are tried on.
+    Slice,
     ImportOutcomes,
     /// How the playground's answers are drawn.
     Play,
@@ -66,7 +70,7 @@ pub struct Form {
     pub error: Option<(usize, String)>,
 }
 
-fn field(key: &'static str, label: &'static str, hint: &'static str, want: Want) -> Field {
+pub fn field(key: &'static str, label: &'static str, hint: &'static str, want: Want) -> Field {
     Field { key, label, hint, want, input: TextInput::default(), stands: String::new(), choices: Vec::new() }
 }
 
@@ -118,6 +122,59 @@ impl Form {
         Self {
             title: "train a LoRA adapter (several values, such as 4,8,16, make a sweep)",
             purpose: FormPurpose::Launch(RunKind::Train),
+            fields,
+            focus: 0,
+            error: None,
+        }
+    }
+
+    /// The knobs of a prompt run.
+    pub fn prompt(like: &[(String, String)], stages: Vec<String>, candidates: Vec<String>) -> Self {
+        let mut fields = vec![
+            Field {
+                choices: candidates,
+                ..field(
+                    "candidate",
+                    "from",
+                    "a candidate, or RUN:v7; empty: the pipeline as it stands",
+                    Want::Text,
+                )
+            },
+            field("tuning.prompt.fan_out", "fan-out", "new versions an epoch: 16", Want::Count),
+            field("tuning.prompt.epochs", "epochs", "5", Want::Count),
+            field("tuning.prompt.survivors", "survivors", "versions that go on: 4", Want::Count),
+            field("tuning.prompt.rows", "rows", "of a race, and fresh ones of an epoch: 40", Want::Count),
+            field(
+                "tuning.prompt.few_shot",
+                "examples",
+                "most that a prompt may be given: 4; 0 none",
+                Want::AtLeastZero,
+            ),
+            Field {
+                choices: stages,
+                ..field("tuning.prompt.stages", "stages", "to tune: one, or a,b; empty: all", Want::Text)
+            },
+            field(
+                "tuning.prompt.critic",
+                "critic",
+                "a model's name; empty: edits that need no model",
+                Want::Text,
+            ),
+            field("tuning.prompt.pins", "pin", "words that must stay where they stand", Want::Text),
+            field("tuning.prompt.budget.calls", "budget: calls", "answers of models: 4000", Want::Count),
+            field("tuning.prompt.budget.tokens", "budget: tokens", "read and written: 2000000", Want::Count),
+            field("tuning.prompt.budget.usd", "budget: USD", "5", Want::Positive),
+            field("tuning.prompt.budget.seconds", "budget: seconds", "1800", Want::Count),
+        ];
+        for field in &mut fields {
+            let short = field.key.strip_prefix("tuning.prompt.").unwrap_or(field.key);
+            if let Some((_, value)) = like.iter().rfind(|(k, _)| k == field.key || k == short) {
+                field.input = TextInput::new(value.clone());
+            }
+        }
+        Self {
+            title: "tune the prompts",
+            purpose: FormPurpose::Launch(RunKind::Prompt),
             fields,
             focus: 0,
             error: None,
@@ -370,6 +427,9 @@ impl Form {
 
 /// As `--set` takes it: several targets are a list.
 fn value(key: &str, text: &str) -> String {
+    if key.ends_with(".pins") && !text.starts_with('[') {
+        return format!("[{text:?}]");
+    }
     let list = key.ends_with(".targets") && text.contains(',') || key.ends_with(".stages");
     if list && !text.starts_with('[') {
         let names: Vec<String> = text.split(',').map(|t| format!("{:?}", t.trim())).collect();

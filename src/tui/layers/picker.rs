@@ -17,6 +17,10 @@ pub enum Choice {
     /// An action, and the context in which it has a meaning.
     Action(Context, Action),
     ShowRun(String),
+    /// The versions of this history.
+    ShowPrompts(String),
+    /// A file of the workspace, in the editor.
+    EditFile(String),
     /// A run or an imported store of examples.
     Store(String),
     /// Order the board by it.

@@ -67,6 +67,7 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::SearchRows => {
             "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
         }
+        TextPurpose::Budget { .. } => "calls=8000, tokens=2000000, usd=5 or seconds=1800: so much in all",
         TextPurpose::FilterExamples => {
             "words in input or answer; is:off, is:edited, stage:NAME, stratum:NAME; empty: all"
         }
@@ -80,7 +81,9 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::SamplePer => "rows of every stratum",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
-        TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } => "empty: take it away",
+        TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {
+            "empty: take it away"
+        }
         TextPurpose::NameCandidate { .. } => "",
         TextPurpose::Player { .. } => "a candidate's name, RUN (its best), RUN@STEP, or the start of an id",
     }
@@ -194,7 +197,16 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
         if field.input.text().is_empty() && !focused {
             let empty = match (field.want, field.stands.as_str()) {
                 (super::form::Want::Needed, _) => "needed".to_owned(),
-                _ if matches!(form.purpose, FormPurpose::Play | FormPurpose::Judging) => field.stands.clone(),
+                _ if matches!(
+                    form.purpose,
+                    FormPurpose::Play
+                        | FormPurpose::Judging
+                        | FormPurpose::SteerPrompt(_)
+                        | FormPurpose::Slice
+                ) =>
+                {
+                    field.stands.clone()
+                }
                 (_, "") => "as in workspace.toml".to_owned(),
                 (_, value) => format!("{value} (workspace.toml)"),
             };

@@ -6,6 +6,7 @@ use crate::domain::event::{Event, EventBody};
 use crate::domain::play::{Feedback, PlayBody, PlayEvent};
 use crate::domain::run::{RunKind, RunState};
 use crate::tui::app::{App, Message};
+use crate::tui::sample::prompts;
 use crate::tui::signs::Signs;
 
 const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202E}evil\u{200B}\u{8}\r\n\tline\u{1b}P+q\u{1b}\\日本\u{0301}\u{0301}\u{0301}\u{0301}\u{0301}";
@@ -26,7 +27,8 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
             V::Object(map) => map
                 .iter_mut()
                 .filter(|(k, _)| {
-                    !["kind", "state", "push", "verdict", "says", "unit", "direction"].contains(&k.as_str())
+                    !["kind", "state", "push", "verdict", "says", "unit", "direction", "fate", "news"]
+                        .contains(&k.as_str())
                 })
                 .for_each(|(_, v)| walk(v)),
             _ => {}
@@ -96,6 +98,28 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
             Request::Compare { a, b, .. } => {
                 Response::Compare { comparison: poison(&sample::comparison(a, b)) }
             }
+            Request::PromptTree { run } => {
+                let tame = prompts::tree(run.as_deref());
+                let mut tree = poison(&tame);
+                tree.run.clone_from(&tame.run);
+                for (evil, tame) in tree.versions.iter_mut().zip(tame.versions) {
+                    (evil.version.id, evil.version.parents) = (tame.version.id, tame.version.parents);
+                }
+                Response::PromptTree { tree }
+            }
+            Request::PromptVersion { of } => {
+                let tame = prompts::found(of.as_deref());
+                let mut found = Box::new(poison(&tame));
+                found.run.clone_from(&tame.run);
+                found.version.id.clone_from(&tame.version.id);
+                Response::PromptVersion { found }
+            }
+            Request::TryPrompts { slice, .. } => {
+                let tame = prompts::trial(slice);
+                let mut trial = Box::new(poison(&tame));
+                trial.version.clone_from(&tame.version);
+                Response::Tried { trial }
+            }
             Request::Trace { .. } => poison(&sample::respond(&request)),
             Request::Detail { candidate } => {
                 Response::Detail { detail: Box::new(poison(&sample::detail(candidate))) }
@@ -149,6 +173,11 @@ fn no_text_from_outside_controls_the_terminal() {
         let seq = events.len() as u64 + 1;
         events.push(Event { seq, t_ms: 0, body: EventBody::Warning { message: EVIL.into() } });
         push(&mut app, Push::Events { run: shown, events });
+        let run = poison(&prompts::run());
+        let of = run.run.clone();
+        push(&mut app, Push::RunChanged { run });
+        let events = prompts::events().iter().map(poison).collect();
+        push(&mut app, Push::Events { run: of, events });
         for keys in [
             "1",
             "down",
@@ -202,6 +231,22 @@ fn no_text_from_outside_controls_the_terminal() {
             "e",
             "esc",
             "+",
+            "2",
+            "w",
+            "w",
+            "down enter",
+            "2 w",
+            "w",
+            "t",
+            "esc",
+            "a",
+            "esc",
+            "n",
+            "esc",
+            "r",
+            "esc",
+            "v",
+            "w w w",
             "7",
             "down",
             "right",

@@ -21,28 +21,39 @@ use crate::domain::prompt::{
 };
 use crate::domain::rng::SplitMix64;
 use crate::domain::row::RunRow;
+use crate::domain::settings::Budget;
 use crate::score::{bootstrap, stats};
 
 /// Version of the history's format.
 const FORMAT: u32 = 1;
 /// Rows of a round of a race.
 const ROUND: std::ops::RangeInclusive<usize> = 5..=16;
+/// Rows on which ideas that cost nothing are screened before the first race.
+const SCREEN: usize = 10;
+/// A budget of fewer calls, of each stage, is too small for that.
+const SCREENED_FROM: u64 = 800;
 /// Lessons told at the end of an epoch.
 const LESSONS: usize = 3;
 
 pub struct Climb<'a> {
-    settings: &'a PromptSettings,
+    pub(super) settings: &'a PromptSettings,
     stages: &'a [StageCandidate],
-    tuned: Vec<String>,
-    rows: &'a [RunRow],
+    pub(super) tuned: Vec<String>,
+    pub(super) rows: &'a [RunRow],
     metric: String,
     pub plan: Plan,
-    guards: BTreeMap<String, Guard<'a>>,
-    pins: BTreeMap<String, Vec<String>>,
+    pub(super) guards: BTreeMap<String, Guard<'a>>,
+    pub(super) pins: BTreeMap<String, Vec<String>>,
     facts: BTreeMap<String, Facts>,
     pub nodes: Vec<Node>,
-    survivors: Vec<usize>,
-    memory: Memory,
+    pub(super) survivors: Vec<usize>,
+    pub(super) memory: Memory,
+    pub(super) budget: Budget,
+    /// What people said, and what of it no version was made of yet.
+    pub(super) hints: Vec<String>,
+    pub(super) hints_due: Vec<String>,
+    /// By stage: words that were pinned in mid-run.
+    pub(super) late_pins: Vec<(String, String)>,
     proposers: Vec<Box<dyn Proposer>>,
     /// Tries and wins of each proposer.
     records: Vec<(usize, usize)>,
@@ -110,6 +121,10 @@ impl<'a> Climb<'a> {
             nodes: vec![start],
             survivors: vec![0],
             memory,
+            budget: settings.budget,
+            hints: Vec::new(),
+            hints_due: Vec::new(),
+            late_pins: Vec::new(),
             records: vec![(0, 0); proposers.len()],
             proposers,
             refused: BTreeMap::new(),
@@ -125,10 +140,13 @@ impl<'a> Climb<'a> {
         let select = self.plan.select.clone();
         self.ask(0, &select, examiner)?;
         self.nodes[0].version.selected = self.score(0, &select);
-        let epochs = self.plan.fresh.len();
         let mut pool = select;
-        for epoch in 1..=epochs {
+        let mut epoch = 0;
+        // A raised budget can bring more epochs.
+        while epoch < self.plan.fresh.len() {
+            epoch += 1;
             examiner.epoch();
+            self.take_changes(epoch, examiner)?;
             self.rng.shuffle(&mut pool);
             let race: Vec<usize> = pool.iter().copied().take(self.plan.select.len()).collect();
             for node in self.survivors.clone() {
@@ -140,6 +158,8 @@ impl<'a> Climb<'a> {
                 examiner.say(EventBody::Log { message })?;
                 break;
             }
+            // So that their texts can be read while they race.
+            examiner.keep(&self.history(examiner))?;
             self.race(epoch, &race, &newcomers, examiner)?;
             let fresh = self.plan.fresh[epoch - 1].clone();
             self.freshly(epoch, &fresh, examiner)?;
@@ -149,7 +169,12 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    fn ask(&mut self, node: usize, rows: &[usize], examiner: &mut dyn Examiner) -> Result<(), Halt> {
+    pub(super) fn ask(
+        &mut self,
+        node: usize,
+        rows: &[usize],
+        examiner: &mut dyn Examiner,
+    ) -> Result<(), Halt> {
         let Some(found) = self.nodes.get_mut(node) else { return Ok(()) };
         let open: Vec<usize> = rows.iter().copied().filter(|row| !found.marks.contains_key(row)).collect();
         if !open.is_empty() {
@@ -159,7 +184,7 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    fn score(&self, node: usize, rows: &[usize]) -> Option<Score> {
+    pub(super) fn score(&self, node: usize, rows: &[usize]) -> Option<Score> {
         self.nodes.get(node)?.score(rows)
     }
 
@@ -173,6 +198,16 @@ impl<'a> Climb<'a> {
         let front = front::front(&self.nodes, &self.survivors, race);
         let parents = front::draw(&front, self.plan.fan_out.max(self.tuned.len()), &mut self.rng);
         let mut newcomers = Vec::new();
+        for draft in self.hinted() {
+            if let Some(node) = self.admit(epoch, None, draft) {
+                examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
+                newcomers.push(node);
+            }
+        }
+        let hinted = newcomers.len();
+        if epoch == 1 {
+            newcomers.extend(self.screen(race, examiner)?);
+        }
         let able: Vec<usize> = (0..self.proposers.len())
             .filter(|&i| !self.proposers[i].needs_critic() || examiner.has_critic())
             .collect();
@@ -181,8 +216,15 @@ impl<'a> Climb<'a> {
         // What one has no ideas for, others may fill; two more rounds are enough for that.
         for round in 0..3 {
             for (k, &at) in able.iter().enumerate() {
-                let missing = self.plan.fan_out - newcomers.len();
-                let wanted = if round == 0 { shares[k].min(missing) } else { missing.div_ceil(able.len()) };
+                let missing = (self.plan.fan_out + hinted).saturating_sub(newcomers.len());
+                let screened = epoch == 1 && self.proposers[at].stock() > 0 && self.records[at].0 > 0;
+                let wanted = if round == 0 && screened {
+                    0
+                } else if round == 0 {
+                    shares[k].min(missing)
+                } else {
+                    missing.div_ceil(able.len())
+                };
                 if wanted == 0 || (round > 0 && self.proposers[at].needs_critic()) {
                     continue;
                 }
@@ -199,6 +241,7 @@ impl<'a> Climb<'a> {
                     parents: &parents,
                     memory: &self.memory,
                     pins: &self.pins,
+                    hints: &self.hints,
                 };
                 let drafts = self.proposers[at].propose(&scene, asked, &mut self.rng, examiner)?;
                 let mut taken = 0;
@@ -206,22 +249,82 @@ impl<'a> Climb<'a> {
                     if taken == wanted {
                         break;
                     }
-                    if let Some(node) = self.admit(epoch, at, draft) {
+                    if let Some(node) = self.admit(epoch, Some(at), draft) {
                         examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
                         newcomers.push(node);
                         taken += 1;
                     }
                 }
             }
-            if newcomers.len() >= self.plan.fan_out {
+            if newcomers.len() >= self.plan.fan_out + hinted {
                 break;
             }
         }
         Ok(newcomers)
     }
 
+    /// Ideas that cost nothing are many: before the first race all of a proposer's stock is asked on a few rows, and the best of it
+    /// enters. A model may know a task by one name of many, which a fan-out would come to late or never.
+    fn screen(&mut self, race: &[usize], examiner: &mut dyn Examiner) -> Result<Vec<usize>, Halt> {
+        let few = self.settings.budget.calls.is_some_and(|n| n < SCREENED_FROM * self.stages.len() as u64);
+        let mut screened = Vec::new();
+        for at in 0..self.proposers.len() {
+            let stock = if few { 0 } else { self.proposers[at].stock() * self.tuned.len() };
+            if stock == 0 {
+                continue;
+            }
+            let parents = vec![0; stock];
+            let scene = Scene {
+                settings: self.settings,
+                stages: self.stages,
+                tuned: &self.tuned,
+                rows: self.rows,
+                learn: &self.plan.learn,
+                facts: &self.facts,
+                nodes: &self.nodes,
+                parents: &parents,
+                memory: &self.memory,
+                pins: &self.pins,
+                hints: &self.hints,
+            };
+            for draft in self.proposers[at].propose(&scene, stock, &mut self.rng, examiner)? {
+                if let Some(node) = self.admit(1, Some(at), draft) {
+                    examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
+                    screened.push(node);
+                }
+            }
+        }
+        let rows: Vec<usize> = race.iter().copied().take(SCREEN).collect();
+        for &node in &screened {
+            self.ask(node, &rows, examiner)?;
+        }
+        let mean = |climb: &Self, node: usize| climb.score(node, &rows).map_or(0.0, |score| score.mean);
+        screened.sort_by(|&a, &b| mean(self, b).total_cmp(&mean(self, a)).then(a.cmp(&b)));
+        let out = screened.split_off(screened.len().min((self.plan.fan_out / 4).max(1)));
+        if !out.is_empty() {
+            let message = format!(
+                "{} wordings were screened on {} rows: {} enter the race",
+                screened.len() + out.len(),
+                rows.len(),
+                screened.len()
+            );
+            examiner.say(EventBody::Log { message })?;
+        }
+        for node in out {
+            self.nodes[node].version.fate = Fate::Dropped;
+            self.nodes[node].version.selected = self.score(node, &rows);
+            self.learn(1, node, &rows);
+            // It never came to a race, so it says nothing of what its proposer wins there.
+            if let Some(at) = self.nodes[node].proposer {
+                self.records[at].0 -= 1;
+            }
+        }
+        Ok(screened)
+    }
+
     /// A draft becomes a version, unless something speaks against it.
-    fn admit(&mut self, epoch: usize, proposer: usize, draft: Draft) -> Option<usize> {
+    /// `proposer`: none for a person's hint.
+    fn admit(&mut self, epoch: usize, proposer: Option<usize>, draft: Draft) -> Option<usize> {
         let parent = *draft.parents.first()?;
         let why = draft.texts.iter().find_map(|(stage, text)| {
             let changed = self.nodes.get(parent)?.texts.get(stage) != Some(text);
@@ -240,7 +343,7 @@ impl<'a> Climb<'a> {
             return None;
         }
         let mut node = Node::new(draft.texts, &mut Memory::default());
-        node.proposer = Some(proposer);
+        node.proposer = proposer;
         node.version = PromptVersion {
             id: format!("v{}", self.nodes.len()),
             parents: draft
@@ -249,12 +352,14 @@ impl<'a> Climb<'a> {
                 .filter_map(|at| Some(self.nodes.get(*at)?.version.id.clone()))
                 .collect(),
             epoch,
-            proposer: self.proposers[proposer].name().to_owned(),
+            proposer: proposer.map_or("hint", |at| self.proposers[at].name()).to_owned(),
             edit: draft.edit,
             ..node.version
         };
         node.parent = Some(parent);
-        self.records[proposer].0 += 1;
+        if let Some(at) = proposer {
+            self.records[at].0 += 1;
+        }
         self.nodes.push(node);
         Some(self.nodes.len() - 1)
     }
@@ -316,8 +421,23 @@ impl<'a> Climb<'a> {
             }
             let seen: usize = (n / 6).clamp(*ROUND.start(), *ROUND.end()) * round + block.len();
             self.tell_race(epoch, round + 1, (seen, n), &incumbents, &runners, &drawn[..seen], examiner)?;
+            for killed in self.take_changes(epoch, examiner)? {
+                if let Some(runner) = runners.iter_mut().find(|runner| runner.node == killed) {
+                    runner.runs = false;
+                    self.nodes[killed].version.fate = Fate::Dropped;
+                }
+            }
             if runners.iter().all(|runner| !runner.runs) {
                 break;
+            }
+        }
+        // Somebody may have been killed.
+        let incumbents: Vec<usize> =
+            incumbents.into_iter().filter(|node| self.survivors.contains(node)).collect();
+        for runner in &mut runners {
+            if runner.runs && !self.keeps_late_pins(runner.node) {
+                runner.runs = false;
+                self.nodes[runner.node].version.fate = Fate::Beaten;
             }
         }
         for runner in &runners {
@@ -372,8 +492,8 @@ impl<'a> Climb<'a> {
         };
         let mut lanes: Vec<Lane> = incumbents.iter().map(|&node| lane(node, true, rows.len())).collect();
         lanes.extend(runners.iter().map(|r| lane(r.node, r.runs, r.seen)));
-        let spend = examiner.spend();
-        examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, spend })?;
+        let (budget, spend) = (self.budget, examiner.spend());
+        examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, budget, spend })?;
         let phase = format!("epoch {epoch}/{}, race", self.plan.fresh.len());
         examiner.say(EventBody::Progress { phase, done: seen as u64, total: of as u64, eta_ms: None })
     }
@@ -430,7 +550,7 @@ impl<'a> Climb<'a> {
                 }
             })
             .collect();
-        let (epochs, budget, spend) = (self.plan.fresh.len(), self.settings.budget, examiner.spend());
+        let (epochs, budget, spend) = (self.plan.fresh.len(), self.budget, examiner.spend());
         examiner.tell(PromptNews::Epoch { epoch, epochs, standings, budget, spend })?;
         let mut new: Vec<Lesson> = self.memory.lessons.iter().filter(|l| l.epoch == epoch).cloned().collect();
         new.sort_by(|a, b| b.gain.abs().total_cmp(&a.gain.abs()));
@@ -456,7 +576,8 @@ impl<'a> Climb<'a> {
 
     /// The best on fresh rows against the start, on rows that chose nothing. Returns the place of the answer.
     pub fn conclude(&mut self, examiner: &mut dyn Examiner) -> Result<usize, Halt> {
-        let scored = (1..self.nodes.len()).filter(|&node| !self.nodes[node].fresh.is_empty());
+        let scored = (1..self.nodes.len())
+            .filter(|&node| !self.nodes[node].fresh.is_empty() && self.keeps_late_pins(node));
         let best = scored
             .max_by(|a, b| self.fresh_gain(*a).total_cmp(&self.fresh_gain(*b)).then(b.cmp(a)))
             .filter(|&node| self.fresh_gain(node) > 0.0);
@@ -472,15 +593,25 @@ impl<'a> Climb<'a> {
                 gain.start_stays = false;
             }
         }
-        self.nodes[answer].version.fate = Fate::Final;
-        self.gain = Some(gain.clone());
-        let (budget, spend) = (self.settings.budget, examiner.spend());
-        examiner.tell(PromptNews::Gain { gain, budget, spend })?;
-        examiner.keep(&self.history(examiner))?;
+        self.finish(answer, gain, examiner)?;
         Ok(answer)
     }
 
-    fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
+    /// The last word.
+    pub(super) fn finish(
+        &mut self,
+        answer: usize,
+        gain: PromptGain,
+        examiner: &mut dyn Examiner,
+    ) -> Result<(), Halt> {
+        self.nodes[answer].version.fate = Fate::Final;
+        self.gain = Some(gain.clone());
+        let (budget, spend) = (self.budget, examiner.spend());
+        examiner.tell(PromptNews::Gain { gain, budget, spend })?;
+        examiner.keep(&self.history(examiner))
+    }
+
+    pub(super) fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
         let version = &self.nodes[node].version;
         let pairs = |rows: &[usize]| -> Vec<(f64, f64)> {
             let of = |node: usize, row: &usize| self.nodes[node].marks.get(row).map(|mark| mark.score);
@@ -511,6 +642,8 @@ impl<'a> Climb<'a> {
             copied: copied.len(),
             without_copied,
             start_stays: true,
+            tokens: Some([self.tokens(0, rows), self.tokens(node, rows)]),
+            economy: false,
         }
     }
 
@@ -519,7 +652,7 @@ impl<'a> Climb<'a> {
     }
 
     /// Everything that was tried.
-    fn history(&self, examiner: &dyn Examiner) -> PromptHistory {
+    pub(super) fn history(&self, examiner: &dyn Examiner) -> PromptHistory {
         PromptHistory {
             format: FORMAT,
             metric: self.metric.clone(),
@@ -527,6 +660,7 @@ impl<'a> Climb<'a> {
             lessons: self.memory.lessons.clone(),
             spend: examiner.spend(),
             gain: self.gain.clone(),
+            ..PromptHistory::default()
         }
     }
 

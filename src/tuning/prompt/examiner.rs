@@ -20,6 +20,7 @@ use crate::domain::prompt::{PromptHistory, PromptNews, Spend};
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
+use crate::domain::steer::Change;
 use crate::pipeline::Pipeline;
 use crate::score::metric::Metric;
 use crate::score::scorer::Scorer;
@@ -71,6 +72,13 @@ pub trait Examiner {
 
     /// A new epoch begins: a critic that failed is tried again.
     fn epoch(&mut self) {}
+
+    /// What a person asked for since the last look.
+    fn steer(&mut self) -> Result<Vec<Change>, Halt> {
+        Ok(Vec::new())
+    }
+
+    fn set_budget(&mut self, _budget: Budget) {}
 
     fn spend(&self) -> Spend;
 
@@ -147,6 +155,8 @@ pub struct Live<'a> {
     clock: Clock,
     /// News that an earlier life told already.
     told: usize,
+    /// Looks for changes so far.
+    turns: u64,
     answered: usize,
     succeeded: usize,
     /// Seconds in which models were waited for.
@@ -193,6 +203,7 @@ impl<'a> Live<'a> {
             spend: Spend::default(),
             clock: Clock { before: 0.0, since: None, idle: Duration::ZERO },
             told,
+            turns: 0,
             answered: 0,
             succeeded: 0,
             asked: 0.0,
@@ -371,7 +382,9 @@ impl<'a> Live<'a> {
         let mut outcomes = Vec::with_capacity(open.len());
         for batch in open.chunks(BATCH.max(pipeline.width())) {
             self.poll()?;
-            self.afford((batch.len() * self.candidate.stages.len()) as u64)?;
+            // A row takes a call a stage, and one more for each retry.
+            let each: u64 = self.candidate.stages.iter().map(|s| 1 + u64::from(s.retries)).sum();
+            self.afford(batch.len() as u64 * each)?;
             let rows: Vec<&RunRow> = batch.iter().filter_map(|&at| self.rows.get(at)).collect();
             let began = Instant::now();
             let answered = pipeline.answer(&rows);
@@ -550,6 +563,21 @@ impl Examiner for Live<'_> {
         if let Some(critic) = &mut self.critic {
             (critic.resting, critic.failures) = (false, 0);
         }
+    }
+
+    fn steer(&mut self) -> Result<Vec<Change>, Halt> {
+        let turn = self.turns;
+        self.turns += 1;
+        if let Some(changes) = self.log.turn(turn) {
+            return Ok(changes.clone());
+        }
+        let changes = self.reporter.changes()?;
+        self.log.keep_turn(turn, changes.clone())?;
+        Ok(changes)
+    }
+
+    fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
     }
 
     fn spend(&self) -> Spend {

@@ -124,6 +124,11 @@ impl<'a> Guard<'a> {
         None
     }
 
+    /// Words that must stay from now on.
+    pub fn pin(&mut self, words: &str) {
+        self.pins.push(words.to_owned());
+    }
+
     pub fn pins(&self) -> &[String] {
         &self.pins
     }

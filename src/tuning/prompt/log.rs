@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::outcome::Outcome;
+use crate::domain::steer::Change;
 use crate::store::lines::{self, Appender};
 
 /// Name in the run's folder.
@@ -35,6 +36,8 @@ enum Line {
     Row { key: String, at: f64, usd: f64, outcome: Outcome },
     /// `key` is the hash of the question and of its number.
     Critic { key: String, at: f64, said: Said },
+    /// What a person asked for at a look: most are empty.
+    Steer { turn: u64, changes: Vec<Change> },
     /// The candidate whose outcomes stand in `outcomes.jsonl`.
     Final { candidate: String },
 }
@@ -52,6 +55,7 @@ pub struct Log {
     appender: Appender,
     rows: HashMap<(String, String), Kept>,
     critic: HashMap<String, (f64, Said)>,
+    turns: HashMap<u64, Vec<Change>>,
     last: Option<String>,
 }
 
@@ -59,7 +63,13 @@ impl Log {
     pub fn open(run_dir: &Path) -> io::Result<Self> {
         let path = run_dir.join(FILE);
         let (appender, _) = Appender::open(&path)?;
-        let mut log = Self { appender, rows: HashMap::new(), critic: HashMap::new(), last: None };
+        let mut log = Self {
+            appender,
+            rows: HashMap::new(),
+            critic: HashMap::new(),
+            turns: HashMap::new(),
+            last: None,
+        };
         let (all, _) = lines::read_all::<Line>(&path)?;
         for line in all {
             match line {
@@ -69,6 +79,7 @@ impl Log {
                 Line::Critic { key, at, said } => {
                     log.critic.insert(key, (at, said));
                 }
+                Line::Steer { turn, changes } => drop(log.turns.insert(turn, changes)),
                 Line::Final { candidate } => log.last = Some(candidate),
             }
         }
@@ -90,6 +101,15 @@ impl Log {
 
     pub fn keep_critic(&mut self, key: &str, at: f64, said: Said) -> io::Result<()> {
         self.appender.append(&Line::Critic { key: key.to_owned(), at, said }).map(drop)
+    }
+
+    /// Changes of a look of an earlier life.
+    pub fn turn(&self, turn: u64) -> Option<&Vec<Change>> {
+        self.turns.get(&turn)
+    }
+
+    pub fn keep_turn(&mut self, turn: u64, changes: Vec<Change>) -> io::Result<()> {
+        self.appender.append(&Line::Steer { turn, changes }).map(drop)
     }
 
     /// The candidate that was being scored when the run was left.

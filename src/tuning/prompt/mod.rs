@@ -7,6 +7,7 @@
 
 mod clauses;
 mod climb;
+mod errands;
 mod examiner;
 mod facts;
 mod front;
@@ -17,6 +18,7 @@ mod memory;
 mod plan;
 mod proposer;
 mod race;
+mod steer;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +32,7 @@ use crate::backend::{self, Access};
 use crate::domain::candidate::{Candidate, ModelRef};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
-use crate::domain::prompt::{PromptSettings, PromptVersion, Score};
+use crate::domain::prompt::{PromptSettings, PromptTask, PromptVersion, Score};
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
@@ -54,6 +56,9 @@ pub(crate) type Texts = BTreeMap<String, String>;
 
 /// Name of the history among the run's artifacts.
 pub const HISTORY: &str = "artifacts/prompts.json";
+pub use log::FILE as LOG;
+/// Name of what clauses did.
+pub const CLAUSES: &str = "artifacts/clauses.json";
 
 /// What a version did on a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,16 +71,13 @@ pub(crate) struct Mark {
     pub metrics: Vec<(String, f64)>,
     /// At full price.
     pub usd: f64,
+    /// Of its prompts.
+    pub tokens: f64,
 }
 
 impl Mark {
     fn of(outcome: &Outcome, primary: &Metric, usd: f64) -> Self {
-        let value = outcome.scores.get(&primary.name).copied().filter(|value| value.is_finite());
-        // Where less is better, right or wrong is all that is climbed.
-        let score = match primary.entry.direction {
-            Direction::Higher => value.map_or(0.0, |value| value.clamp(0.0, 1.0)),
-            Direction::Lower => f64::from(u8::from(outcome.correct == Some(true))),
-        };
+        let score = score(outcome, primary);
         let others = outcome.scores.iter().filter(|(name, _)| **name != primary.name);
         Self {
             score,
@@ -87,6 +89,7 @@ impl Mark {
                 .collect(),
             metrics: others.map(|(name, value)| (name.clone(), *value)).collect(),
             usd,
+            tokens: outcome.tokens_in() as f64,
         }
     }
 
@@ -138,8 +141,18 @@ impl Node {
     }
 }
 
+/// A row's score, 0 to 1, by the primary metric.
+pub fn score(outcome: &Outcome, primary: &Metric) -> f64 {
+    let value = outcome.scores.get(&primary.name).copied().filter(|value| value.is_finite());
+    // Where less is better, right or wrong is all that is climbed.
+    match primary.entry.direction {
+        Direction::Higher => value.map_or(0.0, |value| value.clamp(0.0, 1.0)),
+        Direction::Lower => f64::from(u8::from(outcome.correct == Some(true))),
+    }
+}
+
 /// Hash of a version's texts, cut to 16 bytes.
-fn hash(texts: &Texts) -> String {
+pub fn hash(texts: &Texts) -> String {
     let mut hasher = blake3::Hasher::new();
     for (stage, text) in texts {
         hasher.update(&(stage.len() as u64).to_le_bytes()).update(stage.as_bytes());
@@ -205,6 +218,10 @@ pub fn run(
     let Some(tuned) = tune(settings, eval, critic, candidate, inputs, None, open, reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
+    if settings.task == PromptTask::Clauses {
+        // Nothing was made that could be scored.
+        return Ok(RunResult { metrics: tuned.metrics, candidate: None, stopped: tuned.stopped, part: None });
+    }
     let rows = evaluate::rows_of(&inputs.rows, Part::Eval);
     let rows: Vec<RunRow> = rows.into_iter().cloned().collect();
     let done = tuned.done;
@@ -285,8 +302,15 @@ fn tune(
     live.judging = judging;
     live.history_file = Some(inputs.dir.join(HISTORY));
     live.reserved = (2 * climb.plan.claim.len() * calls) as u64;
+    if settings.task == PromptTask::Clauses {
+        return clauses_of(&mut climb, &mut live, candidate, &inputs.dir);
+    }
     let mut stopped = false;
-    match climb.run(&mut live) {
+    let done = match settings.task {
+        PromptTask::Economy => climb.economize(&mut live),
+        PromptTask::Climb | PromptTask::Clauses => climb.run(&mut live),
+    };
+    match done {
         Ok(()) => {}
         Err(Halt::Cancelled) => return Ok(None),
         Err(Halt::Failed(error)) => return Err(error),
@@ -298,7 +322,11 @@ fn tune(
         }
     }
     live.closing = true;
-    let answer = match climb.conclude(&mut live) {
+    let concluded = match settings.task {
+        PromptTask::Economy => climb.conclude_economy(&mut live),
+        PromptTask::Climb | PromptTask::Clauses => climb.conclude(&mut live),
+    };
+    let answer = match concluded {
         Ok(answer) => answer,
         Err(Halt::Failed(error)) => return Err(error),
         Err(_) => return Ok(None),
@@ -330,15 +358,7 @@ fn tune(
         }
         live.log.keep_final(&id)?;
     }
-    let spend = live.spend();
-    let mut metrics = BTreeMap::from([
-        ("calls".to_owned(), spend.calls as f64),
-        ("cached_calls".to_owned(), spend.cached as f64),
-        ("tokens".to_owned(), spend.tokens as f64),
-        ("usd".to_owned(), spend.usd),
-        ("seconds".to_owned(), spend.seconds),
-        ("versions".to_owned(), climb.nodes.len() as f64),
-    ]);
+    let mut metrics = spent(&live, climb.nodes.len());
     if live.asked > 0.0 {
         let own = (live.worked() - live.asked).max(0.0);
         metrics.insert("loop_share".to_owned(), own / live.worked().max(1e-9));
@@ -352,6 +372,48 @@ fn tune(
         metrics.insert("fresh".to_owned(), gain.fresh.mean);
     }
     Ok(Some(Tuned { candidate: tuned, texts, metrics, stopped, done, measured }))
+}
+
+/// Figures of what it took.
+fn spent(live: &Live<'_>, versions: usize) -> BTreeMap<String, f64> {
+    let spend = live.spend();
+    BTreeMap::from([
+        ("calls".to_owned(), spend.calls as f64),
+        ("cached_calls".to_owned(), spend.cached as f64),
+        ("tokens".to_owned(), spend.tokens as f64),
+        ("usd".to_owned(), spend.usd),
+        ("seconds".to_owned(), spend.seconds),
+        ("versions".to_owned(), versions as f64),
+    ])
+}
+
+/// What every clause did, as far as it came. None: cancelled.
+fn clauses_of(
+    climb: &mut Climb<'_>,
+    live: &mut Live<'_>,
+    candidate: &Candidate,
+    dir: &Path,
+) -> anyhow::Result<Option<Tuned>> {
+    live.reserved = 0;
+    let mut stopped = false;
+    match climb.ablate(live) {
+        Ok(report) => {
+            let path = dir.join(CLAUSES);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            crate::store::files::write_json(&path, &report)?;
+        }
+        Err(Halt::Cancelled) => return Ok(None),
+        Err(Halt::Failed(error)) => return Err(error),
+        Err(Halt::Stopped) => stopped = true,
+        Err(Halt::Budget(what)) => bail!(
+            "the budget of {what} does not reach for every clause; give it more, or fewer rows (tuning.prompt.rows)"
+        ),
+    }
+    let metrics = spent(live, climb.nodes.len());
+    let (candidate, texts) = (candidate.clone(), Texts::new());
+    Ok(Some(Tuned { candidate, texts, metrics, stopped, done: Vec::new(), measured: None }))
 }
 
 fn failed(halt: Halt) -> anyhow::Result<()> {

@@ -24,6 +24,8 @@ pub struct Plan {
     pub fresh: Vec<Vec<usize>>,
     pub claim: Vec<usize>,
     pub learn: Vec<usize>,
+    /// Rows that no epoch of the plan needs.
+    pub spare: Vec<usize>,
     pub fan_out: usize,
     /// What a person should know.
     pub notes: Vec<String>,
@@ -111,7 +113,16 @@ impl Plan {
         let left = of_pool.saturating_sub(claim_rows.len() + select.len());
         let each = (left / epochs.max(1)).min(race);
         let fresh = (0..epochs).map(|_| take(each)).collect();
-        Ok(Self { select, fresh, claim: claim_rows, learn: learn.to_vec(), fan_out, notes })
+        let spare = rest.collect();
+        Ok(Self { select, fresh, claim: claim_rows, learn: learn.to_vec(), spare, fan_out, notes })
+    }
+
+    /// More epochs, up to so many, as far as there are fresh rows for them.
+    pub fn extend(&mut self, epochs: usize) {
+        let each = self.fresh.last().map_or(0, Vec::len);
+        while each > 0 && self.fresh.len() < epochs && self.spare.len() >= each {
+            self.fresh.push(self.spare.drain(..each).collect());
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::domain::report::{Control, RunInputs};
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
 use crate::domain::settings::Budget;
 use crate::domain::settings::CacheSettings;
+use crate::domain::steer::Change;
 use crate::pipeline::tests as scripted;
 
 /// A number in 0..1 that a text decides.
@@ -128,6 +129,8 @@ impl Backend for Mortal {
 struct Notes {
     events: Vec<EventBody>,
     stop_after: Option<usize>,
+    /// What somebody asks for once so much prompt news was told.
+    wishes: Vec<(usize, Change)>,
 }
 
 impl Reporter for Notes {
@@ -146,6 +149,11 @@ impl Reporter for Notes {
         _: &mut dyn FnMut(&Path) -> io::Result<()>,
     ) -> io::Result<()> {
         Err(io::Error::other("no checkpoints"))
+    }
+    fn changes(&mut self) -> io::Result<Vec<Change>> {
+        let told = self.events.iter().filter(|e| matches!(e, EventBody::Prompt(_))).count();
+        let due = self.wishes.extract_if(.., |(at, _)| told >= *at);
+        Ok(due.map(|(_, change)| change).collect())
     }
     fn poll_control(&mut self) -> io::Result<Control> {
         let told =
@@ -474,6 +482,142 @@ fn pins_and_stages_that_are_not_there_are_refused_with_their_key() {
             &candidate
         )
         .is_ok()
+    );
+}
+
+fn wishes(texts: &[(usize, &str)]) -> Vec<(usize, Change)> {
+    texts.iter().map(|(at, text)| (*at, text.parse().unwrap())).collect()
+}
+
+#[test]
+fn what_a_person_changes_in_mid_run_is_done_and_done_again_where_it_was_after_a_crash() {
+    let settings = PromptSettings { budget: Budget { calls: Some(100_000), ..Budget::default() }, ..quick() };
+    let asked = [
+        (1, "hint=Think of the topic of it."),
+        (14, "kill=v3"),
+        (14, "kill=v99"),
+        (15, "budget.calls=90000"),
+        (30, "lesson:v2=never do that again"),
+        (31, "pin=topic"),
+    ];
+    let mut whole = World::new(topic_stage(), topics(300), settings.clone());
+    whole.notes.wishes = wishes(&asked);
+    let want = whole.live(usize::MAX, knows_topics, no_critic).unwrap();
+    let history = whole.history();
+    let of = |id: &str| history.versions.iter().find(|v| v.id == id).unwrap();
+    let hinted = history.versions.iter().find(|v| v.proposer == "hint").unwrap();
+    assert!(
+        hinted.prompts["s"].starts_with("Which team should get this message?\n\nThink of the topic of it."),
+        "{hinted:?}"
+    );
+    assert!(matches!(of("v3").fate, Fate::Dropped | Fate::Beaten), "{:?}", of("v3"));
+    assert!(history.lessons.iter().any(|l| l.version == "v2" && l.edit == "never do that again"));
+    let last = history.versions.iter().find(|v| v.fate == Fate::Final).unwrap();
+    assert!(last.id == "v0" || last.prompts["s"].contains("topic"), "pinned words stay: {last:?}");
+    let said = |world: &World| -> Vec<String> {
+        let words = |e: &EventBody| match e {
+            EventBody::Change { change, .. } => Some(change.to_string()),
+            EventBody::Warning { message } if message.contains("is not done") => Some(message.clone()),
+            _ => None,
+        };
+        let mut all: Vec<String> = world.notes.events.iter().filter_map(words).collect();
+        // The last change may be told again by a later life.
+        all.dedup();
+        all
+    };
+    assert!(said(&whole).iter().any(|w| w.contains("there is no version v99")), "{:?}", said(&whole));
+
+    let mut world = World::new(topic_stage(), topics(300), settings);
+    world.notes.wishes = wishes(&asked);
+    let mut lives = 0;
+    let got = loop {
+        lives += 1;
+        assert!(lives < 60);
+        if let Some(tuned) = world.live(97, knows_topics, no_critic) {
+            break tuned;
+        }
+    };
+    assert!(lives > 5, "{lives}");
+    assert_eq!(got.candidate, want.candidate);
+    assert_eq!(got.metrics["calls"], want.metrics["calls"], "nothing is paid for twice");
+    let versions = |world: &World| -> Vec<(String, String, Fate)> {
+        let all = world.history().versions.into_iter();
+        all.map(|v| (v.id, v.hash, v.fate)).collect()
+    };
+    assert_eq!(versions(&world), versions(&whole));
+}
+
+#[test]
+fn a_raised_budget_brings_the_epochs_back_that_a_small_one_had_cut() {
+    let settings =
+        PromptSettings { epochs: 4, budget: Budget { calls: Some(900), ..Budget::default() }, ..quick() };
+    let mut small = World::new(topic_stage(), topics(600), settings.clone());
+    let epochs = |world: &World| {
+        let of = |e: &&EventBody| matches!(e, EventBody::Prompt(PromptNews::Epoch { .. }));
+        world.notes.events.iter().filter(of).count()
+    };
+    small.live(usize::MAX, knows_topics, no_critic).unwrap();
+    let mut raised = World::new(topic_stage(), topics(600), settings);
+    raised.notes.wishes = wishes(&[(1, "budget.calls=20000")]);
+    let tuned = raised.live(usize::MAX, knows_topics, no_critic).unwrap();
+    assert!(epochs(&small) < 4 && epochs(&raised) == 4, "{} {}", epochs(&small), epochs(&raised));
+    assert!(tuned.metrics["calls"] > 900.0, "{:?}", tuned.metrics);
+}
+
+/// Needs the clause on topics, is harmed by the one on brevity, and does not care for the third.
+fn heeds_clauses(ask: &Ask) -> Result<String, BackendError> {
+    let text = ask.text();
+    let input = text.rsplit("row ").next().unwrap();
+    let right = LABELS.into_iter().find(|label| input.contains(label)).unwrap();
+    let sure = match (text.contains("Name the topic."), text.contains("Be brief.")) {
+        (true, false) => 1.0,
+        (true, true) => 0.8,
+        (false, _) => 0.3,
+    };
+    Ok(if chance(input) < sure { right } else { "none" }.to_owned())
+}
+
+fn wordy_stage() -> Candidate {
+    scripted::candidate(vec![scripted::stage(
+        "s",
+        "Name the topic. Be brief. The sky is blue.\n\n{{ input }}\n\n\n\nThank you.",
+        OutputKind::Label,
+        &LABELS,
+    )])
+}
+
+#[test]
+fn clauses_are_told_apart_by_what_they_fix_and_break() {
+    let settings = PromptSettings { task: PromptTask::Clauses, rows: 60, ..quick() };
+    let mut world = World::new(wordy_stage(), topics(300), settings);
+    let tuned = world.live(usize::MAX, heeds_clauses, no_critic).unwrap();
+    let report: crate::domain::prompt::ClauseReport =
+        serde_json::from_slice(&std::fs::read(world.dir.path().join(CLAUSES)).unwrap()).unwrap();
+    let of = |words: &str| {
+        report.clauses.iter().find(|c| c.words == words).unwrap_or_else(|| panic!("{report:?}"))
+    };
+    let topic = of("Name the topic.");
+    assert!(topic.fixed.len() > 20 && topic.broken.is_empty() && topic.delta > 0.3, "{topic:?}");
+    let brief = of("Be brief.");
+    assert!(brief.fixed.is_empty() && brief.broken.len() > 5 && brief.delta < -0.1, "{brief:?}");
+    let sky = of("The sky is blue.");
+    assert!(sky.fixed.is_empty() && sky.broken.is_empty() && sky.delta == 0.0, "{sky:?}");
+    assert_eq!(tuned.metrics["calls"], 60.0 * 5.0, "the start and four clauses");
+    assert_eq!(report.sorted()[0].words, "Name the topic.");
+}
+
+#[test]
+fn economy_drops_what_fixes_nothing_and_keeps_what_does() {
+    let settings = PromptSettings { task: PromptTask::Economy, ..quick() };
+    let mut world = World::new(wordy_stage(), topics(300), settings);
+    let tuned = world.live(usize::MAX, heeds_clauses, no_critic).unwrap();
+    let prompt = &tuned.candidate.stages[0].prompt;
+    assert_eq!(prompt.split_whitespace().collect::<Vec<_>>(), ["Name", "the", "topic.", "{{", "input", "}}"]);
+    let gain = world.history().gain.unwrap();
+    assert!(gain.economy && !gain.start_stays && gain.delta >= 0.0, "{gain}");
+    assert!(
+        gain.to_string().contains("tokens a row") && gain.to_string().contains("the score holds"),
+        "{gain}"
     );
 }
 

@@ -49,6 +49,7 @@ pub(super) fn read_prompt_tuning(
         max_usd_per_1k: fields.number("max_usd_per_1k", "above 0", |usd| usd > 0.0),
         budget,
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
+        task: fields.choice("task", &PromptTask::ALL).unwrap_or(default.task),
     };
     if tuning.survivors > tuning.fan_out {
         fields.fault(

@@ -10,6 +10,7 @@ mod kills;
 mod metrics;
 mod outcomes;
 mod play;
+pub mod prompts;
 mod remedies;
 mod sets;
 mod shared;

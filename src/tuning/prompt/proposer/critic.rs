@@ -169,6 +169,9 @@ fn opening(scene: &Scene<'_>, stage: &str, text: &str) -> String {
     if let Some(spec) = scene.stage(stage).filter(|spec| !spec.labels.is_empty()) {
         let _ = writeln!(ask, "The answer must be one of: {}.", spec.labels.join(", "));
     }
+    for hint in scene.hints {
+        let _ = writeln!(ask, "The person who knows this task says: {}", clip(hint));
+    }
     ask
 }
 

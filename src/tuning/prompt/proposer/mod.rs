@@ -36,6 +36,8 @@ pub struct Scene<'a> {
     pub memory: &'a Memory,
     /// Pinned words by stage.
     pub pins: &'a BTreeMap<String, Vec<String>>,
+    /// What people said in mid-run.
+    pub hints: &'a [String],
 }
 
 impl Scene<'_> {
@@ -86,6 +88,11 @@ pub trait Proposer {
     /// It asks the critic.
     fn needs_critic(&self) -> bool {
         false
+    }
+
+    /// How many ideas it has for a stage from the start, which cost nothing: they are screened on a few rows before the first race.
+    fn stock(&self) -> usize {
+        0
     }
 
     /// About `n` proposals; fewer where it has no more ideas. Whether they are allowed is for others to say.
