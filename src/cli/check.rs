@@ -13,6 +13,7 @@ use crate::domain::board::{Board, BoardRow, GoalResult};
 use crate::domain::metric::Direction;
 use crate::domain::words::counted;
 use crate::model::config::ModelConfig;
+use crate::model::encoder::Encoder;
 use crate::tuning::check::{self, Finding};
 use crate::workspace::config::ModelPlace;
 use crate::workspace::{Problem, Workspace};
@@ -343,6 +344,13 @@ fn check_models(ws: &Workspace) -> Vec<Problem> {
             continue;
         }
         let key = format!("models.{name}.path");
+        // A model that embeds, and answers nothing.
+        if Encoder::is_one(&dir) {
+            if let Err(e) = Encoder::load(&dir) {
+                problems.push(ws.problem(&key, e.to_string()));
+            }
+            continue;
+        }
         if let Err(e) = ModelConfig::load(&dir) {
             problems.push(ws.problem(&key, e.to_string()));
         }

@@ -145,7 +145,7 @@ fn side_of(engine: &Engine, known: &Known, metric: &Metric) -> Result<Of, Failur
         let outcomes = outcomes(engine, known)?;
         return Ok(Of { columns: Columns::of(&outcomes, metric), whole: Whole::Held(outcomes) });
     }
-    // Opened before it is read: should it be replaced, the columns are those of the new one, and no flip shows a text of another row.
+    // It stays open for the texts of flips; those that are not of their row any more are not shown.
     let file = File::open(known.folder.outcomes()).map_err(|e| unreadable(known, e))?;
     let columns = known.folder.read_columns(metric).map_err(|e| unreadable(known, e))?;
     Ok(Of { columns, whole: Whole::Stored(file) })

@@ -179,7 +179,9 @@ fn flips(paired: &Pairs<'_>, a: Columned<'_>, b: Columned<'_>, input: &dyn Fn(&s
     let order = [FlipKind::Regressed, FlipKind::Fixed, FlipKind::Churned];
     let of = |kind| paired.all.iter().filter(move |p| p.flip == Some(kind)).map(move |p| (kind, p));
     let whole = |side: Columned<'_>, place: usize| {
-        side.columns.view(place).and_then(|row| (side.outcome)(row.at)).unwrap_or_default()
+        // Files may be replaced while they are read.
+        let of = |row: columns::View<'_>| (side.outcome)(row.at).filter(|o| o.row == row.id);
+        side.columns.view(place).and_then(of).unwrap_or_default()
     };
     order
         .into_iter()
