@@ -171,6 +171,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Flips, A::FlipRows, "flips.rows", "r", "rows", "Open all these rows on the strata screen"),
     b(C::Flips, A::Remedies, "row.remedies", "R", "mend", "What could be done about this wrong row: a prompt edit, a stored example, training rows; what each fixes and takes"),
     b(C::Flips, A::PlayRow, "play.row", "a", "ask", "Ask this row in the playground"),
+    b(C::Flips, A::JudgeQueue, "judge.queue", "j", "", "Judge answers yourself, without seeing whose they are"),
+    b(C::Flips, A::JudgeChoice, "judge.choose", "J", "", "Judge answers: which judge, disputed rows only, how many of every stratum, as whom"),
 
     b(C::Play, A::Compose, "play.compose", "i enter", "ask", "Write an input and ask it"),
     b(C::Play, A::ChooseCandidate, "play.choose", "c n", "candidate", "Choose who answers on this side"),

@@ -85,7 +85,7 @@ fn keys_ask_for_what_they_say() {
         ("S", control(RunAction::Stop)),
         ("v", Request::TryPrompts { slice: Slice::default(), keys: Default::default() }),
         ("end K", steer(vec![Change::Kill("v6".into())])),
-        ("down", Request::PromptVersion { of: Some("prompt-3:v8".into()) }),
+        ("down", Request::PromptVersion { of: Some("prompt-3:v6".into()) }),
         ("u", Request::Undo),
         (
             "b",
