@@ -232,6 +232,7 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
         let seconds = started.elapsed().as_secs_f64();
         let value = json!({
             "board": board.rows,
+            "ladder": board.ladder,
             "comparison": comparison,
             "workspace": root,
             "seconds": (seconds * 10.0).round() / 10.0,

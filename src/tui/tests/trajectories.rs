@@ -3,7 +3,7 @@
 use super::{play, press, sample, shown, type_text};
 use crate::domain::api::{Decision, Failure, FromEngine, Push, Request, Response, ToEngine};
 use crate::domain::example::ExampleQuery;
-use crate::domain::run::{RunAction, RunKind, RunState};
+use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::tui::app::{App, Effect, Message, Screen};
 use crate::tui::layers::Layer;
 use crate::tui::sample::{NOW_MS, trajectories as made};
@@ -198,4 +198,19 @@ fn a_store_that_cannot_be_read_says_why_and_another_can_be_chosen() {
     assert_eq!((app.screen, app.trajectories.shown.as_deref()), (Screen::Trajectories, Some("trajectory-1")));
     press(&mut app, "w");
     assert_eq!(app.trajectories.pane, Pane::Example);
+}
+
+#[test]
+fn the_newest_run_that_left_a_store_is_shown_and_one_under_way_before_it() {
+    let mut app = at((80, 24), RunState::Done, "");
+    let newer = |app: &mut App, state| {
+        let run = RunRecord { run: "trajectory-2".into(), created_ms: NOW_MS, ..made::run(state) };
+        app.update(Message::Engine(FromEngine::Push { push: Push::RunChanged { run } }), NOW_MS);
+    };
+    newer(&mut app, RunState::Running);
+    assert_eq!(app.example_store().as_deref(), Some("trajectory-2"));
+    newer(&mut app, RunState::Cancelled);
+    assert_eq!(app.example_store().as_deref(), Some("trajectory-1"));
+    newer(&mut app, RunState::Stopped);
+    assert_eq!(app.example_store().as_deref(), Some("trajectory-2"));
 }

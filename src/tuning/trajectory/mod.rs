@@ -387,20 +387,24 @@ fn on_dev(
         if stages.iter().all(Option::is_none) {
             continue;
         }
-        let mut before: Option<Vec<Said>> = None;
+        let mut before: Option<(Vec<Said>, bool)> = None;
         for shots in ladder(settings.shots) {
             let how = settings.retrieval(shots, form);
             let way = Way { name: name.to_owned(), stages: stages.clone(), how };
             let Some(tried) = dev.try_way(asker, &way)? else { return Ok(None) };
-            let falls = before.replace(tried.said.clone()).is_some_and(|said| falls(&said, &tried.said));
+            // A single example may do harm that several do not.
+            let harms = falls(&dev.without, &tried.said);
+            let worse = before
+                .replace((tried.said.clone(), harms))
+                .is_some_and(|(said, harmed)| (harmed && harms) || falls(&said, &tried.said));
             tell(asker, &tried.measured, &report.without, false)?;
             report.curve.push(tried.measured.clone());
             if best.as_ref().is_none_or(|(_, best)| better(&tried.measured, &best.measured)) {
                 best = Some((way, tried));
             }
-            if falls {
+            if worse {
                 asker.log(format!(
-                    "{shots} are worse than fewer (exact McNemar, p < {BELIEVED}): more of {name} are not tried"
+                    "worse than fewer, or twice than none (exact McNemar, p < {BELIEVED}): more of {name} are not tried"
                 ))?;
                 break;
             }

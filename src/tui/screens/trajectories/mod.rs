@@ -240,7 +240,9 @@ impl App {
             return (self.runs.is_none() || self.run(shown).is_some()).then(|| shown.clone());
         }
         let under_way = || self.trajectory_runs().find(|r| !r.state.is_final());
-        under_way().or_else(|| self.trajectory_runs().next()).map(|r| r.run.clone())
+        // One that was cancelled or failed has left no store.
+        let found = || self.trajectory_runs().find(|r| r.state.has_result());
+        under_way().or_else(found).or_else(|| self.trajectory_runs().next()).map(|r| r.run.clone())
     }
 
     /// The store that the screen shows: an imported one, or that of the run.
