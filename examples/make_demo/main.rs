@@ -28,8 +28,10 @@ fn main() -> anyhow::Result<()> {
     let (what, to) = match args.as_slice() {
         [what] => (what.as_str(), demo),
         [what, to] => (what.as_str(), PathBuf::from(to)),
+        [what, to, _] if what == "planner" => (what.as_str(), PathBuf::from(to)),
         _ => bail!(
-            "usage: make_demo data|tokenizer|model|all|planner|show [DIR]   (default: workspaces/demo, of the planner workspaces/planner)"
+            "usage: make_demo data|tokenizer|model|all|planner|show [DIR]   (default: workspaces/demo, of the planner workspaces/planner; \
+             planner DIR ROWS makes more of it)"
         ),
     };
     let words = Lexicon::load()?;
@@ -37,7 +39,10 @@ fn main() -> anyhow::Result<()> {
         "data" => data(&words, &to),
         "tokenizer" => tokenizer(&words, &to),
         "show" => show(&words),
-        "planner" => planner(&words, args.get(1).map(PathBuf::from)),
+        "planner" => {
+            let n = args.get(2).map_or(Ok(planner::ROWS), |n| n.parse().context("ROWS must be a number"))?;
+            planner(&words, args.get(1).map(PathBuf::from), n)
+        }
         "model" => model(&words, &to),
         "all" => {
             data(&words, &to)?;
@@ -56,13 +61,13 @@ fn data(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn planner(words: &Lexicon, to: Option<PathBuf>) -> anyhow::Result<()> {
+fn planner(words: &Lexicon, to: Option<PathBuf>, n: usize) -> anyhow::Result<()> {
     let to = to.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/workspaces/planner")));
-    write(&to.join("data/messages.jsonl"), &planner::jsonl(&planner::rows(words))?)?;
+    write(&to.join("data/messages.jsonl"), &planner::jsonl(&planner::rows(words, n))?)?;
     for (name, text) in planner::tools(words)? {
         write(&to.join(name), &text)?;
     }
-    println!("{}: {} rows, two tools", to.display(), planner::ROWS);
+    println!("{}: {n} rows, two tools", to.display());
     Ok(())
 }
 

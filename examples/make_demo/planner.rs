@@ -8,7 +8,7 @@ use super::lexicon::{Case, Lexicon};
 use super::messages::{Channel, message};
 use super::random::Random;
 
-/// Rows of the planner.
+/// Rows of the planner that is bundled.
 pub const ROWS: usize = 320;
 const SEED: u64 = 20_261;
 
@@ -31,12 +31,12 @@ pub struct PlannerRow {
     pub desk: String,
 }
 
-/// All rows, always the same.
-pub fn rows(words: &Lexicon) -> Vec<PlannerRow> {
+/// The first `n` rows, always the same.
+pub fn rows(words: &Lexicon, n: usize) -> Vec<PlannerRow> {
     let mut r = Random::new(SEED);
     let cases = words.cases();
     let weights: Vec<usize> = cases.iter().map(|c| c.weight).collect();
-    (0..ROWS)
+    (0..n)
         .map(|i| {
             let case = cases[r.weighted(&weights)];
             let channel = *r.pick(&Channel::ALL);

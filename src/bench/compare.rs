@@ -15,8 +15,9 @@ use crate::domain::rng::SplitMix64;
 use crate::domain::row::Part;
 use crate::machine;
 use crate::score::bootstrap;
-use crate::score::compare::{About, Side, compare};
+use crate::score::compare::{About, Columned, compare_columns};
 use crate::score::rows::value;
+use crate::store::lines;
 use crate::worker::folder::RunFolder;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -45,7 +46,11 @@ pub struct Bootstrap {
 /// A comparison: rows paired, flips, strata, test and interval.
 #[derive(Clone, Debug, Serialize)]
 pub struct Compared {
+    /// Of both files, what the comparison takes of them.
+    pub read_s: f64,
+    /// Without reading.
     pub seconds: f64,
+    pub total_s: f64,
     pub test: String,
     pub delta: f64,
     pub ci95: [f64; 2],
@@ -59,17 +64,14 @@ pub struct Report {
     pub threads: usize,
     /// Of both files.
     pub bytes: u64,
-    /// Both files into memory.
-    pub read_s: f64,
     /// By `accuracy`: right or wrong, exact McNemar, no bootstrap.
     pub accuracy: Compared,
     /// By `json_fields`, which has another value on every row: paired bootstrap.
     pub json_fields: Compared,
-    /// Reading and comparing by `json_fields`.
-    pub total_s: f64,
     /// The bootstraps alone: of differences that are right or wrong, and of those with a value each.
     pub bootstrap_right_wrong: Bootstrap,
     pub bootstrap_graded: Bootstrap,
+    /// Of the comparisons, reading included.
     pub peak_mib: f64,
 }
 
@@ -104,19 +106,30 @@ fn measure(settings: &Settings, dir: &Path) -> anyhow::Result<Report> {
     for (folder, right) in folders.iter().zip([0.70, 0.71]) {
         bytes += generate(folder, settings.rows, right)?;
     }
-    let (read_s, both) = timed(|| folders.each_ref().map(RunFolder::read_outcomes));
-    let [a, b] = both;
-    let (a, b) = (a?, b?);
     let (accuracy, json_fields) = (Metric::comparable("accuracy")?, Metric::comparable("json_fields")?);
     let input = |_: &str| String::new();
     let part = (0..10).map(|i| (format!("stratum {i}"), settings.rows / 10)).collect();
     let about = About { input: &input, group: None, part: &part, seed: 7, whole: true };
-    let by = |metric: &Metric| {
-        let sides = (Side { name: "a", outcomes: &a }, Side { name: "b", outcomes: &b });
-        let (seconds, c) = timed(|| compare(sides.0, sides.1, metric, &about));
-        Compared { seconds, test: c.test, delta: c.delta, ci95: c.ci95, p_value: c.p_value }
+    let by = |metric: &Metric| -> anyhow::Result<Compared> {
+        let [a, b] = folders.each_ref().map(|folder| File::open(folder.outcomes()));
+        let (a, b) = (a?, b?);
+        let whole = |file: &File, at| serde_json::from_slice(&lines::line_at(file, at).ok()?).ok();
+        let (in_a, in_b) = (|at| whole(&a, at), |at| whole(&b, at));
+        let (read_s, both) = timed(|| folders.each_ref().map(|folder| folder.read_columns(metric)));
+        let [a, b] = both;
+        let (a, b) = (a?, b?);
+        let sides = (
+            Columned { name: "a", columns: &a, outcome: &in_a },
+            Columned { name: "b", columns: &b, outcome: &in_b },
+        );
+        let (seconds, c) = timed(|| compare_columns(sides.0, sides.1, metric, &about));
+        let (test, delta, ci95, p_value) = (c.test, c.delta, c.ci95, c.p_value);
+        Ok(Compared { read_s, seconds, total_s: read_s + seconds, test, delta, ci95, p_value })
     };
-    let (by_accuracy, by_fields) = (by(&accuracy), by(&json_fields));
+    let (by_accuracy, by_fields) = (by(&accuracy)?, by(&json_fields)?);
+    let peak_mib = machine::peak_resident().map_or(0.0, |b| b as f64 / f64::from(1 << 20));
+    let [a, b] = folders.each_ref().map(RunFolder::read_outcomes);
+    let (a, b) = (a?, b?);
     let differences = |metric: &Metric| -> Vec<f64> {
         a.iter().zip(&b).filter_map(|(a, b)| Some(value(metric, b)? - value(metric, a)?)).collect()
     };
@@ -130,13 +143,11 @@ fn measure(settings: &Settings, dir: &Path) -> anyhow::Result<Report> {
         rounds: settings.rounds,
         threads: settings.threads,
         bytes,
-        read_s,
-        total_s: read_s + by_fields.seconds,
         bootstrap_right_wrong: alone(&accuracy),
         bootstrap_graded: alone(&json_fields),
         accuracy: by_accuracy,
         json_fields: by_fields,
-        peak_mib: machine::peak_resident().map_or(0.0, |b| b as f64 / f64::from(1 << 20)),
+        peak_mib,
     })
 }
 

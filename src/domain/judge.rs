@@ -67,6 +67,9 @@ pub struct Judge {
     pub people_at_least: usize,
 }
 
+/// What a rubric is called where prompts go by their stages: `judge:NAME`.
+pub const STAGE: &str = "judge:";
+
 /// Raise it when the words around a rubric change: verdicts of before are another judge's.
 const SCAFFOLD: u32 = 1;
 
@@ -82,6 +85,11 @@ impl Judge {
             "max_tokens": self.max_tokens,
         });
         blake3::hash(parts.to_string().as_bytes()).to_hex().as_str()[..16].to_owned()
+    }
+
+    /// Its rubric's name among prompts.
+    pub fn stage(&self) -> String {
+        format!("{STAGE}{}", self.name)
     }
 
     /// US dollars for so many tokens; none where its model has no price by tokens.
@@ -280,6 +288,22 @@ pub struct Queue {
     pub done: usize,
     pub total: usize,
     pub items: Vec<QueueItem>,
+}
+
+/// An answer that people judged, a line of `inputs/judged.jsonl` of a prompt run that tunes a judge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgedAnswer {
+    pub row: String,
+    pub row_hash: String,
+    pub output: String,
+    /// The row's own gold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<String>,
+}
+
+impl JudgedAnswer {
+    /// The file of them among the inputs, in the order of the rows.
+    pub const FILE: &str = "judged.jsonl";
 }
 
 /// The answers of A and B to a row, a line of a judge run's `inputs/pairs.jsonl`.

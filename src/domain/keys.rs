@@ -42,8 +42,12 @@ impl KeyNeed {
         Self::of_models(candidate, &[], None)
     }
 
-    /// The same with those who judge its answers, and another model beside them.
-    pub fn of_models(candidate: &Candidate, judges: &[Judge], beside: Option<&ModelRef>) -> Vec<Self> {
+    /// The same with those who judge its answers, and other models beside them.
+    pub fn of_models<'a>(
+        candidate: &'a Candidate,
+        judges: &'a [Judge],
+        beside: impl IntoIterator<Item = &'a ModelRef>,
+    ) -> Vec<Self> {
         let models =
             candidate.stages.iter().map(|s| &s.model).chain(judges.iter().map(|j| &j.model)).chain(beside);
         let mut needs: Vec<Self> = models.filter_map(Self::of).collect();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, ModelRef};
 use super::finding::Finding;
-use super::judge::PairSettings;
+use super::judge::{Judge, PairSettings};
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
 use super::prompt::PromptSettings;
@@ -165,6 +165,9 @@ pub enum Job {
         eval: EvalSettings,
         /// The model that `prompt.critic` names.
         critic: Option<Box<ModelRef>>,
+        /// Its rubric is what is tuned, on answers that people judged.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        judge: Option<Box<Judge>>,
     },
     Trajectory {
         trajectory: TrajectorySettings,
@@ -235,14 +238,18 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
-    /// What the models that it asks need. A range test and strata ask none.
+    /// What the models that it asks need. A range test asks none.
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
             (Job::Eval(eval) | Job::Trajectory { eval, .. } | Job::Train { eval, .. }, Some(candidate)) => {
-                KeyNeed::of_models(candidate, &eval.judges, None)
+                KeyNeed::of_models(candidate, &eval.judges, eval.intent.model.as_deref())
             }
             (Job::Prompt { eval, critic, .. }, Some(candidate)) => {
-                KeyNeed::of_models(candidate, &eval.judges, critic.as_deref())
+                let beside = critic.as_deref().into_iter().chain(eval.intent.model.as_deref());
+                KeyNeed::of_models(candidate, &eval.judges, beside)
+            }
+            (Job::Strata(strata), _) => {
+                strata.embedder.as_deref().and_then(KeyNeed::of).into_iter().collect()
             }
             (Job::Judge(pairs), _) => KeyNeed::of(&pairs.judge.model).into_iter().collect(),
             _ => Vec::new(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::candidate::ModelRef;
 use super::judge::Judge;
 use super::metric::{Known, Metric, MetricError, OwnMetric};
 use super::row::Part;
@@ -55,12 +56,18 @@ const fn is_one(n: &u32) -> bool {
     *n == 1
 }
 
+/// The embedder that needs no model.
+pub const BUILTIN: &str = "builtin";
+
 /// `[eval] intent`: when an answer means what the gold means.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IntentSettings {
-    /// `builtin`: hashed words and letters; it knows typos and word forms, no synonyms.
+    /// `builtin`: hashed words and letters; it knows typos and word forms, no synonyms. Or a model's name.
     pub embedder: String,
+    /// That model; filled in when a run is frozen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<ModelRef>>,
     /// Similarity, 0 to 1, from which on it does.
     pub threshold: f64,
 }
@@ -73,7 +80,7 @@ impl IntentSettings {
 
 impl Default for IntentSettings {
     fn default() -> Self {
-        Self { embedder: "builtin".into(), threshold: 0.8 }
+        Self { embedder: BUILTIN.into(), model: None, threshold: 0.8 }
     }
 }
 
@@ -176,6 +183,11 @@ impl CachePlace {
     pub fn folder(state_dir: &Path) -> PathBuf {
         state_dir.join("cache/answers")
     }
+
+    /// `vectors` of the same state folder.
+    pub fn vectors(&self) -> Option<PathBuf> {
+        Some(self.dir.parent()?.parent()?.join("vectors"))
+    }
 }
 
 /// Settings of a `strata` run.
@@ -186,12 +198,15 @@ pub struct StrataSettings {
     pub k: Option<usize>,
     /// Metadata dimensions.
     pub dimensions: Vec<String>,
+    /// The model that `[data] embedder` names; filled in when a run is frozen. None: the built-in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedder: Option<Box<ModelRef>>,
     pub seed: u64,
 }
 
 impl Default for StrataSettings {
     fn default() -> Self {
-        Self { k: None, dimensions: Vec::new(), seed: 7 }
+        Self { k: None, dimensions: Vec::new(), embedder: None, seed: 7 }
     }
 }
 

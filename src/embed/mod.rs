@@ -1,4 +1,4 @@
-//! Text to vectors. The built-in embedder needs no weights: hashed words and character n-grams, weighted by tf-idf, reduced by a
+//! Text to vectors: by the built-in embedder ([`Embedder`]), or by a model ([`Source`]: an encoder's folder, an endpoint). The built-in embedder needs no weights: hashed words and character n-grams, weighted by tf-idf, reduced by a
 //! truncated SVD of the corpus it is fitted on (latent semantic analysis, Deerwester et al. 1990).
 //!
 //! Deterministic: neither the number of threads nor how texts are put into batches changes a bit.
@@ -6,6 +6,8 @@
 mod features;
 mod kept;
 mod linear;
+mod source;
+mod store;
 
 use std::collections::HashMap;
 
@@ -13,6 +15,7 @@ use rayon::prelude::*;
 
 pub use features::words;
 pub use linear::{dot, principal_axes};
+pub use source::Source;
 
 use crate::domain::rng::SplitMix64;
 use features::Group;

@@ -1,6 +1,8 @@
 //! Candidates against each other, on the rows that both have.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::candidates::{self, Known};
@@ -8,14 +10,15 @@ use super::protocol::FRAME_MAX;
 use super::rows::{self, Loaded, cut};
 use super::sets;
 use super::standing::outcomes;
-use super::state::{Engine, bad_input};
+use super::state::{Engine, bad_input, failed};
 use crate::domain::api::Failure;
 use crate::domain::board::{Comparison, PromptChange};
 use crate::domain::candidate::Candidate;
 use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::row::Part;
-use crate::score::compare::{self, About, Side};
+use crate::score::compare::{self, About, Columned, Columns, Side};
+use crate::store::lines;
 
 /// Seed of the bootstrap: a comparison looks the same each time.
 const SEED: u64 = 7;
@@ -26,6 +29,8 @@ const FLIPS_ROOM: usize = FRAME_MAX / 8;
 const PROMPT_TEXT: usize = FRAME_MAX / 64;
 /// Stages whose prompts are told.
 const PROMPTS: usize = 8;
+/// Bytes of a file of outcomes up to which they are read whole, and kept for whoever asks next.
+const HELD: u64 = 32 << 20;
 /// Candidates compared with one.
 const MANY: usize = 1_000;
 
@@ -34,9 +39,8 @@ pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Resul
     let loaded = rows::loaded(engine)?;
     let metric = metric_of(&loaded, metric)?;
     let (a, b) = (candidates::find(engine, a)?, candidates::find(engine, b)?);
-    let (outcomes_a, outcomes_b) = (outcomes_of(engine, &a)?, outcomes_of(engine, &b)?);
-    let mut comparison =
-        held(&loaded, (&a.candidate, &outcomes_a), (&b.candidate, &outcomes_b), &metric, true);
+    let (of_a, of_b) = (side_of(engine, &a, &metric)?, side_of(engine, &b, &metric)?);
+    let mut comparison = sides(&loaded, (&a.candidate, &of_a), (&b.candidate, &of_b), &metric, true);
     if comparison.n == 0 {
         return Err(nothing_in_common(&a, &b, &metric));
     }
@@ -49,7 +53,7 @@ pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Resul
         flip.gold = flip.gold.take().map(|g: String| cut(&g, room).into_owned());
     }
     comparison.prompts = prompts(&a.candidate, &b.candidate);
-    comparison.regression = sets::kept(engine, &outcomes_b)?;
+    comparison.regression = sets::kept(engine, &of_b.columns)?;
     Ok(comparison)
 }
 
@@ -63,14 +67,14 @@ pub fn many(
     let loaded = rows::loaded(engine)?;
     let metric = metric_of(&loaded, metric)?;
     let a = candidates::find(engine, a)?;
-    let outcomes_a = outcomes_of(engine, &a)?;
+    let of_a = side_of(engine, &a, &metric)?;
     let mut all: Vec<Known> = Vec::new();
     for name in others {
         let b = candidates::find(engine, name)?;
         if b.id == a.id || all.iter().any(|k| k.id == b.id) {
             return Err(bad_input(format!("`{}` is named twice", b.candidate.name)));
         }
-        outcomes_of(engine, &b)?;
+        has_outcomes(&b)?;
         all.push(b);
     }
     if others.is_empty() {
@@ -82,8 +86,8 @@ pub fn many(
     // One after the other: the outcomes of a thousand candidates would fill the memory.
     let mut found: Vec<Comparison> = Vec::new();
     for b in &all {
-        let outcomes_b = outcomes(engine, b)?;
-        found.push(held(&loaded, (&a.candidate, &outcomes_a), (&b.candidate, &outcomes_b), &metric, false));
+        let of_b = side_of(engine, b, &metric)?;
+        found.push(sides(&loaded, (&a.candidate, &of_a), (&b.candidate, &of_b), &metric, false));
     }
     if others.is_empty() {
         // Who was scored on other rows only says nothing.
@@ -100,13 +104,51 @@ fn metric_of(loaded: &Loaded, name: Option<&str>) -> Result<Metric, Failure> {
     eval.known().comparable(name.unwrap_or(&eval.primary)).map_err(|e| bad_input(e.to_string()))
 }
 
-fn outcomes_of(engine: &Engine, known: &Known) -> Result<Arc<Vec<Outcome>>, Failure> {
-    let found = outcomes(engine, known)?;
-    if found.is_empty() && !known.folder.outcomes().exists() {
-        let name = &known.candidate.name;
-        return Err(bad_input(format!("`{name}` has no outcomes yet; `tunebench run eval`")));
+/// A candidate's outcomes in columns, and where the whole ones are.
+struct Of {
+    columns: Columns,
+    whole: Whole,
+}
+
+enum Whole {
+    Held(Arc<Vec<Outcome>>),
+    /// The file they were read from.
+    Stored(File),
+}
+
+impl Of {
+    fn outcome(&self, at: u64) -> Option<Outcome> {
+        match &self.whole {
+            Whole::Held(outcomes) => outcomes.get(at as usize).cloned(),
+            Whole::Stored(file) => serde_json::from_slice(&lines::line_at(file, at).ok()?).ok(),
+        }
     }
-    Ok(found)
+}
+
+fn has_outcomes(known: &Known) -> Result<u64, Failure> {
+    match fs::metadata(known.folder.outcomes()) {
+        Ok(meta) => Ok(meta.len()),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let name = &known.candidate.name;
+            Err(bad_input(format!("`{name}` has no outcomes yet; `tunebench run eval`")))
+        }
+        Err(e) => Err(unreadable(known, e)),
+    }
+}
+
+fn unreadable(known: &Known, e: std::io::Error) -> Failure {
+    failed(format!("{}: {e}", known.folder.outcomes().display()))
+}
+
+fn side_of(engine: &Engine, known: &Known, metric: &Metric) -> Result<Of, Failure> {
+    if has_outcomes(known)? <= HELD {
+        let outcomes = outcomes(engine, known)?;
+        return Ok(Of { columns: Columns::of(&outcomes, metric), whole: Whole::Held(outcomes) });
+    }
+    // Opened before it is read: should it be replaced, the columns are those of the new one, and no flip shows a text of another row.
+    let file = File::open(known.folder.outcomes()).map_err(|e| unreadable(known, e))?;
+    let columns = known.folder.read_columns(metric).map_err(|e| unreadable(known, e))?;
+    Ok(Of { columns, whole: Whole::Stored(file) })
 }
 
 fn nothing_in_common(a: &Known, b: &Known, metric: &Metric) -> Failure {
@@ -124,6 +166,26 @@ pub fn held(
     metric: &Metric,
     whole: bool,
 ) -> Comparison {
+    let a = Side { name: &a.0.name, outcomes: a.1 };
+    let b = Side { name: &b.0.name, outcomes: b.1 };
+    about(loaded, whole, |about| compare::compare(a, b, metric, about))
+}
+
+fn sides(
+    loaded: &Loaded,
+    a: (&Candidate, &Of),
+    b: (&Candidate, &Of),
+    metric: &Metric,
+    whole: bool,
+) -> Comparison {
+    let (of_a, of_b) = (|at| a.1.outcome(at), |at| b.1.outcome(at));
+    let a = Columned { name: &a.0.name, columns: &a.1.columns, outcome: &of_a };
+    let b = Columned { name: &b.0.name, columns: &b.1.columns, outcome: &of_b };
+    about(loaded, whole, |about| compare::compare_columns(a, b, metric, about))
+}
+
+/// What is known of the rows.
+fn about(loaded: &Loaded, whole: bool, work: impl FnOnce(&About<'_>) -> Comparison) -> Comparison {
     let input = |row: &str| {
         let at = loaded.dataset.find(row);
         at.map(|at| cut(&loaded.text(at).0, FLIP_TEXT.0).into_owned()).unwrap_or_default()
@@ -131,19 +193,13 @@ pub fn held(
     let group = |row: &str| loaded.group(loaded.dataset.find(row)?).map(str::to_owned);
     let field = loaded.ws.config.data.split.group.as_deref();
     let part = if whole { part_by_stratum(loaded, Part::Eval) } else { BTreeMap::new() };
-    let about = About {
+    work(&About {
         input: &input,
         group: field.map(|field| (field, &group as &dyn Fn(&str) -> Option<String>)),
         part: &part,
         seed: SEED,
         whole,
-    };
-    compare::compare(
-        Side { name: &a.0.name, outcomes: a.1 },
-        Side { name: &b.0.name, outcomes: b.1 },
-        metric,
-        &about,
-    )
+    })
 }
 
 /// Rows of a part by stratum.

@@ -7,15 +7,16 @@ use super::ingest::{self, LaunchFile};
 use super::launch::wish;
 use super::state::{Engine, bad_input, failed};
 use super::strata::StrataIndex;
-use super::{candidates, examples, models, pairs, parts, resident, rows, strata};
+use super::{candidates, examples, judging, models, pairs, parts, resident, rows, strata};
 use crate::data::{self, Dataset};
 use crate::domain::api::Failure;
 use crate::domain::honest::Look;
-use crate::domain::judge::PairSettings;
+use crate::domain::judge::{JudgedAnswer, PairSettings};
 use crate::domain::preflight::{PastRuns, figures};
 use crate::domain::row::{Part, RowRef, RunRow};
 use crate::domain::run::{Job, RUN_FORMAT, RunKind, RunSpec};
 use crate::domain::sets::SetSettings;
+use crate::domain::settings::StrataSettings;
 use crate::domain::words::counted;
 use crate::worker::device::Device;
 use crate::worker::folder::RunFolder;
@@ -72,19 +73,27 @@ pub(super) fn freeze(
         RunKind::Judge => Some(pairs::frozen(engine, &launch.set)?),
         _ => None,
     };
+    let tuned = wish.judge.as_deref().map(|name| judging::frozen(engine, ws, name)).transpose()?;
     let (job, seed) = match launch.kind {
         RunKind::Judge => {
             let settings = compared.as_ref().map(|found| found.settings.clone());
             (Job::Judge(settings.ok_or_else(|| failed("there is nothing to judge"))?), 0)
         }
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
-        RunKind::Strata => (Job::Strata(config.strata.clone()), config.strata.seed),
+        RunKind::Strata => {
+            let embedder = models::embedder(engine, ws, &config.data.embedder, "data.embedder")?;
+            (Job::Strata(StrataSettings { embedder, ..config.strata.clone() }), config.strata.seed)
+        }
         RunKind::Eval => (Job::Eval(config.eval.clone()), config.data.split.seed),
         RunKind::Prompt => {
-            let prompt = config.tuning.prompt.clone();
+            let (mut prompt, mut eval) = (config.tuning.prompt.clone(), config.eval.clone());
             let seed = prompt.seed;
             let critic = models::critic(engine, ws)?.map(Box::new);
-            (Job::Prompt { prompt, eval: config.eval.clone(), critic }, seed)
+            let judge = tuned.as_ref().map(|tuned| Box::new(tuned.judge.clone()));
+            if let Some(tuned) = &tuned {
+                (prompt, eval) = (tuned.prompt.clone(), tuned.eval.clone());
+            }
+            (Job::Prompt { prompt, eval, critic, judge }, seed)
         }
         RunKind::Trajectory => {
             let trajectory = config.tuning.trajectory.clone();
@@ -104,16 +113,18 @@ pub(super) fn freeze(
     let dataset = || parts::dataset(engine, ws);
     let resolve = || wish.resolve(engine, &dataset()?);
     let candidate = match &job {
+        Job::Prompt { judge: Some(_), .. } => tuned.as_ref().map(|tuned| tuned.candidate.clone()),
         Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
         Job::Eval(_) | Job::Prompt { .. } | Job::Trajectory { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, ws, resolve()?, train)?)
         }
     };
-    let rows = match &compared {
-        Some(found) => found.rows.clone(),
-        None if resident => Vec::new(),
-        None => run_rows(engine, ws, &dataset()?, launch.kind)?,
+    let rows = match (&compared, &tuned) {
+        (Some(found), _) => found.rows.clone(),
+        (None, Some(tuned)) => tuned.rows.clone(),
+        (None, None) if resident => Vec::new(),
+        (None, None) => run_rows(engine, ws, &dataset()?, launch.kind)?,
     };
     let looked = match (&job, &candidate) {
         (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
@@ -140,6 +151,7 @@ pub(super) fn freeze(
     spec.past = past(engine, launch.kind, Device::of_training(&spec) != Device::Cpu);
     let mut more: Vec<(String, Vec<u8>)> =
         compared.map(|found| (PairSettings::FILE.to_owned(), found.bytes)).into_iter().collect();
+    more.extend(tuned.map(|tuned| (JudgedAnswer::FILE.to_owned(), tuned.bytes)));
     for (set, rows) in sets_of(ws, launch.kind)? {
         more.push((RunFolder::set_rows(&set.name), lines_of(&rows).map_err(|e| failed(e.to_string()))?));
         spec.sets.push(set);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::candidates;
+use super::judging;
 use super::rows::{self, Loaded, cut};
 use super::standing;
 use super::state::{Engine, bad_input};
@@ -105,6 +106,13 @@ fn beside_people(engine: &Engine, judge: &Judge) -> Result<Agreement, Failure> {
             texts
                 .entry(answer)
                 .or_insert_with(|| (outcome.stratum.clone(), cut(&outcome.output, SHOWN).into_owned()));
+        }
+    }
+    for outcome in judging::told(engine)? {
+        let said = outcome.judged_by(Some(&judge.name)).filter(|judged| judged.id == id);
+        if let Some(verdict) = said.and_then(|judged| judged.verdict.clone()) {
+            let answer = (outcome.row.clone(), outcome.row_hash.clone(), output_hash(&outcome.output));
+            machine.entry(answer).or_insert(verdict);
         }
     }
     let shown = |answer: &Answer| texts.get(answer).cloned().unwrap_or_default();

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use super::freeze::{freeze, sets_of, strata_of};
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
-use super::{branch, candidates, judges, models, pairs, parts, strata};
+use super::{branch, candidates, judges, judging, models, pairs, parts, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
-use crate::domain::judge::Judge;
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
 use crate::domain::row::Part;
 use crate::domain::run::{RunKind, RunState};
+use crate::domain::settings::EvalSettings;
 use crate::domain::sweep::{Group, MOST_RUNS};
 use crate::domain::trajectory::Match;
 use crate::store::files;
@@ -31,15 +31,23 @@ pub(super) struct Wish {
     pub(super) ws: Workspace,
     pub(super) candidate: Option<String>,
     pub(super) model: Option<String>,
+    /// Name of the judge whose rubric is to be tuned.
+    pub judge: Option<String>,
 }
 
 pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
-    let (mine, rest): (Vec<_>, Vec<_>) =
-        set.iter().cloned().partition(|(key, _)| matches!(key.as_str(), "candidate" | "model"));
+    // A judge is tuned by a run of kind prompt.
+    let own = |key: &str| matches!(key, "candidate" | "model") || (key == "judge" && kind == RunKind::Prompt);
+    let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| own(key));
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
     let last = |name: &str| mine.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let (candidate, model) = (last("candidate"), last("model"));
+    let (candidate, model, judge) = (last("candidate"), last("model"), last("judge"));
+    if judge.is_some() && candidate.is_some() {
+        return Err(bad_input(
+            "a prompt run tunes a candidate or a judge, not both; leave out candidate= or judge=",
+        ));
+    }
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
     }
@@ -57,12 +65,14 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
     let mut ws = ws;
     if matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
+        ws.config.eval.intent.model =
+            models::embedder(engine, &ws, &ws.config.eval.intent.embedder, "eval.intent.embedder")?;
     }
     if kind == RunKind::Trajectory && ws.config.tuning.trajectory.matches == Match::Judge {
         let judge = judges::frozen(engine, &ws, judges::named(&ws, None)?)?;
         ws.config.tuning.trajectory.judge = Some(judge);
     }
-    Ok(Wish { ws, candidate, model })
+    Ok(Wish { ws, candidate, model, judge })
 }
 
 impl Wish {
@@ -195,7 +205,15 @@ fn check(
         return Err(bad_input("the data has no readable rows; `tunebench check` says why"));
     }
     let mut needs = Needs::default();
-    if kind != RunKind::Strata {
+    if kind == RunKind::Strata {
+        needs.keys = strata_keys(engine, &wish.ws, keys)?;
+    } else {
+        if let Some(name) = &wish.judge {
+            let tuned = judging::frozen(engine, &wish.ws, name)?;
+            let critic = models::critic(engine, &wish.ws)?;
+            needs.keys = check_keys(kind, &tuned.candidate, &tuned.eval, critic.as_ref(), keys)?;
+            return Ok(needs);
+        }
         // Wrong wishes are refused now, not when the strata are done.
         let mut candidate = wish.resolve(engine, &dataset)?;
         if matches!(kind, RunKind::Train | RunKind::LrRange) {
@@ -208,9 +226,9 @@ fn check(
             _ => None,
         };
         let config = &wish.ws.config;
-        let judges: Vec<Judge> =
-            config.eval.judges.iter().chain(&config.tuning.trajectory.judge).cloned().collect();
-        needs.keys = check_keys(kind, &candidate, &judges, critic.as_ref(), keys)?;
+        let judges = config.eval.judges.iter().chain(&config.tuning.trajectory.judge);
+        let asked = EvalSettings { judges: judges.cloned().collect(), ..config.eval.clone() };
+        needs.keys = check_keys(kind, &candidate, &asked, critic.as_ref(), keys)?;
         refuse_prompt(&wish, kind, &candidate)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
@@ -219,7 +237,7 @@ fn check(
                     "the data has 1 row, which cannot be split into rows to train on and rows to score; add data",
                 ));
             }
-            needs.run = Some(strata_run(engine)?);
+            needs.run = Some(strata_run(engine, &wish.ws, keys)?);
         }
     }
     Ok(needs)
@@ -288,14 +306,15 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
 pub fn check_keys(
     kind: RunKind,
     candidate: &Candidate,
-    judges: &[Judge],
+    eval: &EvalSettings,
     critic: Option<&ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
     if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
         return Ok(Keys::default());
     }
-    keys_for(KeyNeed::of_models(candidate, judges, critic), keys)
+    let beside = critic.into_iter().chain(eval.intent.model.as_deref());
+    keys_for(KeyNeed::of_models(candidate, &eval.judges, beside), keys)
 }
 
 /// Of the keys those that are needed; refuses where some are missing.
@@ -311,8 +330,14 @@ fn keys_for(needs: Vec<KeyNeed>, keys: &Keys) -> Result<Keys, Failure> {
     Ok(keys)
 }
 
+/// Of the keys the one that the embedder of `[data]` needs.
+fn strata_keys(engine: &Engine, ws: &Workspace, keys: &Keys) -> Result<Keys, Failure> {
+    let embedder = models::embedder(engine, ws, &ws.config.data.embedder, "data.embedder")?;
+    keys_for(embedder.as_deref().and_then(KeyNeed::of).into_iter().collect(), keys)
+}
+
 /// The strata run that is under way, or a new one.
-fn strata_run(engine: &Engine) -> Result<String, Failure> {
+fn strata_run(engine: &Engine, ws: &Workspace, keys: &Keys) -> Result<String, Failure> {
     let under_way = engine.read(|state: &State| {
         let mut open: Vec<_> = state
             .runs
@@ -326,7 +351,7 @@ fn strata_run(engine: &Engine) -> Result<String, Failure> {
     match under_way {
         Some(run) => Ok(run),
         None => {
-            let needs = Needs::default();
+            let needs = Needs { run: None, keys: strata_keys(engine, ws, keys)? };
             create(engine, RunKind::Strata, Vec::new(), needs, None, None)
         }
     }

@@ -31,6 +31,7 @@ mod freeze;
 mod honest;
 mod ingest;
 mod judges;
+mod judging;
 mod launch;
 mod models;
 mod outcomes;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::state::{Engine, bad_input};
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Limits, ModelRef, ModelSource};
+use crate::domain::settings::BUILTIN;
+use crate::model::encoder::Encoder;
 use crate::store::files;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
@@ -59,6 +61,28 @@ pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Resu
 pub fn critic(engine: &Engine, ws: &Workspace) -> Result<Option<ModelRef>, Failure> {
     let Some(name) = &ws.config.tuning.prompt.critic else { return Ok(None) };
     model_ref(engine, ws, name, "tuning.prompt.critic").map(Some)
+}
+
+/// The model that a key names as its embedder; none for the built-in one.
+pub fn embedder(
+    engine: &Engine,
+    ws: &Workspace,
+    name: &str,
+    key: &str,
+) -> Result<Option<Box<ModelRef>>, Failure> {
+    if name == BUILTIN {
+        return Ok(None);
+    }
+    let model = model_ref(engine, ws, name, key)?;
+    if let ModelSource::Local { path } = &model.source
+        && !Encoder::is_one(Path::new(path))
+    {
+        let message = format!(
+            "the model `{name}` is no encoder; a folder of a BERT, RoBERTa, XLM-RoBERTa or DistilBERT is expected, or an endpoint with embeddings"
+        );
+        return Err(bad_input(ws.problem(key, message).to_string()));
+    }
+    Ok(Some(Box::new(model)))
 }
 
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.

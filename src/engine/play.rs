@@ -31,6 +31,7 @@ use crate::domain::outcome::StageOutcome;
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayRequest, Playing};
 use crate::domain::row::RunRow;
 use crate::domain::run::{RunKind, RunState};
+use crate::domain::settings::EvalSettings;
 use crate::store::files;
 use crate::worker::folder::RunFolder;
 
@@ -207,7 +208,7 @@ pub fn cancel(desk: &Desk, id: u64) -> String {
 pub fn ask(engine: &Arc<Engine>, desk: &Arc<Desk>, ask: PlayAsk, keys: Keys) -> Result<Playing, Failure> {
     let loaded = rows::loaded(engine)?;
     let mut candidate = candidates::resolve(engine, &loaded.ws, &loaded.dataset, ask.candidate.as_deref())?;
-    let keys = launch::check_keys(RunKind::Eval, &candidate, &[], None, &keys)?;
+    let keys = launch::check_keys(RunKind::Eval, &candidate, &EvalSettings::default(), None, &keys)?;
     set_decoding(&mut candidate, &ask)?;
     let row = row(engine, &loaded, ask.input.clone())?;
     let last = candidate.stages.last();

@@ -2,10 +2,13 @@
 //! of `workspace.toml`, by a journal entry that can be taken back.
 
 use std::fs;
+use std::path::PathBuf;
 
 use super::candidates::keep_prompt;
+use super::judges;
 use super::state::{Engine, bad_input, failed};
 use crate::domain::api::{Decision, Failure, PromptFile};
+use crate::domain::judge;
 use crate::domain::prompt::PromptHistory;
 use crate::store::files;
 use crate::tuning::prompt::HISTORY;
@@ -46,25 +49,29 @@ fn kept_text(engine: &Engine, hash: &str) -> Result<String, Failure> {
     }
 }
 
+/// The file of a stage's prompt, or of a judge's rubric.
+fn file_of<'a>(ws: &'a Workspace, stage: &str) -> Result<&'a PathBuf, Failure> {
+    if let Some(name) = stage.strip_prefix(judge::STAGE) {
+        let judge = judges::named(ws, Some(name))?;
+        return judge.rubric.as_ref().ok_or_else(|| super::judging::no_file(name));
+    }
+    let found = ws.config.stages.iter().find(|known| known.name == stage).ok_or_else(|| {
+        let names: Vec<&str> = ws.config.stages.iter().map(|s| s.name.as_str()).collect();
+        bad_input(format!("workspace.toml has no stage `{stage}`; its stages: {}", names.join(", ")))
+    })?;
+    found.prompt.as_ref().ok_or_else(|| {
+        bad_input(format!(
+            "stage `{stage}` has no prompt file; write prompt = \"prompts/{stage}.md\" into workspace.toml and make the file"
+        ))
+    })
+}
+
 /// An adoption with everything filled in, and what the files have now kept.
 pub fn adoption(engine: &Engine, wanted: Vec<PromptFile>) -> Result<Decision, Failure> {
     let (ws, _) = Workspace::open(&engine.root).map_err(|p| super::parts::problems(&p))?;
     let mut files = Vec::new();
     for want in wanted {
-        let stage = ws.config.stages.iter().find(|stage| stage.name == want.stage).ok_or_else(|| {
-            let names: Vec<&str> = ws.config.stages.iter().map(|s| s.name.as_str()).collect();
-            bad_input(format!(
-                "workspace.toml has no stage `{}`; its stages: {}",
-                want.stage,
-                names.join(", ")
-            ))
-        })?;
-        let path = stage.prompt.as_ref().ok_or_else(|| {
-            bad_input(format!(
-                "stage `{0}` has no prompt file; write prompt = \"prompts/{0}.md\" into workspace.toml and make the file",
-                stage.name
-            ))
-        })?;
+        let path = file_of(&ws, &want.stage)?;
         let file = path.display().to_string();
         let now = fs::read_to_string(ws.resolve(path)).map_err(|e| bad_input(format!("{file}: {e}")))?;
         let before = blake3::hash(now.as_bytes()).to_hex().to_string();
@@ -80,7 +87,7 @@ pub fn adoption(engine: &Engine, wanted: Vec<PromptFile>) -> Result<Decision, Fa
         };
         kept_text(engine, &hash)?;
         if hash != before {
-            files.push(PromptFile { stage: stage.name.clone(), file, hash, before });
+            files.push(PromptFile { stage: want.stage, file, hash, before });
         }
     }
     if files.is_empty() {

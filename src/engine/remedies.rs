@@ -60,7 +60,7 @@ pub fn remedies(engine: &Engine, row: &str, candidate: Option<&str>) -> Result<R
         gold: engine
             .read(|s| s.decisions.gold.get(row).cloned())
             .or_else(|| loaded.text(at).1)
-            .map(|gold| cut(&gold, ANSWER).into_owned()),
+            .map(|gold| one_line(&gold)),
         ..Remedies::default()
     };
     let here = |row: &str| stratum_of(&loaded, row) == stratum;
@@ -152,6 +152,11 @@ fn stratum_of(loaded: &Loaded, row: &str) -> Option<String> {
     loaded.strata.as_ref()?.name(loaded.stratum(loaded.dataset.find(row)?)?)
 }
 
+/// On one line, and not too long.
+fn one_line(text: &str) -> String {
+    cut(&text.split_whitespace().collect::<Vec<_>>().join(" "), ANSWER).into_owned()
+}
+
 /// The answer, and how many rows are like it.
 fn count(
     found: &mut Remedies,
@@ -163,7 +168,7 @@ fn count(
 ) {
     if let Some(outcome) = outcome {
         let said = outcome.error.as_ref().map_or_else(|| outcome.output.clone(), |e| format!("({e})"));
-        found.answer = Some(cut(said.trim(), ANSWER).into_owned());
+        found.answer = Some(one_line(&said));
         found.right = is_right(primary, outcome);
     }
     let mistake = outcome.filter(|_| found.right == Some(false)).map(|o| (&o.gold, o.output.trim()));

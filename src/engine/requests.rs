@@ -331,14 +331,22 @@ fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String, Fa
         .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
         .ok_or_else(|| no_run(run))?;
     let of_prompts = match record.kind {
-        RunKind::Prompt => true,
+        RunKind::Prompt | RunKind::Trajectory => true,
         RunKind::Train => false,
         kind => {
             return Err(bad_input(format!(
-                "{run} is a run of kind {kind}; only training and prompt runs can be steered"
+                "{run} is a run of kind {kind}; only training, prompt and trajectory runs can be steered"
             )));
         }
     };
+    let budget = |change: &&Change| matches!(change, Change::Budget(_));
+    if record.kind == RunKind::Trajectory
+        && let Some(other) = changes.iter().find(|change| !budget(change))
+    {
+        return Err(bad_input(format!(
+            "`{other}`: of a trajectory run the budget can be changed, such as budget.calls=8000"
+        )));
+    }
     if let Some(other) = changes.iter().find(|change| change.is_of_prompts() != of_prompts) {
         let whose = if of_prompts { "a training" } else { "a prompt run" };
         return Err(bad_input(format!(

@@ -20,6 +20,7 @@ use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::sets::{Fixed, Kept};
 use crate::score::board::IMPORTED;
+use crate::score::compare::Columns;
 use crate::score::sets::{self, Mark, Seen};
 use crate::store::lines::{self, Appender};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -62,9 +63,12 @@ fn fixed_rows(engine: &Engine, cache: &mut SetsCache) -> Result<HashMap<u64, Str
 }
 
 /// A candidate's outcomes on the rows that once were fixed.
-pub fn kept(engine: &Engine, outcomes: &[Outcome]) -> Result<Option<Kept>, Failure> {
+pub fn kept(engine: &Engine, outcomes: &Columns) -> Result<Option<Kept>, Failure> {
     let fixed = fixed_rows(engine, &mut cache(engine))?;
-    Ok(sets::kept(&sets::marks(outcomes), &fixed, LOST_OF_ONE))
+    if fixed.is_empty() {
+        return Ok(None);
+    }
+    Ok(sets::kept(&sets::marks_of(outcomes.right()), &fixed, LOST_OF_ONE))
 }
 
 /// Let the regression set grow by what the board shows, and write both kinds of sets into its rows. `known` and `marks` are the rows', in

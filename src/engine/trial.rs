@@ -23,6 +23,7 @@ use crate::domain::play::PlayInput;
 use crate::domain::prompt::{PromptHistory, PromptSettings, PromptVersion, Score};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunKind;
+use crate::domain::settings::EvalSettings;
 use crate::domain::versions::{HAND, Slice, TRIAL_ROWS, TRIAL_ROWS_MAX, Trial, TriedRow};
 use crate::domain::words::counted;
 use crate::pipeline::Answered;
@@ -71,7 +72,13 @@ pub fn attempt(engine: &Arc<Engine>, slice: &Slice, keys: &Keys) -> Result<Trial
     let eval = &loaded.ws.config.eval;
     tuning::check(&PromptSettings::default(), eval, &now)
         .map_err(|(key, message)| bad_input(loaded.ws.problem(&key, message).to_string()))?;
-    let keys = launch::check_keys(RunKind::Eval, &now, &[], None, keys)?;
+    let keys = launch::check_keys(
+        RunKind::Eval,
+        &now,
+        &EvalSettings { judges: Vec::new(), ..eval.clone() },
+        None,
+        keys,
+    )?;
     let (texts, _) = versions::in_files(engine);
     if texts.is_empty() {
         return Err(bad_input(

@@ -6,6 +6,7 @@ pub mod config;
 pub mod constraint;
 pub mod decode;
 pub mod decoder;
+pub mod encoder;
 pub mod error;
 pub mod files;
 pub mod hub;

@@ -88,6 +88,33 @@ impl Case<'_> {
     }
 }
 
+/// What most people say of each answer, where one verdict leads.
+pub fn majorities(people: &[&PersonVerdict], verdicts: &Verdicts) -> BTreeMap<Answer, String> {
+    let word = |case: Case<'_>| Some((case.answer.clone(), verdicts.words.get(case.majority()?)?.clone()));
+    cases(people, verdicts, &HashMap::new()).into_iter().filter_map(word).collect()
+}
+
+fn cases<'a>(
+    people: &[&'a PersonVerdict],
+    verdicts: &Verdicts,
+    machine: &HashMap<Answer, String>,
+) -> Vec<Case<'a>> {
+    let mut by_answer = BTreeMap::<Answer, Vec<(&str, usize)>>::new();
+    for said in people {
+        // Words of another rubric than the one that stands say nothing of it.
+        let Some(place) = said.verdict.as_deref().and_then(|word| verdicts.place(word)) else { continue };
+        let answer = (said.row.clone(), said.row_hash.clone(), said.output_hash.clone());
+        by_answer.entry(answer).or_default().push((said.annotator.as_str(), place));
+    }
+    by_answer
+        .into_iter()
+        .map(|(answer, people)| {
+            let judge = machine.get(&answer).and_then(|word| verdicts.place(word));
+            Case { answer, people, judge }
+        })
+        .collect()
+}
+
 /// People's verdicts beside the judge's. `machine`: what the judge, as it stands, said of answers; `shown`: an answer's stratum and text.
 pub fn agreement(
     asked: Asked<'_>,
@@ -96,20 +123,7 @@ pub fn agreement(
     shown: &dyn Fn(&Answer) -> (Option<String>, String),
 ) -> Agreement {
     let verdicts = asked.verdicts;
-    let mut by_answer = BTreeMap::<Answer, Vec<(&str, usize)>>::new();
-    for said in people {
-        // Words of another rubric than the one that stands say nothing of it.
-        let Some(place) = said.verdict.as_deref().and_then(|word| verdicts.place(word)) else { continue };
-        let answer = (said.row.clone(), said.row_hash.clone(), said.output_hash.clone());
-        by_answer.entry(answer).or_default().push((said.annotator.as_str(), place));
-    }
-    let cases: Vec<Case<'_>> = by_answer
-        .into_iter()
-        .map(|(answer, people)| {
-            let judge = machine.get(&answer).and_then(|word| verdicts.place(word));
-            Case { answer, people, judge }
-        })
-        .collect();
+    let cases = cases(people, verdicts, machine);
 
     let k = verdicts.words.len();
     let mut table = vec![vec![0; k]; k];

@@ -50,9 +50,16 @@ pub fn of_units(mut units: Vec<Unit>, rounds: usize, seed: u64) -> Bootstrap {
     if units.is_empty() || rows <= 0.0 {
         return Bootstrap { mean: 0.0, ci95: [0.0, 0.0], p_value: 1.0 };
     }
-    units.par_sort_unstable_by(|a, b| a.sum.total_cmp(&b.sum).then(a.rows.total_cmp(&b.rows)));
-    let mean = units.iter().map(|u| u.sum).sum::<f64>() / rows;
-    let plan = Plan::of(units);
+    let ascending = |a: &Unit, b: &Unit| a.sum.total_cmp(&b.sum).then(a.rows.total_cmp(&b.rows));
+    let (mean, plan) = if let Some(mut kinds) = few_kinds(&units) {
+        kinds.sort_unstable_by(|a, b| ascending(&a.0, &b.0));
+        let sum: f64 = kinds.iter().map(|(unit, count)| unit.sum * *count as f64).sum();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        (sum / rows, Plan::Kinds { kinds, n: units.len() })
+    } else {
+        units.par_sort_unstable_by(ascending);
+        (units.iter().map(|u| u.sum).sum::<f64>() / rows, Plan::of(units))
+    };
     let mut means: Vec<f64> = (0..rounds as u64)
         .into_par_iter()
         .map(|round| {
@@ -66,6 +73,26 @@ pub fn of_units(mut units: Vec<Unit>, rounds: usize, seed: u64) -> Bootstrap {
     means.par_sort_unstable_by(f64::total_cmp);
     let at = |q| percentile(&means, q).unwrap_or(mean);
     Bootstrap { mean, ci95: [at(0.025), at(0.975)], p_value: (beyond + 1) as f64 / (rounds + 1) as f64 }
+}
+
+/// The kinds and how many there are of each, counted without sorting; none where there are more than a few.
+fn few_kinds(units: &[Unit]) -> Option<Vec<(Unit, usize)>> {
+    const FEW: usize = 16;
+    let add = |kinds: &mut Vec<(Unit, usize)>, unit: &Unit, n: usize| {
+        if let Some((_, count)) = kinds.iter_mut().find(|(kind, _)| kind == unit) {
+            *count += n;
+            return Some(());
+        }
+        (kinds.len() < FEW).then(|| kinds.push((*unit, n)))
+    };
+    let count = |units: &[Unit]| {
+        let mut kinds = Vec::with_capacity(FEW);
+        units.iter().try_for_each(|unit| add(&mut kinds, unit, 1)).map(|()| kinds)
+    };
+    let both = |mut a: Vec<(Unit, usize)>, b: Vec<(Unit, usize)>| {
+        b.iter().try_for_each(|(unit, n)| add(&mut a, unit, *n)).map(|()| a)
+    };
+    units.par_chunks(1 << 16).map(count).try_reduce(Vec::new, both)
 }
 
 /// How a round is drawn.

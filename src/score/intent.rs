@@ -1,6 +1,8 @@
 //! Semantic intent: how near an answer is to its gold by what they say.
 
-use crate::embed::{Embedder, dot};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::embed::{Embedder, Source, dot};
 
 /// The same for every candidate on the same rows.
 const SEED: u64 = 7;
@@ -8,18 +10,51 @@ const SEED: u64 = 7;
 /// Characters of a text that are embedded.
 const LONGEST: usize = 20_000;
 
-/// The built-in embedder, fitted on the golden answers of the rows.
+/// Who says how near two texts are.
 #[derive(Debug)]
-pub struct Intent(Embedder);
+pub enum Intent {
+    /// Fitted on the golden answers of the rows.
+    Builtin(Box<Embedder>),
+    Model(Mutex<ByModel>),
+}
+
+#[derive(Debug)]
+pub struct ByModel {
+    source: Source,
+    /// It failed: it is not asked again, and what it would have scored has no value.
+    trouble: Option<String>,
+}
 
 impl Intent {
     pub fn fit<'a>(golds: impl Iterator<Item = &'a str>) -> Self {
         let golds: Vec<&str> = golds.map(cut).collect();
-        Self(Embedder::fit(&golds, SEED))
+        Self::Builtin(Box::new(Embedder::fit(&golds, SEED)))
     }
 
-    /// Cosine of the two texts, 0 to 1. What the answer says and no gold ever does lowers it: the cosine within the golds' main directions is
-    /// scaled by the share of the answer that lies in them, as far as it is below the gold's. None where the gold says nothing.
+    /// By a model; golds are embedded together where their vectors are kept.
+    ///
+    /// # Errors
+    /// Why it cannot embed, in words.
+    pub fn by(mut source: Source, golds: &[String]) -> Result<Self, String> {
+        if source.keeps() {
+            let golds: Vec<&str> = golds.iter().map(|gold| cut(gold)).collect();
+            source.embed(&golds, &mut |_| true)?;
+        }
+        Ok(Self::Model(Mutex::new(ByModel { source, trouble: None })))
+    }
+
+    /// Why the model embeds no more.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Builtin(_) => None,
+            Self::Model(by) => held(by).trouble.clone(),
+        }
+    }
+
+    /// Cosine of the two texts, 0 to 1. None where the gold says nothing, or the model failed.
+    ///
+    /// With the built-in embedder what the answer says and no gold ever does lowers it: the cosine within the golds' main directions is
+    /// scaled by the share of the answer that lies in them, as far as it is below the gold's.
     pub fn similarity(&self, output: &str, gold: &str) -> Option<f64> {
         if gold.trim().is_empty() {
             return None;
@@ -27,10 +62,38 @@ impl Intent {
         if output.trim() == gold.trim() {
             return Some(1.0);
         }
-        let (vectors, shares) = self.0.embed_with_fit(&[cut(output), cut(gold)]);
+        let texts = [cut(output), cut(gold)];
+        let embedder = match self {
+            Self::Builtin(embedder) => embedder,
+            Self::Model(by) => return held(by).similarity(&texts),
+        };
+        let (vectors, shares) = embedder.embed_with_fit(&texts);
         let cosine = f64::from(dot(vectors.row(0), vectors.row(1))).clamp(0.0, 1.0);
         let (output, gold) = (f64::from(*shares.first()?), f64::from(*shares.get(1)?));
         Some(if gold > 0.0 { cosine * (output / gold).min(1.0) } else { 0.0 })
+    }
+}
+
+fn held(by: &Mutex<ByModel>) -> MutexGuard<'_, ByModel> {
+    by.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ByModel {
+    fn similarity(&mut self, texts: &[&str; 2]) -> Option<f64> {
+        if self.trouble.is_some() {
+            return None;
+        }
+        // An empty answer has no vector worth the name.
+        if texts[0].trim().is_empty() {
+            return Some(0.0);
+        }
+        match self.source.embed(texts, &mut |_| true) {
+            Ok(found) => found.map(|v| f64::from(dot(v.row(0), v.row(1))).clamp(0.0, 1.0)),
+            Err(why) => {
+                self.trouble = Some(why);
+                None
+            }
+        }
     }
 }
 

@@ -6,10 +6,12 @@ use super::expression;
 use super::intent::Intent;
 use super::metric::{Base, Metric, MetricError, Prepared, Schema};
 use super::rows::{self, Answer};
+use crate::backend::Access;
 use crate::domain::candidate::{Constraint, OutputKind, StageCandidate};
 use crate::domain::outcome::Outcome;
 use crate::domain::row::RunRow;
 use crate::domain::settings::EvalSettings;
+use crate::embed::Source;
 
 /// A stage, and the schema of its answers where a metric asks for it.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Scorer {
     metrics: Vec<Metric>,
     stages: BTreeMap<String, Stage>,
     intent: Option<Intent>,
+    /// Golds that the model of `[eval] intent` is to embed first; none where no metric asks for it, or it was opened.
+    awaited: Option<Vec<String>>,
 }
 
 impl Scorer {
@@ -63,7 +67,12 @@ impl Scorer {
             _ => 0,
         });
         let wants = |base| metrics.iter().any(|m| m.entry.base == base);
-        let intent = wants(Base::Intent).then(|| Intent::fit(golds));
+        let by_model = wants(Base::Intent) && settings.intent.model.is_some();
+        let (intent, awaited) = if by_model {
+            (None, Some(golds.map(str::to_owned).collect()))
+        } else {
+            (wants(Base::Intent).then(|| Intent::fit(golds)), None)
+        };
         let stage = |spec: &StageCandidate| {
             let schema = match &spec.constraint {
                 Some(Constraint::Schema(schema)) if wants(Base::JsonSchema) => Schema::new(schema).ok(),
@@ -72,7 +81,18 @@ impl Scorer {
             (spec.name.clone(), Stage { spec: spec.clone(), schema })
         };
         let stages = stages.iter().map(stage).collect();
-        Ok(Self { primary, metrics, stages, intent })
+        Ok(Self { primary, metrics, stages, intent, awaited })
+    }
+
+    /// With the model of `[eval] intent`, where a metric asks for it.
+    ///
+    /// # Errors
+    /// Why it cannot embed, in words.
+    pub fn with_embedder(mut self, settings: &EvalSettings, access: &Access) -> Result<Self, String> {
+        if let (Some(golds), Some(model)) = (self.awaited.take(), &settings.intent.model) {
+            self.intent = Some(Intent::by(Source::open(model, access)?, &golds)?);
+        }
+        Ok(self)
     }
 
     /// The metric that says which rows are right.
@@ -92,7 +112,14 @@ impl Scorer {
                     }
                 }
             } else {
-                self.value(metric, outcome, kind, row)
+                let value = self.value(metric, outcome, kind, row);
+                if value.is_none()
+                    && metric.entry.base == Base::Intent
+                    && let Some(why) = self.intent.as_ref().and_then(Intent::trouble)
+                {
+                    outcome.unscored.insert(metric.key().to_owned(), why);
+                }
+                value
             };
             if let Some(value) = value.filter(|v| v.is_finite()) {
                 outcome.scores.insert(metric.key().to_owned(), value);

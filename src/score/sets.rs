@@ -31,11 +31,18 @@ pub fn key(row: &str, row_hash: &str) -> u64 {
 
 /// The marks of outcomes. A row that was answered several times is right where all of its answers are.
 pub fn marks(outcomes: &[Outcome]) -> Vec<Mark> {
+    marks_of(outcomes.iter().map(|o| (o.row.as_str(), o.row_hash.as_str(), o.part, o.correct)))
+}
+
+/// By id, content hash, part, and whether the answer was right.
+pub fn marks_of<'a>(
+    outcomes: impl Iterator<Item = (&'a str, &'a str, Option<Part>, Option<bool>)>,
+) -> Vec<Mark> {
     let mut all: BTreeMap<u64, Mark> = BTreeMap::new();
-    for o in outcomes {
-        let Some(right) = o.correct else { continue };
-        let key = key(&o.row, &o.row_hash);
-        let counts = matches!(o.part, Some(Part::Eval | Part::Dev));
+    for (row, row_hash, part, right) in outcomes {
+        let Some(right) = right else { continue };
+        let key = key(row, row_hash);
+        let counts = matches!(part, Some(Part::Eval | Part::Dev));
         let mark = all.entry(key).or_insert(Mark { key, right: true, counts });
         mark.right = mark.right && right;
     }

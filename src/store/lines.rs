@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use memchr::{memchr, memrchr};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -131,33 +132,116 @@ pub fn read_all<T: DeserializeOwned>(path: &Path) -> io::Result<(Vec<T>, usize)>
     Ok((values, bad))
 }
 
-/// As [`read_all`], for long files: some MiB of lines at a time, parsed on all threads.
+/// As [`read_all`], for long files: in pieces, on all threads.
 pub fn read_all_long<T: DeserializeOwned + Send>(path: &Path) -> io::Result<(Vec<T>, usize)> {
-    const AT_ONCE: usize = 8 << 20;
-    let (mut values, mut bad) = (Vec::new(), 0);
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut ends: Vec<usize> = Vec::new();
-    let mut parse = |bytes: &mut Vec<u8>, ends: &mut Vec<usize>| {
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let lines: Vec<&[u8]> =
-            starts.zip(ends.iter()).filter_map(|(start, end)| bytes.get(start..*end)).collect();
-        let parsed: Vec<Option<T>> =
-            lines.par_iter().with_min_len(64).map(|line| serde_json::from_slice(line).ok()).collect();
-        bad += parsed.iter().filter(|value| value.is_none()).count();
-        values.extend(parsed.into_iter().flatten());
-        bytes.clear();
-        ends.clear();
-    };
-    read_from(path, 0, u64::MAX, |line, _| {
-        bytes.extend_from_slice(line);
-        ends.push(bytes.len());
-        if bytes.len() >= AT_ONCE {
-            parse(&mut bytes, &mut ends);
-        }
-        true
+    let parsed = in_pieces(path, |lines, _| {
+        let lines = lines.split(|b| *b == b'\n');
+        // Behind the last newline is nothing.
+        let count = lines.clone().count().saturating_sub(1);
+        let values: Vec<T> = lines.take(count).filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let bad = count - values.len();
+        (values, bad)
     })?;
-    parse(&mut bytes, &mut ends);
+    let bad = parsed.iter().map(|(_, bad)| bad).sum();
+    let mut values = Vec::with_capacity(parsed.iter().map(|(values, _)| values.len()).sum());
+    for (piece, _) in parsed {
+        values.extend(piece);
+    }
     Ok((values, bad))
+}
+
+/// What `work` makes of the whole lines of a file, some MiB of them at a time, on all threads; in the order of the file. It gets lines with
+/// their newlines, and the byte of the file at which the first begins. A file that is not there has no lines.
+pub fn in_pieces<T: Send>(path: &Path, work: impl Fn(&[u8], u64) -> T + Sync) -> io::Result<Vec<T>> {
+    in_pieces_of(path, 4 << 20, work)
+}
+
+fn in_pieces_of<T: Send>(
+    path: &Path,
+    size: u64,
+    work: impl Fn(&[u8], u64) -> T + Sync,
+) -> io::Result<Vec<T>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let end = file.metadata()?.len();
+    (0..end.div_ceil(size))
+        .into_par_iter()
+        .map_init(Vec::new, |bytes, nth| {
+            let (lines, at) = lines_within(&file, nth * size, ((nth + 1) * size).min(end), bytes)?;
+            Ok(work(bytes.get(lines).unwrap_or_default(), at))
+        })
+        .collect()
+}
+
+/// The whole lines that begin in `start..end` of a file: where in `bytes`, and at which byte of the file the first begins.
+fn lines_within(
+    file: &File,
+    start: u64,
+    end: u64,
+    bytes: &mut Vec<u8>,
+) -> io::Result<(std::ops::Range<usize>, u64)> {
+    const MORE: usize = 64 << 10;
+    // A line begins behind a newline: the byte before may be one.
+    let from = start.saturating_sub(1);
+    bytes.clear();
+    read_more(file, from, (end - from) as usize, bytes)?;
+    let skip = match memchr(b'\n', bytes) {
+        _ if start == 0 => 0,
+        Some(at) => at + 1,
+        None => return Ok((0..0, start)),
+    };
+    // The last line may end further on; if it ends nowhere, it is torn.
+    while bytes.len() > skip && bytes.last() != Some(&b'\n') {
+        let before = bytes.len();
+        if read_more(file, from + before as u64, MORE, bytes)? == 0 {
+            bytes.truncate(memrchr(b'\n', bytes).map_or(skip, |at| at + 1));
+            break;
+        }
+        if let Some(at) = bytes.get(before..).and_then(|more| memchr(b'\n', more)) {
+            bytes.truncate(before + at + 1);
+        }
+    }
+    Ok((skip..bytes.len(), from + skip as u64))
+}
+
+/// The line that begins at byte `at` of a file, without its newline.
+pub fn line_at(file: &File, at: u64) -> io::Result<Vec<u8>> {
+    const MORE: usize = 4 << 10;
+    let mut line = Vec::new();
+    loop {
+        let before = line.len();
+        let more = read_more(file, at + before as u64, MORE, &mut line)?;
+        if let Some(end) = line.get(before..).and_then(|more| memchr(b'\n', more)) {
+            line.truncate(before + end);
+            return Ok(line);
+        }
+        if more == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("no whole line begins at byte {at}"),
+            ));
+        }
+    }
+}
+
+/// Append the `n` bytes that stand at byte `at` of a file, or as many as there are. Returns how many.
+fn read_more(file: &File, at: u64, n: usize, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let before = bytes.len();
+    bytes.resize(before + n, 0);
+    let mut got = 0;
+    while let Some(room) = bytes.get_mut(before + got..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, at + got as u64) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    bytes.truncate(before + got);
+    Ok(got)
 }
 
 #[cfg(test)]
@@ -230,6 +314,27 @@ mod tests {
             prop_assert_eq!(lines(&path), values[..whole].to_vec());
             appender.append(&7).unwrap();
             prop_assert_eq!(lines(&path).len(), whole + 1);
+        }
+
+        /// Pieces of any size have each line once, in order, with the byte at which it begins; the torn end is in none.
+        #[test]
+        fn pieces_of_any_size_hold_the_lines(text in "[a\n]{0,60}", size in 1u64..20) {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("a.jsonl");
+            std::fs::write(&path, &text).unwrap();
+            let pieces = in_pieces_of(&path, size, |lines, at| (lines.to_vec(), at)).unwrap();
+            let mut together = Vec::new();
+            for (lines, at) in pieces {
+                if !lines.is_empty() {
+                    prop_assert_eq!(at as usize, together.len());
+                    prop_assert_eq!(lines.last(), Some(&b'\n'));
+                    let first = lines.split(|b| *b == b'\n').next().unwrap();
+                    prop_assert_eq!(line_at(&File::open(&path).unwrap(), at).unwrap(), first);
+                }
+                together.extend(lines);
+            }
+            let whole = text.rfind('\n').map_or(0, |at| at + 1);
+            prop_assert_eq!(String::from_utf8(together).unwrap(), &text[..whole]);
         }
 
         /// Reading in pieces of any size gives each line once.

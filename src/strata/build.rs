@@ -7,13 +7,15 @@ use anyhow::bail;
 
 use super::artifact::{Cluster, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact};
 use super::{dimensions, duplicates, kmeans, naming, outliers};
+use crate::backend::Access;
 use crate::domain::board::Stratum;
+use crate::domain::candidate::ModelRef;
 use crate::domain::event::EventBody;
 use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::RunRow;
 use crate::domain::run::RunResult;
 use crate::domain::settings::StrataSettings;
-use crate::embed::{Embedder, Vectors, dot, principal_axes};
+use crate::embed::{Embedder, Source, Vectors, dot, principal_axes};
 
 /// Numbers of clusters that are tried where none is given, up to one for every 25 rows.
 const TRIED: [usize; 12] = [4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24];
@@ -41,7 +43,14 @@ pub fn run(
     let began = Instant::now();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(inputs.spec.threads).build()?;
     // The reporter stays on this thread; only the work itself moves to the pool.
-    let Some(artifact) = Build { settings, rows: &inputs.rows, pool: &pool }.run(reporter)? else {
+    let access = Access {
+        threads: inputs.spec.threads,
+        device: None,
+        keys: inputs.keys.clone(),
+        cache: inputs.cache.clone(),
+    };
+    let build = Build { settings, rows: &inputs.rows, pool: &pool, access: &access };
+    let Some(artifact) = build.run(reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
     artifact.write(&inputs.dir)?;
@@ -64,9 +73,54 @@ struct Build<'a> {
     settings: &'a StrataSettings,
     rows: &'a [RunRow],
     pool: &'a rayon::ThreadPool,
+    access: &'a Access,
+}
+
+/// Cosine of each vector with the mean of its cluster.
+fn within(vectors: &Vectors, assignment: &[usize]) -> Vec<f32> {
+    let clusters = assignment.iter().max().map_or(0, |most| most + 1);
+    let mut means = vec![vec![0.0_f32; vectors.dimensions]; clusters];
+    for (row, cluster) in vectors.rows().zip(assignment) {
+        means[*cluster].iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    }
+    let cosine = |row: &[f32], mean: &[f32]| dot(row, mean) / dot(mean, mean).sqrt().max(f32::MIN_POSITIVE);
+    vectors.rows().zip(assignment).map(|(row, cluster)| cosine(row, &means[*cluster])).collect()
 }
 
 impl Build<'_> {
+    /// None: stopped.
+    fn by_model(
+        &self,
+        model: &ModelRef,
+        texts: &[&str],
+        reporter: &mut dyn Reporter,
+    ) -> anyhow::Result<Option<Vectors>> {
+        let mut source = Source::open(model, self.access).map_err(anyhow::Error::msg)?;
+        let began = Instant::now();
+        let (mut first, mut broken) = (None, None);
+        let found = source.embed(texts, &mut |done| {
+            let before = *first.get_or_insert(done);
+            let spent = began.elapsed().as_millis() as u64;
+            let eta_ms =
+                (done > before).then(|| spent * (texts.len() - done) as u64 / (done - before) as u64);
+            let phase = PHASES[0].to_owned();
+            let told = reporter
+                .event(EventBody::Progress { phase, done: done as u64, total: texts.len() as u64, eta_ms })
+                .and_then(|()| reporter.poll_control());
+            match told {
+                Ok(control) => !matches!(control, Control::Stop | Control::Cancel),
+                Err(error) => {
+                    broken = Some(error);
+                    false
+                }
+            }
+        });
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        found.map_err(anyhow::Error::msg)
+    }
+
     fn run(&self, reporter: &mut dyn Reporter) -> anyhow::Result<Option<StrataArtifact>> {
         if self.rows.is_empty() {
             bail!("there are no rows to build strata of; is the data imported?");
@@ -98,8 +152,17 @@ impl Build<'_> {
         if !next(reporter)? {
             return Ok(None);
         }
-        let (vectors, shares) = self.pool.install(|| Embedder::fit(&texts, seed).embed_with_fit(&texts));
-        let scores = outliers::scores(&shares.iter().map(|share| 1.0 - share).collect::<Vec<_>>());
+        let (vectors, shares) = match &self.settings.embedder {
+            None => {
+                let (vectors, shares) =
+                    self.pool.install(|| Embedder::fit(&texts, seed).embed_with_fit(&texts));
+                (vectors, Some(shares))
+            }
+            Some(model) => match self.by_model(model, &texts, reporter)? {
+                Some(vectors) => (vectors, None),
+                None => return Ok(None),
+            },
+        };
 
         if !next(reporter)? {
             return Ok(None);
@@ -115,6 +178,9 @@ impl Build<'_> {
             reporter.event(EventBody::Log { message })?;
         }
         let assignment = self.pool.install(|| kmeans::fit(&vectors, k, seed)).assignment;
+        // A model has something to say of every text: there far out is who is far from all of its own cluster.
+        let shares = shares.unwrap_or_else(|| within(&vectors, &assignment));
+        let scores = outliers::scores(&shares.iter().map(|share| 1.0 - share).collect::<Vec<_>>());
 
         if !next(reporter)? {
             return Ok(None);
@@ -402,7 +468,7 @@ mod tests {
     }
 
     fn settings(k: Option<usize>) -> StrataSettings {
-        StrataSettings { k, dimensions: vec!["channel".into()], seed: 7 }
+        StrataSettings { k, dimensions: vec!["channel".into()], ..StrataSettings::default() }
     }
 
     #[test]

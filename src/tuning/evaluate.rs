@@ -172,7 +172,10 @@ impl<'a> Evaluation<'a> {
             .iter()
             .flat_map(|row| stages.iter().filter_map(|s| s.own_gold(&row.fields)).chain(row.gold.clone()))
             .collect();
-        Ok(Scorer::new(self.settings, stages, golds.iter().map(String::as_str))?)
+        let scorer = Scorer::new(self.settings, stages, golds.iter().map(String::as_str))?;
+        // On the way of a training nobody is asked: only a model of this machine embeds there.
+        let alone = Access::threads(1);
+        scorer.with_embedder(self.settings, self.access.unwrap_or(&alone)).map_err(anyhow::Error::msg)
     }
 
     fn run(

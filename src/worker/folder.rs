@@ -20,12 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::event::{Event, EventBody};
 use crate::domain::keys::Keys;
+use crate::domain::metric::Metric;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::RunInputs;
 use crate::domain::row::RunRow;
 use crate::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
 use crate::domain::sets::SetInputs;
 use crate::domain::trace::RowTrace;
+use crate::score::compare::{Columns, Piece};
 use crate::store::files::{self, Lock};
 use crate::store::lines::{self, Appender};
 
@@ -164,6 +166,12 @@ impl RunFolder {
         // From the end, as the flags were found.
         all.retain(|_| last.pop().unwrap_or(false));
         Ok(all)
+    }
+
+    /// [`Self::read_outcomes`], but only what comparing by `metric` takes.
+    pub fn read_columns(&self, metric: &Metric) -> io::Result<Columns> {
+        let pieces = lines::in_pieces(&self.outcomes(), |lines, at| Piece::of_lines(lines, at, metric))?;
+        Ok(Columns::joined(pieces))
     }
 
     /// The last trace of a row; none where it left none.
@@ -365,7 +373,7 @@ impl RunFolder {
             sets.push(SetInputs { set: set.clone(), rows, done });
         }
         let resume_from = self.list_checkpoints()?.pop().map(|(_, path)| path);
-        let tells = matches!(spec.job, Job::Train { .. } | Job::Prompt { .. });
+        let tells = matches!(spec.job, Job::Train { .. } | Job::Prompt { .. } | Job::Trajectory { .. });
         let history = if tells { self.read_history()? } else { Vec::new() };
         let keys = Keys::default();
         // `.tunebench/runs/RUN`: the cache is the only thing outside its folder that a run writes.

@@ -222,8 +222,11 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
     match &inputs.spec.job {
         Job::Strata(settings) => crate::strata::build::run(settings, inputs, reporter),
         Job::Eval(settings) => crate::tuning::evaluate::run(settings, inputs, reporter),
-        Job::Prompt { prompt, eval, critic } => {
+        Job::Prompt { prompt, eval, critic, judge: None } => {
             crate::tuning::prompt::run(prompt, eval, critic.as_deref(), inputs, reporter)
+        }
+        Job::Prompt { prompt, eval, critic, judge: Some(judge) } => {
+            crate::tuning::prompt::judging::run(prompt, eval, critic.as_deref(), judge, inputs, reporter)
         }
         Job::Trajectory { trajectory, eval } => {
             crate::tuning::trajectory::run(trajectory, eval, inputs, reporter)

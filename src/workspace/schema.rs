@@ -495,6 +495,7 @@ fn read_strata(mut fields: Fields<'_>, data: &DataConfig) -> StrataSettings {
     let strata = StrataSettings {
         k: fields.count("k", 1..=10_000),
         dimensions: data.dimensions.clone(),
+        embedder: None,
         seed: fields.whole("seed", 0..=MANY).unwrap_or(data.split.seed),
     };
     fields.finish();

@@ -573,7 +573,7 @@ fn slips_in_a_metric_name_their_line_and_the_nearest_name() {
         said.contains("workspace.toml:43: `eval.primary`: the metric `regex`: `(` is no regular expression"),
         "{said}"
     );
-    let said = problems("judge = \"critic\"", "intent = { embedder = \"critic\", threshold = 2 }");
+    let said = problems("judge = \"critic\"", "intent = { embedder = \"nobody\", threshold = 2 }");
     assert!(
         said.contains("`eval.intent.embedder`") && said.contains("`eval.intent.threshold` must be"),
         "{said}"

@@ -396,3 +396,69 @@ fn a_pairwise_run_killed_in_the_middle_goes_on_without_paying_twice() {
     let asked = server.asked().len();
     assert_eq!(asked, 120 + 4, "{asked}");
 }
+
+/// Says bad to wrong answers only where its rubric tells it to compare with the colleague's.
+fn careless(question: &str) -> String {
+    if question.contains("colleague") { honest(question) } else { "good".into() }
+}
+
+#[test]
+fn a_rubric_that_was_tuned_and_adopted_agrees_with_people_without_another_evaluation() {
+    let (candidate, judge) = (cards(), Server::start(vec![Reply::Say(careless)]));
+    let writer = Server::start(vec![Reply::Say(|_| {
+        "<prompt>Is it good, as the colleague says?\n{{ input }}\n{{ output }}\n{{ gold }}</prompt>".into()
+    })]);
+    let bench = bench(&candidate, &behind(&judge), "rubric = \"rubric.md\"");
+    let rubric = "Is it a good answer?\n{{ input }}\n{{ output }}\n{{ gold }}\n";
+    fs::write(bench.root.join("rubric.md"), rubric).unwrap();
+    let path = bench.root.join("workspace.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let more = format!("[models.writer]\n{}\n\n[[stage]]", behind(&writer));
+    fs::write(&path, text.replacen("[[stage]]", &more, 1)).unwrap();
+
+    let refused = bench.run(&["run", "prompt", "--set", "judge=helpful"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("people have judged no answer"));
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    judge_all(&bench, "ann", truth);
+    let before = bench.json(&["judge", "agreement"]);
+    assert_eq!(
+        (before["kappa"]["value"].as_f64(), &before["trusted"]),
+        (Some(0.0), &json!(false)),
+        "{before}"
+    );
+
+    let result = bench.json(&[
+        "run",
+        "prompt",
+        "--set",
+        "judge=helpful",
+        "--set",
+        "critic=writer",
+        "--set",
+        "epochs=2",
+        "--set",
+        "fan_out=8",
+    ]);
+    assert_eq!(result["state"], "done", "{result}");
+    let metrics = &result["metrics"];
+    assert_eq!(
+        (metrics["kappa_all"].as_f64(), metrics["judged"].as_f64()),
+        (Some(1.0), before["n"].as_f64()),
+        "{metrics}"
+    );
+    assert_eq!(bench.json(&["board"])["rows"].as_array().unwrap().len(), 1, "a judge stands on no board");
+
+    // Adopted, it is known at once what it says of the answers that people judged; nobody is asked again.
+    let asked = judge.asked().len();
+    let shown = bench.json(&["prompts", "show"]);
+    let adopted = bench.run(&["prompts", "adopt", "prompt-1"]);
+    assert!(adopted.status.success(), "{} {shown}", String::from_utf8_lossy(&adopted.stderr));
+    assert!(fs::read_to_string(bench.root.join("rubric.md")).unwrap().contains("colleague"));
+    let after = bench.json(&["judge", "agreement"]);
+    assert_eq!((after["kappa"]["value"].as_f64(), &after["trusted"]), (Some(1.0), &json!(true)), "{after}");
+    assert_eq!((&after["n"], judge.asked().len()), (&before["n"], asked));
+    // And it can be taken back.
+    assert!(bench.run(&["prompts", "rollback", "judge:helpful"]).status.success());
+    assert_eq!(fs::read_to_string(bench.root.join("rubric.md")).unwrap(), rubric);
+}

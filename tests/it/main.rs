@@ -1,8 +1,10 @@
 //! Black-box tests: the binary, the socket, the pty. One test binary, so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests are tests")]
 
+mod critics;
 mod data;
 mod demo;
+mod embedders;
 mod endpoints;
 mod engine;
 mod judge;

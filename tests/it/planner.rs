@@ -20,7 +20,7 @@ fn bundled() -> PathBuf {
 #[test]
 fn the_committed_data_and_tools_are_what_the_generator_makes() {
     let words = lexicon::Lexicon::load().unwrap();
-    let rows = generator::rows(&words);
+    let rows = generator::rows(&words, generator::ROWS);
     let again = "run `cargo run --release --example make_demo -- planner`";
     let committed = fs::read_to_string(bundled().join("data/messages.jsonl")).unwrap();
     assert!(generator::jsonl(&rows).unwrap() == committed, "{again}");

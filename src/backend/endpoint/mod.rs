@@ -3,13 +3,14 @@
 //! ```text
 //! request   a question as it goes out           sse, reply   an answer put together from what comes
 //! call      one request: time-outs, sizes       limit        pace of an origin, waits between tries
-//! secret    the key, kept out of all words
+//! secret    the key, kept out of all words               embeddings   texts to vectors
 //! ```
 //!
 //! Whatever a server does is an error of the question, never of the run: no word of it is trusted, no size, no time. Answers are
 //! streamed where the server can, so that the time to the first token is known.
 
 mod call;
+mod embeddings;
 mod limit;
 mod reply;
 mod request;

@@ -2,6 +2,8 @@
 //!
 //! What is computed, with formulas and sources, for people: `docs/comparing.md`.
 
+mod columns;
+mod line;
 mod pairs;
 mod stratified;
 mod test;
@@ -12,8 +14,9 @@ use super::aggregate::mean;
 use super::metric::Metric;
 use crate::domain::board::{Adjusted, Clusters, Comparison, StratumDelta};
 use crate::domain::outcome::{Flip, FlipKind, Outcome};
-use pairs::{Pair, pair};
-pub use stratified::stratified;
+pub use columns::{Columns, Piece};
+use pairs::{Pair, Pairs, pair};
+pub use stratified::{Strata, stratified};
 pub use test::{
     BOOTSTRAP, CLUSTER_BOOTSTRAP, CLUSTERED_MCNEMAR, MCNEMAR, Rows, Verdict, clustered_mcnemar, holm,
 };
@@ -43,17 +46,39 @@ pub struct About<'a> {
     pub whole: bool,
 }
 
+/// One candidate's outcomes in columns.
+#[derive(Clone, Copy)]
+pub struct Columned<'a> {
+    pub name: &'a str,
+    pub columns: &'a Columns,
+    /// The whole outcome that stands there, by [`Columns`].
+    pub outcome: &'a dyn Fn(u64) -> Option<Outcome>,
+}
+
 /// Compare on every row that both have at the same content (and sample number) with a value of `metric`, one of [`Metric::comparable`]'s.
 pub fn compare(a: Side<'_>, b: Side<'_>, metric: &Metric, about: &About<'_>) -> Comparison {
-    let pairs = pair(a.outcomes, b.outcomes, metric);
-    let all: Vec<&Pair<'_>> = pairs.iter().collect();
-    let (fixed, regressed) = (count(&all, FlipKind::Fixed), count(&all, FlipKind::Regressed));
+    let (of_a, of_b) = (Columns::of(a.outcomes, metric), Columns::of(b.outcomes, metric));
+    compare_columns(
+        Columned { name: a.name, columns: &of_a, outcome: &|at| a.outcomes.get(at as usize).cloned() },
+        Columned { name: b.name, columns: &of_b, outcome: &|at| b.outcomes.get(at as usize).cloned() },
+        metric,
+        about,
+    )
+}
+
+/// As [`compare`]; the columns are of the same metric.
+pub fn compare_columns(a: Columned<'_>, b: Columned<'_>, metric: &Metric, about: &About<'_>) -> Comparison {
+    let paired = pair(a.columns, b.columns, metric);
+    let pairs = &paired.all;
+    let count = |kind| pairs.iter().filter(|p| p.flip == Some(kind)).count();
+    let (fixed, regressed) = (count(FlipKind::Fixed), count(FlipKind::Regressed));
     let differences: Vec<f64> = pairs.iter().map(Pair::difference).collect();
     let alone = |_: &str| None;
     let (by, group) = about.group.unwrap_or(("row", &alone));
-    let together = about.group.is_some() || pairs.iter().any(|p| p.b.sample > 0);
+    let sample = |p: &Pair| b.columns.view(p.b).map_or(0, |row| row.sample);
+    let together = about.group.is_some() || pairs.iter().any(|p| sample(p) > 0);
     let (cluster, clusters) =
-        if together { pairs::clusters(&pairs, group) } else { (Vec::new(), pairs.len()) };
+        if together { pairs::clusters(pairs, b.columns, group) } else { (Vec::new(), pairs.len()) };
 
     // Right or wrong is all there is: the shares are those of right rows, or (lower is better) of wrong ones.
     let tells = metric.entry.threshold.is_some();
@@ -68,9 +93,10 @@ pub fn compare(a: Side<'_>, b: Side<'_>, metric: &Metric, about: &About<'_>) -> 
     };
     let verdict = rows.test(about.seed);
     let clustered = clusters < pairs.len();
-    let stratified = (about.whole && pairs.iter().any(|p| p.stratum().is_some())).then(|| {
-        let strata: Vec<&str> = pairs.iter().map(|p| p.stratum().unwrap_or(NO_STRATUM)).collect();
-        stratified(&differences, &strata, about.part, clustered.then_some((&cluster, clusters)))
+    let (names, strata) = if about.whole { by_stratum(&paired) } else { (Vec::new(), Vec::new()) };
+    let stratified = (!names.is_empty()).then(|| {
+        let strata = Strata { names: &names, of: &strata };
+        stratified(&differences, strata, about.part, clustered.then_some((&cluster, clusters)))
     });
     Comparison {
         regression: None,
@@ -81,7 +107,7 @@ pub fn compare(a: Side<'_>, b: Side<'_>, metric: &Metric, about: &About<'_>) -> 
         b: mean(pairs.iter().map(|p| p.score_b)).unwrap_or(0.0),
         fixed,
         regressed,
-        churned: count(&all, FlipKind::Churned),
+        churned: count(FlipKind::Churned),
         delta: verdict.delta,
         ci95: verdict.ci95,
         p_value: verdict.p_value,
@@ -92,8 +118,8 @@ pub fn compare(a: Side<'_>, b: Side<'_>, metric: &Metric, about: &About<'_>) -> 
         stratified: stratified.flatten(),
         adjusted: None,
         prompts: Vec::new(),
-        strata: if about.whole { strata(&pairs) } else { Vec::new() },
-        flips: if about.whole { flips(&pairs, about.input) } else { Vec::new() },
+        strata: shares(pairs, &names, &strata),
+        flips: if about.whole { flips(&paired, a, b, about.input) } else { Vec::new() },
     }
 }
 
@@ -106,55 +132,71 @@ pub fn adjust(comparisons: &mut [Comparison]) {
     }
 }
 
-fn count(pairs: &[&Pair<'_>], kind: FlipKind) -> usize {
-    pairs.iter().filter(|p| p.flip == Some(kind)).count()
+/// Names of the strata, and each pair's by its place among them. Empty where no row has a stratum.
+fn by_stratum<'a>(paired: &Pairs<'a>) -> (Vec<&'a str>, Vec<u32>) {
+    if paired.all.iter().all(|p| p.stratum == columns::NO_STRATUM) {
+        return (Vec::new(), Vec::new());
+    }
+    let mut names = paired.strata.clone();
+    let none = names.iter().position(|name| *name == NO_STRATUM).unwrap_or(names.len());
+    if none == names.len() {
+        names.push(NO_STRATUM);
+    }
+    let known = |stratum: u32| if stratum == columns::NO_STRATUM { none as u32 } else { stratum };
+    (names, paired.all.iter().map(|p| known(p.stratum)).collect())
 }
 
 /// Each stratum's share, the worst loss first. Empty where no row has a stratum.
-fn strata(pairs: &[Pair<'_>]) -> Vec<StratumDelta> {
-    if pairs.iter().all(|p| p.stratum().is_none()) {
-        return Vec::new();
+fn shares(pairs: &[Pair], names: &[&str], strata: &[u32]) -> Vec<StratumDelta> {
+    let empty = |name: &&str| StratumDelta { stratum: (*name).to_owned(), ..StratumDelta::default() };
+    let mut all: Vec<StratumDelta> = names.iter().map(empty).collect();
+    for (pair, stratum) in pairs.iter().zip(strata) {
+        let Some(share) = all.get_mut(*stratum as usize) else { continue };
+        share.n += 1;
+        // Sums, until all are counted.
+        share.a += pair.score_a;
+        share.b += pair.score_b;
+        match pair.flip {
+            Some(FlipKind::Fixed) => share.fixed += 1,
+            Some(FlipKind::Regressed) => share.regressed += 1,
+            Some(FlipKind::Churned) => share.churned += 1,
+            None => {}
+        }
     }
-    let mut by_name = BTreeMap::<&str, Vec<&Pair<'_>>>::new();
-    for pair in pairs {
-        by_name.entry(pair.stratum().unwrap_or(NO_STRATUM)).or_default().push(pair);
+    all.retain(|share| share.n > 0);
+    for share in &mut all {
+        share.a /= share.n as f64;
+        share.b /= share.n as f64;
     }
-    let mut all: Vec<StratumDelta> = by_name
-        .into_iter()
-        .map(|(name, pairs)| StratumDelta {
-            stratum: name.to_owned(),
-            n: pairs.len(),
-            a: mean(pairs.iter().map(|p| p.score_a)).unwrap_or(0.0),
-            b: mean(pairs.iter().map(|p| p.score_b)).unwrap_or(0.0),
-            fixed: count(&pairs, FlipKind::Fixed),
-            regressed: count(&pairs, FlipKind::Regressed),
-            churned: count(&pairs, FlipKind::Churned),
-        })
-        .collect();
+    all.sort_by(|a, b| a.stratum.cmp(&b.stratum));
     let net = |s: &StratumDelta| s.fixed as i64 - s.regressed as i64;
     all.sort_by_key(net);
     all
 }
 
 /// Regressions first, then what was fixed, then churn; each in the order of the rows.
-fn flips(pairs: &[Pair<'_>], input: &dyn Fn(&str) -> String) -> Vec<Flip> {
-    let order = |kind| match kind {
-        FlipKind::Regressed => 0,
-        FlipKind::Fixed => 1,
-        FlipKind::Churned => 2,
+fn flips(paired: &Pairs<'_>, a: Columned<'_>, b: Columned<'_>, input: &dyn Fn(&str) -> String) -> Vec<Flip> {
+    let order = [FlipKind::Regressed, FlipKind::Fixed, FlipKind::Churned];
+    let of = |kind| paired.all.iter().filter(move |p| p.flip == Some(kind)).map(move |p| (kind, p));
+    let whole = |side: Columned<'_>, place: usize| {
+        side.columns.view(place).and_then(|row| (side.outcome)(row.at)).unwrap_or_default()
     };
-    let mut all: Vec<(FlipKind, &Pair<'_>)> = pairs.iter().filter_map(|p| Some((p.flip?, p))).collect();
-    all.sort_by_key(|(kind, _)| order(*kind));
-    all.truncate(Comparison::MAX_FLIPS);
-    all.into_iter()
-        .map(|(flip, pair)| Flip {
-            row: pair.b.row.clone(),
-            flip,
-            stratum: pair.stratum().map(str::to_owned),
-            input: input(&pair.b.row),
-            gold: pair.b.gold.clone(),
-            a: shown(pair.a),
-            b: shown(pair.b),
+    order
+        .into_iter()
+        .flat_map(of)
+        .take(Comparison::MAX_FLIPS)
+        .map(|(flip, pair)| {
+            let (of_a, of_b) = (whole(a, pair.a), whole(b, pair.b));
+            let row = b.columns.view(pair.b).map(|row| row.id.to_owned()).unwrap_or_default();
+            Flip {
+                flip,
+                stratum: paired.strata.get(pair.stratum as usize).map(|name| (*name).to_owned()),
+                input: input(&row),
+                row,
+                a: shown(&of_a),
+                b: shown(&of_b),
+                gold: of_b.gold,
+            }
         })
         .collect()
 }

@@ -32,23 +32,34 @@ impl Cell {
     }
 }
 
+/// The stratum of each row.
+#[derive(Clone, Copy, Debug)]
+pub struct Strata<'a> {
+    pub names: &'a [&'a str],
+    /// By row: a place in `names`.
+    pub of: &'a [u32],
+}
+
 /// Post-stratified difference (Holt and Smith 1979, Journal of the Royal Statistical Society A 142:33-46): sum of W_h d_h over strata h, W_h the
 /// stratum's share of the eval part, d_h its mean difference; variance sum of W_h^2 s_h^2 / n_h given how many rows each has. With clusters
 /// that of the sums over clusters of the linearized values W_h / n_h (d - d_h), by G / (G - 1). Strata with one row have no variance of their own:
 /// they are one stratum together, or go with the smallest other. None where fewer than two strata remain.
 ///
-/// `strata` and `cluster` by row; `part` counts the eval part's rows by stratum.
+/// `cluster` by row; `part` counts the eval part's rows by stratum.
 pub fn stratified(
     differences: &[f64],
-    strata: &[&str],
+    strata: Strata<'_>,
     part: &BTreeMap<String, usize>,
     cluster: Option<(&[usize], usize)>,
 ) -> Option<Stratified> {
-    let mut cells = BTreeMap::<&str, Cell>::new();
-    for (difference, stratum) in differences.iter().zip(strata) {
-        let row = Cell { n: 1.0, sum: *difference, squares: difference * difference, weight: 0.0 };
-        cells.entry(stratum).or_default().add(&row);
+    let mut counted = vec![Cell::default(); strata.names.len()];
+    for (difference, stratum) in differences.iter().zip(strata.of) {
+        if let Some(cell) = counted.get_mut(*stratum as usize) {
+            cell.add(&Cell { n: 1.0, sum: *difference, squares: difference * difference, weight: 0.0 });
+        }
     }
+    let counted = strata.names.iter().copied().zip(counted).filter(|(_, cell)| cell.n > 0.0);
+    let mut cells: BTreeMap<&str, Cell> = counted.collect();
     let all: usize = part.values().sum();
     for (name, cell) in &mut cells {
         // A comparison on rows of which the eval part knows nothing weighs them as they are.
@@ -92,10 +103,11 @@ pub fn stratified(
         None => merged.iter().map(|c| c.weight * c.weight * c.variance() / c.n).sum::<f64>(),
         Some((cluster, clusters)) => {
             let mut sums = vec![0.0; clusters];
-            for ((difference, stratum), at) in differences.iter().zip(strata).zip(cluster) {
-                if let (Some(cell), Some(sum)) =
-                    (places.get(stratum).and_then(|p| merged.get(*p)), sums.get_mut(*at))
-                {
+            let places: Vec<Option<usize>> =
+                strata.names.iter().map(|name| places.get(name).copied()).collect();
+            let cell = |stratum: u32| merged.get((*places.get(stratum as usize)?)?);
+            for ((difference, stratum), at) in differences.iter().zip(strata.of).zip(cluster) {
+                if let (Some(cell), Some(sum)) = (cell(*stratum), sums.get_mut(*at)) {
                     *sum += cell.weight / cell.n * (difference - cell.mean());
                 }
             }

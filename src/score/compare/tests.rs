@@ -13,6 +13,15 @@ fn run(a: &[Outcome], b: &[Outcome], metric: &str) -> Comparison {
     compare(side("a", a), side("b", b), &metric, &about)
 }
 
+/// Strata by their names, row by row.
+fn coded<'a>(strata: &[&'a str]) -> (Vec<&'a str>, Vec<u32>) {
+    let mut names = strata.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    let of = strata.iter().map(|s| names.binary_search(s).unwrap() as u32).collect();
+    (names, of)
+}
+
 fn answers(all: &[(&str, &str)]) -> Vec<Outcome> {
     all.iter().enumerate().map(|(i, (gold, out))| outcome(&i.to_string(), gold, out, true)).collect()
 }
@@ -201,5 +210,67 @@ proptest! {
                 prop_assert!(p > q || adjusted[i] <= adjusted[j], "{} {}", i, j);
             }
         }
+    }
+}
+
+/// Who scores what and in which order, for pairing.
+fn scored(rows: &[(u8, u8, bool, u8)]) -> Vec<Outcome> {
+    let one = |(row, hash, right, stratum): &(u8, u8, bool, u8)| Outcome {
+        row: format!("r{row}"),
+        row_hash: format!("h{hash}"),
+        stratum: (*stratum > 0).then(|| format!("s{stratum}")),
+        output: format!("{}", u32::from(*stratum) + 7 * u32::from(*row)),
+        scores: [("accuracy".to_owned(), f64::from(u8::from(*right)))].into(),
+        ..Outcome::default()
+    };
+    rows.iter().map(one).collect()
+}
+
+proptest! {
+    /// Pairing over columns is what a table of rows would say, in whatever order and however often rows stand there.
+    #[test]
+    fn rows_are_paired_by_id_and_content(
+        a in prop::collection::vec((0..6u8, 0..2u8, any::<bool>(), 0..3u8), 0..14),
+        b in prop::collection::vec((0..6u8, 0..2u8, any::<bool>(), 0..3u8), 0..14),
+        same in any::<bool>(),
+    ) {
+        let (a, mut b) = (scored(&a), scored(&b));
+        if same {
+            // The other way of pairing: the same rows in one order.
+            b.clone_from(&a);
+            b.iter_mut().step_by(2).for_each(|o| o.output.push('!'));
+        }
+        let got = run(&a, &b, "accuracy");
+        let last = |all: &[Outcome]| -> Vec<Outcome> {
+            let mut kept: Vec<Outcome> = Vec::new();
+            for o in all {
+                kept.retain(|k| k.row != o.row);
+                kept.push(o.clone());
+            }
+            kept
+        };
+        let (a, b) = (last(&a), last(&b));
+        let mut flips = Vec::new();
+        let mut n = 0;
+        for o in &b {
+            let Some(other) = a.iter().find(|k| k.row == o.row && k.row_hash == o.row_hash) else { continue };
+            n += 1;
+            let right = |o: &Outcome| o.scores["accuracy"] == 1.0;
+            let flip = match (right(other), right(o)) {
+                (true, false) => FlipKind::Regressed,
+                (false, true) => FlipKind::Fixed,
+                (false, false) if other.output != o.output => FlipKind::Churned,
+                _ => continue,
+            };
+            let stratum = o.stratum.clone().or_else(|| other.stratum.clone());
+            flips.push((flip as usize, o.row.clone(), stratum, other.output.clone(), o.output.clone()));
+        }
+        let order = |kind: FlipKind| [1, 0, 2][kind as usize];
+        flips.sort_by_key(|f| [1, 0, 2][f.0]);
+        prop_assert_eq!(got.n, n);
+        let found: Vec<_> = got.flips.iter().map(|f| (f.flip as usize, f.row.clone(), f.stratum.clone(), f.a.clone(), f.b.clone())).collect();
+        prop_assert_eq!(found, flips);
+        prop_assert!(got.flips.is_sorted_by_key(|f| order(f.flip)));
+        prop_assert_eq!(got.strata.iter().map(|s| s.n).sum::<usize>(), if got.strata.is_empty() { 0 } else { n });
     }
 }

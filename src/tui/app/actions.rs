@@ -456,6 +456,7 @@ impl App {
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
             TextPurpose::FilterExamples => self.trajectories.search(text),
+            TextPurpose::Budget { run } => self.raise_budget(run, &text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
             TextPurpose::FilterBoard { .. } => self.filter_board(text),
             TextPurpose::Volume => self.volume_typed(&text),

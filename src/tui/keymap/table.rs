@@ -105,6 +105,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Trajectories, A::Resume, "run.resume", "R", "resume", "Resume the run, paused or from its last checkpoint"),
     b(C::Trajectories, A::StopAndKeep, "run.stop", "S", "stop+keep", "Finish now with a checkpoint and keep the results"),
     b(C::Trajectories, A::CancelRun, "run.cancel", "k", "cancel", "Cancel the run"),
+    b(C::Trajectories, A::Steer, "train.steer", "b", "budget", "Change the run while it runs: learning rate and strata of a training; hint, pin, lane, budget, lesson of a prompt run"),
     b(C::Trajectories, A::ToggleExample, "example.toggle", "d", "on/off", "Show the example no more, or again"),
     b(C::Trajectories, A::EditExample, "example.edit", "e", "edit", "Change the example's answer"),
     b(C::Trajectories, A::MergeExamples, "example.merge", "m", "merge", "Let this example stand for those that were picked"),
@@ -170,6 +171,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Flips, A::FlipRows, "flips.rows", "r", "rows", "Open all these rows on the strata screen"),
     b(C::Flips, A::Remedies, "row.remedies", "R", "mend", "What could be done about this wrong row: a prompt edit, a stored example, training rows; what each fixes and takes"),
     b(C::Flips, A::PlayRow, "play.row", "a", "ask", "Ask this row in the playground"),
+    b(C::Flips, A::JudgeQueue, "judge.queue", "j", "", "Judge answers yourself, without seeing whose they are"),
+    b(C::Flips, A::JudgeChoice, "judge.choose", "J", "", "Judge answers: which judge, disputed rows only, how many of every stratum, as whom"),
 
     b(C::Play, A::Compose, "play.compose", "i enter", "ask", "Write an input and ask it"),
     b(C::Play, A::ChooseCandidate, "play.choose", "c n", "candidate", "Choose who answers on this side"),

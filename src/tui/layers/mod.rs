@@ -76,6 +76,10 @@ pub enum Layer {
 pub enum TextPurpose {
     SearchRows,
     FilterExamples,
+    /// Another limit of a trajectory run's budget.
+    Budget {
+        run: String,
+    },
     /// Follows as one types; giving up brings the filter from before back.
     FilterRuns {
         before: String,

@@ -67,6 +67,7 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::SearchRows => {
             "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
         }
+        TextPurpose::Budget { .. } => "calls=8000, tokens=2000000, usd=5 or seconds=1800: so much in all",
         TextPurpose::FilterExamples => {
             "words in input or answer; is:off, is:edited, stage:NAME, stratum:NAME; empty: all"
         }

@@ -214,3 +214,21 @@ fn the_newest_run_that_left_a_store_is_shown_and_one_under_way_before_it() {
     newer(&mut app, RunState::Stopped);
     assert_eq!(app.example_store().as_deref(), Some("trajectory-2"));
 }
+
+#[test]
+fn the_budget_of_a_run_under_way_is_changed_and_a_slip_is_told() {
+    let mut app = at((80, 24), RunState::Running, "b");
+    type_text(&mut app, "8000");
+    let asked = requests(press(&mut app, "enter"));
+    assert!(
+        matches!(&asked[0], Request::Steer { run, changes } if run == "trajectory-1" && changes[0].to_string() == "budget.calls=8000"),
+        "{asked:?}"
+    );
+    press(&mut app, "b");
+    type_text(&mut app, "many");
+    assert!(requests(press(&mut app, "enter")).is_empty());
+    assert!(shown(&app).contains("whole number"));
+    let mut app = at((80, 24), RunState::Done, "");
+    press(&mut app, "b");
+    assert!(app.layers.is_empty());
+}

@@ -28,6 +28,10 @@ use crate::score::{bootstrap, stats};
 const FORMAT: u32 = 1;
 /// Rows of a round of a race.
 const ROUND: std::ops::RangeInclusive<usize> = 5..=16;
+/// Rows on which ideas that cost nothing are screened before the first race.
+const SCREEN: usize = 10;
+/// A budget of fewer calls, of each stage, is too small for that.
+const SCREENED_FROM: u64 = 800;
 /// Lessons told at the end of an epoch.
 const LESSONS: usize = 3;
 
@@ -201,6 +205,9 @@ impl<'a> Climb<'a> {
             }
         }
         let hinted = newcomers.len();
+        if epoch == 1 {
+            newcomers.extend(self.screen(race, examiner)?);
+        }
         let able: Vec<usize> = (0..self.proposers.len())
             .filter(|&i| !self.proposers[i].needs_critic() || examiner.has_critic())
             .collect();
@@ -210,7 +217,14 @@ impl<'a> Climb<'a> {
         for round in 0..3 {
             for (k, &at) in able.iter().enumerate() {
                 let missing = (self.plan.fan_out + hinted).saturating_sub(newcomers.len());
-                let wanted = if round == 0 { shares[k].min(missing) } else { missing.div_ceil(able.len()) };
+                let screened = epoch == 1 && self.proposers[at].stock() > 0 && self.records[at].0 > 0;
+                let wanted = if round == 0 && screened {
+                    0
+                } else if round == 0 {
+                    shares[k].min(missing)
+                } else {
+                    missing.div_ceil(able.len())
+                };
                 if wanted == 0 || (round > 0 && self.proposers[at].needs_critic()) {
                     continue;
                 }
@@ -247,6 +261,65 @@ impl<'a> Climb<'a> {
             }
         }
         Ok(newcomers)
+    }
+
+    /// Ideas that cost nothing are many: before the first race all of a proposer's stock is asked on a few rows, and the best of it
+    /// enters. A model may know a task by one name of many, which a fan-out would come to late or never.
+    fn screen(&mut self, race: &[usize], examiner: &mut dyn Examiner) -> Result<Vec<usize>, Halt> {
+        let few = self.settings.budget.calls.is_some_and(|n| n < SCREENED_FROM * self.stages.len() as u64);
+        let mut screened = Vec::new();
+        for at in 0..self.proposers.len() {
+            let stock = if few { 0 } else { self.proposers[at].stock() * self.tuned.len() };
+            if stock == 0 {
+                continue;
+            }
+            let parents = vec![0; stock];
+            let scene = Scene {
+                settings: self.settings,
+                stages: self.stages,
+                tuned: &self.tuned,
+                rows: self.rows,
+                learn: &self.plan.learn,
+                facts: &self.facts,
+                nodes: &self.nodes,
+                parents: &parents,
+                memory: &self.memory,
+                pins: &self.pins,
+                hints: &self.hints,
+            };
+            for draft in self.proposers[at].propose(&scene, stock, &mut self.rng, examiner)? {
+                if let Some(node) = self.admit(1, Some(at), draft) {
+                    examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
+                    screened.push(node);
+                }
+            }
+        }
+        let rows: Vec<usize> = race.iter().copied().take(SCREEN).collect();
+        for &node in &screened {
+            self.ask(node, &rows, examiner)?;
+        }
+        let mean = |climb: &Self, node: usize| climb.score(node, &rows).map_or(0.0, |score| score.mean);
+        screened.sort_by(|&a, &b| mean(self, b).total_cmp(&mean(self, a)).then(a.cmp(&b)));
+        let out = screened.split_off(screened.len().min((self.plan.fan_out / 4).max(1)));
+        if !out.is_empty() {
+            let message = format!(
+                "{} wordings were screened on {} rows: {} enter the race",
+                screened.len() + out.len(),
+                rows.len(),
+                screened.len()
+            );
+            examiner.say(EventBody::Log { message })?;
+        }
+        for node in out {
+            self.nodes[node].version.fate = Fate::Dropped;
+            self.nodes[node].version.selected = self.score(node, &rows);
+            self.learn(1, node, &rows);
+            // It never came to a race, so it says nothing of what its proposer wins there.
+            if let Some(at) = self.nodes[node].proposer {
+                self.records[at].0 -= 1;
+            }
+        }
+        Ok(screened)
     }
 
     /// A draft becomes a version, unless something speaks against it.

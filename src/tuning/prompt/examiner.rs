@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use super::judging::Judging;
 use super::log::{Kept, Log, Said};
 use super::{Mark, Texts};
 use crate::backend::{Answer, Ask, Backend, BackendError, Finish, Listener};
@@ -162,6 +163,8 @@ pub struct Live<'a> {
     pub asked: f64,
     /// The last comparison is paid for by the reserve.
     pub closing: bool,
+    /// A judge is asked, not the pipeline.
+    pub judging: Option<&'a Judging>,
     pub history_file: Option<PathBuf>,
 }
 
@@ -205,6 +208,7 @@ impl<'a> Live<'a> {
             succeeded: 0,
             asked: 0.0,
             closing: false,
+            judging: None,
             history_file: None,
         }
     }
@@ -315,9 +319,47 @@ impl<'a> Live<'a> {
         Mark::of(outcome, &self.primary, usd.sum())
     }
 
+    /// Ask the judge with another rubric.
+    fn ask_judge(
+        &mut self,
+        judging: &Judging,
+        key: &str,
+        texts: &Texts,
+        open: &[usize],
+    ) -> Result<Vec<Outcome>, Halt> {
+        let Some((stage, rubric)) = texts.first_key_value() else { return Ok(Vec::new()) };
+        let of = self.candidate.stages.iter().find(|known| known.name == *stage);
+        let model = &of.ok_or_else(|| anyhow!("no judge is called `{stage}`"))?.model;
+        let backend = self.backend(model, None).map_err(|e| anyhow!("{stage}: {e}"))?;
+        let mut outcomes = Vec::with_capacity(open.len());
+        for batch in open.chunks(BATCH.max(backend.width())) {
+            self.poll()?;
+            self.afford((batch.len() * judging.calls()) as u64)?;
+            let began = Instant::now();
+            let answered = judging.outcomes(rubric, Box::new(backend.clone()), batch);
+            self.asked += began.elapsed().as_secs_f64();
+            for outcome in answered {
+                self.take(key, &outcome)?;
+                outcomes.push(outcome);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// An answer that came.
+    fn take(&mut self, key: &str, outcome: &Outcome) -> Result<(), Halt> {
+        self.watch(outcome)?;
+        let kept = Kept { at: self.clock.now(), usd: self.usd(outcome), outcome: outcome.clone() };
+        self.pay_row(&kept);
+        Ok(self.log.keep_row(key, kept.at, kept.usd, kept.outcome)?)
+    }
+
     /// Ask for the rows that are not in the log.
     fn ask_rows(&mut self, key: &str, texts: &Texts, open: &[usize]) -> Result<Vec<Outcome>, Halt> {
         self.start_clock();
+        if let Some(judging) = self.judging {
+            return self.ask_judge(judging, key, texts, open);
+        }
         let mut candidate = self.candidate.clone();
         for stage in &mut candidate.stages {
             if let Some(text) = texts.get(&stage.name) {
@@ -340,17 +382,16 @@ impl<'a> Live<'a> {
         let mut outcomes = Vec::with_capacity(open.len());
         for batch in open.chunks(BATCH.max(pipeline.width())) {
             self.poll()?;
-            self.afford((batch.len() * self.candidate.stages.len()) as u64)?;
+            // A row takes a call a stage, and one more for each retry.
+            let each: u64 = self.candidate.stages.iter().map(|s| 1 + u64::from(s.retries)).sum();
+            self.afford(batch.len() as u64 * each)?;
             let rows: Vec<&RunRow> = batch.iter().filter_map(|&at| self.rows.get(at)).collect();
             let began = Instant::now();
             let answered = pipeline.answer(&rows);
             self.asked += began.elapsed().as_secs_f64();
             for (row, answered) in rows.into_iter().zip(answered) {
                 let outcome = evaluate::outcome(self.scorer, (row, 0), answered, None);
-                self.watch(&outcome)?;
-                let kept = Kept { at: self.clock.now(), usd: self.usd(&outcome), outcome: outcome.clone() };
-                self.pay_row(&kept);
-                self.log.keep_row(key, kept.at, kept.usd, kept.outcome)?;
+                self.take(key, &outcome)?;
                 outcomes.push(outcome);
             }
         }

@@ -12,6 +12,7 @@ mod examiner;
 mod facts;
 mod front;
 mod guards;
+pub mod judging;
 mod log;
 mod memory;
 mod plan;
@@ -44,6 +45,7 @@ use crate::tuning::scoring::Scoring;
 use climb::Climb;
 use examiner::{Examiner as _, Halt, Live};
 use guards::{Copies, holds_pin};
+use judging::Judging;
 use log::Log;
 use memory::Memory;
 use plan::Plan;
@@ -213,7 +215,7 @@ pub fn run(
         backend::open(model, stage.and_then(|stage| stage.adapter.as_ref()), &access)
     });
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to tune")?;
-    let Some(tuned) = tune(settings, eval, critic, candidate, inputs, open, reporter)? else {
+    let Some(tuned) = tune(settings, eval, critic, candidate, inputs, None, open, reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
     if settings.task == PromptTask::Clauses {
@@ -239,6 +241,8 @@ struct Tuned {
     stopped: bool,
     /// Outcomes of an earlier life on the eval part.
     done: Vec<Outcome>,
+    /// Where it is a judge that was tuned.
+    measured: Option<judging::Measured>,
 }
 
 /// The loop to its end, however that comes. None: cancelled.
@@ -248,23 +252,34 @@ fn tune(
     critic: Option<&ModelRef>,
     candidate: &Candidate,
     inputs: &RunInputs,
+    judging: Option<&Judging>,
     open: examiner::Open<'_>,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Option<Tuned>> {
     if let Err((key, message)) = check(settings, eval, candidate) {
         bail!("{key}: {message}");
     }
-    let calls = candidate.stages.len();
-    let plan = Plan::new(&inputs.rows, settings, calls).map_err(anyhow::Error::msg)?;
+    let rows = judging.map_or(&inputs.rows, |judging| &judging.rows);
+    let calls = judging.map_or(candidate.stages.len(), Judging::calls);
+    let mut plan = Plan::new(rows, settings, calls).map_err(anyhow::Error::msg)?;
+    if let Some(judging) = judging {
+        plan.keep_together(|place| judging.row_of(place));
+    }
     let primary = eval.primary_metric()?;
-    let golds: Vec<String> = inputs
-        .rows
+    let golds: Vec<String> = rows
         .iter()
         .flat_map(|row| {
             candidate.stages.iter().filter_map(|s| s.own_gold(&row.fields)).chain(row.gold.clone())
         })
         .collect();
+    let access = Access {
+        threads: inputs.spec.threads,
+        device: None,
+        keys: inputs.keys.clone(),
+        cache: inputs.cache.clone(),
+    };
     let scorer = Scorer::new(eval, &candidate.stages, golds.iter().map(String::as_str))?;
+    let scorer = scorer.with_embedder(eval, &access).map_err(anyhow::Error::msg)?;
     let told = inputs.history.iter().filter(|body| matches!(body, EventBody::Prompt(_))).count();
     if told == 0 {
         for message in &plan.notes {
@@ -281,19 +296,10 @@ fn tune(
         reporter.event(EventBody::Log { message })?;
     }
     let log = Log::open(&inputs.dir)?;
-    let mut climb = Climb::new(settings, candidate, &inputs.rows, &eval.primary, plan);
-    let mut live = Live::new(
-        candidate,
-        &scorer,
-        primary,
-        &inputs.rows,
-        critic,
-        settings.budget,
-        log,
-        told,
-        open,
-        reporter,
-    );
+    let mut climb = Climb::new(settings, candidate, rows, &eval.primary, plan);
+    let mut live =
+        Live::new(candidate, &scorer, primary, rows, critic, settings.budget, log, told, open, reporter);
+    live.judging = judging;
     live.history_file = Some(inputs.dir.join(HISTORY));
     live.reserved = (2 * climb.plan.claim.len() * calls) as u64;
     if settings.task == PromptTask::Clauses {
@@ -324,6 +330,12 @@ fn tune(
         Ok(answer) => answer,
         Err(Halt::Failed(error)) => return Err(error),
         Err(_) => return Ok(None),
+    };
+    let measured = match judging.map(|judging| judging.measure(&climb, answer, &mut live)) {
+        None => None,
+        Some(Ok(measured)) => Some(measured),
+        Some(Err(Halt::Failed(error))) => return Err(error),
+        Some(Err(_)) => return Ok(None),
     };
     let texts = climb.nodes[answer].texts.clone();
     let mut tuned = candidate.clone();
@@ -359,7 +371,7 @@ fn tune(
         metrics.insert("selected".to_owned(), gain.selected.mean);
         metrics.insert("fresh".to_owned(), gain.fresh.mean);
     }
-    Ok(Some(Tuned { candidate: tuned, texts, metrics, stopped, done }))
+    Ok(Some(Tuned { candidate: tuned, texts, metrics, stopped, done, measured }))
 }
 
 /// Figures of what it took.
@@ -401,7 +413,7 @@ fn clauses_of(
     }
     let metrics = spent(live, climb.nodes.len());
     let (candidate, texts) = (candidate.clone(), Texts::new());
-    Ok(Some(Tuned { candidate, texts, metrics, stopped, done: Vec::new() }))
+    Ok(Some(Tuned { candidate, texts, metrics, stopped, done: Vec::new(), measured: None }))
 }
 
 fn failed(halt: Halt) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 //! All come from dev, and from train where dev has too few; never from eval. No row does two things at first; fresh rows select from
 //! the next epoch on. The rows of the last comparison choose nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::domain::prompt::PromptSettings;
 use crate::domain::rng::SplitMix64;
@@ -126,6 +126,36 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Rows of one group do not both choose and compare at the end. Groups come to the last comparison in the order of its rows, until there
+    /// are as many as before; what else selects is dealt out anew.
+    pub fn keep_together<'a>(&mut self, group: impl Fn(usize) -> &'a str) {
+        let (claim, race) = (self.claim.len(), self.select.len());
+        let mut of: HashMap<&str, usize> = HashMap::new();
+        let rest = self.select.iter().chain(self.fresh.iter().flatten());
+        let pool: Vec<usize> = self.claim.iter().chain(rest).copied().collect();
+        for &place in &pool {
+            *of.entry(group(place)).or_default() += 1;
+        }
+        let (mut claimed, mut n) = (HashSet::new(), 0);
+        for &place in &pool {
+            if n < claim && claimed.insert(group(place)) {
+                n += of.get(group(place)).copied().unwrap_or(0);
+            }
+        }
+        let (claim, others): (Vec<usize>, Vec<usize>) =
+            pool.into_iter().partition(|place| claimed.contains(group(*place)));
+        self.learn.retain(|place| !claimed.contains(group(*place)));
+        self.claim = claim;
+        let mut others = others.into_iter();
+        let mut take = |n: usize| -> Vec<usize> { others.by_ref().take(n).collect() };
+        self.select = take(race);
+        for fresh in &mut self.fresh {
+            *fresh = take(fresh.len());
+        }
+    }
+}
+
 /// An order in which every stretch has each stratum (and each answer, where there are no strata) in its share.
 fn interleaved(rows: &[RunRow], places: Vec<usize>, seed: u64) -> Vec<usize> {
     let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -199,6 +229,20 @@ mod tests {
         assert!(
             Plan::new(&rows(3, 4, 50), &PromptSettings::default(), 1).unwrap_err().contains("at least 12")
         );
+    }
+
+    #[test]
+    fn answers_to_one_row_do_not_both_choose_and_compare() {
+        let all = rows(120, 0, 0);
+        let mut plan =
+            Plan::new(&all, &PromptSettings { epochs: 2, ..PromptSettings::default() }, 1).unwrap();
+        let before = plan.claim.len();
+        let groups: Vec<String> = (0..all.len()).map(|at| (at / 3).to_string()).collect();
+        plan.keep_together(|at| &groups[at]);
+        let claimed: HashSet<&String> = plan.claim.iter().map(|at| &groups[*at]).collect();
+        assert!(plan.claim.len() >= before && plan.claim.len() < before + 3, "{plan:?}");
+        let others: Vec<usize> = plan.select.iter().chain(plan.fresh.iter().flatten()).copied().collect();
+        assert!(!others.is_empty() && others.iter().all(|at| !claimed.contains(&groups[*at])), "{plan:?}");
     }
 
     #[test]

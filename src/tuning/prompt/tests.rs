@@ -168,6 +168,7 @@ struct World {
     candidate: Candidate,
     rows: Vec<RunRow>,
     critic: Option<ModelRef>,
+    judging: Option<Judging>,
     eval: EvalSettings,
     asked: Rc<RefCell<Vec<String>>>,
     notes: Notes,
@@ -181,6 +182,7 @@ impl World {
             candidate,
             rows,
             critic: None,
+            judging: None,
             eval: EvalSettings { metrics: vec!["accuracy".into()], ..EvalSettings::default() },
             asked: Rc::default(),
             notes: Notes::default(),
@@ -216,7 +218,12 @@ impl World {
             created_ms: 0,
             seed: 7,
             threads: 1,
-            job: Job::Prompt { prompt: self.settings.clone(), eval: self.eval.clone(), critic: None },
+            job: Job::Prompt {
+                prompt: self.settings.clone(),
+                eval: self.eval.clone(),
+                critic: None,
+                judge: None,
+            },
             candidate: Some(self.candidate.clone()),
             settings: Vec::new(),
             past: None,
@@ -251,7 +258,10 @@ impl World {
         let candidate = self.candidate.clone();
         let notes = &mut self.notes;
         let work = std::panic::AssertUnwindSafe(|| {
-            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, open, notes).unwrap().unwrap()
+            let judging = self.judging.as_ref();
+            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, judging, open, notes)
+                .unwrap()
+                .unwrap()
         });
         std::panic::catch_unwind(work).ok()
     }
@@ -609,4 +619,108 @@ fn economy_drops_what_fixes_nothing_and_keeps_what_does() {
         gain.to_string().contains("tokens a row") && gain.to_string().contains("the score holds"),
         "{gain}"
     );
+}
+
+/// Answers of a bank's support that people judged: rude ones are bad.
+fn judged(n: usize) -> (crate::domain::judge::Judge, Candidate, Judging) {
+    use crate::domain::judge::{Judge, JudgedAnswer};
+    let mut judge = Judge {
+        rubric: "Is the answer good?\n{{ input }}\n{{ output }}\n".into(),
+        ..crate::tuning::judge::tests::judge(false)
+    };
+    // The critic is another model.
+    judge.model.name = "judge".into();
+    let rude = |i: usize| chance(&format!("rude {i}")) < 0.45;
+    let rows: Vec<RunRow> = (0..n)
+        .map(|i| row(i, Part::Dev, &format!("question {i}"), if rude(i) { "bad" } else { "good" }))
+        .collect();
+    let answers = (0..n)
+        .map(|i| JudgedAnswer {
+            // Two answers to each row.
+            row: (i / 2).to_string(),
+            row_hash: "h".into(),
+            output: format!("{} answer {i}", if rude(i) { "go away" } else { "gladly" }),
+            gold: None,
+        })
+        .collect();
+    let mut stage = scripted::stage(&judge.stage(), &judge.rubric, OutputKind::Label, &["bad", "good"]);
+    stage.model = judge.model.clone();
+    let judging = Judging::new(&judge, &rows, answers);
+    (judge, scripted::candidate(vec![stage]), judging)
+}
+
+/// It sees what is rude only where its rubric speaks of it.
+fn judges_by_the_rubric(ask: &Ask) -> Result<String, BackendError> {
+    let text = ask.text();
+    let told = text.contains("politely");
+    let said = if told && text.contains("go away") { "bad" } else { "good" };
+    // Not every time.
+    Ok(if told && chance(text) < 0.1 { "bad" } else { said }.to_owned())
+}
+
+#[test]
+fn a_rubric_is_tuned_until_its_judge_says_what_people_say() {
+    let (judge, candidate, judging) = judged(160);
+    let rows = judging.rows.clone();
+    let settings =
+        PromptSettings { fan_out: 6, epochs: 2, survivors: 2, rows: 24, ..PromptSettings::default() };
+    let mut world = World::new(candidate, rows, settings).with_critic();
+    world.judging = Some(judging);
+    let critic = |ask: &Ask| {
+        let text = ask.text();
+        assert!(text.contains("The answer must be one of: bad, good.") && text.contains("{{ output }}"));
+        // What went wrong says what to ask for.
+        let words =
+            if text.contains("<wrong>") { "Is the question answered politely?" } else { "Is it long?" };
+        Ok(format!("<prompt>{words} {}\n{{{{ input }}}}\n{{{{ output }}}}</prompt>", ask.sample))
+    };
+    let tuned = world.live(usize::MAX, judges_by_the_rubric, critic).unwrap();
+    let rubric = &tuned.texts[&judge.stage()];
+    assert!(rubric.contains("politely"), "{rubric}");
+    let metrics = &tuned.measured.as_ref().unwrap().metrics;
+    assert_eq!(metrics["kappa_start"], 0.0, "whoever says good to everything agrees by chance: {metrics:?}");
+    assert!(metrics["kappa"] > 0.6 && metrics["kappa_all"] > 0.6, "{metrics:?}");
+    assert!(tuned.metrics["gain_low"] > 0.1, "{:?}", tuned.metrics);
+    let told = world
+        .notes
+        .events
+        .iter()
+        .any(|e| matches!(e, EventBody::Log { message } if message.starts_with("kappa with people on ")));
+    assert!(told);
+    // Answers to one row either chose or compared.
+    let judging = world.judging.as_ref().unwrap();
+    let mut plan = Plan::new(&judging.rows, &world.settings, 1).unwrap();
+    plan.keep_together(|place| judging.row_of(place));
+    let claimed: HashSet<&str> = plan.claim.iter().map(|at| judging.row_of(*at)).collect();
+    assert!(plan.select.iter().all(|at| !claimed.contains(judging.row_of(*at))));
+}
+
+#[test]
+fn on_a_scale_near_misses_count_and_no_verdict_is_wrong() {
+    use crate::domain::judge::{Judge, JudgedAnswer, Verdicts};
+    let judge = Judge { verdicts: Verdicts::scale(1, 5), ..crate::tuning::judge::tests::judge(false) };
+    let golds = ["1", "5", "3", "2"];
+    let rows: Vec<RunRow> = (0..4).map(|i| row(i, Part::Dev, "x", golds[i])).collect();
+    let answers = (0..4).map(|i| JudgedAnswer {
+        row: i.to_string(),
+        output: format!("o{i}"),
+        ..JudgedAnswer::default()
+    });
+    let judging = Judging::new(&judge, &rows, answers.collect());
+    let script: Rc<dyn Fn(&Ask) -> Result<String, BackendError>> = Rc::new(|ask| {
+        let said = ["o0", "o1", "o2", "o3"].iter().position(|o| ask.text().contains(o)).unwrap();
+        [
+            Ok("1".to_owned()),
+            Ok("3".to_owned()),
+            Ok("rather good".to_owned()),
+            Err(BackendError("cut".into())),
+        ][said]
+            .clone()
+    });
+    let backend = Mortal { script, lives: Rc::new(Cell::new(9)), asked: Rc::default() };
+    let got = judging.outcomes(&judge.rubric, Box::new(backend), &[0, 1, 2, 3]);
+    let scores: Vec<f64> = got.iter().map(|o| o.scores["accuracy"]).collect();
+    assert_eq!(scores, [1.0, 0.75, 0.0, 0.0]);
+    // Words that are no verdict are the rubric's fault; a broken line is nobody's.
+    assert_eq!((got[2].error.as_deref(), got[3].error.as_deref()), (None, Some("cut")));
 }

@@ -1,7 +1,7 @@
 //! Asking the pipeline with given examples: in batches, within the budget, and never twice the same. Every answer is appended to
 //! `artifacts/answers.jsonl`: a run that is resumed takes the same way again and pays only for what it had not asked yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::candidate::Candidate;
+use crate::domain::candidate::{Candidate, ModelRef, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Shown};
 use crate::domain::judge::{Effort, Judge};
@@ -17,6 +17,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Budget, EvalSettings};
+use crate::domain::steer::{Change, Limit};
 use crate::domain::trajectory::{Match, TrajectoryNews, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::pipeline::rubric::Rubric;
@@ -29,6 +30,8 @@ use crate::tuning::judge;
 /// A batch should take about so long: requests to pause or stop are looked for between batches.
 const BATCH_MS: f64 = 1_000.0;
 const MOST: usize = 256;
+/// Questions asked before it is known what one costs.
+const FEW: usize = 8;
 
 /// Examples by the place of their stage.
 pub type Given = Vec<Vec<Arc<Example>>>;
@@ -43,6 +46,7 @@ pub struct Question<'r> {
 
 /// What came of a question.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Said {
     key: String,
     pub output: String,
@@ -55,6 +59,11 @@ pub struct Said {
     pub tokens_in: u64,
     pub tokens_out: u64,
     pub ms: f64,
+    /// Answers of models that it took, retries included, and how many more came from the response cache.
+    pub calls: u64,
+    pub cached: u64,
+    /// Dollars, of what did not come from there.
+    pub usd: f64,
     /// What the judge took, where one was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     judging: Option<Effort>,
@@ -93,14 +102,19 @@ pub struct Asker<'a> {
     silent: (usize, String),
     budget: Budget,
     known: HashMap<String, Said>,
+    /// Keys of answers that are counted below. One of an earlier life counts when this one comes to its question, so that a budget
+    /// is at every step where it was then.
+    counted: HashSet<String>,
     log: Appender,
     reporter: &'a mut dyn Reporter,
     pub ended: Option<Ended>,
-    /// Answers that were paid for, in this life and those before.
+    /// How much of the budget may be spent for now.
+    share: f64,
+    /// Answers of models that were paid for.
     pub calls: u64,
     tokens: u64,
     pub usd: Option<f64>,
-    /// Milliseconds worked, of earlier lives too.
+    /// Milliseconds worked.
     worked_ms: f64,
     phase: (String, Instant, usize),
 }
@@ -125,34 +139,56 @@ impl<'a> Asker<'a> {
         let primary_only = EvalSettings { metrics: Vec::new(), beside: Vec::new(), ..eval.clone() };
         let golds = rows.iter().filter_map(|row| row.gold.as_deref());
         let rule = Rule {
-            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?,
+            scorer: Scorer::new(&primary_only, &candidate.stages, golds)?
+                .with_embedder(&primary_only, &crate::backend::Access::threads(1))
+                .map_err(anyhow::Error::msg)?,
             matches: settings.matches,
             match_at: settings.match_at,
             tolerance: settings.tolerance,
         };
-        let priced = candidate.stages.iter().any(|s| s.model.usd_per_million_input.is_some());
-        let mut asker = Self {
+        let priced =
+            |s: &StageCandidate| s.model.usd_per_million_input.is_some() || s.model.usd_per_hour.is_some();
+        let priced = candidate.stages.iter().any(priced);
+        Ok(Self {
             pipeline,
             candidate,
             rule,
             person: None,
             silent: (0, String::new()),
             budget: settings.budget,
-            known: HashMap::new(),
+            known: said.into_iter().map(|said| (said.key.clone(), said)).collect(),
+            counted: HashSet::new(),
             log,
             reporter,
             ended: None,
+            share: 1.0,
             calls: 0,
             tokens: 0,
             usd: priced.then_some(0.0),
             worked_ms: 0.0,
             phase: (String::new(), Instant::now(), 0),
-        };
-        for said in said {
-            asker.count(&said);
-            asker.known.insert(said.key.clone(), said);
+        })
+    }
+
+    /// Another limit of the budget, from the next batch on.
+    pub fn raise(&mut self, limit: Limit) {
+        match limit {
+            Limit::Calls(n) => self.budget.calls = Some(n),
+            Limit::Tokens(n) => self.budget.tokens = Some(n),
+            Limit::Usd(usd) => self.budget.usd = Some(usd),
+            Limit::Seconds(n) => self.budget.seconds = Some(n),
         }
-        Ok(asker)
+    }
+
+    /// What was asked for since the last batch; told, so that a resumed run has it too.
+    fn take_changes(&mut self) -> anyhow::Result<()> {
+        for change in self.reporter.changes()? {
+            if let Change::Budget(limit) = change {
+                self.raise(limit);
+                self.reporter.event(EventBody::Change { step: self.calls, change })?;
+            }
+        }
+        Ok(())
     }
 
     /// From now on this judge says what is right where the metric does not.
@@ -165,11 +201,16 @@ impl<'a> Asker<'a> {
         Ok(())
     }
 
-    /// By the prices of the first stage's model: answers do not say which stage read what.
     fn count(&mut self, said: &Said) {
-        self.calls += 1;
-        self.tokens += said.tokens_in + said.tokens_out;
+        if !self.counted.insert(said.key.clone()) {
+            return;
+        }
+        self.calls += said.calls;
+        self.tokens += (said.tokens_in + said.tokens_out) * said.calls / (said.calls + said.cached).max(1);
         self.worked_ms += said.ms;
+        if let Some(usd) = &mut self.usd {
+            *usd += said.usd;
+        }
         if let Some(effort) = &said.judging {
             self.calls += u64::from(effort.calls);
             self.tokens += effort.tokens_in + effort.tokens_out;
@@ -177,11 +218,6 @@ impl<'a> Asker<'a> {
             if let Some(price) = price {
                 *self.usd.get_or_insert(0.0) += price;
             }
-        }
-        if let (Some(usd), Some(stage)) = (&mut self.usd, self.candidate.stages.first()) {
-            let price = |price: Option<f64>, tokens: u64| price.unwrap_or(0.0) * tokens as f64 / 1e6;
-            *usd += price(stage.model.usd_per_million_input, said.tokens_in)
-                + price(stage.model.usd_per_million_output, said.tokens_out);
         }
     }
 
@@ -201,27 +237,63 @@ impl<'a> Asker<'a> {
         &self.pipeline
     }
 
-    fn over_budget(&self) -> Option<&'static str> {
-        let over = |limit: Option<u64>, spent: u64| limit.is_some_and(|limit| spent >= limit);
-        let usd = self.budget.usd.zip(self.usd).is_some_and(|(limit, spent)| spent >= limit);
-        [
-            ("calls", over(self.budget.calls, self.calls)),
-            ("tokens", over(self.budget.tokens, self.tokens)),
-            ("usd", usd),
-            ("seconds", over(self.budget.seconds, (self.worked_ms / 1e3) as u64)),
-        ]
-        .into_iter()
-        .find_map(|(name, over)| over.then_some(name))
+    /// Until told otherwise, only this share of the budget is spent; what stops there has not ended.
+    pub fn spend_at_most(&mut self, share: f64) {
+        self.share = share;
     }
 
-    /// Ask all; an answer that is not there was not asked for, because the run is to end. `phase` and `total` (0: these questions alone)
-    /// are what the progress is called and counts to.
+    /// How many questions of the candidate the rest of the budget (of its present share) is enough for, and which part of it is the
+    /// scarcest. None: there is no budget.
+    pub fn affords(&self) -> Option<(usize, &'static str)> {
+        let asked = self.counted.len() as f64;
+        let budget = self.budget;
+        // A row takes a call a stage, and one more for each retry.
+        let calls: f64 = self.candidate.stages.iter().map(|s| 1.0 + f64::from(s.retries)).sum();
+        let mean = |spent: f64| (asked > 0.0).then(|| spent / asked);
+        let seconds = self.worked_ms / 1e3;
+        let parts = [
+            // With a judge more than that, by what it was so far.
+            (
+                "calls",
+                budget.calls.map(|n| n as f64),
+                self.calls as f64,
+                Some(calls.max(1.0).max(mean(self.calls as f64).unwrap_or(0.0))),
+            ),
+            ("tokens", budget.tokens.map(|n| n as f64), self.tokens as f64, mean(self.tokens as f64)),
+            (
+                "usd",
+                budget.usd.filter(|_| self.usd.is_some()),
+                self.usd.unwrap_or(0.0),
+                mean(self.usd.unwrap_or(0.0)),
+            ),
+            ("seconds", budget.seconds.map(|n| n as f64), seconds, mean(seconds)),
+        ];
+        let room = |limit: f64, spent: f64, each: Option<f64>| {
+            let left = limit * self.share - spent;
+            match each {
+                _ if left <= 0.0 => 0,
+                // Rounded down; what costs nothing is unlimited.
+                Some(each) => (left / each) as usize,
+                // Nothing is known of what one takes: a few, to see.
+                None => FEW,
+            }
+        };
+        parts
+            .into_iter()
+            .filter_map(|(name, limit, spent, each)| Some((room(limit?, spent, each), name)))
+            .min_by_key(|(room, _)| *room)
+    }
+
+    /// Ask all; an answer that is not there was not asked for, because the run is to end or the present share of the budget is spent.
+    /// `phase` is what the progress is called.
     pub fn ask(&mut self, phase: &str, questions: &[Question<'_>]) -> anyhow::Result<Vec<Option<Said>>> {
         let keys: Vec<String> = questions.iter().map(|q| key(self.candidate, q)).collect();
         let mut open: Vec<usize> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for (i, key) in keys.iter().enumerate() {
-            if !self.known.contains_key(key) && seen.insert(key) {
+            if let Some(said) = self.known.get(key).cloned() {
+                self.count(&said);
+            } else if seen.insert(key) {
                 open.push(i);
             }
         }
@@ -232,17 +304,21 @@ impl<'a> Asker<'a> {
         }
         let began = Instant::now();
         while at < open.len() && self.ended.is_none() {
+            self.take_changes()?;
             self.ended = match self.reporter.poll_control()? {
                 Control::Cancel => Some(Ended::Cancelled),
                 Control::Stop => Some(Ended::Stopped),
-                Control::Continue | Control::Checkpoint => self.over_budget().map(Ended::Budget),
+                Control::Continue | Control::Checkpoint => None,
             };
-            if self.ended.is_some() {
-                break;
-            }
             let mut batch = &open[at..(at + size).min(open.len())];
-            if let Some(limit) = self.budget.calls {
-                batch = &batch[..batch.len().min((limit - self.calls) as usize)];
+            if let Some((room, which)) = self.affords() {
+                batch = &batch[..batch.len().min(room)];
+                if batch.is_empty() && self.share >= 1.0 {
+                    self.ended = self.ended.or(Some(Ended::Budget(which)));
+                }
+            }
+            if self.ended.is_some() || batch.is_empty() {
+                break;
             }
             let asked = Instant::now();
             let rows: Vec<&RunRow> = batch.iter().map(|&i| questions[i].row).collect();
@@ -333,6 +409,17 @@ impl<'a> Asker<'a> {
             error: answered.error,
             ..Outcome::default()
         };
+        let (mut calls, mut cached, mut usd) = (0, 0, 0.0);
+        for ran in outcome.stages.iter().filter(|s| !s.skipped) {
+            let all = 1 + u64::from(ran.retries);
+            let free = u64::from(ran.cached).min(all);
+            calls += all - free;
+            cached += free;
+            if let Some(stage) = self.candidate.stages.iter().find(|s| s.name == ran.stage) {
+                let full = price(&stage.model, ran.tokens_in, ran.tokens_out, ran.ms);
+                usd += full * (all - free) as f64 / all as f64;
+            }
+        }
         self.rule.scorer.fill(&mut outcome, answered.kind, Some(row));
         let gold = row.gold.as_deref().unwrap_or_default();
         let alike = match self.rule.matches {
@@ -356,9 +443,19 @@ impl<'a> Asker<'a> {
             failed: outcome.error.is_some(),
             output: outcome.output,
             ms,
+            calls,
+            cached,
+            usd,
             judging: None,
         }
     }
+}
+
+/// Dollars of an answer.
+fn price(model: &ModelRef, tokens_in: u64, tokens_out: u64, ms: f64) -> f64 {
+    let tokens = tokens_in as f64 * model.usd_per_million_input.unwrap_or(0.0)
+        + tokens_out as f64 * model.usd_per_million_output.unwrap_or(0.0);
+    tokens / 1e6 + model.usd_per_hour.unwrap_or(0.0) * ms / 3_600_000.0
 }
 
 /// Everything that decides the answer.

@@ -325,12 +325,14 @@ pub fn find(
         }
         round += 1;
         let answers = asker.ask(&format!("finding, round {round}"), &questions)?;
+        // An answer is missing where the run ends, or where finding has had its share of the budget.
+        let is_over = answers.iter().any(Option::is_none);
         for (i, said) in places.into_iter().zip(answers) {
             if let Some(said) = said {
                 hunts[i].tell(said.right);
             }
         }
-        if asker.ended.is_some() {
+        if is_over || asker.ended.is_some() {
             break;
         }
     }

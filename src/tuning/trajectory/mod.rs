@@ -23,11 +23,13 @@ use anyhow::{Context as _, bail};
 
 use crate::backend::Access;
 use crate::domain::candidate::Candidate;
+use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples};
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
+use crate::domain::steer::Change;
 use crate::domain::trajectory::{Measured, TrajectoryNews, TrajectoryReport, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::embed::Embedder;
@@ -43,6 +45,14 @@ use measure::{Dev, Tried, Way};
 
 /// Train rows that tell which form suits the model.
 const FORM_ROWS: usize = 48;
+
+/// With a budget: this share of it is for asking train rows and finding, the rest for measuring.
+const FINDING: f64 = 0.4;
+/// Of the questions that a budget is enough for, those that train rows are asked as it is, and for each form.
+const LOOKED: usize = 8;
+const FORM_SHARE: usize = 40;
+/// Fewer dev rows than this are not worth measuring on.
+const LEAST_DEV: usize = 24;
 
 /// Gains on the dev part are believed below this (exact McNemar).
 const BELIEVED: f64 = 0.05;
@@ -73,6 +83,11 @@ pub fn run(
     pipeline.set_fresh(false);
     let (outcome, ended) = {
         let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, reporter)?;
+        for body in &inputs.history {
+            if let EventBody::Change { change: Change::Budget(limit), .. } = body {
+                asker.raise(*limit);
+            }
+        }
         if let Some(judge) = &settings.judge {
             asker.judged_by(judge, judge::Asker::open(judge, &access))?;
         }
@@ -221,7 +236,17 @@ fn tune(
             settings.strata.join(" or ")
         );
     }
-    let looked: Vec<&RunRow> = spread(&wanted, settings.rows);
+    // What a question costs in tokens, money and time is learned from a few.
+    asker.ask("as it is", &bare(&spread(&wanted, 8), stages))?;
+    let affords = asker.affords().map_or(usize::MAX, |(n, _)| n);
+    let looked: Vec<&RunRow> = spread(&wanted, settings.rows.min((affords / LOOKED).max(LEAST_DEV)));
+    if looked.len() < settings.rows.min(wanted.len()) {
+        asker.log(format!(
+            "the budget is enough for about {}: {} are looked at",
+            counted(affords, "question"),
+            counted(looked.len(), "train row")
+        ))?;
+    }
     let said = asker.ask("as it is", &bare(&looked, stages))?;
     let known: HashMap<&str, Said> =
         looked.iter().zip(said).filter_map(|(row, said)| Some((row.id.as_str(), said?))).collect();
@@ -242,9 +267,12 @@ fn tune(
         counted(known.len(), "train row")
     ))?;
 
-    let form = choose_form(asker, &pool, settings, &looked)?;
+    let form =
+        choose_form(asker, &pool, settings, &looked[..looked.len().min((affords / FORM_SHARE).max(8))])?;
     form.name().clone_into(&mut report.form);
+    asker.spend_at_most(FINDING);
     let finds = find::find(asker, &pool, plain, settings, form, known.len(), &wrong)?;
+    asker.spend_at_most(1.0);
     let turned = finds.searches.iter().filter(|s| s.proposal.is_some()).count();
     report.searches = finds.searches;
     let found = of_finds(&pool, &finds.found);
@@ -258,7 +286,12 @@ fn tune(
     let way = if asker.ended.is_some() {
         None
     } else {
-        on_dev(asker, settings, &mut report, &pool, &found, form, &spread(&dev, settings.dev_rows))?
+        // Once as it is, each number of examples from both stores, and about twice more for lift and harm.
+        let each = 3 + 2 * ladder(settings.shots).len();
+        let most = asker
+            .affords()
+            .map_or(settings.dev_rows, |(n, _)| (n / each).min(settings.dev_rows).max(LEAST_DEV));
+        on_dev(asker, settings, &mut report, &pool, &found, form, &spread(&dev, most))?
     };
     say_end(asker)?;
     report.calls = asker.calls;
@@ -383,7 +416,7 @@ fn on_dev(
         pool.stages.iter().map(|index| Some(index.as_ref()?.with_examples(&keep))).collect();
     let of_found: Vec<Option<Index>> = found.iter().map(|e| found_index(pool, e)).collect();
     let mut best: Option<(Way, Tried)> = None;
-    for (name, stages) in [("found", of_found), ("all", all)] {
+    'ways: for (name, stages) in [("all", all), ("found", of_found)] {
         if stages.iter().all(Option::is_none) {
             continue;
         }
@@ -391,7 +424,13 @@ fn on_dev(
         for shots in ladder(settings.shots) {
             let how = settings.retrieval(shots, form);
             let way = Way { name: name.to_owned(), stages: stages.clone(), how };
-            let Some(tried) = dev.try_way(asker, &way)? else { return Ok(None) };
+            let Some(tried) = dev.try_way(asker, &way)? else {
+                // With the budget spent the best so far is taken; a person who stops the run gets what was found, unmeasured.
+                if matches!(asker.ended, Some(Ended::Budget(_))) {
+                    break 'ways;
+                }
+                return Ok(None);
+            };
             // A single example may do harm that several do not.
             let harms = falls(&dev.without, &tried.said);
             let worse = before
@@ -451,6 +490,9 @@ fn refine(
     way: Way,
     tried: Tried,
 ) -> anyhow::Result<(Way, Measured)> {
+    if asker.ended.is_some() {
+        return Ok((way, tried.measured));
+    }
     let effects = dev.effects(asker, &tried, way.how.form)?;
     for (i, row) in dev.rows.iter().enumerate() {
         let entry = report.by_stratum.entry(row.stratum.clone().unwrap_or_default()).or_default();

@@ -12,6 +12,7 @@ use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::report::Control;
 use crate::domain::settings::Budget;
+use crate::domain::steer::Limit;
 use crate::pipeline::tests as scripted;
 
 /// Keeps events; asks to stop after some polls.
@@ -20,6 +21,8 @@ struct Notes {
     events: Vec<EventBody>,
     polls: usize,
     stop_after: Option<(usize, Control)>,
+    /// Asked for once, at the first batch.
+    changes: Vec<Change>,
 }
 
 impl Reporter for Notes {
@@ -38,6 +41,9 @@ impl Reporter for Notes {
         _: &mut dyn FnMut(&Path) -> io::Result<()>,
     ) -> io::Result<()> {
         Ok(())
+    }
+    fn changes(&mut self) -> io::Result<Vec<Change>> {
+        Ok(std::mem::take(&mut self.changes))
     }
     fn poll_control(&mut self) -> io::Result<Control> {
         self.polls += 1;
@@ -271,20 +277,49 @@ fn a_run_that_was_cut_off_goes_on_without_asking_anything_twice() {
 }
 
 #[test]
-fn a_stop_and_a_spent_budget_keep_what_was_found_and_no_more_is_asked() {
+fn a_budget_leaves_enough_for_measuring_and_is_never_overdrawn() {
+    for calls in [100, 200, 400] {
+        let temp = tempfile::tempdir().unwrap();
+        let budget = Budget { calls: Some(calls), ..Budget::default() };
+        let settings = TrajectorySettings { budget, form: None, ..settings() };
+        let mut notes = Notes::default();
+        let (kept, asked, _) = tuned(temp.path(), rows(600), &settings, &mut notes, copies);
+        assert!(asked as u64 <= calls && kept.report.calls == asked as u64, "{asked} of {calls}");
+        assert!(kept.way.is_some(), "{calls}: the examples help, and what was measured says so");
+        // A kill in the middle changes none of it.
+        let temp = tempfile::tempdir().unwrap();
+        let mut cut = Notes { stop_after: Some((5, Control::Cancel)), ..Notes::default() };
+        let before = tuned(temp.path(), rows(600), &settings, &mut cut, copies).1;
+        let (again, after, _) = tuned(temp.path(), rows(600), &settings, &mut Notes::default(), copies);
+        assert_eq!((before + after, again.report.calls), (asked, kept.report.calls));
+        let chosen =
+            |t: &Tuned| t.report.chosen.as_ref().map(|c| (c.store.clone(), c.shots, c.rows, c.right));
+        assert_eq!(chosen(&again), chosen(&kept));
+    }
+}
+
+#[test]
+fn other_budgets_hold_too_and_what_costs_nothing_does_not_end_a_run() {
+    // A row reads 10 tokens and writes 2 (the scripted backend's figures are fixed).
     let temp = tempfile::tempdir().unwrap();
-    let budget = Budget { calls: Some(100), ..Budget::default() };
-    let settings = TrajectorySettings { budget, ..settings() };
-    let mut notes = Notes::default();
-    let (kept, asked, _) = tuned(temp.path(), rows(120), &settings, &mut notes, copies);
-    assert_eq!((asked, kept.report.calls), (100, 100));
-    assert!(kept.way.is_none() && !kept.report.searches.is_empty());
-    assert!(
-        notes
-            .events
-            .iter()
-            .any(|e| matches!(e, EventBody::Warning { message } if message.contains("`calls` is spent")))
-    );
+    let whole = tuned(temp.path(), rows(240), &settings(), &mut Notes::default(), copies).0;
+    for budget in
+        [Budget { tokens: Some(4_000), ..Budget::default() }, Budget { usd: Some(0.01), ..Budget::default() }]
+    {
+        let temp = tempfile::tempdir().unwrap();
+        let settings = TrajectorySettings { budget, ..settings() };
+        let (kept, asked, _) = tuned(temp.path(), rows(240), &settings, &mut Notes::default(), copies);
+        assert!(kept.way.is_some());
+        if budget.usd.is_some() {
+            assert_eq!(kept.report.calls, whole.report.calls, "a model without a price");
+        } else {
+            assert!(asked < whole.report.calls as usize, "{asked}");
+        }
+    }
+}
+
+#[test]
+fn a_stop_keeps_what_was_found() {
     let temp = tempfile::tempdir().unwrap();
     let mut notes = Notes { stop_after: Some((12, Control::Stop)), ..Notes::default() };
     let (kept, _, _) = tuned(temp.path(), rows(120), &self::settings(), &mut notes, copies);
@@ -344,4 +379,16 @@ fn more_examples_are_not_tried_where_they_answer_worse() {
         tuned.report.curve.iter().filter(|m| m.store == "all").map(|m| m.shots).collect();
     assert_eq!(of_all, [1, 2], "{:?}", tuned.report.curve);
     assert_eq!(tuned.report.chosen.as_ref().map(|m| m.shots), Some(1));
+}
+
+#[test]
+fn a_budget_that_is_raised_on_the_way_holds_and_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let budget = Budget { calls: Some(20), ..Budget::default() };
+    let settings = TrajectorySettings { budget, ..settings() };
+    let raised = Change::Budget(Limit::Calls(100));
+    let mut notes = Notes { changes: vec![raised.clone()], ..Notes::default() };
+    let (kept, asked, _) = tuned(temp.path(), rows(120), &settings, &mut notes, copies);
+    assert_eq!((asked, kept.report.calls), (100, 100));
+    assert!(notes.events.iter().any(|e| matches!(e, EventBody::Change { change, .. } if *change == raised)));
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::judges::{check_eval_judge, check_judged};
+use super::known_model;
 use crate::domain::metric::{Direction, Known, Metric, MetricError, OwnMetric};
 use crate::domain::row::Part;
-use crate::domain::settings::{EvalSettings, IntentSettings};
+use crate::domain::settings::{BUILTIN, EvalSettings, IntentSettings};
 use crate::domain::words::nearest;
 use crate::workspace::config::{Goal, JudgeEntry, ModelEntry, SetConfig, Stage, Task, Want};
 use crate::workspace::reader::{Fields, clip, clip_long};
@@ -164,7 +165,7 @@ pub(super) fn read_eval(
         metrics: metrics.unwrap_or(default.metrics),
         latency_rows: fields.count("latency_rows", 0..=1_000_000).unwrap_or(default.latency_rows),
         samples: fields.whole("samples", 1..=1000).map_or(default.samples, |n| n as u32),
-        intent: read_intent(&mut fields),
+        intent: read_intent(&mut fields, models),
         own: own.to_vec(),
         ..default
     };
@@ -188,15 +189,15 @@ pub(super) fn read_eval(
 }
 
 /// `intent = { embedder = "builtin", threshold = 0.8 }`
-fn read_intent(fields: &mut Fields<'_>) -> IntentSettings {
+fn read_intent(fields: &mut Fields<'_>, models: &BTreeMap<String, ModelEntry>) -> IntentSettings {
     let default = IntentSettings::default();
     let mut table = fields.table_or_empty("intent");
     let embedder = table.string("embedder").unwrap_or(default.embedder);
-    if embedder != "builtin" {
-        table.fault("embedder", &format!("`{}` is no embedder for it; write \"builtin\"", clip(&embedder)));
+    if embedder != BUILTIN {
+        known_model(&table, "embedder", &embedder, models);
     }
     let share = |n: f64| n > 0.0 && n <= 1.0;
     let threshold = table.number("threshold", "above 0 and at most 1", share).unwrap_or(default.threshold);
     table.finish();
-    IntentSettings { embedder, threshold }
+    IntentSettings { embedder, model: None, threshold }
 }

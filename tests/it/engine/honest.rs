@@ -35,7 +35,8 @@ fn who_was_selected_is_scored_again_on_the_reserve_and_every_look_is_counted() {
     assert!(row(&board, "weak").get("honest").is_none());
     let text = String::from_utf8(bench.run(&["board"]).stdout).unwrap();
     assert!(
-        text.contains("selected among 3") && text.contains("--set part=reserve --set candidate=strong"),
+        text.contains("selected among 3")
+            && text.contains("made elsewhere, so it is not scored on fresh ones"),
         "{text}"
     );
     let against = &row(&board, "strong")["against"];

@@ -471,3 +471,35 @@ fn a_probe_says_what_models_there_are() {
     assert!(ask("big").unwrap_err().contains("no list of models"));
     assert_eq!(server.asked()[0].path, "/v1/models");
 }
+
+#[test]
+fn texts_are_embedded_together_and_a_busy_server_is_asked_again() {
+    let vectors =
+        json!({ "data": [{ "index": 1, "embedding": [0.0, 2.0] }, { "index": 0, "embedding": [1.0, 0.0] }] });
+    let server = Server::start(vec![Reply::refuse(429, "slow down"), Reply::json(200, &vectors)]);
+    let got = open(&server).embeddings(&["where is my card", "refund"]).unwrap();
+    assert_eq!(got, [[1.0, 0.0], [0.0, 2.0]]);
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(
+        (asked[1].path.as_str(), &asked[1].body["input"]),
+        ("/v1/embeddings", &json!(["where is my card", "refund"]))
+    );
+    assert_eq!(asked[1].body["model"], "big");
+}
+
+#[test]
+fn a_server_that_embeds_nothing_or_nonsense_is_told_in_words() {
+    let refused =
+        |reply: Reply| open(&Server::start(vec![reply])).embeddings(&["a", "b"]).unwrap_err().to_string();
+    assert!(refused(Reply::refuse(404, "no such route")).contains("has it embeddings by `big`?"));
+    let one = json!({ "data": [{ "embedding": [1.0] }] });
+    assert!(refused(Reply::json(200, &one)).contains("2 vectors were expected, and 1 came"));
+    let uneven = json!({ "data": [{ "embedding": [1.0] }, { "embedding": [1.0, 2.0] }] });
+    assert!(refused(Reply::json(200, &uneven)).contains("different lengths"));
+    let server = Server::start(vec![Reply::json(200, &one)]);
+    let mut masked = model(&server.endpoint());
+    masked.limits.mask_pii = true;
+    let why = open_with(&masked, &Keys::default(), times()).embeddings(&["a"]).unwrap_err().to_string();
+    assert!(why.contains("mask_pii") && server.asked().is_empty(), "{why}");
+}

@@ -194,15 +194,16 @@ fn clustered_errors_and_tests_are_the_references() {
 fn stratified_differences_are_the_references() {
     for case in reference().strata {
         let strata: Vec<&str> = case.strata.iter().map(String::as_str).collect();
-        let got = stratified(&case.differences, &strata, &case.part, None).unwrap();
+        let (names, of) = coded(&strata);
+        let by = crate::score::compare::Strata { names: &names, of: &of };
+        let got = stratified(&case.differences, by, &case.part, None).unwrap();
         close(got.delta, case.delta);
         close(got.se, case.se);
         close2(got.ci95, case.ci95);
         close(got.p_value, case.p);
         // Every row its own cluster: the same but for n_h - 1 against G - 1.
         let alone: Vec<usize> = (0..strata.len()).collect();
-        let clustered =
-            stratified(&case.differences, &strata, &case.part, Some((&alone, strata.len()))).unwrap();
+        let clustered = stratified(&case.differences, by, &case.part, Some((&alone, strata.len()))).unwrap();
         close(clustered.delta, case.delta);
         assert!((clustered.se / case.se - 1.0).abs() < 0.25, "{} {}", clustered.se, case.se);
     }

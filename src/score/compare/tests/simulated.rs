@@ -165,7 +165,8 @@ fn stratified_intervals_cover_the_difference_of_the_whole() {
                 strata.push(name);
             }
         }
-        let got = stratified(&differences, &strata, &part, None).unwrap();
+        let (names, of) = coded(&strata);
+        let got = stratified(&differences, Strata { names: &names, of: &of }, &part, None).unwrap();
         covered += usize::from(got.ci95[0] <= truth && truth <= got.ci95[1]);
     }
     assert!((at_least(times, 0.94)..=at_most(times, 0.96)).contains(&covered), "{covered}");

@@ -65,8 +65,10 @@ fn cell(p: &Painter<'_>, cell: Cell) -> (String, Role) {
 }
 
 fn heat(p: &mut Painter<'_>, area: Rect, timeline: &Timeline, from: usize, scroll: usize) {
-    let longest = timeline.strata.iter().map(|s| text::width(s)).max().unwrap_or(0).clamp(9, 28) as u16;
-    let names = longest.min(area.width / 3);
+    // What tells strata apart often stands at the end of their names: they get what the columns leave.
+    let longest = timeline.strata.iter().map(|s| text::width(s)).max().unwrap_or(0).clamp(9, 60) as u16;
+    let columns = (timeline.columns.len().min(1000) as u16).saturating_mul(COLUMN);
+    let names = longest.min((area.width / 3).max(area.width.saturating_sub(columns + 1)));
     let head = |m: &Moment| m.step.map_or_else(|| m.name.clone(), |step| format!("@{step}"));
     let widest = timeline.columns.iter().map(|m| text::width(&head(m)) + 2).max().unwrap_or(0) as u16;
     let room = area.width.saturating_sub(names + 1);

@@ -40,12 +40,12 @@ fn board(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
         let inner = p.pane(area, title, focused);
         return empty(p, inner, if app.connected() { "reading the board ..." } else { "connecting ..." });
     };
-    let mut title = format!(
-        "{title} {} {} {}",
-        p.look.signs.dot,
-        number::count(board.eval_rows),
-        noun(board.eval_rows, "eval row")
-    );
+    // Where no row has a part yet, results made elsewhere stand on all of them.
+    let (rows, one) = match board.eval_rows {
+        0 => (board.rows.iter().map(|r| r.n).max().unwrap_or(0), "row"),
+        n => (n, "eval row"),
+    };
+    let mut title = format!("{title} {} {} {}", p.look.signs.dot, number::count(rows), noun(rows, one));
     if !state.filter.is_empty() || board.rows.len() < board.total {
         let total = board.total.max(board.rows.len());
         title.push_str(&format!(" {} {} of {}", p.look.signs.dot, state.order.len(), number::count(total)));

@@ -12,6 +12,7 @@ use super::{WIDE, body_of};
 use crate::domain::api::{Decision, Request};
 use crate::domain::example::{Example, ExampleEdit, ExamplePage, ExampleQuery};
 use crate::domain::run::{RunKind, RunRecord, RunState};
+use crate::domain::steer::Change;
 use crate::domain::trajectory::TrajectoryView;
 use crate::tui::app::{App, Mood, Purpose, Screen, moved};
 use crate::tui::keymap::Action;
@@ -336,6 +337,12 @@ impl App {
                 self.layers.push(Layer::Form(Form::trajectory(names)));
             }
             Action::Distill => self.distill(),
+            Action::Steer => {
+                match self.trajectory_run().filter(|id| self.run(id).is_some_and(|r| !r.state.is_final())) {
+                    Some(run) => self.type_line("another budget", "calls=", TextPurpose::Budget { run }),
+                    None => self.notice(Mood::Plain, "no run is under way whose budget could be changed"),
+                }
+            }
             Action::ShowFlips => {
                 let run =
                     self.trajectory_run().and_then(|id| self.run(&id)).and_then(|r| r.candidate.clone());
@@ -441,6 +448,17 @@ impl App {
     pub(crate) fn show_store(&mut self, name: String) {
         self.screen = Screen::Trajectories;
         self.trajectories.shown = Some(name);
+    }
+
+    /// `calls=8000`
+    pub(crate) fn raise_budget(&mut self, run: String, text: &str) {
+        match format!("budget.{text}").parse::<Change>() {
+            Ok(change @ Change::Budget(_)) => {
+                self.ask(Purpose::Steer(run.clone()), Request::Steer { run, changes: vec![change] });
+            }
+            Ok(_) => {}
+            Err(why) => self.notice(Mood::Bad, why),
+        }
     }
 
     /// The bridge to LoRA: the rows that the store is made of or turned to gold, with their gold, without examples in the prompt.

@@ -90,6 +90,11 @@ pub trait Proposer {
         false
     }
 
+    /// How many ideas it has for a stage from the start, which cost nothing: they are screened on a few rows before the first race.
+    fn stock(&self) -> usize {
+        0
+    }
+
     /// About `n` proposals; fewer where it has no more ideas. Whether they are allowed is for others to say.
     fn propose(
         &mut self,

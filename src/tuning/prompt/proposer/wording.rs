@@ -95,6 +95,10 @@ impl Proposer for Wording {
         "wording"
     }
 
+    fn stock(&self) -> usize {
+        NOUNS.len()
+    }
+
     fn propose(
         &mut self,
         scene: &Scene<'_>,
