@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::candidates::keep_prompt;
 use super::judges;
 use super::state::{Engine, bad_input, failed};
+use super::versions;
 use crate::domain::api::{Decision, Failure, PromptFile};
 use crate::domain::judge;
 use crate::domain::prompt::PromptHistory;
@@ -85,6 +86,10 @@ pub fn adoption(engine: &Engine, wanted: Vec<PromptFile>) -> Result<Decision, Fa
             }
             hash => hash.to_owned(),
         };
+        if kept_text(engine, &hash).is_err() {
+            // A run keeps its texts when it ends.
+            versions::keep_text(engine, &hash)?;
+        }
         kept_text(engine, &hash)?;
         if hash != before {
             files.push(PromptFile { stage: want.stage, file, hash, before });

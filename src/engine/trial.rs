@@ -273,7 +273,7 @@ fn rows_of(
             .read(|s| s.decisions.marks.iter().filter(|(_, m)| has(m)).map(|(row, _)| row.clone()).collect())
     });
     let mut left_out = 0;
-    let mut groups: BTreeMap<(u8, Option<u32>), Vec<([u8; 32], String)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(u8, Option<u32>), Vec<([u8; 32], usize)>> = BTreeMap::new();
     for at in 0..loaded.dataset.len() {
         let id = loaded.dataset.id(at);
         let of = loaded.stratum(at);
@@ -292,20 +292,27 @@ fn rows_of(
             }
             None => continue,
         };
-        let has_gold = engine.read(|s| s.decisions.gold.contains_key(id)) || loaded.text(at).1.is_some();
-        if has_gold {
-            let place = *blake3::hash(id.as_bytes()).as_bytes();
-            groups.entry((order, of)).or_default().push((place, id.to_owned()));
-        }
+        let place = *blake3::hash(id.as_bytes()).as_bytes();
+        groups.entry((order, of)).or_default().push((place, at));
     }
     // Dev rows before those of train; within a part a stratum's first row before anyone's second.
-    let mut ordered: Vec<(u8, usize, [u8; 32], String)> = Vec::new();
+    let mut ordered: Vec<(u8, usize, [u8; 32], usize)> = Vec::new();
     for ((order, _), mut group) in groups {
-        group.sort();
-        ordered.extend(group.into_iter().enumerate().map(|(i, (place, id))| (order, i, place, id)));
+        group.sort_unstable();
+        ordered.extend(group.into_iter().enumerate().map(|(i, (place, at))| (order, i, place, at)));
     }
-    ordered.sort();
-    let ids: Vec<String> = ordered.into_iter().take(wanted).map(|(.., id)| id).collect();
+    ordered.sort_unstable();
+    // Rows are read from their file: no more of them than are wanted.
+    let has_gold = |at: usize| {
+        engine.read(|s| s.decisions.gold.contains_key(loaded.dataset.id(at))) || loaded.text(at).1.is_some()
+    };
+    let ids: Vec<String> = ordered
+        .into_iter()
+        .map(|(.., at)| at)
+        .filter(|at| has_gold(*at))
+        .take(wanted)
+        .map(|at| loaded.dataset.id(at).to_owned())
+        .collect();
     if ids.is_empty() {
         let why = match (slice.failing, left_out) {
             (true, _) => {

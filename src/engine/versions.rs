@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::candidates;
 use super::prompts::history;
 use super::rows::{self, Loaded, cut};
 use super::state::{Engine, bad_input, failed};
@@ -231,6 +232,18 @@ pub fn find(engine: &Engine, wanted: Option<&str>) -> Result<Found, Failure> {
         "no version `{wanted}`; write v3, {}:v3, a tag or the start of a hash (`tunebench prompts list` has them)",
         newest.0
     )))
+}
+
+/// Keep a text by its hash that stands in some history, also in that of a run under way.
+pub fn keep_text(engine: &Engine, hash: &str) -> Result<(), Failure> {
+    for (_, folder) in histories(engine) {
+        let Ok(history) = read(engine, folder.as_ref()) else { continue };
+        let mut texts = history.versions.iter().flat_map(|version| version.prompts.values());
+        if let Some(text) = texts.find(|text| blake3::hash(text.as_bytes()).to_hex().as_str() == hash) {
+            return candidates::keep_prompt(engine, hash, text);
+        }
+    }
+    Ok(())
 }
 
 /// A version of a run that has exactly these texts: its address.

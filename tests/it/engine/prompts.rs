@@ -140,6 +140,9 @@ fn a_run_is_paused_steered_killed_and_resumed_and_asks_nothing_twice() {
     let steered = bench.run(&["runs", "steer", &run, "hint=Think of the topic of it.", "budget.calls=5000"]);
     let said = String::from_utf8_lossy(&steered.stdout).into_owned();
     assert!(said.contains("hint=Think of the topic of it."), "{steered:?}");
+    // A version of a run under way can be taken over already.
+    let adopted = bench.run(&["prompts", "adopt", &format!("{run}:v1")]);
+    assert!(adopted.status.success(), "{adopted:?}");
     let refused = bench.run(&["runs", "steer", &run, "learning_rate=1e-4"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     until("the hint to be taken", || {

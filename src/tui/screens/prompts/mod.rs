@@ -84,6 +84,12 @@ impl PromptsState {
     }
 
     pub fn address(&self) -> Option<String> {
+        // While another tree is on its way, what was chosen of it is known already.
+        if let (Some(run), Some(id)) = (&self.shown, &self.selected)
+            && self.tree.as_ref().is_none_or(|tree| tree.run != *run)
+        {
+            return Some(format!("{run}:{id}"));
+        }
         let branch = self.branch()?;
         Some(format!("{}:{}", self.tree.as_ref()?.run, branch.version.id))
     }

@@ -233,7 +233,11 @@ fn shown(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
     let height = usize::from(inner.height);
     let from = state.scroll.min(lines.len().saturating_sub(height));
     let from = if state.pane == Pane::Text { from } else { 0 };
-    for (y, line) in lines.iter().skip(from).take(height).enumerate() {
+    for (y, line) in lines.iter_mut().skip(from).take(height).enumerate() {
+        // The space at which a line was broken has no cell of its own.
+        if let Some((text, _)) = line.last_mut() {
+            text.truncate(text.trim_end_matches(' ').len());
+        }
         p.pieces(inner, 0, y as u16, line);
     }
     if lines.len() > from + height {
