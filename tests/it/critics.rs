@@ -108,10 +108,6 @@ fn critics_that_answer_garbage_cost_proposals_and_not_the_run() {
         assert_eq!(done["state"], "done", "{name}: {done}");
         assert!(!critic.asked().is_empty(), "{name}");
         assert_eq!(by_critic(&bench, "prompt-1"), Vec::<Value>::new(), "{name}");
-        if ["a page", "no JSON", "refused"].contains(&name) {
-            let told = warnings(&bench, "prompt-1");
-            assert!(told.iter().any(|w| w.contains("the critic `critic` fails")), "{name}: {told:?}");
-        }
     }
 }
 

@@ -150,8 +150,13 @@ fn a_saved_prompt_is_tried_at_once_and_what_is_saved_meanwhile_after_it() {
     let tries = |effects: &[Effect]| {
         asked(effects).iter().filter(|r| matches!(r, Request::TryPrompts { .. })).count()
     };
-    assert_eq!(tries(&saved(&mut app, "data/x.jsonl", false)), 0);
-    assert_eq!(tries(&saved(&mut app, "prompts/route.md", true)), 0, "what cannot be used is not tried");
+    for (file, broken, why) in
+        [("data/x.jsonl", false, "no prompt"), ("prompts/route.md", true, "cannot be used")]
+    {
+        let effects = saved(&mut app, file, broken);
+        assert_eq!(tries(&effects), 0, "{why}");
+        sample::settle(&mut app, effects);
+    }
     let mut effects = saved(&mut app, "prompts/route.md", false);
     assert_eq!(tries(&effects), 1);
     // All but the trial is answered.
