@@ -1,7 +1,7 @@
 """One tuning by DSPy over an endpoint: MIPROv2, GEPA, KNNFewShot, or nothing. Used by `against_dspy.py`.
 
-DSPy's own chat form ("[[ ## field ## ]]" around everything) means nothing to a model that was not made for instructions: as it comes it
-scores 0. So questions and answers of the task are laid out as tunebench lays them out: instruction, examples as `Input:` and
+DSPy's own chat form ("[[ ## field ## ]]" around everything) is one that the demo's base was never shown; what it would score was not
+measured. So questions and answers of the task are laid out as tunebench lays them out: instruction, examples as `Input:` and
 `Answer:`, the input. What DSPy asks a proposer keeps DSPy's own form. Its cache is on: what is answered from there reaches no server
 and is not counted.
 """
