@@ -136,8 +136,17 @@ pub fn lines(all: &[String]) -> String {
     all.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// The board as a table; goals as `pass`, `fail`, `open`.
+/// The board for people, with the ladder's advice in a line.
 pub fn render(board: &Board) -> String {
+    let mut text = standings(board);
+    if !board.ladder.rungs.is_empty() {
+        text.push_str(&format!("{} (--ladder says why)\n", score::ladder::verdict(&board.ladder.advice)));
+    }
+    text
+}
+
+/// The board as a table, goals as `pass`, `fail`, `open`, and what is to be said of its candidates.
+pub fn standings(board: &Board) -> String {
     if board.rows.is_empty() {
         return "nobody is on the board yet; `tunebench run eval` takes a baseline".into();
     }
@@ -226,9 +235,6 @@ pub fn render(board: &Board) -> String {
         for remark in row.remarks() {
             text.push_str(&format!("{}: {remark}\n", clean(&row.candidate)));
         }
-    }
-    if !board.ladder.rungs.is_empty() {
-        text.push_str(&format!("{} (--ladder says why)\n", score::ladder::verdict(&board.ladder.advice)));
     }
     text
 }

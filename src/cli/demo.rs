@@ -241,7 +241,7 @@ fn climb(root: &Path, out: &Output) -> super::CommandResult {
             let comparison = comparison.as_ref().map(compare::render).unwrap_or_default();
             format!(
                 "\n{}\n{}\n\n{comparison}\n{seconds:.0} s; `tunebench {}` shows all of it",
-                board::render(&board),
+                board::standings(&board),
                 board::lines(&ladder::lines(&board.ladder)),
                 root.display()
             )

@@ -39,6 +39,9 @@ pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Resul
     let loaded = rows::loaded(engine)?;
     let metric = metric_of(&loaded, metric)?;
     let (a, b) = (candidates::find(engine, a)?, candidates::find(engine, b)?);
+    if a.id == b.id {
+        return Err(bad_input(format!("{} is compared with itself; name two candidates", a.candidate.name)));
+    }
     let (of_a, of_b) = (side_of(engine, &a, &metric)?, side_of(engine, &b, &metric)?);
     let mut comparison = sides(&loaded, (&a.candidate, &of_a), (&b.candidate, &of_b), &metric, true);
     if comparison.n == 0 {

@@ -230,20 +230,7 @@ impl<'a> Climb<'a> {
                 }
                 // Without a model ideas cost nothing, and some are refused.
                 let asked = if self.proposers[at].needs_critic() { wanted } else { 2 * wanted };
-                let scene = Scene {
-                    settings: self.settings,
-                    stages: self.stages,
-                    tuned: &self.tuned,
-                    rows: self.rows,
-                    learn: &self.plan.learn,
-                    facts: &self.facts,
-                    nodes: &self.nodes,
-                    parents: &parents,
-                    memory: &self.memory,
-                    pins: &self.pins,
-                    hints: &self.hints,
-                };
-                let drafts = self.proposers[at].propose(&scene, asked, &mut self.rng, examiner)?;
+                let drafts = self.drafts(at, &parents, asked, examiner)?;
                 let mut taken = 0;
                 for draft in drafts {
                     if taken == wanted {
@@ -263,6 +250,30 @@ impl<'a> Climb<'a> {
         Ok(newcomers)
     }
 
+    /// What a proposer makes of these parents.
+    fn drafts(
+        &mut self,
+        proposer: usize,
+        parents: &[usize],
+        n: usize,
+        examiner: &mut dyn Examiner,
+    ) -> Result<Vec<Draft>, Halt> {
+        let scene = Scene {
+            settings: self.settings,
+            stages: self.stages,
+            tuned: &self.tuned,
+            rows: self.rows,
+            learn: &self.plan.learn,
+            facts: &self.facts,
+            nodes: &self.nodes,
+            parents,
+            memory: &self.memory,
+            pins: &self.pins,
+            hints: &self.hints,
+        };
+        self.proposers[proposer].propose(&scene, n, &mut self.rng, examiner)
+    }
+
     /// Ideas that cost nothing are many: before the first race all of a proposer's stock is asked on a few rows, and the best of it
     /// enters. A model may know a task by one name of many, which a fan-out would come to late or never.
     fn screen(&mut self, race: &[usize], examiner: &mut dyn Examiner) -> Result<Vec<usize>, Halt> {
@@ -273,21 +284,7 @@ impl<'a> Climb<'a> {
             if stock == 0 {
                 continue;
             }
-            let parents = vec![0; stock];
-            let scene = Scene {
-                settings: self.settings,
-                stages: self.stages,
-                tuned: &self.tuned,
-                rows: self.rows,
-                learn: &self.plan.learn,
-                facts: &self.facts,
-                nodes: &self.nodes,
-                parents: &parents,
-                memory: &self.memory,
-                pins: &self.pins,
-                hints: &self.hints,
-            };
-            for draft in self.proposers[at].propose(&scene, stock, &mut self.rng, examiner)? {
+            for draft in self.drafts(at, &vec![0; stock], stock, examiner)? {
                 if let Some(node) = self.admit(1, Some(at), draft) {
                     examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
                     screened.push(node);

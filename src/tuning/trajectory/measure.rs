@@ -7,6 +7,7 @@ use super::asking::{Asker, Given, Question, Said};
 use crate::domain::example::{Effect, Example, Form, Retrieval};
 use crate::domain::row::RunRow;
 use crate::domain::trajectory::Measured;
+use crate::domain::words::counted;
 use crate::retrieve::{Index, NEAR_DUPLICATE, Query};
 use crate::score::stats::mcnemar_exact;
 
@@ -226,8 +227,8 @@ fn measured(name: &str, shots: usize, without: &[Said], with: &[Said], near: usi
 pub fn line(m: &Measured, without: &Measured) -> String {
     let near = if m.near_duplicates > 0 {
         format!(
-            "; {} rows were shown an example with {:.0}% of their words",
-            m.near_duplicates,
+            "; {} shown an example with {:.0}% of the same words",
+            counted(m.near_duplicates, "row"),
             NEAR_DUPLICATE * 100.0
         )
     } else {

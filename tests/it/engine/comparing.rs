@@ -62,6 +62,7 @@ fn several_candidates_are_held_against_one_with_adjusted_p_values() {
     for wrong in [
         &["compare", "best"][..],
         &["compare", "best", "best", "last"],
+        &["compare", "best", "best"],
         &["compare", "--all", "--flips", "2"],
     ] {
         assert_eq!(bench.run(wrong).status.code(), Some(2), "{wrong:?}");

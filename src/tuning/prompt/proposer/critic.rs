@@ -1,10 +1,10 @@
 //! Proposals of a critic: any model that follows instructions, local or behind an endpoint.
 //!
-//! - [`Reflection`]: a critique of failures, then a rewrite. ProTeGi (Pryzant et al. 2023, "Automatic Prompt Optimization with
+//! - [`REFLECTION`]: a critique of failures, then a rewrite. ProTeGi (Pryzant et al. 2023, "Automatic Prompt Optimization with
 //!   'Gradient Descent' and Beam Search") in one call, on the traces of all stages as GEPA's reflection has it (Agrawal et al. 2025).
-//! - [`History`]: the versions so far with their scores, worst first, and a better one asked for. OPRO (Yang et al. 2023, "Large Language
+//! - [`HISTORY`]: the versions so far with their scores, worst first, and a better one asked for. OPRO (Yang et al. 2023, "Large Language
 //!   Models as Optimizers").
-//! - [`Induction`]: the instruction that leads from inputs to answers. APE (Zhou et al. 2022, "Large Language Models Are Human-Level
+//! - [`INDUCTION`]: the instruction that leads from inputs to answers. APE (Zhou et al. 2022, "Large Language Models Are Human-Level
 //!   Prompt Engineers").
 //!
 //! The prompt that is proposed stands between `<prompt>` and `</prompt>`; an answer without it costs a proposal and nothing else.
@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 
 use super::{Draft, Examiner, Halt, Proposer, Scene};
 use crate::domain::rng::SplitMix64;
+use crate::domain::words::counted;
 
 /// Failures shown to the critic; rows shown for induction; versions shown in a history.
 const FAILURES: usize = 5;
@@ -27,20 +28,30 @@ const RULES: &str = "Rules:\n\
 - Write plain, short, general instructions.\n\
 - Put the whole new prompt between <prompt> and </prompt>.";
 
-#[derive(Debug)]
-pub struct Reflection;
-#[derive(Debug)]
-pub struct History;
-#[derive(Debug)]
-pub struct Induction;
+/// What the critic is asked about a stage of a version, and what its answer will be called; none where there is nothing to ask.
+type Question = fn(&Scene<'_>, usize, &str, &mut SplitMix64) -> Option<(String, String)>;
 
-impl Proposer for Reflection {
+/// One way of asking the critic.
+#[derive(Debug)]
+pub struct Critic {
+    name: &'static str,
+    question: Question,
+}
+
+pub const REFLECTION: Critic = Critic { name: "reflection", question: reflection };
+pub const HISTORY: Critic = Critic { name: "history", question: history };
+pub const INDUCTION: Critic = Critic { name: "induction", question: induction };
+
+impl Proposer for Critic {
     fn name(&self) -> &'static str {
-        "reflection"
+        self.name
     }
+
     fn needs_critic(&self) -> bool {
         true
     }
+
+    /// All are asked at once; what can be read of the answers becomes proposals.
     fn propose(
         &mut self,
         scene: &Scene<'_>,
@@ -48,106 +59,91 @@ impl Proposer for Reflection {
         rng: &mut SplitMix64,
         examiner: &mut dyn Examiner,
     ) -> Result<Vec<Draft>, Halt> {
-        let mut asks = Vec::new();
-        for i in 0..n {
-            let Some((parent, stage)) = scene.turn(i) else { break };
-            let Some(text) = scene.nodes.get(parent).and_then(|node| node.texts.get(stage)) else { continue };
-            let mut failures = scene.failures(parent);
-            rng.shuffle(&mut failures);
-            failures.truncate(FAILURES);
-            let mut ask = opening(scene, stage, text);
-            if failures.is_empty() {
-                ask.push_str("\nIt is right on all rows seen. Make it shorter without losing anything.\n");
+        let (mut places, mut questions) = (Vec::new(), Vec::new());
+        for (parent, stage) in (0..n).map_while(|i| scene.turn(i)) {
+            if let Some((question, edit)) = (self.question)(scene, parent, stage, rng) {
+                places.push((parent, stage, edit));
+                questions.push(question);
             }
-            for row in &failures {
-                trace(&mut ask, scene, parent, *row);
-            }
-            lessons(&mut ask, scene);
-            let _ = write!(
-                ask,
-                "\nFirst say in two or three sentences what in the prompt of stage `{stage}` leads to these wrong answers. Then write a better prompt for that stage.\n{}",
-                pinned(scene, stage)
-            );
-            asks.push((parent, stage, ask, format!("rewritten after {} failures", failures.len())));
         }
-        drafts(scene, asks, examiner)
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = examiner.ask_critic(questions)?;
+        let draft = |((parent, stage, edit), answer): ((usize, &str, String), Option<String>)| {
+            scene.draft(parent, stage, proposed(&answer?)?, edit)
+        };
+        Ok(places.into_iter().zip(answers).filter_map(draft).collect())
     }
 }
 
-impl Proposer for History {
-    fn name(&self) -> &'static str {
-        "history"
+fn reflection(
+    scene: &Scene<'_>,
+    parent: usize,
+    stage: &str,
+    rng: &mut SplitMix64,
+) -> Option<(String, String)> {
+    let text = scene.nodes.get(parent)?.texts.get(stage)?;
+    let mut failures = scene.failures(parent);
+    rng.shuffle(&mut failures);
+    failures.truncate(FAILURES);
+    let mut ask = opening(scene, stage, text);
+    if failures.is_empty() {
+        ask.push_str("\nIt is right on all rows seen. Make it shorter without losing anything.\n");
     }
-    fn needs_critic(&self) -> bool {
-        true
+    for row in &failures {
+        trace(&mut ask, scene, parent, *row);
     }
-    fn propose(
-        &mut self,
-        scene: &Scene<'_>,
-        n: usize,
-        rng: &mut SplitMix64,
-        examiner: &mut dyn Examiner,
-    ) -> Result<Vec<Draft>, Halt> {
-        let mut asks = Vec::new();
-        for i in 0..n {
-            let Some((parent, stage)) = scene.turn(i) else { break };
-            let mut told: Vec<(f64, &str)> = scene
-                .nodes
-                .iter()
-                .filter_map(|node| Some((node.version.selected?.mean, node.texts.get(stage)?.as_str())))
-                .collect();
-            told.sort_by(|a, b| b.0.total_cmp(&a.0));
-            told.dedup_by(|a, b| a.1 == b.1);
-            told.truncate(VERSIONS);
-            let Some((_, best)) = told.first() else { break };
-            let mut ask = opening(scene, stage, best);
-            ask.push_str("\nPrompts tried so far with their scores, from the worst to the best:\n");
-            for (score, text) in told.iter().rev() {
-                let _ = write!(ask, "\n<tried score=\"{:.0}\">\n{}\n</tried>\n", score * 100.0, text.trim());
-            }
-            let learn = some_rows(scene, 3, rng);
-            solved(&mut ask, scene, stage, &learn);
-            let _ = write!(
-                ask,
-                "\nWrite a prompt for stage `{stage}` that differs from all of these and will score higher.\n{}",
-                pinned(scene, stage)
-            );
-            asks.push((parent, stage, ask, format!("written after {} scored versions", told.len())));
-        }
-        drafts(scene, asks, examiner)
-    }
+    lessons(&mut ask, scene);
+    let _ = write!(
+        ask,
+        "\nFirst say in two or three sentences what in the prompt of stage `{stage}` leads to these wrong answers. Then write a better prompt for that stage.\n{}",
+        pinned(scene, stage)
+    );
+    Some((ask, format!("rewritten after {}", counted(failures.len(), "failure"))))
 }
 
-impl Proposer for Induction {
-    fn name(&self) -> &'static str {
-        "induction"
+fn history(scene: &Scene<'_>, _: usize, stage: &str, rng: &mut SplitMix64) -> Option<(String, String)> {
+    let mut told: Vec<(f64, &str)> = scene
+        .nodes
+        .iter()
+        .filter_map(|node| Some((node.version.selected?.mean, node.texts.get(stage)?.as_str())))
+        .collect();
+    told.sort_by(|a, b| b.0.total_cmp(&a.0));
+    told.dedup_by(|a, b| a.1 == b.1);
+    told.truncate(VERSIONS);
+    let (_, best) = told.first()?;
+    let mut ask = opening(scene, stage, best);
+    ask.push_str("\nPrompts tried so far with their scores, from the worst to the best:\n");
+    for (score, text) in told.iter().rev() {
+        let _ = write!(ask, "\n<tried score=\"{:.0}\">\n{}\n</tried>\n", score * 100.0, text.trim());
     }
-    fn needs_critic(&self) -> bool {
-        true
-    }
-    fn propose(
-        &mut self,
-        scene: &Scene<'_>,
-        n: usize,
-        rng: &mut SplitMix64,
-        examiner: &mut dyn Examiner,
-    ) -> Result<Vec<Draft>, Halt> {
-        let mut asks = Vec::new();
-        for i in 0..n {
-            let Some((parent, stage)) = scene.turn(i) else { break };
-            let Some(text) = scene.nodes.get(parent).and_then(|node| node.texts.get(stage)) else { continue };
-            let learn = some_rows(scene, ROWS, rng);
-            let mut ask = opening(scene, stage, text);
-            solved(&mut ask, scene, stage, &learn);
-            let _ = write!(
-                ask,
-                "\nWork out the rule that leads from these inputs to these answers, and write a prompt for stage `{stage}` that states it.\n{}",
-                pinned(scene, stage)
-            );
-            asks.push((parent, stage, ask, format!("induced from {} rows", learn.len())));
-        }
-        drafts(scene, asks, examiner)
-    }
+    let learn = some_rows(scene, 3, rng);
+    solved(&mut ask, scene, stage, &learn);
+    let _ = write!(
+        ask,
+        "\nWrite a prompt for stage `{stage}` that differs from all of these and will score higher.\n{}",
+        pinned(scene, stage)
+    );
+    Some((ask, format!("written after {}", counted(told.len(), "scored version"))))
+}
+
+fn induction(
+    scene: &Scene<'_>,
+    parent: usize,
+    stage: &str,
+    rng: &mut SplitMix64,
+) -> Option<(String, String)> {
+    let text = scene.nodes.get(parent)?.texts.get(stage)?;
+    let learn = some_rows(scene, ROWS, rng);
+    let mut ask = opening(scene, stage, text);
+    solved(&mut ask, scene, stage, &learn);
+    let _ = write!(
+        ask,
+        "\nWork out the rule that leads from these inputs to these answers, and write a prompt for stage `{stage}` that states it.\n{}",
+        pinned(scene, stage)
+    );
+    Some((ask, format!("induced from {}", counted(learn.len(), "row"))))
 }
 
 fn some_rows(scene: &Scene<'_>, n: usize, rng: &mut SplitMix64) -> Vec<usize> {
@@ -229,26 +225,6 @@ fn clip(text: &str) -> String {
     let text = text.trim();
     let cut: String = text.chars().take(CLIP).collect();
     if cut.len() < text.len() { format!("{cut} ...") } else { cut }
-}
-
-/// Ask all at once; what can be read becomes proposals.
-fn drafts(
-    scene: &Scene<'_>,
-    asks: Vec<(usize, &str, String, String)>,
-    examiner: &mut dyn Examiner,
-) -> Result<Vec<Draft>, Halt> {
-    if asks.is_empty() {
-        return Ok(Vec::new());
-    }
-    let answers = examiner.ask_critic(asks.iter().map(|(_, _, ask, _)| ask.clone()).collect())?;
-    Ok(asks
-        .into_iter()
-        .zip(answers)
-        .filter_map(|((parent, stage, _, edit), answer)| {
-            let text = proposed(&answer?)?;
-            scene.draft(parent, stage, text, edit)
-        })
-        .collect())
 }
 
 /// The prompt in a critic's answer: between the last `<prompt>` and its end.

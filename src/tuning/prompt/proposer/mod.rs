@@ -113,9 +113,9 @@ pub fn all() -> Vec<Box<dyn Proposer>> {
         Box::new(labels::Labels),
         Box::new(examples::Examples),
         Box::new(merge::Merge),
-        Box::new(critic::Reflection),
-        Box::new(critic::History),
-        Box::new(critic::Induction),
+        Box::new(critic::REFLECTION),
+        Box::new(critic::HISTORY),
+        Box::new(critic::INDUCTION),
     ]
 }
 
