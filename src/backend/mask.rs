@@ -7,7 +7,7 @@ mod find;
 
 use std::collections::HashSet;
 
-use find::Kind;
+pub use find::{Kind, pieces};
 
 /// The placeholders of one question: the same piece has the same one throughout.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Mask {
     pub fn mask(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut at = 0;
-        for found in find::pieces(text) {
+        for found in pieces(text) {
             out.push_str(&text[at..found.from]);
             out.push_str(&self.placeholder(found.kind, &text[found.from..found.to]));
             at = found.to;

@@ -6,7 +6,7 @@ pub mod endpoint;
 mod forms;
 mod growing;
 mod local;
-mod mask;
+pub mod mask;
 pub mod models;
 mod replace;
 pub mod resident;

@@ -12,6 +12,7 @@ use super::table::{Table, share};
 use crate::data;
 use crate::domain::api::{ImportReport, Request, Response, RowPage, RowQuery};
 use crate::domain::count::Counts;
+use crate::domain::problem::{ProblemKind, Problems};
 use crate::domain::row::Part;
 use crate::domain::words::counted;
 use crate::workspace::Workspace;
@@ -59,6 +60,39 @@ enum Command {
         #[arg(short = 'n', long, default_value_t = 30)]
         count: usize,
     },
+    /// What is wrong with the rows: duplicates, golds that disagree, personal data, odd characters, ...
+    #[command(after_help = FILTERS)]
+    Problems {
+        /// List the rows of this kind, with the reasons
+        #[arg(long)]
+        kind: Option<ProblemKind>,
+        /// Only rows that this filter admits
+        #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
+        filter: String,
+        /// Leave out so many rows
+        #[arg(long, default_value_t = 0)]
+        from: usize,
+        /// Rows to show
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: usize,
+    },
+    /// Leave rows out of all learning and scoring, by the mark `excluded`; `data include` takes them in again
+    #[command(after_help = FILTERS)]
+    Exclude {
+        /// The rows
+        #[arg(long = "where", value_name = "FILTER", allow_hyphen_values = true)]
+        filter: String,
+        /// Of each group of duplicates the first one stays
+        #[arg(long)]
+        keep_first: bool,
+    },
+    /// Take rows in again that were left out
+    #[command(after_help = FILTERS)]
+    Include {
+        /// The rows
+        #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
+        filter: String,
+    },
     /// Write rows to a .jsonl, .csv or .parquet file, with people's golds, marks and notes
     #[command(after_help = FILTERS)]
     Export {
@@ -76,7 +110,7 @@ enum Command {
 }
 
 const FILTERS: &str = "A filter's terms must all hold; `-` before a term negates it. KEY:VALUE contains, KEY=VALUE is, < <= > >= compare;
-commas mean or, * anything, double quotes hold blanks. Keys: id, part, stratum, flag, mark, note, gold, len, base, best, a candidate's name
+commas mean or, * anything, double quotes hold blanks. Keys: id, part, stratum, flag, problem, mark, note, gold, len, base, best, a candidate's name
 (right, wrong, error, unjudged, missing), base.answer, NAME.answer, and every field of the data.";
 
 /// Bad rows that are printed; `--json` has the first 1,000.
@@ -100,6 +134,16 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             out.result(&counts, || frequencies(&counts));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Problems { kind, filter, from, count } => {
+            let query = RowQuery { offset: from, count, ..query(filter, None) };
+            let Response::Problems { problems } = once(root, Request::Problems { kind, query })? else {
+                return Err(unexpected());
+            };
+            out.result(&problems, || self::problems(&problems, kind));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Exclude { filter, keep_first } => exclude(filter, keep_first, true, root, out),
+        Command::Include { filter } => exclude(filter, false, false, root, out),
         Command::Export { file, filter, sort, force } => {
             let file =
                 std::path::absolute(&file).map_err(|e| Exit::usage(format!("{}: {e}", file.display())))?;
@@ -143,6 +187,52 @@ fn rows(page: &RowPage) -> String {
         more => format!("; {more} more, --from {}", page.offset + shown),
     };
     format!("{}{}{more}\n", table.render(), counted(page.total, "row"))
+}
+
+fn exclude(filter: String, keep_first: bool, on: bool, root: &Path, out: &Output) -> super::CommandResult {
+    let request = Request::Exclude { query: query(filter, None), keep_first, on };
+    let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
+    out.result(&json!({ "done": message }), || message.clone());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn problems(problems: &Problems, kind: Option<ProblemKind>) -> String {
+    let mut text = String::new();
+    if let Some(kind) = kind {
+        let mut table = Table::new(&["id", "part", "gold", "reason", "text"]);
+        for row in &problems.found {
+            let short = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+            table.row(vec![
+                row.id.clone(),
+                row.part.map_or("", Part::name).to_owned(),
+                short(row.gold.as_deref().unwrap_or_default(), 24),
+                short(&row.reason, 100),
+                // What is personal is not spread further.
+                if kind == ProblemKind::Pii { String::new() } else { short(&row.text, 60) },
+            ]);
+        }
+        let more = match problems.total.saturating_sub(problems.offset + problems.found.len()) {
+            0 => String::new(),
+            more => format!("; {more} more, --from {}", problems.offset + problems.found.len()),
+        };
+        text = format!("{}{} with {kind}{more}\n", table.render(), counted(problems.total, "row"));
+    } else {
+        let mut table = Table::new(&["problem", ">rows", ">groups", "what"]);
+        for count in &problems.kinds {
+            let groups = count.groups.map(|n| n.to_string()).unwrap_or_default();
+            let cells =
+                [count.kind.name().to_owned(), count.rows.to_string(), groups, count.kind.help().into()];
+            table.row(cells.into());
+        }
+        if !problems.kinds.is_empty() {
+            text.push_str(&table.render());
+        }
+    }
+    text.push_str(&format!("{}, {} left out\n", counted(problems.rows, "row"), problems.excluded));
+    for note in &problems.notes {
+        text.push_str(&format!("{note}\n"));
+    }
+    text
 }
 
 fn frequencies(counts: &Counts) -> String {

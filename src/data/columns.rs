@@ -51,6 +51,8 @@ pub enum Of {
     Gold,
     /// A field by its name, or by a path with dots.
     Field(String),
+    /// What was found out about the rows, and kept with [`Dataset::keep`].
+    Found(String),
 }
 
 impl Of {
@@ -59,6 +61,7 @@ impl Of {
             Self::Input => "input".into(),
             Self::Gold => "gold".into(),
             Self::Field(name) => format!("field:{name}"),
+            Self::Found(name) => format!("found:{name}"),
         }
     }
 }
@@ -235,8 +238,10 @@ impl Columns {
 impl Dataset {
     /// The columns asked for, in that order. Those that are missing are made in one pass over the rows.
     pub fn columns(&self, wanted: &[Of]) -> Result<Vec<Arc<Column>>, DataError> {
-        let missing: Vec<&Of> =
+        let mut missing: Vec<&Of> =
             wanted.iter().filter(|of| self.columns.opened(of, self.len()).is_none()).collect();
+        // What was found out cannot be read off the rows.
+        missing.retain(|of| !matches!(of, Of::Found(_)));
         if !missing.is_empty() {
             self.make(&missing)?;
         }
@@ -279,9 +284,48 @@ impl Dataset {
             .iter()
             .map(|of| match of {
                 Of::Field(name) => Some(name.as_str()),
-                Of::Input | Of::Gold => None,
+                Of::Input | Of::Gold | Of::Found(_) => None,
             })
             .collect();
+        self.each_row(rows, names.as_deref(), &mut |row, fields| {
+            let resolved = names.is_none().then(|| self.resolved(row, &fields));
+            for (piece, of) in pieces.iter_mut().zip(wanted) {
+                match (of, &resolved) {
+                    (Of::Field(name), _) => piece.push(field(&fields, name).and_then(as_text).as_deref()),
+                    (Of::Input, Some(Ok((input, _)))) => piece.push(Some(input)),
+                    (Of::Gold, Some(Ok((_, gold)))) => piece.push(gold.as_deref()),
+                    // A row that cannot be rendered has neither.
+                    (Of::Input | Of::Gold | Of::Found(_), _) => piece.push(None),
+                }
+            }
+        })?;
+        Ok(pieces)
+    }
+
+    /// Input and gold of a row with these fields; the error says what is wrong with it.
+    pub fn resolved(
+        &self,
+        row: usize,
+        fields: &Map<String, Value>,
+    ) -> Result<(String, Option<String>), String> {
+        if self.is_feedback(row) {
+            Ok(super::feedback::resolve(fields))
+        } else {
+            self.resolver.resolve(fields)
+        }
+    }
+
+    /// The fields of some rows that follow each other, of JSON only those `names`, where some are named. Rows are read many at a time, and
+    /// their content is not held against its hash.
+    ///
+    /// # Errors
+    /// A file that is not as it was indexed.
+    pub fn each_row(
+        &self,
+        rows: std::ops::Range<usize>,
+        names: Option<&[&str]>,
+        with: &mut dyn FnMut(usize, Map<String, Value>),
+    ) -> Result<(), DataError> {
         let mut block = Block::default();
         for row in rows {
             let record = self.index.record(row).ok_or(DataError::NoRow(row))?;
@@ -293,29 +337,48 @@ impl Dataset {
             let stale = || DataError::Stale { file: source.path.clone() };
             let bytes = block.read(self, row, &record, file).map_err(|_| stale())?;
             let json = matches!(source.layout.format, Format::Jsonl | Format::Json | Format::Parquet);
-            let fields = match &names {
+            let fields = match names {
                 Some(names) if json => some_fields(bytes, names),
                 _ => parse::fields(&source.layout, bytes).ok(),
             };
-            let fields = fields.ok_or_else(stale)?;
-            let resolved = names.is_none().then(|| {
-                if self.is_feedback(row) {
-                    Ok(super::feedback::resolve(&fields))
-                } else {
-                    self.resolver.resolve(&fields)
-                }
-            });
-            for (piece, of) in pieces.iter_mut().zip(wanted) {
-                match (of, &resolved) {
-                    (Of::Field(name), _) => piece.push(field(&fields, name).and_then(as_text).as_deref()),
-                    (Of::Input, Some(Ok((input, _)))) => piece.push(Some(input)),
-                    (Of::Gold, Some(Ok((_, gold)))) => piece.push(gold.as_deref()),
-                    // A row that cannot be rendered has neither.
-                    (Of::Input | Of::Gold, _) => piece.push(None),
-                }
+            with(row, fields.ok_or_else(stale)?);
+        }
+        Ok(())
+    }
+
+    /// What was found out about the rows, if it was kept for this state of the data.
+    pub fn found(&self, name: &str) -> Option<Arc<Column>> {
+        self.columns.opened(&Of::Found(name.to_owned()), self.len())
+    }
+
+    /// Keeps what was found out about the rows, one value each and in their order, for as long as the data stays as it is. `name` says what
+    /// it is and what it hangs on.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn keep(
+        &self,
+        name: &str,
+        values: impl Iterator<Item = Option<String>>,
+    ) -> Result<Arc<Column>, DataError> {
+        let of = Of::Found(name.to_owned());
+        let dir = &self.columns.dir;
+        fs::create_dir_all(dir).map_err(DataError::io("cannot make", dir))?;
+        self.columns.sweep();
+        let mut writer = Writer::new(&self.columns.path(&of), self.len())?;
+        let mut piece = Piece::default();
+        for value in values {
+            piece.push(value.as_deref());
+            if piece.lengths.len() == CHUNK {
+                writer.put(&std::mem::take(&mut piece))?;
             }
         }
-        Ok(pieces)
+        writer.put(&piece)?;
+        writer.finish()?;
+        self.columns.opened(&of, self.len()).ok_or_else(|| DataError::Damaged {
+            file: self.columns.path(&of).display().to_string(),
+            reason: "it cannot be read back".into(),
+        })
     }
 }
 

@@ -111,6 +111,11 @@ impl Dataset {
         })
     }
 
+    /// What does not fit in a row with these fields; see [`Resolver::misfit`].
+    pub fn misfit(&self, row: usize, fields: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
+        if self.is_feedback(row) { None } else { self.resolver.misfit(fields) }
+    }
+
     /// The row was typed in the playground.
     pub fn is_feedback(&self, row: usize) -> bool {
         let source = self.index.record(row).and_then(|r| self.index.meta.sources.get(r.source as usize));

@@ -16,6 +16,8 @@ const NAME: &str = "[data] input";
 #[derive(Debug)]
 pub struct Resolver {
     template: Option<Environment<'static>>,
+    /// Fields that the template names.
+    named: Vec<String>,
     gold: Option<String>,
     /// For records when `workspace.toml` says nothing.
     guessed: Option<Environment<'static>>,
@@ -27,6 +29,7 @@ impl Resolver {
     pub fn new(input: Option<&str>, gold: Option<&str>, guess: &Guess) -> Result<Self, String> {
         Ok(Self {
             template: input.map(environment).transpose()?,
+            named: input.map(named).unwrap_or_default(),
             gold: gold.map(str::to_owned),
             guessed: guess.input.as_deref().map(environment).transpose()?,
             guessed_gold: guess.gold.clone(),
@@ -55,6 +58,23 @@ impl Resolver {
 }
 
 impl Resolver {
+    /// What does not fit, though an input can be made: fields that the template shows and the row has not, roles of a conversation out of
+    /// their order. A field that is asked for first (`{% if note %}`), or has a default, may be absent.
+    pub fn misfit(&self, fields: &Map<String, Value>) -> Option<String> {
+        let Some(template) = &self.template else {
+            return Shape::of(fields).misfit(fields, self.gold.is_some());
+        };
+        let lacks = |name: &&String| fields.get(*name).is_none_or(Value::is_null);
+        if !self.named.iter().any(|name| lacks(&name)) {
+            return None;
+        }
+        let mut strict = template.clone();
+        strict.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+        render(&strict, fields).err()?;
+        let absent: Vec<String> = self.named.iter().filter(lacks).map(|name| format!("`{name}`")).collect();
+        Some(format!("[data] input shows {}, which the row has not", absent.join(" and ")))
+    }
+
     /// The conversation that the input is the text of, where the row is one.
     pub fn turns(&self, fields: &Map<String, Value>) -> Vec<Turn> {
         if self.template.is_some() { Vec::new() } else { Shape::of(fields).turns(fields) }
@@ -72,14 +92,8 @@ pub fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value
 
 /// Fields that a template names and that `known` does not hold, each with the nearest that it does.
 pub fn unknown_fields(template: &str, known: &[String]) -> Vec<String> {
-    let env = Environment::new();
-    let Ok(parsed) = env.template_from_str(template) else { return Vec::new() };
-    let mut unknown: Vec<String> =
-        parsed.undeclared_variables(false).into_iter().filter(|v| v != "row" && !known.contains(v)).collect();
-    unknown.retain(|name| env.globals().all(|(global, _)| global != name));
-    unknown.sort();
+    let unknown = named(template).into_iter().filter(|name| !known.contains(name));
     unknown
-        .into_iter()
         .map(|name| match nearest(&name, known.iter().map(String::as_str)) {
             Some(near) => format!("no row has a field `{name}`; did you mean `{near}`?"),
             None => {
@@ -87,6 +101,17 @@ pub fn unknown_fields(template: &str, known: &[String]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// Fields that a template names, sorted.
+fn named(template: &str) -> Vec<String> {
+    let env = Environment::new();
+    let Ok(parsed) = env.template_from_str(template) else { return Vec::new() };
+    let mut names: Vec<String> =
+        parsed.undeclared_variables(false).into_iter().filter(|name| name != "row").collect();
+    names.retain(|name| env.globals().all(|(global, _)| global != name));
+    names.sort();
+    names
 }
 
 fn environment(template: &str) -> Result<Environment<'static>, String> {
@@ -145,6 +170,45 @@ mod tests {
     fn an_endless_template_runs_out_of_fuel() {
         let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
         assert!(resolve(Some(endless), None, "{}").unwrap_err().contains("steps"));
+    }
+
+    #[test]
+    fn a_row_without_a_field_that_the_template_shows_does_not_fit() {
+        let template = "{{ question }}{% if note %} ({{ note }}){% endif %} {{ tone|default('plain') }}";
+        let resolver = Resolver::new(Some(template), None, &Guess::default()).unwrap();
+        assert_eq!(resolver.misfit(&row(r#"{"question":"q"}"#)), None);
+        let why = resolver.misfit(&row(r#"{"question":null,"note":"n","tone":"t"}"#)).unwrap();
+        assert_eq!(why, "[data] input shows `question`, which the row has not");
+    }
+
+    #[test]
+    fn roles_out_of_their_order_do_not_fit() {
+        let resolver = Resolver::new(None, None, &Guess::default()).unwrap();
+        let of = |roles: &[&str]| {
+            let turns: Vec<String> =
+                roles.iter().map(|role| format!(r#"{{"role":"{role}","content":"x"}}"#)).collect();
+            resolver.misfit(&row(&format!(r#"{{"messages":[{}]}}"#, turns.join(","))))
+        };
+        for fine in [
+            &["user", "assistant"][..],
+            &["system", "user", "assistant", "user", "assistant"],
+            &["user", "assistant", "tool", "assistant"],
+            &["developer", "user", "assistant"],
+        ] {
+            assert_eq!(of(fine), None, "{fine:?}");
+        }
+        for (roles, want) in [
+            (&["assistant", "user", "assistant"][..], "turn 1 is the assistant's"),
+            (&["user", "system", "assistant"], "turn 2 is a system prompt"),
+            (&["user", "user", "assistant"], "turns 1 and 2 are both of the user"),
+            (&["user", "assistant", "assistant"], "turns 2 and 3 are both of the assistant"),
+            (&["user", "assistant", "user"], "it ends with the user"),
+            (&["user", "narrator", "assistant"], "turn 2 is of an unknown role `narrator`"),
+            (&["system"], "it ends with the system"),
+        ] {
+            let got = of(roles);
+            assert!(got.as_ref().is_some_and(|why| why.contains(want)), "{roles:?}: {got:?}");
+        }
     }
 
     #[test]

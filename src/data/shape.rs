@@ -125,6 +125,42 @@ impl Shape {
         turns
     }
 
+    /// What is wrong with the order of a conversation's roles: the system first, then user and assistant in turn, the assistant last.
+    /// Several calls and results of tools may follow each other; where the gold stands elsewhere (`asked`), it may end with the user.
+    pub fn misfit(self, fields: &Map<String, Value>, asked: bool) -> Option<String> {
+        if !matches!(self, Self::Messages | Self::Sharegpt) {
+            return None;
+        }
+        let turns: Vec<Turn> = conversation(fields).into_iter().flatten().filter_map(turn).collect();
+        let system = |turn: &Turn| matches!(turn.role.as_str(), "system" | "developer");
+        let mut before: Option<&Turn> = None;
+        for (i, turn) in turns.iter().enumerate() {
+            let at = i + 1;
+            let wrong = match (turn.role.as_str(), before) {
+                (role, _) if !system(turn) && !matches!(role, "user" | "assistant" | "tool") => {
+                    Some(format!("turn {at} is of an unknown role `{role}`"))
+                }
+                ("system" | "developer", Some(b)) if !system(b) => {
+                    Some(format!("turn {at} is a system prompt"))
+                }
+                (role @ ("user" | "assistant"), Some(b)) if b.role == role => {
+                    Some(format!("turns {i} and {at} are both of the {role}"))
+                }
+                ("assistant", None) => Some(format!("turn {at} is the assistant's")),
+                ("assistant", Some(b)) if system(b) => Some(format!("turn {at} is the assistant's")),
+                ("tool", None) => Some(format!("turn {at} is of a tool that nobody called")),
+                _ => None,
+            };
+            if wrong.is_some() {
+                return wrong.map(|why| format!("roles out of order: {why}"));
+            }
+            before = Some(turn);
+        }
+        let last = turns.last().map_or("nobody", |turn| turn.role.as_str());
+        (last != "assistant" && !(asked && last == "user"))
+            .then(|| format!("roles out of order: it ends with the {last}"))
+    }
+
     /// The golden answer, where `workspace.toml` does not say.
     pub fn gold(self, fields: &Map<String, Value>) -> Option<String> {
         match self {

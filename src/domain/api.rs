@@ -15,6 +15,7 @@ use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
+use super::problem::{ProblemKind, Problems};
 use super::remedy::Remedies;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
@@ -207,6 +208,18 @@ pub enum Request {
         file: String,
         /// Replace what is there.
         force: bool,
+    },
+    /// What is wrong with the rows of a query, and those of one kind.
+    Problems {
+        kind: Option<ProblemKind>,
+        query: RowQuery,
+    },
+    /// Leave the rows of a query out of all learning and scoring, or take them in again.
+    Exclude {
+        query: RowQuery,
+        /// Of each group of duplicates the first one stays.
+        keep_first: bool,
+        on: bool,
     },
     Launch {
         kind: RunKind,
@@ -409,6 +422,7 @@ pub enum Response {
     Rows { page: RowPage },
     Row { row: RowDetail },
     Counts { counts: Counts },
+    Problems { problems: Problems },
     Launched { run: String },
     LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },

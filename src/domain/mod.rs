@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod play;
 pub mod power;
 pub mod preflight;
+pub mod problem;
 pub mod prompt;
 pub mod remedy;
 pub mod report;

@@ -202,11 +202,28 @@ pub struct StrataSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedder: Option<Box<ModelRef>>,
     pub seed: u64,
+    /// When rows are near duplicates.
+    pub duplicates: Likeness,
 }
 
 impl Default for StrataSettings {
     fn default() -> Self {
-        Self { k: None, dimensions: Vec::new(), embedder: None, seed: 7 }
+        Self { k: None, dimensions: Vec::new(), embedder: None, seed: 7, duplicates: Likeness::default() }
+    }
+}
+
+/// `[strata] duplicates`: texts are near duplicates from this Jaccard likeness of their character n-grams on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Likeness {
+    pub threshold: f64,
+    /// Characters of an n-gram, of the text in lower case with letters and digits only.
+    pub ngram: usize,
+}
+
+impl Default for Likeness {
+    fn default() -> Self {
+        Self { threshold: 0.8, ngram: 5 }
     }
 }
 

@@ -42,7 +42,7 @@ pub fn compare(engine: &Engine, a: &str, b: &str, metric: Option<&str>) -> Resul
     if a.id == b.id {
         return Err(bad_input(format!("{} is compared with itself; name two candidates", a.candidate.name)));
     }
-    let (of_a, of_b) = (side_of(engine, &a, &metric)?, side_of(engine, &b, &metric)?);
+    let (of_a, of_b) = (side_of(engine, &loaded, &a, &metric)?, side_of(engine, &loaded, &b, &metric)?);
     let mut comparison = sides(&loaded, (&a.candidate, &of_a), (&b.candidate, &of_b), &metric, true);
     if comparison.n == 0 {
         return Err(nothing_in_common(&a, &b, &metric));
@@ -70,7 +70,7 @@ pub fn many(
     let loaded = rows::loaded(engine)?;
     let metric = metric_of(&loaded, metric)?;
     let a = candidates::find(engine, a)?;
-    let of_a = side_of(engine, &a, &metric)?;
+    let of_a = side_of(engine, &loaded, &a, &metric)?;
     let mut all: Vec<Known> = Vec::new();
     for name in others {
         let b = candidates::find(engine, name)?;
@@ -89,7 +89,7 @@ pub fn many(
     // One after the other: the outcomes of a thousand candidates would fill the memory.
     let mut found: Vec<Comparison> = Vec::new();
     for b in &all {
-        let of_b = side_of(engine, b, &metric)?;
+        let of_b = side_of(engine, &loaded, b, &metric)?;
         found.push(sides(&loaded, (&a.candidate, &of_a), (&b.candidate, &of_b), &metric, false));
     }
     if others.is_empty() {
@@ -143,7 +143,16 @@ fn unreadable(known: &Known, e: std::io::Error) -> Failure {
     failed(format!("{}: {e}", known.folder.outcomes().display()))
 }
 
-fn side_of(engine: &Engine, known: &Known, metric: &Metric) -> Result<Of, Failure> {
+/// Without the rows that people left out, whenever they were scored.
+fn side_of(engine: &Engine, loaded: &Loaded, known: &Known, metric: &Metric) -> Result<Of, Failure> {
+    let mut side = all_of(engine, known, metric)?;
+    if loaded.excluded.count() > 0 {
+        side.columns.leave_out(&|row| loaded.is_excluded(row));
+    }
+    Ok(side)
+}
+
+fn all_of(engine: &Engine, known: &Known, metric: &Metric) -> Result<Of, Failure> {
     if has_outcomes(known)? <= HELD {
         let outcomes = outcomes(engine, known)?;
         return Ok(Of { columns: Columns::of(&outcomes, metric), whole: Whole::Held(outcomes) });

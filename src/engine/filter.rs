@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::problems::{self, Found};
 use super::rows::Loaded;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
@@ -12,14 +13,16 @@ use crate::data::{Bits, Column, Of};
 use crate::domain::api::Failure;
 use crate::domain::filter::{ANY, Filter, Op, Test, number};
 use crate::domain::outcome::Outcome;
+use crate::domain::problem::ProblemKind;
 use crate::domain::words::nearest;
 
 /// Keys of every workspace, with what they mean. Fields of the data and names of candidates are keys as well.
-pub const KEYS: [(&str, &str); 12] = [
+pub const KEYS: [(&str, &str); 13] = [
     ("id", "the row's id"),
     ("part", "train, dev, eval, reserve"),
     ("stratum", "the stratum's name or id"),
     ("flag", "outlier, near-duplicate"),
+    ("problem", "what is wrong with it: near-duplicate, conflicting-gold, wrong-gold, pii, ..."),
     ("mark", "a mark that people gave"),
     ("note", "words of a note"),
     ("gold", "the golden answer"),
@@ -46,6 +49,7 @@ enum Kind {
     Part,
     Stratum,
     Flag,
+    Problem(Arc<Found>),
     Mark(HashMap<usize, BTreeSet<String>>),
     /// Only what people decided.
     Decided,
@@ -105,6 +109,7 @@ impl<'a> Finder<'a> {
             "part" => plain(Kind::Part),
             "stratum" => plain(Kind::Stratum),
             "flag" => plain(Kind::Flag),
+            "problem" => plain(Kind::Problem(problems::found(self.engine, self.loaded)?)),
             "len" => plain(Kind::Length(self.column(Of::Input)?)),
             "gold" => Ok(Key { kind: Kind::Text(self.column(Of::Gold)?), decided: gold() }),
             "mark" => plain(Kind::Mark(self.engine.read(|s| {
@@ -212,7 +217,10 @@ impl Key {
         let is = |value: &str| value.eq_ignore_ascii_case(wanted) || value.to_lowercase() == lower;
         let contains = |value: &str| value.to_lowercase().contains(&lower);
         // What has few values is named by their beginning, so that `part:ev` is found while one types; texts contain.
-        let names = matches!(self.kind, Kind::Part | Kind::Flag | Kind::Mark(_) | Kind::Outcome(_));
+        let names = matches!(
+            self.kind,
+            Kind::Part | Kind::Flag | Kind::Problem(_) | Kind::Mark(_) | Kind::Outcome(_)
+        );
         let fits = |value: &str| match op {
             _ if wanted == ANY => !(value.is_empty() || names && value == "missing"),
             Op::Fits if names => value.to_lowercase().starts_with(&lower),
@@ -265,6 +273,10 @@ impl Key {
                         with(flag);
                     }
                 }
+            }
+            Kind::Problem(found) => {
+                let mine = ProblemKind::ALL.into_iter().filter(|kind| found.has(loaded, at, *kind));
+                mine.for_each(|kind| with(kind.name()));
             }
             Kind::Mark(marks) => marks.get(&at).into_iter().flatten().for_each(|mark| with(mark)),
             Kind::Decided => {}

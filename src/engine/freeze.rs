@@ -1,6 +1,6 @@
 //! Freezing: everything that a run works on, into its folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 
 use super::ingest::{self, LaunchFile};
@@ -236,13 +236,16 @@ pub fn assign_parts(engine: &Engine) -> Result<(), Failure> {
 }
 
 /// The rows a run works on, rendered, in the order of the data.
-fn run_rows(
+pub(super) fn run_rows(
     engine: &Engine,
     ws: &Workspace,
     dataset: &Dataset,
     kind: RunKind,
 ) -> Result<Vec<RunRow>, Failure> {
-    let gold = engine.read(|s| s.decisions.gold.clone());
+    let (gold, excluded) = engine.read(|s| {
+        let excluded: HashSet<String> = s.decisions.excluded().map(str::to_owned).collect();
+        (s.decisions.gold.clone(), excluded)
+    });
     let strata = strata::latest(engine)?;
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
@@ -262,7 +265,9 @@ fn run_rows(
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
-        if kind != RunKind::Strata && parts[i].is_none_or(|p| !wanted.contains(&p)) {
+        // Strata are built of all rows, so that those that are taken in again have one.
+        let is_part = parts[i].is_some_and(|p| wanted.contains(&p)) && !excluded.contains(dataset.id(i));
+        if kind != RunKind::Strata && !is_part {
             continue;
         }
         let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;

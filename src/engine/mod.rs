@@ -39,6 +39,7 @@ mod pairs;
 mod parts;
 mod play;
 mod power;
+mod problems;
 mod prompts;
 pub mod protocol;
 mod queue;

@@ -9,14 +9,17 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline, trial, versions,
+    outcomes, pairs, parts, power, problems, prompts, queue, remedies, rows, strata, sweep, timeline, trial,
+    versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
+use crate::domain::problem::EXCLUDED;
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
+use crate::domain::words::counted;
 use crate::store::lines;
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -54,6 +57,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
         Request::Count { query, by, limit } => {
             Response::Counts { counts: count::count(engine, &query, &by, limit)? }
+        }
+        Request::Problems { kind, query } => {
+            Response::Problems { problems: problems::problems(engine, kind, &query)? }
+        }
+        Request::Exclude { query, keep_first, on } => {
+            decide(engine, problems::exclude(engine, &query, keep_first, on)?)?
         }
         Request::ExportRows { query, file, force } => {
             Response::Done { message: export_rows::write(engine, &query, &file, force)? }
@@ -511,7 +520,17 @@ fn noted(decision: &Decision) -> String {
         let verdict = said.verdict.as_deref().unwrap_or("nothing");
         return format!("noted: {} says {verdict} of {}", said.annotator, said.item());
     }
+    if let Decision::Mark { row, mark, on } = decision
+        && mark == EXCLUDED
+    {
+        let what = if *on { "is left out of learning and scoring" } else { "counts again" };
+        return format!("row {row} {what}");
+    }
     let Decision::Together { decisions } = decision else { return "noted".into() };
+    if let Some((n, on)) = excluded(decisions) {
+        let what = if on { "left out of learning and scoring" } else { "taken in again" };
+        return format!("{} {what}; undo takes it back", counted(n, "row"));
+    }
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
             format!("noted: {row} is a row to train on from the next run on")
@@ -519,6 +538,17 @@ fn noted(decision: &Decision) -> String {
         [Decision::Feedback(_), Decision::Gold { row, .. }] => format!("noted: the gold of row {row}"),
         _ => "noted".into(),
     }
+}
+
+/// How many rows were left out, or taken in again, where that is all that was decided.
+fn excluded(decisions: &[Decision]) -> Option<(usize, bool)> {
+    let mark = |d: &Decision| match d {
+        Decision::Mark { mark, on, .. } if mark == EXCLUDED => Some(*on),
+        _ => None,
+    };
+    let all: Vec<bool> = decisions.iter().filter_map(mark).collect();
+    let on = *all.first()?;
+    (all.len() == decisions.len() && all.iter().all(|one| *one == on)).then_some((all.len(), on))
 }
 
 /// Which answer: on the screen may be another by now.
@@ -531,6 +561,9 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
         Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Together { decisions }) if excluded(&decisions).is_some() => {
+            format!("what was left out or taken in ({})", counted(decisions.len(), "row"))
+        }
         Some(Decision::Together { decisions }) => decisions
             .iter()
             .find_map(|d| if let Decision::Feedback(said) = d { Some(said_of(said)) } else { None })

@@ -5,16 +5,17 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::prelude::*;
 
 use super::filter::Finder;
+use super::problems::Found;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
 use super::strata::StrataIndex;
 use super::{feedback, parts, strata};
-use crate::data::{Dataset, Of};
+use crate::data::{Bits, Dataset, Of};
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::filter::Filter;
 use crate::domain::row::Part;
@@ -38,6 +39,10 @@ pub struct Loaded {
     pub dataset: Dataset,
     pub parts: Vec<Option<Part>>,
     pub strata: Option<Arc<StrataIndex>>,
+    /// Rows that people left out: they are in no part.
+    pub excluded: Bits,
+    /// What is wrong with the rows; found when somebody asks.
+    pub problems: Mutex<Option<Arc<Found>>>,
     /// Value of `[data.split] group` of each row; filled when rows are compared.
     groups: OnceLock<Vec<Option<Box<str>>>>,
 }
@@ -85,9 +90,17 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
         return Ok((now, loaded.clone()));
     }
     let dataset = parts::dataset(engine, &ws)?;
-    let parts = parts::parts(engine, &dataset)?;
+    let mut parts = parts::parts(engine, &dataset)?;
     let strata = strata::latest(engine)?;
-    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, groups: OnceLock::new() });
+    let mut excluded = Bits::of(dataset.len(), |_| false);
+    for at in engine.read(|s| s.decisions.excluded().filter_map(|id| dataset.find(id)).collect::<Vec<_>>()) {
+        excluded.set(at, true);
+        if let Some(part) = parts.get_mut(at) {
+            *part = None;
+        }
+    }
+    let problems = Mutex::default();
+    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, excluded, problems, groups: OnceLock::new() });
     // Importing counts as a change itself.
     let now = stamp(engine, &loaded.ws);
     cache.loaded = Some((now.clone(), loaded.clone()));
@@ -98,6 +111,11 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
 impl Loaded {
     pub fn stratum(&self, at: usize) -> Option<u32> {
         self.strata.as_ref()?.of_row(self.dataset.id(at))
+    }
+
+    /// A person left the row out.
+    pub fn is_excluded(&self, id: &str) -> bool {
+        self.dataset.find(id).is_some_and(|at| self.excluded.has(at))
     }
 
     /// Input and gold of a row as they stand in the file; a row that cannot be rendered shows why.

@@ -112,14 +112,16 @@ fn read(known: &Known) -> Result<Vec<Outcome>, Failure> {
     known.folder.read_outcomes().map_err(|e| failed(format!("{}: {e}", path.display())))
 }
 
-/// Outcomes without those of rows that are gone or have another content or gold by now.
+/// Outcomes without those of rows that are gone, are left out, or have another content or gold by now.
 pub fn current(
     loaded: &Loaded,
     outcomes: &Arc<Vec<Outcome>>,
     gold: &BTreeMap<String, String>,
 ) -> Arc<Vec<Outcome>> {
-    let holds =
-        |o: &Outcome| loaded.dataset.find(&o.row).is_some_and(|at| loaded.content(at, gold) == o.row_hash);
+    let holds = |o: &Outcome| {
+        let at = loaded.dataset.find(&o.row);
+        at.is_some_and(|at| !loaded.excluded.has(at) && loaded.content(at, gold) == o.row_hash)
+    };
     if outcomes.iter().all(holds) {
         return outcomes.clone();
     }
@@ -286,7 +288,8 @@ fn row_of(
     let candidate = &known.candidate;
     let run = known.run.clone();
     let mut row = score::board::row(candidate, run, &current, &config.eval, &config.goals);
-    let all = score::board::on_the_board(candidate, &outcomes);
+    let mut all = score::board::on_the_board(candidate, &outcomes);
+    all.retain(|o| !loaded.is_excluded(&o.row));
     row.stale = score::repeats::count(&all).saturating_sub(row.n);
     let counted = score::board::on_the_board(candidate, &current);
     row.judged = judges::counts(&counted);

@@ -124,6 +124,7 @@ fn value_of(stage: &StageCandidate, output: &str) -> Value {
 }
 
 /// A stage's compiled prompt and condition.
+#[derive(Debug)]
 pub struct Prompt {
     env: Environment<'static>,
     /// As shown in errors.

@@ -15,6 +15,7 @@ use crate::domain::example::ExampleEdit;
 use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
+use crate::domain::problem::EXCLUDED;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,11 @@ pub struct Decisions {
 }
 
 impl Decisions {
+    /// Rows that people left out.
+    pub fn excluded(&self) -> impl Iterator<Item = &str> {
+        self.marks.iter().filter(|(_, marks)| marks.contains(EXCLUDED)).map(|(row, _)| row.as_str())
+    }
+
     /// The decision that leads back from `decision` to the state as it is now.
     pub fn inverse(&self, decision: &Decision) -> Decision {
         match decision {

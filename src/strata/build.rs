@@ -191,7 +191,7 @@ impl Build<'_> {
         if !next(reporter)? {
             return Ok(None);
         }
-        let groups = self.pool.install(|| duplicates::groups(&texts, duplicates::THRESHOLD));
+        let groups = self.pool.install(|| duplicates::groups(&texts, self.settings.duplicates));
 
         if !next(reporter)? {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Exact and near duplicates: MinHash over character 5-grams, banded into buckets, candidates checked by their true likeness
+//! Exact and near duplicates: MinHash over character n-grams, banded into buckets, candidates checked by their true likeness
 //! (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3).
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,11 +7,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::rng::SplitMix64;
+use crate::domain::settings::Likeness;
 use crate::ops::min_hashes;
 
-/// Rows are near duplicates from this Jaccard likeness of their 5-grams on.
-pub const THRESHOLD: f64 = 0.8;
-
+/// Characters of an n-gram where nothing else is said.
 const GRAM: usize = 5;
 
 /// A pair just at the threshold is missed with this probability at most.
@@ -53,26 +52,130 @@ fn bands_of(threshold: f64) -> (usize, usize) {
 }
 
 /// Groups of duplicates, in the order of their first rows. Likeness is passed on: of A like B and B like C all three are one group.
-pub fn groups<T: AsRef<str> + Sync>(texts: &[T], threshold: f64) -> Vec<Group> {
-    let corpus = Corpus::new(texts);
-    let mut sets = DisjointSets::new(texts.len());
-    for &(first, copy) in &corpus.copies {
-        sets.join(first as usize, copy as usize);
+pub fn groups<T: AsRef<str> + Sync>(texts: &[T], settings: Likeness) -> Vec<Group> {
+    let mut sketches = Sketches::new(settings, texts.len());
+    let each: Vec<Sketch> = texts.par_iter().map(|text| sketches.of(text.as_ref())).collect();
+    each.into_iter().for_each(|sketch| sketches.push(&sketch));
+    let normal = sketches.normal.clone();
+    let roots = sketches.groups(&|at| texts[at].as_ref());
+    let mut by_root: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (at, root) in roots.into_iter().enumerate().filter(|(_, root)| *root != ALONE) {
+        by_root.entry(root).or_default().push(at);
     }
-    for pair in corpus.pairs(threshold) {
-        sets.join(pair.texts.0 as usize, pair.texts.1 as usize);
+    let exact = |rows: &[usize]| rows.windows(2).all(|two| normal[two[0]] == normal[two[1]]);
+    by_root.into_values().map(|rows| Group { exact: exact(&rows), rows }).collect()
+}
+
+/// In no group.
+pub const ALONE: u32 = u32::MAX;
+
+/// Pairs that are checked at a time.
+const AT_ONCE: usize = 1 << 16;
+
+/// What is kept of each text while groups are looked for, instead of the text: 8 bytes and 4 for each band (80 bytes with the default
+/// settings). Two hashes of 64 bits are the same by chance in one of 40 million data sets of a million texts.
+#[derive(Debug)]
+pub struct Sketches {
+    settings: Likeness,
+    keys: Vec<(u32, u32)>,
+    bands: usize,
+    /// Of the normalized text; 0 of one that says nothing.
+    normal: Vec<u64>,
+    /// (texts, bands)
+    hashes: Vec<u32>,
+}
+
+/// One text's.
+#[derive(Clone, Debug, Default)]
+pub struct Sketch {
+    normal: u64,
+    bands: Vec<u32>,
+}
+
+impl Sketches {
+    /// `texts`: about how many there will be.
+    pub fn new(settings: Likeness, texts: usize) -> Self {
+        let (bands, width) = bands_of(settings.threshold);
+        Self {
+            settings,
+            keys: keys(bands * width),
+            bands,
+            normal: Vec::with_capacity(texts),
+            hashes: Vec::with_capacity(texts * bands),
+        }
     }
-    let mut by_root: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for i in 0..texts.len() {
-        by_root.entry(sets.root(i)).or_default().push(i);
+
+    pub fn of(&self, text: &str) -> Sketch {
+        let text = normalize(text);
+        if text.is_empty() {
+            return Sketch { normal: 0, bands: vec![0; self.bands] };
+        }
+        let mut least = vec![0; self.keys.len()];
+        min_hashes(&shingles(&text, self.settings.ngram), &self.keys, &mut least);
+        let width = self.keys.len() / self.bands;
+        let normal = blake3::hash(text.as_bytes());
+        let normal = normal.as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)).max(1);
+        // Texts that share 32 bits of a band by chance are candidates, and no more.
+        Sketch { normal, bands: least.chunks(width).map(|part| mixed(part) as u32).collect() }
     }
-    let mut groups: Vec<Group> = by_root
-        .into_values()
-        .filter(|rows| rows.len() > 1)
-        .map(|rows| Group { exact: rows.iter().all(|&i| corpus.normal[i] == corpus.normal[rows[0]]), rows })
-        .collect();
-    groups.sort_by_key(|group| group.rows[0]);
-    groups
+
+    /// The next text's.
+    pub fn push(&mut self, sketch: &Sketch) {
+        self.normal.push(sketch.normal);
+        self.hashes.extend_from_slice(&sketch.bands);
+    }
+
+    /// The first text of each text's group, or [`ALONE`]. `text` gives a text again: candidates are checked by what they say.
+    ///
+    /// The groups are the same whatever the order of the texts and the number of threads.
+    pub fn groups<'t>(&self, text: &(dyn Fn(usize) -> &'t str + Sync)) -> Vec<u32> {
+        let n = self.normal.len();
+        let mut sets = DisjointSets::new(n);
+        let mut places: Vec<u32> = (0..n as u32).filter(|&at| self.normal[at as usize] != 0).collect();
+        places.par_sort_unstable_by_key(|&at| (self.normal[at as usize], at));
+        for same in places.chunk_by(|a, b| self.normal[*a as usize] == self.normal[*b as usize]) {
+            same.iter().for_each(|&at| sets.join(same[0] as usize, at as usize));
+        }
+        // One of each that are equal goes on, in an order that hangs on what they say alone.
+        places.dedup_by_key(|at| self.normal[*at as usize]);
+        let mut waiting: Vec<(u32, u32)> = Vec::new();
+        for band in 0..self.bands {
+            let mut buckets: Vec<(u32, u32)> = (0u32..)
+                .zip(&places)
+                .map(|(rank, &at)| (self.hashes[at as usize * self.bands + band], rank))
+                .collect();
+            buckets.par_sort_unstable();
+            for bucket in buckets.chunk_by(|a, b| a.0 == b.0) {
+                meet(bucket, &mut |a, b| waiting.push((places[a as usize], places[b as usize])));
+                if waiting.len() >= AT_ONCE {
+                    self.settle(&mut waiting, &mut sets, text);
+                }
+            }
+        }
+        self.settle(&mut waiting, &mut sets, text);
+        let mut size = vec![0u32; n];
+        (0..n).for_each(|at| size[sets.root(at)] += 1);
+        let root = |at: usize| Some(sets.root(at)).filter(|&root| size[root] > 1).map_or(ALONE, |r| r as u32);
+        (0..n).map(root).collect()
+    }
+
+    /// Joins those of the pairs that are alike. Who is in one group already need not be compared.
+    fn settle<'t>(
+        &self,
+        waiting: &mut Vec<(u32, u32)>,
+        sets: &mut DisjointSets,
+        text: &(dyn Fn(usize) -> &'t str + Sync),
+    ) {
+        waiting.retain(|&(a, b)| sets.root(a as usize) != sets.root(b as usize));
+        let alike = |(a, b): &(u32, u32)| {
+            self.settings.of(text(*a as usize), text(*b as usize)) >= self.settings.threshold
+        };
+        let alike: Vec<bool> = waiting.par_iter().map(alike).collect();
+        for (&(a, b), _) in waiting.iter().zip(alike).filter(|(_, alike)| *alike) {
+            sets.join(a as usize, b as usize);
+        }
+        waiting.clear();
+    }
 }
 
 /// The pairs at least so alike, each once, in order. A text that has been said before is left out: see [`copies`].
@@ -112,7 +215,7 @@ impl Corpus {
 
     fn pairs(&self, threshold: f64) -> Vec<Pair> {
         let sets: Vec<Vec<u32>> =
-            self.distinct.par_iter().map(|&i| shingles(&self.normal[i as usize])).collect();
+            self.distinct.par_iter().map(|&i| shingles(&self.normal[i as usize], GRAM)).collect();
         let (bands, width) = bands_of(threshold);
         let keys = keys(bands * width);
         let signatures: Vec<u32> = sets
@@ -132,7 +235,7 @@ impl Corpus {
                 buckets.sort_unstable();
                 let mut found = Vec::new();
                 for bucket in buckets.chunk_by(|a, b| a.0 == b.0) {
-                    meet(bucket, &mut found);
+                    meet(bucket, &mut |a, b| found.push((a, b)));
                 }
                 found
             })
@@ -151,13 +254,13 @@ impl Corpus {
 }
 
 /// Who is compared with whom in a bucket.
-fn meet(bucket: &[(u64, u32)], found: &mut Vec<(u32, u32)>) {
+fn meet<K>(bucket: &[(K, u32)], with: &mut dyn FnMut(u32, u32)) {
     if bucket.len() > CROWDED {
-        found.extend(bucket.windows(2).map(|w| (w[0].1, w[1].1)));
-        found.extend(bucket.iter().skip(2).map(|b| (bucket[0].1, b.1)));
+        bucket.windows(2).for_each(|two| with(two[0].1, two[1].1));
+        bucket.iter().skip(2).for_each(|other| with(bucket[0].1, other.1));
     } else {
         for (i, a) in bucket.iter().enumerate() {
-            found.extend(bucket[i + 1..].iter().map(|b| (a.1, b.1)));
+            bucket[i + 1..].iter().for_each(|b| with(a.1, b.1));
         }
     }
 }
@@ -172,15 +275,15 @@ fn normalize(text: &str) -> String {
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Hashes of the character 5-grams, sorted, each once; of a shorter text its own. Of 32 bits: of two sets of a thousand grams, one in four
+/// Hashes of the character n-grams, sorted, each once; of a shorter text its own. Of 32 bits: of two sets of a thousand grams, one in four
 /// thousand pairs of sets shares a hash that is no shared gram.
-fn shingles(text: &str) -> Vec<u32> {
+fn shingles(text: &str, gram: usize) -> Vec<u32> {
     let edges: Vec<usize> =
         text.char_indices().map(|(at, _)| at).chain(std::iter::once(text.len())).collect();
-    let mut all: Vec<u32> = if edges.len() <= GRAM {
+    let mut all: Vec<u32> = if edges.len() <= gram {
         vec![hash(text.as_bytes())]
     } else {
-        edges.windows(GRAM + 1).map(|edge| hash(&text.as_bytes()[edge[0]..edge[GRAM]])).collect()
+        edges.windows(gram + 1).map(|edge| hash(&text.as_bytes()[edge[0]..edge[gram]])).collect()
     };
     all.sort_unstable();
     all.dedup();
@@ -205,6 +308,17 @@ fn keys(n: usize) -> Vec<(u32, u32)> {
 /// One hash of the minima of a band.
 fn mixed(minima: &[u32]) -> u64 {
     minima.iter().fold(0, |mixed, least| SplitMix64::new(mixed ^ u64::from(*least)).next_u64())
+}
+
+impl Likeness {
+    /// How alike two texts are: Jaccard likeness of their n-grams; 0 where one says nothing.
+    pub fn of(self, a: &str, b: &str) -> f64 {
+        let (a, b) = (normalize(a), normalize(b));
+        if a.is_empty() || b.is_empty() {
+            return 0.0;
+        }
+        likeness(&shingles(&a, self.ngram), &shingles(&b, self.ngram))
+    }
 }
 
 /// Jaccard likeness of two sorted sets.
@@ -245,6 +359,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const LIKE: f64 = 0.8;
+
     #[test]
     fn exact_and_near_duplicates_are_found_and_told_apart() {
         let texts = [
@@ -259,7 +375,7 @@ mod tests {
             "ok",
             "OK!",
         ];
-        let got = groups(&texts, THRESHOLD);
+        let got = groups(&texts, Likeness::default());
         let group = |exact, rows: &[usize]| Group { exact, rows: rows.to_vec() };
         assert_eq!(got, [group(true, &[0, 2]), group(false, &[3, 4]), group(true, &[8, 9])]);
     }
@@ -269,7 +385,7 @@ mod tests {
         let texts: Vec<String> = (0..500)
             .map(|i| format!("This is a long automatic notice that everybody gets, number {i}."))
             .collect();
-        let got = groups(&texts, THRESHOLD);
+        let got = groups(&texts, Likeness::default());
         assert_eq!((got.len(), got[0].rows.len()), (1, 500));
     }
 
@@ -296,10 +412,28 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
+        fn neither_order_nor_threads_change_a_group(texts in prop::collection::vec("(where is|when comes|who has) my (card|money|new card) [ab]{0,3}", 0..150), threads in 1..4usize) {
+            let said = |texts: &[String]| {
+                let mut all: Vec<Vec<String>> = groups(texts, Likeness { threshold: 0.5, ngram: 3 })
+                    .into_iter()
+                    .map(|group| group.rows.into_iter().map(|at| texts[at].clone()).collect())
+                    .collect();
+                all.iter_mut().for_each(|group: &mut Vec<String>| group.sort());
+                all.sort();
+                all
+            };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut turned = texts.clone();
+            turned.reverse();
+            turned.rotate_left(texts.len() / 3);
+            prop_assert_eq!(pool.install(|| said(&turned)), said(&texts));
+        }
+
+        #[test]
         fn pairs_are_those_of_all_pairs_and_their_likeness_is_told(texts in prop::collection::vec("(where is|when comes|who has) my (card|money|new card) [ab]{0,3}", 1..40)) {
             let found = pairs(&texts, 0.6);
             let copied: Vec<u32> = copies(&texts).into_iter().map(|(_, copy)| copy).collect();
-            let sets: Vec<Vec<u32>> = texts.iter().map(|t| shingles(&normalize(t))).collect();
+            let sets: Vec<Vec<u32>> = texts.iter().map(|t| shingles(&normalize(t), GRAM)).collect();
             for b in 0..texts.len() {
                 for a in 0..b {
                     let (pair, both) = ((a as u32, b as u32), likeness(&sets[a], &sets[b]));
@@ -315,9 +449,9 @@ mod tests {
 
         #[test]
         fn banding_finds_what_comparing_all_pairs_finds(texts in prop::collection::vec("[ab]{0,3} (the quick brown fox|jumps over|lazy dogs sleep) [cd]{0,2}", 1..30)) {
-            let got = groups(&texts, THRESHOLD);
+            let got = groups(&texts, Likeness::default());
             let normal: Vec<String> = texts.iter().map(|t| normalize(t)).collect();
-            let all: Vec<Vec<u32>> = normal.iter().map(|t| shingles(t)).collect();
+            let all: Vec<Vec<u32>> = normal.iter().map(|t| shingles(t, GRAM)).collect();
             let mut sets = DisjointSets::new(texts.len());
             // Just at the threshold a pair may be missed (0.2%); from 0.9 on it is one in 10^7.
             for i in 0..texts.len() {
@@ -337,7 +471,7 @@ mod tests {
             }
             for group in &got {
                 for &i in &group.rows {
-                    prop_assert!(group.rows.iter().any(|&j| j != i && likeness(&all[i], &all[j]) >= THRESHOLD));
+                    prop_assert!(group.rows.iter().any(|&j| j != i && likeness(&all[i], &all[j]) >= LIKE));
                 }
             }
         }

@@ -7,5 +7,6 @@ pub mod duplicates;
 pub mod kmeans;
 pub mod naming;
 pub mod outliers;
+pub mod problems;
 pub mod sample;
 pub mod split;

@@ -84,6 +84,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Count { by, .. } => {
             Response::Counts { counts: Counts { by: by.clone(), ..Counts::default() } }
         }
+        Request::Problems { kind, query } => Response::Problems { problems: data::problems(*kind, query) },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::LaunchAll { sets, .. } => {
             Response::LaunchedAll { runs: (0..sets.len()).map(|i| format!("eval-{}", i + 20)).collect() }
@@ -147,6 +148,7 @@ pub fn respond(request: &Request) -> Response {
         | Request::Undo
         | Request::Repair
         | Request::ExportRows { .. }
+        | Request::Exclude { .. }
         | Request::Leave => Response::Done { message: String::new() },
     }
 }

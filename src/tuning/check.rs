@@ -156,6 +156,7 @@ fn bytes(fields: &Map<String, Value>) -> u64 {
 }
 
 /// How a model reads, and how much of it.
+#[derive(Debug)]
 struct Reader {
     config: ModelConfig,
     tokenizer: Tokenizer,
@@ -302,6 +303,62 @@ pub fn first_prompts(
     let candidate = Candidate { name: String::new(), rung: String::new(), stages: vec![stage.clone()] };
     let lengths = prompt_lengths(&candidate, 0, &reader, sample).unwrap_or_default();
     Ok((lengths, reader.config.max_positions))
+}
+
+/// Which rows are too long for the local models of a workspace's stages.
+#[derive(Debug)]
+pub struct Contexts {
+    candidate: Candidate,
+    /// Stage, how its model reads, its prompt, the tokens that an empty prompt takes.
+    stages: Vec<(usize, Reader, Prompt, usize)>,
+    /// Changes with whatever decides.
+    pub key: String,
+}
+
+impl Contexts {
+    /// None where no stage has a model that can be read here.
+    pub fn of(ws: &Workspace) -> Option<Self> {
+        let candidate = candidate(ws);
+        let mut key = blake3::Hasher::new();
+        let mut stages = Vec::new();
+        for (at, stage) in candidate.stages.iter().enumerate() {
+            let ModelSource::Local { path } = &stage.model.source else { continue };
+            let (Ok(reader), Ok(prompt)) = (Reader::open(Path::new(path)), Prompt::new(stage)) else {
+                continue;
+            };
+            for file in ["tokenizer.json", "config.json", "tokenizer_config.json", "chat_template.jinja"] {
+                key.update(&std::fs::read(Path::new(path).join(file)).unwrap_or_default());
+            }
+            key.update(
+                format!("{:?}", (at, &stage.prompt, stage.decoding.max_tokens, &stage.when)).as_bytes(),
+            );
+            let frame = reader.prompt("").unwrap_or(64);
+            stages.push((at, reader, prompt, frame));
+        }
+        let key = key.finalize().to_hex()[..16].to_owned();
+        (!stages.is_empty()).then_some(Self { candidate, stages, key })
+    }
+
+    /// Why a row does not fit.
+    pub fn above(&self, row: &RunRow) -> Option<String> {
+        self.stages.iter().find_map(|(at, reader, prompt, frame)| {
+            let stage = &self.candidate.stages[*at];
+            let (context, room) = (reader.config.max_positions, stage.decoding.max_tokens);
+            let limit = context.saturating_sub(room);
+            let text = rendered(&self.candidate, *at, prompt, row)?;
+            // No token is shorter than a byte: most rows need not be taken apart.
+            if text.len() + frame <= limit {
+                return None;
+            }
+            let tokens = reader.prompt(&text)?;
+            (tokens > limit).then(|| {
+                format!(
+                    "{tokens} tokens for stage `{}`, the model `{}` reads {context} with {room} for the answer",
+                    stage.name, stage.model.name
+                )
+            })
+        })
+    }
 }
 
 /// What the stage is asked on a row; none where its `when` does not hold or the template does not fit the row.

@@ -14,7 +14,7 @@ use crate::domain::address::Address;
 use crate::domain::candidate::OutputKind;
 use crate::domain::metric::{Known, Metric};
 use crate::domain::sets::{SetPrompt, SetSettings};
-use crate::domain::settings::{CacheSettings, StrataSettings};
+use crate::domain::settings::{CacheSettings, Likeness, StrataSettings};
 use crate::domain::words::nearest;
 use eval::{Named, read_eval, read_goal, read_metrics};
 use judges::read_judges;
@@ -492,11 +492,21 @@ fn read_cache(mut fields: Fields<'_>) -> CacheSettings {
 }
 
 fn read_strata(mut fields: Fields<'_>, data: &DataConfig) -> StrataSettings {
+    let mut likeness = fields.table_or_empty("duplicates");
+    let default = Likeness::default();
+    let duplicates = Likeness {
+        threshold: likeness
+            .number("threshold", "above 0 and at most 1", |t| t > 0.0 && t <= 1.0)
+            .unwrap_or(default.threshold),
+        ngram: likeness.count("ngram", 1..=100).unwrap_or(default.ngram),
+    };
+    likeness.finish();
     let strata = StrataSettings {
         k: fields.count("k", 1..=10_000),
         dimensions: data.dimensions.clone(),
         embedder: None,
         seed: fields.whole("seed", 0..=MANY).unwrap_or(data.split.seed),
+        duplicates,
     };
     fields.finish();
     strata

@@ -114,6 +114,17 @@ impl Columns {
                 }
             }
         }
+        self.drop_rows(gone);
+    }
+
+    /// Without the rows of these ids.
+    pub fn leave_out(&mut self, gone: &dyn Fn(&str) -> bool) {
+        let gone = (0..self.rows.len()).filter(|at| self.view(*at).is_some_and(|row| gone(row.id))).collect();
+        self.drop_rows(gone);
+    }
+
+    /// By their places.
+    fn drop_rows(&mut self, mut gone: Vec<usize>) {
         if gone.is_empty() {
             return;
         }

@@ -227,6 +227,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
         }
+        if matches!(self.layers.last(), Some(Layer::Problems(_))) {
+            return self.act_problems(action, height);
+        }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
             Layer::Help { scroll, .. } | Layer::Difference { scroll, .. } => match action {
@@ -270,6 +273,7 @@ impl App {
                 self.layers.pop();
                 match (then, action == Action::Yes) {
                     (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
+                    (Confirmed::ExcludeCopies(kind), true) => self.exclude_copies(kind),
                     (Confirmed::Trust { purpose, again, needs }, true) => {
                         self.outbox.push(Effect::Send(ToEngine::Trust { needs }));
                         self.ask(purpose, *again);
@@ -278,7 +282,7 @@ impl App {
                         let error = Failure::new(2, "no key was sent");
                         self.answer(0, purpose, Response::Error { error });
                     }
-                    (Confirmed::Cancel(_), false) => {}
+                    (Confirmed::Cancel(_) | Confirmed::ExcludeCopies(_), false) => {}
                 }
             }
             Layer::Picker(picker) => match action {
@@ -316,7 +320,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) => {}
+            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) | Layer::Problems(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),

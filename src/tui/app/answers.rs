@@ -44,6 +44,9 @@ impl App {
             if let Purpose::Remedies { row, candidate } = &purpose {
                 return self.remedies_arrived(row, candidate.as_deref(), Err(error.message));
             }
+            if let Purpose::Problems(kind) = purpose {
+                return self.problems_arrived(tag, kind, Err(error.message));
+            }
             if let Purpose::Detail(candidate) = &purpose {
                 return self.detail_arrived(candidate, Err(error.message));
             }
@@ -140,6 +143,9 @@ impl App {
             (Purpose::Remedies { row, candidate }, Response::Remedies { remedies }) => {
                 self.remedies_arrived(&row, candidate.as_deref(), Ok(remedies));
             }
+            (Purpose::Problems(kind), Response::Problems { problems }) => {
+                self.problems_arrived(tag, kind, Ok(problems));
+            }
             (Purpose::Detail(candidate), Response::Detail { detail }) => {
                 self.detail_arrived(&candidate, Ok(detail));
             }
@@ -199,6 +205,7 @@ impl App {
             }
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
+                self.refresh_problems();
                 self.prompts.stale();
                 self.trajectories.refresh();
                 if let Response::Done { message } = response {
@@ -210,6 +217,7 @@ impl App {
             }
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
+                self.refresh_problems();
                 self.prompts.stale();
                 self.trajectories.refresh();
                 let text = if let Response::Done { message } = response { message } else { String::new() };

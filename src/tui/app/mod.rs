@@ -26,6 +26,7 @@ use super::theme::{Theme, bundled};
 use super::widgets::Look;
 use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, View};
 use crate::domain::example::ExampleQuery;
+use crate::domain::problem::ProblemKind;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 
 /// What happens to the state.
@@ -139,6 +140,8 @@ pub enum Purpose {
         row: String,
         candidate: Option<String>,
     },
+    /// What is wrong with the rows, and rows of a kind.
+    Problems(Option<ProblemKind>),
     StepRows {
         run: String,
         step: u64,
@@ -187,6 +190,7 @@ impl Purpose {
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::Remedies { row, .. } => format!("price remedies for row {row}"),
+            Self::Problems(_) => "look for what is wrong with the rows".into(),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Examples(store, _) => format!("read the examples of {store}"),
             Self::Trajectory(run) => format!("read what {run} found"),
@@ -214,6 +218,7 @@ impl Purpose {
                 | Self::Status
                 | Self::Compare(..)
                 | Self::Timeline(_)
+                | Self::Problems(_)
                 | Self::Detail(_)
                 | Self::PromptTree
                 | Self::PromptVersion(_)

@@ -30,6 +30,8 @@ pub enum Context {
     Judging,
     /// Choosing a remedy for a wrong row.
     Mending,
+    /// What is wrong with the rows.
+    Problems,
     /// A line is being typed.
     Text,
     /// Several lines are being written.
@@ -58,6 +60,7 @@ impl Context {
             Self::Detail => "reading a detail",
             Self::Judging => "judging answers",
             Self::Mending => "mending a wrong row",
+            Self::Problems => "what is wrong with the rows",
             Self::Text => "typing a line",
             Self::Compose => "writing a text",
             Self::Form => "filling in a form",
@@ -117,6 +120,9 @@ pub enum Action {
     Search,
     Mark,
     MarkNamed,
+    Problems,
+    Exclude,
+    ExcludeCopies,
     Gold,
     Note,
     FilterStratum,

@@ -56,6 +56,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Strata, A::LaunchEval, "run.eval", "e", "eval", "Evaluate a candidate"),
     b(C::Strata, A::LaunchTrain, "run.train", "t", "train", "Train a LoRA adapter"),
     b(C::Strata, A::BuildStrata, "run.strata", "b", "build", "Build the strata: embed, cluster, name"),
+    b(C::Strata, A::Problems, "data.problems", "!", "wrong?", "What is wrong with the rows: duplicates, golds that disagree, personal data, odd characters"),
 
     b(C::Rows, A::Open, "open", "enter", "read", "Open what is selected"),
     b(C::Rows, A::Mark, "row.mark", "m", "mark", "Mark the row with a star, or take the star away"),
@@ -71,6 +72,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::Trace, "row.trace", "T", "trace", "The row through the stages: prompts, answers, tools, tokens, time"),
     b(C::Rows, A::Remedies, "row.remedies", "R", "mend", "What could be done about this wrong row: a prompt edit, a stored example, training rows; what each fixes and takes"),
     b(C::Rows, A::MarkNamed, "row.mark-named", "M", "", "Mark the row with a word of your own"),
+    b(C::Rows, A::Problems, "data.problems", "!", "wrong?", "What is wrong with the rows: duplicates, golds that disagree, personal data, odd characters"),
+    b(C::Rows, A::Exclude, "row.exclude", "x", "", "Leave the row out of learning and scoring (the mark `excluded`), or take it in again"),
     b(C::Rows, A::LaunchEval, "run.eval", "e", "", "Evaluate a candidate"),
     b(C::Rows, A::LaunchTrain, "run.train", "t", "", "Train a LoRA adapter"),
 
@@ -240,6 +243,13 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Mending, A::Up, "up", "up ctrl-p", "", "Up"),
     b(C::Mending, A::Down, "down", "down ctrl-n", "", "Down"),
     b(C::Mending, A::Back, "back", "esc q", "close", "Close the top layer, or go one pane back"),
+    b(C::Problems, A::Open, "open", "enter", "rows", "Open what is selected"),
+    b(C::Problems, A::Exclude, "row.exclude", "x", "leave out", "Leave the row out of learning and scoring (the mark `excluded`), or take it in again"),
+    b(C::Problems, A::ExcludeCopies, "problems.exclude-copies", "X", "keep first", "Of each group of duplicates leave out all but the first"),
+    b(C::Problems, A::Mark, "row.mark", "m", "mark", "Mark the row with a star, or take the star away"),
+    b(C::Problems, A::FlipRows, "flips.rows", "r", "on screen", "Open all these rows on the strata screen"),
+    b(C::Problems, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, import, what was said of an answer)"),
+    b(C::Problems, A::Back, "back", "esc q", "close", "Close the top layer, or go one pane back"),
     b(C::Confirm, A::Yes, "yes", "y", "yes", "Yes"),
     b(C::Confirm, A::No, "no", "n esc", "no", "No"),
 ];

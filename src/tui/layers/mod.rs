@@ -4,6 +4,7 @@ pub mod compose;
 pub mod form;
 pub mod judging;
 pub mod picker;
+pub mod problems;
 pub mod remedies;
 pub mod view;
 
@@ -18,10 +19,12 @@ use compose::Compose;
 use form::Form;
 use judging::Judging;
 use picker::Picker;
+use problems::Wrong;
 use remedies::Mending;
 
 use crate::domain::api::Request;
 use crate::domain::keys::KeyNeed;
+use crate::domain::problem::ProblemKind;
 
 /// One layer.
 #[derive(Clone, Debug)]
@@ -69,6 +72,8 @@ pub enum Layer {
     Judging(Judging),
     /// Remedies for a wrong row.
     Mending(Mending),
+    /// What is wrong with the rows.
+    Problems(Wrong),
 }
 
 /// What a typed line is for.
@@ -120,6 +125,8 @@ pub enum TextPurpose {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Confirmed {
     Cancel(String),
+    /// Of each group of duplicates all but the first are left out.
+    ExcludeCopies(ProblemKind),
     /// These keys may be sent; what needs them is asked again.
     Trust {
         purpose: Purpose,
@@ -146,6 +153,7 @@ impl Layer {
             }
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Mending(_) => vec![Context::Mending, Context::Always],
+            Self::Problems(_) => vec![Context::Problems, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

@@ -69,6 +69,7 @@ impl Picker {
                     | Context::Detail
                     | Context::Judging
                     | Context::Mending
+                    | Context::Problems
                     | Context::Text
                     | Context::Compose
                     | Context::Form

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{TEAMS, TOPICS, noise};
 use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::board::{StrataView, Stratum};
+use crate::domain::problem::{ProblemCount, ProblemKind, Problems, RowProblem};
 use crate::domain::row::Part;
 use crate::domain::trace::{Attempt, RowTrace, StageTrace};
 
@@ -121,5 +122,54 @@ pub fn row(id: &str) -> RowDetail {
             .into_iter()
             .filter_map(|(c, a)| a.map(|(t, r)| (c.into(), t, r)))
             .collect(),
+    }
+}
+
+/// Some rows of some kinds: every third row of a group is its first.
+pub fn problems(kind: Option<ProblemKind>, query: &RowQuery) -> Problems {
+    let count = |kind, rows, groups| ProblemCount { kind, rows, groups };
+    let kinds = vec![
+        count(ProblemKind::ConflictingGold, 4, Some(2)),
+        count(ProblemKind::WrongGold, 23, None),
+        count(ProblemKind::ExactDuplicate, 18, Some(8)),
+        count(ProblemKind::NearDuplicate, 61, Some(20)),
+        count(ProblemKind::OddCharacters, 3, None),
+        count(ProblemKind::Pii, 12, None),
+    ];
+    let total = kind.and_then(|kind| kinds.iter().find(|c| c.kind == kind)).map_or(0, |c| c.rows);
+    let row = |kind: ProblemKind, i: usize| {
+        let s = summary(i * 7);
+        let member = kind.in_groups() && !i.is_multiple_of(3);
+        let first = summary((i - i % 3) * 7);
+        RowProblem {
+            reason: match (kind, member) {
+                (ProblemKind::NearDuplicate, true) => format!("0.{} like {}", 96 - i % 3 * 5, first.id),
+                (ProblemKind::WrongGold, _) => "8 of its 10 nearest rows say `refund`, 1 its own".into(),
+                (ProblemKind::Pii, _) => "e-mail address at character 12 of the input".into(),
+                (kind, false) if kind.in_groups() => "first of 3 alike".into(),
+                (kind, _) => kind.help().into(),
+            },
+            text: if member { s.text.replace("still has not", "has still not") } else { s.text },
+            id: s.id,
+            gold: s.gold,
+            part: s.part,
+            group: kind.in_groups().then(|| first.id.clone()),
+            like: member.then_some(first.text),
+            ..RowProblem::default()
+        }
+    };
+    let places = (0..total).skip(query.offset).take(query.count);
+    Problems {
+        rows: strata().rows - 2,
+        excluded: 2,
+        kinds,
+        notes: vec![
+            "near duplicates: Jaccard likeness of 5-grams of characters at least 0.8 ([strata] duplicates)"
+                .into(),
+        ],
+        total,
+        offset: query.offset,
+        found: places.filter_map(|i| Some(row(kind?, i))).collect(),
+        ..Problems::default()
     }
 }

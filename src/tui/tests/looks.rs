@@ -135,6 +135,9 @@ fn layers() {
         ("remedies_second", "1 right R down"),
         ("timeline", "5 h"),
         ("timeline_of_a_run", "5 end h"),
+        ("problems", "1 ! down"),
+        ("problems_groups", "1 ! down down down enter down"),
+        ("problems_doubts", "1 ! down enter"),
     ] {
         insta::assert_snapshot!(format!("layer_{name}"), shown(&at((80, 24), "dark", keys)));
     }

@@ -7,6 +7,7 @@ mod looks;
 mod loops;
 mod mending;
 mod play;
+mod problems;
 mod prompts;
 mod state;
 mod steer;

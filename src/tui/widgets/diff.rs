@@ -19,6 +19,38 @@ pub fn words(a: &str, b: &str) -> Vec<Piece> {
         .collect()
 }
 
+/// Pieces over as many lines as they need.
+pub fn wrapped(pieces: Vec<Piece>, width: usize) -> Vec<Vec<Piece>> {
+    let mut lines: Vec<Vec<Piece>> = vec![Vec::new()];
+    let mut used = 0;
+    for (text_, role) in pieces {
+        for (i, paragraph) in text_.split('\n').enumerate() {
+            if i > 0 {
+                lines.push(Vec::new());
+                used = 0;
+            }
+            for word in paragraph.split_inclusive(' ') {
+                for part in if text::width(word) > width {
+                    text::wrap(word, width, 300)
+                } else {
+                    vec![word.to_owned()]
+                } {
+                    let w = text::width(&part);
+                    if used + w > width && used > 0 {
+                        lines.push(Vec::new());
+                        used = 0;
+                    }
+                    used += w;
+                    if let Some(line) = lines.last_mut() {
+                        line.push((part, role));
+                    }
+                }
+            }
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ mod kills;
 mod metrics;
 mod outcomes;
 mod play;
+mod problems;
 pub mod prompts;
 mod remedies;
 mod sets;

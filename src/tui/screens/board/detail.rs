@@ -46,11 +46,11 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect, from: usize) {
     say(&format!("A{a_sign} {a}"), &flip.a, Role::Text);
     say(&format!("B{b_sign} {b}"), &flip.b, Role::Text);
     lines.push(vec![("A to B, word by word".into(), Role::Title)]);
-    lines.extend(wrap_pieces(diff::words(&flip.a, &flip.b), width));
+    lines.extend(diff::wrapped(diff::words(&flip.a, &flip.b), width));
     if let Some(gold) = flip.gold.as_ref().filter(|g| **g != flip.b && flip.flip != K::Fixed) {
         lines.push(Vec::new());
         lines.push(vec![("gold to B".into(), Role::Title)]);
-        lines.extend(wrap_pieces(diff::words(gold, &flip.b), width));
+        lines.extend(diff::wrapped(diff::words(gold, &flip.b), width));
     }
     let height = usize::from(inner.height);
     let from = from.min(lines.len().saturating_sub(height));
@@ -60,36 +60,4 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect, from: usize) {
     if lines.len() > from + height {
         p.put_right(inner, inner.width, inner.height - 1, 12, " more: pgdn ", role);
     }
-}
-
-/// Pieces over as many lines as they need.
-fn wrap_pieces(pieces: Vec<Piece>, width: usize) -> Vec<Vec<Piece>> {
-    let mut lines: Vec<Vec<Piece>> = vec![Vec::new()];
-    let mut used = 0;
-    for (text_, role) in pieces {
-        for (i, paragraph) in text_.split('\n').enumerate() {
-            if i > 0 {
-                lines.push(Vec::new());
-                used = 0;
-            }
-            for word in paragraph.split_inclusive(' ') {
-                for part in if text::width(word) > width {
-                    text::wrap(word, width, 300)
-                } else {
-                    vec![word.to_owned()]
-                } {
-                    let w = text::width(&part);
-                    if used + w > width && used > 0 {
-                        lines.push(Vec::new());
-                        used = 0;
-                    }
-                    used += w;
-                    if let Some(line) = lines.last_mut() {
-                        line.push((part, role));
-                    }
-                }
-            }
-        }
-    }
-    lines
 }

@@ -1,6 +1,7 @@
 //! What a person decides on the selected row: mark, gold, note.
 
 use crate::domain::api::Decision;
+use crate::domain::problem::EXCLUDED;
 use crate::tui::app::{App, Mood};
 use crate::tui::keymap::Action;
 use crate::tui::layers::TextPurpose;
@@ -19,6 +20,10 @@ impl App {
             Action::Mark => {
                 let on = !self.strata.has_mark(&row, STAR);
                 self.decide(format!("mark row {row}"), Decision::Mark { row, mark: STAR.into(), on });
+            }
+            Action::Exclude => {
+                let on = !self.strata.has_mark(&row, EXCLUDED);
+                self.exclude_row(row, on);
             }
             Action::MarkNamed => self.type_line(format!("mark row {row} as"), "", TextPurpose::Mark { row }),
             Action::Gold => {

@@ -3,6 +3,8 @@
 mod decide;
 pub mod view;
 
+pub use decide::STAR;
+
 use std::collections::BTreeMap;
 
 use ratatui::layout::Rect;
@@ -414,6 +416,7 @@ impl App {
                 let row = self.strata_row();
                 self.play_row(row);
             }
+            Action::Problems => self.open_problems(),
             Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
             Action::RenameStratum => match state.selected_stratum().map(|s| (s.id.clone(), s.name.clone())) {
                 Some((stratum, name)) => {

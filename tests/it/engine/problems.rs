@@ -1,0 +1,70 @@
+//! What is wrong with the rows, and rows that are left out.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::bench::Bench;
+
+fn count(problems: &Value, kind: &str) -> u64 {
+    let kinds = problems["kinds"].as_array().unwrap();
+    kinds.iter().find(|count| count["kind"] == kind).map_or(0, |count| count["rows"].as_u64().unwrap())
+}
+
+#[test]
+fn rows_that_are_left_out_are_scored_and_compared_no_more_until_they_are_taken_in_again() {
+    let bench = Bench::new();
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let before = bench.json(&["board"]);
+    let rows = before["eval_rows"].as_u64().unwrap();
+    let page = bench.json(&["data", "rows", "--where", "part:eval", "-n", "1"]);
+    let row = page["rows"][0]["id"].as_str().unwrap();
+    let filter = format!("id={row}");
+    let said = bench.json(&["data", "exclude", "--where", &filter]);
+    assert!(said["done"].as_str().unwrap().starts_with("1 row left out"), "{said}");
+    let after = bench.json(&["board"]);
+    assert_eq!(after["eval_rows"], rows - 1, "{after}");
+    assert_eq!((&after["rows"][0]["n"], &after["rows"][0]["stale"]), (&(rows - 1).into(), &0.into()), "{after}");
+    // Who is scored from now on, and who was before: on the rows that both have.
+    let trained = bench.json(&["run", "train", "--set", "max_steps=2"]);
+    assert_eq!(trained["state"], "done", "{trained}");
+    let run = trained["run"].as_str().unwrap();
+    let frozen = fs::read_to_string(bench.state().join("runs").join(run).join("inputs/rows.jsonl")).unwrap();
+    assert!(!frozen.contains(&format!("\"id\":\"{row}\"")), "{frozen}");
+    assert_eq!(bench.json(&["compare", "baseline", run])["n"], rows - 1);
+    let problems = bench.json(&["data", "problems"]);
+    assert_eq!(problems["excluded"], 1, "{problems}");
+    assert_eq!(bench.json(&["data", "rows", "--where", "mark:excluded"])["total"], 1);
+
+    bench.json(&["data", "include"]);
+    assert_eq!(bench.json(&["board"])["eval_rows"], rows);
+    assert_eq!(bench.json(&["data", "problems"])["excluded"], 0);
+}
+
+#[test]
+fn problems_are_counted_listed_and_filtered_and_nothing_personal_is_logged() {
+    let bench = Bench::new();
+    let data = fs::read_dir(bench.root.join("data")).unwrap().next().unwrap().unwrap().path();
+    let text = fs::read_to_string(&data).unwrap();
+    let first = text.lines().next().unwrap();
+    let mut row: serde_json::Map<String, Value> = serde_json::from_str(first).unwrap();
+    row.remove("id");
+    let field = ["message", "text", "input"].into_iter().find(|f| row.contains_key(*f)).unwrap();
+    let copy = Value::from(row.clone());
+    row.insert(field.into(), "write to zebedee.quux@example.com \u{7}".into());
+    fs::write(&data, format!("{text}{copy}\n{copy}\n{}\n", Value::from(row))).unwrap();
+
+    let problems = bench.json(&["data", "problems"]);
+    assert!(count(&problems, "exact-duplicate") >= 2, "{problems}");
+    assert_eq!((count(&problems, "pii"), count(&problems, "odd-characters")), (1, 1), "{problems}");
+    let listed = bench.json(&["data", "problems", "--kind", "pii"]);
+    assert!(listed["found"][0]["reason"].as_str().unwrap().contains("e-mail address at character 10"), "{listed}");
+    let shown = bench.run(&["data", "problems", "--kind", "pii"]);
+    assert!(!String::from_utf8_lossy(&shown.stdout).contains("zebedee"), "kind and place only");
+    let page = bench.json(&["data", "rows", "--where", "problem:pii"]);
+    assert_eq!(page["total"], 1, "{page}");
+    let log = fs::read_to_string(bench.state().join("engine.log")).unwrap_or_default();
+    assert!(!log.contains("zebedee"));
+    let refused = bench.run(&["data", "problems", "--kind", "pi"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
