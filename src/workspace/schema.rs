@@ -135,6 +135,7 @@ fn read_model(mut fields: Fields<'_>) -> ModelEntry {
         usd_per_hour: fields.amount("usd_per_hour"),
         max_in_flight: fields.count("max_in_flight", 1..=4096),
         requests_per_minute: fields.count("requests_per_minute", 1..=MANY),
+        timeout: fields.count("timeout", 1..=86_400).map(|seconds| seconds as u64),
         mask_pii: fields.flag("mask_pii").unwrap_or(false),
         device: tuning::read_device(&mut fields).unwrap_or_default(),
     };
@@ -469,7 +470,8 @@ fn read_split(mut fields: Fields<'_>) -> Split {
         dev: share("dev").unwrap_or(default.dev),
         reserve: share("reserve").unwrap_or(default.reserve),
         stratified: fields.flag("stratified").unwrap_or(default.stratified),
-        group: fields.string("group"),
+        group: fields.strings("group").unwrap_or_default(),
+        near_duplicates: fields.flag("near_duplicates").unwrap_or(default.near_duplicates),
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
     };
     let taken = split.eval + split.dev + split.reserve;

@@ -15,6 +15,7 @@ pub mod prompts;
 mod remedies;
 mod sets;
 mod shared;
+mod splits;
 mod training;
 
 use std::fs;
