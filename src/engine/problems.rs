@@ -200,7 +200,8 @@ impl Found {
             ));
         } else {
             notes.push(
-                "wrong gold is not looked for: golds are no classes of enough rows for neighbours to vote on".into(),
+                "wrong gold is not looked for: golds are no classes of enough rows for neighbours to vote on"
+                    .into(),
             );
         }
         if self.limits.is_none() {

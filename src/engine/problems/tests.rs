@@ -192,8 +192,7 @@ fn rows_that_are_left_out_are_in_no_part_and_in_no_run_until_that_is_undone() {
     assert_eq!(count(&desk), (17, 1, 0, 2), "what is left has no copy");
     assert_eq!(desk.ids("mark:excluded"), ["same-2"]);
     let loaded = rows::loaded(&desk.engine).unwrap();
-    let strata = vec![None; loaded.dataset.len()];
-    parts::assign(&desk.engine, &loaded.ws, &loaded.dataset, &strata).unwrap();
+    parts::assign(&desk.engine, &loaded.ws, &loaded.dataset, None).unwrap();
     let loaded = rows::loaded(&desk.engine).unwrap();
     let at = loaded.dataset.find("same-2").unwrap();
     assert!(loaded.parts[at].is_none() && loaded.parts.iter().filter(|p| p.is_none()).count() == 1);
@@ -221,7 +220,7 @@ fn a_run_is_frozen_without_the_rows_that_are_left_out() {
     rows.push(row("out", "another question", "a"));
     let desk = Desk::new(&rows);
     let loaded = rows::loaded(&desk.engine).unwrap();
-    parts::assign(&desk.engine, &loaded.ws, &loaded.dataset, &vec![None; rows.len()]).unwrap();
+    parts::assign(&desk.engine, &loaded.ws, &loaded.dataset, None).unwrap();
     let all = |kind| -> BTreeSet<String> {
         let loaded = rows::loaded(&desk.engine).unwrap();
         let rows = freeze::run_rows(&desk.engine, &loaded.ws, &loaded.dataset, kind).unwrap();

@@ -33,7 +33,11 @@ fn one_key_lists_what_is_wrong_and_one_more_leaves_a_row_out() {
     for keys in ["1 !", "1 right !"] {
         let mut app = app();
         play(&mut app, keys);
-        assert!(shown(&app).contains("near-duplicate") && shown(&app).contains("20 groups"), "{}", shown(&app));
+        assert!(
+            shown(&app).contains("near-duplicate") && shown(&app).contains("20 groups"),
+            "{}",
+            shown(&app)
+        );
     }
     let mut app = app();
     play(&mut app, "1 ! down down down enter down");
@@ -58,12 +62,19 @@ fn a_decision_reads_the_list_again_and_the_rows_open_on_the_screen() {
     let response = Response::Done { message: "noted".into() };
     let again = asked(&app.update(Message::Engine(FromEngine::Answer { tag, response }), NOW_MS));
     let kind = Some(ProblemKind::NearDuplicate);
-    assert!(again.iter().any(|(_, r)| matches!(r, Request::Problems { kind: k, .. } if *k == kind)), "{again:?}");
+    assert!(
+        again.iter().any(|(_, r)| matches!(r, Request::Problems { kind: k, .. } if *k == kind)),
+        "{again:?}"
+    );
     play(&mut app, "r");
     assert!(app.layers.is_empty());
     assert_eq!(app.strata.query, RowQuery { text: "problem:near-duplicate".into(), ..RowQuery::default() });
     play(&mut app, "! enter enter");
-    assert_eq!(app.strata.query.ids.as_deref(), Some(&["00000".to_owned()][..]), "of a group's first row itself");
+    assert_eq!(
+        app.strata.query.ids.as_deref(),
+        Some(&["00000".to_owned()][..]),
+        "of a group's first row itself"
+    );
 }
 
 #[test]

@@ -24,7 +24,11 @@ fn rows_that_are_left_out_are_scored_and_compared_no_more_until_they_are_taken_i
     assert!(said["done"].as_str().unwrap().starts_with("1 row left out"), "{said}");
     let after = bench.json(&["board"]);
     assert_eq!(after["eval_rows"], rows - 1, "{after}");
-    assert_eq!((&after["rows"][0]["n"], &after["rows"][0]["stale"]), (&(rows - 1).into(), &0.into()), "{after}");
+    assert_eq!(
+        (&after["rows"][0]["n"], &after["rows"][0]["stale"]),
+        (&(rows - 1).into(), &0.into()),
+        "{after}"
+    );
     // Who is scored from now on, and who was before: on the rows that both have.
     let trained = bench.json(&["run", "train", "--set", "max_steps=2"]);
     assert_eq!(trained["state"], "done", "{trained}");
@@ -58,7 +62,10 @@ fn problems_are_counted_listed_and_filtered_and_nothing_personal_is_logged() {
     assert!(count(&problems, "exact-duplicate") >= 2, "{problems}");
     assert_eq!((count(&problems, "pii"), count(&problems, "odd-characters")), (1, 1), "{problems}");
     let listed = bench.json(&["data", "problems", "--kind", "pii"]);
-    assert!(listed["found"][0]["reason"].as_str().unwrap().contains("e-mail address at character 10"), "{listed}");
+    assert!(
+        listed["found"][0]["reason"].as_str().unwrap().contains("e-mail address at character 10"),
+        "{listed}"
+    );
     let shown = bench.run(&["data", "problems", "--kind", "pii"]);
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("zebedee"), "kind and place only");
     let page = bench.json(&["data", "rows", "--where", "problem:pii"]);
