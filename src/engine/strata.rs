@@ -33,6 +33,8 @@ pub struct StrataIndex {
     of_row: HashMap<String, u32>,
     pub outliers: HashSet<String>,
     pub near_duplicates: HashSet<String>,
+    /// Rows that say the same or nearly, together.
+    pub duplicates: Vec<Vec<String>>,
 }
 
 /// What people decided: names by id of older versions, and everything since.
@@ -55,6 +57,8 @@ impl StrataIndex {
             .iter()
             .filter_map(|point| Some((point.x, point.y, *stratum_of.get(point.row)? as usize)))
             .collect();
+        let id = |at: &usize| artifact.rows.get(*at).map(|row| row.id.clone());
+        let duplicates = artifact.duplicates.iter().map(|g| g.rows.iter().filter_map(id).collect()).collect();
         let of_row = artifact.rows.iter().zip(&stratum_of).map(|(r, at)| (r.id.clone(), *at)).collect();
         for stratum in &mut strata {
             if let Some(name) = names.get(&stratum.id) {
@@ -74,7 +78,7 @@ impl StrataIndex {
             map,
             by_hand: told,
         };
-        Self { view, clusters, dir: dir.to_owned(), of_row, outliers, near_duplicates }
+        Self { view, clusters, dir: dir.to_owned(), of_row, outliers, near_duplicates, duplicates }
     }
 
     /// A row's stratum, as a place in the list of strata.
