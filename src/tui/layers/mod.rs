@@ -108,6 +108,10 @@ pub enum TextPurpose {
     NameStratum {
         stratum: String,
     },
+    /// Into how many parts.
+    SplitStratum {
+        stratum: String,
+    },
     /// By the hash of its texts.
     NameVersion {
         version: String,
@@ -127,6 +131,11 @@ pub enum Confirmed {
     Cancel(String),
     /// Of each group of duplicates all but the first are left out.
     ExcludeCopies(ProblemKind),
+    /// Two strata are to be one.
+    Merge {
+        a: String,
+        b: String,
+    },
     /// These keys may be sent; what needs them is asked again.
     Trust {
         purpose: Purpose,
