@@ -25,7 +25,7 @@ pub fn to_string(value: &Value) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-fn write(value: &Value, out: &mut Vec<u8>) {
+pub(super) fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Array(items) => {
             out.push(b'[');

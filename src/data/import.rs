@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::dataset::{hex, open_index};
+use super::digest::{self, Digest};
 use super::format::{self, Format};
 use super::guess::{SAMPLE_ROW_BYTES, Sample, guess};
 use super::ids::Ids;
 use super::index::{Meta, Record, Source, Stamp, Writer};
 use super::scan::{Batch, Span, scan};
-use super::{DataError, canonical, parquet, parse};
+use super::{DataError, MAX_ROW, canonical, parquet, parse};
 use crate::domain::api::ImportReport;
 use crate::domain::row::Quarantined;
 use crate::domain::words::steers;
@@ -146,14 +147,9 @@ struct Builder {
     ids: Ids,
     sample: Sample,
     fields: HashSet<String>,
+    /// Fields of the first row, in its order.
+    usual: Vec<String>,
     meta: Meta,
-}
-
-/// What is kept of a row once it has been parsed.
-struct Digest {
-    hash: [u8; canonical::HASH_BYTES],
-    id: Option<String>,
-    new_fields: Vec<String>,
 }
 
 impl Builder {
@@ -164,6 +160,7 @@ impl Builder {
             ids: Ids::default(),
             sample: Sample::default(),
             fields: HashSet::new(),
+            usual: Vec::new(),
             meta: Meta::default(),
         }
     }
@@ -216,19 +213,29 @@ impl Builder {
 
     fn batch(&mut self, source: &Source, number: u32, batch: &Batch<'_>) -> Result<(), DataError> {
         let known = &self.fields;
-        let digest = |span: &Span| {
+        // Rows mostly have the same fields in the same order.
+        let usual = &self.usual;
+        let is_known = |i: usize, key: &str| usual.get(i).is_some_and(|k| k == key) || known.contains(key);
+        let is_json = source.layout.format.is_json();
+        let digest = |text: &mut Vec<u8>, span: &Span| {
             if let Some(fault) = &span.fault {
                 return Err(fault.clone());
             }
             let bytes = batch.bytes.get(span.start..span.end).unwrap_or_default();
+            if is_json
+                && bytes.len() <= MAX_ROW
+                && let Some(digest) = digest::of_json(bytes, &is_known, text)
+            {
+                return Ok(digest);
+            }
             parse::fields(&source.layout, bytes).map(|fields| Digest {
                 hash: canonical::hash(&fields),
-                id: own_id(&fields),
+                id: fields.get("id").and_then(own_id),
                 new_fields: fields.keys().filter(|k| !known.contains(*k)).cloned().collect(),
             })
         };
         let digests: Vec<Result<Digest, String>> =
-            batch.rows.par_iter().with_min_len(64).map(digest).collect();
+            batch.rows.par_iter().with_min_len(64).map_init(Vec::new, digest).collect();
         for (span, digest) in batch.rows.iter().zip(digests) {
             match digest {
                 Ok(digest) => self.row(source, number, batch, span, digest)?,
@@ -260,6 +267,9 @@ impl Builder {
         // What the data looks like is told by the data.
         if source.path == FEEDBACK {
             return Ok(());
+        }
+        if self.usual.is_empty() {
+            self.usual.clone_from(&digest.new_fields);
         }
         for name in digest.new_fields {
             if self.fields.len() < FIELDS {
@@ -300,9 +310,9 @@ impl Builder {
     }
 }
 
-/// A row's `id` field, where it can serve as one.
-pub(super) fn own_id(fields: &Map<String, Value>) -> Option<String> {
-    let id = match fields.get("id")? {
+/// The value of a row's `id` field, where it can serve as one.
+pub(super) fn own_id(value: &Value) -> Option<String> {
+    let id = match value {
         Value::String(s) => s.clone(),
         Value::Number(n) if n.is_u64() || n.is_i64() => n.to_string(),
         _ => return None,

@@ -8,6 +8,7 @@ mod bits;
 pub mod canonical;
 mod columns;
 mod dataset;
+mod digest;
 pub mod feedback;
 pub mod format;
 mod guess;
