@@ -192,7 +192,7 @@ impl<'a> Climb<'a> {
     }
 
     /// The better one on these rows first: by the end result, then by what the tuned stages score themselves.
-    fn compare(&self, a: usize, b: usize, rows: &[usize]) -> Ordering {
+    fn rank(&self, a: usize, b: usize, rows: &[usize]) -> Ordering {
         let mean = |node: usize| self.score(node, rows).map_or(0.0, |score| score.mean);
         let own = |node: usize| self.nodes[node].stages_own(rows);
         mean(b).total_cmp(&mean(a)).then(own(b).total_cmp(&own(a)))
@@ -305,7 +305,7 @@ impl<'a> Climb<'a> {
         for &node in &screened {
             self.ask(node, &rows, examiner)?;
         }
-        screened.sort_by(|&a, &b| self.compare(a, b, &rows).then(a.cmp(&b)));
+        screened.sort_by(|&a, &b| self.rank(a, b, &rows).then(a.cmp(&b)));
         let out = screened.split_off(screened.len().min((self.plan.fan_out / 4).max(1)));
         if !out.is_empty() {
             let message = format!(
@@ -458,7 +458,7 @@ impl<'a> Climb<'a> {
             self.nodes[node].version.selected = self.score(node, race);
         }
         standing.sort_by(|&a, &b| {
-            self.compare(a, b, race).then(self.nodes[a].length().cmp(&self.nodes[b].length())).then(a.cmp(&b))
+            self.rank(a, b, race).then(self.nodes[a].length().cmp(&self.nodes[b].length())).then(a.cmp(&b))
         });
         let beaten = standing.split_off(self.settings.survivors.min(standing.len()));
         for &node in &standing {
