@@ -43,7 +43,7 @@ pub(super) fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn write_object(fields: &Map<String, Value>, out: &mut Vec<u8>) {
+pub(super) fn write_object(fields: &Map<String, Value>, out: &mut Vec<u8>) {
     let mut entries: Vec<(&String, &Value)> = fields.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
     out.push(b'{');

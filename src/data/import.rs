@@ -18,7 +18,7 @@ use super::guess::{SAMPLE_ROW_BYTES, Sample, guess};
 use super::ids::Ids;
 use super::index::{Meta, Record, Source, Stamp, Writer};
 use super::scan::{Batch, Span, scan};
-use super::{DataError, MAX_ROW, canonical, parquet, parse};
+use super::{DataError, canonical, parquet, parse};
 use crate::domain::api::ImportReport;
 use crate::domain::row::Quarantined;
 use crate::domain::words::steers;
@@ -29,6 +29,9 @@ use crate::workspace::{FEEDBACK, Workspace};
 const QUARANTINE: usize = 1000;
 /// As many field names are kept.
 pub(super) const FIELDS: usize = 10_000;
+
+/// Rows that one thread takes at a time.
+const TOGETHER: usize = 256;
 
 /// Indexes the workspace's sources, unless an index that fits them is there. `progress` gets bytes done and bytes in all.
 ///
@@ -216,26 +219,16 @@ impl Builder {
         // Rows mostly have the same fields in the same order.
         let usual = &self.usual;
         let is_known = |i: usize, key: &str| usual.get(i).is_some_and(|k| k == key) || known.contains(key);
-        let is_json = source.layout.format.is_json();
-        let digest = |text: &mut Vec<u8>, span: &Span| {
-            if let Some(fault) = &span.fault {
-                return Err(fault.clone());
-            }
-            let bytes = batch.bytes.get(span.start..span.end).unwrap_or_default();
-            if is_json
-                && bytes.len() <= MAX_ROW
-                && let Some(digest) = digest::of_json(bytes, &is_known, text)
-            {
-                return Ok(digest);
-            }
-            parse::fields(&source.layout, bytes).map(|fields| Digest {
-                hash: canonical::hash(&fields),
-                id: fields.get("id").and_then(own_id),
-                new_fields: fields.keys().filter(|k| !known.contains(*k)).cloned().collect(),
-            })
+        let bytes = |span: &Span| match &span.fault {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(batch.bytes.get(span.start..span.end).unwrap_or_default()),
         };
-        let digests: Vec<Result<Digest, String>> =
-            batch.rows.par_iter().with_min_len(64).map_init(Vec::new, digest).collect();
+        let digests: Vec<Vec<Result<Digest, String>>> = batch
+            .rows
+            .par_chunks(TOGETHER)
+            .map(|spans| digest::of_rows(&source.layout, spans.iter().map(bytes), &is_known))
+            .collect();
+        let digests = digests.into_iter().flatten();
         for (span, digest) in batch.rows.iter().zip(digests) {
             match digest {
                 Ok(digest) => self.row(source, number, batch, span, digest)?,

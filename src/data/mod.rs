@@ -12,6 +12,7 @@ mod digest;
 pub mod feedback;
 pub mod format;
 mod guess;
+mod hash_many;
 mod ids;
 mod import;
 mod index;
