@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
+use super::complete::Completion;
 use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
@@ -193,6 +194,11 @@ pub enum Request {
     },
     Row {
         id: String,
+    },
+    /// What could stand at byte `at` of a filter of rows, and what is wrong with it.
+    Complete {
+        filter: String,
+        at: usize,
     },
     /// How often the values of some keys occur among the rows of a query.
     Count {
@@ -409,6 +415,7 @@ pub enum Response {
     Rows { page: RowPage },
     Row { row: RowDetail },
     Counts { counts: Counts },
+    Completion { completion: Completion },
     Launched { run: String },
     LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },

@@ -4,6 +4,7 @@ pub mod address;
 pub mod api;
 pub mod board;
 pub mod candidate;
+pub mod complete;
 pub mod count;
 pub mod detail;
 pub mod diff;

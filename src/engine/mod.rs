@@ -22,6 +22,7 @@ mod branch;
 mod candidates;
 pub mod client;
 mod compare;
+mod complete;
 mod count;
 mod examples;
 mod export_rows;

@@ -8,8 +8,9 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline, trial, versions,
+    board, candidates, compare, complete, count, examples, export_rows, feedback, freeze, ingest, judges,
+    launch, outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline, trial,
+    versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -52,6 +53,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Rows { query } => Response::Rows { page: rows::page(engine, &query)? },
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
+        Request::Complete { filter, at } => {
+            Response::Completion { completion: complete::complete(engine, &filter, at)? }
+        }
         Request::Count { query, by, limit } => {
             Response::Counts { counts: count::count(engine, &query, &by, limit)? }
         }

@@ -47,10 +47,43 @@ pub struct Loaded {
 pub struct RowCache {
     loaded: Option<(Stamp, Arc<Loaded>)>,
     found: Option<(Stamp, u64, RowQuery, Arc<Vec<u32>>)>,
+    /// Values of keys by frequency, for completing filters; the last asked for at the back.
+    values: Vec<(Stamp, u64, String, Values)>,
+}
+
+/// Different values with their rows, the most common first.
+type Values = Arc<Vec<(String, usize)>>;
+
+/// Keys whose values are kept.
+const KEPT_KEYS: usize = 8;
+
+/// The values of a key as they were counted in this state of the data, or counted now; kept where `count` says that they are all.
+pub fn values(
+    engine: &Engine,
+    stamp: &Stamp,
+    key: &str,
+    count: impl FnOnce() -> Result<(Values, bool), Failure>,
+) -> Result<Values, Failure> {
+    let version = engine.read(|s| s.board_version.max(s.strata_version));
+    let cache = || engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = |(at, v, of, _): &&(Stamp, u64, String, Values)| at == stamp && *v == version && of == key;
+    if let Some((.., kept)) = cache().values.iter().find(here) {
+        return Ok(kept.clone());
+    }
+    let (counted, all) = count()?;
+    if all {
+        let kept = &mut cache().values;
+        kept.retain(|(at, v, of, _)| at == stamp && *v == version && of != key);
+        kept.push((stamp.clone(), version, key.to_owned(), counted.clone()));
+        if kept.len() > KEPT_KEYS {
+            kept.remove(0);
+        }
+    }
+    Ok(counted)
 }
 
 /// Changes whenever what was loaded may be stale.
-type Stamp = (Vec<(u64, i64, i64)>, usize, u64);
+pub type Stamp = (Vec<(u64, i64, i64)>, usize, u64);
 
 fn stamp(engine: &Engine, ws: &Workspace) -> Stamp {
     let of = |path: &std::path::Path| {
@@ -68,7 +101,7 @@ pub fn loaded(engine: &Engine) -> Result<Arc<Loaded>, Failure> {
 }
 
 /// [`loaded`] for what people look at: while `workspace.toml` cannot be read, as it last could.
-fn shown(engine: &Engine) -> Result<(Stamp, Arc<Loaded>), Failure> {
+pub fn shown(engine: &Engine) -> Result<(Stamp, Arc<Loaded>), Failure> {
     let ws = Workspace::load(&engine.root).or_else(|problems| {
         let cache = engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.loaded.as_ref().map(|(_, l)| l.ws.clone()).ok_or_else(|| parts::problems(&problems))

@@ -7,9 +7,11 @@ use super::rows::{self, Loaded};
 use super::standing::{self, Scored};
 use super::state::Engine;
 use crate::domain::api::Failure;
-use crate::domain::board::StrataView;
+use crate::domain::board::{StrataView, Stratum};
+use crate::domain::complete::Suggestion;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
+use crate::domain::words::counted;
 use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, StrataArtifact};
 use crate::strata::sample::{Drawable, draw};
 
@@ -74,6 +76,12 @@ impl StrataIndex {
     pub fn places(&self, holds: impl Fn(&str, &str) -> bool) -> HashSet<u32> {
         let strata = self.view.strata.iter().zip(0..);
         strata.filter(|(s, _)| holds(&s.id, &s.name)).map(|(_, at)| at).collect()
+    }
+
+    /// Names with their rows, for completing filters.
+    pub fn names(&self) -> Vec<Suggestion> {
+        let name = |s: &Stratum| Suggestion { text: s.name.clone(), aside: counted(s.rows, "row") };
+        self.view.strata.iter().map(name).collect()
     }
 
     pub fn id(&self, at: u32) -> Option<String> {

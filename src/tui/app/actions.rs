@@ -7,6 +7,7 @@ use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
+use crate::tui::layers::complete::Completing;
 use crate::tui::layers::form::{Form, FormPurpose, is_list};
 use crate::tui::layers::picker::{Choice, Picker};
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
@@ -140,6 +141,10 @@ impl App {
             Context::Trajectories => self.trajectory_run(),
             Context::Train => self.shown_run(),
             Context::Runs => self.selected_run(),
+            Context::Text => {
+                return self.completes().is_some()
+                    || !matches!(binding.action, Action::Complete | Action::Up | Action::Down);
+            }
             _ => return true,
         };
         let run = run.and_then(|id| self.run(&id));
@@ -213,6 +218,8 @@ impl App {
         purpose: TextPurpose,
     ) {
         self.layers.push(Layer::text(title, start, purpose));
+        self.completing = Completing::default();
+        self.complete();
     }
 
     fn act_layer(&mut self, action: Action) {
@@ -226,6 +233,14 @@ impl App {
         }
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
+        }
+        match action {
+            Action::Complete => return self.take_completion(),
+            Action::Up | Action::Down if self.completes().is_some() => {
+                return self.completing.step(action);
+            }
+            Action::Accept if self.completing_refused() => return,
+            _ => {}
         }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
@@ -428,7 +443,7 @@ impl App {
     }
 
     /// What was typed so far changed: searches follow as one types.
-    pub(super) fn input_changed(&mut self) {
+    pub(crate) fn input_changed(&mut self) {
         match self.layers.last_mut() {
             Some(Layer::Text { input, purpose: TextPurpose::FilterRuns { .. }, .. }) => {
                 self.runs_screen.filter = input.text().to_owned();
@@ -440,6 +455,7 @@ impl App {
             Some(Layer::Picker(picker)) => picker.search(),
             _ => {}
         }
+        self.complete();
     }
 
     fn gave_up(&mut self, purpose: &TextPurpose) {

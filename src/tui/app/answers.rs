@@ -24,6 +24,9 @@ impl App {
             if let Purpose::JudgeSay(_) = &purpose {
                 self.judging_answered(&purpose, Response::Error { error: error.clone() });
             }
+            if let Purpose::Complete(_) = &purpose {
+                return self.completing_failed(tag);
+            }
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::TryPrompts) {
                 self.trial_failed();
@@ -56,6 +59,9 @@ impl App {
             }
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
+            (Purpose::Complete(filter), Response::Completion { completion }) => {
+                self.completion_arrived(tag, &filter, completion);
+            }
             (Purpose::Examples(_, query), Response::Examples { page }) => {
                 self.trajectories.arrived(tag, &query, page);
             }

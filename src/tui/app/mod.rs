@@ -12,6 +12,7 @@ use super::config::Settings;
 use super::key::Key;
 use super::keymap::{Context, Keymap};
 use super::layers::Layer;
+use super::layers::complete::Completing;
 use super::layers::judging::JudgeAsk;
 use super::screens::board::BoardState;
 use super::screens::play::PlayState;
@@ -110,6 +111,8 @@ pub struct Notice {
 pub enum Purpose {
     Rows(RowQuery),
     Row(String),
+    /// What a filter could go on with.
+    Complete(String),
     Sample,
     Status,
     Launch(RunKind),
@@ -170,6 +173,7 @@ impl Purpose {
         match self {
             Self::Rows(_) => "read the rows".into(),
             Self::Row(id) => format!("read row {id}"),
+            Self::Complete(_) => "read what the filter could go on with".into(),
             Self::Sample => "draw a sample".into(),
             Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
@@ -210,6 +214,7 @@ impl Purpose {
             self,
             Self::Rows(_)
                 | Self::Row(_)
+                | Self::Complete(_)
                 | Self::Sample
                 | Self::Status
                 | Self::Compare(..)
@@ -263,6 +268,8 @@ pub struct App {
     /// From below; the last one has the keys.
     pub layers: Vec<Layer>,
     pub link: Link,
+    /// What the filter being typed could go on with.
+    pub completing: Completing,
     pub notices: Vec<Notice>,
     pub pending: BTreeMap<u64, Pending>,
     /// Newest first; none until the engine has told.
@@ -295,6 +302,7 @@ impl App {
             keymap: Keymap::default(),
             screen: Screen::Strata,
             layers: Vec::new(),
+            completing: Completing::default(),
             link: Link::Connecting { since_ms: now_ms },
             notices: Vec::new(),
             pending: BTreeMap::new(),

@@ -193,6 +193,7 @@ pub enum Action {
     ThumbDown,
     EditAnswer,
     Accept,
+    Complete,
     Newline,
     FieldNext,
     FieldPrevious,

@@ -1,5 +1,6 @@
 //! What lies over a screen: help, palette, lines and forms being filled in, questions, details. Esc closes the top one.
 
+pub mod complete;
 pub mod compose;
 pub mod form;
 pub mod judging;

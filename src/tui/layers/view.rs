@@ -20,9 +20,18 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Picker(picker) => pick(p, body, picker),
             Layer::Text { title, input, purpose } => {
                 let hint = hint(purpose);
-                let inner = boxed(p, body, 76, if hint.is_empty() { 3 } else { 4 }, title);
+                let below = if app.completes().is_some() { super::complete::HEIGHT } else { 0 };
+                let lines = if hint.is_empty() { 3 } else { 4 };
+                let inner = boxed(p, body, 76, lines + below, title);
                 input.draw(p, inner, 0, 0, inner.width, true);
-                p.put(inner, 0, 1, inner.width, hint, Role::Dim);
+                match app.completing.error_of(input.text()).filter(|_| below > 0) {
+                    Some(error) => {
+                        let text = format!("{} {error}", p.look.signs.warning);
+                        p.put(inner, 0, 1, inner.width, &text, Role::Bad);
+                    }
+                    None => drop(p.put(inner, 0, 1, inner.width, hint, Role::Dim)),
+                }
+                super::complete::draw(app, p, inner, 2);
             }
             Layer::Compose(compose) => self::compose(p, body, compose),
             Layer::Form(form) => {

@@ -1,6 +1,7 @@
 //! Tests over the whole of the screens.
 
 mod budget;
+mod completing;
 mod hostile;
 mod judging;
 mod looks;
