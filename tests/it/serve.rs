@@ -480,7 +480,8 @@ fn a_trained_run_is_served_beside_its_base_while_another_one_trains() {
         }
     });
     bench.wait_steps(&busy, before + 1);
-    assert_eq!(bench.run_state(&busy), "running");
+    // The engine reads what workers write a moment later.
+    bench.wait_state(&busy, "running");
     until("the figures to be told", || (bench.record(&run)["metrics"]["answered"] == 30.0).then_some(()));
     let metrics = bench.record(&run)["metrics"].clone();
     assert!(
