@@ -229,7 +229,7 @@ fn check_fields(ws: &Workspace, sample: &Sample) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut named: Vec<(String, &str)> = Vec::new();
     named.extend(config.gold.as_deref().map(|f| ("data.gold".to_owned(), f)));
-    named.extend(config.split.group.as_deref().map(|f| ("data.split.group".to_owned(), f)));
+    named.extend(config.split.group.iter().map(|f| ("data.split.group".to_owned(), f.as_str())));
     named.extend(
         config.dimensions.iter().enumerate().map(|(i, f)| (format!("data.dimensions.{i}"), f.as_str())),
     );

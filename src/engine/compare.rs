@@ -194,11 +194,11 @@ fn about(loaded: &Loaded, whole: bool, work: impl FnOnce(&About<'_>) -> Comparis
         at.map(|at| cut(&loaded.text(at).0, FLIP_TEXT.0).into_owned()).unwrap_or_default()
     };
     let group = |row: &str| loaded.group(loaded.dataset.find(row)?).map(str::to_owned);
-    let field = loaded.ws.config.data.split.group.as_deref();
+    let fields = loaded.ws.config.data.split.group.join(" or ");
     let part = if whole { part_by_stratum(loaded, Part::Eval) } else { BTreeMap::new() };
     work(&About {
         input: &input,
-        group: field.map(|field| (field, &group as &dyn Fn(&str) -> Option<String>)),
+        group: (!fields.is_empty()).then_some((fields.as_str(), &group as &dyn Fn(&str) -> Option<String>)),
         part: &part,
         seed: SEED,
         whole,

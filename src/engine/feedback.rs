@@ -226,7 +226,7 @@ mod tests {
         let toml = toml.replace("eval = 0.15", "eval = 1.0").replace("dev = 0.10", "dev = 0.0");
         fs::write(desk.root.join("workspace.toml"), toml.replace("reserve = 0.10", "reserve = 0.0")).unwrap();
         let loaded = rows::loaded(&desk.engine).unwrap();
-        let assigned = parts::assign(&desk.engine, &loaded.ws, &loaded.dataset, &[None, None]).unwrap();
+        let assigned = parts::assign(&desk.engine, &loaded.ws, &loaded.dataset, None).unwrap();
         assert_eq!(assigned, [Some(Part::Eval), Some(Part::Train)]);
         let again = parts::parts(&desk.engine, &loaded.dataset).unwrap();
         assert_eq!(again, assigned, "written down");

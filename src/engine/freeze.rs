@@ -232,7 +232,7 @@ pub fn assign_parts(engine: &Engine) -> Result<(), Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
     let dataset = parts::dataset(engine, &ws)?;
     let strata = strata::latest(engine)?;
-    parts::assign(engine, &ws, &dataset, &strata_of(strata.as_deref(), &dataset)).map(drop)
+    parts::assign(engine, &ws, &dataset, strata.as_deref()).map(drop)
 }
 
 /// The rows a run works on, rendered, in the order of the data.
@@ -250,7 +250,7 @@ fn run_rows(
             parts::parts(engine, dataset)?
         }
         RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::LrRange => {
-            parts::assign(engine, ws, dataset, &of_row)?
+            parts::assign(engine, ws, dataset, strata.as_deref())?
         }
     };
     let wanted: &[Part] = match kind {

@@ -293,11 +293,15 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     if !missing(&parts) {
         return Ok(true);
     }
-    let strata = strata_of(strata::latest(engine)?.as_deref(), dataset);
-    if parts.iter().zip(&strata).any(|(part, stratum)| part.is_none() && stratum.is_none()) {
+    let strata = strata::latest(engine)?;
+    if parts
+        .iter()
+        .zip(&strata_of(strata.as_deref(), dataset))
+        .any(|(part, stratum)| part.is_none() && stratum.is_none())
+    {
         return Ok(false);
     }
-    parts::assign(engine, ws, dataset, &strata)?;
+    parts::assign(engine, ws, dataset, strata.as_deref())?;
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::state::{Engine, failed};
-use crate::data::{self, DataError, Dataset};
+use super::strata::StrataIndex;
+use crate::data::{self, DataError, Dataset, Of};
 use crate::domain::api::{Failure, ImportReport};
 use crate::domain::row::Part;
+use crate::domain::words::counted;
 use crate::store::{files, lines};
 use crate::strata::split::{self, Member, Shares};
 use crate::worker::folder::now_ms;
@@ -133,24 +135,76 @@ pub fn parts(engine: &Engine, dataset: &Dataset) -> Result<Vec<Option<Part>>, Fa
     Ok(parts)
 }
 
-/// Give every row without a part one, and write it down. `strata` says each row's stratum, by its place in the data.
+/// What each row belongs to by `[data.split] group`.
+pub fn groups(ws: &Workspace, dataset: &Dataset) -> Result<Vec<Option<Box<str>>>, DataError> {
+    let fields = &ws.config.data.split.group;
+    if fields.is_empty() {
+        return Ok(vec![None; dataset.len()]);
+    }
+    let of: Vec<Of> = fields.iter().map(|field| Of::Field(field.clone())).collect();
+    let columns = dataset.columns(&of)?;
+    let values: Vec<Vec<Option<&str>>> =
+        columns.iter().map(|column| (0..dataset.len()).map(|at| column.get(at)).collect()).collect();
+    let names: Vec<&str> = fields.iter().map(String::as_str).collect();
+    Ok(split::groups(dataset.len(), &names, &values))
+}
+
+/// Places of rows that say nearly the same, as the strata run found them.
+fn families(
+    engine: &Engine,
+    dataset: &Dataset,
+    strata: Option<&StrataIndex>,
+    shares: &Shares,
+) -> Result<Vec<Vec<usize>>, Failure> {
+    let Some(strata) = strata else { return Ok(Vec::new()) };
+    let found: Vec<Vec<usize>> = strata
+        .duplicates
+        .iter()
+        .map(|ids| ids.iter().filter_map(|id| dataset.find(id)).collect::<Vec<_>>())
+        .filter(|places| places.len() > 1)
+        .collect();
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let inputs = dataset.columns(&[Of::Input]).map_err(|e| data_error(&e))?;
+    let text = |at| inputs.first().and_then(|column| column.get(at)).unwrap_or_default();
+    let (families, torn) = split::families(found, dataset.len(), shares, text);
+    if torn > 0 {
+        let notice = format!(
+            "{} say nearly the same as more others than one part can hold: only exact copies of them stay in one part",
+            counted(torn, "row")
+        );
+        engine.update(|state| {
+            if !state.notices.contains(&notice) {
+                state.notices.push(notice);
+            }
+        });
+    }
+    Ok(families)
+}
+
+/// Give every row without a part one, and write it down.
 pub fn assign(
     engine: &Engine,
     ws: &Workspace,
     dataset: &Dataset,
-    strata: &[Option<u32>],
+    strata: Option<&StrataIndex>,
 ) -> Result<Vec<Option<Part>>, Failure> {
     let mut known = parts(engine, dataset)?;
     if known.iter().all(Option::is_some) {
         return Ok(known);
     }
     let wanted = &ws.config.data.split;
-    let group = |i: usize| -> Result<Option<String>, Failure> {
-        let Some(field) = &wanted.group else { return Ok(None) };
-        let row = dataset.row(i).map_err(|e| data_error(&e))?;
-        Ok(row.fields.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
+    let shares = Shares {
+        dev: wanted.dev,
+        eval: wanted.eval,
+        reserve: wanted.reserve,
+        stratified: wanted.stratified,
+        seed: wanted.seed,
     };
-    let groups = (0..dataset.len()).map(group).collect::<Result<Vec<_>, _>>()?;
+    let groups = groups(ws, dataset).map_err(|e| data_error(&e))?;
+    let families =
+        if wanted.near_duplicates { families(engine, dataset, strata, &shares)? } else { Vec::new() };
     // What people typed and corrected is to be learned from, and never stands among the rows that are claimed on.
     let before = known.clone();
     for i in (0..dataset.len()).filter(|i| known[*i].is_none()).collect::<Vec<_>>() {
@@ -158,7 +212,9 @@ pub fn assign(
             known[i] = Some(Part::Train);
         }
     }
-    let names: Vec<String> = strata.iter().map(|s| s.map(|s| s.to_string()).unwrap_or_default()).collect();
+    let names: Vec<String> = (0..dataset.len())
+        .map(|i| strata.and_then(|s| s.of_row(dataset.id(i))).map(|s| s.to_string()).unwrap_or_default())
+        .collect();
     let members: Vec<Member<'_>> = (0..dataset.len())
         .map(|i| Member {
             id: dataset.id(i),
@@ -167,14 +223,7 @@ pub fn assign(
             part: known[i],
         })
         .collect();
-    let shares = Shares {
-        dev: wanted.dev,
-        eval: wanted.eval,
-        reserve: wanted.reserve,
-        stratified: wanted.stratified,
-        seed: wanted.seed,
-    };
-    let assigned = split::assign(&members, &shares);
+    let assigned = split::assign(&members, &families, &shares);
     let fresh: Vec<(usize, Part)> =
         assigned.into_iter().enumerate().filter(|(i, _)| before[*i].is_none()).collect();
     let mut hasher = blake3::Hasher::new();

@@ -150,14 +150,9 @@ impl Loaded {
 
     /// What a row belongs to by `[data.split] group`; none where that is not set, or the row has no such field.
     pub fn group(&self, at: usize) -> Option<&str> {
-        let field = self.ws.config.data.split.group.as_ref()?;
         let groups = self.groups.get_or_init(|| {
-            let value = |at| {
-                let row = self.dataset.row(at).ok()?;
-                let value = row.fields.get(field).filter(|v| !v.is_null())?;
-                Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned).into())
-            };
-            (0..self.dataset.len()).into_par_iter().map(value).collect()
+            // Without them each row stands alone; the data is read again before anything else is said of it.
+            parts::groups(&self.ws, &self.dataset).unwrap_or_default()
         });
         groups.get(at)?.as_deref()
     }

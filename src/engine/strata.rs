@@ -23,6 +23,8 @@ pub struct StrataIndex {
     of_row: HashMap<String, u32>,
     pub outliers: HashSet<String>,
     pub near_duplicates: HashSet<String>,
+    /// Rows that say the same or nearly, together.
+    pub duplicates: Vec<Vec<String>>,
 }
 
 /// The index of a run, under the names of a moment.
@@ -40,6 +42,8 @@ impl StrataIndex {
             .iter()
             .filter_map(|point| Some((point.x, point.y, artifact.rows.get(point.row)?.stratum)))
             .collect();
+        let id = |at: &usize| artifact.rows.get(*at).map(|row| row.id.clone());
+        let duplicates = artifact.duplicates.iter().map(|g| g.rows.iter().filter_map(id).collect()).collect();
         let of_row = artifact.rows.iter().map(|r| (r.id.clone(), r.stratum as u32)).collect();
         let mut strata = artifact.strata;
         for stratum in &mut strata {
@@ -59,7 +63,7 @@ impl StrataIndex {
             best: None,
             map,
         };
-        Self { view, of_row, outliers, near_duplicates }
+        Self { view, of_row, outliers, near_duplicates, duplicates }
     }
 
     /// A row's stratum, as a place in the list of strata.

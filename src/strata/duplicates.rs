@@ -219,14 +219,14 @@ fn likeness(a: &[u32], b: &[u32]) -> f64 {
 }
 
 /// Union-find with path halving; the smallest member is the root.
-struct DisjointSets(Vec<usize>);
+pub(super) struct DisjointSets(Vec<usize>);
 
 impl DisjointSets {
-    fn new(n: usize) -> Self {
+    pub(super) fn new(n: usize) -> Self {
         Self((0..n).collect())
     }
 
-    fn root(&mut self, mut i: usize) -> usize {
+    pub(super) fn root(&mut self, mut i: usize) -> usize {
         while self.0[i] != i {
             self.0[i] = self.0[self.0[i]];
             i = self.0[i];
@@ -234,7 +234,7 @@ impl DisjointSets {
         i
     }
 
-    fn join(&mut self, a: usize, b: usize) {
+    pub(super) fn join(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         self.0[a.max(b)] = a.min(b);
     }

@@ -89,14 +89,24 @@ pub struct Split {
     pub dev: f64,
     pub reserve: f64,
     pub stratified: bool,
-    /// Rows with the same value of this field never straddle parts.
-    pub group: Option<String>,
+    /// Rows with the same value of one of these fields never straddle parts.
+    pub group: Vec<String>,
+    /// Neither do rows that say nearly the same.
+    pub near_duplicates: bool,
     pub seed: u64,
 }
 
 impl Default for Split {
     fn default() -> Self {
-        Self { eval: 0.15, dev: 0.10, reserve: 0.10, stratified: true, group: None, seed: 7 }
+        Self {
+            eval: 0.15,
+            dev: 0.10,
+            reserve: 0.10,
+            stratified: true,
+            group: Vec::new(),
+            near_duplicates: true,
+            seed: 7,
+        }
     }
 }
 

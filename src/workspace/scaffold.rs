@@ -135,7 +135,10 @@ impl Scaffold {
         file.line("eval = 0.15", "the board");
         file.line("dev = 0.10", "whatever chooses: early stopping, racing");
         file.line("reserve = 0.10", "final claims only");
-        file.line("# group = \"customer\"", "rows with the same value stay together");
+        file.line(
+            "# group = \"customer\"",
+            "rows with the same value stay together; near duplicates do anyhow",
+        );
         file.line("seed = 7", "");
         file.text("\n[models.base]");
         file.line(

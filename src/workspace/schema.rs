@@ -469,7 +469,8 @@ fn read_split(mut fields: Fields<'_>) -> Split {
         dev: share("dev").unwrap_or(default.dev),
         reserve: share("reserve").unwrap_or(default.reserve),
         stratified: fields.flag("stratified").unwrap_or(default.stratified),
-        group: fields.string("group"),
+        group: fields.strings("group").unwrap_or_default(),
+        near_duplicates: fields.flag("near_duplicates").unwrap_or(default.near_duplicates),
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
     };
     let taken = split.eval + split.dev + split.reserve;

@@ -102,7 +102,7 @@ fn the_whole_example_of_the_design_loads() {
     assert_eq!((c.name.as_str(), c.task), ("support-router", Task::Classification));
     assert_eq!(c.goals[0].want, Want::AtLeast(0.9));
     assert_eq!(c.goals[1].want, Want::AtMost(2000.0));
-    assert_eq!(c.data.split.group.as_deref(), Some("customer"));
+    assert_eq!(c.data.split.group, ["customer"]);
     assert_eq!(c.models["base"].place, ModelPlace::Local { path: "models/base".into() });
     assert_eq!(c.judge.as_deref(), Some("critic"));
     assert_eq!(c.judges.len(), 1, "a model that judges by the built-in rubric");

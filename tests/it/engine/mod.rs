@@ -14,6 +14,7 @@ pub mod prompts;
 mod remedies;
 mod sets;
 mod shared;
+mod splits;
 mod training;
 
 use std::fs;
