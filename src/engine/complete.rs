@@ -192,7 +192,7 @@ mod tests {
             [pair("card arrival", "60 rows"), pair("cards", "20 rows"), pair("money", "10 rows")]
         );
         assert_eq!(texts("team:\"CARD"), [pair("card arrival", "60 rows"), pair("cards", "20 rows")]);
-        assert_eq!(texts("part:ev"), [pair("eval", "")]);
+        assert_eq!(texts("part:eva"), [pair("eval", "")]);
         assert_eq!(texts("gold:mon"), [pair("money", "10 rows")]);
         assert_eq!(texts("len:"), []);
         let error = found("teem:cards ").error.unwrap();
