@@ -25,9 +25,16 @@ use super::timeline::Timeline;
 use super::trace::RowTrace;
 use super::trajectory::TrajectoryView;
 use super::versions::{FoundVersion, Slice, Trial, VersionTree};
+use super::views::SavedView;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
+
+/// Rows that one decision is made on at most.
+pub const PICKED_MAX: usize = 5_000;
+
+/// What [`Request::ExportRows`] says where a file is in the way: the client asks whether it may be replaced.
+pub const FILE_THERE: &str = "is there already";
 
 /// A window on the rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -146,6 +153,11 @@ pub enum Decision {
         example: String,
         edit: ExampleEdit,
     },
+    /// A query over rows under a name; none deletes it.
+    View {
+        name: String,
+        view: Option<Box<SavedView>>,
+    },
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -214,6 +226,12 @@ pub enum Request {
         /// Replace what is there.
         force: bool,
     },
+    /// How far the file that [`Self::ExportRows`] writes is.
+    ExportProgress {
+        file: String,
+    },
+    /// Saved views, by name.
+    Views,
     Launch {
         kind: RunKind,
         /// `key=value` over paths of workspace.toml, `candidate`, and `model`.
@@ -407,43 +425,129 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Response {
-    Done { message: String },
-    Status { status: EngineStatus },
-    Import { report: ImportReport },
-    Strata { view: StrataView },
-    Sample { rows: Vec<String> },
-    Rows { page: RowPage },
-    Row { row: RowDetail },
-    Counts { counts: Counts },
-    Completion { completion: Completion },
-    Launched { run: String },
-    LaunchedAll { runs: Vec<String> },
-    Swept { group: String, runs: Vec<String> },
-    Runs { runs: Vec<RunRecord> },
-    Run { run: RunRecord },
-    Events { run: String, events: Vec<Event>, more: bool },
-    Board { board: Board },
-    Timeline { timeline: Timeline },
-    Remedies { remedies: Remedies },
-    Detail { detail: Box<Detail> },
-    Compare { comparison: Comparison },
-    ImportedOutcomes { imported: ImportedFile },
-    Outcomes { imported: Vec<Imported> },
-    Compared { comparisons: Vec<Comparison> },
-    Power { power: Power },
-    Prompts { kept: PromptsKept },
-    PromptTree { tree: VersionTree },
-    PromptVersion { found: Box<FoundVersion> },
-    Tried { trial: Box<Trial> },
-    Playing { playing: Playing },
-    Trace { run: String, trace: RowTrace },
-    Agreement { agreement: Agreement },
-    Queue { queue: Queue },
-    Pairwise { pairwise: Box<Pairwise> },
-    Examples { page: ExamplePage },
-    Trajectory { view: Box<TrajectoryView> },
-    FoundExamples { found: FoundExamples },
-    Error { error: Failure },
+    Done {
+        message: String,
+    },
+    Status {
+        status: EngineStatus,
+    },
+    Import {
+        report: ImportReport,
+    },
+    Strata {
+        view: StrataView,
+    },
+    Sample {
+        rows: Vec<String>,
+    },
+    Rows {
+        page: RowPage,
+    },
+    Row {
+        row: RowDetail,
+    },
+    Counts {
+        counts: Counts,
+    },
+    Completion {
+        completion: Completion,
+    },
+    /// Rows written, of so many.
+    Progress {
+        done: usize,
+        total: usize,
+    },
+    Views {
+        views: BTreeMap<String, SavedView>,
+    },
+    Launched {
+        run: String,
+    },
+    LaunchedAll {
+        runs: Vec<String>,
+    },
+    Swept {
+        group: String,
+        runs: Vec<String>,
+    },
+    Runs {
+        runs: Vec<RunRecord>,
+    },
+    Run {
+        run: RunRecord,
+    },
+    Events {
+        run: String,
+        events: Vec<Event>,
+        more: bool,
+    },
+    Board {
+        board: Board,
+    },
+    Timeline {
+        timeline: Timeline,
+    },
+    Remedies {
+        remedies: Remedies,
+    },
+    Detail {
+        detail: Box<Detail>,
+    },
+    Compare {
+        comparison: Comparison,
+    },
+    ImportedOutcomes {
+        imported: ImportedFile,
+    },
+    Outcomes {
+        imported: Vec<Imported>,
+    },
+    Compared {
+        comparisons: Vec<Comparison>,
+    },
+    Power {
+        power: Power,
+    },
+    Prompts {
+        kept: PromptsKept,
+    },
+    PromptTree {
+        tree: VersionTree,
+    },
+    PromptVersion {
+        found: Box<FoundVersion>,
+    },
+    Tried {
+        trial: Box<Trial>,
+    },
+    Playing {
+        playing: Playing,
+    },
+    Trace {
+        run: String,
+        trace: RowTrace,
+    },
+    Agreement {
+        agreement: Agreement,
+    },
+    Queue {
+        queue: Queue,
+    },
+    Pairwise {
+        pairwise: Box<Pairwise>,
+    },
+    Examples {
+        page: ExamplePage,
+    },
+    Trajectory {
+        view: Box<TrajectoryView>,
+    },
+    FoundExamples {
+        found: FoundExamples,
+    },
+    Error {
+        error: Failure,
+    },
 }
 
 /// Why a request failed. `code` is the exit code of a command: 1 the work failed, 2 wrong usage or bad input.

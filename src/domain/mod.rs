@@ -41,4 +41,5 @@ pub mod trace;
 pub mod trajectory;
 pub mod trilemma;
 pub mod versions;
+pub mod views;
 pub mod words;

@@ -58,6 +58,7 @@ mod sweep;
 mod timeline;
 mod trial;
 mod versions;
+mod views;
 
 use std::fs;
 use std::io;

@@ -19,7 +19,6 @@ use crate::domain::api::{
 };
 use crate::domain::board::Board;
 use crate::domain::complete::Completion;
-use crate::domain::count::Counts;
 use crate::domain::event::Event;
 use crate::domain::imported::ImportedFile;
 use data::trace;
@@ -83,9 +82,9 @@ pub fn respond(request: &Request) -> Response {
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
         Request::Complete { filter, at } => Response::Completion { completion: complete(filter, *at) },
-        Request::Count { by, .. } => {
-            Response::Counts { counts: Counts { by: by.clone(), ..Counts::default() } }
-        }
+        Request::Count { by, .. } => Response::Counts { counts: data::counts(by) },
+        Request::Views => Response::Views { views: data::views() },
+        Request::ExportProgress { .. } => Response::Progress { done: 1000, total: 3396 },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::LaunchAll { sets, .. } => {
             Response::LaunchedAll { runs: (0..sets.len()).map(|i| format!("eval-{}", i + 20)).collect() }

@@ -231,6 +231,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Judging(_))) {
             return self.act_judging(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Counts(_))) {
+            return self.act_counts(action, height);
+        }
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
         }
@@ -293,7 +296,8 @@ impl App {
                         let error = Failure::new(2, "no key was sent");
                         self.answer(0, purpose, Response::Error { error });
                     }
-                    (Confirmed::Cancel(_), false) => {}
+                    (Confirmed::Replace { query, file }, true) => self.export(query, file, true),
+                    (Confirmed::Cancel(_) | Confirmed::Replace { .. }, false) => {}
                 }
             }
             Layer::Picker(picker) => match action {
@@ -331,7 +335,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) => {}
+            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) | Layer::Counts(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -394,6 +398,9 @@ impl App {
             Choice::Remedy(run, remedy) => self.remedy(run, remedy),
             Choice::Player(side, who) => self.player_chosen(side, who),
             Choice::OtherPlayer(side) => self.other_player(side),
+            Choice::View(name, view) => self.show_view(&name, &view),
+            Choice::SaveView => self.type_line("name of the view", "", TextPurpose::SaveView),
+            Choice::DeleteView(name) => self.delete_view(name),
             Choice::GoldOf(id, gold) => self.edited(id, gold),
         }
     }
@@ -471,6 +478,9 @@ impl App {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
+            TextPurpose::CountBy => self.count_rows(&text),
+            TextPurpose::SaveView => self.save_view(&text),
+            TextPurpose::ExportRows => self.export_typed(&text),
             TextPurpose::FilterExamples => self.trajectories.search(text),
             TextPurpose::Budget { run } => self.raise_budget(run, &text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
@@ -484,13 +494,10 @@ impl App {
             },
             TextPurpose::Mark { row } => {
                 if let Some(mark) = some(text) {
-                    let on = !self.strata.has_mark(&row, &mark);
-                    self.decide(format!("mark row {row}"), Decision::Mark { row, mark, on });
+                    self.mark(row, mark);
                 }
             }
-            TextPurpose::Gold { row } => {
-                self.decide(format!("set the gold of row {row}"), Decision::Gold { row, gold: some(text) });
-            }
+            TextPurpose::Gold { row } => self.give_gold(row, some(text)),
             TextPurpose::Note { row } => {
                 self.decide(format!("write the note of row {row}"), Decision::Note { row, note: some(text) });
             }

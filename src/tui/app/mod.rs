@@ -114,6 +114,18 @@ pub enum Purpose {
     /// What a filter could go on with.
     Complete(String),
     Sample,
+    Count {
+        query: Box<RowQuery>,
+        by: Vec<String>,
+    },
+    Views,
+    /// Rows into a file; how many are written, of how many.
+    Export {
+        query: Box<RowQuery>,
+        file: String,
+        done: Option<(usize, usize)>,
+    },
+    ExportProgress(String),
     Status,
     Launch(RunKind),
     Control(String, RunAction),
@@ -175,6 +187,13 @@ impl Purpose {
             Self::Row(id) => format!("read row {id}"),
             Self::Complete(_) => "read what the filter could go on with".into(),
             Self::Sample => "draw a sample".into(),
+            Self::Count { by, .. } => format!("count by {}", by.join(" x ")),
+            Self::Views => "list the views".into(),
+            Self::Export { file, done: Some((done, total @ 1..)), .. } => {
+                format!("write {file}: {:.0}%", 100.0 * *done as f64 / *total as f64)
+            }
+            Self::Export { file, .. } => format!("write {file}"),
+            Self::ExportProgress(file) => format!("tell how far {file} is"),
             Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
             Self::Sweep => "start the sweep".into(),
@@ -216,6 +235,9 @@ impl Purpose {
                 | Self::Row(_)
                 | Self::Complete(_)
                 | Self::Sample
+                | Self::Count { .. }
+                | Self::Views
+                | Self::ExportProgress(_)
                 | Self::Status
                 | Self::Compare(..)
                 | Self::Timeline(_)

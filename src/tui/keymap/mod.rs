@@ -30,6 +30,8 @@ pub enum Context {
     Judging,
     /// Choosing a remedy for a wrong row.
     Mending,
+    /// Reading a frequency table.
+    Counts,
     /// A line is being typed.
     Text,
     /// Several lines are being written.
@@ -58,6 +60,7 @@ impl Context {
             Self::Detail => "reading a detail",
             Self::Judging => "judging answers",
             Self::Mending => "mending a wrong row",
+            Self::Counts => "reading a frequency table",
             Self::Text => "typing a line",
             Self::Compose => "writing a text",
             Self::Form => "filling in a form",
@@ -115,6 +118,7 @@ pub enum Action {
     SortStrata,
     Sample,
     Search,
+    PickRow,
     Mark,
     MarkNamed,
     Gold,
@@ -122,6 +126,11 @@ pub enum Action {
     FilterStratum,
     FilterPart,
     SortRows,
+    CountRows,
+    Views,
+    ExportRows,
+    SortTable,
+    TurnTable,
     CursorLeft,
     CursorRight,
     CursorFarLeft,

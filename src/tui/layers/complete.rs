@@ -8,7 +8,7 @@ use ratatui::layout::Rect;
 use super::{Layer, TextPurpose};
 use crate::domain::api::Request;
 use crate::domain::complete::{Completion, Suggestion, fitting, place, take};
-use crate::domain::filter::{Filter, Test};
+use crate::domain::filter::{Filter, Test, quoted};
 use crate::domain::words::nearest;
 use crate::tui::app::{App, Purpose, moved};
 use crate::tui::keymap::Action;
@@ -24,6 +24,8 @@ pub const HEIGHT: u16 = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     Rows,
+    /// Keys to count rows by.
+    Count,
     Runs,
     Board,
 }
@@ -69,6 +71,7 @@ impl App {
         let Some(Layer::Text { purpose, .. }) = self.layers.last() else { return None };
         match purpose {
             TextPurpose::SearchRows => Some(Of::Rows),
+            TextPurpose::CountBy => Some(Of::Count),
             TextPurpose::FilterRuns { .. } => Some(Of::Runs),
             TextPurpose::FilterBoard { .. } => Some(Of::Board),
             _ => None,
@@ -94,7 +97,7 @@ impl App {
             Completion { items, error: unknown(&filter, &keys) }
         };
         match of {
-            Of::Rows => {
+            Of::Rows | Of::Count => {
                 let key = place(&filter, at).and_then(|p| p.what.key().map(str::to_owned));
                 self.completing.stale = self.completing.asked.iter().any(|(_, of)| *of == key);
                 if self.completing.stale {
@@ -119,7 +122,7 @@ impl App {
 
     pub(crate) fn completion_arrived(&mut self, tag: u64, filter: &str, found: Completion) {
         self.completing.asked.retain(|(t, _)| *t != tag);
-        if self.completes() != Some(Of::Rows) {
+        if !matches!(self.completes(), Some(Of::Rows | Of::Count)) {
             return;
         }
         // An answer to what has been typed over by now is better than none, until the next.
@@ -146,7 +149,12 @@ impl App {
         if !chosen.to_lowercase().contains(&place.what.typed().to_lowercase()) {
             return;
         }
-        let (line, at) = take(&line, &place, &chosen);
+        let (line, at) = if self.completes() == Some(Of::Count) {
+            let head = format!("{}{} ", line.get(..place.span.start).unwrap_or_default(), quoted(&chosen));
+            (format!("{head}{}", line.get(place.span.end..).unwrap_or_default()), head.len())
+        } else {
+            take(&line, &place, &chosen)
+        };
         if let Some(Layer::Text { input, .. }) = self.layers.last_mut() {
             input.set(line, at);
         }

@@ -244,7 +244,8 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
     };
     let noun = if table.by.len() > 1 { "combination" } else { "value" };
     let sum = format!("{} in {}{shown}", counted(counts.rows, "row"), counted(counts.distinct, noun));
-    p.put_right(inner, inner.width, inner.height - 1, inner.width / 2, &sum, Role::Dim);
+    let room = if table.query.text.is_empty() { inner.width } else { inner.width / 2 };
+    p.put_right(inner, inner.width, inner.height - 1, room, &sum, Role::Dim);
 
     let scored = [(Column::Base, &counts.base), (Column::Best, &counts.best)];
     let scored: Vec<Column> = scored.into_iter().filter(|(_, name)| name.is_some()).map(|(c, _)| c).collect();
@@ -261,7 +262,7 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
     let widths: Vec<u16> = (0..table.by.len()).map(width_of).collect();
     let head = |column: Column, name: &str| {
         let by = table.sorted.map_or(column == Column::Rows, |by| by == column);
-        let down = table.turned != matches!(column, Column::Value(_));
+        let down = table.turned == matches!(column, Column::Value(_));
         let sign = match (by, down) {
             (false, _) => "",
             (true, true) => "v",

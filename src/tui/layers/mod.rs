@@ -2,6 +2,7 @@
 
 pub mod complete;
 pub mod compose;
+pub mod counts;
 pub mod form;
 pub mod judging;
 pub mod picker;
@@ -16,12 +17,13 @@ use super::screens::board::classes::DetailView;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
+use counts::Table;
 use form::Form;
 use judging::Judging;
 use picker::Picker;
 use remedies::Mending;
 
-use crate::domain::api::Request;
+use crate::domain::api::{Request, RowQuery};
 use crate::domain::keys::KeyNeed;
 
 /// One layer.
@@ -70,6 +72,8 @@ pub enum Layer {
     Judging(Judging),
     /// Remedies for a wrong row.
     Mending(Mending),
+    /// A frequency table.
+    Counts(Table),
 }
 
 /// What a typed line is for.
@@ -91,6 +95,12 @@ pub enum TextPurpose {
     },
     /// Rows a month.
     Volume,
+    /// The keys of a frequency table.
+    CountBy,
+    /// A name for what the rows pane shows.
+    SaveView,
+    /// The file for the rows.
+    ExportRows,
     SamplePer,
     Mark {
         row: String,
@@ -121,6 +131,11 @@ pub enum TextPurpose {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Confirmed {
     Cancel(String),
+    /// A file is written over.
+    Replace {
+        query: RowQuery,
+        file: String,
+    },
     /// These keys may be sent; what needs them is asked again.
     Trust {
         purpose: Purpose,
@@ -147,6 +162,7 @@ impl Layer {
             }
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Mending(_) => vec![Context::Mending, Context::Always],
+            Self::Counts(_) => vec![Context::Counts, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

@@ -12,6 +12,7 @@ mod prompts;
 mod state;
 mod steer;
 mod trajectories;
+mod viewing;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
