@@ -53,10 +53,8 @@ fn tempdir() -> anyhow::Result<std::path::PathBuf> {
 }
 
 fn measure(dir: &Path, rows: usize) -> anyhow::Result<Measured> {
+    workspace(dir, rows)?;
     let file = dir.join("rows.jsonl");
-    generate(&file, rows)?;
-    let toml = "[data]\nsource = \"rows.jsonl\"\n[models.none]\npath = \".\"\n[[stage]]\nname = \"answer\"\n";
-    std::fs::write(dir.join(crate::workspace::FILE), toml)?;
     let ws = Workspace::load(dir)?;
 
     let floor = read(&file)?;
@@ -86,6 +84,14 @@ fn measure(dir: &Path, rows: usize) -> anyhow::Result<Measured> {
         row_us,
         floor,
     })
+}
+
+/// A workspace of `rows` generated rows in `rows.jsonl`, with ids `m0000000`, `m0000001`, ...
+pub fn workspace(dir: &Path, rows: usize) -> anyhow::Result<()> {
+    generate(&dir.join("rows.jsonl"), rows)?;
+    let toml = "[data]\nsource = \"rows.jsonl\"\n[models.none]\npath = \".\"\n[[stage]]\nname = \"answer\"\n";
+    std::fs::write(dir.join(crate::workspace::FILE), toml)?;
+    Ok(())
 }
 
 fn generate(path: &Path, rows: usize) -> anyhow::Result<()> {

@@ -32,6 +32,7 @@ pub fn count(engine: &Engine, query: &RowQuery, by: &[String], limit: usize) -> 
     }
     let (loaded, places) = rows::places(engine, query)?;
     let (base, best) = standing::base_and_best(engine, &loaded)?;
+    loaded.strata_of_rows();
     let finder = Finder::new(engine, &loaded);
     let keys = by
         .iter()

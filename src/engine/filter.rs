@@ -255,6 +255,7 @@ impl Key {
         }
         if let (Kind::Stratum, Some(strata)) = (&self.kind, &loaded.strata) {
             let wanted = strata.places(|id, name| fits(name) || is(id));
+            loaded.strata_of_rows();
             return Ok(Bits::of(len, |at| loaded.stratum(at).is_some_and(|s| wanted.contains(&s))));
         }
         if let (Kind::Text(column), Op::Fits, false) = (&self.kind, op, wanted == ANY) {

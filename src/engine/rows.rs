@@ -38,6 +38,8 @@ pub struct Loaded {
     pub dataset: Dataset,
     pub parts: Vec<Option<Part>>,
     pub strata: Option<Arc<StrataIndex>>,
+    /// Each row's place in the list of strata, [`NO_STRATUM`] where it has none; filled when many rows are looked at.
+    of_rows: OnceLock<Vec<u32>>,
     /// Value of `[data.split] group` of each row; filled when rows are compared.
     groups: OnceLock<Vec<Option<Box<str>>>>,
 }
@@ -120,7 +122,8 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
     let dataset = parts::dataset(engine, &ws)?;
     let parts = parts::parts(engine, &dataset)?;
     let strata = strata::latest(engine)?;
-    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, groups: OnceLock::new() });
+    let loaded =
+        Arc::new(Loaded { ws, dataset, parts, strata, of_rows: OnceLock::new(), groups: OnceLock::new() });
     // Importing counts as a change itself.
     let now = stamp(engine, &loaded.ws);
     cache.loaded = Some((now.clone(), loaded.clone()));
@@ -128,9 +131,26 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
     Ok((now, loaded))
 }
 
+/// Of a row that is in no stratum.
+pub const NO_STRATUM: u32 = u32::MAX;
+
 impl Loaded {
     pub fn stratum(&self, at: usize) -> Option<u32> {
-        self.strata.as_ref()?.of_row(self.dataset.id(at))
+        match self.of_rows.get() {
+            Some(of_rows) => of_rows.get(at).copied().filter(|s| *s != NO_STRATUM),
+            None => self.strata.as_ref()?.of_row(self.dataset.id(at)),
+        }
+    }
+
+    /// The strata of all rows, by their place. From then on [`Self::stratum`] is a look into a table.
+    pub fn strata_of_rows(&self) -> &[u32] {
+        self.of_rows.get_or_init(|| match &self.strata {
+            None => Vec::new(),
+            Some(strata) => (0..self.dataset.len())
+                .into_par_iter()
+                .map(|at| strata.of_row(self.dataset.id(at)).unwrap_or(NO_STRATUM))
+                .collect(),
+        })
     }
 
     /// Input and gold of a row as they stand in the file; a row that cannot be rendered shows why.
@@ -185,7 +205,7 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
 pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
     let (stamp, loaded) = shown(engine)?;
     let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
-    let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
+    let found = found(engine, &stamp, &loaded, query)?;
     let from = query.offset.min(found.len());
     let window = &found[from..(from + query.count.min(WINDOW_MAX)).min(found.len())];
     let (marks, gold, notes): (Vec<Vec<String>>, Vec<Option<String>>, Vec<bool>) = engine.read(|s| {
@@ -230,8 +250,7 @@ pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
 /// The data, and the places of the rows that a query asks for.
 pub fn places(engine: &Engine, query: &RowQuery) -> Result<(Arc<Loaded>, Arc<Vec<u32>>), Failure> {
     let (stamp, loaded) = shown(engine)?;
-    let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
-    let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
+    let found = found(engine, &stamp, &loaded, query)?;
     Ok((loaded, found))
 }
 
@@ -241,7 +260,6 @@ fn found(
     stamp: &Stamp,
     loaded: &Arc<Loaded>,
     query: &RowQuery,
-    scored: Option<&Scored>,
 ) -> Result<Arc<Vec<u32>>, Failure> {
     let asked = RowQuery { offset: 0, count: 0, ..query.clone() };
     // Marks and outcomes change what some queries find.
@@ -253,18 +271,13 @@ fn found(
     {
         return Ok(found.clone());
     }
-    let found = Arc::new(search(engine, loaded, &asked, scored)?);
+    let found = Arc::new(search(engine, loaded, &asked)?);
     engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner).found =
         Some((stamp.clone(), version, asked, found.clone()));
     Ok(found)
 }
 
-fn search(
-    engine: &Engine,
-    loaded: &Arc<Loaded>,
-    query: &RowQuery,
-    scored: Option<&Scored>,
-) -> Result<Vec<u32>, Failure> {
+fn search(engine: &Engine, loaded: &Arc<Loaded>, query: &RowQuery) -> Result<Vec<u32>, Failure> {
     let dataset = &loaded.dataset;
     let mut places: Vec<u32> = match &query.ids {
         Some(ids) => ids.iter().filter_map(|id| dataset.find(id)).map(|at| at as u32).collect(),
@@ -276,7 +289,8 @@ fn search(
     if let Some(id) = &query.stratum {
         let wanted = loaded.strata.as_ref().and_then(|s| s.find(id));
         let Some(wanted) = wanted else { return Err(bad_input(format!("no stratum `{id}`"))) };
-        places.retain(|&at| loaded.stratum(at as usize) == Some(wanted));
+        let of_rows = loaded.strata_of_rows();
+        places.retain(|&at| of_rows.get(at as usize) == Some(&wanted));
     }
     if let Some(flag) = &query.flag {
         let flagged = match (&loaded.strata, flag.as_str()) {
@@ -303,13 +317,18 @@ fn search(
                 |at: u32| inputs.iter().find_map(|c| c.get(at as usize)).map_or(0, |t| t.chars().count());
             places.par_sort_by_cached_key(|&at| Reverse(length(at)));
         }
-        "wrong-first" => places.sort_by_key(|&at| {
-            match scored.and_then(|s| s.outcome(dataset.id(at as usize))).and_then(|o| o.correct) {
-                Some(false) => 0,
-                None => 1,
-                Some(true) => 2,
-            }
-        }),
+        "wrong-first" => {
+            let (base, best) = standing::base_and_best(engine, loaded).unwrap_or_default();
+            let scored = best.or(base);
+            places.sort_by_cached_key(|&at| {
+                let outcome = scored.as_ref().and_then(|s| s.outcome(dataset.id(at as usize)));
+                match outcome.and_then(|o| o.correct) {
+                    Some(false) => 0_u8,
+                    None => 1,
+                    Some(true) => 2,
+                }
+            });
+        }
         other => {
             return Err(bad_input(format!("no order `{other}`; there are id, length and wrong-first")));
         }

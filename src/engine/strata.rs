@@ -134,6 +134,7 @@ pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
     let mut view = loaded.strata.as_ref().map(|s| s.view.clone()).unwrap_or_default();
     view.rows = loaded.dataset.len();
     view.quarantined = loaded.dataset.report().quarantined_total;
+    loaded.strata_of_rows();
     for (at, part) in loaded.parts.iter().enumerate() {
         let stratum = loaded.stratum(at).and_then(|s| view.strata.get_mut(s as usize));
         if let (Some(stratum), Some(part)) = (stratum, part) {

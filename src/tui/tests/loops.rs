@@ -120,10 +120,10 @@ fn frames_are_paced_by_what_happened() {
     pacer.changed(Cause::Run, start + ms(5));
     assert_eq!(pacer.due(), Some(start + ms(100)));
     pacer.changed(Cause::Input, start + ms(6));
-    assert_eq!(pacer.due(), Some(start + ms(33)), "a person does not wait for a run's pace");
+    assert_eq!(pacer.due(), Some(start + ms(8)), "a person does not wait for a run's pace");
     pacer.changed(Cause::Run, start + ms(7));
-    assert_eq!(pacer.due(), Some(start + ms(33)));
-    pacer.drawn(start + ms(33));
+    assert_eq!(pacer.due(), Some(start + ms(8)));
+    pacer.drawn(start + ms(8));
     pacer.changed(Cause::Input, start + ms(500));
     assert_eq!(pacer.due(), Some(start + ms(500)), "after a rest at once");
 }
