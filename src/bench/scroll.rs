@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::frame::board::Times;
 use super::import;
+use crate::data;
 use crate::engine::client;
 use crate::machine;
 use crate::tui::app::{App, Message};
@@ -24,6 +25,7 @@ use crate::tui::sample;
 use crate::tui::screens;
 use crate::tui::signs::Signs;
 use crate::tui::terminal::{Frames, Input, Surface};
+use crate::workspace::Workspace;
 
 /// How long one frame may take before the measurement gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -105,6 +107,8 @@ fn measure(dir: &Path, settings: &Settings) -> anyhow::Result<Measured> {
         let root = dir.join(name);
         std::fs::create_dir(&root)?;
         import::workspace(&root, rows)?;
+        // As `data import` does it: in the memory of whoever asks for it.
+        data::import(&Workspace::load(&root)?, true, &mut |_, _| {})?;
         Ok(root)
     };
     let empty = within(&workspace("empty", 1)?, &Settings { rows: 1, rounds: 0, ..settings.clone() })?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{compare, decode, dedup, frame, import, kmeans, retrieve, scroll, train_step};
+use crate::bench::{compare, decode, dedup, frame, import, kmeans, map, retrieve, scroll, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -38,6 +38,8 @@ enum What {
     },
     /// Clusters of many vectors: full iterations, and as a strata run does it
     Kmeans(kmeans::Settings),
+    /// The map of texts: time, and how far neighbours on it are neighbours indeed
+    Map(map::Settings),
     /// Exact nearest examples among many vectors
     Retrieve(retrieve::Settings),
     /// Scroll a file of many rows with a real engine: from a key to the painted frame, and memory above an empty workspace
@@ -85,6 +87,11 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                     found.peak_mib
                 )
             });
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Map(settings) => {
+            let found = map::run(&settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
+            out.result(&found, || found.text());
             Ok(ExitCode::SUCCESS)
         }
         What::Retrieve(settings) => {

@@ -14,6 +14,7 @@ use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
+use super::map::{Layout, MapView};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
 use super::remedy::Remedies;
@@ -229,6 +230,11 @@ pub enum Request {
     /// How far the file that [`Self::ExportRows`] writes is.
     ExportProgress {
         file: String,
+    },
+    /// The map of the newest strata, its dots told apart by a key.
+    Map {
+        by: String,
+        layout: Layout,
     },
     /// Saved views, by name.
     Views,
@@ -448,6 +454,9 @@ pub enum Response {
     },
     Counts {
         counts: Counts,
+    },
+    Map {
+        map: MapView,
     },
     Completion {
         completion: Completion,

@@ -18,6 +18,7 @@ pub mod imported;
 pub mod judge;
 pub mod keys;
 pub mod ladder;
+pub mod map;
 pub mod metric;
 pub mod outcome;
 pub mod play;

@@ -288,12 +288,11 @@ impl Key {
             }
             Kind::Flag => {
                 let Some(strata) = &loaded.strata else { return };
-                for (flag, rows) in
-                    [("outlier", &strata.outliers), ("near-duplicate", &strata.near_duplicates)]
-                {
-                    if rows.contains(id()) {
-                        with(flag);
-                    }
+                if strata.table.is_outlier(id()) {
+                    with("outlier");
+                }
+                if strata.table.is_near_duplicate(id()) {
+                    with("near-duplicate");
                 }
             }
             Kind::Mark(marks) => marks.get(&at).into_iter().flatten().for_each(|mark| with(mark)),

@@ -34,6 +34,7 @@ mod ingest;
 mod judges;
 mod judging;
 mod launch;
+mod map;
 mod models;
 mod outcomes;
 mod pairs;

@@ -9,8 +9,8 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, complete, count, examples, export_rows, feedback, freeze, ingest, judges,
-    launch, outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline, trial,
-    versions, views,
+    launch, map, outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline,
+    trial, versions, views,
 };
 use crate::domain::api::{Decision, Failure, PICKED_MAX, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -67,6 +67,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let (done, total) = export_rows::progress(engine, &file);
             Response::Progress { done, total }
         }
+        Request::Map { by, layout } => Response::Map { map: map::map(engine, &by, layout)? },
         Request::Views => Response::Views { views: engine.read(|s| s.decisions.views.clone()) },
         Request::Launch { kind, set, keys, from } => {
             Response::Launched { run: launch::launch(engine, kind, set, keys, from.as_deref())? }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::filter::Finder;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
-use super::strata::StrataIndex;
+use super::strata::{RowTable, StrataIndex};
 use super::{feedback, parts, strata};
 use crate::data::{Dataset, Of};
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
@@ -293,15 +293,17 @@ fn search(engine: &Engine, loaded: &Arc<Loaded>, query: &RowQuery) -> Result<Vec
         places.retain(|&at| of_rows.get(at as usize) == Some(&wanted));
     }
     if let Some(flag) = &query.flag {
-        let flagged = match (&loaded.strata, flag.as_str()) {
+        let (table, is) = match (&loaded.strata, flag.as_str()) {
             (None, _) => return Err(bad_input("no strata have been built; `tunebench strata build`")),
-            (Some(strata), "outliers") => &strata.outliers,
-            (Some(strata), "near-duplicates") => &strata.near_duplicates,
+            (Some(strata), "outliers") => {
+                (&strata.table, RowTable::is_outlier as fn(&RowTable, &str) -> bool)
+            }
+            (Some(strata), "near-duplicates") => (&strata.table, RowTable::is_near_duplicate as _),
             (Some(_), other) => {
                 return Err(bad_input(format!("no flag `{other}`; there are outliers and near-duplicates")));
             }
         };
-        places.retain(|&at| flagged.contains(dataset.id(at as usize)));
+        places.retain(|&at| is(table, dataset.id(at as usize)));
     }
     let filter = Filter::parse(&query.text);
     if !filter.is_empty() {
@@ -348,10 +350,10 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
     });
     let mut flags = Vec::new();
     if let Some(strata) = &loaded.strata {
-        if strata.outliers.contains(id) {
+        if strata.table.is_outlier(id) {
             flags.push("outlier".to_owned());
         }
-        if strata.near_duplicates.contains(id) {
+        if strata.table.is_near_duplicate(id) {
             flags.push("near-duplicate".to_owned());
         }
     }

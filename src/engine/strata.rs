@@ -1,7 +1,11 @@
 //! Strata as the newest `strata` run found them, with people's names, the parts, and the scores of baseline and best candidate.
 
+mod table;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
+
+pub use table::RowTable;
 
 use super::rows::{self, Loaded};
 use super::standing::{self, Scored};
@@ -12,17 +16,27 @@ use crate::domain::complete::Suggestion;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::words::counted;
-use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, StrataArtifact};
+use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact};
 use crate::strata::sample::{Drawable, draw};
+
+/// A row on the map: on the principal axes, and where neighbours stand together.
+#[derive(Debug)]
+pub struct MapRow {
+    pub row: String,
+    pub x: f32,
+    pub y: f32,
+    pub near: Option<(f32, f32)>,
+}
 
 /// The newest strata, ready to be looked up.
 #[derive(Debug, Default)]
 pub struct StrataIndex {
     /// Without parts and scores.
     view: StrataView,
-    of_row: HashMap<String, u32>,
-    pub outliers: HashSet<String>,
-    pub near_duplicates: HashSet<String>,
+    pub table: RowTable,
+    pub points: Vec<MapRow>,
+    /// Trustworthiness of the map on the principal axes and by neighbours.
+    pub trust: Option<[f64; 2]>,
     /// Rows that say the same or nearly, together.
     pub duplicates: Vec<Vec<String>>,
 }
@@ -32,19 +46,31 @@ pub type StrataCache = Option<(String, BTreeMap<String, String>, Arc<StrataIndex
 
 impl StrataIndex {
     fn new(artifact: StrataArtifact, names: &BTreeMap<String, String>) -> Self {
-        let flagged = |flag: &str| -> HashSet<String> {
-            let has = artifact.rows.iter().filter(|r| r.flags.iter().any(|f| f == flag));
-            has.map(|r| r.id.clone()).collect()
-        };
-        let (outliers, near_duplicates) = (flagged(OUTLIER), flagged(NEAR_DUPLICATE));
         let map = artifact
             .map
             .iter()
-            .filter_map(|point| Some((point.x, point.y, artifact.rows.get(point.row)?.stratum)))
+            .filter_map(|point| {
+                let (x, y) = point.near.unwrap_or((point.x, point.y));
+                Some((x, y, artifact.rows.get(point.row)?.stratum))
+            })
             .collect();
+        let points = artifact
+            .map
+            .iter()
+            .filter_map(|p| {
+                let row = artifact.rows.get(p.row)?.id.clone();
+                Some(MapRow { row, x: p.x, y: p.y, near: p.near })
+            })
+            .collect();
+        let trust = artifact.trust;
         let id = |at: &usize| artifact.rows.get(*at).map(|row| row.id.clone());
         let duplicates = artifact.duplicates.iter().map(|g| g.rows.iter().filter_map(id).collect()).collect();
-        let of_row = artifact.rows.iter().map(|r| (r.id.clone(), r.stratum as u32)).collect();
+        let is = |row: &RowPlace, flag: &str| row.flags.iter().any(|f| f == flag);
+        let placed = artifact
+            .rows
+            .iter()
+            .map(|r| (r.id.as_str(), r.stratum as u32, is(r, OUTLIER), is(r, NEAR_DUPLICATE)));
+        let table = RowTable::new(placed);
         let mut strata = artifact.strata;
         for stratum in &mut strata {
             if let Some(name) = names.get(&stratum.id) {
@@ -55,20 +81,20 @@ impl StrataIndex {
             rows: artifact.rows.len(),
             quarantined: 0,
             clusters: artifact.clusters.len(),
-            outliers: outliers.len(),
-            near_duplicates: near_duplicates.len(),
+            outliers: table.outliers(),
+            near_duplicates: table.near_duplicates(),
             dimensions: artifact.settings.dimensions,
             strata,
             base: None,
             best: None,
             map,
         };
-        Self { view, of_row, outliers, near_duplicates, duplicates }
+        Self { view, table, points, trust, duplicates }
     }
 
     /// A row's stratum, as a place in the list of strata.
     pub fn of_row(&self, row: &str) -> Option<u32> {
-        self.of_row.get(row).copied()
+        self.table.stratum(row)
     }
 
     /// A stratum's place, by its id.

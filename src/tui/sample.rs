@@ -83,6 +83,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Row { id } => Response::Row { row: row(id) },
         Request::Complete { filter, at } => Response::Completion { completion: complete(filter, *at) },
         Request::Count { by, .. } => Response::Counts { counts: data::counts(by) },
+        Request::Map { by, layout } => Response::Map { map: data::map(by, *layout) },
         Request::Views => Response::Views { views: data::views() },
         Request::ExportProgress { .. } => Response::Progress { done: 1000, total: 3396 },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },

@@ -231,6 +231,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Judging(_))) {
             return self.act_judging(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Map(_))) {
+            return self.act_map(action);
+        }
         if matches!(self.layers.last(), Some(Layer::Counts(_))) {
             return self.act_counts(action, height);
         }
@@ -335,7 +338,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) | Layer::Counts(_) => {}
+            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) | Layer::Counts(_) | Layer::Map(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -478,6 +481,8 @@ impl App {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
+            TextPurpose::Histogram => self.histogram(&text),
+            TextPurpose::MapBy => self.map_by(text),
             TextPurpose::CountBy => self.count_rows(&text),
             TextPurpose::SaveView => self.save_view(&text),
             TextPurpose::ExportRows => self.export_typed(&text),

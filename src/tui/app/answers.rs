@@ -29,6 +29,7 @@ impl App {
             }
             match purpose {
                 Purpose::Count { query, by } => return self.counts_arrived(&query, &by, Err(error.message)),
+                Purpose::Map(by, layout) => return self.map_arrived(&by, layout, Err(error.message)),
                 Purpose::Export { query, file, .. } => return self.export_failed(*query, file, &error),
                 Purpose::ExportProgress(_) => return,
                 _ => {}
@@ -71,6 +72,7 @@ impl App {
             (Purpose::Count { query, by }, Response::Counts { counts }) => {
                 self.counts_arrived(&query, &by, Ok(counts));
             }
+            (Purpose::Map(by, layout), Response::Map { map }) => self.map_arrived(&by, layout, Ok(map)),
             (Purpose::Views, Response::Views { views }) => self.views_arrived(views),
             (Purpose::Export { .. }, Response::Done { message }) => self.notice(Mood::Good, message),
             (Purpose::ExportProgress(file), Response::Progress { done, total }) => {

@@ -27,6 +27,7 @@ use super::theme::{Theme, bundled};
 use super::widgets::Look;
 use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, View};
 use crate::domain::example::ExampleQuery;
+use crate::domain::map::Layout;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 
 /// What happens to the state.
@@ -119,6 +120,8 @@ pub enum Purpose {
         by: Vec<String>,
     },
     Views,
+    /// The map by this key.
+    Map(String, Layout),
     /// Rows into a file; how many are written, of how many.
     Export {
         query: Box<RowQuery>,
@@ -189,6 +192,7 @@ impl Purpose {
             Self::Sample => "draw a sample".into(),
             Self::Count { by, .. } => format!("count by {}", by.join(" x ")),
             Self::Views => "list the views".into(),
+            Self::Map(by, _) => format!("read the map by {by}"),
             Self::Export { file, done: Some((done, total @ 1..)), .. } => {
                 format!("write {file}: {:.0}%", 100.0 * *done as f64 / *total as f64)
             }
@@ -237,6 +241,7 @@ impl Purpose {
                 | Self::Sample
                 | Self::Count { .. }
                 | Self::Views
+                | Self::Map(..)
                 | Self::ExportProgress(_)
                 | Self::Status
                 | Self::Compare(..)

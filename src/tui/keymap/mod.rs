@@ -32,6 +32,8 @@ pub enum Context {
     Mending,
     /// Reading a frequency table.
     Counts,
+    /// On the map.
+    Map,
     /// A line is being typed.
     Text,
     /// Several lines are being written.
@@ -60,6 +62,7 @@ impl Context {
             Self::Detail => "reading a detail",
             Self::Judging => "judging answers",
             Self::Mending => "mending a wrong row",
+            Self::Map => "on the map",
             Self::Counts => "reading a frequency table",
             Self::Text => "typing a line",
             Self::Compose => "writing a text",
@@ -129,6 +132,12 @@ pub enum Action {
     CountRows,
     Views,
     ExportRows,
+    OpenMap,
+    Histogram,
+    MapCorner,
+    MapColour,
+    MapKey,
+    MapLayout,
     SortTable,
     TurnTable,
     CursorLeft,

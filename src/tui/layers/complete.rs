@@ -71,7 +71,7 @@ impl App {
         let Some(Layer::Text { purpose, .. }) = self.layers.last() else { return None };
         match purpose {
             TextPurpose::SearchRows => Some(Of::Rows),
-            TextPurpose::CountBy => Some(Of::Count),
+            TextPurpose::CountBy | TextPurpose::Histogram | TextPurpose::MapBy => Some(Of::Count),
             TextPurpose::FilterRuns { .. } => Some(Of::Runs),
             TextPurpose::FilterBoard { .. } => Some(Of::Board),
             _ => None,

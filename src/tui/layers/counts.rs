@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::view::boxed;
 use super::{Layer, TextPurpose};
 use crate::domain::api::{Request, RowQuery};
-use crate::domain::count::{Counts, GROUPS_MAX, Group, bins};
+use crate::domain::count::{AUTO, Counts, GROUPS_MAX, Group, bins};
 use crate::domain::filter::{ANY, Filter, Op, Test, quoted, term};
 use crate::domain::views::joined;
 use crate::domain::words::counted;
@@ -154,11 +154,21 @@ impl App {
 
     pub(crate) fn count_rows(&mut self, text: &str) {
         let by = keys(text);
+        self.strata.counted = by.iter().map(|key| quoted(key)).collect::<Vec<_>>().join(" x ");
+        self.count_by(by);
+    }
+
+    /// The numbers of one key, in bins of a round width.
+    pub(crate) fn histogram(&mut self, text: &str) {
+        let by = keys(text).into_iter().take(1);
+        self.count_by(by.map(|key| if bins(&key).1.is_some() { key } else { key + AUTO }).collect());
+    }
+
+    fn count_by(&mut self, by: Vec<String>) {
         if by.is_empty() {
             self.notice(Mood::Plain, "name a key to count by, such as stratum or len/20");
             return;
         }
-        self.strata.counted = by.iter().map(|key| quoted(key)).collect::<Vec<_>>().join(" x ");
         let query = RowQuery { offset: 0, count: 0, ..self.strata.query.clone() };
         let request = Request::Count { query: query.clone(), by: by.clone(), limit: GROUPS_MAX };
         self.ask(Purpose::Count { query: Box::new(query.clone()), by: by.clone() }, request);
@@ -180,6 +190,10 @@ impl App {
             _ => None,
         });
         if let Some(table) = table {
+            // The engine chose the bins.
+            if let Ok(counts) = &found {
+                table.by.clone_from(&counts.by);
+            }
             table.found = Some(found);
             table.sort();
         }

@@ -5,6 +5,7 @@ pub mod compose;
 pub mod counts;
 pub mod form;
 pub mod judging;
+pub mod map;
 pub mod picker;
 pub mod remedies;
 pub mod view;
@@ -20,6 +21,7 @@ use compose::Compose;
 use counts::Table;
 use form::Form;
 use judging::Judging;
+use map::Map;
 use picker::Picker;
 use remedies::Mending;
 
@@ -74,6 +76,8 @@ pub enum Layer {
     Mending(Mending),
     /// A frequency table.
     Counts(Table),
+    /// The map of the rows.
+    Map(Map),
 }
 
 /// What a typed line is for.
@@ -97,6 +101,10 @@ pub enum TextPurpose {
     Volume,
     /// The keys of a frequency table.
     CountBy,
+    /// The key of a histogram.
+    Histogram,
+    /// The key that colours the map.
+    MapBy,
     /// A name for what the rows pane shows.
     SaveView,
     /// The file for the rows.
@@ -162,6 +170,7 @@ impl Layer {
             }
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Mending(_) => vec![Context::Mending, Context::Always],
+            Self::Map(_) => vec![Context::Map, Context::Nav, Context::Always],
             Self::Counts(_) => vec![Context::Counts, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],

@@ -75,6 +75,7 @@ impl Picker {
                     | Context::Judging
                     | Context::Mending
                     | Context::Counts
+                    | Context::Map
                     | Context::Text
                     | Context::Compose
                     | Context::Form

@@ -61,6 +61,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
+            Layer::Map(map) => super::map::draw(p, body, map),
             Layer::Counts(table) => super::counts::draw(p, body, table),
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
@@ -88,6 +89,8 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
             "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
+        TextPurpose::Histogram => "len, or any key that holds numbers",
+        TextPurpose::MapBy => "any key: a field, a candidate's name, mark, flag, len/20; empty: stratum",
         TextPurpose::CountBy => "intent x turns x stratum; numbers in bins: len/20",
         TextPurpose::SaveView => "a name; a view of that name is replaced",
         TextPurpose::ExportRows => "a name that ends in .jsonl, .csv or .parquet",

@@ -6,6 +6,7 @@ use super::{TEAMS, TOPICS, noise};
 use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::board::{StrataView, Stratum};
 use crate::domain::count::{Counts, Group};
+use crate::domain::map::{Dot, Layout, MapView};
 use crate::domain::row::Part;
 use crate::domain::trace::{Attempt, RowTrace, StageTrace};
 use crate::domain::views::SavedView;
@@ -99,6 +100,19 @@ pub fn counts(by: &[String]) -> Counts {
         base: Some("base".into()),
         best: Some("lora-12".into()),
     }
+}
+
+/// The dots of the map by strata, in a circle or in a line.
+pub fn map(by: &str, layout: Layout) -> MapView {
+    let view = strata();
+    let dot = |(i, (x, y, s)): (usize, &(f32, f32, usize))| {
+        let (x, y) = if layout == Layout::Neighbours { (*x, *y) } else { (*x, *x) };
+        Dot { row: format!("{i:05}"), x, y, group: (*s).min(6) }
+    };
+    let dots: Vec<Dot> = view.map.iter().enumerate().map(dot).collect();
+    let mut groups: Vec<(String, usize)> = view.strata.iter().take(6).map(|s| (s.name.clone(), 75)).collect();
+    groups.push(("(others)".into(), 150));
+    MapView { by: by.to_owned(), layout, trust: Some(0.93), dots, groups, rows: view.rows }
 }
 
 pub fn views() -> BTreeMap<String, SavedView> {

@@ -6,6 +6,7 @@ mod hostile;
 mod judging;
 mod looks;
 mod loops;
+mod mapping;
 mod mending;
 mod play;
 mod prompts;

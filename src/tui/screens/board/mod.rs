@@ -320,6 +320,15 @@ impl App {
         }
     }
 
+    /// Strata over all candidates.
+    pub(crate) fn open_timeline(&mut self) {
+        if self.board.timeline.as_ref().is_some_and(|(of, _)| of.is_some()) {
+            self.board.timeline = None;
+        }
+        self.ask(Purpose::Timeline(None), Request::Timeline { run: None });
+        self.layers.push(Layer::Board(BoardLayer::Timeline { from: 0, scroll: 0 }));
+    }
+
     pub(crate) fn filter_board(&mut self, text: String) {
         let here = self.board.selected_name();
         self.board.filter = text;

@@ -422,6 +422,9 @@ impl App {
                 let text = state.query.text.clone();
                 self.type_line("search the rows", text, TextPurpose::SearchRows);
             }
+            Action::OpenMap => self.open_map(),
+            Action::Histogram => self.type_line("histogram of", "len", TextPurpose::Histogram),
+            Action::TimelineView => self.open_timeline(),
             Action::CountRows => self.ask_counts(),
             Action::Views => self.ask_views(),
             Action::ExportRows => self.ask_export(),
