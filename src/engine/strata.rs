@@ -1,10 +1,13 @@
 //! Strata as the newest `strata` run found them, with people's names, the parts, and the scores of baseline and best candidate.
 
+mod by_hand;
 mod table;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+pub use by_hand::decision;
 pub use table::RowTable;
 
 use super::rows::{self, Loaded};
@@ -15,8 +18,10 @@ use crate::domain::board::{StrataView, Stratum};
 use crate::domain::complete::Suggestion;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
+use crate::domain::strata::Act;
 use crate::domain::words::counted;
-use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact};
+use crate::strata::artifact::{Cluster, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact};
+use crate::strata::hand::{self, Arranged};
 use crate::strata::sample::{Drawable, draw};
 
 /// A row on the map: on the principal axes, and where neighbours stand together.
@@ -37,21 +42,30 @@ pub struct StrataIndex {
     pub points: Vec<MapRow>,
     /// Trustworthiness of the map on the principal axes and by neighbours.
     pub trust: Option<[f64; 2]>,
+    /// As they stand after what people decided.
+    clusters: Vec<Cluster>,
+    /// The run's folder.
+    dir: PathBuf,
     /// Rows that say the same or nearly, together.
     pub duplicates: Vec<Vec<String>>,
 }
 
-/// The index of a run, under the names of a moment.
-pub type StrataCache = Option<(String, BTreeMap<String, String>, Arc<StrataIndex>)>;
+/// What people decided: names by id of older versions, and everything since.
+type Decided = (BTreeMap<String, String>, BTreeMap<u64, Act>);
+
+/// The index of a run, after the decisions of a moment.
+pub type StrataCache = Option<(String, Decided, Arc<StrataIndex>)>;
 
 impl StrataIndex {
-    fn new(artifact: StrataArtifact, names: &BTreeMap<String, String>) -> Self {
+    fn new(artifact: StrataArtifact, dir: &Path, (names, acts): &Decided) -> Self {
+        let Arranged { clusters, mut strata, stratum_of, told, .. } =
+            hand::arrange(&artifact, acts, &mut || artifact.vectors(dir));
         let map = artifact
             .map
             .iter()
             .filter_map(|point| {
                 let (x, y) = point.near.unwrap_or((point.x, point.y));
-                Some((x, y, artifact.rows.get(point.row)?.stratum))
+                Some((x, y, *stratum_of.get(point.row)? as usize))
             })
             .collect();
         let points = artifact
@@ -69,9 +83,9 @@ impl StrataIndex {
         let placed = artifact
             .rows
             .iter()
-            .map(|r| (r.id.as_str(), r.stratum as u32, is(r, OUTLIER), is(r, NEAR_DUPLICATE)));
+            .zip(&stratum_of)
+            .map(|(r, at)| (r.id.as_str(), *at, is(r, OUTLIER), is(r, NEAR_DUPLICATE)));
         let table = RowTable::new(placed);
-        let mut strata = artifact.strata;
         for stratum in &mut strata {
             if let Some(name) = names.get(&stratum.id) {
                 stratum.name.clone_from(name);
@@ -80,7 +94,7 @@ impl StrataIndex {
         let view = StrataView {
             rows: artifact.rows.len(),
             quarantined: 0,
-            clusters: artifact.clusters.len(),
+            clusters: clusters.len(),
             outliers: table.outliers(),
             near_duplicates: table.near_duplicates(),
             dimensions: artifact.settings.dimensions,
@@ -88,8 +102,9 @@ impl StrataIndex {
             base: None,
             best: None,
             map,
+            by_hand: told,
         };
-        Self { view, table, points, trust, duplicates }
+        Self { view, clusters, dir: dir.to_owned(), table, points, trust, duplicates }
     }
 
     /// A row's stratum, as a place in the list of strata.
@@ -125,26 +140,26 @@ impl StrataIndex {
 
 /// The newest strata that can be read; none before the first run.
 pub fn latest(engine: &Engine) -> Result<Option<Arc<StrataIndex>>, Failure> {
-    let (mut runs, names) = engine.read(|state| {
+    let (mut runs, decided) = engine.read(|state| {
         let done =
             state.runs.values().filter(|r| r.record.kind == RunKind::Strata && r.record.state.has_result());
         let runs: Vec<_> =
             done.map(|r| (r.record.ended_ms, r.record.run.clone(), r.folder.clone())).collect();
-        (runs, state.decisions.strata.clone())
+        (runs, (state.decisions.strata.clone(), state.decisions.acts.clone()))
     });
     runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let mut cache = engine.strata_cache.lock().unwrap_or_else(PoisonError::into_inner);
     for (_, run, folder) in runs.into_iter().rev() {
-        if let Some((kept_run, kept_names, index)) = &*cache
+        if let Some((kept_run, kept, index)) = &*cache
             && *kept_run == run
-            && *kept_names == names
+            && *kept == decided
         {
             return Ok(Some(index.clone()));
         }
         match StrataArtifact::read(folder.dir()) {
             Ok(artifact) => {
-                let index = Arc::new(StrataIndex::new(artifact, &names));
-                *cache = Some((run, names, index.clone()));
+                let index = Arc::new(StrataIndex::new(artifact, folder.dir(), &decided));
+                *cache = Some((run, decided, index.clone()));
                 return Ok(Some(index));
             }
             // A run that was stopped before its end left none.

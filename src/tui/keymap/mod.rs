@@ -118,6 +118,8 @@ pub enum Action {
     NextPane,
     PreviousPane,
     RenameStratum,
+    SplitStratum,
+    MergeStrata,
     SortStrata,
     Sample,
     Search,

@@ -122,6 +122,10 @@ pub enum TextPurpose {
     NameStratum {
         stratum: String,
     },
+    /// Into how many parts.
+    SplitStratum {
+        stratum: String,
+    },
     /// By the hash of its texts.
     NameVersion {
         version: String,
@@ -143,6 +147,11 @@ pub enum Confirmed {
     Replace {
         query: RowQuery,
         file: String,
+    },
+    /// Two strata are to be one.
+    Merge {
+        a: String,
+        b: String,
     },
     /// These keys may be sent; what needs them is asked again.
     Trust {

@@ -95,6 +95,7 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::SaveView => "a name; a view of that name is replaced",
         TextPurpose::ExportRows => "a name that ends in .jsonl, .csv or .parquet",
         TextPurpose::SamplePer => "rows of every stratum",
+        TextPurpose::SplitStratum { .. } => "so many parts, by what their rows say; u takes it back",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
         TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {

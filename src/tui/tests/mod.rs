@@ -12,6 +12,7 @@ mod play;
 mod prompts;
 mod state;
 mod steer;
+mod strata;
 mod trajectories;
 mod viewing;
 

@@ -15,6 +15,7 @@ mod remedies;
 mod sets;
 mod shared;
 mod splits;
+mod strata;
 mod training;
 
 use std::fs;
