@@ -106,7 +106,7 @@ fn measure(dir: &Path, settings: &Settings) -> anyhow::Result<Measured> {
     let workspace = |name: &str, rows: usize| -> anyhow::Result<PathBuf> {
         let root = dir.join(name);
         std::fs::create_dir(&root)?;
-        import::workspace(&root, rows)?;
+        import::workspace(&root, rows, 14)?;
         // As `data import` does it: in the memory of whoever asks for it.
         data::import(&Workspace::load(&root)?, true, &mut |_, _| {})?;
         Ok(root)
