@@ -179,7 +179,7 @@ async fn drive(root: PathBuf, settings: Settings) -> anyhow::Result<Within> {
             from_engine,
             settings,
         };
-        event_loop::run(app, &mut surface, sources, &to_engine).await.map(drop)
+        Box::pin(event_loop::run(app, &mut surface, sources, &to_engine)).await.map(drop)
     });
     // The rows pane has the focus; then as many keys as are wanted, each when the frame before is there.
     let mut hand = Hand { keys, frames: &mut frames, at: 0, rows: settings.rows, took: Vec::new() };
