@@ -39,7 +39,8 @@ fn status(field: &str) -> Option<u64> {
     status_of("self", field)
 }
 
-fn status_of(process: &str, field: &str) -> Option<u64> {
+/// A figure of `/proc/PROCESS/status` in bytes, such as `VmRSS:`.
+pub fn status_of(process: &str, field: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

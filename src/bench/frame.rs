@@ -3,7 +3,7 @@
 //!
 //! The workspace is made up (`tui::sample`), so that the figures do not depend on anybody's data. Bytes are counted where the terminal would be.
 
-mod board;
+pub(super) mod board;
 
 use std::io;
 use std::time::Instant;

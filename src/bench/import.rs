@@ -68,13 +68,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<Measured> {
 }
 
 fn measure(dir: &Path, rows: usize, words: usize) -> anyhow::Result<Measured> {
+    workspace(dir, rows, words)?;
     let file = dir.join("rows.jsonl");
-    generate(&file, rows, words)?;
-    std::fs::write(dir.join("answer.md"), "{{ input }}\n")?;
-    let toml = "[data]\nsource = \"rows.jsonl\"\ninput = \"{{ message }}\"\ngold = \"team\"\n\
-                [models.base]\nendpoint = \"http://127.0.0.1:1/v1\"\nmodel = \"none\"\n\
-                [[stage]]\nname = \"answer\"\nmodel = \"base\"\nprompt = \"answer.md\"\n";
-    std::fs::write(dir.join(crate::workspace::FILE), toml)?;
     let ws = Workspace::load(dir)?;
 
     let floor = read(&file)?;
@@ -104,6 +99,17 @@ fn measure(dir: &Path, rows: usize, words: usize) -> anyhow::Result<Measured> {
         row_us,
         floor,
     })
+}
+
+/// A workspace of `rows` generated rows in `rows.jsonl`, with ids `m0000000`, `m0000001`, ...
+pub fn workspace(dir: &Path, rows: usize, words: usize) -> anyhow::Result<()> {
+    generate(&dir.join("rows.jsonl"), rows, words)?;
+    std::fs::write(dir.join("answer.md"), "{{ input }}\n")?;
+    let toml = "[data]\nsource = \"rows.jsonl\"\ninput = \"{{ message }}\"\ngold = \"team\"\n\
+                [models.base]\nendpoint = \"http://127.0.0.1:1/v1\"\nmodel = \"none\"\n\
+                [[stage]]\nname = \"answer\"\nmodel = \"base\"\nprompt = \"answer.md\"\n";
+    std::fs::write(dir.join(crate::workspace::FILE), toml)?;
+    Ok(())
 }
 
 fn generate(path: &Path, rows: usize, words: usize) -> anyhow::Result<()> {

@@ -6,5 +6,7 @@ pub mod dedup;
 pub mod frame;
 pub mod import;
 pub mod kmeans;
+pub mod map;
 pub mod retrieve;
+pub mod scroll;
 pub mod train_step;

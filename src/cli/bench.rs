@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{compare, decode, dedup, frame, import, kmeans, retrieve, train_step};
+use crate::bench::{compare, decode, dedup, frame, import, kmeans, map, retrieve, scroll, train_step};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,8 +35,12 @@ enum What {
     Import(import::Settings),
     /// Clusters of many vectors: full iterations, and as a strata run does it
     Kmeans(kmeans::Settings),
+    /// The map of texts: time, and how far neighbours on it are neighbours indeed
+    Map(map::Settings),
     /// Exact nearest examples among many vectors
     Retrieve(retrieve::Settings),
+    /// Scroll a file of many rows with a real engine: from a key to the painted frame, and memory above an empty workspace
+    Scroll(scroll::Settings),
     /// One LoRA training step on a random model, beside its matrix products alone
     TrainStep(train_step::Settings),
 }
@@ -82,6 +86,11 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             });
             Ok(ExitCode::SUCCESS)
         }
+        What::Map(settings) => {
+            let found = map::run(&settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
+            out.result(&found, || found.text());
+            Ok(ExitCode::SUCCESS)
+        }
         What::Retrieve(settings) => {
             let found = retrieve::run(&settings).map_err(Exit::usage)?;
             out.result(&found, || {
@@ -96,6 +105,16 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                     found.floor_one_thread_ms
                 )
             });
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Scroll(settings) => {
+            if let Some(root) = &settings.within {
+                let found = scroll::scroll(root, &settings)?;
+                out.result(&found, || format!("{found:?}"));
+            } else {
+                let found = scroll::run(&settings)?;
+                out.result(&found, || found.text());
+            }
             Ok(ExitCode::SUCCESS)
         }
         What::TrainStep(settings) => train_step(&settings, out),

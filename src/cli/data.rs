@@ -1,5 +1,6 @@
 //! `tunebench data`: index the sources, look at rows, count them, write them to a file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,11 +11,12 @@ use super::output::{Exit, Output};
 use super::progress::Bytes;
 use super::table::{Table, share};
 use crate::data;
-use crate::domain::api::{ImportReport, Request, Response, RowPage, RowQuery};
+use crate::domain::api::{Decision, ImportReport, Request, Response, RowPage, RowQuery};
 use crate::domain::count::Counts;
 use crate::domain::problem::{ProblemKind, Problems};
 use crate::domain::row::Part;
-use crate::domain::words::counted;
+use crate::domain::views::SavedView;
+use crate::domain::words::{counted, nearest};
 use crate::workspace::Workspace;
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +39,9 @@ enum Command {
         /// Only these: `stratum:"card arrival" base:wrong len>40 -mark:reviewed "lost card"`
         #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
         filter: String,
+        /// Only rows of this saved view
+        #[arg(long)]
+        view: Option<String>,
         /// id, length or wrong-first; as in the file without it
         #[arg(long)]
         sort: Option<String>,
@@ -56,6 +61,9 @@ enum Command {
         /// Only rows that this filter admits
         #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
         filter: String,
+        /// Only rows of this saved view
+        #[arg(long)]
+        view: Option<String>,
         /// Values to show
         #[arg(short = 'n', long, default_value_t = 30)]
         count: usize,
@@ -100,12 +108,37 @@ enum Command {
         /// Only rows that this filter admits
         #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
         filter: String,
+        /// Only rows of this saved view
+        #[arg(long)]
+        view: Option<String>,
         /// id, length or wrong-first; as in the file without it
         #[arg(long)]
         sort: Option<String>,
         /// Replace the file
         #[arg(long)]
         force: bool,
+    },
+    /// Saved views: list them, save one, delete one
+    #[command(after_help = FILTERS)]
+    Views {
+        /// Keep the filter and order under this name
+        #[arg(long, value_name = "NAME", conflicts_with = "delete")]
+        save: Option<String>,
+        /// Delete this view
+        #[arg(long, value_name = "NAME")]
+        delete: Option<String>,
+        /// The rows of the view that is saved
+        #[arg(
+            long = "where",
+            value_name = "FILTER",
+            default_value = "",
+            allow_hyphen_values = true,
+            requires = "save"
+        )]
+        filter: String,
+        /// Their order: id, length or wrong-first
+        #[arg(long, requires = "save")]
+        sort: Option<String>,
     },
 }
 
@@ -119,8 +152,8 @@ const SHOWN: usize = 10;
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     match args.command {
         Command::Import { force } => import(force, root, out),
-        Command::Rows { filter, sort, from, count } => {
-            let query = query(filter, sort);
+        Command::Rows { filter, view, sort, from, count } => {
+            let query = query(root, view, filter, sort)?;
             let query = RowQuery { offset: from, count, ..query };
             let Response::Rows { page } = once(root, Request::Rows { query })? else {
                 return Err(unexpected());
@@ -128,14 +161,14 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             out.result(&page, || rows(&page));
             Ok(ExitCode::SUCCESS)
         }
-        Command::Count { by, filter, count } => {
-            let request = Request::Count { query: query(filter, None), by, limit: count };
+        Command::Count { by, filter, view, count } => {
+            let request = Request::Count { query: query(root, view, filter, None)?, by, limit: count };
             let Response::Counts { counts } = once(root, request)? else { return Err(unexpected()) };
             out.result(&counts, || frequencies(&counts));
             Ok(ExitCode::SUCCESS)
         }
         Command::Problems { kind, filter, from, count } => {
-            let query = RowQuery { offset: from, count, ..query(filter, None) };
+            let query = RowQuery { offset: from, count, ..plain(filter, None) };
             let Response::Problems { problems } = once(root, Request::Problems { kind, query })? else {
                 return Err(unexpected());
             };
@@ -144,20 +177,67 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         }
         Command::Exclude { filter, keep_first } => exclude(filter, keep_first, true, root, out),
         Command::Include { filter } => exclude(filter, false, false, root, out),
-        Command::Export { file, filter, sort, force } => {
+        Command::Export { file, filter, view, sort, force } => {
             let file =
                 std::path::absolute(&file).map_err(|e| Exit::usage(format!("{}: {e}", file.display())))?;
             let file = file.display().to_string();
-            let request = Request::ExportRows { query: query(filter, sort), file: file.clone(), force };
+            let query = query(root, view, filter, sort)?;
+            let request = Request::ExportRows { query, file: file.clone(), force };
             let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
             out.result(&json!({ "file": file, "done": message }), || message.clone());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Views { save: None, delete: None, .. } => {
+            let views = views(root)?;
+            out.result(&json!({ "views": views }), || listed(&views));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Views { save, delete, filter, sort } => {
+            let view = save.as_ref().map(|_| Box::new(SavedView::new(&plain(filter, sort), "all rows")));
+            let name = save.or(delete).unwrap_or_default();
+            let request = Request::Decide { decision: Decision::View { name: name.clone(), view } };
+            let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
+            out.result(&json!({ "view": name, "done": message }), || message.clone());
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-fn query(text: String, sort: Option<String>) -> RowQuery {
+fn plain(text: String, sort: Option<String>) -> RowQuery {
     RowQuery { text, sort: sort.unwrap_or_default(), ..RowQuery::default() }
+}
+
+fn views(root: &Path) -> Result<BTreeMap<String, SavedView>, Exit> {
+    match once(root, Request::Views)? {
+        Response::Views { views } => Ok(views),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The rows of a filter, within a view where one is named.
+fn query(root: &Path, view: Option<String>, filter: String, sort: Option<String>) -> Result<RowQuery, Exit> {
+    let Some(name) = view else { return Ok(plain(filter, sort)) };
+    let mut views = views(root)?;
+    match views.remove(&name) {
+        Some(view) => Ok(view.with(&filter, sort)),
+        None => {
+            let near = nearest(&name, views.keys().map(String::as_str));
+            let near = near.map(|near| format!("; the nearest is `{near}`")).unwrap_or_default();
+            Err(Exit::usage(format!("no view `{name}`{near}; `tunebench data views` lists them")))
+        }
+    }
+}
+
+fn listed(views: &BTreeMap<String, SavedView>) -> String {
+    if views.is_empty() {
+        return "no view is saved yet: --save NAME --where FILTER, or `v` on the strata screen".into();
+    }
+    let mut table = Table::new(&["view", "rows", "filter", "order"]);
+    for (name, SavedView { query, scope }) in views {
+        let part = query.part.map(|p| format!(", {}", p.name())).unwrap_or_default();
+        table.row(vec![name.clone(), format!("{scope}{part}"), query.text.clone(), query.sort.clone()]);
+    }
+    table.render()
 }
 
 fn rows(page: &RowPage) -> String {
@@ -190,7 +270,7 @@ fn rows(page: &RowPage) -> String {
 }
 
 fn exclude(filter: String, keep_first: bool, on: bool, root: &Path, out: &Output) -> super::CommandResult {
-    let request = Request::Exclude { query: query(filter, None), keep_first, on };
+    let request = Request::Exclude { query: plain(filter, None), keep_first, on };
     let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
     out.result(&json!({ "done": message }), || message.clone());
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Comparison, StrataView};
+use super::complete::Completion;
 use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
@@ -13,6 +14,7 @@ use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
+use super::map::{Layout, MapView};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
 use super::problem::{ProblemKind, Problems};
@@ -26,9 +28,16 @@ use super::timeline::Timeline;
 use super::trace::RowTrace;
 use super::trajectory::TrajectoryView;
 use super::versions::{FoundVersion, Slice, Trial, VersionTree};
+use super::views::SavedView;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
+
+/// Rows that one decision is made on at most.
+pub const PICKED_MAX: usize = 5_000;
+
+/// What [`Request::ExportRows`] says where a file is in the way: the client asks whether it may be replaced.
+pub const FILE_THERE: &str = "is there already";
 
 /// A window on the rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -153,6 +162,11 @@ pub enum Decision {
         example: String,
         edit: ExampleEdit,
     },
+    /// A query over rows under a name; none deletes it.
+    View {
+        name: String,
+        view: Option<Box<SavedView>>,
+    },
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -206,6 +220,11 @@ pub enum Request {
     Row {
         id: String,
     },
+    /// What could stand at byte `at` of a filter of rows, and what is wrong with it.
+    Complete {
+        filter: String,
+        at: usize,
+    },
     /// How often the values of some keys occur among the rows of a query.
     Count {
         query: RowQuery,
@@ -232,6 +251,17 @@ pub enum Request {
         keep_first: bool,
         on: bool,
     },
+    /// How far the file that [`Self::ExportRows`] writes is.
+    ExportProgress {
+        file: String,
+    },
+    /// The map of the newest strata, its dots told apart by a key.
+    Map {
+        by: String,
+        layout: Layout,
+    },
+    /// Saved views, by name.
+    Views,
     Launch {
         kind: RunKind,
         /// `key=value` over paths of workspace.toml, `candidate`, and `model`.
@@ -425,43 +455,135 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Response {
-    Done { message: String },
-    Status { status: EngineStatus },
-    Import { report: ImportReport },
-    Strata { view: StrataView },
-    Sample { rows: Vec<String> },
-    Rows { page: RowPage },
-    Row { row: RowDetail },
-    Counts { counts: Counts },
-    Problems { problems: Problems },
-    Launched { run: String },
-    LaunchedAll { runs: Vec<String> },
-    Swept { group: String, runs: Vec<String> },
-    Runs { runs: Vec<RunRecord> },
-    Run { run: RunRecord },
-    Events { run: String, events: Vec<Event>, more: bool },
-    Board { board: Board },
-    Timeline { timeline: Timeline },
-    Remedies { remedies: Remedies },
-    Detail { detail: Box<Detail> },
-    Compare { comparison: Comparison },
-    ImportedOutcomes { imported: ImportedFile },
-    Outcomes { imported: Vec<Imported> },
-    Compared { comparisons: Vec<Comparison> },
-    Power { power: Power },
-    Prompts { kept: PromptsKept },
-    PromptTree { tree: VersionTree },
-    PromptVersion { found: Box<FoundVersion> },
-    Tried { trial: Box<Trial> },
-    Playing { playing: Playing },
-    Trace { run: String, trace: RowTrace },
-    Agreement { agreement: Agreement },
-    Queue { queue: Queue },
-    Pairwise { pairwise: Box<Pairwise> },
-    Examples { page: ExamplePage },
-    Trajectory { view: Box<TrajectoryView> },
-    FoundExamples { found: FoundExamples },
-    Error { error: Failure },
+    Done {
+        message: String,
+    },
+    Status {
+        status: EngineStatus,
+    },
+    Import {
+        report: ImportReport,
+    },
+    Strata {
+        view: StrataView,
+    },
+    Sample {
+        rows: Vec<String>,
+    },
+    Rows {
+        page: RowPage,
+    },
+    Row {
+        row: RowDetail,
+    },
+    Counts {
+        counts: Counts,
+    },
+    Problems {
+        problems: Problems,
+    },
+    Map {
+        map: MapView,
+    },
+    Completion {
+        completion: Completion,
+    },
+    /// Rows written, of so many.
+    Progress {
+        done: usize,
+        total: usize,
+    },
+    Views {
+        views: BTreeMap<String, SavedView>,
+    },
+    Launched {
+        run: String,
+    },
+    LaunchedAll {
+        runs: Vec<String>,
+    },
+    Swept {
+        group: String,
+        runs: Vec<String>,
+    },
+    Runs {
+        runs: Vec<RunRecord>,
+    },
+    Run {
+        run: RunRecord,
+    },
+    Events {
+        run: String,
+        events: Vec<Event>,
+        more: bool,
+    },
+    Board {
+        board: Board,
+    },
+    Timeline {
+        timeline: Timeline,
+    },
+    Remedies {
+        remedies: Remedies,
+    },
+    Detail {
+        detail: Box<Detail>,
+    },
+    Compare {
+        comparison: Comparison,
+    },
+    ImportedOutcomes {
+        imported: ImportedFile,
+    },
+    Outcomes {
+        imported: Vec<Imported>,
+    },
+    Compared {
+        comparisons: Vec<Comparison>,
+    },
+    Power {
+        power: Power,
+    },
+    Prompts {
+        kept: PromptsKept,
+    },
+    PromptTree {
+        tree: VersionTree,
+    },
+    PromptVersion {
+        found: Box<FoundVersion>,
+    },
+    Tried {
+        trial: Box<Trial>,
+    },
+    Playing {
+        playing: Playing,
+    },
+    Trace {
+        run: String,
+        trace: RowTrace,
+    },
+    Agreement {
+        agreement: Agreement,
+    },
+    Queue {
+        queue: Queue,
+    },
+    Pairwise {
+        pairwise: Box<Pairwise>,
+    },
+    Examples {
+        page: ExamplePage,
+    },
+    Trajectory {
+        view: Box<TrajectoryView>,
+    },
+    FoundExamples {
+        found: FoundExamples,
+    },
+    Error {
+        error: Failure,
+    },
 }
 
 /// Why a request failed. `code` is the exit code of a command: 1 the work failed, 2 wrong usage or bad input.

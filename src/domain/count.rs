@@ -43,6 +43,23 @@ pub fn bins(written: &str) -> (&str, Option<f64>) {
     }
 }
 
+/// Ends a key whose bins are chosen by its numbers.
+pub const AUTO: &str = "/auto";
+
+/// Bins of an automatic histogram, about.
+const BINS: f64 = 20.0;
+
+/// A round width for bins over so wide a range: 1, 2 or 5 times a power of ten.
+pub fn round_width(low: f64, high: f64) -> f64 {
+    let raw = (high - low) / BINS;
+    if !(raw.is_finite() && raw > 0.0) {
+        return 1.0;
+    }
+    let power = 10_f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0].into_iter().find(|step| step * power >= raw * (1.0 - 1e-9));
+    step.unwrap_or(10.0) * power
+}
+
 /// Where the bin of a number begins. Floor of the quotient, so that bins below 0 are as wide as the others.
 pub fn bin_of(value: f64, width: f64) -> f64 {
     (value / width).floor() * width
@@ -51,6 +68,15 @@ pub fn bin_of(value: f64, width: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn widths_are_round_and_give_at_most_about_twenty_bins() {
+        assert_eq!(
+            [(0.0, 20.0), (3.0, 103.0), (0.0, 1.0), (5.0, 5.0)].map(|(a, b)| round_width(a, b)),
+            [1.0, 5.0, 0.05, 1.0]
+        );
+        assert_eq!(round_width(0.0, f64::INFINITY), 1.0);
+    }
 
     #[test]
     fn a_width_is_a_positive_number_behind_the_last_slash() {

@@ -82,21 +82,21 @@ pub const ANY: &str = "*";
 impl Filter {
     /// Reads a filter.
     pub fn parse(text: &str) -> Self {
-        let mut reader = Reader { text, at: 0 };
+        Self::read(text).0
+    }
+
+    /// Reads a filter, and tells where its words, keys and values stand.
+    pub(super) fn read(text: &str) -> (Self, Vec<Spot>) {
+        let mut reader = Reader { text, at: 0, spots: Vec::new() };
         let mut terms = Vec::new();
         while let Some(term) = reader.term() {
             terms.push(term);
         }
-        Self { terms }
+        (Self { terms }, reader.spots)
     }
 
     pub const fn is_empty(&self) -> bool {
         self.terms.is_empty()
-    }
-
-    /// The term that ends at or around a place of the text: the one being typed.
-    pub fn term_at(&self, at: usize) -> Option<&Term> {
-        self.terms.iter().find(|t| t.span.start < at && at <= t.span.end)
     }
 }
 
@@ -116,9 +116,30 @@ pub fn number(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().map(|n| n * scale)
 }
 
+/// Bytes of the text that hold one thing, quotes included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub span: Range<usize>,
+    pub of: SpotOf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SpotOf {
+    Word,
+    Key,
+    /// A value of this key.
+    Value(String, Op),
+}
+
+/// What a spot that ends with the text says so far.
+pub(super) fn value_of(text: &str) -> String {
+    Reader { text, at: 0, spots: Vec::new() }.value("")
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    spots: Vec<Spot>,
 }
 
 impl Reader<'_> {
@@ -146,7 +167,12 @@ impl Reader<'_> {
         let negated =
             first == '-' && self.rest()[1..].chars().next().is_some_and(|c| !c.is_whitespace() && c != '-');
         self.at += usize::from(negated);
-        let test = self.key().unwrap_or_else(|| Test::Word(self.value("")));
+        let test = self.key().unwrap_or_else(|| {
+            let start = self.at;
+            let word = self.value("");
+            self.spots.push(Spot { span: start..self.at, of: SpotOf::Word });
+            Test::Word(word)
+        });
         Some(Term { negated, test, span: start..self.at })
     }
 
@@ -155,14 +181,18 @@ impl Reader<'_> {
         let start = self.at;
         let quoted = self.rest().starts_with('"');
         let key = if quoted { self.value("") } else { self.bare(|c| !is_key(c)) };
+        let end = self.at;
         let op = if key.is_empty() { None } else { self.op() };
         let Some(op) = op else {
             self.at = start;
             return None;
         };
+        self.spots.push(Spot { span: start..end, of: SpotOf::Key });
         let mut values = Vec::new();
         loop {
+            let start = self.at;
             let value = self.value(",");
+            self.spots.push(Spot { span: start..self.at, of: SpotOf::Value(key.clone(), op) });
             if !value.is_empty() {
                 values.push(value);
             }
@@ -207,6 +237,20 @@ pub fn quoted(value: &str) -> String {
     if plain { value.to_owned() } else { format!("\"{}\"", value.replace('"', "\"\"")) }
 }
 
+/// A key as it is written: in quotes where it would not be read as one otherwise.
+pub fn key_text(key: &str) -> String {
+    if key.chars().all(is_key) && !key.starts_with('-') && !key.is_empty() {
+        key.to_owned()
+    } else {
+        format!("\"{}\"", key.replace('"', "\"\""))
+    }
+}
+
+/// The term `key op value`.
+pub fn term(key: &str, op: Op, value: &str) -> String {
+    format!("{}{}{}", key_text(key), op.sign(), quoted(value))
+}
+
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, term) in self.terms.iter().enumerate() {
@@ -215,12 +259,7 @@ impl fmt::Display for Filter {
                 Test::Word(word) => write!(f, "{blank}{dash}{}", quoted(word))?,
                 Test::Key { key, op, values } => {
                     let values: Vec<String> = values.iter().map(|v| quoted(v)).collect();
-                    let key = if key.chars().all(is_key) && !key.starts_with('-') && !key.is_empty() {
-                        key.clone()
-                    } else {
-                        format!("\"{}\"", key.replace('"', "\"\""))
-                    };
-                    write!(f, "{blank}{dash}{key}{}{}", op.sign(), values.join(","))?;
+                    write!(f, "{blank}{dash}{}{}{}", key_text(key), op.sign(), values.join(","))?;
                 }
             }
         }

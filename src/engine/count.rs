@@ -10,7 +10,7 @@ use super::rows::{self, Loaded, cut};
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
 use crate::domain::api::{Failure, RowQuery};
-use crate::domain::count::{Counts, GROUPS_MAX, Group, bin_of, bins};
+use crate::domain::count::{AUTO, Counts, GROUPS_MAX, Group, bin_of, bins, round_width};
 use crate::domain::filter::number;
 
 /// Keys that are crossed at most.
@@ -32,7 +32,15 @@ pub fn count(engine: &Engine, query: &RowQuery, by: &[String], limit: usize) -> 
     }
     let (loaded, places) = rows::places(engine, query)?;
     let (base, best) = standing::base_and_best(engine, &loaded)?;
+    loaded.strata_of_rows();
     let finder = Finder::new(engine, &loaded);
+    let by = by
+        .iter()
+        .map(|written| match written.strip_suffix(AUTO) {
+            Some(key) => chosen(&finder.key(key)?, key, &loaded, &places),
+            None => Ok(written.clone()),
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
     let keys = by
         .iter()
         .map(|written| {
@@ -88,7 +96,30 @@ pub fn count(engine: &Engine, query: &RowQuery, by: &[String], limit: usize) -> 
     });
     groups.truncate(limit.clamp(1, GROUPS_MAX));
     let name = |scored: Option<Arc<Scored>>| scored.map(|s| s.candidate.name.clone());
-    Ok(Counts { by: by.to_vec(), rows: places.len(), distinct, groups, base: name(base), best: name(best) })
+    Ok(Counts { by, rows: places.len(), distinct, groups, base: name(base), best: name(best) })
+}
+
+/// A key in bins of a round width over the numbers of these rows.
+fn chosen(key: &Key, name: &str, loaded: &Loaded, places: &[u32]) -> Result<String, Failure> {
+    let range = |some: &[u32]| {
+        let mut range: Option<(f64, f64)> = None;
+        for &at in some {
+            key.each(loaded, at as usize, &mut |value| {
+                if let Some(n) = number(value).filter(|n| n.is_finite()) {
+                    range = Some(range.map_or((n, n), |(low, high)| (low.min(n), high.max(n))));
+                }
+            });
+        }
+        range
+    };
+    let joined = |a: Option<(f64, f64)>, b: Option<(f64, f64)>| match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (a, b) => a.or(b),
+    };
+    match places.par_chunks(4096).map(range).reduce(|| None, joined) {
+        Some((low, high)) => Ok(format!("{name}/{}", round_width(low, high))),
+        None => Err(bad_input(format!("no row here has a number under `{name}`; `F` counts its values"))),
+    }
 }
 
 fn tally(sum: &mut (usize, usize), scored: Option<&Arc<Scored>>, row: &str) {

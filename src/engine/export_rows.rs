@@ -1,7 +1,8 @@
 //! Rows of a query into a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 use serde_json::{Map, Value};
@@ -10,13 +11,43 @@ use super::filter::Finder;
 use super::state::{Engine, bad_input, failed};
 use super::{parts, rows};
 use crate::data::{RowWriter, Written};
-use crate::domain::api::{Failure, RowQuery};
+use crate::domain::api::{FILE_THERE, Failure, RowQuery};
 use crate::domain::words::counted;
 
 /// What stands beside a row's own fields. A field of the data with such a name is called `field.NAME`.
 const OWN: [&str; 7] = ["id", "input", "gold", "part", "stratum", "marks", "note"];
 /// Rows that are read before they are written.
 const CHUNK: usize = 4096;
+
+/// How far the files under way are: rows written, of so many.
+pub type Exports = BTreeMap<String, (usize, usize)>;
+
+fn exports(engine: &Engine) -> MutexGuard<'_, Exports> {
+    engine.exports.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Rows written, and how many there are; of a file that nobody writes, none of none.
+pub fn progress(engine: &Engine, file: &str) -> (usize, usize) {
+    exports(engine).get(file).copied().unwrap_or_default()
+}
+
+/// Tells how far a file is, until it is dropped.
+struct Told<'a> {
+    engine: &'a Engine,
+    file: &'a str,
+}
+
+impl Told<'_> {
+    fn tell(&self, done: usize, total: usize) {
+        exports(self.engine).insert(self.file.to_owned(), (done, total));
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        exports(self.engine).remove(self.file);
+    }
+}
 
 /// Writes the rows of a query, in its order, with people's golds in place of the file's. Returns what was done, in words.
 ///
@@ -33,9 +64,7 @@ pub fn write(engine: &Engine, query: &RowQuery, file: &str, force: bool) -> Resu
         return Err(bad_input(format!("{file} is no absolute path")));
     }
     if path.exists() && !force {
-        return Err(bad_input(format!(
-            "{file} is there already; choose another name, or --force to replace it"
-        )));
+        return Err(bad_input(format!("{file} {FILE_THERE}; choose another name, or --force to replace it")));
     }
     let (loaded, places) = rows::places(engine, query)?;
     let finder = Finder::new(engine, &loaded);
@@ -75,9 +104,11 @@ pub fn write(engine: &Engine, query: &RowQuery, file: &str, force: bool) -> Resu
     let cannot = |e: anyhow::Error| failed(format!("cannot write {file}: {e:#}"));
     let mut out = RowWriter::new(path, written, names.clone()).map_err(cannot)?;
     let temporary = out.temporary().to_owned();
+    let told = Told { engine, file };
     let done = (|| {
-        for places in places.chunks(CHUNK) {
-            let objects: Vec<_> = places.par_iter().map(object).collect::<Result<_, _>>()?;
+        for (i, some) in places.chunks(CHUNK).enumerate() {
+            told.tell(i * CHUNK, places.len());
+            let objects: Vec<_> = some.par_iter().map(object).collect::<Result<_, _>>()?;
             objects.iter().try_for_each(|object| out.put(object)).map_err(cannot)?;
         }
         out.finish().map_err(cannot)

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::problems::{self, Found};
+use super::candidates::Known;
+use super::problems;
 use super::rows::Loaded;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
@@ -34,7 +35,7 @@ pub const KEYS: [(&str, &str); 13] = [
 ];
 
 /// `field.NAME` is the data's field where a key has that name, too.
-const FIELD: &str = "field.";
+pub const FIELD: &str = "field.";
 const ANSWER: &str = ".answer";
 
 /// What rows have under one key, by place.
@@ -49,7 +50,7 @@ enum Kind {
     Part,
     Stratum,
     Flag,
-    Problem(Arc<Found>),
+    Problem(Arc<problems::Found>),
     Mark(HashMap<usize, BTreeSet<String>>),
     /// Only what people decided.
     Decided,
@@ -60,7 +61,20 @@ enum Kind {
     Answer(Option<Arc<Scored>>),
 }
 
-/// Outcome of a row in a word.
+/// What a key is the name of.
+pub enum Found {
+    /// One of [`KEYS`].
+    Own,
+    /// A field of the data, without `field.` before it.
+    Field(String),
+    /// A candidate's outcome, or its answer.
+    Candidate(Known, bool),
+}
+
+/// The words for an outcome.
+pub const STATES: [&str; 5] = ["right", "wrong", "error", "unjudged", "missing"];
+
+/// Outcome of a row in one of [`STATES`].
 fn state_of(outcome: Option<&Outcome>) -> &'static str {
     match outcome {
         None => "missing",
@@ -138,20 +152,35 @@ impl<'a> Finder<'a> {
     /// A field of the data, or a candidate.
     fn named(&self, name: &str) -> Result<Key, Failure> {
         let plain = |kind| Ok(Key { kind, decided: HashMap::new() });
+        match self.find(name)? {
+            Found::Own => Err(bad_input(format!("`{name}` cannot be looked up"))),
+            Found::Field(field) => plain(Kind::Text(self.column(Of::Field(field))?)),
+            Found::Candidate(known, answer) => {
+                let scored = standing::scored(self.engine, self.loaded, &known)?;
+                plain(if answer { Kind::Answer(scored) } else { Kind::Outcome(scored) })
+            }
+        }
+    }
+
+    /// What a key is the name of, without reading anything of it.
+    ///
+    /// # Errors
+    /// There is no such key; the nearest is named.
+    pub fn find(&self, name: &str) -> Result<Found, Failure> {
+        if KEYS.iter().any(|(key, _)| *key == name) {
+            return Ok(Found::Own);
+        }
         let fields = self.loaded.dataset.fields();
         let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
         let wanted = name.strip_prefix(FIELD).unwrap_or(name);
-        let is_field =
-            |name: &str| fields.iter().any(|f| f == name || name.contains('.') && *f == first(name));
-        if is_field(wanted) {
-            return plain(Kind::Text(self.column(Of::Field(wanted.to_owned()))?));
+        if fields.iter().any(|f| f == wanted || wanted.contains('.') && *f == first(wanted)) {
+            return Ok(Found::Field(wanted.to_owned()));
         }
         let known = candidates::known(self.engine);
         for (wanted, answer) in [(Some(name), false), (name.strip_suffix(ANSWER), true)] {
             let named = wanted.and_then(|wanted| known.iter().find(|k| k.candidate.name == wanted));
             if let Some(known) = named {
-                let scored = standing::scored(self.engine, self.loaded, known)?;
-                return plain(if answer { Kind::Answer(scored) } else { Kind::Outcome(scored) });
+                return Ok(Found::Candidate(known.clone(), answer));
             }
         }
         let keys = KEYS.iter().map(|(key, _)| *key).chain(fields.iter().map(String::as_str));
@@ -234,6 +263,7 @@ impl Key {
         }
         if let (Kind::Stratum, Some(strata)) = (&self.kind, &loaded.strata) {
             let wanted = strata.places(|id, name| fits(name) || is(id));
+            loaded.strata_of_rows();
             return Ok(Bits::of(len, |at| loaded.stratum(at).is_some_and(|s| wanted.contains(&s))));
         }
         if let (Kind::Text(column), Op::Fits, false) = (&self.kind, op, wanted == ANY) {
@@ -266,12 +296,11 @@ impl Key {
             }
             Kind::Flag => {
                 let Some(strata) = &loaded.strata else { return };
-                for (flag, rows) in
-                    [("outlier", &strata.outliers), ("near-duplicate", &strata.near_duplicates)]
-                {
-                    if rows.contains(id()) {
-                        with(flag);
-                    }
+                if strata.table.is_outlier(id()) {
+                    with("outlier");
+                }
+                if strata.table.is_near_duplicate(id()) {
+                    with("near-duplicate");
                 }
             }
             Kind::Problem(found) => {

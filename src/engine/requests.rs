@@ -8,11 +8,11 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, problems, prompts, queue, remedies, rows, strata, sweep, timeline, trial,
-    versions,
+    board, candidates, compare, complete, count, examples, export_rows, feedback, freeze, ingest, judges,
+    launch, map, outcomes, pairs, parts, power, problems, prompts, queue, remedies, rows, strata, sweep,
+    timeline, trial, versions, views,
 };
-use crate::domain::api::{Decision, Failure, Request, Response};
+use crate::domain::api::{Decision, Failure, PICKED_MAX, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
 use crate::domain::problem::EXCLUDED;
@@ -61,6 +61,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Rows { query } => Response::Rows { page: rows::page(engine, &query)? },
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
+        Request::Complete { filter, at } => {
+            Response::Completion { completion: complete::complete(engine, &filter, at)? }
+        }
         Request::Count { query, by, limit } => {
             Response::Counts { counts: count::count(engine, &query, &by, limit)? }
         }
@@ -73,6 +76,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::ExportRows { query, file, force } => {
             Response::Done { message: export_rows::write(engine, &query, &file, force)? }
         }
+        Request::ExportProgress { file } => {
+            let (done, total) = export_rows::progress(engine, &file);
+            Response::Progress { done, total }
+        }
+        Request::Map { by, layout } => Response::Map { map: map::map(engine, &by, layout)? },
+        Request::Views => Response::Views { views: engine.read(|s| s.decisions.views.clone()) },
         Request::Launch { kind, set, keys, from } => {
             Response::Launched { run: launch::launch(engine, kind, set, keys, from.as_deref())? }
         }
@@ -491,13 +500,18 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             let texts = [edit.input.as_ref(), edit.answer.as_ref()].into_iter().flatten();
             texts.chain([store, example]).chain(&edit.merges).collect()
         }
-        // Made here, of what was checked.
-        Decision::Together { .. } => return Err(bad_input("decisions are asked for one by one")),
+        Decision::View { name, view: Some(view) } => {
+            let ids = view.query.ids.iter().flatten();
+            ids.chain([name, &view.scope, &view.query.text]).collect()
+        }
+        Decision::View { name, view: None } => vec![name],
+        Decision::Together { decisions } => return Ok(Decision::Together { decisions: several(decisions)? }),
     };
     if texts.iter().any(|t| t.len() > TEXT_MAX) {
         return Err(bad_input(format!("at most {} KiB of text are kept", TEXT_MAX >> 10)));
     }
     match decision {
+        Decision::View { name, view } => views::decision(engine, &name, view),
         Decision::Mark { ref mark, .. } if mark.trim().is_empty() => Err(bad_input("a mark needs a name")),
         Decision::NameCandidate { candidate, name } => {
             let id = candidates::find(engine, &candidate)?.id;
@@ -521,6 +535,44 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
     }
 }
 
+/// The same decision on several rows; the others are asked for one by one.
+fn several(decisions: &[Decision]) -> Result<Vec<Decision>, Failure> {
+    if decisions.is_empty() || decisions.len() > PICKED_MAX {
+        let n = decisions.len();
+        return Err(bad_input(format!("one decision is made on 1 to {PICKED_MAX} rows, and these are {n}")));
+    }
+    let fits = |text: &String| text.len() <= TEXT_MAX / 64;
+    for decision in decisions {
+        let well = match decision {
+            Decision::Mark { row, mark, .. } => fits(row) && fits(mark) && !mark.trim().is_empty(),
+            Decision::Gold { row, gold } => fits(row) && gold.as_ref().is_none_or(fits),
+            _ => return Err(bad_input("only marks and golds are given to several rows at once")),
+        };
+        if !well {
+            return Err(bad_input(format!(
+                "marks and golds of several rows have a name and at most {} KiB",
+                (TEXT_MAX >> 10) / 64
+            )));
+        }
+    }
+    Ok(decisions.to_vec())
+}
+
+/// Several decisions on rows in words; none where they are something else.
+fn on_rows(decisions: &[Decision]) -> Option<String> {
+    let all = |is: fn(&Decision) -> bool| decisions.iter().all(is);
+    match decisions.first()? {
+        Decision::Mark { mark, on, .. } if all(|d| matches!(d, Decision::Mark { .. })) => {
+            let on = if *on { "on" } else { "off" };
+            Some(format!("mark `{}` {on} {}", crate::data::clean_line(mark), counted(decisions.len(), "row")))
+        }
+        Decision::Gold { .. } if all(|d| matches!(d, Decision::Gold { .. })) => {
+            Some(format!("gold of {}", counted(decisions.len(), "row")))
+        }
+        _ => None,
+    }
+}
+
 /// What became of a decision.
 fn noted(decision: &Decision) -> String {
     if let Decision::AdoptPrompts { files } = decision {
@@ -537,10 +589,17 @@ fn noted(decision: &Decision) -> String {
         let what = if *on { "is left out of learning and scoring" } else { "counts again" };
         return format!("row {row} {what}");
     }
+    if let Decision::View { name, view } = decision {
+        let what = if view.is_some() { "kept" } else { "deleted" };
+        return format!("the view {name} is {what}; undo takes that back");
+    }
     let Decision::Together { decisions } = decision else { return "noted".into() };
     if let Some((n, on)) = excluded(decisions) {
         let what = if on { "left out of learning and scoring" } else { "taken in again" };
         return format!("{} {what}; undo takes it back", counted(n, "row"));
+    }
+    if let Some(words) = on_rows(decisions) {
+        return format!("noted: {words}; undo takes it back as one");
     }
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
@@ -575,6 +634,9 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
         Some(Decision::Together { decisions }) if excluded(&decisions).is_some() => {
             format!("what was left out or taken in ({})", counted(decisions.len(), "row"))
         }
+        Some(Decision::Together { decisions }) if on_rows(&decisions).is_some() => {
+            on_rows(&decisions).unwrap_or_default()
+        }
         Some(Decision::Together { decisions }) => decisions
             .iter()
             .find_map(|d| if let Decision::Feedback(said) = d { Some(said_of(said)) } else { None })
@@ -587,6 +649,7 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
             format!("what was decided on example {example} of {store}")
         }
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
+        Some(Decision::View { name, .. }) => format!("the view {name}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
         Some(Decision::Strata { act: Some(act), .. }) => act.words(),
         Some(Decision::Strata { number, act: None }) => {

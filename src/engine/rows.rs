@@ -13,7 +13,7 @@ use super::filter::Finder;
 use super::problems::Found;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
-use super::strata::StrataIndex;
+use super::strata::{RowTable, StrataIndex};
 use super::{feedback, parts, strata};
 use crate::data::{Bits, Dataset, Of};
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
@@ -43,6 +43,8 @@ pub struct Loaded {
     pub excluded: Bits,
     /// What is wrong with the rows; found when somebody asks.
     pub problems: Mutex<Option<Arc<Found>>>,
+    /// Each row's place in the list of strata, [`NO_STRATUM`] where it has none; filled when many rows are looked at.
+    of_rows: OnceLock<Vec<u32>>,
     /// Value of `[data.split] group` of each row; filled when rows are compared.
     groups: OnceLock<Vec<Option<Box<str>>>>,
 }
@@ -52,10 +54,43 @@ pub struct Loaded {
 pub struct RowCache {
     loaded: Option<(Stamp, Arc<Loaded>)>,
     found: Option<(Stamp, u64, RowQuery, Arc<Vec<u32>>)>,
+    /// Values of keys by frequency, for completing filters; the last asked for at the back.
+    values: Vec<(Stamp, u64, String, Values)>,
+}
+
+/// Different values with their rows, the most common first.
+type Values = Arc<Vec<(String, usize)>>;
+
+/// Keys whose values are kept.
+const KEPT_KEYS: usize = 8;
+
+/// The values of a key as they were counted in this state of the data, or counted now; kept where `count` says that they are all.
+pub fn values(
+    engine: &Engine,
+    stamp: &Stamp,
+    key: &str,
+    count: impl FnOnce() -> Result<(Values, bool), Failure>,
+) -> Result<Values, Failure> {
+    let version = engine.read(|s| s.board_version.max(s.strata_version));
+    let cache = || engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = |(at, v, of, _): &&(Stamp, u64, String, Values)| at == stamp && *v == version && of == key;
+    if let Some((.., kept)) = cache().values.iter().find(here) {
+        return Ok(kept.clone());
+    }
+    let (counted, all) = count()?;
+    if all {
+        let kept = &mut cache().values;
+        kept.retain(|(at, v, of, _)| at == stamp && *v == version && of != key);
+        kept.push((stamp.clone(), version, key.to_owned(), counted.clone()));
+        if kept.len() > KEPT_KEYS {
+            kept.remove(0);
+        }
+    }
+    Ok(counted)
 }
 
 /// Changes whenever what was loaded may be stale.
-type Stamp = (Vec<(u64, i64, i64)>, usize, u64);
+pub type Stamp = (Vec<(u64, i64, i64)>, usize, u64);
 
 fn stamp(engine: &Engine, ws: &Workspace) -> Stamp {
     let of = |path: &std::path::Path| {
@@ -73,7 +108,7 @@ pub fn loaded(engine: &Engine) -> Result<Arc<Loaded>, Failure> {
 }
 
 /// [`loaded`] for what people look at: while `workspace.toml` cannot be read, as it last could.
-fn shown(engine: &Engine) -> Result<(Stamp, Arc<Loaded>), Failure> {
+pub fn shown(engine: &Engine) -> Result<(Stamp, Arc<Loaded>), Failure> {
     let ws = Workspace::load(&engine.root).or_else(|problems| {
         let cache = engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.loaded.as_ref().map(|(_, l)| l.ws.clone()).ok_or_else(|| parts::problems(&problems))
@@ -99,8 +134,16 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
             *part = None;
         }
     }
-    let problems = Mutex::default();
-    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, excluded, problems, groups: OnceLock::new() });
+    let loaded = Arc::new(Loaded {
+        ws,
+        dataset,
+        parts,
+        strata,
+        excluded,
+        problems: Mutex::default(),
+        of_rows: OnceLock::new(),
+        groups: OnceLock::new(),
+    });
     // Importing counts as a change itself.
     let now = stamp(engine, &loaded.ws);
     cache.loaded = Some((now.clone(), loaded.clone()));
@@ -108,9 +151,26 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
     Ok((now, loaded))
 }
 
+/// Of a row that is in no stratum.
+pub const NO_STRATUM: u32 = u32::MAX;
+
 impl Loaded {
     pub fn stratum(&self, at: usize) -> Option<u32> {
-        self.strata.as_ref()?.of_row(self.dataset.id(at))
+        match self.of_rows.get() {
+            Some(of_rows) => of_rows.get(at).copied().filter(|s| *s != NO_STRATUM),
+            None => self.strata.as_ref()?.of_row(self.dataset.id(at)),
+        }
+    }
+
+    /// The strata of all rows, by their place. From then on [`Self::stratum`] is a look into a table.
+    pub fn strata_of_rows(&self) -> &[u32] {
+        self.of_rows.get_or_init(|| match &self.strata {
+            None => Vec::new(),
+            Some(strata) => (0..self.dataset.len())
+                .into_par_iter()
+                .map(|at| strata.of_row(self.dataset.id(at)).unwrap_or(NO_STRATUM))
+                .collect(),
+        })
     }
 
     /// A person left the row out.
@@ -170,7 +230,7 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
 pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
     let (stamp, loaded) = shown(engine)?;
     let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
-    let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
+    let found = found(engine, &stamp, &loaded, query)?;
     let from = query.offset.min(found.len());
     let window = &found[from..(from + query.count.min(WINDOW_MAX)).min(found.len())];
     let (marks, gold, notes): (Vec<Vec<String>>, Vec<Option<String>>, Vec<bool>) = engine.read(|s| {
@@ -215,8 +275,7 @@ pub fn page(engine: &Engine, query: &RowQuery) -> Result<RowPage, Failure> {
 /// The data, and the places of the rows that a query asks for.
 pub fn places(engine: &Engine, query: &RowQuery) -> Result<(Arc<Loaded>, Arc<Vec<u32>>), Failure> {
     let (stamp, loaded) = shown(engine)?;
-    let (base, best) = standing::base_and_best(engine, &loaded).unwrap_or_default();
-    let found = found(engine, &stamp, &loaded, query, best.as_deref().or(base.as_deref()))?;
+    let found = found(engine, &stamp, &loaded, query)?;
     Ok((loaded, found))
 }
 
@@ -226,7 +285,6 @@ fn found(
     stamp: &Stamp,
     loaded: &Arc<Loaded>,
     query: &RowQuery,
-    scored: Option<&Scored>,
 ) -> Result<Arc<Vec<u32>>, Failure> {
     let asked = RowQuery { offset: 0, count: 0, ..query.clone() };
     // Marks and outcomes change what some queries find.
@@ -238,18 +296,13 @@ fn found(
     {
         return Ok(found.clone());
     }
-    let found = Arc::new(search(engine, loaded, &asked, scored)?);
+    let found = Arc::new(search(engine, loaded, &asked)?);
     engine.row_cache.lock().unwrap_or_else(PoisonError::into_inner).found =
         Some((stamp.clone(), version, asked, found.clone()));
     Ok(found)
 }
 
-fn search(
-    engine: &Engine,
-    loaded: &Arc<Loaded>,
-    query: &RowQuery,
-    scored: Option<&Scored>,
-) -> Result<Vec<u32>, Failure> {
+fn search(engine: &Engine, loaded: &Arc<Loaded>, query: &RowQuery) -> Result<Vec<u32>, Failure> {
     let dataset = &loaded.dataset;
     let mut places: Vec<u32> = match &query.ids {
         Some(ids) => ids.iter().filter_map(|id| dataset.find(id)).map(|at| at as u32).collect(),
@@ -261,18 +314,21 @@ fn search(
     if let Some(id) = &query.stratum {
         let wanted = loaded.strata.as_ref().and_then(|s| s.find(id));
         let Some(wanted) = wanted else { return Err(bad_input(format!("no stratum `{id}`"))) };
-        places.retain(|&at| loaded.stratum(at as usize) == Some(wanted));
+        let of_rows = loaded.strata_of_rows();
+        places.retain(|&at| of_rows.get(at as usize) == Some(&wanted));
     }
     if let Some(flag) = &query.flag {
-        let flagged = match (&loaded.strata, flag.as_str()) {
+        let (table, is) = match (&loaded.strata, flag.as_str()) {
             (None, _) => return Err(bad_input("no strata have been built; `tunebench strata build`")),
-            (Some(strata), "outliers") => &strata.outliers,
-            (Some(strata), "near-duplicates") => &strata.near_duplicates,
+            (Some(strata), "outliers") => {
+                (&strata.table, RowTable::is_outlier as fn(&RowTable, &str) -> bool)
+            }
+            (Some(strata), "near-duplicates") => (&strata.table, RowTable::is_near_duplicate as _),
             (Some(_), other) => {
                 return Err(bad_input(format!("no flag `{other}`; there are outliers and near-duplicates")));
             }
         };
-        places.retain(|&at| flagged.contains(dataset.id(at as usize)));
+        places.retain(|&at| is(table, dataset.id(at as usize)));
     }
     let filter = Filter::parse(&query.text);
     if !filter.is_empty() {
@@ -288,13 +344,18 @@ fn search(
                 |at: u32| inputs.iter().find_map(|c| c.get(at as usize)).map_or(0, |t| t.chars().count());
             places.par_sort_by_cached_key(|&at| Reverse(length(at)));
         }
-        "wrong-first" => places.sort_by_key(|&at| {
-            match scored.and_then(|s| s.outcome(dataset.id(at as usize))).and_then(|o| o.correct) {
-                Some(false) => 0,
-                None => 1,
-                Some(true) => 2,
-            }
-        }),
+        "wrong-first" => {
+            let (base, best) = standing::base_and_best(engine, loaded).unwrap_or_default();
+            let scored = best.or(base);
+            places.sort_by_cached_key(|&at| {
+                let outcome = scored.as_ref().and_then(|s| s.outcome(dataset.id(at as usize)));
+                match outcome.and_then(|o| o.correct) {
+                    Some(false) => 0_u8,
+                    None => 1,
+                    Some(true) => 2,
+                }
+            });
+        }
         other => {
             return Err(bad_input(format!("no order `{other}`; there are id, length and wrong-first")));
         }
@@ -314,10 +375,10 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
     });
     let mut flags = Vec::new();
     if let Some(strata) = &loaded.strata {
-        if strata.outliers.contains(id) {
+        if strata.table.is_outlier(id) {
             flags.push("outlier".to_owned());
         }
-        if strata.near_duplicates.contains(id) {
+        if strata.table.is_near_duplicate(id) {
             flags.push("near-duplicate".to_owned());
         }
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::candidates::CandidateCache;
+use super::export_rows::Exports;
 use super::rows::RowCache;
 use super::saved::Watching;
 use super::sets::SetsCache;
@@ -128,6 +129,7 @@ pub struct Engine {
     pub playing: Mutex<()>,
     /// One trial of prompts at a time.
     pub trying: Mutex<()>,
+    pub exports: Mutex<Exports>,
     /// Numbers of questions in the playground.
     pub questions: AtomicU64,
 }
@@ -164,6 +166,7 @@ impl Engine {
             feedback: Mutex::default(),
             playing: Mutex::default(),
             trying: Mutex::default(),
+            exports: Mutex::default(),
             questions: AtomicU64::new(1),
         };
         engine.load_runs(contents.runs)?;

@@ -1,38 +1,51 @@
 //! Strata as the newest `strata` run found them, with people's names, the parts, and the scores of baseline and best candidate.
 
 mod by_hand;
+mod table;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 pub use by_hand::decision;
+pub use table::RowTable;
 
 use super::rows::{self, Loaded};
 use super::standing::{self, Scored};
 use super::state::Engine;
 use crate::domain::api::Failure;
-use crate::domain::board::StrataView;
+use crate::domain::board::{StrataView, Stratum};
+use crate::domain::complete::Suggestion;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::strata::Act;
-use crate::strata::artifact::Cluster;
-use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, StrataArtifact};
+use crate::domain::words::counted;
+use crate::strata::artifact::{Cluster, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact};
 use crate::strata::hand::{self, Arranged};
 use crate::strata::sample::{Drawable, draw};
+
+/// A row on the map: on the principal axes, and where neighbours stand together.
+#[derive(Debug)]
+pub struct MapRow {
+    pub row: String,
+    pub x: f32,
+    pub y: f32,
+    pub near: Option<(f32, f32)>,
+}
 
 /// The newest strata, ready to be looked up.
 #[derive(Debug, Default)]
 pub struct StrataIndex {
     /// Without parts and scores.
     view: StrataView,
+    pub table: RowTable,
+    pub points: Vec<MapRow>,
+    /// Trustworthiness of the map on the principal axes and by neighbours.
+    pub trust: Option<[f64; 2]>,
     /// As they stand after what people decided.
     clusters: Vec<Cluster>,
     /// The run's folder.
     dir: PathBuf,
-    of_row: HashMap<String, u32>,
-    pub outliers: HashSet<String>,
-    pub near_duplicates: HashSet<String>,
     /// Rows that say the same or nearly, together.
     pub duplicates: Vec<Vec<String>>,
 }
@@ -47,19 +60,32 @@ impl StrataIndex {
     fn new(artifact: StrataArtifact, dir: &Path, (names, acts): &Decided) -> Self {
         let Arranged { clusters, mut strata, stratum_of, told, .. } =
             hand::arrange(&artifact, acts, &mut || artifact.vectors(dir));
-        let flagged = |flag: &str| -> HashSet<String> {
-            let has = artifact.rows.iter().filter(|r| r.flags.iter().any(|f| f == flag));
-            has.map(|r| r.id.clone()).collect()
-        };
-        let (outliers, near_duplicates) = (flagged(OUTLIER), flagged(NEAR_DUPLICATE));
         let map = artifact
             .map
             .iter()
-            .filter_map(|point| Some((point.x, point.y, *stratum_of.get(point.row)? as usize)))
+            .filter_map(|point| {
+                let (x, y) = point.near.unwrap_or((point.x, point.y));
+                Some((x, y, *stratum_of.get(point.row)? as usize))
+            })
             .collect();
+        let points = artifact
+            .map
+            .iter()
+            .filter_map(|p| {
+                let row = artifact.rows.get(p.row)?.id.clone();
+                Some(MapRow { row, x: p.x, y: p.y, near: p.near })
+            })
+            .collect();
+        let trust = artifact.trust;
         let id = |at: &usize| artifact.rows.get(*at).map(|row| row.id.clone());
         let duplicates = artifact.duplicates.iter().map(|g| g.rows.iter().filter_map(id).collect()).collect();
-        let of_row = artifact.rows.iter().zip(&stratum_of).map(|(r, at)| (r.id.clone(), *at)).collect();
+        let is = |row: &RowPlace, flag: &str| row.flags.iter().any(|f| f == flag);
+        let placed = artifact
+            .rows
+            .iter()
+            .zip(&stratum_of)
+            .map(|(r, at)| (r.id.as_str(), *at, is(r, OUTLIER), is(r, NEAR_DUPLICATE)));
+        let table = RowTable::new(placed);
         for stratum in &mut strata {
             if let Some(name) = names.get(&stratum.id) {
                 stratum.name.clone_from(name);
@@ -69,8 +95,8 @@ impl StrataIndex {
             rows: artifact.rows.len(),
             quarantined: 0,
             clusters: clusters.len(),
-            outliers: outliers.len(),
-            near_duplicates: near_duplicates.len(),
+            outliers: table.outliers(),
+            near_duplicates: table.near_duplicates(),
             dimensions: artifact.settings.dimensions,
             strata,
             base: None,
@@ -78,12 +104,12 @@ impl StrataIndex {
             map,
             by_hand: told,
         };
-        Self { view, clusters, dir: dir.to_owned(), of_row, outliers, near_duplicates, duplicates }
+        Self { view, clusters, dir: dir.to_owned(), table, points, trust, duplicates }
     }
 
     /// A row's stratum, as a place in the list of strata.
     pub fn of_row(&self, row: &str) -> Option<u32> {
-        self.of_row.get(row).copied()
+        self.table.stratum(row)
     }
 
     /// A stratum's place, by its id.
@@ -95,6 +121,12 @@ impl StrataIndex {
     pub fn places(&self, holds: impl Fn(&str, &str) -> bool) -> HashSet<u32> {
         let strata = self.view.strata.iter().zip(0..);
         strata.filter(|(s, _)| holds(&s.id, &s.name)).map(|(_, at)| at).collect()
+    }
+
+    /// Names with their rows, for completing filters.
+    pub fn names(&self) -> Vec<Suggestion> {
+        let name = |s: &Stratum| Suggestion { text: s.name.clone(), aside: counted(s.rows, "row") };
+        self.view.strata.iter().map(name).collect()
     }
 
     pub fn id(&self, at: u32) -> Option<String> {
@@ -143,6 +175,7 @@ pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
     let mut view = loaded.strata.as_ref().map(|s| s.view.clone()).unwrap_or_default();
     view.rows = loaded.dataset.len();
     view.quarantined = loaded.dataset.report().quarantined_total;
+    loaded.strata_of_rows();
     for (at, part) in loaded.parts.iter().enumerate() {
         let stratum = loaded.stratum(at).and_then(|s| view.strata.get_mut(s as usize));
         if let (Some(stratum), Some(part)) = (stratum, part) {

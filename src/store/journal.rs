@@ -17,6 +17,7 @@ use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
 use crate::domain::problem::EXCLUDED;
 use crate::domain::strata::Act;
+use crate::domain::views::SavedView;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ pub struct Decisions {
     pub feedback: BTreeMap<String, Feedback>,
     /// By [`PersonVerdict::key`].
     pub verdicts: BTreeMap<String, PersonVerdict>,
+    /// Saved views, by name.
+    pub views: BTreeMap<String, SavedView>,
     /// By store and example.
     pub examples: BTreeMap<(String, String), ExampleEdit>,
 }
@@ -133,6 +136,9 @@ impl Decisions {
                 example: example.clone(),
                 edit: self.examples.get(&(store.clone(), example.clone())).cloned().unwrap_or_default(),
             },
+            Decision::View { name, .. } => {
+                Decision::View { name: name.clone(), view: self.views.get(name).cloned().map(Box::new) }
+            }
             Decision::Together { decisions } => {
                 // Each from the state that those before it led to; taken back from the last.
                 let mut state = self.clone();
@@ -204,6 +210,12 @@ impl Decisions {
             }
             Decision::Verdict(said) => {
                 self.verdicts.insert(said.key(), said.clone());
+            }
+            Decision::View { name, view: Some(view) } => {
+                self.views.insert(name.clone(), (**view).clone());
+            }
+            Decision::View { name, view: None } => {
+                self.views.remove(name);
             }
             Decision::Together { decisions } => decisions.iter().for_each(|decision| self.apply(decision)),
         }
@@ -303,6 +315,10 @@ mod tests {
             ),
             (row, prop::option::of("[pq]"))
                 .prop_map(|(candidate, import)| Decision::Outcomes { candidate, import }),
+            (row, prop::option::of("[pq]")).prop_map(|(name, scope)| Decision::View {
+                name,
+                view: scope.map(|scope| Box::new(SavedView { scope, ..SavedView::default() })),
+            }),
             (prop::option::of(row), "[pq]", any::<Option<bool>>(), prop::option::of("[pq]")).prop_map(
                 |(row, output, good, edit)| Decision::Feedback(Feedback {
                     row,

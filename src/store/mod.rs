@@ -358,6 +358,7 @@ fn decision_key(decision: &Decision) -> String {
             ("prompts", files.iter().map(|f| f.file.as_str()).collect::<Vec<_>>().join("\0"))
         }
         Decision::TagPrompt { version, .. } => ("prompt-tag", version.clone()),
+        Decision::View { name, .. } => ("view", name.clone()),
         Decision::Verdict(said) => ("verdict", said.key()),
         Decision::Example { store, example, .. } => ("example", format!("{store}\0{example}")),
         // Taken apart before.

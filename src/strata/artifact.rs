@@ -42,6 +42,9 @@ pub struct StrataArtifact {
     pub duplicates: Vec<duplicates::Group>,
     /// A sample of the rows.
     pub map: Vec<MapPoint>,
+    /// Trustworthiness of the map on the principal axes, and of the one that keeps neighbours together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<[f64; 2]>,
     /// Length of the vectors in [`VECTORS`], in the order of `rows`; 0 where an older version kept none.
     #[serde(default)]
     pub dimensions: usize,
@@ -81,6 +84,9 @@ pub struct MapPoint {
     pub row: usize,
     pub x: f32,
     pub y: f32,
+    /// The same where neighbours stand together; none in strata of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<(f32, f32)>,
 }
 
 impl StrataArtifact {

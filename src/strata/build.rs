@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use super::artifact::{
     Cluster, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact, VECTORS,
 };
-use super::{dimensions, duplicates, kmeans, naming, outliers};
+use super::{dimensions, duplicates, kmeans, layout, naming, outliers};
 use crate::backend::Access;
 use crate::domain::board::Stratum;
 use crate::domain::candidate::ModelRef;
@@ -18,7 +18,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::RunRow;
 use crate::domain::run::RunResult;
 use crate::domain::settings::StrataSettings;
-use crate::embed::{Embedder, FlatWriter, Source, Vectors, dot, principal_axes};
+use crate::embed::{Embedder, FlatWriter, Source, Vectors, dot};
 
 /// Numbers of clusters that are tried where none is given, up to one for every 25 rows.
 const TRIED: [usize; 12] = [4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24];
@@ -196,7 +196,7 @@ impl Build<'_> {
         if !next(reporter)? {
             return Ok(None);
         }
-        let map = map(&vectors);
+        let (map, trust) = self.pool.install(|| map(&vectors, seed));
         self.keep(&vectors)?;
 
         let mut rows: Vec<RowPlace> = self
@@ -231,6 +231,7 @@ impl Build<'_> {
             rows,
             duplicates: groups,
             map,
+            trust,
             dimensions: vectors.dimensions,
         }))
     }
@@ -343,20 +344,20 @@ fn spread(n: usize, count: usize) -> Vec<usize> {
     (0..count).map(|i| i * n / count.max(1)).collect()
 }
 
-/// A sample of the rows on the two directions along which rows differ most; the farthest coordinate of each is 1.
-fn map(vectors: &Vectors) -> Vec<MapPoint> {
+/// Neighbours that the map's trustworthiness looks at.
+const TRUSTED: usize = 15;
+
+/// A sample of the rows on the two directions along which rows differ most, and beside it where neighbours stand together; how far
+/// neighbours on either are neighbours indeed.
+fn map(vectors: &Vectors, seed: u64) -> (Vec<MapPoint>, Option<[f64; 2]>) {
     let places = spread(vectors.len(), MAP_POINTS);
     let sample = vectors.select(&places);
-    let (mean, axes) = principal_axes(&sample.data, sample.dimensions, 2);
-    let along = |axis: Option<&Vec<f32>>| -> Vec<f32> {
-        let Some(axis) = axis else { return vec![0.0; places.len()] };
-        let offset = dot(&mean, axis);
-        let values: Vec<f32> = sample.rows().map(|row| dot(row, axis) - offset).collect();
-        let farthest = values.iter().map(|v| v.abs()).fold(0.0, f32::max);
-        values.into_iter().map(|v| if farthest > 0.0 { v / farthest } else { 0.0 }).collect()
-    };
-    let (xs, ys) = (along(axes.first()), along(axes.get(1)));
-    places.iter().zip(xs.iter().zip(ys)).map(|(&row, (&x, y))| MapPoint { row, x, y }).collect()
+    let principal = layout::principal(&sample);
+    let near = layout::neighbours(&sample, &principal, seed);
+    let trust = |points: &[layout::Point]| layout::trustworthiness(&sample, points, TRUSTED);
+    let trust = trust(&principal).zip(trust(&near)).map(|(principal, near)| [principal, near]);
+    let points = places.iter().zip(principal.iter().zip(near));
+    (points.map(|(&row, (&(x, y), near))| MapPoint { row, x, y, near: Some(near) }).collect(), trust)
 }
 
 /// What a view needs of the map: coordinates and the stratum's place.

@@ -6,6 +6,7 @@ pub mod dimensions;
 pub mod duplicates;
 pub mod hand;
 pub mod kmeans;
+pub mod layout;
 pub mod naming;
 pub mod outliers;
 pub mod problems;

@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn keys_change_what_the_keymap_finds() {
-        let keymap = keys("\"row.mark\" = [\"z\", \"f5\"]\n").unwrap();
-        assert_eq!(keymap.find(&[Context::Rows], Key::char('z')).map(|b| b.action), Some(Action::Mark));
+        let keymap = keys("\"row.mark\" = [\"y\", \"f5\"]\n").unwrap();
+        assert_eq!(keymap.find(&[Context::Rows], Key::char('y')).map(|b| b.action), Some(Action::Mark));
         assert_eq!(keymap.find(&[Context::Rows], Key::char('m')).map(|b| b.action), None);
         assert_eq!(keys("\n\"row.marc\" = \"x\"\n").unwrap_err().line, 2);
     }

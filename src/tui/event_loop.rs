@@ -31,7 +31,8 @@ pub struct Pacer {
 /// Why something is to be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A person waits for it: 30 frames a second at most.
+    /// A person waits for it. A held key repeats 30 times a second, each with an answer of the engine behind it: a pause as long as that
+    /// would keep every other of them waiting.
     Input,
     /// A run tells of itself: 10 frames a second at most.
     Run,
@@ -44,7 +45,7 @@ impl Pacer {
 
     pub fn changed(&mut self, cause: Cause, now: Instant) {
         let pause = match cause {
-            Cause::Input => Duration::from_millis(33),
+            Cause::Input => Duration::from_millis(8),
             Cause::Run => Duration::from_millis(100),
         };
         let due = self.last.map_or(now, |last| last + pause).max(now);

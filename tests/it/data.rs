@@ -391,3 +391,32 @@ fn rows_are_exported_and_read_back_in_every_format() {
     let (code, _, said) = json(&ws, &["data", "export", "out.xlsx"]);
     assert!(code == 2 && said.contains(".jsonl, .csv or .parquet"), "{said}");
 }
+
+#[test]
+fn views_are_saved_used_undone_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path());
+    table(dir.path());
+    assert_eq!(json(dir.path(), &INIT).0, 0);
+    let data = |args: &[&str]| json(dir.path(), &[&["-C", "ws", "data"], args].concat());
+    let (code, said, _) = data(&["views", "--save", "mail", "--where", "channel:mail lable:x"]);
+    assert!(code == 2 && said["error"].as_str().unwrap().contains("the nearest is `label`"), "{said}");
+    assert_eq!(data(&["views", "--save", "mail", "--where", "channel:mail", "--sort", "length"]).0, 0);
+    let (_, views, _) = data(&["views"]);
+    assert_eq!(views["views"]["mail"]["query"]["text"], "channel:mail");
+    assert_eq!(data(&["rows", "--view", "mail"]).1["total"], 80);
+    assert_eq!(data(&["rows", "--view", "mail", "--where", "label=money"]).1["total"], 40);
+    let (_, counts, _) = data(&["count", "label", "--view", "mail"]);
+    assert_eq!((&counts["rows"], &counts["distinct"]), (&80.into(), &2.into()));
+    let file = dir.path().join("mail.csv");
+    assert_eq!(data(&["export", file.to_str().unwrap(), "--view", "mail"]).0, 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 81);
+    let (code, said, _) = data(&["rows", "--view", "male"]);
+    assert!(code == 2 && said["error"].as_str().unwrap().contains("the nearest is `mail`"), "{said}");
+    assert_eq!(data(&["views", "--delete", "mail"]).0, 0);
+    assert_eq!(data(&["views"]).1["views"], serde_json::json!({}));
+    let (code, said, _) = data(&["views", "--delete", "mail"]);
+    assert!(code == 2 && said["error"].as_str().unwrap().contains("no view `mail`"), "{said}");
+    let journal = std::fs::read_to_string(dir.path().join("ws/.tunebench/journal.jsonl")).unwrap();
+    assert_eq!(journal.lines().filter(|line| line.contains("\"op\":\"view\"")).count(), 2, "{journal}");
+}

@@ -27,7 +27,7 @@ pub struct Times {
 }
 
 impl Times {
-    fn of(mut all: Vec<f64>) -> Self {
+    pub fn of(mut all: Vec<f64>) -> Self {
         all.sort_unstable_by(f64::total_cmp);
         let at = |q| percentile(&all, q).unwrap_or(0.0);
         Self { n: all.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }

@@ -86,8 +86,14 @@ impl Desk<'_> {
     /// Rows that stand for those of the strata that are meant.
     fn kin(&self, name: &str, meant: impl Fn(&crate::domain::board::Stratum) -> bool) -> Kin {
         let of: Vec<bool> = self.index.view.strata.iter().map(meant).collect();
-        let rows = self.index.of_row.iter().filter(|(_, at)| of.get(**at as usize) == Some(&true));
-        Kin { name: name.to_owned(), rows: witnesses(rows.map(|(id, _)| id.as_str())), terms: Vec::new() }
+        let rows = self.placed().filter(|(_, at)| of.get(*at as usize) == Some(&true));
+        Kin { name: name.to_owned(), rows: witnesses(rows.map(|(id, _)| id)), terms: Vec::new() }
+    }
+
+    /// Every row that there is with its stratum's place.
+    fn placed(&self) -> impl Iterator<Item = (&str, u32)> {
+        let rows = 0..self.loaded.dataset.len();
+        rows.filter_map(|at| Some((self.loaded.dataset.id(at), self.loaded.stratum(at)?)))
     }
 
     fn next(&self) -> u64 {
@@ -153,7 +159,7 @@ impl Desk<'_> {
         let artifact = StrataArtifact::read(dir).map_err(|e| failed(format!("{e:#}")))?;
         let vectors = artifact.vectors(dir).map_err(failed)?;
         let within = |id: &str| {
-            self.index.of_row.get(id).is_some_and(|at| of.get(*at as usize).copied().unwrap_or_default())
+            self.index.of_row(id).is_some_and(|at| of.get(at as usize).copied().unwrap_or_default())
         };
         let rows: Vec<usize> = (0..artifact.rows.len()).filter(|&at| within(&artifact.rows[at].id)).collect();
         let step = rows.len().div_ceil(SPLIT_ROWS).max(1);
@@ -197,8 +203,8 @@ impl Desk<'_> {
         let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let of: HashMap<usize, &str> =
             self.index.view.strata.iter().enumerate().map(|(at, s)| (at, s.cluster.as_str())).collect();
-        for (id, at) in &self.index.of_row {
-            match of.get(&(*at as usize)) {
+        for (id, at) in self.placed() {
+            match of.get(&(at as usize)) {
                 Some(other) if *other != cluster => others.entry(other).or_default().push(id),
                 _ => {}
             }

@@ -8,6 +8,7 @@ use crate::domain::run::{RunAction, RunKind};
 use crate::domain::strata::ByHand;
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
+use crate::tui::layers::complete::Completing;
 use crate::tui::layers::form::{Form, FormPurpose, is_list};
 use crate::tui::layers::picker::{Choice, Picker};
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
@@ -141,6 +142,10 @@ impl App {
             Context::Trajectories => self.trajectory_run(),
             Context::Train => self.shown_run(),
             Context::Runs => self.selected_run(),
+            Context::Text => {
+                return self.completes().is_some()
+                    || !matches!(binding.action, Action::Complete | Action::Up | Action::Down);
+            }
             _ => return true,
         };
         let run = run.and_then(|id| self.run(&id));
@@ -214,6 +219,8 @@ impl App {
         purpose: TextPurpose,
     ) {
         self.layers.push(Layer::text(title, start, purpose));
+        self.completing = Completing::default();
+        self.complete();
     }
 
     fn act_layer(&mut self, action: Action) {
@@ -225,11 +232,25 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Judging(_))) {
             return self.act_judging(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Map(_))) {
+            return self.act_map(action);
+        }
+        if matches!(self.layers.last(), Some(Layer::Counts(_))) {
+            return self.act_counts(action, height);
+        }
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
         }
         if matches!(self.layers.last(), Some(Layer::Problems(_))) {
             return self.act_problems(action, height);
+        }
+        match action {
+            Action::Complete => return self.take_completion(),
+            Action::Up | Action::Down if self.completes().is_some() => {
+                return self.completing.step(action);
+            }
+            Action::Accept if self.completing_refused() => return,
+            _ => {}
         }
         let Some(layer) = self.layers.last_mut() else { return };
         match layer {
@@ -283,13 +304,19 @@ impl App {
                         let error = Failure::new(2, "no key was sent");
                         self.answer(0, purpose, Response::Error { error });
                     }
+                    (Confirmed::Replace { query, file }, true) => self.export(query, file, true),
                     (Confirmed::Merge { a, b }, true) => {
                         let words = format!("merge {a} and {b}");
                         self.strata.merging = None;
                         self.ask(Purpose::Decide(words), Request::ByHand { by_hand: ByHand::Merge { a, b } });
                     }
-                    (Confirmed::Cancel(_) | Confirmed::ExcludeCopies(_) | Confirmed::Merge { .. }, false) => {
-                    }
+                    (
+                        Confirmed::Cancel(_)
+                        | Confirmed::ExcludeCopies(_)
+                        | Confirmed::Merge { .. }
+                        | Confirmed::Replace { .. },
+                        false,
+                    ) => {}
                 }
             }
             Layer::Picker(picker) => match action {
@@ -327,7 +354,12 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) | Layer::Problems(_) => {}
+            Layer::Why { .. }
+            | Layer::Judging(_)
+            | Layer::Mending(_)
+            | Layer::Problems(_)
+            | Layer::Counts(_)
+            | Layer::Map(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -390,6 +422,9 @@ impl App {
             Choice::Remedy(run, remedy) => self.remedy(run, remedy),
             Choice::Player(side, who) => self.player_chosen(side, who),
             Choice::OtherPlayer(side) => self.other_player(side),
+            Choice::View(name, view) => self.show_view(&name, &view),
+            Choice::SaveView => self.type_line("name of the view", "", TextPurpose::SaveView),
+            Choice::DeleteView(name) => self.delete_view(name),
             Choice::GoldOf(id, gold) => self.edited(id, gold),
         }
     }
@@ -439,7 +474,7 @@ impl App {
     }
 
     /// What was typed so far changed: searches follow as one types.
-    pub(super) fn input_changed(&mut self) {
+    pub(crate) fn input_changed(&mut self) {
         match self.layers.last_mut() {
             Some(Layer::Text { input, purpose: TextPurpose::FilterRuns { .. }, .. }) => {
                 self.runs_screen.filter = input.text().to_owned();
@@ -451,6 +486,7 @@ impl App {
             Some(Layer::Picker(picker)) => picker.search(),
             _ => {}
         }
+        self.complete();
     }
 
     fn gave_up(&mut self, purpose: &TextPurpose) {
@@ -466,6 +502,11 @@ impl App {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
         match purpose {
             TextPurpose::SearchRows => self.strata.search(text),
+            TextPurpose::Histogram => self.histogram(&text),
+            TextPurpose::MapBy => self.map_by(text),
+            TextPurpose::CountBy => self.count_rows(&text),
+            TextPurpose::SaveView => self.save_view(&text),
+            TextPurpose::ExportRows => self.export_typed(&text),
             TextPurpose::FilterExamples => self.trajectories.search(text),
             TextPurpose::Budget { run } => self.raise_budget(run, &text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
@@ -479,13 +520,10 @@ impl App {
             },
             TextPurpose::Mark { row } => {
                 if let Some(mark) = some(text) {
-                    let on = !self.strata.has_mark(&row, &mark);
-                    self.decide(format!("mark row {row}"), Decision::Mark { row, mark, on });
+                    self.mark(row, mark);
                 }
             }
-            TextPurpose::Gold { row } => {
-                self.decide(format!("set the gold of row {row}"), Decision::Gold { row, gold: some(text) });
-            }
+            TextPurpose::Gold { row } => self.give_gold(row, some(text)),
             TextPurpose::Note { row } => {
                 self.decide(format!("write the note of row {row}"), Decision::Note { row, note: some(text) });
             }

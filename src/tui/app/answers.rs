@@ -24,6 +24,16 @@ impl App {
             if let Purpose::JudgeSay(_) = &purpose {
                 self.judging_answered(&purpose, Response::Error { error: error.clone() });
             }
+            if let Purpose::Complete(_) = &purpose {
+                return self.completing_failed(tag);
+            }
+            match purpose {
+                Purpose::Count { query, by } => return self.counts_arrived(&query, &by, Err(error.message)),
+                Purpose::Map(by, layout) => return self.map_arrived(&by, layout, Err(error.message)),
+                Purpose::Export { query, file, .. } => return self.export_failed(*query, file, &error),
+                Purpose::ExportProgress(_) => return,
+                _ => {}
+            }
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::TryPrompts) {
                 self.trial_failed();
@@ -59,6 +69,18 @@ impl App {
             }
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
+            (Purpose::Complete(filter), Response::Completion { completion }) => {
+                self.completion_arrived(tag, &filter, completion);
+            }
+            (Purpose::Count { query, by }, Response::Counts { counts }) => {
+                self.counts_arrived(&query, &by, Ok(counts));
+            }
+            (Purpose::Map(by, layout), Response::Map { map }) => self.map_arrived(&by, layout, Ok(map)),
+            (Purpose::Views, Response::Views { views }) => self.views_arrived(views),
+            (Purpose::Export { .. }, Response::Done { message }) => self.notice(Mood::Good, message),
+            (Purpose::ExportProgress(file), Response::Progress { done, total }) => {
+                self.export_progress(&file, (done, total));
+            }
             (Purpose::Examples(_, query), Response::Examples { page }) => {
                 self.trajectories.arrived(tag, &query, page);
             }

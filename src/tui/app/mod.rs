@@ -12,6 +12,7 @@ use super::config::Settings;
 use super::key::Key;
 use super::keymap::{Context, Keymap};
 use super::layers::Layer;
+use super::layers::complete::Completing;
 use super::layers::judging::JudgeAsk;
 use super::screens::board::BoardState;
 use super::screens::play::PlayState;
@@ -26,6 +27,7 @@ use super::theme::{Theme, bundled};
 use super::widgets::Look;
 use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, View};
 use crate::domain::example::ExampleQuery;
+use crate::domain::map::Layout;
 use crate::domain::problem::ProblemKind;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 
@@ -111,7 +113,23 @@ pub struct Notice {
 pub enum Purpose {
     Rows(RowQuery),
     Row(String),
+    /// What a filter could go on with.
+    Complete(String),
     Sample,
+    Count {
+        query: Box<RowQuery>,
+        by: Vec<String>,
+    },
+    Views,
+    /// The map by this key.
+    Map(String, Layout),
+    /// Rows into a file; how many are written, of how many.
+    Export {
+        query: Box<RowQuery>,
+        file: String,
+        done: Option<(usize, usize)>,
+    },
+    ExportProgress(String),
     Status,
     Launch(RunKind),
     Control(String, RunAction),
@@ -173,7 +191,16 @@ impl Purpose {
         match self {
             Self::Rows(_) => "read the rows".into(),
             Self::Row(id) => format!("read row {id}"),
+            Self::Complete(_) => "read what the filter could go on with".into(),
             Self::Sample => "draw a sample".into(),
+            Self::Count { by, .. } => format!("count by {}", by.join(" x ")),
+            Self::Views => "list the views".into(),
+            Self::Map(by, _) => format!("read the map by {by}"),
+            Self::Export { file, done: Some((done, total @ 1..)), .. } => {
+                format!("write {file}: {:.0}%", 100.0 * *done as f64 / *total as f64)
+            }
+            Self::Export { file, .. } => format!("write {file}"),
+            Self::ExportProgress(file) => format!("tell how far {file} is"),
             Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
             Self::Sweep => "start the sweep".into(),
@@ -214,7 +241,12 @@ impl Purpose {
             self,
             Self::Rows(_)
                 | Self::Row(_)
+                | Self::Complete(_)
                 | Self::Sample
+                | Self::Count { .. }
+                | Self::Views
+                | Self::Map(..)
+                | Self::ExportProgress(_)
                 | Self::Status
                 | Self::Compare(..)
                 | Self::Timeline(_)
@@ -268,6 +300,8 @@ pub struct App {
     /// From below; the last one has the keys.
     pub layers: Vec<Layer>,
     pub link: Link,
+    /// What the filter being typed could go on with.
+    pub completing: Completing,
     pub notices: Vec<Notice>,
     pub pending: BTreeMap<u64, Pending>,
     /// Newest first; none until the engine has told.
@@ -300,6 +334,7 @@ impl App {
             keymap: Keymap::default(),
             screen: Screen::Strata,
             layers: Vec::new(),
+            completing: Completing::default(),
             link: Link::Connecting { since_ms: now_ms },
             notices: Vec::new(),
             pending: BTreeMap::new(),

@@ -24,7 +24,7 @@ impl App {
             Message::Settings(settings) => self.settings(settings),
             Message::Edited(Ok(())) => {}
             Message::Edited(Err(why)) => self.notice(Mood::Bad, why),
-            Message::Tick => {}
+            Message::Tick => self.follow_export(),
         }
         self.fetch_rows();
         self.fetch_prompts();

@@ -32,6 +32,10 @@ pub enum Context {
     Mending,
     /// What is wrong with the rows.
     Problems,
+    /// Reading a frequency table.
+    Counts,
+    /// On the map.
+    Map,
     /// A line is being typed.
     Text,
     /// Several lines are being written.
@@ -61,6 +65,8 @@ impl Context {
             Self::Judging => "judging answers",
             Self::Mending => "mending a wrong row",
             Self::Problems => "what is wrong with the rows",
+            Self::Map => "on the map",
+            Self::Counts => "reading a frequency table",
             Self::Text => "typing a line",
             Self::Compose => "writing a text",
             Self::Form => "filling in a form",
@@ -120,6 +126,7 @@ pub enum Action {
     SortStrata,
     Sample,
     Search,
+    PickRow,
     Mark,
     MarkNamed,
     Problems,
@@ -130,6 +137,17 @@ pub enum Action {
     FilterStratum,
     FilterPart,
     SortRows,
+    CountRows,
+    Views,
+    ExportRows,
+    OpenMap,
+    Histogram,
+    MapCorner,
+    MapColour,
+    MapKey,
+    MapLayout,
+    SortTable,
+    TurnTable,
     CursorLeft,
     CursorRight,
     CursorFarLeft,
@@ -201,6 +219,7 @@ pub enum Action {
     ThumbDown,
     EditAnswer,
     Accept,
+    Complete,
     Newline,
     FieldNext,
     FieldPrevious,

@@ -1,8 +1,11 @@
 //! What lies over a screen: help, palette, lines and forms being filled in, questions, details. Esc closes the top one.
 
+pub mod complete;
 pub mod compose;
+pub mod counts;
 pub mod form;
 pub mod judging;
+pub mod map;
 pub mod picker;
 pub mod problems;
 pub mod remedies;
@@ -16,13 +19,15 @@ use super::screens::board::classes::DetailView;
 use super::screens::trace::TraceView;
 use super::widgets::input::TextInput;
 use compose::Compose;
+use counts::Table;
 use form::Form;
 use judging::Judging;
+use map::Map;
 use picker::Picker;
 use problems::Wrong;
 use remedies::Mending;
 
-use crate::domain::api::Request;
+use crate::domain::api::{Request, RowQuery};
 use crate::domain::keys::KeyNeed;
 use crate::domain::problem::ProblemKind;
 
@@ -74,6 +79,10 @@ pub enum Layer {
     Mending(Mending),
     /// What is wrong with the rows.
     Problems(Wrong),
+    /// A frequency table.
+    Counts(Table),
+    /// The map of the rows.
+    Map(Map),
 }
 
 /// What a typed line is for.
@@ -95,6 +104,16 @@ pub enum TextPurpose {
     },
     /// Rows a month.
     Volume,
+    /// The keys of a frequency table.
+    CountBy,
+    /// The key of a histogram.
+    Histogram,
+    /// The key that colours the map.
+    MapBy,
+    /// A name for what the rows pane shows.
+    SaveView,
+    /// The file for the rows.
+    ExportRows,
     SamplePer,
     Mark {
         row: String,
@@ -131,6 +150,11 @@ pub enum Confirmed {
     Cancel(String),
     /// Of each group of duplicates all but the first are left out.
     ExcludeCopies(ProblemKind),
+    /// A file is written over.
+    Replace {
+        query: RowQuery,
+        file: String,
+    },
     /// Two strata are to be one.
     Merge {
         a: String,
@@ -163,6 +187,8 @@ impl Layer {
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
             Self::Mending(_) => vec![Context::Mending, Context::Always],
             Self::Problems(_) => vec![Context::Problems, Context::Nav, Context::Always],
+            Self::Map(_) => vec![Context::Map, Context::Nav, Context::Always],
+            Self::Counts(_) => vec![Context::Counts, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

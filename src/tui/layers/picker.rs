@@ -6,6 +6,7 @@ use nucleo_matcher::{Config, Matcher, Utf32Str};
 use crate::domain::board::Board;
 use crate::domain::finding::Remedy;
 use crate::domain::run::RunRecord;
+use crate::domain::views::SavedView;
 use crate::tui::keymap::{Action, BINDINGS, Binding, Context, Keymap};
 use crate::tui::screens::board::columns::Column;
 use crate::tui::screens::play::Who;
@@ -32,6 +33,10 @@ pub enum Choice {
     Player(usize, Who),
     /// Somebody whose name is typed.
     OtherPlayer(usize),
+    /// Show the rows of a view.
+    View(String, Box<SavedView>),
+    SaveView,
+    DeleteView(String),
     /// The gold of what was asked in question so-and-so.
     GoldOf(u64, String),
 }
@@ -70,6 +75,8 @@ impl Picker {
                     | Context::Judging
                     | Context::Mending
                     | Context::Problems
+                    | Context::Counts
+                    | Context::Map
                     | Context::Text
                     | Context::Compose
                     | Context::Form

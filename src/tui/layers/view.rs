@@ -20,9 +20,18 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Picker(picker) => pick(p, body, picker),
             Layer::Text { title, input, purpose } => {
                 let hint = hint(purpose);
-                let inner = boxed(p, body, 76, if hint.is_empty() { 3 } else { 4 }, title);
+                let below = if app.completes().is_some() { super::complete::HEIGHT } else { 0 };
+                let lines = if hint.is_empty() { 3 } else { 4 };
+                let inner = boxed(p, body, 76, lines + below, title);
                 input.draw(p, inner, 0, 0, inner.width, true);
-                p.put(inner, 0, 1, inner.width, hint, Role::Dim);
+                match app.completing.error_of(input.text()).filter(|_| below > 0) {
+                    Some(error) => {
+                        let text = format!("{} {error}", p.look.signs.warning);
+                        p.put(inner, 0, 1, inner.width, &text, Role::Bad);
+                    }
+                    None => drop(p.put(inner, 0, 1, inner.width, hint, Role::Dim)),
+                }
+                super::complete::draw(app, p, inner, 2);
             }
             Layer::Compose(compose) => self::compose(p, body, compose),
             Layer::Form(form) => {
@@ -52,6 +61,8 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
+            Layer::Map(map) => super::map::draw(p, body, map),
+            Layer::Counts(table) => super::counts::draw(p, body, table),
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Problems(wrong) => super::problems::draw(p, body, wrong),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
@@ -79,6 +90,11 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
             "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
+        TextPurpose::Histogram => "len, or any key that holds numbers",
+        TextPurpose::MapBy => "any key: a field, a candidate's name, mark, flag, len/20; empty: stratum",
+        TextPurpose::CountBy => "intent x turns x stratum; numbers in bins: len/20",
+        TextPurpose::SaveView => "a name; a view of that name is replaced",
+        TextPurpose::ExportRows => "a name that ends in .jsonl, .csv or .parquet",
         TextPurpose::SamplePer => "rows of every stratum",
         TextPurpose::SplitStratum { .. } => "so many parts, by what their rows say; u takes it back",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use super::{TEAMS, TOPICS, noise};
 use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::board::{StrataView, Stratum};
+use crate::domain::count::{Counts, Group};
+use crate::domain::map::{Dot, Layout, MapView};
 use crate::domain::problem::{ProblemCount, ProblemKind, Problems, RowProblem};
 use crate::domain::row::Part;
 use crate::domain::trace::{Attempt, RowTrace, StageTrace};
+use crate::domain::views::SavedView;
 
 pub fn strata() -> StrataView {
     let stratum = |(i, (name, rows, base, best)): (usize, &(&str, usize, f64, f64))| Stratum {
@@ -73,6 +76,52 @@ pub fn rows(query: &RowQuery) -> RowPage {
     };
     let rows = ids.iter().skip(query.offset).take(query.count).map(|i| summary(*i)).collect();
     RowPage { total: ids.len(), offset: query.offset, rows }
+}
+
+/// Channels by strata, with how they are answered.
+pub fn counts(by: &[String]) -> Counts {
+    let group = |i: usize| {
+        let rows = 900 / (i + 1);
+        let value = |k: usize| match (i, k) {
+            (5, _) => None,
+            (_, 0) => Some(["card arrival", "top-up failed", "refund", "exchange rate"][i % 4].to_owned()),
+            (_, k) => Some(((i + k) % 9).to_string()),
+        };
+        Group {
+            values: (0..by.len()).map(value).collect(),
+            rows,
+            base: (rows * (5 + i % 6) / 16, rows * 3 / 4),
+            best: (rows * 2 / 3, rows * 3 / 4),
+        }
+    };
+    let groups: Vec<Group> = (0..40).map(group).collect();
+    Counts {
+        by: by.to_vec(),
+        rows: groups.iter().map(|g| g.rows).sum(),
+        distinct: 41,
+        groups,
+        base: Some("base".into()),
+        best: Some("lora-12".into()),
+    }
+}
+
+/// The dots of the map by strata, in a circle or in a line.
+pub fn map(by: &str, layout: Layout) -> MapView {
+    let view = strata();
+    let dot = |(i, (x, y, s)): (usize, &(f32, f32, usize))| {
+        let (x, y) = if layout == Layout::Neighbours { (*x, *y) } else { (*x, *x) };
+        Dot { row: format!("{i:05}"), x, y, group: (*s).min(6) }
+    };
+    let dots: Vec<Dot> = view.map.iter().enumerate().map(dot).collect();
+    let mut groups: Vec<(String, usize)> = view.strata.iter().take(6).map(|s| (s.name.clone(), 75)).collect();
+    groups.push(("(others)".into(), 150));
+    MapView { by: by.to_owned(), layout, trust: Some(0.93), dots, groups, rows: view.rows }
+}
+
+pub fn views() -> BTreeMap<String, SavedView> {
+    let query =
+        RowQuery { text: "base:wrong best:right".into(), sort: "length".into(), ..RowQuery::default() };
+    BTreeMap::from([("what lora mends".into(), SavedView { query, scope: "all rows".into() })])
 }
 
 /// Two stages, the first asked again, with what would move a terminal in it.

@@ -82,7 +82,9 @@ fn signals_come_before_input() {
             from_engine,
             settings,
         };
-        run(App::new((80, 24), Signs::unicode(), 0), &mut frames, sources, &to_engine).await.unwrap()
+        Box::pin(run(App::new((80, 24), Signs::unicode(), 0), &mut frames, sources, &to_engine))
+            .await
+            .unwrap()
     });
     assert_eq!(app.screen, Screen::Strata, "no key was looked at after the signal");
 }
@@ -101,7 +103,9 @@ fn a_terminal_or_an_engine_that_goes_away_does_not_hang_the_loop() {
             input
         }));
         let sources = Sources { signals: stream::pending::<Signal>(), inputs, from_engine, settings };
-        run(App::new((80, 24), Signs::unicode(), 0), &mut frames, sources, &to_engine).await.unwrap()
+        Box::pin(run(App::new((80, 24), Signs::unicode(), 0), &mut frames, sources, &to_engine))
+            .await
+            .unwrap()
     });
     assert_eq!(app.size, (100, 30));
     assert!(!app.connected());
@@ -120,10 +124,10 @@ fn frames_are_paced_by_what_happened() {
     pacer.changed(Cause::Run, start + ms(5));
     assert_eq!(pacer.due(), Some(start + ms(100)));
     pacer.changed(Cause::Input, start + ms(6));
-    assert_eq!(pacer.due(), Some(start + ms(33)), "a person does not wait for a run's pace");
+    assert_eq!(pacer.due(), Some(start + ms(8)), "a person does not wait for a run's pace");
     pacer.changed(Cause::Run, start + ms(7));
-    assert_eq!(pacer.due(), Some(start + ms(33)));
-    pacer.drawn(start + ms(33));
+    assert_eq!(pacer.due(), Some(start + ms(8)));
+    pacer.drawn(start + ms(8));
     pacer.changed(Cause::Input, start + ms(500));
     assert_eq!(pacer.due(), Some(start + ms(500)), "after a rest at once");
 }

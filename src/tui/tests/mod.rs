@@ -1,10 +1,12 @@
 //! Tests over the whole of the screens.
 
 mod budget;
+mod completing;
 mod hostile;
 mod judging;
 mod looks;
 mod loops;
+mod mapping;
 mod mending;
 mod play;
 mod problems;
@@ -13,6 +15,7 @@ mod state;
 mod steer;
 mod strata;
 mod trajectories;
+mod viewing;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

@@ -24,6 +24,17 @@ impl TextInput {
         &self.text
     }
 
+    /// Where the cursor stands, in bytes.
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Another text, with the cursor at byte `at`.
+    pub fn set(&mut self, text: String, at: usize) {
+        self.at = if text.is_char_boundary(at) { at } else { text.len() };
+        self.text = text;
+    }
+
     fn before(&self) -> Option<usize> {
         self.text[..self.at].grapheme_indices(true).next_back().map(|(i, _)| i)
     }

@@ -50,10 +50,12 @@ impl<T> Window<T> {
         scroll(self.top, self.selected, height).min(self.total.saturating_sub(height))
     }
 
-    /// Where the next window should start, when what is near the selection is not here.
+    /// Where the next window should start, when what is on screen is not here, or soon will not be: what lies ahead of somebody who
+    /// scrolls is asked for before they come to it.
     pub fn missing(&self, height: usize) -> Option<usize> {
-        let from = self.top(height);
-        let to = (from + height.max(1)).min(self.total);
+        let ahead = (Self::CHUNK / 2).saturating_sub(height) / 2;
+        let top = self.top(height);
+        let (from, to) = (top.saturating_sub(ahead), (top + height.max(1) + ahead).min(self.total));
         let here = self.offset..self.offset + self.rows.len();
         (from < here.start || to > here.end).then(|| self.selected.saturating_sub(Self::CHUNK / 2))
     }
@@ -84,6 +86,25 @@ mod tests {
         assert_eq!((w.missing(20), w.current()), (None, Some(&500_000)));
         w.go(usize::MAX, 20);
         assert_eq!(w.selected, 999_999);
+    }
+
+    #[test]
+    fn what_lies_ahead_is_asked_for_before_it_is_on_screen() {
+        for height in [5, 20, 60] {
+            let mut w = filled(1_000_000, 0);
+            let mut asked = 0;
+            for _ in 0..2_000 {
+                w.step(1, height);
+                let shown = w.top(height)..w.top(height) + height;
+                assert!(shown.clone().all(|i| w.get(i).is_some()), "{height}: {shown:?}");
+                if let Some(offset) = w.missing(height) {
+                    w = Window { selected: w.selected, top: w.top, ..filled(1_000_000, offset) };
+                    assert_eq!(w.missing(height), None, "what was asked for is enough");
+                    asked += 1;
+                }
+            }
+            assert!(asked > 10 && asked < 2_000 / height.min(20), "{height}: {asked}");
+        }
     }
 
     #[test]

@@ -8,10 +8,13 @@ pub mod over;
 pub mod timeline;
 pub mod view;
 
+use std::collections::BTreeSet;
+
 use columns::Column;
 
 use crate::domain::api::Request;
 use crate::domain::board::{Board, BoardRow, Comparison};
+use crate::domain::complete::Suggestion;
 use crate::domain::filter::{Filter, Term, Test, number};
 use crate::domain::outcome::{Flip, FlipKind};
 use crate::domain::timeline::Timeline;
@@ -98,6 +101,32 @@ fn fits(board: &Board, row: &BoardRow, term: &Term) -> bool {
         }
     };
     holds != term.negated
+}
+
+/// Keys of the board's filter.
+pub fn filter_keys(board: &Board) -> Vec<Suggestion> {
+    let named = |text: &str, aside: &str| Suggestion { text: text.to_owned(), aside: aside.to_owned() };
+    let mut keys = vec![
+        named("rung", "baseline, prompt, trajectory, lora"),
+        named("name", "words of the candidate's name"),
+        named("is", "front or dominated"),
+        named("score", "what candidates are ordered by"),
+    ];
+    let metrics: BTreeSet<&String> = board.rows.iter().flat_map(|r| r.metrics.keys()).collect();
+    keys.extend(metrics.into_iter().map(|name| named(name, "a metric")));
+    keys
+}
+
+/// Values of a key of the board's filter.
+pub fn filter_values(board: &Board, key: &str) -> Vec<Suggestion> {
+    let values: BTreeSet<&str> = match key {
+        "rung" => board.rows.iter().map(|r| r.rung.as_str()).collect(),
+        "name" => board.rows.iter().map(|r| r.candidate.as_str()).collect(),
+        "is" => BTreeSet::from(["dominated", "front"]),
+        _ => BTreeSet::new(),
+    };
+    let named = |text: &str| Suggestion { text: text.to_owned(), aside: String::new() };
+    values.into_iter().filter(|text| !text.is_empty()).map(named).collect()
 }
 
 impl BoardState {
@@ -289,6 +318,15 @@ impl App {
                 format!("`{text}` is no number of rows a month; expected one such as 300000, 300k or 2.5M"),
             ),
         }
+    }
+
+    /// Strata over all candidates.
+    pub(crate) fn open_timeline(&mut self) {
+        if self.board.timeline.as_ref().is_some_and(|(of, _)| of.is_some()) {
+            self.board.timeline = None;
+        }
+        self.ask(Purpose::Timeline(None), Request::Timeline { run: None });
+        self.layers.push(Layer::Board(BoardLayer::Timeline { from: 0, scroll: 0 }));
     }
 
     pub(crate) fn filter_board(&mut self, text: String) {

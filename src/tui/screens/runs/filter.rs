@@ -1,7 +1,11 @@
 //! What the filter language ([`crate::domain::filter`]) means of a run: `kind:train -state:failed lr>1e-4 accuracy>=.8 word`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::complete::Suggestion;
 use crate::domain::filter::{ANY, Filter, Op, Term, Test, number};
 use crate::domain::run::RunRecord;
+use crate::domain::words::counted;
 use crate::tui::screens::short_key;
 
 pub fn admits(filter: &Filter, run: &RunRecord) -> bool {
@@ -48,6 +52,40 @@ fn fits(run: &RunRecord, key: &str, op: Op, value: &str) -> bool {
     let got = setting.and_then(number).or_else(metric);
     let by_size = got.zip(number(value)).is_some_and(|(got, wanted)| op.holds(got, wanted));
     by_size || !op.orders() && same
+}
+
+/// Keys that the runs have: `kind`, `state`, settings by their short names, metrics.
+pub fn keys(runs: &[RunRecord]) -> Vec<Suggestion> {
+    let named = |text: &str, aside: &str| Suggestion { text: text.to_owned(), aside: aside.to_owned() };
+    let mut keys = vec![named("kind", "what the run does"), named("state", "how far it is")];
+    let settings: BTreeSet<&str> =
+        runs.iter().flat_map(|r| r.settings.iter().map(|(key, _)| short_key(key))).collect();
+    let metrics: BTreeSet<&str> =
+        runs.iter().flat_map(|r| r.metrics.keys().map(|key| short_key(key))).collect();
+    if settings.contains("learning_rate") {
+        keys.push(named("lr", "the learning rate"));
+    }
+    keys.extend(settings.iter().map(|key| named(key, "a setting")));
+    keys.extend(metrics.difference(&settings).map(|key| named(key, "a figure")));
+    keys
+}
+
+/// The values of a key among the runs, the most common first.
+pub fn values(runs: &[RunRecord], key: &str) -> Vec<Suggestion> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for run in runs {
+        let value = match key {
+            "kind" => Some(run.kind.name().to_owned()),
+            "state" => Some(run.state.name().to_owned()),
+            _ => run.settings.iter().find(|(k, _)| is_called(k, key)).map(|(_, v)| v.clone()),
+        };
+        if let Some(value) = value.filter(|v| !v.is_empty()) {
+            *counts.entry(value).or_default() += 1;
+        }
+    }
+    let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    counts.into_iter().map(|(text, n)| Suggestion { text, aside: counted(n, "run") }).collect()
 }
 
 #[cfg(test)]

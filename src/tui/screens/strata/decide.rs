@@ -1,6 +1,7 @@
 //! What a person decides on the selected row: mark, gold, note.
 
-use crate::domain::api::Decision;
+use super::rows_height;
+use crate::domain::api::{Decision, PICKED_MAX};
 use crate::domain::problem::EXCLUDED;
 use crate::tui::app::{App, Mood};
 use crate::tui::keymap::Action;
@@ -16,16 +17,32 @@ impl App {
             return;
         };
         let detail = self.strata.detail.as_ref().filter(|d| d.id == row);
+        let picked = self.strata.picked.len();
         match action {
-            Action::Mark => {
-                let on = !self.strata.has_mark(&row, STAR);
-                self.decide(format!("mark row {row}"), Decision::Mark { row, mark: STAR.into(), on });
+            Action::PickRow => {
+                if !self.strata.picked.remove(&row) {
+                    if picked >= PICKED_MAX {
+                        self.notice(Mood::Plain, format!("{PICKED_MAX} rows are picked, and no more can be"));
+                        return;
+                    }
+                    self.strata.picked.insert(row);
+                }
+                let height = rows_height(self.size);
+                self.strata.window.step(1, height);
             }
-            Action::Exclude => {
-                let on = !self.strata.has_mark(&row, EXCLUDED);
-                self.exclude_row(row, on);
+            Action::Mark => self.mark(row, STAR.into()),
+            Action::MarkNamed if picked > 0 => {
+                self.type_line(format!("mark {picked} picked rows as"), "", TextPurpose::Mark { row });
             }
+            Action::Exclude => self.mark(row, EXCLUDED.into()),
             Action::MarkNamed => self.type_line(format!("mark row {row} as"), "", TextPurpose::Mark { row }),
+            Action::Gold if picked > 0 => {
+                self.type_line(
+                    format!("golden answer of {picked} picked rows"),
+                    "",
+                    TextPurpose::Gold { row },
+                );
+            }
             Action::Gold => {
                 let gold = detail
                     .and_then(|d| d.gold.clone())
@@ -53,6 +70,34 @@ impl App {
                 None => self.notice(Mood::Plain, "the row is still being read"),
             },
             _ => {}
+        }
+    }
+
+    /// A mark on the row, or on all that are picked; where all have it, it is taken away.
+    pub(crate) fn mark(&mut self, row: String, mark: String) {
+        let rows = self.strata.picked_or(row);
+        let on = !rows.iter().all(|row| self.strata.has_mark(row, &mark));
+        let each = |row: &String| Decision::Mark { row: row.clone(), mark: mark.clone(), on };
+        self.decide_on(&rows, "mark", each);
+    }
+
+    /// A golden answer for the row, or for all that are picked.
+    pub(crate) fn give_gold(&mut self, row: String, gold: Option<String>) {
+        let rows = self.strata.picked_or(row);
+        self.decide_on(&rows, "set the gold of", |row| Decision::Gold {
+            row: row.clone(),
+            gold: gold.clone(),
+        });
+    }
+
+    /// One decision on each row; several are taken back as one.
+    fn decide_on(&mut self, rows: &[String], what: &str, each: impl Fn(&String) -> Decision) {
+        match rows {
+            [row] => self.decide(format!("{what} row {row}"), each(row)),
+            rows => {
+                let decisions = rows.iter().map(each).collect();
+                self.decide(format!("{what} {} rows", rows.len()), Decision::Together { decisions });
+            }
         }
     }
 }

@@ -2,10 +2,11 @@
 
 mod decide;
 pub mod view;
+mod views;
 
 pub use decide::STAR;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ratatui::layout::Rect;
 
@@ -75,6 +76,10 @@ pub struct StrataState {
     /// What the rows pane shows, and its title.
     pub query: RowQuery,
     pub scope: String,
+    /// The keys that rows were counted by last.
+    pub counted: String,
+    /// Rows picked for decisions on several at once.
+    pub picked: BTreeSet<String>,
     /// Losses of the rows of one training step, where it is those that are shown.
     pub losses: BTreeMap<String, f32>,
     pub window: Window<RowSummary>,
@@ -179,6 +184,7 @@ impl StrataState {
         if self.query != query || self.scope != scope {
             (self.query, self.scope) = (query, scope);
             self.losses.clear();
+            self.picked.clear();
             self.window = Window::default();
             self.detail = None;
             self.loaded = false;
@@ -192,6 +198,11 @@ impl StrataState {
         let scope = self.scope.clone();
         self.show(query, scope);
         self.pane = Pane::Rows;
+    }
+
+    /// The picked rows in the order of their ids; the row itself where none is.
+    pub fn picked_or(&self, row: String) -> Vec<String> {
+        if self.picked.is_empty() { vec![row] } else { self.picked.iter().cloned().collect() }
     }
 
     pub fn has_mark(&self, row: &str, mark: &str) -> bool {
@@ -276,6 +287,7 @@ impl StrataState {
     pub fn back(&mut self) {
         match self.pane {
             Pane::Row | Pane::Map => self.pane = Pane::Rows,
+            Pane::Rows if !self.picked.is_empty() => self.picked.clear(),
             Pane::Rows if self.query.ids.is_some() || !self.query.text.is_empty() => self.show_selected(),
             Pane::Rows => self.pane = Pane::List,
             Pane::List => self.merging = None,
@@ -414,6 +426,12 @@ impl App {
                 let text = state.query.text.clone();
                 self.type_line("search the rows", text, TextPurpose::SearchRows);
             }
+            Action::OpenMap => self.open_map(),
+            Action::Histogram => self.type_line("histogram of", "len", TextPurpose::Histogram),
+            Action::TimelineView => self.open_timeline(),
+            Action::CountRows => self.ask_counts(),
+            Action::Views => self.ask_views(),
+            Action::ExportRows => self.ask_export(),
             Action::PlayRow => {
                 let row = self.strata_row();
                 self.play_row(row);

@@ -232,6 +232,9 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     if !state.query.sort.is_empty() {
         title.push_str(&format!(" by {}", state.query.sort));
     }
+    if !state.picked.is_empty() {
+        title.push_str(&format!(", {} picked", number::count(state.picked.len())));
+    }
     let inner = p.pane(area, &titled(tabs, title), state.pane == Pane::Rows);
     if inner.width < 30 || inner.height < 2 {
         return;
@@ -302,6 +305,10 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
             p.put(list, 2, y, 3, ellipsis, Role::Dim);
             continue;
         };
+        if state.picked.contains(&row.id) {
+            let sign = p.look.signs.bullet;
+            p.put(list, 1, y, 1, sign, if selected { plain } else { Role::Key });
+        }
         let mut x = 2;
         p.put(list, x, y, id_width, &row.id, plain);
         x += id_width + 1;
