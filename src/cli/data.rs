@@ -12,6 +12,7 @@ use super::table::{Table, share};
 use crate::data;
 use crate::domain::api::{ImportReport, Request, Response, RowPage, RowQuery};
 use crate::domain::count::Counts;
+use crate::domain::leak::Leaks;
 use crate::domain::problem::{ProblemKind, Problems};
 use crate::domain::row::Part;
 use crate::domain::words::counted;
@@ -73,6 +74,15 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         from: usize,
         /// Rows to show
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: usize,
+    },
+    /// Rows that are scored on and stand in what is learned from: train rows, stored examples, prompts. Exit code 1 where some do
+    Leaks {
+        /// Leave out so many pairs
+        #[arg(long, default_value_t = 0)]
+        from: usize,
+        /// Pairs to show
         #[arg(short = 'n', long, default_value_t = 20)]
         count: usize,
     },
@@ -142,6 +152,14 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             out.result(&problems, || self::problems(&problems, kind));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Leaks { from, count } => {
+            let Response::Leaks { leaks } = once(root, Request::Leaks { offset: from, count })? else {
+                return Err(unexpected());
+            };
+            out.result(&leaks, || self::leaks(&leaks));
+            // A suspicion is no find.
+            Ok(ExitCode::from(u8::from(leaks.exact + leaks.ngram > 0)))
+        }
         Command::Exclude { filter, keep_first } => exclude(filter, keep_first, true, root, out),
         Command::Include { filter } => exclude(filter, false, false, root, out),
         Command::Export { file, filter, sort, force } => {
@@ -194,6 +212,34 @@ fn exclude(filter: String, keep_first: bool, on: bool, root: &Path, out: &Output
     let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
     out.result(&json!({ "done": message }), || message.clone());
     Ok(ExitCode::SUCCESS)
+}
+
+fn leaks(leaks: &Leaks) -> String {
+    let mut table = Table::new(&["row", "part", "how", "from", "detail", "text"]);
+    for leak in &leaks.found {
+        table.row(vec![
+            leak.row.clone(),
+            leak.part.map_or("", Part::name).to_owned(),
+            leak.how.name().to_owned(),
+            leak.from.clone(),
+            leak.detail.clone(),
+            leak.text.chars().take(60).collect(),
+        ]);
+    }
+    let mut text = if leaks.found.is_empty() { String::new() } else { table.render() };
+    text.push_str(&format!(
+        "{} of {} that are scored on leak: {} exact, {} by words in a row, {} suspected by embedding ({})\n",
+        leaks.rows(),
+        counted(leaks.scored, "row"),
+        leaks.exact,
+        leaks.ngram,
+        leaks.embedding,
+        counted(leaks.total, "pair"),
+    ));
+    for note in &leaks.notes {
+        text.push_str(&format!("{note}\n"));
+    }
+    text
 }
 
 fn problems(problems: &Problems, kind: Option<ProblemKind>) -> String {

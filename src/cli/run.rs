@@ -10,6 +10,7 @@ use super::power;
 use super::sweep;
 use crate::domain::api::{Request, Response};
 use crate::domain::keys::Keys;
+use crate::domain::leak::LEAKS;
 use crate::domain::run::RunKind;
 use crate::domain::sweep::values;
 
@@ -35,6 +36,9 @@ pub struct Args {
     /// With --sweep: stop runs early that fall behind (their best dev loss is above the median of the others' means)
     #[arg(long, requires = "sweep")]
     drop_hopeless: bool,
+    /// Go on though rows that the run is scored on stand in what it learns from (`tunebench data leaks`)
+    #[arg(long, value_name = "allow|refuse")]
+    leaks: Option<String>,
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
@@ -52,6 +56,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         }));
     }
     let mut set = settings("set", &args.set)?;
+    set.extend(args.leaks.map(|leaks| (LEAKS.to_owned(), leaks)));
     let axes = settings("sweep", &args.sweep)?;
     if let Some(like) = args.like {
         let Response::Run { run } = once(root, Request::Run { run: like })? else { return Err(unexpected()) };

@@ -13,6 +13,7 @@ use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
+use super::leak::Leaks;
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
 use super::problem::{ProblemKind, Problems};
@@ -213,6 +214,11 @@ pub enum Request {
     Problems {
         kind: Option<ProblemKind>,
         query: RowQuery,
+    },
+    /// Rows that are scored on and stand in what is learned from: pairs from `offset` on.
+    Leaks {
+        offset: usize,
+        count: usize,
     },
     /// Leave the rows of a query out of all learning and scoring, or take them in again.
     Exclude {
@@ -423,6 +429,7 @@ pub enum Response {
     Row { row: RowDetail },
     Counts { counts: Counts },
     Problems { problems: Problems },
+    Leaks { leaks: Leaks },
     Launched { run: String },
     LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },
@@ -461,11 +468,14 @@ pub struct Failure {
     /// With these keys it would not have failed: the client asks whether they may be sent, and tries again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<KeyNeed>,
+    /// The run learns from what it is scored on: with `leaks=allow` it would go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaks: bool,
 }
 
 impl Failure {
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), needs: Vec::new() }
+        Self { code, message: message.into(), needs: Vec::new(), leaks: false }
     }
 }
 

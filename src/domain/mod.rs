@@ -17,6 +17,7 @@ pub mod imported;
 pub mod judge;
 pub mod keys;
 pub mod ladder;
+pub mod leak;
 pub mod metric;
 pub mod outcome;
 pub mod play;

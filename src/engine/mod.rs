@@ -33,6 +33,7 @@ mod ingest;
 mod judges;
 mod judging;
 mod launch;
+mod leaks;
 mod models;
 mod outcomes;
 mod pairs;

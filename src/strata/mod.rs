@@ -5,6 +5,7 @@ pub mod build;
 pub mod dimensions;
 pub mod duplicates;
 pub mod kmeans;
+pub mod leaks;
 pub mod naming;
 pub mod outliers;
 pub mod problems;

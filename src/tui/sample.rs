@@ -85,6 +85,7 @@ pub fn respond(request: &Request) -> Response {
             Response::Counts { counts: Counts { by: by.clone(), ..Counts::default() } }
         }
         Request::Problems { kind, query } => Response::Problems { problems: data::problems(*kind, query) },
+        Request::Leaks { .. } => Response::Leaks { leaks: Default::default() },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::LaunchAll { sets, .. } => {
             Response::LaunchedAll { runs: (0..sets.len()).map(|i| format!("eval-{}", i + 20)).collect() }

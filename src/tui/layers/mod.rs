@@ -127,6 +127,11 @@ pub enum Confirmed {
     Cancel(String),
     /// Of each group of duplicates all but the first are left out.
     ExcludeCopies(ProblemKind),
+    /// What was refused is asked for again, with what lets it go on.
+    Launch {
+        purpose: Purpose,
+        again: Box<Request>,
+    },
     /// These keys may be sent; what needs them is asked again.
     Trust {
         purpose: Purpose,

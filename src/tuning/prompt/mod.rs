@@ -49,6 +49,7 @@ use judging::Judging;
 use log::Log;
 use memory::Memory;
 use plan::Plan;
+pub use guards::Copies;
 pub use plan::answers_of_plan;
 
 /// Template by stage, of the stages that are tuned.

@@ -75,3 +75,44 @@ fn problems_are_counted_listed_and_filtered_and_nothing_personal_is_logged() {
     let refused = bench.run(&["data", "problems", "--kind", "pi"]);
     assert_eq!(refused.status.code(), Some(2));
 }
+
+#[test]
+fn a_run_whose_train_rows_stand_among_those_it_is_scored_on_is_refused_unless_told_to_go_on() {
+    let bench = Bench::new();
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let (code, before) = bench.leaks();
+    assert_eq!((code, &before["exact"], &before["ngram"]), (0, &0.into(), &0.into()), "{before}");
+    // A copy of an eval row comes in as a row of its own, and is given to the train part by hand.
+    let page = bench.json(&["data", "rows", "--where", "part:eval", "-n", "1"]);
+    let (row, text) = (page["rows"][0]["id"].as_str().unwrap(), page["rows"][0]["text"].as_str().unwrap());
+    let train = bench.json(&["data", "rows", "--where", "part:train", "-n", "1"]);
+    let (of, old) = (train["rows"][0]["id"].as_str().unwrap(), train["rows"][0]["text"].as_str().unwrap());
+    let data = fs::read_dir(bench.root.join("data")).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read_to_string(&data).unwrap();
+    assert!(whole.contains(&format!("\"id\":\"{of}\"")) || whole.contains(of), "rows have ids: {whole}");
+    let json = |text: &str| serde_json::to_string(text).unwrap();
+    fs::write(&data, whole.replacen(&json(old), &json(&text.to_uppercase()), 1)).unwrap();
+
+    let (code, found) = bench.leaks();
+    assert_eq!((code, &found["exact"]), (1, &1.into()), "{found}");
+    assert_eq!((&found["found"][0]["row"], &found["found"][0]["from_row"]), (&row.into(), &of.into()));
+    let refused = bench.run(&["run", "train", "--set", "max_steps=1"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains(row) && said.contains(of) && said.contains("--leaks allow"), "{said}");
+    assert_eq!(bench.json(&["data", "rows", "--where", "problem:leak"])["total"], 1);
+    let told = bench.json(&["run", "train", "--set", "max_steps=1", "--leaks", "allow"]);
+    assert_eq!(told["state"], "done", "{told}");
+    // Left out, it leaks no more.
+    bench.json(&["data", "exclude", "--where", &format!("id={of}")]);
+    assert_eq!(bench.leaks().0, 0);
+    assert_eq!(bench.json(&["run", "train", "--set", "max_steps=1"])["state"], "done");
+}
+
+impl Bench {
+    fn leaks(&self) -> (i32, Value) {
+        let out = self.run(&["data", "leaks", "--json"]);
+        let text = String::from_utf8(out.stdout).unwrap();
+        (out.status.code().unwrap(), serde_json::from_str(text.lines().last().unwrap()).unwrap())
+    }
+}
