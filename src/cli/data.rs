@@ -13,6 +13,7 @@ use crate::data;
 use crate::domain::api::{ImportReport, Request, Response, RowPage, RowQuery};
 use crate::domain::count::Counts;
 use crate::domain::leak::Leaks;
+use crate::domain::preview::Preview;
 use crate::domain::problem::{ProblemKind, Problems};
 use crate::domain::row::Part;
 use crate::domain::words::counted;
@@ -85,6 +86,14 @@ enum Command {
         /// Pairs to show
         #[arg(short = 'n', long, default_value_t = 20)]
         count: usize,
+    },
+    /// What a training run would see: a row as tokens, lengths, batches, rows that are left out and why
+    Preview {
+        /// The row to show, else the first that would be trained on
+        row: Option<String>,
+        /// A setting of the run, as in `tunebench run train --set`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
     },
     /// Leave rows out of all learning and scoring, by the mark `excluded`; `data include` takes them in again
     #[command(after_help = FILTERS)]
@@ -160,6 +169,14 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             // A suspicion is no find.
             Ok(ExitCode::from(u8::from(leaks.exact + leaks.ngram > 0)))
         }
+        Command::Preview { row, set } => {
+            let set = super::run::settings("set", &set)?;
+            let Response::Preview { preview } = once(root, Request::Preview { row, set })? else {
+                return Err(unexpected());
+            };
+            out.result(&*preview, || self::preview(&preview));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Exclude { filter, keep_first } => exclude(filter, keep_first, true, root, out),
         Command::Include { filter } => exclude(filter, false, false, root, out),
         Command::Export { file, filter, sort, force } => {
@@ -212,6 +229,31 @@ fn exclude(filter: String, keep_first: bool, on: bool, root: &Path, out: &Output
     let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
     out.result(&json!({ "done": message }), || message.clone());
     Ok(ExitCode::SUCCESS)
+}
+
+fn preview(preview: &Preview) -> String {
+    let mut text = String::new();
+    if let Some(row) = &preview.rendered {
+        let head = format!(
+            "row {}, {}, {} trained (in brackets):",
+            row.id,
+            counted(row.tokens, "token"),
+            row.trained
+        );
+        let pieces: String = row
+            .pieces
+            .iter()
+            .map(|(said, trained)| if *trained { format!("[{said}]") } else { said.clone() })
+            .collect();
+        text.push_str(&format!("{head}\n{}\n", data::clean(&pieces)));
+        if let Some(why) = &row.dropped {
+            text.push_str(&format!("left out: {why}\n"));
+        }
+        text.push('\n');
+    }
+    text.push_str(&preview.lines(80).join("\n"));
+    text.push('\n');
+    text
 }
 
 fn leaks(leaks: &Leaks) -> String {

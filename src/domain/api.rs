@@ -16,6 +16,7 @@ use super::keys::{KeyNeed, Keys};
 use super::leak::Leaks;
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
+use super::preview::Preview;
 use super::problem::{ProblemKind, Problems};
 use super::remedy::Remedies;
 use super::row::{Part, Quarantined};
@@ -214,6 +215,11 @@ pub enum Request {
     Problems {
         kind: Option<ProblemKind>,
         query: RowQuery,
+    },
+    /// What a training run with these settings would see of the rows; one of them as tokens.
+    Preview {
+        row: Option<String>,
+        set: Vec<(String, String)>,
     },
     /// Rows that are scored on and stand in what is learned from: pairs from `offset` on.
     Leaks {
@@ -430,6 +436,7 @@ pub enum Response {
     Counts { counts: Counts },
     Problems { problems: Problems },
     Leaks { leaks: Leaks },
+    Preview { preview: Box<Preview> },
     Launched { run: String },
     LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },

@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod play;
 pub mod power;
 pub mod preflight;
+pub mod preview;
 pub mod problem;
 pub mod prompt;
 pub mod remedy;

@@ -41,7 +41,9 @@ pub(super) struct Wish {
 pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
     // A judge is tuned by a run of kind prompt.
-    let own = |key: &str| matches!(key, "candidate" | "model" | LEAKS) || (key == "judge" && kind == RunKind::Prompt);
+    let own = |key: &str| {
+        matches!(key, "candidate" | "model" | LEAKS) || (key == "judge" && kind == RunKind::Prompt)
+    };
     let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| own(key));
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
     let last = |name: &str| mine.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.clone());

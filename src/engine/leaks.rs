@@ -69,27 +69,30 @@ pub fn of(engine: &Engine, loaded: &Loaded) -> Result<BTreeMap<usize, Vec<Leak>>
     let found = overlaps((scored.len(), &|i| text(scored[i])), (train.len() + beside.len(), &learned), rule);
     let mut all: BTreeMap<usize, Vec<Leak>> = BTreeMap::new();
     let short = |text: &str| cut(text, TEXT).into_owned();
-    let mut push = |at: usize, how: LeakKind, from: String, from_row: Option<usize>, from_text: &str, detail: String| {
-        let leak = Leak {
-            row: data.id(at).to_owned(),
-            part: loaded.parts[at],
-            text: short(text(at)),
-            how,
-            from,
-            from_row: from_row.map(|at| data.id(at).to_owned()),
-            from_text: short(from_text),
-            detail,
+    let mut push =
+        |at: usize, how: LeakKind, from: String, from_row: Option<usize>, from_text: &str, detail: String| {
+            let leak = Leak {
+                row: data.id(at).to_owned(),
+                part: loaded.parts[at],
+                text: short(text(at)),
+                how,
+                from,
+                from_row: from_row.map(|at| data.id(at).to_owned()),
+                from_text: short(from_text),
+                detail,
+            };
+            let mine = all.entry(at).or_default();
+            if mine.len() < PAIRS {
+                mine.push(leak);
+            }
         };
-        let mine = all.entry(at).or_default();
-        if mine.len() < PAIRS {
-            mine.push(leak);
-        }
-    };
     for Overlap { scored: i, grams, learned: j } in found {
         let (at, j) = (scored[i as usize], j as usize);
         let how = if grams.is_none() { LeakKind::Exact } else { LeakKind::Ngram };
         match train.get(j) {
-            Some(&of) => push(at, how, format!("row {}", data.id(of)), Some(of), text(of), detail(grams, rule)),
+            Some(&of) => {
+                push(at, how, format!("row {}", data.id(of)), Some(of), text(of), detail(grams, rule))
+            }
             None => {
                 let (name, row, input) = &beside[j - train.len()];
                 // It is never shown for the row that it is made of.
@@ -132,7 +135,8 @@ pub fn of(engine: &Engine, loaded: &Loaded) -> Result<BTreeMap<usize, Vec<Leak>>
 /// A window on the pairs, the surest first.
 pub fn leaks(engine: &Engine, offset: usize, count: usize) -> Result<Leaks, Failure> {
     let loaded = rows::loaded(engine)?;
-    let parts = |wanted: &dyn Fn(Part) -> bool| loaded.parts.iter().flatten().filter(|part| wanted(**part)).count();
+    let parts =
+        |wanted: &dyn Fn(Part) -> bool| loaded.parts.iter().flatten().filter(|part| wanted(**part)).count();
     if parts(&|_| true) == 0 {
         return Err(bad_input(
             "the rows have no parts yet, so that what is learned from cannot be told from what is scored on; build the strata first (`tunebench strata build`)",
@@ -145,7 +149,9 @@ pub fn leaks(engine: &Engine, offset: usize, count: usize) -> Result<Leaks, Fail
         notes: vec![
             "exact: the same words, whatever their case".into(),
             rule_in_words(Rule::default()),
-            format!("by embedding: cosine of the built-in embedder at least {COSINE}; a suspicion, which refuses no run"),
+            format!(
+                "by embedding: cosine of the built-in embedder at least {COSINE}; a suspicion, which refuses no run"
+            ),
         ],
         ..Leaks::default()
     };
@@ -179,9 +185,9 @@ pub fn refuse(kind: RunKind, candidate: Option<&Candidate>, rows: &[RunRow]) -> 
         if let Some(shown) = &stage.examples {
             let all = store::read(Path::new(&shown.path), Some(&shown.hash)).unwrap_or_default();
             let mine = all.into_iter().filter(|e| e.stage == stage.name && e.enabled);
-            beside.extend(mine.map(|e| {
-                (format!("example {} of stage {}", cut(&e.id, 8), stage.name), e.row, e.input)
-            }));
+            beside.extend(
+                mine.map(|e| (format!("example {} of stage {}", cut(&e.id, 8), stage.name), e.row, e.input)),
+            );
         }
         let copies = Copies::new(&[(stage.name.clone(), stage.prompt.clone())].into());
         for (i, _) in scored.iter().enumerate().filter(|(_, row)| copies.has(&row.input)) {
@@ -210,8 +216,11 @@ pub fn refuse(kind: RunKind, candidate: Option<&Candidate>, rows: &[RunRow]) -> 
     if copied.is_empty() {
         return Ok(());
     }
-    let told: Vec<String> =
-        copied.iter().take(3).filter_map(|(i, said)| Some(format!("row {} {said}", scored.get(*i)?.id))).collect();
+    let told: Vec<String> = copied
+        .iter()
+        .take(3)
+        .filter_map(|(i, said)| Some(format!("row {} {said}", scored.get(*i)?.id)))
+        .collect();
     let more = if copied.len() > told.len() { ", ..." } else { "" };
     let message = format!(
         "{} of {} that the run is scored on {} in what it learns from: {}{more}\n`tunebench data leaks` shows them; leave some out (`tunebench data exclude`), or go on all the same with --leaks allow",

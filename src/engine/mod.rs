@@ -40,6 +40,7 @@ mod pairs;
 mod parts;
 mod play;
 mod power;
+mod preview;
 mod problems;
 mod prompts;
 pub mod protocol;

@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::{leaks, parts};
 use super::rows::{self, Loaded, cut};
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
+use super::{leaks, parts};
 use crate::data::{Bits, Column, Of};
 use crate::domain::api::{Decision, Failure, RowQuery};
 use crate::domain::leak::{Leak, LeakKind};
@@ -305,7 +305,9 @@ fn row(loaded: &Loaded, found: &Found, at: usize, kind: ProblemKind, room: usize
         group: first
             .map(|first| loaded.dataset.id(first as usize).to_owned())
             .or_else(|| leak.map(|leak| leak.from_row.clone().unwrap_or_else(|| leak.from.clone()))),
-        like: other.or_else(|| leak.map(|leak| leak.from_text.clone())).map(|other| cut(&other, room).into_owned()),
+        like: other
+            .or_else(|| leak.map(|leak| leak.from_text.clone()))
+            .map(|other| cut(&other, room).into_owned()),
     }
 }
 
@@ -364,9 +366,10 @@ fn reason(
             }
             None => String::new(),
         },
-        ProblemKind::Leak => {
-            found.leak(at).map(|leak| format!("{}: {} ({})", leak.how.name(), leak.from, leak.detail)).unwrap_or_default()
-        }
+        ProblemKind::Leak => found
+            .leak(at)
+            .map(|leak| format!("{}: {} ({})", leak.how.name(), leak.from, leak.detail))
+            .unwrap_or_default(),
         ProblemKind::TooLong => {
             let limits = found.limits.as_ref();
             limits.and_then(|limits| Limits::exceeded(limits, &fields(), text)).unwrap_or_default()

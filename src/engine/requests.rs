@@ -8,9 +8,9 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch, leaks,
-    outcomes, pairs, parts, power, problems, prompts, queue, remedies, rows, strata, sweep, timeline, trial,
-    versions,
+    board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
+    leaks, outcomes, pairs, parts, power, preview, problems, prompts, queue, remedies, rows, strata, sweep,
+    timeline, trial, versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -61,9 +61,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Problems { kind, query } => {
             Response::Problems { problems: problems::problems(engine, kind, &query)? }
         }
-        Request::Leaks { offset, count } => {
-            Response::Leaks { leaks: leaks::leaks(engine, offset, count)? }
+        Request::Preview { row, set } => {
+            Response::Preview { preview: Box::new(preview::preview(engine, row.as_deref(), &set)?) }
         }
+        Request::Leaks { offset, count } => Response::Leaks { leaks: leaks::leaks(engine, offset, count)? },
         Request::Exclude { query, keep_first, on } => {
             decide(engine, problems::exclude(engine, &query, keep_first, on)?)?
         }

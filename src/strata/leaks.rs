@@ -137,7 +137,8 @@ fn words(text: &str) -> Vec<u64> {
 /// Of the words of a whole text, if it has any.
 fn whole(words: &[u64]) -> Option<u64> {
     (!words.is_empty()).then(|| {
-        let hash = words.iter().fold(words.len() as u64, |hash, word| SplitMix64::new(hash ^ word).next_u64());
+        let hash =
+            words.iter().fold(words.len() as u64, |hash, word| SplitMix64::new(hash ^ word).next_u64());
         hash | WHOLE
     })
 }
@@ -201,8 +202,18 @@ mod tests {
         let upper = format!("So: {}!", LONG.to_uppercase());
         assert_eq!(of(&["Thank you!"], &["thank you", "thanks"]), [(0, 0, None)], "however short");
         assert_eq!(of(&[LONG], &[&upper]), [(0, 0, Some(5))], "17 words have 5 13-grams");
-        assert_eq!(of(&["my card was declined at the shop today"], &["hello, my card was declined at the shop today again"]), [(0, 0, Some(1))]);
-        assert!(of(&["my card was declined at the shop"], &["hello, my card was declined at the shop today"]).is_empty(), "7 words are a phrase");
+        assert_eq!(
+            of(
+                &["my card was declined at the shop today"],
+                &["hello, my card was declined at the shop today again"]
+            ),
+            [(0, 0, Some(1))]
+        );
+        assert!(
+            of(&["my card was declined at the shop"], &["hello, my card was declined at the shop today"])
+                .is_empty(),
+            "7 words are a phrase"
+        );
         assert!(of(&[&LONG[..40]], &["the quick brown fox walks over the lazy dog"]).is_empty());
         assert!(of(&["", "?!"], &["", "..."]).is_empty(), "what says nothing is no leak");
     }

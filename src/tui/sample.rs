@@ -85,6 +85,9 @@ pub fn respond(request: &Request) -> Response {
             Response::Counts { counts: Counts { by: by.clone(), ..Counts::default() } }
         }
         Request::Problems { kind, query } => Response::Problems { problems: data::problems(*kind, query) },
+        Request::Preview { row, .. } => {
+            Response::Preview { preview: Box::new(data::preview(row.as_deref().unwrap_or("00000"))) }
+        }
         Request::Leaks { .. } => Response::Leaks { leaks: Default::default() },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::LaunchAll { sets, .. } => {

@@ -42,7 +42,8 @@ pub fn of(data: &Dataset) -> Result<Arc<Column>, DataError> {
     let text = |at: usize| inputs.first().and_then(|inputs| inputs.get(at)).unwrap_or_default();
     let found = find(data.len(), &text);
     let line = |near: &[(u32, f32)]| {
-        let places: Vec<String> = near.iter().map(|(at, cosine)| format!("{at}:{:.0}", cosine * PRECISION)).collect();
+        let places: Vec<String> =
+            near.iter().map(|(at, cosine)| format!("{at}:{:.0}", cosine * PRECISION)).collect();
         (!places.is_empty()).then(|| places.join(" "))
     };
     data.keep(&name, found.iter().map(|near| line(near)))

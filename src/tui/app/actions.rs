@@ -207,7 +207,8 @@ impl App {
             _ => {}
         }
         let first = why.lines().next().unwrap_or_default();
-        let question = format!("{first}. Its score would flatter. Start it all the same? (1 ! shows the leaks)");
+        let question =
+            format!("{first}. Its score would flatter. Start it all the same? (1 ! shows the leaks)");
         let then = Confirmed::Launch { purpose, again: Box::new(again) };
         self.layers.push(Layer::Confirm { question, then });
     }
@@ -241,6 +242,9 @@ impl App {
         }
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
+        }
+        if matches!(self.layers.last(), Some(Layer::Preview(_))) {
+            return self.act_preview(action, height);
         }
         if matches!(self.layers.last(), Some(Layer::Problems(_))) {
             return self.act_problems(action, height);
@@ -337,7 +341,11 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) | Layer::Problems(_) => {}
+            Layer::Why { .. }
+            | Layer::Judging(_)
+            | Layer::Mending(_)
+            | Layer::Problems(_)
+            | Layer::Preview(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),

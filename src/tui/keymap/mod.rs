@@ -123,6 +123,7 @@ pub enum Action {
     Problems,
     Exclude,
     ExcludeCopies,
+    Preview,
     Gold,
     Note,
     FilterStratum,

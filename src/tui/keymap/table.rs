@@ -73,6 +73,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::Remedies, "row.remedies", "R", "mend", "What could be done about this wrong row: a prompt edit, a stored example, training rows; what each fixes and takes"),
     b(C::Rows, A::MarkNamed, "row.mark-named", "M", "", "Mark the row with a word of your own"),
     b(C::Rows, A::Problems, "data.problems", "!", "wrong?", "What is wrong with the rows: duplicates, golds that disagree, personal data, odd characters"),
+    b(C::Rows, A::Preview, "row.preview", "v", "", "The row as it would be trained on: trained tokens, lengths of all rows, batches, rows left out"),
     b(C::Rows, A::Exclude, "row.exclude", "x", "", "Leave the row out of learning and scoring (the mark `excluded`), or take it in again"),
     b(C::Rows, A::LaunchEval, "run.eval", "e", "", "Evaluate a candidate"),
     b(C::Rows, A::LaunchTrain, "run.train", "t", "", "Train a LoRA adapter"),

@@ -4,6 +4,7 @@ pub mod compose;
 pub mod form;
 pub mod judging;
 pub mod picker;
+pub mod preview;
 pub mod problems;
 pub mod remedies;
 pub mod view;
@@ -19,6 +20,7 @@ use compose::Compose;
 use form::Form;
 use judging::Judging;
 use picker::Picker;
+use preview::Previewed;
 use problems::Wrong;
 use remedies::Mending;
 
@@ -72,6 +74,8 @@ pub enum Layer {
     Judging(Judging),
     /// Remedies for a wrong row.
     Mending(Mending),
+    /// A row as it would be trained on.
+    Preview(Previewed),
     /// What is wrong with the rows.
     Problems(Wrong),
 }
@@ -153,6 +157,7 @@ impl Layer {
             | Self::Difference { .. }
             | Self::Why { .. }
             | Self::Trace(_)
+            | Self::Preview(_)
             | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }

@@ -116,7 +116,8 @@ fn a_run_that_learns_from_what_it_is_scored_on_starts_only_after_a_yes() {
     play(&mut app, "4 t");
     let sent = asked(&press(&mut app, "enter"));
     let refuse = |app: &mut App, tag: u64| {
-        let error = Failure { leaks: true, ..Failure::new(2, "2 of 40 rows stand in what it learns from\nmore") };
+        let error =
+            Failure { leaks: true, ..Failure::new(2, "2 of 40 rows stand in what it learns from\nmore") };
         app.update(Message::Engine(FromEngine::Answer { tag, response: Response::Error { error } }), NOW_MS)
     };
     let launch = |sent: &[(u64, Request)]| -> (u64, Vec<(String, String)>) {

@@ -44,12 +44,12 @@ use crate::tuning::evaluate;
 use crate::tuning::scoring::Scoring;
 use climb::Climb;
 use examiner::{Examiner as _, Halt, Live, Phase};
+pub use guards::Copies;
 use guards::{Copies, holds_pin};
 use judging::Judging;
 use log::Log;
 use memory::Memory;
 use plan::Plan;
-pub use guards::Copies;
 pub use plan::answers_of_plan;
 
 /// Template by stage, of the stages that are tuned.

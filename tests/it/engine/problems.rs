@@ -116,3 +116,31 @@ impl Bench {
         (out.status.code().unwrap(), serde_json::from_str(text.lines().last().unwrap()).unwrap())
     }
 }
+
+#[test]
+fn a_preview_shows_what_training_would_see_without_starting_it() {
+    let bench = Bench::new();
+    let early = bench.run(&["data", "preview"]);
+    assert_eq!(early.status.code(), Some(2), "no row has a part");
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    bench.json(&["data", "problems"]);
+    let preview = bench.json(&["data", "preview", "r007"]);
+    let row = &preview["rendered"];
+    let of = |trained: bool| -> String {
+        let pieces = row["pieces"].as_array().unwrap().iter().filter(|p| p[1] == trained);
+        pieces.map(|p| p[0].as_str().unwrap()).collect()
+    };
+    assert!(of(false).contains("case 7") && !of(false).is_empty(), "{preview}");
+    assert!(of(true).contains("loans"), "{preview}");
+    assert_eq!(row["trained"].as_u64().map(|n| n > 1), Some(true), "its end is trained, too");
+    let rows = |value: &Value| {
+        value.as_array().unwrap().iter().map(|bin| bin["rows"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(rows(&preview["lengths"]), preview["rows"].as_u64().unwrap());
+    let steps = preview["packing"]["steps"].as_u64().unwrap();
+    assert_eq!(steps, preview["rows"].as_u64().unwrap().div_ceil(2), "batches of 2");
+    let short = bench.json(&["data", "preview", "--set", "max_length=1"]);
+    assert_eq!(rows(&short["dropped"]), short["rows"].as_u64().unwrap(), "{short}");
+    assert!(short["dropped"][0]["why"].as_str().unwrap().contains("max_length = 1"), "{short}");
+    assert_eq!(bench.run(&["data", "preview", "nobody"]).status.code(), Some(2));
+}

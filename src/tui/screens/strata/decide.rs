@@ -21,6 +21,7 @@ impl App {
                 let on = !self.strata.has_mark(&row, STAR);
                 self.decide(format!("mark row {row}"), Decision::Mark { row, mark: STAR.into(), on });
             }
+            Action::Preview => self.open_preview(row),
             Action::Exclude => {
                 let on = !self.strata.has_mark(&row, EXCLUDED);
                 self.exclude_row(row, on);
