@@ -66,7 +66,9 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         // What is given now replaces what stood there, by whichever of its names.
         let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let given: Vec<String> = set.iter().chain(&axes).map(|(key, _)| short(key)).collect();
-        set.splice(0..0, run.settings.into_iter().filter(|(key, _)| !given.contains(&short(key))));
+        // Going on in spite of leaks is said for each run anew.
+        let again = |key: &str| key != LEAKS && !given.contains(&short(key));
+        set.splice(0..0, run.settings.into_iter().filter(|(key, _)| again(key)));
     }
     if !args.models.is_empty() {
         if kind != RunKind::Eval {

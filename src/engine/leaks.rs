@@ -183,7 +183,7 @@ pub fn refuse(kind: RunKind, candidate: Option<&Candidate>, rows: &[RunRow]) -> 
     let mut copied: BTreeMap<usize, String> = BTreeMap::new();
     for stage in candidate.iter().flat_map(|candidate| &candidate.stages) {
         if let Some(shown) = &stage.examples {
-            let all = store::read(Path::new(&shown.path), Some(&shown.hash)).unwrap_or_default();
+            let all = store::read(Path::new(&shown.path), Some(shown.hash.as_str())).unwrap_or_default();
             let mine = all.into_iter().filter(|e| e.stage == stage.name && e.enabled);
             beside.extend(
                 mine.map(|e| (format!("example {} of stage {}", cut(&e.id, 8), stage.name), e.row, e.input)),

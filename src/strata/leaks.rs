@@ -28,7 +28,7 @@ impl Default for Rule {
 pub struct Overlap {
     /// Places of the texts.
     pub scored: u32,
-    /// Not the same text: shared n-grams, or 0 where a short text stands in a longer one as a whole.
+    /// Not the same text: shared n-grams; 1 where a short text stands in a longer one as a whole.
     pub grams: Option<u32>,
     pub learned: u32,
 }
@@ -86,7 +86,7 @@ pub fn overlaps<'t>(
         .collect();
     hits.par_sort_unstable();
     hits.dedup();
-    let mut found: Vec<(u32, u32, bool, u32)> = Vec::new();
+    let mut found: Vec<(u32, u32, bool)> = Vec::new();
     for docs in hits.chunk_by(|a, b| a.0 == b.0) {
         let hash = docs[0].0;
         let same = hash & WHOLE != 0;
@@ -95,14 +95,14 @@ pub fn overlaps<'t>(
         }
         let from = entries.partition_point(|(known, _)| *known < hash);
         for (_, at) in entries[from..].iter().take_while(|(known, _)| *known == hash) {
-            found.extend(docs.iter().map(|(_, doc)| (*at, *doc, same, 1)));
+            found.extend(docs.iter().map(|(_, doc)| (*at, *doc, same)));
         }
     }
-    found.sort_unstable_by_key(|(at, doc, same, _)| (*at, *doc, !same));
+    found.sort_unstable_by_key(|(at, doc, same)| (*at, *doc, !same));
     let mut all: Vec<Overlap> = found
         .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
         .map(|pair| {
-            let (scored, learned, same, _) = pair[0];
+            let (scored, learned, same) = pair[0];
             Overlap { scored, learned, grams: (!same).then_some(pair.len() as u32) }
         })
         .collect();
