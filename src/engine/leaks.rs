@@ -24,6 +24,11 @@ const PAIRS: usize = 5;
 const WINDOW: usize = 100;
 /// Characters of each text.
 const TEXT: usize = 600;
+/// A row that shares words in a row with what is learned from counts for a refusal from so many of its words on, in a hundred (a sample that
+/// is dirty in Touvron et al. 2023, "Llama 2", appendix A.6), and where more than this share of the scored rows are such: sentences of the
+/// trade recur in honest data, and so few cannot move a score by much.
+const MOSTLY: u32 = 80;
+const FEW: f64 = 0.02;
 /// Vectors of the built-in embedder nearer than this are suspected.
 const COSINE: f32 = 0.95;
 
@@ -40,11 +45,10 @@ fn rule_in_words(rule: Rule) -> String {
     )
 }
 
-fn detail(grams: Option<u32>, rule: Rule) -> String {
-    match grams {
+fn detail(overlap: &Overlap) -> String {
+    match overlap.grams {
         None => "the same text".into(),
-        Some(1) => "words in a row".into(),
-        Some(n) => format!("{n} times {} words in a row", rule.words),
+        Some(_) => format!("words in a row, {}% of it", overlap.percent),
     }
 }
 
@@ -86,9 +90,9 @@ pub fn of(engine: &Engine, loaded: &Loaded) -> Result<BTreeMap<usize, Vec<Leak>>
                 mine.push(leak);
             }
         };
-    for Overlap { scored: i, grams, learned: j } in found {
-        let (at, j) = (scored[i as usize], j as usize);
-        let how = if grams.is_none() { LeakKind::Exact } else { LeakKind::Ngram };
+    for overlap in found {
+        let (at, j) = (scored[overlap.scored as usize], overlap.learned as usize);
+        let how = if overlap.grams.is_none() { LeakKind::Exact } else { LeakKind::Ngram };
         match train.get(j) {
             Some(&of) => {
                 push(at, how, format!("row {}", data.id(of)), Some(of), text(of), detail(grams, rule))
@@ -97,7 +101,7 @@ pub fn of(engine: &Engine, loaded: &Loaded) -> Result<BTreeMap<usize, Vec<Leak>>
                 let (name, row, input) = &beside[j - train.len()];
                 // It is never shown for the row that it is made of.
                 if row.as_deref() != Some(data.id(at)) {
-                    push(at, how, name.clone(), None, input, detail(grams, rule));
+                    push(at, how, name.clone(), None, input, detail(&overlap));
                 }
             }
         }
@@ -199,35 +203,46 @@ pub fn refuse(kind: RunKind, candidate: Option<&Candidate>, rows: &[RunRow]) -> 
     let rule = Rule::default();
     let found =
         overlaps((scored.len(), &|i| scored[i].input.as_str()), (train.len() + beside.len(), &learned), rule);
-    for Overlap { scored: i, grams, learned: j } in found {
-        let (i, j) = (i as usize, j as usize);
+    let (mut told, mut nearly): (BTreeMap<usize, String>, BTreeMap<usize, String>) =
+        (copied, BTreeMap::new());
+    for overlap in found {
+        let (i, j) = (overlap.scored as usize, overlap.learned as usize);
         let said = match train.get(j) {
-            Some(row) => format!("as row {} of the train part ({})", row.id, detail(grams, rule)),
+            Some(row) => format!("as row {} of the train part ({})", row.id, detail(&overlap)),
             None => {
                 let (name, row, _) = &beside[j - train.len()];
                 if row.as_deref() == scored.get(i).map(|row| row.id.as_str()) {
                     continue;
                 }
-                format!("as {name} ({})", detail(grams, rule))
+                format!("as {name} ({})", detail(&overlap))
             }
         };
-        copied.entry(i).or_insert(said);
+        if overlap.grams.is_none() {
+            told.entry(i).or_insert(said);
+        } else if overlap.percent >= MOSTLY {
+            nearly.entry(i).or_insert(said);
+        }
     }
-    if copied.is_empty() {
+    if nearly.len() as f64 > FEW * scored.len() as f64 {
+        for (i, said) in nearly {
+            told.entry(i).or_insert(said);
+        }
+    }
+    if told.is_empty() {
         return Ok(());
     }
-    let told: Vec<String> = copied
+    let some: Vec<String> = told
         .iter()
         .take(3)
         .filter_map(|(i, said)| Some(format!("row {} {said}", scored.get(*i)?.id)))
         .collect();
-    let more = if copied.len() > told.len() { ", ..." } else { "" };
+    let more = if told.len() > some.len() { ", ..." } else { "" };
     let message = format!(
         "{} of {} that the run is scored on {} in what it learns from: {}{more}\n`tunebench data leaks` shows them; leave some out (`tunebench data exclude`), or go on all the same with --leaks allow",
-        copied.len(),
+        told.len(),
         counted(scored.len(), "row"),
-        if copied.len() == 1 { "stands" } else { "stand" },
-        told.join("; "),
+        if told.len() == 1 { "stands" } else { "stand" },
+        some.join("; "),
     );
     Err(Failure { leaks: true, ..bad_input(message) })
 }

@@ -31,6 +31,8 @@ pub struct Overlap {
     /// Not the same text: shared n-grams; 1 where a short text stands in a longer one as a whole.
     pub grams: Option<u32>,
     pub learned: u32,
+    /// Of the scored text's words so many in a hundred stand in those n-grams; 100 of the same text.
+    pub percent: u32,
 }
 
 /// Learned texts that a thread takes at a time.
@@ -99,15 +101,36 @@ pub fn overlaps<'t>(
         }
     }
     found.sort_unstable_by_key(|(at, doc, same)| (*at, *doc, !same));
-    let mut all: Vec<Overlap> = found
-        .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
+    let pairs: Vec<&[(u32, u32, bool)]> = found.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
+    let mut all: Vec<Overlap> = pairs
+        .into_par_iter()
         .map(|pair| {
-            let (scored, learned, same) = pair[0];
-            Overlap { scored, learned, grams: (!same).then_some(pair.len() as u32) }
+            let (at, doc, same) = pair[0];
+            let percent =
+                if same { 100 } else { covered(scored.1(at as usize), learned.1(doc as usize), rule) };
+            Overlap { scored: at, learned: doc, grams: (!same).then_some(pair.len() as u32), percent }
         })
         .collect();
     all.sort_unstable();
     all
+}
+
+/// Words of the scored text, in a hundred, that stand in n-grams which the learned one has.
+fn covered(scored: &str, learned: &str, rule: Rule) -> u32 {
+    let (scored, learned) = (words(scored), words(learned));
+    let n = scored.len().min(rule.words);
+    let mut known = Vec::new();
+    windows(&learned, n, &mut |hash| known.push(hash));
+    known.sort_unstable();
+    let (mut at, mut free, mut count) = (0, 0, 0);
+    windows(&scored, n, &mut |hash| {
+        if known.binary_search(&hash).is_ok() {
+            count += at + n - free.max(at);
+            free = at + n;
+        }
+        at += 1;
+    });
+    (100 * count / scored.len().max(1)) as u32
 }
 
 /// Set in the hashes of whole texts.
@@ -246,9 +269,11 @@ mod tests {
                         a.windows(n).filter(|gram| b.windows(n).any(|other| other == *gram)).collect()
                     };
                     if a == b {
-                        want.push(Overlap { scored: i as u32, learned: j as u32, grams: None });
+                        want.push(Overlap { scored: i as u32, learned: j as u32, grams: None, percent: 100 });
                     } else if !grams.is_empty() {
-                        want.push(Overlap { scored: i as u32, learned: j as u32, grams: Some(grams.len() as u32) });
+                        let in_one = |at: usize| (at.saturating_sub(n - 1)..=at).any(|from| a.get(from..from + n).is_some_and(|gram| grams.contains(gram)));
+                        let percent = (100 * (0..a.len()).filter(|at| in_one(*at)).count() / a.len()) as u32;
+                        want.push(Overlap { scored: i as u32, learned: j as u32, grams: Some(grams.len() as u32), percent });
                     }
                 }
             }
