@@ -94,9 +94,7 @@ pub fn of(engine: &Engine, loaded: &Loaded) -> Result<BTreeMap<usize, Vec<Leak>>
         let (at, j) = (scored[overlap.scored as usize], overlap.learned as usize);
         let how = if overlap.grams.is_none() { LeakKind::Exact } else { LeakKind::Ngram };
         match train.get(j) {
-            Some(&of) => {
-                push(at, how, format!("row {}", data.id(of)), Some(of), text(of), detail(grams, rule))
-            }
+            Some(&of) => push(at, how, format!("row {}", data.id(of)), Some(of), text(of), detail(&overlap)),
             None => {
                 let (name, row, input) = &beside[j - train.len()];
                 // It is never shown for the row that it is made of.
