@@ -76,6 +76,7 @@ pub fn respond(request: &Request) -> Response {
             report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() },
         },
         Request::Strata => Response::Strata { view: strata() },
+        Request::ByHand { .. } => Response::Done { message: "noted".into() },
         Request::Sample { per, .. } => {
             Response::Sample { rows: (0..per * 8).map(|i| format!("{i:05}")).collect() }
         }

@@ -115,6 +115,8 @@ pub enum Action {
     NextPane,
     PreviousPane,
     RenameStratum,
+    SplitStratum,
+    MergeStrata,
     SortStrata,
     Sample,
     Search,

@@ -112,6 +112,10 @@ pub enum TextPurpose {
     NameStratum {
         stratum: String,
     },
+    /// Into how many parts.
+    SplitStratum {
+        stratum: String,
+    },
     /// By the hash of its texts.
     NameVersion {
         version: String,
@@ -135,6 +139,11 @@ pub enum Confirmed {
     Launch {
         purpose: Purpose,
         again: Box<Request>,
+    },
+    /// Two strata are to be one.
+    Merge {
+        a: String,
+        b: String,
     },
     /// These keys may be sent; what needs them is asked again.
     Trust {

@@ -81,6 +81,7 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
         TextPurpose::SamplePer => "rows of every stratum",
+        TextPurpose::SplitStratum { .. } => "so many parts, by what their rows say; u takes it back",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
         TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {

@@ -11,6 +11,7 @@ mod problems;
 mod prompts;
 mod state;
 mod steer;
+mod strata;
 mod trajectories;
 
 use ratatui::buffer::Buffer;

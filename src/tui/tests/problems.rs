@@ -41,7 +41,7 @@ fn one_key_lists_what_is_wrong_and_one_more_leaves_a_row_out() {
     }
     let mut app = app();
     play(&mut app, "1 ! down down down enter down");
-    assert!(shown(&app).contains("[-still-]"), "word by word: {}", shown(&app));
+    assert!(shown(&app).contains("[-2-]{+9+}"), "word by word: {}", shown(&app));
     assert_eq!(decided(&press(&mut app, "x")), [mark("00007", EXCLUDED)]);
     assert_eq!(decided(&press(&mut app, "m")), [mark("00007", "star")]);
     let undone = asked(&press(&mut app, "u"));

@@ -16,6 +16,7 @@ mod remedies;
 mod sets;
 mod shared;
 mod splits;
+mod strata;
 mod training;
 
 use std::fs;
