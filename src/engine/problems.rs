@@ -108,7 +108,9 @@ fn find(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Found, Failure> {
         if let Some(&first) = members.first()
             && members.iter().any(|&at| text(at) != text(first))
         {
-            members.iter().for_each(|&at| is_near.set(at as usize, true));
+            for &at in &members {
+                is_near.set(at as usize, true);
+            }
             near_groups.insert(group, (first, members.len()));
         }
     }
@@ -276,7 +278,7 @@ fn order(found: &Found, kind: ProblemKind, places: &mut [u32]) {
             places.sort_by(|a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
         }
         kind if kind.in_groups() => {
-            places.sort_by_key(|at| (found.group(*at as usize, kind), found.first(*at as usize, kind), *at))
+            places.sort_by_key(|at| (found.group(*at as usize, kind), found.first(*at as usize, kind), *at));
         }
         _ => {}
     }

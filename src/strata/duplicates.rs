@@ -55,7 +55,9 @@ fn bands_of(threshold: f64) -> (usize, usize) {
 pub fn groups<T: AsRef<str> + Sync>(texts: &[T], settings: Likeness) -> Vec<Group> {
     let mut sketches = Sketches::new(settings, texts.len());
     let each: Vec<Sketch> = texts.par_iter().map(|text| sketches.of(text.as_ref())).collect();
-    each.into_iter().for_each(|sketch| sketches.push(&sketch));
+    for sketch in &each {
+        sketches.push(sketch);
+    }
     let normal = sketches.normal.clone();
     let roots = sketches.groups(&|at| texts[at].as_ref());
     let mut by_root: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
@@ -134,7 +136,9 @@ impl Sketches {
         let mut places: Vec<u32> = (0..n as u32).filter(|&at| self.normal[at as usize] != 0).collect();
         places.par_sort_unstable_by_key(|&at| (self.normal[at as usize], at));
         for same in places.chunk_by(|a, b| self.normal[*a as usize] == self.normal[*b as usize]) {
-            same.iter().for_each(|&at| sets.join(same[0] as usize, at as usize));
+            for &at in same {
+                sets.join(same[0] as usize, at as usize);
+            }
         }
         // One of each that are equal goes on, in an order that hangs on what they say alone.
         places.dedup_by_key(|at| self.normal[*at as usize]);
@@ -418,7 +422,9 @@ mod tests {
                     .into_iter()
                     .map(|group| group.rows.into_iter().map(|at| texts[at].clone()).collect())
                     .collect();
-                all.iter_mut().for_each(|group: &mut Vec<String>| group.sort());
+                for group in &mut all {
+                    group.sort();
+                }
                 all.sort();
                 all
             };

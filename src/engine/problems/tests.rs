@@ -276,7 +276,9 @@ proptest! {
             texts.iter().zip(&golds).enumerate().map(|(i, (text, gold))| row(&i.to_string(), text, gold)).collect();
         let neighbours = |mut all: BTreeMap<String, BTreeSet<ProblemKind>>| {
             // Votes of the few neighbours of a few odd texts hang on ties.
-            all.values_mut().for_each(|kinds| { kinds.remove(&ProblemKind::WrongGold); });
+            for kinds in all.values_mut() {
+                kinds.remove(&ProblemKind::WrongGold);
+            }
             all.retain(|_, kinds| !kinds.is_empty());
             all
         };

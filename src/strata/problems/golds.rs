@@ -75,7 +75,9 @@ impl Golds {
             }
         }
         let mut names = vec![String::new(); known.len()];
-        known.into_iter().for_each(|(name, at)| name.clone_into(&mut names[at as usize]));
+        for (name, at) in known {
+            name.clone_into(&mut names[at as usize]);
+        }
         golds.names = names;
         golds.copies(scan, evidence);
         let labelled = golds.labels.iter().filter(|label| **label != NONE).count();

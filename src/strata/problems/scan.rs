@@ -209,7 +209,9 @@ fn groups(hashes: &[u64]) -> Vec<u32> {
     for same in
         order.chunk_by(|a, b| hashes[*a as usize] == hashes[*b as usize]).filter(|same| same.len() > 1)
     {
-        same.iter().for_each(|&at| first[at as usize] = same[0]);
+        for &at in same {
+            first[at as usize] = same[0];
+        }
     }
     first
 }
