@@ -45,7 +45,7 @@ use crate::tuning::scoring::Scoring;
 use climb::Climb;
 use examiner::{Examiner as _, Halt, Live, Phase};
 pub use guards::Copies;
-use guards::{Copies, holds_pin};
+use guards::holds_pin;
 use judging::Judging;
 use log::Log;
 use memory::Memory;
