@@ -122,7 +122,7 @@ fn covered(scored: &str, learned: &str, rule: Rule) -> u32 {
     let mut known = Vec::new();
     windows(&learned, n, &mut |hash| known.push(hash));
     known.sort_unstable();
-    let (mut at, mut free, mut count) = (0, 0, 0);
+    let (mut at, mut free, mut count) = (0_usize, 0_usize, 0_usize);
     windows(&scored, n, &mut |hash| {
         if known.binary_search(&hash).is_ok() {
             count += at + n - free.max(at);
