@@ -13,6 +13,8 @@ use super::table::{Table, share};
 use crate::data;
 use crate::domain::api::{Decision, ImportReport, Request, Response, RowPage, RowQuery};
 use crate::domain::count::Counts;
+use crate::domain::leak::Leaks;
+use crate::domain::preview::Preview;
 use crate::domain::problem::{ProblemKind, Problems};
 use crate::domain::row::Part;
 use crate::domain::views::SavedView;
@@ -83,6 +85,23 @@ enum Command {
         /// Rows to show
         #[arg(short = 'n', long, default_value_t = 20)]
         count: usize,
+    },
+    /// Rows that are scored on and stand in what is learned from: train rows, stored examples, prompts. Exit code 1 where some do
+    Leaks {
+        /// Leave out so many pairs
+        #[arg(long, default_value_t = 0)]
+        from: usize,
+        /// Pairs to show
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: usize,
+    },
+    /// What a training run would see: a row as tokens, lengths, batches, rows that are left out and why
+    Preview {
+        /// The row to show, else the first that would be trained on
+        row: Option<String>,
+        /// A setting of the run, as in `tunebench run train --set`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
     },
     /// Leave rows out of all learning and scoring, by the mark `excluded`; `data include` takes them in again
     #[command(after_help = FILTERS)]
@@ -173,6 +192,22 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
                 return Err(unexpected());
             };
             out.result(&problems, || self::problems(&problems, kind));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Leaks { from, count } => {
+            let Response::Leaks { leaks } = once(root, Request::Leaks { offset: from, count })? else {
+                return Err(unexpected());
+            };
+            out.result(&leaks, || self::leaks(&leaks));
+            // A suspicion is no find.
+            Ok(ExitCode::from(u8::from(leaks.exact + leaks.ngram > 0)))
+        }
+        Command::Preview { row, set } => {
+            let set = super::run::settings("set", &set)?;
+            let Response::Preview { preview } = once(root, Request::Preview { row, set })? else {
+                return Err(unexpected());
+            };
+            out.result(&*preview, || self::preview(&preview));
             Ok(ExitCode::SUCCESS)
         }
         Command::Exclude { filter, keep_first } => exclude(filter, keep_first, true, root, out),
@@ -274,6 +309,59 @@ fn exclude(filter: String, keep_first: bool, on: bool, root: &Path, out: &Output
     let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
     out.result(&json!({ "done": message }), || message.clone());
     Ok(ExitCode::SUCCESS)
+}
+
+fn preview(preview: &Preview) -> String {
+    let mut text = String::new();
+    if let Some(row) = &preview.rendered {
+        let head = format!(
+            "row {}, {}, {} trained (in brackets):",
+            row.id,
+            counted(row.tokens, "token"),
+            row.trained
+        );
+        let pieces: String = row
+            .pieces
+            .iter()
+            .map(|(said, trained)| if *trained { format!("[{said}]") } else { said.clone() })
+            .collect();
+        text.push_str(&format!("{head}\n{}\n", data::clean(&pieces)));
+        if let Some(why) = &row.dropped {
+            text.push_str(&format!("left out: {why}\n"));
+        }
+        text.push('\n');
+    }
+    text.push_str(&preview.lines(80).join("\n"));
+    text.push('\n');
+    text
+}
+
+fn leaks(leaks: &Leaks) -> String {
+    let mut table = Table::new(&["row", "part", "how", "from", "detail", "text"]);
+    for leak in &leaks.found {
+        table.row(vec![
+            leak.row.clone(),
+            leak.part.map_or("", Part::name).to_owned(),
+            leak.how.name().to_owned(),
+            leak.from.clone(),
+            leak.detail.clone(),
+            leak.text.chars().take(60).collect(),
+        ]);
+    }
+    let mut text = if leaks.found.is_empty() { String::new() } else { table.render() };
+    text.push_str(&format!(
+        "{} of {} that are scored on leak: {} exact, {} by words in a row, {} suspected by embedding ({})\n",
+        leaks.rows(),
+        counted(leaks.scored, "row"),
+        leaks.exact,
+        leaks.ngram,
+        leaks.embedding,
+        counted(leaks.total, "pair"),
+    ));
+    for note in &leaks.notes {
+        text.push_str(&format!("{note}\n"));
+    }
+    text
 }
 
 fn problems(problems: &Problems, kind: Option<ProblemKind>) -> String {

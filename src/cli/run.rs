@@ -10,6 +10,7 @@ use super::power;
 use super::sweep;
 use crate::domain::api::{Request, Response};
 use crate::domain::keys::Keys;
+use crate::domain::leak::LEAKS;
 use crate::domain::run::RunKind;
 use crate::domain::sweep::values;
 
@@ -35,6 +36,9 @@ pub struct Args {
     /// With --sweep: stop runs early that fall behind (their best dev loss is above the median of the others' means)
     #[arg(long, requires = "sweep")]
     drop_hopeless: bool,
+    /// Go on though rows that the run is scored on stand in what it learns from (`tunebench data leaks`)
+    #[arg(long, value_name = "allow|refuse")]
+    leaks: Option<String>,
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
@@ -52,6 +56,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         }));
     }
     let mut set = settings("set", &args.set)?;
+    set.extend(args.leaks.map(|leaks| (LEAKS.to_owned(), leaks)));
     let axes = settings("sweep", &args.sweep)?;
     if let Some(like) = args.like {
         let Response::Run { run } = once(root, Request::Run { run: like })? else { return Err(unexpected()) };
@@ -61,7 +66,9 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         // What is given now replaces what stood there, by whichever of its names.
         let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let given: Vec<String> = set.iter().chain(&axes).map(|(key, _)| short(key)).collect();
-        set.splice(0..0, run.settings.into_iter().filter(|(key, _)| !given.contains(&short(key))));
+        // Going on in spite of leaks is said for each run anew.
+        let again = |key: &str| key != LEAKS && !given.contains(&short(key));
+        set.splice(0..0, run.settings.into_iter().filter(|(key, _)| again(key)));
     }
     if !args.models.is_empty() {
         if kind != RunKind::Eval {

@@ -14,9 +14,11 @@ use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
+use super::leak::Leaks;
 use super::map::{Layout, MapView};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
+use super::preview::Preview;
 use super::problem::{ProblemKind, Problems};
 use super::remedy::Remedies;
 use super::row::{Part, Quarantined};
@@ -243,6 +245,16 @@ pub enum Request {
     Problems {
         kind: Option<ProblemKind>,
         query: RowQuery,
+    },
+    /// What a training run with these settings would see of the rows; one of them as tokens.
+    Preview {
+        row: Option<String>,
+        set: Vec<(String, String)>,
+    },
+    /// Rows that are scored on and stand in what is learned from: pairs from `offset` on.
+    Leaks {
+        offset: usize,
+        count: usize,
     },
     /// Leave the rows of a query out of all learning and scoring, or take them in again.
     Exclude {
@@ -482,6 +494,12 @@ pub enum Response {
     Problems {
         problems: Problems,
     },
+    Leaks {
+        leaks: Leaks,
+    },
+    Preview {
+        preview: Box<Preview>,
+    },
     Map {
         map: MapView,
     },
@@ -594,11 +612,14 @@ pub struct Failure {
     /// With these keys it would not have failed: the client asks whether they may be sent, and tries again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<KeyNeed>,
+    /// The run learns from what it is scored on: with `leaks=allow` it would go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaks: bool,
 }
 
 impl Failure {
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), needs: Vec::new() }
+        Self { code, message: message.into(), needs: Vec::new(), leaks: false }
     }
 }
 

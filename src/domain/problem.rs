@@ -16,6 +16,8 @@ pub const EXCLUDED: &str = "excluded";
 pub enum ProblemKind {
     /// The same input with another gold.
     ConflictingGold,
+    /// A row that is scored on stands in what is learned from.
+    Leak,
     /// The gold is likely wrong.
     WrongGold,
     /// The same input with the same gold.
@@ -35,8 +37,9 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// In the order in which people should look at them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ConflictingGold,
+        Self::Leak,
         Self::WrongGold,
         Self::ExactDuplicate,
         Self::NearDuplicate,
@@ -51,6 +54,7 @@ impl ProblemKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::ConflictingGold => "conflicting-gold",
+            Self::Leak => "leak",
             Self::WrongGold => "wrong-gold",
             Self::ExactDuplicate => "exact-duplicate",
             Self::NearDuplicate => "near-duplicate",
@@ -67,6 +71,7 @@ impl ProblemKind {
     pub const fn help(self) -> &'static str {
         match self {
             Self::ConflictingGold => "the same input with different gold",
+            Self::Leak => "scored on, and in what is learned from",
             Self::WrongGold => "gold that neighbours, or a good candidate, speak against",
             Self::ExactDuplicate => "the same input and gold",
             Self::NearDuplicate => "nearly the same input",

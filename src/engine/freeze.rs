@@ -7,7 +7,7 @@ use super::ingest::{self, LaunchFile};
 use super::launch::wish;
 use super::state::{Engine, bad_input, failed};
 use super::strata::StrataIndex;
-use super::{candidates, examples, judging, models, pairs, parts, resident, rows, strata};
+use super::{candidates, examples, judging, leaks, models, pairs, parts, resident, rows, strata};
 use crate::data::{self, Dataset};
 use crate::domain::api::Failure;
 use crate::domain::honest::Look;
@@ -126,6 +126,9 @@ pub(super) fn freeze(
         (None, None) if resident => Vec::new(),
         (None, None) => run_rows(engine, ws, &dataset()?, launch.kind)?,
     };
+    if tuned.is_none() && !wish.allow_leaks {
+        leaks::refuse(launch.kind, candidate.as_ref(), &rows)?;
+    }
     let looked = match (&job, &candidate) {
         (Job::Eval(eval), Some(candidate)) if eval.part == Part::Reserve => {
             Some(Look { candidate: candidate.id(), run: id.to_owned(), rows: rows.len() })

@@ -13,6 +13,7 @@ use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
 use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
+use crate::domain::leak::{ALLOW, LEAKS};
 use crate::domain::row::Part;
 use crate::domain::run::{RunKind, RunState};
 use crate::domain::settings::EvalSettings;
@@ -33,16 +34,27 @@ pub(super) struct Wish {
     pub(super) model: Option<String>,
     /// Name of the judge whose rubric is to be tuned.
     pub judge: Option<String>,
+    /// The run goes on though it learns from what it is scored on.
+    pub allow_leaks: bool,
 }
 
 pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> Result<Wish, Failure> {
     let ws = Workspace::load(&engine.root).map_err(|p| parts::problems(&p))?;
     // A judge is tuned by a run of kind prompt.
-    let own = |key: &str| matches!(key, "candidate" | "model") || (key == "judge" && kind == RunKind::Prompt);
+    let own = |key: &str| {
+        matches!(key, "candidate" | "model" | LEAKS) || (key == "judge" && kind == RunKind::Prompt)
+    };
     let (mine, rest): (Vec<_>, Vec<_>) = set.iter().cloned().partition(|(key, _)| own(key));
     let ws = ws.with_settings(Some(kind), &rest).map_err(|p| parts::problems(&p))?;
     let last = |name: &str| mine.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.clone());
     let (candidate, model, judge) = (last("candidate"), last("model"), last("judge"));
+    let allow_leaks = match last(LEAKS).as_deref() {
+        None | Some("refuse") => false,
+        Some(ALLOW) => true,
+        Some(other) => {
+            return Err(bad_input(format!("{LEAKS} = \"{other}\": write `{ALLOW}` or `refuse`")));
+        }
+    };
     if judge.is_some() && candidate.is_some() {
         return Err(bad_input(
             "a prompt run tunes a candidate or a judge, not both; leave out candidate= or judge=",
@@ -72,7 +84,7 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
         let judge = judges::frozen(engine, &ws, judges::named(&ws, None)?)?;
         ws.config.tuning.trajectory.judge = Some(judge);
     }
-    Ok(Wish { ws, candidate, model, judge })
+    Ok(Wish { ws, candidate, model, judge, allow_leaks })
 }
 
 impl Wish {

@@ -5,12 +5,13 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::parts;
 use super::rows::{self, Loaded, cut};
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
+use super::{leaks, parts};
 use crate::data::{Bits, Column, Of};
 use crate::domain::api::{Decision, Failure, RowQuery};
+use crate::domain::leak::{Leak, LeakKind};
 use crate::domain::problem::{EXCLUDED, ProblemCount, ProblemKind, Problems, RowProblem};
 use crate::domain::row::RunRow;
 use crate::domain::settings::Likeness;
@@ -46,6 +47,8 @@ pub struct Found {
     golds_column: Option<Arc<Column>>,
     decided: HashMap<usize, String>,
     by: Option<String>,
+    /// Of rows that are scored on.
+    pub leaks: BTreeMap<usize, Vec<Leak>>,
 }
 
 /// Of the data as it stands.
@@ -80,7 +83,7 @@ fn find(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Found, Failure> {
             gold: &|at| gold_of(&decided, column.as_deref(), at).filter(|_| counts(at)),
             counts: &counts,
             vouched: &|at| decided.contains_key(&at),
-            neighbours: &|at| neighbours::read(&near, at),
+            neighbours: &|at| neighbours::read(&near, at).into_iter().map(|(other, _)| other).collect(),
             answered: &|at| {
                 let outcome = by.as_ref()?.outcome(data.id(at)).filter(|o| o.error.is_none())?;
                 Some((outcome.correct?, outcome.output.as_str()))
@@ -121,6 +124,7 @@ fn find(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Found, Failure> {
         likeness,
         golds_column: column,
         decided,
+        leaks: leaks::of(engine, loaded)?,
         by: by.map(|by: Arc<Scored>| by.candidate.name.clone()),
     })
 }
@@ -142,6 +146,8 @@ impl Found {
         match kind {
             ProblemKind::ConflictingGold => self.golds.conflicting(at),
             ProblemKind::WrongGold => self.golds.doubt(at).is_some(),
+            // Vectors alone are a suspicion.
+            ProblemKind::Leak => self.leak(at).is_some_and(|leak| leak.how != LeakKind::Embedding),
             ProblemKind::ExactDuplicate => self.golds.duplicate(at),
             ProblemKind::NearDuplicate => self.near.has(at),
             ProblemKind::EmptyGold => !self.golds.none() && self.golds.is_empty(at),
@@ -151,6 +157,11 @@ impl Found {
             | ProblemKind::OddCharacters
             | ProblemKind::Pii => self.scan.has(at, kind),
         }
+    }
+
+    /// The surest of a row.
+    fn leak(&self, at: usize) -> Option<&Leak> {
+        self.leaks.get(&at)?.first()
     }
 
     fn gold(&self, at: usize) -> Option<&str> {
@@ -284,6 +295,7 @@ fn row(loaded: &Loaded, found: &Found, at: usize, kind: ProblemKind, room: usize
         ProblemKind::NearDuplicate => other.as_ref().map(|other| found.likeness.of(&text, other)),
         _ => None,
     };
+    let leak = found.leak(at).filter(|_| kind == ProblemKind::Leak);
     RowProblem {
         id: loaded.dataset.id(at).to_owned(),
         reason: reason(loaded, found, at, kind, (&text, gold.as_deref()), score),
@@ -292,8 +304,12 @@ fn row(loaded: &Loaded, found: &Found, at: usize, kind: ProblemKind, room: usize
         gold: gold.map(|gold| cut(&gold, 100).into_owned()),
         part: loaded.parts.get(at).copied().flatten(),
         excluded: loaded.excluded.has(at),
-        group: first.map(|first| loaded.dataset.id(first as usize).to_owned()),
-        like: other.map(|other| cut(&other, room).into_owned()),
+        group: first
+            .map(|first| loaded.dataset.id(first as usize).to_owned())
+            .or_else(|| leak.map(|leak| leak.from_row.clone().unwrap_or_else(|| leak.from.clone()))),
+        like: other
+            .or_else(|| leak.map(|leak| leak.from_text.clone()))
+            .map(|other| cut(&other, room).into_owned()),
     }
 }
 
@@ -352,6 +368,10 @@ fn reason(
             }
             None => String::new(),
         },
+        ProblemKind::Leak => found
+            .leak(at)
+            .map(|leak| format!("{}: {} ({})", leak.how.name(), leak.from, leak.detail))
+            .unwrap_or_default(),
         ProblemKind::TooLong => {
             let limits = found.limits.as_ref();
             limits.and_then(|limits| Limits::exceeded(limits, &fields(), text)).unwrap_or_default()

@@ -9,8 +9,8 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, complete, count, examples, export_rows, feedback, freeze, ingest, judges,
-    launch, map, outcomes, pairs, parts, power, problems, prompts, queue, remedies, rows, strata, sweep,
-    timeline, trial, versions, views,
+    launch, leaks, map, outcomes, pairs, parts, power, preview, problems, prompts, queue, remedies, rows,
+    strata, sweep, timeline, trial, versions, views,
 };
 use crate::domain::api::{Decision, Failure, PICKED_MAX, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -70,6 +70,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Problems { kind, query } => {
             Response::Problems { problems: problems::problems(engine, kind, &query)? }
         }
+        Request::Preview { row, set } => {
+            Response::Preview { preview: Box::new(preview::preview(engine, row.as_deref(), &set)?) }
+        }
+        Request::Leaks { offset, count } => Response::Leaks { leaks: leaks::leaks(engine, offset, count)? },
         Request::Exclude { query, keep_first, on } => {
             decide(engine, problems::exclude(engine, &query, keep_first, on)?)?
         }

@@ -7,6 +7,7 @@ pub mod duplicates;
 pub mod hand;
 pub mod kmeans;
 pub mod layout;
+pub mod leaks;
 pub mod naming;
 pub mod outliers;
 pub mod problems;

@@ -88,6 +88,10 @@ pub fn respond(request: &Request) -> Response {
         Request::Views => Response::Views { views: data::views() },
         Request::ExportProgress { .. } => Response::Progress { done: 1000, total: 3396 },
         Request::Problems { kind, query } => Response::Problems { problems: data::problems(*kind, query) },
+        Request::Preview { row, .. } => {
+            Response::Preview { preview: Box::new(data::preview(row.as_deref().unwrap_or("00000"))) }
+        }
+        Request::Leaks { .. } => Response::Leaks { leaks: Default::default() },
         Request::Trace { row, .. } => Response::Trace { run: "eval-1".into(), trace: trace(row) },
         Request::LaunchAll { sets, .. } => {
             Response::LaunchedAll { runs: (0..sets.len()).map(|i| format!("eval-{}", i + 20)).collect() }

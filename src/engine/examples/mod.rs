@@ -120,6 +120,22 @@ fn freeze(engine: &Engine, loaded: &Loaded, retrieval: Retrieval) -> Result<Stag
     Ok(StageExamples { path: path.display().to_string(), hash, retrieval, embedder })
 }
 
+/// The examples that may be shown, of the newest run's store and of those that were imported, each with the store's name.
+pub fn shown(engine: &Engine) -> Vec<(String, Example)> {
+    let folder = engine.state_dir.join("imports/examples");
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<Option<String>> =
+        names.map(|entry| Some(entry.file_name().to_string_lossy().into_owned())).collect();
+    names.sort();
+    names.push(None);
+    let stores = names.iter().filter_map(|name| load(engine, name.as_deref()).ok());
+    let shown = stores.flat_map(|store| {
+        let name = store.name;
+        store.examples.into_iter().filter(|e| e.enabled).map(move |e| (name.clone(), e))
+    });
+    shown.collect()
+}
+
 /// A window on a store; with `id` the one example that begins so.
 pub fn page(
     engine: &Engine,

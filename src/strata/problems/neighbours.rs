@@ -15,7 +15,7 @@ use crate::data::{Column, DataError, Dataset, Of};
 use crate::embed::{Embedder, Vectors, dot};
 use crate::strata::kmeans;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Neighbours of each row.
 pub const NEIGHBOURS: usize = 10;
 const ALL_PAIRS: usize = 4_096;
@@ -26,6 +26,8 @@ const SAMPLE: usize = 16_384;
 const FIT: usize = 20_000;
 const WINDOW: usize = 8_192;
 const SEED: u64 = 7;
+/// Of a cosine as it is kept.
+const PRECISION: f32 = 1000.0;
 
 /// What was kept, or found now.
 ///
@@ -39,20 +41,25 @@ pub fn of(data: &Dataset) -> Result<Arc<Column>, DataError> {
     let inputs = data.columns(&[Of::Input])?;
     let text = |at: usize| inputs.first().and_then(|inputs| inputs.get(at)).unwrap_or_default();
     let found = find(data.len(), &text);
-    let line = |near: &[u32]| {
-        let places: Vec<String> = near.iter().map(ToString::to_string).collect();
+    let line = |near: &[(u32, f32)]| {
+        let places: Vec<String> =
+            near.iter().map(|(at, cosine)| format!("{at}:{:.0}", cosine * PRECISION)).collect();
         (!places.is_empty()).then(|| places.join(" "))
     };
     data.keep(&name, found.iter().map(|near| line(near)))
 }
 
-/// Places of a row's neighbours, the nearest first.
-pub fn read(kept: &Column, at: usize) -> Vec<u32> {
-    kept.get(at).into_iter().flat_map(|line| line.split(' ')).filter_map(|n| n.parse().ok()).collect()
+/// Places of a row's neighbours with their cosines to a thousandth, the nearest first.
+pub fn read(kept: &Column, at: usize) -> Vec<(u32, f32)> {
+    let one = |text: &str| {
+        let (at, cosine) = text.split_once(':')?;
+        Some((at.parse().ok()?, cosine.parse::<f32>().ok()? / PRECISION))
+    };
+    kept.get(at).into_iter().flat_map(|line| line.split(' ')).filter_map(one).collect()
 }
 
 /// The neighbours of each of `n` texts, the nearest first. A text that shares nothing with the others has none.
-fn find<'t>(n: usize, text: &(dyn Fn(usize) -> &'t str + Sync)) -> Vec<Vec<u32>> {
+fn find<'t>(n: usize, text: &(dyn Fn(usize) -> &'t str + Sync)) -> Vec<Vec<(u32, f32)>> {
     let spread = |count: usize| {
         let count = count.min(n);
         (0..count).map(move |i| i * n / count.max(1))
@@ -81,7 +88,7 @@ fn find<'t>(n: usize, text: &(dyn Fn(usize) -> &'t str + Sync)) -> Vec<Vec<u32>>
             members[list].push(place);
         }
     }
-    let found: Vec<(u32, Vec<u32>)> = (0..members.len())
+    let found: Vec<(u32, Vec<(u32, f32)>)> = (0..members.len())
         .into_par_iter()
         .flat_map_iter(|list| {
             let own = centroids.row(list);
@@ -119,7 +126,7 @@ impl Half {
 }
 
 /// For each of `places` its nearest of `among`, without itself.
-fn search(vectors: &Half, places: &[u32], among: &[u32]) -> Vec<Vec<u32>> {
+fn search(vectors: &Half, places: &[u32], among: &[u32]) -> Vec<Vec<(u32, f32)>> {
     let others = vectors.unpacked(among);
     let own = vectors.unpacked(places);
     places
@@ -141,7 +148,7 @@ fn search(vectors: &Half, places: &[u32], among: &[u32]) -> Vec<Vec<u32>> {
                 near.insert(to, (cosine, *at));
                 near.truncate(NEIGHBOURS);
             }
-            near.into_iter().map(|(_, at)| at).collect()
+            near.into_iter().map(|(cosine, at)| (at, cosine)).collect()
         })
         .collect()
 }
@@ -169,8 +176,8 @@ mod tests {
         let mut same = 0;
         for (at, near) in found.iter().enumerate() {
             assert_eq!(near.len(), NEIGHBOURS, "{at}");
-            assert!(near.iter().all(|other| *other as usize != at));
-            same += near.iter().filter(|other| **other as usize % 6 == at % 6).count();
+            assert!(near.iter().all(|(other, _)| *other as usize != at));
+            same += near.iter().filter(|(other, _)| *other as usize % 6 == at % 6).count();
         }
         assert!(same * 100 >= texts.len() * NEIGHBOURS * 99, "{same}");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
@@ -182,7 +189,7 @@ mod tests {
         for texts in [vec![], vec![""], vec!["one"], vec!["same", "same"], vec!["", "", "a b"]] {
             let found = find(texts.len(), &|at| texts[at]);
             assert_eq!(found.len(), texts.len());
-            assert!(found.iter().enumerate().all(|(at, near)| near.iter().all(|o| *o as usize != at)));
+            assert!(found.iter().enumerate().all(|(at, near)| near.iter().all(|(o, _)| *o as usize != at)));
         }
     }
 }

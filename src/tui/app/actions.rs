@@ -4,6 +4,7 @@ use super::{App, Effect, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Decision, EngineStatus, Failure, Request, Response, ToEngine};
 use crate::domain::imported::ImportAs;
 use crate::domain::keys::{KeyNeed, Keys};
+use crate::domain::leak::{ALLOW, LEAKS};
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::strata::ByHand;
 use crate::domain::sweep;
@@ -203,6 +204,21 @@ impl App {
         });
     }
 
+    /// A run was refused since it learns from what it is scored on.
+    pub(super) fn ask_about_leaks(&mut self, purpose: Purpose, mut again: Request, why: &str) {
+        let allow = (LEAKS.to_owned(), ALLOW.to_owned());
+        match &mut again {
+            Request::Launch { set, .. } | Request::Sweep { set, .. } => set.push(allow),
+            Request::LaunchAll { sets, .. } => sets.iter_mut().for_each(|set| set.push(allow.clone())),
+            _ => {}
+        }
+        let first = why.lines().next().unwrap_or_default();
+        let question =
+            format!("{first}. Its score would flatter. Start it all the same? (1 ! shows the leaks)");
+        let then = Confirmed::Launch { purpose, again: Box::new(again) };
+        self.layers.push(Layer::Confirm { question, then });
+    }
+
     pub(crate) fn decide(&mut self, words: String, decision: Decision) {
         self.ask(Purpose::Decide(words), Request::Decide { decision });
     }
@@ -240,6 +256,9 @@ impl App {
         }
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
+        }
+        if matches!(self.layers.last(), Some(Layer::Preview(_))) {
+            return self.act_preview(action, height);
         }
         if matches!(self.layers.last(), Some(Layer::Problems(_))) {
             return self.act_problems(action, height);
@@ -300,6 +319,8 @@ impl App {
                         self.outbox.push(Effect::Send(ToEngine::Trust { needs }));
                         self.ask(purpose, *again);
                     }
+                    (Confirmed::Launch { purpose, again }, true) => drop(self.ask(purpose, *again)),
+                    (Confirmed::Launch { .. }, false) => {}
                     (Confirmed::Trust { purpose, .. }, false) => {
                         let error = Failure::new(2, "no key was sent");
                         self.answer(0, purpose, Response::Error { error });
@@ -359,7 +380,8 @@ impl App {
             | Layer::Mending(_)
             | Layer::Problems(_)
             | Layer::Counts(_)
-            | Layer::Map(_) => {}
+            | Layer::Map(_)
+            | Layer::Preview(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),

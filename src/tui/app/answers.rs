@@ -54,6 +54,9 @@ impl App {
             if let Purpose::Remedies { row, candidate } = &purpose {
                 return self.remedies_arrived(row, candidate.as_deref(), Err(error.message));
             }
+            if let Purpose::Preview(row) = &purpose {
+                return self.preview_arrived(row, Err(error.message));
+            }
             if let Purpose::Problems(kind) = purpose {
                 return self.problems_arrived(tag, kind, Err(error.message));
             }
@@ -164,6 +167,9 @@ impl App {
             }
             (Purpose::Remedies { row, candidate }, Response::Remedies { remedies }) => {
                 self.remedies_arrived(&row, candidate.as_deref(), Ok(remedies));
+            }
+            (Purpose::Preview(row), Response::Preview { preview }) => {
+                self.preview_arrived(&row, Ok(*preview));
             }
             (Purpose::Problems(kind), Response::Problems { problems }) => {
                 self.problems_arrived(tag, kind, Ok(problems));

@@ -158,6 +158,8 @@ pub enum Purpose {
         row: String,
         candidate: Option<String>,
     },
+    /// A row as it would be trained on.
+    Preview(String),
     /// What is wrong with the rows, and rows of a kind.
     Problems(Option<ProblemKind>),
     StepRows {
@@ -217,6 +219,7 @@ impl Purpose {
             Self::Power => "reckon what the rows can show".into(),
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::Remedies { row, .. } => format!("price remedies for row {row}"),
+            Self::Preview(row) => format!("render row {row}"),
             Self::Problems(_) => "look for what is wrong with the rows".into(),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Examples(store, _) => format!("read the examples of {store}"),
@@ -251,6 +254,7 @@ impl Purpose {
                 | Self::Compare(..)
                 | Self::Timeline(_)
                 | Self::Problems(_)
+                | Self::Preview(_)
                 | Self::Detail(_)
                 | Self::PromptTree
                 | Self::PromptVersion(_)

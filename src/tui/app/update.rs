@@ -101,6 +101,9 @@ impl App {
                         (Some(again), Response::Error { error }) if !error.needs.is_empty() => {
                             self.ask_for_trust(pending.purpose, again, error.needs);
                         }
+                        (Some(again), Response::Error { error }) if error.leaks => {
+                            self.ask_about_leaks(pending.purpose, again, &error.message);
+                        }
                         (_, response) => self.answer(tag, pending.purpose, response),
                     }
                 }

@@ -132,6 +132,7 @@ pub enum Action {
     Problems,
     Exclude,
     ExcludeCopies,
+    Preview,
     Gold,
     Note,
     FilterStratum,

@@ -88,6 +88,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::Views, "rows.views", "v", "views", "Saved views of the rows: open, save, delete"),
     b(C::Rows, A::ExportRows, "rows.export", "w", "write", "Write the rows shown to a .jsonl, .csv or .parquet file"),
     b(C::Rows, A::Problems, "data.problems", "!", "wrong?", "What is wrong with the rows: duplicates, golds that disagree, personal data, odd characters"),
+    b(C::Rows, A::Preview, "row.preview", "V", "", "The row as it would be trained on: trained tokens, lengths of all rows, batches, rows left out"),
     b(C::Rows, A::Exclude, "row.exclude", "x", "", "Leave the row, or all picked ones, out of learning and scoring (the mark `excluded`), or take them in again"),
     b(C::Rows, A::LaunchEval, "run.eval", "e", "", "Evaluate a candidate"),
     b(C::Rows, A::LaunchTrain, "run.train", "t", "", "Train a LoRA adapter"),

@@ -7,6 +7,7 @@ pub mod form;
 pub mod judging;
 pub mod map;
 pub mod picker;
+pub mod preview;
 pub mod problems;
 pub mod remedies;
 pub mod view;
@@ -24,6 +25,7 @@ use form::Form;
 use judging::Judging;
 use map::Map;
 use picker::Picker;
+use preview::Previewed;
 use problems::Wrong;
 use remedies::Mending;
 
@@ -77,6 +79,8 @@ pub enum Layer {
     Judging(Judging),
     /// Remedies for a wrong row.
     Mending(Mending),
+    /// A row as it would be trained on.
+    Preview(Previewed),
     /// What is wrong with the rows.
     Problems(Wrong),
     /// A frequency table.
@@ -155,6 +159,11 @@ pub enum Confirmed {
         query: RowQuery,
         file: String,
     },
+    /// What was refused is asked for again, with what lets it go on.
+    Launch {
+        purpose: Purpose,
+        again: Box<Request>,
+    },
     /// Two strata are to be one.
     Merge {
         a: String,
@@ -181,6 +190,7 @@ impl Layer {
             | Self::Difference { .. }
             | Self::Why { .. }
             | Self::Trace(_)
+            | Self::Preview(_)
             | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }

@@ -64,6 +64,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Map(map) => super::map::draw(p, body, map),
             Layer::Counts(table) => super::counts::draw(p, body, table),
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
+            Layer::Preview(view) => super::preview::draw(p, body, view),
             Layer::Problems(wrong) => super::problems::draw(p, body, wrong),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),

@@ -7,6 +7,7 @@ use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::board::{StrataView, Stratum};
 use crate::domain::count::{Counts, Group};
 use crate::domain::map::{Dot, Layout, MapView};
+use crate::domain::preview::{Dropped, LengthBin, Packing, Preview, RenderedRow};
 use crate::domain::problem::{ProblemCount, ProblemKind, Problems, RowProblem};
 use crate::domain::row::Part;
 use crate::domain::trace::{Attempt, RowTrace, StageTrace};
@@ -222,5 +223,44 @@ pub fn problems(kind: Option<ProblemKind>, query: &RowQuery) -> Problems {
         offset: query.offset,
         found: places.filter_map(|i| Some(row(kind?, i))).collect(),
         ..Problems::default()
+    }
+}
+
+/// A row with a chat template's marks, and what would move a terminal in it.
+pub fn preview(id: &str) -> Preview {
+    let text = summary(id.parse().unwrap_or(0)).text;
+    Preview {
+        stage: "route".into(),
+        max_length: 1024,
+        rows: 2410,
+        looked_at: 2000,
+        rendered: Some(RenderedRow {
+            id: id.into(),
+            pieces: vec![
+                (format!("<|im_start|>user\n{text} \u{1b}[2J<|im_end|>\n<|im_start|>assistant\n"), false),
+                ("delivery<|im_end|>".into(), true),
+            ],
+            tokens: 31,
+            trained: 2,
+            dropped: None,
+        }),
+        lengths: (0..6)
+            .map(|i| LengthBin { from: i * 12 + 1, to: (i + 1) * 12, rows: [12, 420, 890, 510, 140, 21][i] })
+            .collect(),
+        shortest: 9,
+        median: 29,
+        longest: 71,
+        tokens: 61_204,
+        trained: 4_011,
+        dropped: vec![Dropped { why: "no gold".into(), rows: 7, ids: vec!["00012".into(), "00740".into()] }],
+        packing: Packing {
+            batch_size: 8,
+            accumulate: 1,
+            steps: 302,
+            sequences: 8.0,
+            tokens: 244.8,
+            padding_before: 0.314,
+            padding_after: 0.0,
+        },
     }
 }

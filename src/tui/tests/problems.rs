@@ -109,3 +109,32 @@ fn what_cannot_be_looked_at_says_why_and_an_old_answer_changes_nothing() {
     press(&mut app, "enter down x X r esc");
     assert!(app.layers.is_empty());
 }
+
+#[test]
+fn a_run_that_learns_from_what_it_is_scored_on_starts_only_after_a_yes() {
+    let mut app = app();
+    play(&mut app, "4 t");
+    let sent = asked(&press(&mut app, "enter"));
+    let refuse = |app: &mut App, tag: u64| {
+        let error =
+            Failure { leaks: true, ..Failure::new(2, "2 of 40 rows stand in what it learns from\nmore") };
+        app.update(Message::Engine(FromEngine::Answer { tag, response: Response::Error { error } }), NOW_MS)
+    };
+    let launch = |sent: &[(u64, Request)]| -> (u64, Vec<(String, String)>) {
+        let found = sent.iter().find_map(|(tag, r)| match r {
+            Request::Launch { set, .. } => Some((*tag, set.clone())),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    let (tag, set) = launch(&sent);
+    assert!(!set.iter().any(|(key, _)| key == "leaks"));
+    refuse(&mut app, tag);
+    assert!(shown(&app).contains("2 of 40 rows stand"), "{}", shown(&app));
+    assert!(asked(&press(&mut app, "n")).is_empty());
+    play(&mut app, "4 t");
+    let (tag, _) = launch(&asked(&press(&mut app, "enter")));
+    refuse(&mut app, tag);
+    let (_, set) = launch(&asked(&press(&mut app, "y")));
+    assert!(set.contains(&("leaks".into(), "allow".into())), "{set:?}");
+}

@@ -37,6 +37,11 @@ impl<'a> Subject<'a> {
     /// The stage that `settings` name, or the only one.
     pub fn new(spec: &'a RunSpec, settings: &TrainSettings) -> anyhow::Result<Self> {
         let candidate = spec.candidate.as_ref().context("spec.json names no candidate to train")?;
+        Self::of(candidate, spec.created_ms, settings)
+    }
+
+    /// `created_ms`: what templates take for now.
+    pub fn of(candidate: &'a Candidate, created_ms: u64, settings: &TrainSettings) -> anyhow::Result<Self> {
         let stage_at = stage_at(candidate, &settings.stage)?;
         let stage = candidate.stages.get(stage_at).context("the candidate has no such stage")?;
         let base = match &stage.model.source {
@@ -45,7 +50,7 @@ impl<'a> Subject<'a> {
                 bail!("stage `{}` is answered by {endpoint}; only a local model can be trained", stage.name)
             }
         };
-        let launched = SystemTime::UNIX_EPOCH + Duration::from_millis(spec.created_ms);
+        let launched = SystemTime::UNIX_EPOCH + Duration::from_millis(created_ms);
         let prompt = Prompt::new(stage)?;
         let template = ChatTemplate::load(&base)?;
         let template = template.map(|template| template.at(launched).with_tools(prompt.native_tools()));

@@ -30,6 +30,7 @@ impl App {
                 let height = rows_height(self.size);
                 self.strata.window.step(1, height);
             }
+            Action::Preview => self.open_preview(row),
             Action::Mark => self.mark(row, STAR.into()),
             Action::MarkNamed if picked > 0 => {
                 self.type_line(format!("mark {picked} picked rows as"), "", TextPurpose::Mark { row });

@@ -3,6 +3,7 @@
 
 use crate::domain::api::Request;
 use crate::domain::finding::{Finding, Remedy};
+use crate::domain::leak::LEAKS;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 use crate::domain::steer::Change;
 use crate::tui::app::{App, Mood, Purpose};
@@ -310,7 +311,8 @@ impl App {
 /// The settings that a new training starts from: those of the run on screen, with the rate that a range test suggests.
 pub fn settings_like(run: &RunRecord) -> Vec<(String, String)> {
     let mut settings = run.settings.clone();
-    settings.retain(|(key, _)| !key.starts_with("tuning.lr_range."));
+    // Going on in spite of leaks is said for each run anew.
+    settings.retain(|(key, _)| !key.starts_with("tuning.lr_range.") && key != LEAKS);
     if let Some(rate) = run.metrics.get("suggested_learning_rate") {
         settings.retain(|(key, _)| short_key(key) != "learning_rate");
         settings.push(("tuning.train.learning_rate".into(), format!("{rate:e}")));
