@@ -36,7 +36,7 @@ enum Command {
         /// Only these: `stratum:"card arrival" base:wrong len>40 -mark:reviewed "lost card"`
         #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
         filter: String,
-        /// id, length or wrong-first; as in the file without it
+        /// id, length, outlier or wrong-first; as in the file without it
         #[arg(long)]
         sort: Option<String>,
         /// Leave out so many rows
@@ -66,7 +66,7 @@ enum Command {
         /// Only rows that this filter admits
         #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
         filter: String,
-        /// id, length or wrong-first; as in the file without it
+        /// id, length, outlier or wrong-first; as in the file without it
         #[arg(long)]
         sort: Option<String>,
         /// Replace the file

@@ -14,6 +14,7 @@ mod guess;
 mod ids;
 mod import;
 mod index;
+pub mod language;
 pub mod outcomes;
 mod parquet;
 mod parse;

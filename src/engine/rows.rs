@@ -14,7 +14,7 @@ use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
 use super::strata::StrataIndex;
 use super::{feedback, parts, strata};
-use crate::data::{Dataset, Of};
+use crate::data::{Dataset, Of, language};
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::filter::Filter;
 use crate::domain::row::Part;
@@ -40,6 +40,14 @@ pub struct Loaded {
     pub strata: Option<Arc<StrataIndex>>,
     /// Value of `[data.split] group` of each row; filled when rows are compared.
     groups: OnceLock<Vec<Option<Box<str>>>>,
+    derived: Arc<Derived>,
+}
+
+/// What is worked out of the rows themselves when it is first asked for; kept as long as the files are the same.
+#[derive(Debug, Default)]
+struct Derived {
+    turns: OnceLock<Vec<u32>>,
+    languages: OnceLock<Vec<&'static str>>,
 }
 
 /// What was loaded, and the last query's rows.
@@ -87,7 +95,9 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
     let dataset = parts::dataset(engine, &ws)?;
     let parts = parts::parts(engine, &dataset)?;
     let strata = strata::latest(engine)?;
-    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, groups: OnceLock::new() });
+    let same = cache.loaded.as_ref().filter(|(at, _)| at.0 == now.0);
+    let derived = same.map(|(_, loaded)| loaded.derived.clone()).unwrap_or_default();
+    let loaded = Arc::new(Loaded { ws, dataset, parts, strata, groups: OnceLock::new(), derived });
     // Importing counts as a change itself.
     let now = stamp(engine, &loaded.ws);
     cache.loaded = Some((now.clone(), loaded.clone()));
@@ -98,6 +108,25 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
 impl Loaded {
     pub fn stratum(&self, at: usize) -> Option<u32> {
         self.strata.as_ref()?.of_row(self.dataset.id(at))
+    }
+
+    /// Messages of each row's conversation; 0 of a row that cannot be read.
+    pub fn turns(&self) -> &[u32] {
+        let count = |at| self.dataset.row(at).map_or(0, |row| self.dataset.turn_count(&row) as u32);
+        self.derived.turns.get_or_init(|| (0..self.dataset.len()).into_par_iter().map(count).collect())
+    }
+
+    /// The language of each row's input ([`language`]).
+    ///
+    /// # Errors
+    /// The inputs cannot be read.
+    pub fn languages(&self) -> Result<&[&'static str], Failure> {
+        if let Some(known) = self.derived.languages.get() {
+            return Ok(known);
+        }
+        let columns = self.dataset.columns(&[Of::Input]).map_err(|e| parts::data_error(&e))?;
+        let of = |at| columns.iter().find_map(|c| c.get(at)).map_or(language::UNKNOWN, language::of);
+        Ok(self.derived.languages.get_or_init(|| (0..self.dataset.len()).into_par_iter().map(of).collect()))
     }
 
     /// Input and gold of a row as they stand in the file; a row that cannot be rendered shows why.
@@ -245,6 +274,13 @@ fn search(
         let Some(wanted) = wanted else { return Err(bad_input(format!("no stratum `{id}`"))) };
         places.retain(|&at| loaded.stratum(at as usize) == Some(wanted));
     }
+    if let Some(id) = &query.group {
+        let Some(strata) = loaded.strata.as_ref().filter(|s| s.has_group(id)) else {
+            return Err(bad_input(format!("no group `{id}`")));
+        };
+        let of = |at: u32| strata.stratum(loaded.stratum(at as usize)?).map(|s| &s.group);
+        places.retain(|&at| of(at) == Some(id));
+    }
     if let Some(flag) = &query.flag {
         let flagged = match (&loaded.strata, flag.as_str()) {
             (None, _) => return Err(bad_input("no strata have been built; `tunebench strata build`")),
@@ -270,6 +306,13 @@ fn search(
                 |at: u32| inputs.iter().find_map(|c| c.get(at as usize)).map_or(0, |t| t.chars().count());
             places.par_sort_by_cached_key(|&at| Reverse(length(at)));
         }
+        "outlier" => {
+            let Some(strata) = &loaded.strata else {
+                return Err(bad_input("no strata have been built; `tunebench strata build`"));
+            };
+            let score = |at: &u32| strata.outlier(dataset.id(*at as usize)).unwrap_or(0.0);
+            places.sort_by(|a, b| score(b).total_cmp(&score(a)));
+        }
         "wrong-first" => places.sort_by_key(|&at| {
             match scored.and_then(|s| s.outcome(dataset.id(at as usize))).and_then(|o| o.correct) {
                 Some(false) => 0,
@@ -278,7 +321,7 @@ fn search(
             }
         }),
         other => {
-            return Err(bad_input(format!("no order `{other}`; there are id, length and wrong-first")));
+            return Err(bad_input(format!("no order `{other}`; there are id, length, outlier and wrong-first")));
         }
     }
     Ok(places)
@@ -331,6 +374,7 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
         source: row.source,
         line: row.line,
         flags,
+        outlier: loaded.strata.as_ref().and_then(|s| s.outlier(id)),
         answers,
         feedback,
     })

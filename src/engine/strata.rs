@@ -12,13 +12,15 @@ use super::rows::{self, Loaded};
 use super::standing::{self, Scored};
 use super::state::Engine;
 use crate::domain::api::Failure;
-use crate::domain::board::StrataView;
+use crate::domain::board::{Choice, StrataView, Stratum};
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::strata::Act;
-use crate::strata::artifact::Cluster;
+use crate::strata::artifact::{Cluster, RowPlace};
+use crate::strata::build::CRITERION;
 use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, StrataArtifact};
 use crate::strata::hand::{self, Arranged};
+use crate::strata::outliers;
 use crate::strata::sample::{Drawable, draw};
 
 /// The newest strata, ready to be looked up.
@@ -30,7 +32,8 @@ pub struct StrataIndex {
     clusters: Vec<Cluster>,
     /// The run's folder.
     dir: PathBuf,
-    of_row: HashMap<String, u32>,
+    /// Stratum and outlier score of each row.
+    of_row: HashMap<String, (u32, f32)>,
     pub outliers: HashSet<String>,
     pub near_duplicates: HashSet<String>,
     /// Rows that say the same or nearly, together.
@@ -45,7 +48,7 @@ pub type StrataCache = Option<(String, Decided, Arc<StrataIndex>)>;
 
 impl StrataIndex {
     fn new(artifact: StrataArtifact, dir: &Path, (names, acts): &Decided) -> Self {
-        let Arranged { clusters, mut strata, stratum_of, told, .. } =
+        let Arranged { clusters, groups, mut strata, stratum_of, told, .. } =
             hand::arrange(&artifact, acts, &mut || artifact.vectors(dir));
         let flagged = |flag: &str| -> HashSet<String> {
             let has = artifact.rows.iter().filter(|r| r.flags.iter().any(|f| f == flag));
@@ -59,7 +62,9 @@ impl StrataIndex {
             .collect();
         let id = |at: &usize| artifact.rows.get(*at).map(|row| row.id.clone());
         let duplicates = artifact.duplicates.iter().map(|g| g.rows.iter().filter_map(id).collect()).collect();
-        let of_row = artifact.rows.iter().zip(&stratum_of).map(|(r, at)| (r.id.clone(), *at)).collect();
+        let scored = |r: &RowPlace| outliers::shown(r.outlier);
+        let of_row =
+            artifact.rows.iter().zip(&stratum_of).map(|(r, at)| (r.id.clone(), (*at, scored(r)))).collect();
         for stratum in &mut strata {
             if let Some(name) = names.get(&stratum.id) {
                 stratum.name.clone_from(name);
@@ -76,6 +81,12 @@ impl StrataIndex {
             base: None,
             best: None,
             map,
+            groups,
+            choice: Choice {
+                k: artifact.clusters.len(),
+                criterion: if artifact.tried.is_empty() { String::new() } else { CRITERION.into() },
+                tried: artifact.tried,
+            },
             by_hand: told,
         };
         Self { view, clusters, dir: dir.to_owned(), of_row, outliers, near_duplicates, duplicates }
@@ -83,7 +94,38 @@ impl StrataIndex {
 
     /// A row's stratum, as a place in the list of strata.
     pub fn of_row(&self, row: &str) -> Option<u32> {
-        self.of_row.get(row).copied()
+        self.of_row.get(row).map(|(stratum, _)| *stratum)
+    }
+
+    /// How unusual a row is among all, 0 to 1.
+    pub fn outlier(&self, row: &str) -> Option<f32> {
+        self.of_row.get(row).map(|(_, score)| *score)
+    }
+
+    /// A stratum by its place.
+    pub fn stratum(&self, at: u32) -> Option<&Stratum> {
+        self.view.strata.get(at as usize)
+    }
+
+    /// Places of the strata whose cluster's, or group's, id and name hold so.
+    pub fn above_that(&self, group: bool, holds: impl Fn(&str, &str) -> bool) -> HashSet<u32> {
+        let fits = |at: &u32| self.above(*at, group).is_some_and(|(id, name)| holds(id, name));
+        (0..self.view.strata.len() as u32).filter(fits).collect()
+    }
+
+    pub fn has_group(&self, id: &str) -> bool {
+        self.view.groups.iter().any(|g| g.id == id)
+    }
+
+    /// Ids and names of the group and of the cluster of a stratum, as a filter asks for them.
+    pub fn above(&self, at: u32, group: bool) -> Option<(&str, &str)> {
+        let stratum = self.stratum(at)?;
+        if group {
+            let group = self.view.groups.iter().find(|g| g.id == stratum.group)?;
+            return Some((&group.id, &group.name));
+        }
+        let cluster = self.clusters.iter().find(|c| c.id == stratum.cluster)?;
+        Some((&cluster.id, &cluster.name))
     }
 
     /// A stratum's place, by its id.

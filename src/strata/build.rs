@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use super::artifact::{
-    Cluster, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact, VECTORS,
+    Cluster, ClusterGroup, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact, VECTORS,
 };
-use super::{dimensions, duplicates, kmeans, naming, outliers};
+use super::{dimensions, duplicates, groups, kmeans, naming, outliers};
 use crate::backend::Access;
 use crate::domain::board::Stratum;
 use crate::domain::candidate::ModelRef;
@@ -27,6 +27,9 @@ const ROWS_PER_CLUSTER: usize = 25;
 /// The least number whose silhouette reaches this share of the best one's is taken: of short texts it creeps up with every further
 /// cluster, and fewer strata are easier to look after.
 const GOOD_ENOUGH: f64 = 0.9;
+
+/// The same in words.
+pub const CRITERION: &str = "the fewest within 10% of the best silhouette";
 
 /// The trial clusterings see so many rows, and the silhouette so many.
 const TRIAL_ROWS: usize = 4_096;
@@ -177,12 +180,10 @@ impl Build<'_> {
             None => self.pool.install(|| choose_k(&vectors, seed)),
         };
         if let Some((_, silhouette)) = tried.iter().find(|(tried, _)| *tried == k) {
-            let message = format!(
-                "{k} clusters: the fewest within 10% of the best silhouette (theirs {silhouette:.3})"
-            );
+            let message = format!("{k} clusters: {CRITERION} (theirs {silhouette:.3})");
             reporter.event(EventBody::Log { message })?;
         }
-        let assignment = self.pool.install(|| kmeans::fit(&vectors, k, seed)).assignment;
+        let kmeans::KMeans { centroids, assignment, .. } = self.pool.install(|| kmeans::fit(&vectors, k, seed));
         // A model has something to say of every text: there far out is who is far from all of its own cluster.
         let shares = shares.unwrap_or_else(|| within(&vectors, &assignment));
         let scores = outliers::scores(&shares.iter().map(|share| 1.0 - share).collect::<Vec<_>>());
@@ -190,7 +191,7 @@ impl Build<'_> {
         if !next(reporter)? {
             return Ok(None);
         }
-        let clusters = self.clusters(&texts, &assignment);
+        let (clusters, cluster_groups) = self.clusters(&texts, &assignment, &centroids);
         let (strata, places) = self.strata(&clusters, &assignment);
 
         if !next(reporter)? {
@@ -231,6 +232,7 @@ impl Build<'_> {
             format: FORMAT,
             settings: self.settings.clone(),
             clusters,
+            groups: cluster_groups,
             tried,
             strata,
             rows,
@@ -252,19 +254,47 @@ impl Build<'_> {
         write().with_context(|| format!("writing {}", path.display()))
     }
 
-    fn clusters(&self, texts: &[&str], assignment: &[usize]) -> Vec<Cluster> {
+    /// Clusters and their groups, named.
+    fn clusters(
+        &self,
+        texts: &[&str],
+        assignment: &[usize],
+        centroids: &Vectors,
+    ) -> (Vec<Cluster>, Vec<ClusterGroup>) {
         let k = assignment.iter().max().map_or(0, |most| most + 1);
+        let mut rows = vec![0usize; k];
+        assignment.iter().for_each(|cluster| rows[*cluster] += 1);
         let named = self.pool.install(|| naming::name(texts, assignment, k));
-        named
-            .into_iter()
-            .enumerate()
-            .map(|(i, naming)| Cluster {
-                id: format!("c{}", i + 1),
+        let (group_of, count) = self.pool.install(|| groups::groups(centroids));
+        let grouped = count > 1 && count < k;
+        // The group with the most rows is the first.
+        let mut order: Vec<usize> = (0..count).collect();
+        let size = |group: usize| (0..k).filter(|c| group_of[*c] == group).map(|c| rows[c]).sum::<usize>();
+        order.sort_by_key(|group| std::cmp::Reverse(size(*group)));
+        let mut place = vec![0; count];
+        for (new, &old) in order.iter().enumerate() {
+            place[old] = new;
+        }
+        let found = if grouped {
+            let of_row: Vec<usize> = assignment.iter().map(|cluster| place[group_of[*cluster]]).collect();
+            let named = self.pool.install(|| naming::name(texts, &of_row, count));
+            let group = |(i, naming): (usize, naming::Naming)| ClusterGroup {
+                id: format!("g{}", i + 1),
                 name: naming.name,
-                rows: assignment.iter().filter(|cluster| **cluster == i).count(),
                 terms: naming.terms,
-            })
-            .collect()
+            };
+            named.into_iter().enumerate().map(group).collect()
+        } else {
+            Vec::new()
+        };
+        let cluster = |(i, naming): (usize, naming::Naming)| Cluster {
+            id: format!("c{}", i + 1),
+            name: naming.name,
+            rows: rows[i],
+            terms: naming.terms,
+            group: if grouped { format!("g{}", place[group_of[i]] + 1) } else { String::new() },
+        };
+        (named.into_iter().enumerate().map(cluster).collect(), found)
     }
 
     /// Clusters x values of the dimensions, as far as rows have them; and each row's place among them.
@@ -309,6 +339,7 @@ impl Build<'_> {
                     rows: rows.len(),
                     terms: cluster.terms.clone(),
                     cluster: cluster.id.clone(),
+                    group: cluster.group.clone(),
                     ..Stratum::default()
                 }
             })

@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod build;
 pub mod dimensions;
 pub mod duplicates;
+pub mod groups;
 pub mod hand;
 pub mod kmeans;
 pub mod naming;

@@ -60,6 +60,10 @@ impl Desk<'_> {
         if let Some(c) = cluster {
             return Ok(Meant { level: Level::Cluster, id: c.id.clone(), name: c.name.clone() });
         }
+        let groups = &index.view.groups;
+        if let Some(g) = groups.iter().find(|g| g.id == wanted).or_else(|| groups.iter().find(|g| g.name == wanted)) {
+            return Ok(Meant { level: Level::Group, id: g.id.clone(), name: g.name.clone() });
+        }
         let strata = &index.view.strata;
         let stratum = strata.iter().find(|s| s.id == wanted);
         if let Some(s) = stratum.or_else(|| strata.iter().find(|s| s.name == wanted)) {
@@ -77,7 +81,10 @@ impl Desk<'_> {
         let strata = &self.index.view.strata;
         let id = match meant.level {
             Level::Stratum => strata.iter().find(|s| s.id == meant.id).map(|s| s.cluster.clone()),
-            _ => Some(meant.id),
+            Level::Cluster => Some(meant.id),
+            Level::Group => {
+                return Err(bad_input(format!("`{wanted}` is a group; clusters are split and merged")));
+            }
         };
         let at = self.index.clusters.iter().position(|c| Some(&c.id) == id.as_ref());
         at.ok_or_else(|| bad_input(format!("no stratum `{wanted}`")))
@@ -86,7 +93,7 @@ impl Desk<'_> {
     /// Rows that stand for those of the strata that are meant.
     fn kin(&self, name: &str, meant: impl Fn(&crate::domain::board::Stratum) -> bool) -> Kin {
         let of: Vec<bool> = self.index.view.strata.iter().map(meant).collect();
-        let rows = self.index.of_row.iter().filter(|(_, at)| of.get(**at as usize) == Some(&true));
+        let rows = self.index.of_row.iter().filter(|(_, (at, _))| of.get(*at as usize) == Some(&true));
         Kin { name: name.to_owned(), rows: witnesses(rows.map(|(id, _)| id.as_str())), terms: Vec::new() }
     }
 
@@ -115,12 +122,15 @@ impl Desk<'_> {
         }
         let others = self.index.clusters.iter().map(|c| (&c.id, &c.name));
         let mut others = others.chain(self.index.view.strata.iter().map(|s| (&s.id, &s.name)));
-        if let Some((id, _)) = others.find(|(id, other)| **other == name && **id != meant.id) {
+        // A group may be called like one of its clusters.
+        let clash = others.find(|(id, other)| **other == name && **id != meant.id);
+        if let Some((id, _)) = clash.filter(|_| meant.level != Level::Group) {
             return Err(bad_input(format!("{id} is called `{name}` already; names tell strata apart")));
         }
         let of = match meant.level {
             Level::Stratum => self.kin(&name, |s| s.id == meant.id),
-            _ => self.kin(&name, |s| s.cluster == meant.id),
+            Level::Cluster => self.kin(&name, |s| s.cluster == meant.id),
+            Level::Group => self.kin(&name, |s| s.group == meant.id),
         };
         let act = Act::Name { level: meant.level, of, by: None };
         let said = format!("{} is called \"{name}\", also when the strata are built anew", meant.id);
@@ -153,7 +163,7 @@ impl Desk<'_> {
         let artifact = StrataArtifact::read(dir).map_err(|e| failed(format!("{e:#}")))?;
         let vectors = artifact.vectors(dir).map_err(failed)?;
         let within = |id: &str| {
-            self.index.of_row.get(id).is_some_and(|at| of.get(*at as usize).copied().unwrap_or_default())
+            self.index.of_row(id).is_some_and(|at| of.get(at as usize).copied().unwrap_or_default())
         };
         let rows: Vec<usize> = (0..artifact.rows.len()).filter(|&at| within(&artifact.rows[at].id)).collect();
         let step = rows.len().div_ceil(SPLIT_ROWS).max(1);
@@ -197,7 +207,7 @@ impl Desk<'_> {
         let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let of: HashMap<usize, &str> =
             self.index.view.strata.iter().enumerate().map(|(at, s)| (at, s.cluster.as_str())).collect();
-        for (id, at) in &self.index.of_row {
+        for (id, (at, _)) in &self.index.of_row {
             match of.get(&(*at as usize)) {
                 Some(other) if *other != cluster => others.entry(other).or_default().push(id),
                 _ => {}

@@ -114,6 +114,8 @@ pub enum Action {
     RenameStratum,
     SplitStratum,
     MergeStrata,
+    FoldGroup,
+    ShowChoice,
     SortStrata,
     Sample,
     Search,

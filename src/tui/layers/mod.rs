@@ -61,6 +61,8 @@ pub enum Layer {
         token: Option<usize>,
         scroll: usize,
     },
+    /// How the number of clusters was found.
+    Choice,
     /// A row through the stages.
     Trace(TraceView),
     /// A candidate's detail.
@@ -149,6 +151,7 @@ impl Layer {
             | Self::Board(_)
             | Self::Difference { .. }
             | Self::Why { .. }
+            | Self::Choice
             | Self::Trace(_)
             | Self::Detail(_) => {
                 vec![Context::Detail, Context::Nav, Context::Always]

@@ -53,6 +53,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             }
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
+            Layer::Choice => screens::strata::view::choice(app, p, body),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {

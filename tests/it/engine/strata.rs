@@ -116,3 +116,27 @@ fn what_makes_no_sense_is_refused() {
     assert!(!named.chars().any(char::is_control), "{named:?}");
     assert!(said(&["strata", "rename", "c2", named]).contains("names tell strata apart"));
 }
+
+#[test]
+fn rows_are_found_and_counted_by_cluster_turns_language_source_and_outlier_score() {
+    let bench = bench();
+    let path = bench.root.join("data/rows.jsonl");
+    let mut text = rows(0..120);
+    text.push_str("{\"id\": \"odd\", \"text\": \"wo ist meine karte und wann kommt sie\", \"team\": \"a\"}\n");
+    fs::write(&path, text).unwrap();
+    bench.json(&["strata", "build", "--k", "4"]);
+    let found = |filter: &str| bench.json(&["data", "rows", "--where", filter])["total"].as_u64().unwrap();
+    assert_eq!((found("lang:de"), found("lang:en")), (1, 120));
+    assert_eq!(found("outlier>0.5"), found("flag:outlier"));
+    assert!(found("cluster=c1") >= 30 && found("source:rows.jsonl turns=1") == 121);
+    let first = bench.json(&["data", "rows", "--sort", "outlier", "-n", "1"]);
+    assert_eq!(first["rows"][0]["id"], "odd", "{first}");
+    let counts = bench.json(&["data", "count", "cluster", "turns", "lang"]);
+    assert!(counts["groups"].as_array().unwrap().len() >= 4, "{counts}");
+    let built = bench.json(&["strata", "list"]);
+    assert_eq!(built["choice"]["k"], 4);
+    // A field of the data of that name is meant first.
+    let text = fs::read_to_string(&path).unwrap().replace("\"team\": \"a\"", "\"team\": \"a\", \"lang\": \"xx\"");
+    fs::write(&path, text).unwrap();
+    assert_eq!((found("lang:xx"), found("row.lang:de")), (121, 1));
+}
