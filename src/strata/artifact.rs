@@ -77,7 +77,6 @@ pub struct ClusterGroup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowPlace {
     pub id: String,
-    pub hash: String,
     /// Place in `strata`.
     pub stratum: usize,
     /// Place in `clusters`.

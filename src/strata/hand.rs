@@ -471,7 +471,6 @@ mod tests {
                 .enumerate()
                 .map(|(i, &cluster)| RowPlace {
                     id: format!("r{i}"),
-                    hash: String::new(),
                     stratum: cluster * 2 + i % 2,
                     cluster,
                     outlier: 0.0,

@@ -9,5 +9,6 @@ pub mod hand;
 pub mod kmeans;
 pub mod naming;
 pub mod outliers;
+pub mod rows;
 pub mod sample;
 pub mod split;

@@ -93,8 +93,10 @@ impl Desk<'_> {
     /// Rows that stand for those of the strata that are meant.
     fn kin(&self, name: &str, meant: impl Fn(&crate::domain::board::Stratum) -> bool) -> Kin {
         let of: Vec<bool> = self.index.view.strata.iter().map(meant).collect();
-        let rows = self.index.of_row.iter().filter(|(_, (at, _))| of.get(*at as usize) == Some(&true));
-        Kin { name: name.to_owned(), rows: witnesses(rows.map(|(id, _)| id.as_str())), terms: Vec::new() }
+        let data = &self.loaded.dataset;
+        let ids = (0..data.len()).map(|at| data.id(at));
+        let rows = ids.filter(|id| self.index.of_row(id).and_then(|at| of.get(at as usize)) == Some(&true));
+        Kin { name: name.to_owned(), rows: witnesses(rows), terms: Vec::new() }
     }
 
     fn next(&self) -> u64 {
@@ -207,19 +209,16 @@ impl Desk<'_> {
         let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let of: HashMap<usize, &str> =
             self.index.view.strata.iter().enumerate().map(|(at, s)| (at, s.cluster.as_str())).collect();
-        for (id, (at, _)) in &self.index.of_row {
-            match of.get(&(*at as usize)) {
-                Some(other) if *other != cluster => others.entry(other).or_default().push(id),
-                _ => {}
+        let data = &self.loaded.dataset;
+        for id in (0..data.len()).map(|at| data.id(at)) {
+            let other = self.index.of_row(id).and_then(|at| of.get(&(at as usize)));
+            if let Some(other) = other.filter(|other| **other != cluster) {
+                others.entry(other).or_default().push(id);
             }
         }
         let (mut texts, mut assignment) = (Vec::new(), Vec::new());
         let parts = parts.iter().map(|ids| some(ids, NAMING_ROWS));
-        let others = others.into_values().map(|mut ids| {
-            // The index has no order of its own.
-            ids.sort_unstable();
-            some(&ids, OTHER_ROWS)
-        });
+        let others = others.into_values().map(|ids| some(&ids, OTHER_ROWS));
         let mut classes = 0;
         let count = parts.len();
         for more in parts.chain(others) {
