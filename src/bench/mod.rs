@@ -7,4 +7,5 @@ pub mod frame;
 pub mod import;
 pub mod kmeans;
 pub mod retrieve;
+pub mod strata;
 pub mod train_step;
