@@ -1,5 +1,7 @@
 //! `tunebench strata`: build them, list them, arrange them by hand, draw samples.
 
+mod name;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -45,6 +47,15 @@ enum What {
     Merge { a: String, b: String },
     /// Give a stratum or a cluster a name; an empty one takes it away
     Rename { id: String, name: String },
+    /// Let a model name the clusters, one question each; people's own names stay
+    Name {
+        /// A model of `[models]`, local or behind an endpoint
+        #[arg(long)]
+        model: String,
+        /// Send the key that the workspace names to the endpoint that it names it for, without being asked
+        #[arg(long)]
+        trust: bool,
+    },
     /// Take the last decision back, whatever it was
     Undo,
     /// Draw the same number of rows from every stratum
@@ -87,6 +98,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         What::Split { id, into } => by_hand(ByHand::Split { id, into }, root, out),
         What::Merge { a, b } => by_hand(ByHand::Merge { a, b }, root, out),
         What::Rename { id, name } => by_hand(ByHand::Rename { id, name }, root, out),
+        What::Name { model, trust } => name::run(&model, trust, root, out),
         What::Undo => {
             let Response::Done { message } = once(root, Request::Undo)? else { return Err(unexpected()) };
             out.result(&json!({ "done": message }), || clean(&message));

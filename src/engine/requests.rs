@@ -18,6 +18,7 @@ use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
 use crate::domain::strata::ByHand;
+use crate::domain::words::counted;
 use crate::store::lines;
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -542,6 +543,11 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
         Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Together { decisions })
+            if matches!(decisions.first(), Some(Decision::Strata { .. })) =>
+        {
+            format!("names of {}", counted(decisions.len(), "cluster"))
+        }
         Some(Decision::Together { decisions }) => decisions
             .iter()
             .find_map(|d| if let Decision::Feedback(said) = d { Some(said_of(said)) } else { None })

@@ -35,6 +35,7 @@ pub fn decision(engine: &Engine, ask: &ByHand) -> Result<(Decision, String), Fai
         ByHand::Rename { id, name } => desk.rename(id, name),
         ByHand::Merge { a, b } => desk.merge(a, b),
         ByHand::Split { id, into } => desk.split(id, *into),
+        ByHand::Names { names, by } => desk.names_of(names, by),
     }
 }
 
@@ -137,6 +138,42 @@ impl Desk<'_> {
         let act = Act::Name { level: meant.level, of, by: None };
         let said = format!("{} is called \"{name}\", also when the strata are built anew", meant.id);
         Ok((Decision::Strata { number: earlier.unwrap_or_else(|| self.next()), act: Some(act) }, said))
+    }
+
+    /// Names of a model: one decision for all of them.
+    fn names_of(&self, names: &[(String, String)], by: &str) -> Result<(Decision, String), Failure> {
+        let told = &self.index.view.by_hand;
+        let (mut decisions, mut kept, mut next) = (Vec::new(), 0, self.next());
+        let mut taken: Vec<String> = Vec::new();
+        for (id, name) in names {
+            let name: String = crate::data::clean_line(name).trim().chars().take(NAME_MAX).collect();
+            let Some(cluster) = self.index.clusters.iter().find(|c| c.id == *id).filter(|_| !name.is_empty()) else {
+                continue;
+            };
+            // The newest name that holds on this cluster.
+            let earlier = told.iter().rev().filter(|t| t.on.as_deref() == Some(id)).map(|t| t.number).next();
+            let person = earlier.is_some_and(|number| {
+                self.engine.read(|s| matches!(s.decisions.acts.get(&number), Some(Act::Name { by: None, .. })))
+            });
+            if person || taken.contains(&name) {
+                kept += 1;
+                continue;
+            }
+            taken.push(name.clone());
+            let of = self.kin(&name, |s| s.cluster == cluster.id);
+            let number = earlier.unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            });
+            let act = Act::Name { level: Level::Cluster, of, by: Some(by.to_owned()) };
+            decisions.push(Decision::Strata { number, act: Some(act) });
+        }
+        if decisions.is_empty() {
+            return Err(bad_input("none of the names can be given: people named these clusters, or there are none"));
+        }
+        let kept = if kept > 0 { format!("; {kept} kept their names") } else { String::new() };
+        let said = format!("{} named by {by}{kept}", counted(decisions.len(), "cluster"));
+        Ok((Decision::Together { decisions }, said))
     }
 
     fn merge(&self, a: &str, b: &str) -> Result<(Decision, String), Failure> {
