@@ -252,7 +252,7 @@ fn strata_rows(
     let parts = parts::parts(engine, dataset)?;
     let dimensions = &ws.config.strata.dimensions;
     let mut wrong = None;
-    let mut one = |at: usize| -> Result<RunRow, Failure> {
+    let one = |at: usize| -> Result<RunRow, Failure> {
         let mut row = dataset.row(at).map_err(|e| parts::data_error(&e))?;
         let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
         let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);

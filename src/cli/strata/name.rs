@@ -89,7 +89,7 @@ async fn shown(root: &Path) -> Result<(StrataView, Vec<Shown>), Exit> {
             continue;
         }
         let Response::Rows { page } = ask(&client, Request::Rows { query }).await? else { return Err(unexpected()) };
-        let rows = page.rows.into_iter().map(|row| row.text.chars().take(CLIP).collect());
+        let rows = page.rows.into_iter().map(|row| row.text.chars().take(CLIP).collect::<String>());
         match at {
             Some(at) => clusters[at].rows.extend(rows),
             None => clusters.push(Shown {

@@ -124,7 +124,7 @@ impl StrataState {
         let id = self.selected_id().map(str::to_owned);
         self.view = Some(view);
         if let Some(id) = id {
-            let at = self.entries().iter().position(|e| e.id() == Some(&id));
+            let at = self.entries().iter().position(|e| e.id() == Some(id.as_str()));
             self.selected = at.unwrap_or(0);
         }
         self.selected = self.selected.min(self.entries().len().saturating_sub(1));
@@ -151,7 +151,7 @@ impl StrataState {
             entries.push(Entry::Group(group));
             if !self.folded.contains(&group.id) {
                 let of = strata.iter().filter(|(_, s)| s.group == group.id);
-                entries.extend(of.map(|(i, s)| Entry::Stratum(*i, s)));
+                entries.extend(of.map(|&(i, s)| Entry::Stratum(i, s)));
             }
         }
         let alone = |s: &Stratum| !view.groups.iter().any(|g| g.id == s.group);
