@@ -318,10 +318,11 @@ mod tests {
 
     #[test]
     fn no_two_names_say_nearly_the_same() {
-        let texts = ["transfer pending bank", "transfer pending", "transfers pending friend", "pending transfers"];
-        let got = names(&texts, &[0, 0, 1, 1], 2);
-        assert_eq!(got[0], "transfer pending");
-        assert!(got[1].contains("friend"), "{got:?}");
+        let terms = |words: &str| -> Vec<String> { words.split(' ').map(str::to_owned).collect() };
+        let mut taken = Vec::new();
+        assert_eq!(choose(&terms("transfer pending bank"), &mut taken, 1), ["transfer", "pending"]);
+        assert_eq!(choose(&terms("pending transfers friend"), &mut taken, 2), ["pending", "transfers", "friend"]);
+        assert_eq!(choose(&terms("transfer bank"), &mut taken, 3), ["transfer", "bank"]);
     }
 
     #[test]

@@ -124,6 +124,7 @@ pub fn row(id: &str) -> RowDetail {
         note: s.has_note.then(|| "the gold is disputed".into()),
         source: "data/tickets.jsonl".into(),
         line: 232,
+        outlier: None,
         flags: vec![],
         feedback: vec![],
         answers: [("base", s.base), ("lora-12", s.best)]
