@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -11,6 +11,19 @@ use serde::Serialize;
 use crate::data;
 use crate::machine;
 use crate::workspace::Workspace;
+
+/// What is indexed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: usize,
+    /// Words of each row's message; 14 make rows of about 190 bytes, 160 of a kilobyte
+    #[arg(long, default_value_t = 14)]
+    words: usize,
+    /// Make the workspace here and leave it, for a peer to read the same file
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -38,24 +51,29 @@ pub struct Floor {
     pub bytes_per_s: f64,
 }
 
-/// Writes `rows` rows of support messages (about 190 bytes each) into a temporary workspace and imports them.
-pub fn run(rows: usize) -> anyhow::Result<Measured> {
-    let dir = tempdir()?;
-    let result = measure(&dir, rows);
-    std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+/// Writes rows of support messages into a workspace and imports them.
+///
+/// # Errors
+/// No rows are asked for, or the folder cannot be made: it must not be there yet.
+pub fn run(settings: &Settings) -> anyhow::Result<Measured> {
+    anyhow::ensure!(settings.rows > 0, "--rows must be at least 1");
+    let temporary = std::env::temp_dir().join(format!("tunebench-bench-import-{}", std::process::id()));
+    let dir = settings.keep.as_ref().unwrap_or(&temporary);
+    std::fs::create_dir(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let result = measure(dir, settings.rows, settings.words);
+    if settings.keep.is_none() {
+        std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
     result
 }
 
-fn tempdir() -> anyhow::Result<std::path::PathBuf> {
-    let dir = std::env::temp_dir().join(format!("tunebench-bench-import-{}", std::process::id()));
-    std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    Ok(dir)
-}
-
-fn measure(dir: &Path, rows: usize) -> anyhow::Result<Measured> {
+fn measure(dir: &Path, rows: usize, words: usize) -> anyhow::Result<Measured> {
     let file = dir.join("rows.jsonl");
-    generate(&file, rows)?;
-    let toml = "[data]\nsource = \"rows.jsonl\"\n[models.none]\npath = \".\"\n[[stage]]\nname = \"answer\"\n";
+    generate(&file, rows, words)?;
+    std::fs::write(dir.join("answer.md"), "{{ input }}\n")?;
+    let toml = "[data]\nsource = \"rows.jsonl\"\ninput = \"{{ message }}\"\ngold = \"team\"\n\
+                [models.base]\nendpoint = \"http://127.0.0.1:1/v1\"\nmodel = \"none\"\n\
+                [[stage]]\nname = \"answer\"\nmodel = \"base\"\nprompt = \"answer.md\"\n";
     std::fs::write(dir.join(crate::workspace::FILE), toml)?;
     let ws = Workspace::load(dir)?;
 
@@ -88,7 +106,7 @@ fn measure(dir: &Path, rows: usize) -> anyhow::Result<Measured> {
     })
 }
 
-fn generate(path: &Path, rows: usize) -> anyhow::Result<()> {
+fn generate(path: &Path, rows: usize, words: usize) -> anyhow::Result<()> {
     const WORDS: [&str; 16] = [
         "card",
         "transfer",
@@ -115,7 +133,7 @@ fn generate(path: &Path, rows: usize) -> anyhow::Result<()> {
         (state >> 33) as usize % n
     };
     for i in 0..rows {
-        let text: Vec<&str> = (0..14).map(|_| WORDS[next(16)]).collect();
+        let text: Vec<&str> = (0..words).map(|_| WORDS[next(16)]).collect();
         let (channel, turns) = (["chat", "mail", "phone"][next(3)], next(9) + 1);
         let team = ["cards", "money", "access", "other"][next(4)];
         let row = serde_json::json!({
@@ -148,7 +166,7 @@ fn read(path: &Path) -> anyhow::Result<Floor> {
 mod tests {
     #[test]
     fn the_measurement_imports_what_it_wrote() {
-        let measured = super::run(2000).unwrap();
+        let measured = super::run(&super::Settings { rows: 2000, words: 14, keep: None }).unwrap();
         assert_eq!(measured.rows, 2000);
         assert!(measured.bytes > 100_000 && measured.floor.bytes_per_s > 0.0);
     }

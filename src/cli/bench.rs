@@ -32,10 +32,7 @@ enum What {
         rounds: usize,
     },
     /// Index generated rows: time and memory, beside a plain read
-    Import {
-        #[arg(long, default_value_t = 1_000_000)]
-        rows: usize,
-    },
+    Import(import::Settings),
     /// Clusters of many vectors: full iterations, and as a strata run does it
     Kmeans(kmeans::Settings),
     /// Exact nearest examples among many vectors
@@ -55,7 +52,7 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             out.result(&found, || found.text());
             Ok(ExitCode::SUCCESS)
         }
-        What::Import { rows } => import(rows, out),
+        What::Import(settings) => import(&settings, out),
         What::Dedup(settings) => {
             let found = dedup::run(&settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
             out.result(&found, || {
@@ -173,11 +170,8 @@ fn decode(settings: &decode::Settings, out: &Output) -> super::CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn import(rows: usize, out: &Output) -> super::CommandResult {
-    if rows == 0 {
-        return Err(Exit::usage("--rows must be at least 1"));
-    }
-    let found = import::run(rows)?;
+fn import(settings: &import::Settings, out: &Output) -> super::CommandResult {
+    let found = import::run(settings).map_err(|e| Exit::usage(format!("{e:#}")))?;
     out.result(&found, || {
         format!(
             "{} rows, {:.0} MB in {:.2} s: {:.0} MB/s (a plain read: {:.0} MB/s), peak {:.0} MiB; open {:.0} ms, {:.0} us a row",

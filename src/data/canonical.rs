@@ -25,7 +25,7 @@ pub fn to_string(value: &Value) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-fn write(value: &Value, out: &mut Vec<u8>) {
+pub(super) fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Array(items) => {
             out.push(b'[');
@@ -43,7 +43,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn write_object(fields: &Map<String, Value>, out: &mut Vec<u8>) {
+pub(super) fn write_object(fields: &Map<String, Value>, out: &mut Vec<u8>) {
     let mut entries: Vec<(&String, &Value)> = fields.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
     out.push(b'{');

@@ -33,6 +33,11 @@ impl Format {
             Self::Text => "text",
         }
     }
+
+    /// Each row stands in the file as a JSON object, converted ones in the file they were converted to.
+    pub const fn is_json(self) -> bool {
+        matches!(self, Self::Jsonl | Self::Json | Self::Parquet)
+    }
 }
 
 /// What is needed to split and parse a file's rows.

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::dataset::{hex, open_index};
+use super::digest::{self, Digest};
 use super::format::{self, Format};
 use super::guess::{SAMPLE_ROW_BYTES, Sample, guess};
 use super::ids::Ids;
@@ -28,6 +29,9 @@ use crate::workspace::{FEEDBACK, Workspace};
 const QUARANTINE: usize = 1000;
 /// As many field names are kept.
 pub(super) const FIELDS: usize = 10_000;
+
+/// Rows that one thread takes at a time.
+const TOGETHER: usize = 256;
 
 /// Indexes the workspace's sources, unless an index that fits them is there. `progress` gets bytes done and bytes in all.
 ///
@@ -146,14 +150,9 @@ struct Builder {
     ids: Ids,
     sample: Sample,
     fields: HashSet<String>,
+    /// Fields of the first row, in its order.
+    usual: Vec<String>,
     meta: Meta,
-}
-
-/// What is kept of a row once it has been parsed.
-struct Digest {
-    hash: [u8; canonical::HASH_BYTES],
-    id: Option<String>,
-    new_fields: Vec<String>,
 }
 
 impl Builder {
@@ -164,6 +163,7 @@ impl Builder {
             ids: Ids::default(),
             sample: Sample::default(),
             fields: HashSet::new(),
+            usual: Vec::new(),
             meta: Meta::default(),
         }
     }
@@ -216,19 +216,19 @@ impl Builder {
 
     fn batch(&mut self, source: &Source, number: u32, batch: &Batch<'_>) -> Result<(), DataError> {
         let known = &self.fields;
-        let digest = |span: &Span| {
-            if let Some(fault) = &span.fault {
-                return Err(fault.clone());
-            }
-            let bytes = batch.bytes.get(span.start..span.end).unwrap_or_default();
-            parse::fields(&source.layout, bytes).map(|fields| Digest {
-                hash: canonical::hash(&fields),
-                id: own_id(&fields),
-                new_fields: fields.keys().filter(|k| !known.contains(*k)).cloned().collect(),
-            })
+        // Rows mostly have the same fields in the same order.
+        let usual = &self.usual;
+        let is_known = |i: usize, key: &str| usual.get(i).is_some_and(|k| k == key) || known.contains(key);
+        let bytes = |span: &Span| match &span.fault {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(batch.bytes.get(span.start..span.end).unwrap_or_default()),
         };
-        let digests: Vec<Result<Digest, String>> =
-            batch.rows.par_iter().with_min_len(64).map(digest).collect();
+        let digests: Vec<Vec<Result<Digest, String>>> = batch
+            .rows
+            .par_chunks(TOGETHER)
+            .map(|spans| digest::of_rows(&source.layout, spans.iter().map(bytes), &is_known))
+            .collect();
+        let digests = digests.into_iter().flatten();
         for (span, digest) in batch.rows.iter().zip(digests) {
             match digest {
                 Ok(digest) => self.row(source, number, batch, span, digest)?,
@@ -260,6 +260,9 @@ impl Builder {
         // What the data looks like is told by the data.
         if source.path == FEEDBACK {
             return Ok(());
+        }
+        if self.usual.is_empty() {
+            self.usual.clone_from(&digest.new_fields);
         }
         for name in digest.new_fields {
             if self.fields.len() < FIELDS {
@@ -300,9 +303,9 @@ impl Builder {
     }
 }
 
-/// A row's `id` field, where it can serve as one.
-pub(super) fn own_id(fields: &Map<String, Value>) -> Option<String> {
-    let id = match fields.get("id")? {
+/// The value of a row's `id` field, where it can serve as one.
+pub(super) fn own_id(value: &Value) -> Option<String> {
+    let id = match value {
         Value::String(s) => s.clone(),
         Value::Number(n) if n.is_u64() || n.is_i64() => n.to_string(),
         _ => return None,

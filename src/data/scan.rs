@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::mpsc;
 
 use super::format::{Format, Layout};
 use super::split::{Found, Items, Lines, Records, Splitter, newline, newlines};
@@ -34,7 +35,8 @@ pub(super) struct Batch<'a> {
     pub done: u64,
 }
 
-/// Reads the rows of a file in order. Blank lines are no rows.
+/// Reads the rows of a file in order. Blank lines are no rows. The next piece is read and split on a thread of its own while
+/// `each` works: up to [`AHEAD`] + 2 pieces are in memory.
 pub(super) fn scan(
     file: &mut File,
     layout: &Layout,
@@ -49,23 +51,34 @@ pub(super) fn scan(
         // Parquet has been converted to lines.
         Format::Jsonl | Format::Parquet | Format::Text => Box::new(Lines::default()),
     };
-    file.seek(SeekFrom::Start(layout.start)).map_err(DataError::io("cannot read", path))?;
-    let mut scanner = Scanner { base: layout.start, line: layout.line, ..Scanner::default() };
-    loop {
-        let last = scanner.fill(file).map_err(DataError::io("cannot read", path))?;
-        let ended = scanner.split(splitter.as_mut(), last);
-        let done = scanner.base + scanner.bytes.len() as u64;
-        if !scanner.rows.is_empty() {
-            let batch = Batch { bytes: &scanner.bytes, rows: &scanner.rows, done };
-            if each(batch).is_break() {
-                return Ok(());
+    let cannot_read = |e| DataError::io("cannot read", path)(e);
+    file.seek(SeekFrom::Start(layout.start)).map_err(cannot_read)?;
+    let scanner = Scanner { base: layout.start, line: layout.line, ..Scanner::default() };
+    let (full, pieces) = mpsc::sync_channel(AHEAD);
+    let (empty, used) = mpsc::channel();
+    std::thread::scope(|threads| {
+        threads.spawn(move || scanner.run(file, splitter.as_mut(), &full, &used));
+        for piece in pieces {
+            let Piece { bytes, rows, done } = piece.map_err(cannot_read)?;
+            if each(Batch { bytes: &bytes, rows: &rows, done }).is_break() {
+                break;
             }
+            // The reader has ended where nobody takes it.
+            _ = empty.send((bytes, rows));
         }
-        if ended {
-            return Ok(());
-        }
-        scanner.shift();
-    }
+        Ok(())
+    })
+}
+
+/// Pieces that wait for being worked on.
+const AHEAD: usize = 1;
+
+/// Bytes and the rows in them.
+struct Piece {
+    bytes: Vec<u8>,
+    rows: Vec<Span>,
+    /// Bytes of the file read so far.
+    done: u64,
 }
 
 #[derive(Default)]
@@ -150,12 +163,40 @@ impl Scanner {
         self.at += by;
     }
 
-    /// Forgets what has been handed over.
-    fn shift(&mut self) {
-        self.bytes.drain(..self.at);
+    /// Reads and splits until the file ends or nobody takes the pieces any more. `used`: buffers that can be filled again.
+    fn run(
+        mut self,
+        file: &mut File,
+        splitter: &mut dyn Splitter,
+        full: &mpsc::SyncSender<std::io::Result<Piece>>,
+        used: &mpsc::Receiver<(Vec<u8>, Vec<Span>)>,
+    ) {
+        loop {
+            let last = match self.fill(file) {
+                Ok(last) => last,
+                Err(error) => {
+                    // Where nobody takes it, nobody waits for it.
+                    _ = full.send(Err(error));
+                    return;
+                }
+            };
+            let ended = self.split(splitter, last);
+            let done = self.base + self.bytes.len() as u64;
+            let (bytes, rows) = self.shift(used.try_recv().unwrap_or_default());
+            if (!rows.is_empty() && full.send(Ok(Piece { bytes, rows, done })).is_err()) || ended {
+                return;
+            }
+        }
+    }
+
+    /// Hands over what was split, and goes on with the rest in other buffers.
+    fn shift(&mut self, (mut bytes, mut rows): (Vec<u8>, Vec<Span>)) -> (Vec<u8>, Vec<Span>) {
+        bytes.clear();
+        rows.clear();
+        bytes.extend_from_slice(self.bytes.get(self.at..).unwrap_or_default());
         self.base += self.at as u64;
         self.at = 0;
-        self.rows.clear();
+        (std::mem::replace(&mut self.bytes, bytes), std::mem::replace(&mut self.rows, rows))
     }
 }
 

@@ -9,7 +9,7 @@ use super::format::{self, Format};
 use super::guess::Guess;
 use super::resolve::Resolver;
 use super::scan::scan;
-use super::{DataError, canonical, field, import, parse};
+use super::{DataError, canonical, import, parse};
 use crate::domain::row::{Quarantined, RunRow};
 use crate::domain::words::counted;
 
@@ -123,7 +123,7 @@ fn row(
     let gold = gold
         .filter(|gold| !gold.trim().is_empty())
         .ok_or("it has no gold answer; name its field with gold")?;
-    let id = field(&fields, "id").and_then(|_| import::own_id(&fields));
+    let id = fields.get("id").and_then(import::own_id);
     Ok(RunRow {
         id: id.unwrap_or_else(|| format!("{shown}:{line}")),
         hash: super::dataset::hex(&canonical::hash(&fields)),

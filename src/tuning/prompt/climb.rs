@@ -3,6 +3,7 @@
 //! What a race chose looks too good on the race's rows, so survivors are ranked on rows that were fresh when they were asked, and the
 //! final's gain is taken on rows that chose nothing at all.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::examiner::{Examiner, Halt};
@@ -190,6 +191,13 @@ impl<'a> Climb<'a> {
         self.nodes.get(node)?.score(rows)
     }
 
+    /// The better one on these rows first: by the end result, then by what the tuned stages score themselves.
+    fn rank(&self, a: usize, b: usize, rows: &[usize]) -> Ordering {
+        let mean = |node: usize| self.score(node, rows).map_or(0.0, |score| score.mean);
+        let own = |node: usize| self.nodes[node].stages_own(rows);
+        mean(b).total_cmp(&mean(a)).then(own(b).total_cmp(&own(a)))
+    }
+
     /// New versions for an epoch: allowed, new, and not a failed one again.
     fn propose(
         &mut self,
@@ -297,8 +305,7 @@ impl<'a> Climb<'a> {
         for &node in &screened {
             self.ask(node, &rows, examiner)?;
         }
-        let mean = |climb: &Self, node: usize| climb.score(node, &rows).map_or(0.0, |score| score.mean);
-        screened.sort_by(|&a, &b| mean(self, b).total_cmp(&mean(self, a)).then(a.cmp(&b)));
+        screened.sort_by(|&a, &b| self.rank(a, b, &rows).then(a.cmp(&b)));
         let out = screened.split_off(screened.len().min((self.plan.fan_out / 4).max(1)));
         if !out.is_empty() {
             let message = format!(
@@ -444,17 +451,14 @@ impl<'a> Climb<'a> {
             self.nodes[runner.node].version.selected = self.score(runner.node, &seen);
             self.learn(epoch, runner.node, &seen);
         }
-        // Who ran it all, by the mean; of equal ones the shorter, then the older.
+        // Who ran it all, the best first; of equal ones the shorter, then the older.
         let mut standing: Vec<usize> =
             incumbents.iter().copied().chain(runners.iter().filter(|r| r.runs).map(|r| r.node)).collect();
         for &node in &incumbents {
             self.nodes[node].version.selected = self.score(node, race);
         }
         standing.sort_by(|&a, &b| {
-            mean(self, b)
-                .total_cmp(&mean(self, a))
-                .then(self.nodes[a].length().cmp(&self.nodes[b].length()))
-                .then(a.cmp(&b))
+            self.rank(a, b, race).then(self.nodes[a].length().cmp(&self.nodes[b].length())).then(a.cmp(&b))
         });
         let beaten = standing.split_off(self.settings.survivors.min(standing.len()));
         for &node in &standing {

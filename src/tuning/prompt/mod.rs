@@ -126,6 +126,19 @@ impl Node {
         (n > 0).then(|| Score { mean: scores.iter().sum::<f64>() / n as f64, n })
     }
 
+    /// What the stages whose prompts are tuned score by metrics of their own, for telling apart versions of one end result: mean over
+    /// those metrics and rows, where more is better. 0 where there are none.
+    fn stages_own(&self, rows: &[usize]) -> f64 {
+        let worth = |(name, value): &(String, f64)| {
+            let (stage, metric) = name.split_once('.')?;
+            let less = Metric::find(metric).is_ok_and(|m| m.entry.direction == Direction::Lower);
+            self.texts.contains_key(stage).then_some(if less { -value } else { *value })
+        };
+        let marks = rows.iter().filter_map(|row| self.marks.get(row));
+        let own: Vec<f64> = marks.flat_map(|mark| mark.metrics.iter().filter_map(worth)).collect();
+        own.iter().sum::<f64>() / own.len().max(1) as f64
+    }
+
     fn usd_per_1k(&self) -> f64 {
         let sum: f64 = self.marks.values().map(|mark| mark.usd).sum();
         1e3 * sum / self.marks.len().max(1) as f64

@@ -25,37 +25,50 @@ fn chance(text: &str) -> f64 {
 /// Versions that are right with the same chance, 60% of it shared between them.
 struct Equal(u64);
 
-impl Examiner for Equal {
-    fn examine(&mut self, key: &str, _: &Texts, rows: &[usize]) -> Result<Vec<Mark>, Halt> {
-        let right = |row: usize| {
-            let seed = self.0;
-            let own = if chance(&format!("{seed} {key} {row}?")) < 0.6 { "" } else { key };
-            chance(&format!("{seed} {own} {row}")) < 0.7
-        };
-        Ok(rows
-            .iter()
-            .map(|&row| Mark { score: f64::from(u8::from(right(row))), ..Mark::default() })
-            .collect())
-    }
-    fn ask_critic(&mut self, prompts: Vec<String>) -> Result<Vec<Option<String>>, Halt> {
-        Ok(vec![None; prompts.len()])
-    }
-    fn has_critic(&self) -> bool {
-        false
-    }
-    fn spend(&self) -> Spend {
-        Spend::default()
-    }
-    fn tell(&mut self, _: PromptNews) -> Result<(), Halt> {
-        Ok(())
-    }
-    fn say(&mut self, _: EventBody) -> Result<(), Halt> {
-        Ok(())
-    }
-    fn keep(&mut self, _: &PromptHistory) -> Result<(), Halt> {
-        Ok(())
-    }
+/// Versions of the very same end result; the first stage is right where its prompt says so.
+struct Behind;
+
+/// An examiner that costs nothing, has no critic, and hears of nothing.
+macro_rules! quiet_examiner {
+    ($of:ty, $examine:expr) => {
+        impl Examiner for $of {
+            fn examine(&mut self, key: &str, texts: &Texts, rows: &[usize]) -> Result<Vec<Mark>, Halt> {
+                Ok(rows.iter().map(|&row| $examine(self, key, texts, row)).collect())
+            }
+            fn ask_critic(&mut self, prompts: Vec<String>) -> Result<Vec<Option<String>>, Halt> {
+                Ok(vec![None; prompts.len()])
+            }
+            fn has_critic(&self) -> bool {
+                false
+            }
+            fn spend(&self) -> Spend {
+                Spend::default()
+            }
+            fn tell(&mut self, _: PromptNews) -> Result<(), Halt> {
+                Ok(())
+            }
+            fn say(&mut self, _: EventBody) -> Result<(), Halt> {
+                Ok(())
+            }
+            fn keep(&mut self, _: &PromptHistory) -> Result<(), Halt> {
+                Ok(())
+            }
+        }
+    };
 }
+
+quiet_examiner!(Equal, |own: &Self, key: &str, _: &Texts, row: usize| {
+    let seed = own.0;
+    let key = if chance(&format!("{seed} {key} {row}?")) < 0.6 { "" } else { key };
+    let right = chance(&format!("{seed} {key} {row}")) < 0.7;
+    Mark { score: f64::from(u8::from(right)), ..Mark::default() }
+});
+
+quiet_examiner!(Behind, |_: &Self, _: &str, texts: &Texts, row: usize| {
+    let own = f64::from(u8::from(texts["s"].contains("topic")));
+    let metrics = vec![("s.accuracy".into(), own), ("s.format_error_rate".into(), 1.0 - own)];
+    Mark { score: f64::from(u8::from(row.is_multiple_of(2))), metrics, ..Mark::default() }
+});
 
 fn row(i: usize, part: Part, input: &str, gold: &str) -> RunRow {
     RunRow {
@@ -102,6 +115,21 @@ fn of_equal_versions_the_reported_gains_interval_covers_zero() {
     assert!(covered * 100 >= RUNS * 95, "{covered} of {RUNS}");
     // The test can fail: races do choose, and what they chose looks good on their rows.
     assert!(moved * 10 > RUNS * 6 && selected_above * 10 > moved * 7, "{moved} {selected_above}");
+}
+
+#[test]
+fn of_one_end_result_the_version_whose_own_stage_is_better_survives() {
+    let rows: Vec<RunRow> =
+        (0..300).map(|i| row(i, Part::Dev, &format!("text {i}"), LABELS[i % 3])).collect();
+    let (settings, candidate) = (quick(), topic_stage());
+    let plan = Plan::new(&rows, &settings, 1).unwrap();
+    let mut climb = Climb::new(&settings, &candidate, &rows, "accuracy", plan);
+    climb.run(&mut Behind).unwrap();
+    climb.conclude(&mut Behind).unwrap();
+    let survived = climb.survivors.iter().map(|node| &climb.nodes[*node].texts["s"]);
+    assert!(survived.clone().all(|text| text.contains("topic")), "{:?}", survived.collect::<Vec<_>>());
+    // It is no gain: the start stays the answer.
+    assert_eq!(climb.reported().unwrap().delta, 0.0);
 }
 
 /// Dies after some calls, as a killed worker does; counts what it is asked.
