@@ -9,4 +9,5 @@ pub mod kmeans;
 pub mod map;
 pub mod retrieve;
 pub mod scroll;
+pub mod strata;
 pub mod train_step;

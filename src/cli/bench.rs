@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use super::output::{Exit, Output};
-use crate::bench::{compare, decode, dedup, frame, import, kmeans, map, retrieve, scroll, train_step};
+use crate::bench::{
+    compare, decode, dedup, frame, import, kmeans, map, retrieve, scroll, strata, train_step,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,6 +43,8 @@ enum What {
     Retrieve(retrieve::Settings),
     /// Scroll a file of many rows with a real engine: from a key to the painted frame, and memory above an empty workspace
     Scroll(scroll::Settings),
+    /// A strata run over generated rows: time of each phase, memory
+    Strata(strata::Settings),
     /// One LoRA training step on a random model, beside its matrix products alone
     TrainStep(train_step::Settings),
 }
@@ -61,6 +65,24 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
                 format!(
                     "{} texts on {} threads: {} pairs of likeness {} and more, {} copies, in {:.2} s; peak {:.0} MiB",
                     found.texts, found.threads, found.pairs, found.threshold, found.copies, found.seconds, found.peak_mib
+                )
+            });
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Strata(settings) => {
+            let found = strata::run(&settings).map_err(|e| Exit::failed(format!("{e:#}")))?;
+            out.result(&found, || {
+                let phases: Vec<String> = found.phases.iter().map(|(name, s)| format!("{name} {s:.1}")).collect();
+                format!(
+                    "{} rows ({} MiB) in {} clusters in {:.1} s ({} s); peak {:.0} MiB, of which {:.0} before; vectors {:.0} MiB",
+                    found.rows,
+                    found.bytes >> 20,
+                    found.clusters,
+                    found.seconds,
+                    phases.join(", "),
+                    found.peak_mib,
+                    found.before_mib,
+                    found.floor_mib
                 )
             });
             Ok(ExitCode::SUCCESS)

@@ -44,7 +44,7 @@ enum Command {
         /// Only rows of this saved view
         #[arg(long)]
         view: Option<String>,
-        /// id, length or wrong-first; as in the file without it
+        /// id, length, outlier or wrong-first; as in the file without it
         #[arg(long)]
         sort: Option<String>,
         /// Leave out so many rows
@@ -130,7 +130,7 @@ enum Command {
         /// Only rows of this saved view
         #[arg(long)]
         view: Option<String>,
-        /// id, length or wrong-first; as in the file without it
+        /// id, length, outlier or wrong-first; as in the file without it
         #[arg(long)]
         sort: Option<String>,
         /// Replace the file

@@ -1,5 +1,7 @@
 //! `tunebench strata`: build them, list them, arrange them by hand, draw samples.
 
+mod name;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,7 +13,7 @@ use super::follow::{self, Followed};
 use super::output::{Exit, Output};
 use super::table::{Table, clean, share};
 use crate::domain::api::{Request, Response};
-use crate::domain::board::StrataView;
+use crate::domain::board::{StrataGroup, StrataView, Stratum};
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::strata::{ActState, ByHand};
@@ -45,6 +47,15 @@ enum What {
     Merge { a: String, b: String },
     /// Give a stratum or a cluster a name; an empty one takes it away
     Rename { id: String, name: String },
+    /// Let a model name the clusters, one question each; people's own names stay
+    Name {
+        /// A model of `[models]`, local or behind an endpoint
+        #[arg(long)]
+        model: String,
+        /// Send the key that the workspace names to the endpoint that it names it for, without being asked
+        #[arg(long)]
+        trust: bool,
+    },
     /// Take the last decision back, whatever it was
     Undo,
     /// Draw the same number of rows from every stratum
@@ -87,6 +98,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         What::Split { id, into } => by_hand(ByHand::Split { id, into }, root, out),
         What::Merge { a, b } => by_hand(ByHand::Merge { a, b }, root, out),
         What::Rename { id, name } => by_hand(ByHand::Rename { id, name }, root, out),
+        What::Name { model, trust } => name::run(&model, trust, root, out),
         What::Undo => {
             let Response::Done { message } = once(root, Request::Undo)? else { return Err(unexpected()) };
             out.result(&json!({ "done": message }), || clean(&message));
@@ -113,7 +125,8 @@ fn by_hand(by_hand: ByHand, root: &Path, out: &Output) -> super::CommandResult {
         let Response::Strata { view } = ask(&client, Request::Strata).await? else {
             return Err(unexpected());
         };
-        let value = json!({ "done": message, "strata": view.strata, "by_hand": view.by_hand });
+        let value =
+            json!({ "done": message, "strata": view.strata, "groups": view.groups, "by_hand": view.by_hand });
         out.result(&value, || {
             format!("{}; `tunebench strata undo` takes it back\n\n{}", clean(&message), render(&view))
         });
@@ -126,7 +139,7 @@ fn list(root: &Path, out: &Output) -> super::CommandResult {
     if view.strata.is_empty() {
         return Err(Exit::usage("no strata have been built; `tunebench strata build`"));
     }
-    let value = json!({ "strata": view.strata, "by_hand": view.by_hand });
+    let value = json!({ "strata": view.strata, "groups": view.groups, "by_hand": view.by_hand, "choice": view.choice });
     out.result(&value, || render(&view));
     Ok(ExitCode::SUCCESS)
 }
@@ -150,7 +163,9 @@ fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
             "strata": view.strata,
             "outliers": view.outliers,
             "near_duplicates": view.near_duplicates,
+            "groups": view.groups,
             "by_hand": view.by_hand,
+            "choice": view.choice,
             "seconds": seconds,
             "run": run,
         });
@@ -163,9 +178,29 @@ fn render(view: &StrataView) -> String {
     let mut table = Table::new(&[
         "id", "stratum", ">rows", ">train", ">dev", ">eval", ">reserve", ">base", ">best", "terms",
     ]);
-    for s in &view.strata {
+    let score_columns = 8;
+    let mut listed: Vec<Result<&StrataGroup, &Stratum>> = Vec::new();
+    for group in &view.groups {
+        listed.push(Ok(group));
+        listed.extend(view.strata.iter().filter(|s| s.group == group.id).map(Err));
+    }
+    let grouped = !view.groups.is_empty();
+    let known = |s: &&Stratum| !view.groups.iter().any(|g| g.id == s.group);
+    listed.extend(view.strata.iter().filter(known).map(Err));
+    for line in listed {
+        let s = match line {
+            Ok(group) => {
+                let mut cells = vec![group.id.clone(), group.name.clone(), group.rows.to_string()];
+                cells.resize(score_columns + 1, String::new());
+                cells.push(group.terms.join(" "));
+                table.row(cells);
+                continue;
+            }
+            Err(s) => s,
+        };
         let score = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| share(v, s.scored));
-        let mut cells = vec![s.id.clone(), s.name.clone(), s.rows.to_string()];
+        let indent = if grouped { "  " } else { "" };
+        let mut cells = vec![format!("{indent}{}", s.id), format!("{indent}{}", s.name), s.rows.to_string()];
         cells.extend(s.parts.iter().map(usize::to_string));
         cells.extend([score(s.base), score(s.best), s.terms.join(" ")]);
         table.row(cells);
@@ -180,6 +215,11 @@ fn render(view: &StrataView) -> String {
         counted(view.near_duplicates, "near-duplicate"),
         view.quarantined
     );
+    if !view.choice.tried.is_empty() {
+        text.push_str(&format!("{} clusters: {}\n", view.choice.k, view.choice.criterion));
+        let tried: Vec<String> = view.choice.tried.iter().map(|(k, s)| format!("{k} {s:.3}")).collect();
+        text.push_str(&format!("tried, with their silhouettes: {}; --k N takes another\n", tried.join("  ")));
+    }
     for told in &view.by_hand {
         let state = match told.state {
             ActState::Applied => "by hand",

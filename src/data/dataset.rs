@@ -8,6 +8,7 @@ use super::columns::Columns;
 use super::format::Format;
 use super::index::{Index, Record, Stamp, Unusable};
 use super::resolve::{Resolver, unknown_fields};
+use super::shape::Shape;
 use super::{DataError, canonical, feedback, import, parse};
 use crate::domain::api::ImportReport;
 use crate::domain::row::{Quarantined, Row, Turn};
@@ -125,6 +126,18 @@ impl Dataset {
     /// The conversation that the row's input is the text of; empty where it is none.
     pub fn turns(&self, row: &Row) -> Vec<Turn> {
         if row.source == FEEDBACK { Vec::new() } else { self.resolver.turns(&row.fields) }
+    }
+
+    /// Messages of the row's conversation before the golden answer, without the system's; 1 where it is none.
+    pub fn turn_count(&self, row: &Row) -> usize {
+        let turns = Shape::of(&row.fields).turns(&row.fields);
+        turns.iter().filter(|turn| turn.role != "system").count().max(1)
+    }
+
+    /// The file that a row is from, relative to the workspace.
+    pub fn source(&self, row: usize) -> &str {
+        let source = self.index.record(row).and_then(|r| self.index.meta.sources.get(r.source as usize));
+        source.map_or("", |source| source.path.as_str())
     }
 
     /// Names of the fields that occur, sorted.

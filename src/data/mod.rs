@@ -16,6 +16,7 @@ mod hash_many;
 mod ids;
 mod import;
 mod index;
+pub mod language;
 pub mod outcomes;
 mod parquet;
 mod parse;

@@ -47,6 +47,8 @@ pub const FILE_THERE: &str = "is there already";
 pub struct RowQuery {
     /// Only rows of this stratum (its id).
     pub stratum: Option<String>,
+    /// Only rows of this group of strata (its id).
+    pub group: Option<String>,
     pub part: Option<Part>,
     /// A filter ([`super::filter`]): words of the text, and tests such as `base:wrong` and `len>40`.
     pub text: String,
@@ -54,7 +56,7 @@ pub struct RowQuery {
     pub flag: Option<String>,
     /// Only these rows, in this order (rows of a step, flips).
     pub ids: Option<Vec<String>>,
-    /// `id`, `length`, `wrong-first`; empty: file order.
+    /// `id`, `length`, `wrong-first`, `outlier`; empty: file order.
     pub sort: String,
     pub offset: usize,
     pub count: usize,
@@ -101,6 +103,9 @@ pub struct RowDetail {
     pub source: String,
     pub line: u64,
     pub flags: Vec<String>,
+    /// How unusual the row is among all, 0 to 1; from 0.5 on it is flagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<f32>,
     /// Candidate, answer, right or wrong.
     pub answers: Vec<(String, String, Option<bool>)>,
     /// What people said of answers to it in the playground.

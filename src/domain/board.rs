@@ -403,6 +403,29 @@ pub struct Stratum {
     /// The cluster's id.
     #[serde(default)]
     pub cluster: String,
+    /// The id of its cluster's group; empty where there are no groups.
+    #[serde(default)]
+    pub group: String,
+}
+
+/// Clusters that are close to each other: the level above strata.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StrataGroup {
+    pub id: String,
+    pub name: String,
+    pub rows: usize,
+    pub terms: Vec<String>,
+}
+
+/// How the number of clusters was found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Clusters that the run made.
+    pub k: usize,
+    /// Numbers that were tried, each with its mean silhouette; empty where the number was given.
+    pub tried: Vec<(usize, f64)>,
+    /// By which one was chosen, in words.
+    pub criterion: String,
 }
 
 /// All strata.
@@ -420,6 +443,12 @@ pub struct StrataView {
     pub best: Option<String>,
     /// Two coordinates per point in -1..1 and the stratum's place in `strata`: a sample of the map.
     pub map: Vec<(f32, f32, usize)>,
+    /// The largest first; empty where there are too few clusters for groups.
+    #[serde(default)]
+    pub groups: Vec<StrataGroup>,
+    /// How the number of clusters was found.
+    #[serde(default)]
+    pub choice: Choice,
     /// What people decided about the strata, and what became of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_hand: Vec<ActTold>,

@@ -111,4 +111,9 @@ pub enum ByHand {
         id: String,
         name: String,
     },
+    /// Names of clusters by their ids, found by a model: one decision. Those that a person named keep their names.
+    Names {
+        names: Vec<(String, String)>,
+        by: String,
+    },
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 use super::Vectors;
 
@@ -34,6 +34,20 @@ impl Flat {
         }
         // SAFETY: files of vectors are written under another name and renamed, or only appended to, and never cut while they are read.
         let map = if size > 0 { Some(unsafe { Mmap::map(&file)? }) } else { None };
+        Ok(Self { map, dimensions })
+    }
+
+    /// The first `count` vectors of a file that more may be appended to.
+    ///
+    /// # Errors
+    /// A file that is shorter, or cannot be mapped.
+    pub(super) fn first(file: &File, dimensions: usize, count: usize) -> io::Result<Self> {
+        let size = 2 * dimensions * count;
+        if file.metadata()?.len() < size as u64 || dimensions == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "fewer vectors than keys"));
+        }
+        // SAFETY: as above; what is mapped is never cut, only what stands behind it.
+        let map = if size > 0 { Some(unsafe { MmapOptions::new().len(size).map(file)? }) } else { None };
         Ok(Self { map, dimensions })
     }
 

@@ -27,7 +27,7 @@ use linear::{Dense, Sparse};
 pub const DIMENSIONS: usize = 64;
 
 /// The SVD is fitted on so many texts at most, spread evenly over the corpus.
-const FIT_TEXTS: usize = 20_000;
+pub const FIT_TEXTS: usize = 20_000;
 
 /// Most features kept: the most common ones that are in two texts at least.
 const VOCABULARY: usize = 40_000;

@@ -61,6 +61,11 @@ impl Source {
         Ok(Self { name: model.name.clone(), model: opened, store, threads: access.threads })
     }
 
+    /// The text was embedded before, and its vector is kept.
+    pub fn knows(&self, text: &str) -> bool {
+        self.store.as_ref().is_some_and(|store| store.knows(&key(text)))
+    }
+
     /// What was embedded once is found again.
     pub const fn keeps(&self) -> bool {
         self.store.is_some()
@@ -77,10 +82,10 @@ impl Source {
     ) -> Result<Option<Vectors>, String> {
         let keys: Vec<[u8; 16]> = texts.iter().map(|text| key(text)).collect();
         let mut found: HashMap<[u8; 16], Vec<f32>> = HashMap::new();
-        if let Some(store) = &self.store {
+        if let Some(store) = &mut self.store {
             for key in &keys {
                 if !found.contains_key(key)
-                    && let Some(vector) = store.get(key).map_err(|e| self.broken(&e))?
+                    && let Some(vector) = store.get(key).map_err(|e| broken(&self.name, &e))?
                 {
                     found.insert(*key, vector);
                 }
@@ -104,7 +109,7 @@ impl Source {
                 some.iter().filter_map(|at| keys.get(*at).copied()).zip(vectors).collect();
             if let Some(store) = &mut self.store {
                 let kept = store.append(&new);
-                kept.map_err(|e| self.broken(&e))?;
+                kept.map_err(|e| broken(&self.name, &e))?;
             }
             found.extend(new);
             done += some.len();
@@ -116,10 +121,6 @@ impl Source {
         }
         let data = keys.iter().filter_map(|key| found.get(key)).flatten().copied().collect();
         Ok(Some(Vectors { dimensions, data }))
-    }
-
-    fn broken(&self, error: &std::io::Error) -> String {
-        format!("the vectors of `{}` cannot be kept: {error}", self.name)
     }
 
     fn work(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, String> {
@@ -150,6 +151,10 @@ impl Source {
             }
         }
     }
+}
+
+fn broken(name: &str, error: &std::io::Error) -> String {
+    format!("the vectors of `{name}` cannot be kept: {error}")
 }
 
 fn key(text: &str) -> [u8; 16] {

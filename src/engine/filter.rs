@@ -18,12 +18,18 @@ use crate::domain::problem::ProblemKind;
 use crate::domain::words::nearest;
 
 /// Keys of every workspace, with what they mean. Fields of the data and names of candidates are keys as well.
-pub const KEYS: [(&str, &str); 13] = [
+pub const KEYS: [(&str, &str); 19] = [
     ("id", "the row's id"),
     ("part", "train, dev, eval, reserve"),
     ("stratum", "the stratum's name or id"),
+    ("cluster", "the cluster's name or id, whatever the dimensions"),
+    ("group", "the group of clusters, by name or id"),
     ("flag", "outlier, near-duplicate"),
     ("problem", "what is wrong with it: near-duplicate, conflicting-gold, wrong-gold, pii, ..."),
+    ("outlier", "how unusual the row is, 0 to 1; 0.5 and above are flagged"),
+    ("turns", "messages of the conversation before the golden answer"),
+    ("lang", "language of the input: en, de, ...; ? where it cannot be told"),
+    ("source", "the file that the row is from"),
     ("mark", "a mark that people gave"),
     ("note", "words of a note"),
     ("gold", "the golden answer"),
@@ -36,6 +42,10 @@ pub const KEYS: [(&str, &str); 13] = [
 
 /// `field.NAME` is the data's field where a key has that name, too.
 pub const FIELD: &str = "field.";
+/// `row.NAME` is the key where the data has a field of that name, which `NAME` alone would mean.
+const ROW: &str = "row.";
+/// Keys that give way to a field of the data: they came later than workspaces with such fields.
+const YIELD: [&str; 6] = ["cluster", "group", "outlier", "turns", "lang", "source"];
 const ANSWER: &str = ".answer";
 
 /// What rows have under one key, by place.
@@ -49,8 +59,14 @@ enum Kind {
     Id,
     Part,
     Stratum,
+    Cluster,
+    Group,
     Flag,
     Problem(Arc<problems::Found>),
+    Outlier,
+    Turns(Arc<Loaded>),
+    Language(Arc<Loaded>),
+    Source,
     Mark(HashMap<usize, BTreeSet<String>>),
     /// Only what people decided.
     Decided,
@@ -118,7 +134,22 @@ impl<'a> Finder<'a> {
     pub fn key(&self, name: &str) -> Result<Key, Failure> {
         let plain = |kind| Ok(Key { kind, decided: HashMap::new() });
         let gold = || self.engine.read(|s| self.decided(&s.decisions.gold, String::clone));
-        match name {
+        if YIELD.contains(&name) && self.loaded.dataset.fields().iter().any(|f| f == name) {
+            return self.named(name);
+        }
+        match name.strip_prefix(ROW).filter(|name| YIELD.contains(name)).unwrap_or(name) {
+            "cluster" => plain(Kind::Cluster),
+            "group" => plain(Kind::Group),
+            "outlier" => plain(Kind::Outlier),
+            "source" => plain(Kind::Source),
+            "turns" => {
+                self.loaded.turns();
+                plain(Kind::Turns(self.loaded.clone()))
+            }
+            "lang" => {
+                self.loaded.languages()?;
+                plain(Kind::Language(self.loaded.clone()))
+            }
             "id" => plain(Kind::Id),
             "part" => plain(Kind::Part),
             "stratum" => plain(Kind::Stratum),
@@ -248,18 +279,24 @@ impl Key {
         // What has few values is named by their beginning, so that `part:ev` is found while one types; texts contain.
         let names = matches!(
             self.kind,
-            Kind::Part | Kind::Flag | Kind::Problem(_) | Kind::Mark(_) | Kind::Outcome(_)
+            Kind::Part | Kind::Flag | Kind::Problem(_) | Kind::Mark(_) | Kind::Outcome(_) | Kind::Language(_)
         );
+        let numeric = matches!(self.kind, Kind::Length(_) | Kind::Turns(_) | Kind::Outlier);
         let fits = |value: &str| match op {
             _ if wanted == ANY => !(value.is_empty() || names && value == "missing"),
             Op::Fits if names => value.to_lowercase().starts_with(&lower),
-            Op::Fits if matches!(self.kind, Kind::Length(_)) => limit.is_some() && number(value) == limit,
+            Op::Fits if numeric => limit.is_some() && number(value) == limit,
             Op::Fits => contains(value),
             Op::Is => is(value) || limit.is_some() && number(value) == limit,
             _ => by_size(value),
         };
         if op.orders() && limit.is_none() && matches!(self.kind, Kind::Length(_)) {
             return Err(bad_input(format!("`len` is a number of characters, and `{wanted}` is none")));
+        }
+        if let (Kind::Cluster | Kind::Group, Some(strata)) = (&self.kind, &loaded.strata) {
+            let group = matches!(self.kind, Kind::Group);
+            let wanted = strata.above_that(group, |id, name| fits(name) || is(id));
+            return Ok(Bits::of(len, |at| loaded.stratum(at).is_some_and(|s| wanted.contains(&s))));
         }
         if let (Kind::Stratum, Some(strata)) = (&self.kind, &loaded.strata) {
             let wanted = strata.places(|id, name| fits(name) || is(id));
@@ -294,6 +331,22 @@ impl Key {
                     with(&strata.name(stratum).unwrap_or_default());
                 }
             }
+            Kind::Cluster | Kind::Group => {
+                let group = matches!(self.kind, Kind::Group);
+                let of = loaded.strata.as_ref().zip(loaded.stratum(at));
+                of.and_then(|(strata, at)| strata.above(at, group))
+                    .into_iter()
+                    .for_each(|(_, name)| with(name));
+            }
+            Kind::Outlier => {
+                let score = loaded.strata.as_ref().and_then(|s| s.outlier(id()));
+                score.into_iter().for_each(|score| with(&format!("{score:.3}")));
+            }
+            Kind::Turns(of) => with(&of.turns().get(at).copied().unwrap_or_default().to_string()),
+            Kind::Language(of) => {
+                of.languages().ok().and_then(|l| l.get(at)).into_iter().for_each(|l| with(l))
+            }
+            Kind::Source => with(loaded.dataset.source(at)),
             Kind::Flag => {
                 let Some(strata) = &loaded.strata else { return };
                 if strata.table.is_outlier(id()) {

@@ -123,7 +123,7 @@ pub(super) fn freeze(
     let rows = match (&compared, &tuned) {
         (Some(found), _) => found.rows.clone(),
         (None, Some(tuned)) => tuned.rows.clone(),
-        (None, None) if resident => Vec::new(),
+        (None, None) if resident || launch.kind == RunKind::Strata => Vec::new(),
         (None, None) => run_rows(engine, ws, &dataset()?, launch.kind)?,
     };
     if tuned.is_none() && !wish.allow_leaks {
@@ -164,6 +164,11 @@ pub(super) fn freeze(
         engine
             .look(look)
             .map_err(|e| failed(format!("the look at the reserve could not be written down: {e}")))?;
+    }
+    if launch.kind == RunKind::Strata {
+        let rows = strata_rows(engine, ws, &dataset()?, folder)?;
+        let frozen = folder.freeze_rest(&spec, rows, &more);
+        return frozen.map_err(|e| failed(format!("the run could not be frozen: {e}")));
     }
     folder.freeze_with(&spec, &rows, &more).map_err(|e| failed(format!("the run could not be frozen: {e}")))
 }
@@ -238,6 +243,53 @@ pub fn assign_parts(engine: &Engine) -> Result<(), Failure> {
     parts::assign(engine, &ws, &dataset, strata.as_deref()).map(drop)
 }
 
+/// All rows for a strata run, written one by one: a million of them are never in memory together. Of the fields only the dimensions go with
+/// them. Returns the file's hash.
+fn strata_rows(
+    engine: &Engine,
+    ws: &Workspace,
+    dataset: &Dataset,
+    folder: &RunFolder,
+) -> Result<String, Failure> {
+    let gold = engine.read(|s| s.decisions.gold.clone());
+    let parts = parts::parts(engine, dataset)?;
+    let dimensions = &ws.config.strata.dimensions;
+    let mut wrong = None;
+    let one = |at: usize| -> Result<RunRow, Failure> {
+        let mut row = dataset.row(at).map_err(|e| parts::data_error(&e))?;
+        let (input, in_file) = dataset.resolve(&row).map_err(|e| parts::data_error(&e))?;
+        let (gold, hash) = rows::with_gold(&row.id, &row.hash, in_file, &gold);
+        row.fields.retain(|name, _| dimensions.contains(name));
+        let part = parts.get(at).copied().flatten();
+        Ok(RunRow {
+            id: row.id,
+            hash,
+            part,
+            stratum: None,
+            fields: row.fields,
+            input,
+            turns: Vec::new(),
+            gold,
+        })
+    };
+    let written = folder.write_rows(&mut |write| {
+        for at in 0..dataset.len() {
+            match one(at) {
+                Ok(row) => write(&row)?,
+                Err(failure) => {
+                    wrong = Some(failure);
+                    return Err(std::io::Error::other("a row"));
+                }
+            }
+        }
+        Ok(())
+    });
+    if let Some(failure) = wrong {
+        return Err(failure);
+    }
+    written.map_err(|e| failed(format!("the run could not be frozen: {e}")))
+}
+
 /// The rows a run works on, rendered, in the order of the data.
 pub(super) fn run_rows(
     engine: &Engine,
@@ -260,17 +312,14 @@ pub(super) fn run_rows(
         }
     };
     let wanted: &[Part] = match kind {
-        RunKind::Strata => &Part::ALL,
         RunKind::Eval => &[ws.config.eval.part],
         RunKind::Prompt | RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
-        RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
     };
     let mut found = Vec::new();
     for i in 0..dataset.len() {
-        // Strata are built of all rows, so that those that are taken in again have one.
-        let is_part = parts[i].is_some_and(|p| wanted.contains(&p)) && !excluded.contains(dataset.id(i));
-        if kind != RunKind::Strata && !is_part {
+        if parts[i].is_none_or(|p| !wanted.contains(&p)) || excluded.contains(dataset.id(i)) {
             continue;
         }
         let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;

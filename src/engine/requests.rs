@@ -635,6 +635,11 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
         Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Together { decisions })
+            if matches!(decisions.first(), Some(Decision::Strata { .. })) =>
+        {
+            format!("names of {}", counted(decisions.len(), "cluster"))
+        }
         Some(Decision::Together { decisions }) if excluded(&decisions).is_some() => {
             format!("what was left out or taken in ({})", counted(decisions.len(), "row"))
         }

@@ -15,7 +15,7 @@ use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
 use super::strata::{RowTable, StrataIndex};
 use super::{feedback, parts, strata};
-use crate::data::{Bits, Dataset, Of};
+use crate::data::{Bits, Dataset, Of, language};
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::filter::Filter;
 use crate::domain::row::Part;
@@ -47,6 +47,14 @@ pub struct Loaded {
     of_rows: OnceLock<Vec<u32>>,
     /// Value of `[data.split] group` of each row; filled when rows are compared.
     groups: OnceLock<Vec<Option<Box<str>>>>,
+    derived: Arc<Derived>,
+}
+
+/// What is worked out of the rows themselves when it is first asked for; kept as long as the files are the same.
+#[derive(Debug, Default)]
+struct Derived {
+    turns: OnceLock<Vec<u32>>,
+    languages: OnceLock<Vec<&'static str>>,
 }
 
 /// What was loaded, and the last query's rows.
@@ -127,6 +135,8 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
     let dataset = parts::dataset(engine, &ws)?;
     let mut parts = parts::parts(engine, &dataset)?;
     let strata = strata::latest(engine)?;
+    let same = cache.loaded.as_ref().filter(|(at, _)| at.0 == now.0);
+    let derived = same.map(|(_, loaded)| loaded.derived.clone()).unwrap_or_default();
     let mut excluded = Bits::of(dataset.len(), |_| false);
     for at in engine.read(|s| s.decisions.excluded().filter_map(|id| dataset.find(id)).collect::<Vec<_>>()) {
         excluded.set(at, true);
@@ -143,6 +153,7 @@ fn loaded_of(engine: &Engine, ws: Workspace) -> Result<(Stamp, Arc<Loaded>), Fai
         problems: Mutex::default(),
         of_rows: OnceLock::new(),
         groups: OnceLock::new(),
+        derived,
     });
     // Importing counts as a change itself.
     let now = stamp(engine, &loaded.ws);
@@ -176,6 +187,25 @@ impl Loaded {
     /// A person left the row out.
     pub fn is_excluded(&self, id: &str) -> bool {
         self.dataset.find(id).is_some_and(|at| self.excluded.has(at))
+    }
+
+    /// Messages of each row's conversation; 0 of a row that cannot be read.
+    pub fn turns(&self) -> &[u32] {
+        let count = |at| self.dataset.row(at).map_or(0, |row| self.dataset.turn_count(&row) as u32);
+        self.derived.turns.get_or_init(|| (0..self.dataset.len()).into_par_iter().map(count).collect())
+    }
+
+    /// The language of each row's input ([`language`]).
+    ///
+    /// # Errors
+    /// The inputs cannot be read.
+    pub fn languages(&self) -> Result<&[&'static str], Failure> {
+        if let Some(known) = self.derived.languages.get() {
+            return Ok(known);
+        }
+        let columns = self.dataset.columns(&[Of::Input]).map_err(|e| parts::data_error(&e))?;
+        let of = |at| columns.iter().find_map(|c| c.get(at)).map_or(language::UNKNOWN, language::of);
+        Ok(self.derived.languages.get_or_init(|| (0..self.dataset.len()).into_par_iter().map(of).collect()))
     }
 
     /// Input and gold of a row as they stand in the file; a row that cannot be rendered shows why.
@@ -317,6 +347,13 @@ fn search(engine: &Engine, loaded: &Arc<Loaded>, query: &RowQuery) -> Result<Vec
         let of_rows = loaded.strata_of_rows();
         places.retain(|&at| of_rows.get(at as usize) == Some(&wanted));
     }
+    if let Some(id) = &query.group {
+        let Some(strata) = loaded.strata.as_ref().filter(|s| s.has_group(id)) else {
+            return Err(bad_input(format!("no group `{id}`")));
+        };
+        let of = |at: u32| strata.stratum(loaded.stratum(at as usize)?).map(|s| &s.group);
+        places.retain(|&at| of(at) == Some(id));
+    }
     if let Some(flag) = &query.flag {
         let (table, is) = match (&loaded.strata, flag.as_str()) {
             (None, _) => return Err(bad_input("no strata have been built; `tunebench strata build`")),
@@ -356,8 +393,17 @@ fn search(engine: &Engine, loaded: &Arc<Loaded>, query: &RowQuery) -> Result<Vec
                 }
             });
         }
+        "outlier" => {
+            let Some(strata) = &loaded.strata else {
+                return Err(bad_input("no strata have been built; `tunebench strata build`"));
+            };
+            let score = |at: &u32| strata.outlier(dataset.id(*at as usize)).unwrap_or(0.0);
+            places.sort_by(|a, b| score(b).total_cmp(&score(a)));
+        }
         other => {
-            return Err(bad_input(format!("no order `{other}`; there are id, length and wrong-first")));
+            return Err(bad_input(format!(
+                "no order `{other}`; there are id, length, outlier and wrong-first"
+            )));
         }
     }
     Ok(places)
@@ -410,6 +456,7 @@ pub fn detail(engine: &Engine, id: &str) -> Result<RowDetail, Failure> {
         source: row.source,
         line: row.line,
         flags,
+        outlier: loaded.strata.as_ref().and_then(|s| s.outlier(id)),
         answers,
         feedback,
     })

@@ -14,14 +14,16 @@ use super::rows::{self, Loaded};
 use super::standing::{self, Scored};
 use super::state::Engine;
 use crate::domain::api::Failure;
-use crate::domain::board::{StrataView, Stratum};
+use crate::domain::board::{Choice, StrataView, Stratum};
 use crate::domain::complete::Suggestion;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::strata::Act;
 use crate::domain::words::counted;
-use crate::strata::artifact::{Cluster, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact};
+use crate::strata::artifact::{Cluster, NEAR_DUPLICATE, RowPlace, StrataArtifact};
+use crate::strata::build::CRITERION;
 use crate::strata::hand::{self, Arranged};
+use crate::strata::outliers;
 use crate::strata::sample::{Drawable, draw};
 
 /// A row on the map: on the principal axes, and where neighbours stand together.
@@ -58,7 +60,7 @@ pub type StrataCache = Option<(String, Decided, Arc<StrataIndex>)>;
 
 impl StrataIndex {
     fn new(artifact: StrataArtifact, dir: &Path, (names, acts): &Decided) -> Self {
-        let Arranged { clusters, mut strata, stratum_of, told, .. } =
+        let Arranged { clusters, groups, mut strata, stratum_of, told, .. } =
             hand::arrange(&artifact, acts, &mut || artifact.vectors(dir));
         let map = artifact
             .map
@@ -84,7 +86,7 @@ impl StrataIndex {
             .rows
             .iter()
             .zip(&stratum_of)
-            .map(|(r, at)| (r.id.as_str(), *at, is(r, OUTLIER), is(r, NEAR_DUPLICATE)));
+            .map(|(r, at)| (r.id.as_str(), *at, outliers::shown(r.outlier), is(r, NEAR_DUPLICATE)));
         let table = RowTable::new(placed);
         for stratum in &mut strata {
             if let Some(name) = names.get(&stratum.id) {
@@ -102,6 +104,12 @@ impl StrataIndex {
             base: None,
             best: None,
             map,
+            groups,
+            choice: Choice {
+                k: artifact.clusters.len(),
+                criterion: if artifact.tried.is_empty() { String::new() } else { CRITERION.into() },
+                tried: artifact.tried,
+            },
             by_hand: told,
         };
         Self { view, clusters, dir: dir.to_owned(), table, points, trust, duplicates }
@@ -110,6 +118,37 @@ impl StrataIndex {
     /// A row's stratum, as a place in the list of strata.
     pub fn of_row(&self, row: &str) -> Option<u32> {
         self.table.stratum(row)
+    }
+
+    /// How unusual a row is among all, 0 to 1.
+    pub fn outlier(&self, row: &str) -> Option<f32> {
+        self.table.outlier(row)
+    }
+
+    /// A stratum by its place.
+    pub fn stratum(&self, at: u32) -> Option<&Stratum> {
+        self.view.strata.get(at as usize)
+    }
+
+    /// Places of the strata whose cluster's, or group's, id and name hold so.
+    pub fn above_that(&self, group: bool, holds: impl Fn(&str, &str) -> bool) -> HashSet<u32> {
+        let fits = |at: &u32| self.above(*at, group).is_some_and(|(id, name)| holds(id, name));
+        (0..self.view.strata.len() as u32).filter(fits).collect()
+    }
+
+    pub fn has_group(&self, id: &str) -> bool {
+        self.view.groups.iter().any(|g| g.id == id)
+    }
+
+    /// Ids and names of the group and of the cluster of a stratum, as a filter asks for them.
+    pub fn above(&self, at: u32, group: bool) -> Option<(&str, &str)> {
+        let stratum = self.stratum(at)?;
+        if group {
+            let group = self.view.groups.iter().find(|g| g.id == stratum.group)?;
+            return Some((&group.id, &group.name));
+        }
+        let cluster = self.clusters.iter().find(|c| c.id == stratum.cluster)?;
+        Some((&cluster.id, &cluster.name))
     }
 
     /// A stratum's place, by its id.

@@ -33,6 +33,9 @@ pub struct StrataArtifact {
     pub format: u32,
     pub settings: StrataSettings,
     pub clusters: Vec<Cluster>,
+    /// Empty where there are too few clusters.
+    #[serde(default)]
+    pub groups: Vec<ClusterGroup>,
     /// Each number of clusters that was tried, with its silhouette; empty where the number was given.
     pub tried: Vec<(usize, f64)>,
     /// The largest first. `parts`, `base`, `best` and `scored` are the engine's to fill.
@@ -59,13 +62,24 @@ pub struct Cluster {
     pub rows: usize,
     /// Heaviest terms by c-TF-IDF.
     pub terms: Vec<String>,
+    /// Id of its group; empty where there are none.
+    #[serde(default)]
+    pub group: String,
+}
+
+/// Clusters that are close to each other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterGroup {
+    /// `g1` has the most rows.
+    pub id: String,
+    pub name: String,
+    pub terms: Vec<String>,
 }
 
 /// Where a row belongs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowPlace {
     pub id: String,
-    pub hash: String,
     /// Place in `strata`.
     pub stratum: usize,
     /// Place in `clusters`.

@@ -1,15 +1,18 @@
 //! A `strata` run: embed, cluster, cross with the dimensions, name, flag, draw the map.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use super::artifact::{
-    Cluster, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact, VECTORS,
+    Cluster, ClusterGroup, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact, VECTORS,
 };
-use super::{dimensions, duplicates, kmeans, layout, naming, outliers};
+use super::dimensions::Sliced;
+use super::rows::{AT_ONCE, Rows};
+use super::{dimensions, duplicates, groups, kmeans, layout, naming, outliers};
 use crate::backend::Access;
 use crate::domain::board::Stratum;
 use crate::domain::candidate::ModelRef;
@@ -18,7 +21,9 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::RunRow;
 use crate::domain::run::RunResult;
 use crate::domain::settings::StrataSettings;
-use crate::embed::{Embedder, FlatWriter, Source, Vectors, dot};
+use crate::embed::{Embedder, FIT_TEXTS, Flat, FlatWriter, Source, Vectors, dot};
+use rayon::prelude::*;
+use serde_json::Value;
 
 /// Numbers of clusters that are tried where none is given, up to one for every 25 rows.
 const TRIED: [usize; 12] = [4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24];
@@ -28,12 +33,24 @@ const ROWS_PER_CLUSTER: usize = 25;
 /// cluster, and fewer strata are easier to look after.
 const GOOD_ENOUGH: f64 = 0.9;
 
+/// The same in words.
+pub const CRITERION: &str = "the fewest within 10% of the best silhouette";
+
 /// The trial clusterings see so many rows, and the silhouette so many.
 const TRIAL_ROWS: usize = 4_096;
 const SILHOUETTE_ROWS: usize = 1_200;
 
+/// Near duplicates are looked for among rows of so many bytes at most: their pieces take some ten times as much.
+const NEAR_BYTES: u64 = 192 << 20;
+
+/// The built-in embedder is fitted on so much text at most: the features of a text take some fifty times its size.
+const FIT_BYTES: u64 = 6 << 20;
+
 /// Points of the map.
 const MAP_POINTS: usize = 2_000;
+
+/// The rows, in the run's folder.
+const ROWS: &str = "inputs/rows.jsonl";
 
 const PHASES: [&str; 5] = ["embedding", "clustering", "naming", "duplicates", "map"];
 
@@ -47,7 +64,8 @@ pub fn run(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(inputs.spec.threads).build()?;
     // The reporter stays on this thread; only the work itself moves to the pool.
     let access = Access::of(inputs);
-    let build = Build { settings, dir: &inputs.dir, rows: &inputs.rows, pool: &pool, access: &access };
+    let rows = Rows::open(&inputs.dir.join(ROWS))?;
+    let build = Build { settings, dir: &inputs.dir, rows: &rows, pool: &pool, access: &access };
     let Some(artifact) = build.run(reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
@@ -71,54 +89,170 @@ struct Build<'a> {
     settings: &'a StrataSettings,
     /// The run's folder.
     dir: &'a Path,
-    rows: &'a [RunRow],
+    rows: &'a Rows,
     pool: &'a rayon::ThreadPool,
     access: &'a Access,
 }
 
+/// What one pass over the rows leaves.
+struct Embedded {
+    vectors: Flat,
+    /// Of the built-in embedder: the share of what each row says that the corpus can express.
+    shares: Option<Vec<f32>>,
+    ids: Vec<String>,
+    /// Values of each dimension.
+    columns: Vec<Vec<Option<Value>>>,
+}
+
 /// Cosine of each vector with the mean of its cluster.
-fn within(vectors: &Vectors, assignment: &[usize]) -> Vec<f32> {
+fn within(vectors: &Flat, assignment: &[usize]) -> Vec<f32> {
     let clusters = assignment.iter().max().map_or(0, |most| most + 1);
-    let mut means = vec![vec![0.0_f32; vectors.dimensions]; clusters];
-    for (row, cluster) in vectors.rows().zip(assignment) {
-        means[*cluster].iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    let mut row = vec![0.0_f32; vectors.dimensions()];
+    let mut means = vec![vec![0.0_f64; vectors.dimensions()]; clusters];
+    for (at, cluster) in assignment.iter().enumerate() {
+        vectors.read(at, &mut row);
+        means[*cluster].iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x));
     }
-    let cosine = |row: &[f32], mean: &[f32]| dot(row, mean) / dot(mean, mean).sqrt().max(f32::MIN_POSITIVE);
-    vectors.rows().zip(assignment).map(|(row, cluster)| cosine(row, &means[*cluster])).collect()
+    let means: Vec<Vec<f32>> = means
+        .into_iter()
+        .map(|mean| {
+            let length = mean.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+            mean.into_iter().map(|x| (x / length) as f32).collect()
+        })
+        .collect();
+    let cosine = |(at, cluster): (usize, &usize)| {
+        vectors.read(at, &mut row);
+        dot(&row, &means[*cluster])
+    };
+    assignment.iter().enumerate().map(cosine).collect()
+}
+
+/// How far an embedding is.
+struct Pace {
+    began: Instant,
+    /// Rows that are to be embedded: the others are known.
+    open: usize,
+    total: usize,
+}
+
+impl Pace {
+    fn told(&self, done: usize, embedded: usize) -> EventBody {
+        let spent = self.began.elapsed().as_millis() as u64;
+        let left = self.open.saturating_sub(embedded) as u64;
+        let eta_ms = (embedded > 0).then(|| spent * left / embedded as u64);
+        let phase = PHASES[0].to_owned();
+        EventBody::Progress { phase, done: done as u64, total: self.total as u64, eta_ms }
+    }
+}
+
+fn goes_on(reporter: &mut dyn Reporter) -> io::Result<bool> {
+    Ok(!matches!(reporter.poll_control()?, Control::Stop | Control::Cancel))
 }
 
 impl Build<'_> {
-    /// None: stopped.
+    /// Every row to its vector, in a file. None: stopped.
+    fn embed(&self, reporter: &mut dyn Reporter) -> anyhow::Result<Option<Embedded>> {
+        let path = self.dir.join(VECTORS);
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        let mut writer = FlatWriter::create(&path).with_context(|| format!("writing {}", path.display()))?;
+        let n = self.rows.len();
+        let mut ids = Vec::with_capacity(n);
+        let mut columns: Vec<Vec<Option<Value>>> =
+            vec![Vec::with_capacity(n); self.settings.dimensions.len()];
+        let mut take = |rows: Vec<RunRow>| -> Vec<String> {
+            let mut texts = Vec::with_capacity(rows.len());
+            for mut row in rows {
+                for (column, name) in columns.iter_mut().zip(&self.settings.dimensions) {
+                    column.push(row.fields.remove(name));
+                }
+                ids.push(row.id);
+                texts.push(row.input);
+            }
+            texts
+        };
+        let (dimensions, shares) = match &self.settings.embedder {
+            None => {
+                let sample = self.rows.inputs(&fitted_on(self.rows))?;
+                let embedder = self.pool.install(|| Embedder::fit(&sample, self.settings.seed));
+                drop(sample);
+                let pace = Pace { began: Instant::now(), open: n, total: n };
+                let mut shares = Vec::with_capacity(n);
+                let whole = self.rows.each(|from, rows| {
+                    let texts = take(rows);
+                    let (vectors, some) = self.pool.install(|| embedder.embed_with_fit(&texts));
+                    writer.append(&vectors.data)?;
+                    shares.extend(some);
+                    if n > AT_ONCE {
+                        let done = from + texts.len();
+                        reporter.event(pace.told(done, done))?;
+                    }
+                    Ok(goes_on(reporter)?)
+                })?;
+                if !whole {
+                    return Ok(None);
+                }
+                (embedder.dimensions(), Some(shares))
+            }
+            Some(model) => match self.by_model(model, &mut take, &mut writer, reporter)? {
+                Some(dimensions) => (dimensions, None),
+                None => return Ok(None),
+            },
+        };
+        writer.finish().with_context(|| format!("writing {}", path.display()))?;
+        let vectors = Flat::open(&path, dimensions).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Some(Embedded { vectors, shares, ids, columns }))
+    }
+
+    /// By a model, which keeps what it embedded: a run that was killed goes on where it was. Returns the vectors' length; none: stopped.
     fn by_model(
         &self,
         model: &ModelRef,
-        texts: &[&str],
+        take: &mut dyn FnMut(Vec<RunRow>) -> Vec<String>,
+        writer: &mut FlatWriter,
         reporter: &mut dyn Reporter,
-    ) -> anyhow::Result<Option<Vectors>> {
+    ) -> anyhow::Result<Option<usize>> {
         let mut source = Source::open(model, self.access).map_err(anyhow::Error::msg)?;
-        let began = Instant::now();
-        let (mut first, mut broken) = (None, None);
-        let found = source.embed(texts, &mut |done| {
-            let before = *first.get_or_insert(done);
-            let spent = began.elapsed().as_millis() as u64;
-            let eta_ms =
-                (done > before).then(|| spent * (texts.len() - done) as u64 / (done - before) as u64);
-            let phase = PHASES[0].to_owned();
-            let told = reporter
-                .event(EventBody::Progress { phase, done: done as u64, total: texts.len() as u64, eta_ms })
-                .and_then(|()| reporter.poll_control());
-            match told {
-                Ok(control) => !matches!(control, Control::Stop | Control::Cancel),
-                Err(error) => {
+        let total = self.rows.len();
+        let mut open = 0;
+        self.rows.each(|_, rows| {
+            open += rows.iter().filter(|row| !source.knows(&row.input)).count();
+            Ok(true)
+        })?;
+        if open < total {
+            let message = format!("{} of {total} rows are embedded already", total - open);
+            reporter.event(EventBody::Log { message })?;
+        }
+        let pace = Pace { began: Instant::now(), open, total };
+        let (mut embedded, mut dimensions, mut broken) = (0, None, None);
+        let whole = self.rows.each(|from, rows| {
+            let texts = take(rows);
+            let known = texts.iter().filter(|text| source.knows(text)).count();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let found = source.embed(&texts, &mut |done| {
+                let told = reporter
+                    .event(pace.told(from + done, embedded + done.saturating_sub(known)))
+                    .and_then(|()| goes_on(reporter));
+                told.unwrap_or_else(|error| {
                     broken = Some(error);
                     false
-                }
+                })
+            });
+            if let Some(error) = broken.take() {
+                return Err(error.into());
             }
-        });
-        if let Some(error) = broken {
-            return Err(error.into());
-        }
-        found.map_err(anyhow::Error::msg)
+            let Some(vectors) = found.map_err(anyhow::Error::msg)? else { return Ok(false) };
+            embedded += texts.len() - known;
+            let before = *dimensions.get_or_insert(vectors.dimensions);
+            ensure!(
+                before == vectors.dimensions,
+                "the embedder `{}` gave vectors of {before} and of {} numbers",
+                model.name,
+                vectors.dimensions
+            );
+            writer.append(&vectors.data)?;
+            Ok(true)
+        })?;
+        Ok(if whole { dimensions } else { None })
     }
 
     fn run(&self, reporter: &mut dyn Reporter) -> anyhow::Result<Option<StrataArtifact>> {
@@ -131,7 +265,7 @@ impl Build<'_> {
         let began = Instant::now();
         let mut phase = 0;
         let mut next = |reporter: &mut dyn Reporter| -> anyhow::Result<bool> {
-            if matches!(reporter.poll_control()?, Control::Stop | Control::Cancel) {
+            if !goes_on(reporter)? {
                 return Ok(false);
             }
             let (done, total) = (phase as u64, PHASES.len() as u64);
@@ -146,23 +280,12 @@ impl Build<'_> {
             phase += 1;
             Ok(true)
         };
-        let texts: Vec<&str> = self.rows.iter().map(|row| row.input.as_str()).collect();
         let seed = self.settings.seed;
 
         if !next(reporter)? {
             return Ok(None);
         }
-        let (vectors, shares) = match &self.settings.embedder {
-            None => {
-                let (vectors, shares) =
-                    self.pool.install(|| Embedder::fit(&texts, seed).embed_with_fit(&texts));
-                (vectors, Some(shares))
-            }
-            Some(model) => match self.by_model(model, &texts, reporter)? {
-                Some(vectors) => (vectors, None),
-                None => return Ok(None),
-            },
-        };
+        let Some(Embedded { vectors, shares, ids, columns }) = self.embed(reporter)? else { return Ok(None) };
 
         if !next(reporter)? {
             return Ok(None);
@@ -172,12 +295,11 @@ impl Build<'_> {
             None => self.pool.install(|| choose_k(&vectors, seed)),
         };
         if let Some((_, silhouette)) = tried.iter().find(|(tried, _)| *tried == k) {
-            let message = format!(
-                "{k} clusters: the fewest within 10% of the best silhouette (theirs {silhouette:.3})"
-            );
+            let message = format!("{k} clusters: {CRITERION} (theirs {silhouette:.3})");
             reporter.event(EventBody::Log { message })?;
         }
-        let assignment = self.pool.install(|| kmeans::fit(&vectors, k, seed)).assignment;
+        let kmeans::KMeans { centroids, assignment, .. } =
+            self.pool.install(|| kmeans::fit_flat(&vectors, k, seed));
         // A model has something to say of every text: there far out is who is far from all of its own cluster.
         let shares = shares.unwrap_or_else(|| within(&vectors, &assignment));
         let scores = outliers::scores(&shares.iter().map(|share| 1.0 - share).collect::<Vec<_>>());
@@ -185,27 +307,25 @@ impl Build<'_> {
         if !next(reporter)? {
             return Ok(None);
         }
-        let clusters = self.clusters(&texts, &assignment);
-        let (strata, places) = self.strata(&clusters, &assignment);
+        let (clusters, cluster_groups) = self.clusters(&assignment, &centroids)?;
+        let columns: Vec<Sliced> = columns.iter().map(|raw| dimensions::sliced(raw)).collect();
+        let (strata, places) = self.strata(&clusters, &assignment, &columns);
 
         if !next(reporter)? {
             return Ok(None);
         }
-        let groups = self.pool.install(|| duplicates::groups(&texts, self.settings.duplicates));
+        let groups = self.duplicates(reporter)?;
 
         if !next(reporter)? {
             return Ok(None);
         }
         let (map, trust) = self.pool.install(|| map(&vectors, seed));
-        self.keep(&vectors)?;
 
-        let mut rows: Vec<RowPlace> = self
-            .rows
-            .iter()
+        let mut rows: Vec<RowPlace> = ids
+            .into_iter()
             .enumerate()
-            .map(|(i, row)| RowPlace {
-                id: row.id.clone(),
-                hash: row.hash.clone(),
+            .map(|(i, id)| RowPlace {
+                id,
                 stratum: places[i],
                 cluster: assignment[i],
                 outlier: scores[i],
@@ -226,51 +346,115 @@ impl Build<'_> {
             format: FORMAT,
             settings: self.settings.clone(),
             clusters,
+            groups: cluster_groups,
             tried,
             strata,
             rows,
             duplicates: groups,
             map,
             trust,
-            dimensions: vectors.dimensions,
+            dimensions: vectors.dimensions(),
         }))
     }
 
-    /// People split strata by them later.
-    fn keep(&self, vectors: &Vectors) -> anyhow::Result<()> {
-        let path = self.dir.join(VECTORS);
-        let write = || {
-            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            let mut file = FlatWriter::create(&path)?;
-            file.append(&vectors.data)?;
-            file.finish()
-        };
-        write().with_context(|| format!("writing {}", path.display()))
+    /// Near duplicates, as long as all texts and their pieces fit into memory; beyond, those that say exactly the same.
+    fn duplicates(&self, reporter: &mut dyn Reporter) -> anyhow::Result<Vec<duplicates::Group>> {
+        if self.rows.bytes() <= NEAR_BYTES {
+            let mut texts = Vec::with_capacity(self.rows.len());
+            self.rows.each(|_, rows| {
+                texts.extend(rows.into_iter().map(|row| row.input));
+                Ok(true)
+            })?;
+            return Ok(self.pool.install(|| duplicates::groups(&texts, self.settings.duplicates)));
+        }
+        let message = format!(
+            "the rows are {} MiB: only those that say exactly the same are looked for, near duplicates up to {} MiB",
+            self.rows.bytes() >> 20,
+            NEAR_BYTES >> 20
+        );
+        reporter.event(EventBody::Log { message })?;
+        let mut said: Vec<([u8; 16], u32)> = Vec::with_capacity(self.rows.len());
+        self.rows.each(|from, rows| {
+            let some: Vec<_> = self.pool.install(|| {
+                let said =
+                    |(i, row): (usize, &RunRow)| Some((duplicates::said(&row.input)?, (from + i) as u32));
+                rows.par_iter().enumerate().filter_map(said).collect()
+            });
+            said.extend(some);
+            Ok(true)
+        })?;
+        self.pool.install(|| said.par_sort_unstable());
+        let mut groups: Vec<duplicates::Group> = said
+            .chunk_by(|a, b| a.0 == b.0)
+            .filter(|same| same.len() > 1)
+            .map(|same| duplicates::Group {
+                exact: true,
+                rows: same.iter().map(|(_, row)| *row as usize).collect(),
+            })
+            .collect();
+        groups.sort_by_key(|group| group.rows.first().copied());
+        Ok(groups)
     }
 
-    fn clusters(&self, texts: &[&str], assignment: &[usize]) -> Vec<Cluster> {
+    /// Clusters and their groups, named.
+    fn clusters(
+        &self,
+        assignment: &[usize],
+        centroids: &Vectors,
+    ) -> anyhow::Result<(Vec<Cluster>, Vec<ClusterGroup>)> {
         let k = assignment.iter().max().map_or(0, |most| most + 1);
-        let named = self.pool.install(|| naming::name(texts, assignment, k));
-        named
-            .into_iter()
-            .enumerate()
-            .map(|(i, naming)| Cluster {
-                id: format!("c{}", i + 1),
+        let mut rows = vec![0usize; k];
+        assignment.iter().for_each(|cluster| rows[*cluster] += 1);
+        let mut said = naming::Said::new(k);
+        self.rows.each(|from, rows| {
+            let texts: Vec<String> = rows.into_iter().map(|row| row.input).collect();
+            self.pool.install(|| said.add(&texts, &assignment[from..from + texts.len()]));
+            Ok(true)
+        })?;
+        let named = self.pool.install(|| said.names());
+        let (group_of, count) = self.pool.install(|| groups::groups(centroids));
+        let grouped = count > 1 && count < k;
+        // The group with the most rows is the first.
+        let mut order: Vec<usize> = (0..count).collect();
+        let size = |group: usize| (0..k).filter(|c| group_of[*c] == group).map(|c| rows[c]).sum::<usize>();
+        order.sort_by_key(|group| std::cmp::Reverse(size(*group)));
+        let mut place = vec![0; count];
+        for (new, &old) in order.iter().enumerate() {
+            place[old] = new;
+        }
+        let found = if grouped {
+            let of: Vec<usize> = group_of.iter().map(|group| place[*group]).collect();
+            let named = self.pool.install(|| said.grouped(&of, count).names());
+            let group = |(i, naming): (usize, naming::Naming)| ClusterGroup {
+                id: format!("g{}", i + 1),
                 name: naming.name,
-                rows: assignment.iter().filter(|cluster| **cluster == i).count(),
                 terms: naming.terms,
-            })
-            .collect()
+            };
+            named.into_iter().enumerate().map(group).collect()
+        } else {
+            Vec::new()
+        };
+        let cluster = |(i, naming): (usize, naming::Naming)| Cluster {
+            id: format!("c{}", i + 1),
+            name: naming.name,
+            rows: rows[i],
+            terms: naming.terms,
+            group: if grouped { format!("g{}", place[group_of[i]] + 1) } else { String::new() },
+        };
+        Ok((named.into_iter().enumerate().map(cluster).collect(), found))
     }
 
     /// Clusters x values of the dimensions, as far as rows have them; and each row's place among them.
-    fn strata(&self, clusters: &[Cluster], assignment: &[usize]) -> (Vec<Stratum>, Vec<usize>) {
-        let fields: Vec<_> = self.rows.iter().map(|row| &row.fields).collect();
-        let columns: Vec<(&String, Vec<String>)> =
-            self.settings.dimensions.iter().map(|name| (name, dimensions::values(&fields, name))).collect();
+    fn strata(
+        &self,
+        clusters: &[Cluster],
+        assignment: &[usize],
+        columns: &[Sliced],
+    ) -> (Vec<Stratum>, Vec<usize>) {
+        let columns: Vec<(&String, &Sliced)> = self.settings.dimensions.iter().zip(columns).collect();
         let mut slices: BTreeMap<(usize, Vec<&str>), Vec<usize>> = BTreeMap::new();
         for (i, &cluster) in assignment.iter().enumerate() {
-            let values = columns.iter().map(|(_, values)| values[i].as_str()).collect();
+            let values = columns.iter().map(|(_, c)| c.values[c.of[i] as usize].as_str()).collect();
             slices.entry((cluster, values)).or_default().push(i);
         }
         let mut ordered: Vec<_> = slices.into_iter().collect();
@@ -305,6 +489,7 @@ impl Build<'_> {
                     rows: rows.len(),
                     terms: cluster.terms.clone(),
                     cluster: cluster.id.clone(),
+                    group: cluster.group.clone(),
                     ..Stratum::default()
                 }
             })
@@ -314,7 +499,7 @@ impl Build<'_> {
 }
 
 /// The number of clusters: of [`TRIED`] the least whose silhouette on a sample is within 10% of the best, with all that were tried.
-fn choose_k(vectors: &Vectors, seed: u64) -> (usize, Vec<(usize, f64)>) {
+fn choose_k(vectors: &Flat, seed: u64) -> (usize, Vec<(usize, f64)>) {
     let n = vectors.len();
     let most = (n / ROWS_PER_CLUSTER).max(1);
     if most < TRIED[0] {
@@ -338,6 +523,14 @@ fn choose_k(vectors: &Vectors, seed: u64) -> (usize, Vec<(usize, f64)>) {
     (k, tried)
 }
 
+/// Rows that the built-in embedder is fitted on, spread evenly.
+fn fitted_on(rows: &Rows) -> Vec<usize> {
+    let n = rows.len();
+    let texts = FIT_BYTES * n as u64 / rows.bytes().max(1);
+    let step = n.div_ceil(FIT_TEXTS).max(n.div_ceil(texts.max(1_000) as usize)).max(1);
+    (0..n).step_by(step).collect()
+}
+
 /// `count` places spread evenly over `n` (all, where there are fewer).
 fn spread(n: usize, count: usize) -> Vec<usize> {
     let count = count.min(n);
@@ -349,7 +542,7 @@ const TRUSTED: usize = 15;
 
 /// A sample of the rows on the two directions along which rows differ most, and beside it where neighbours stand together; how far
 /// neighbours on either are neighbours indeed.
-fn map(vectors: &Vectors, seed: u64) -> (Vec<MapPoint>, Option<[f64; 2]>) {
+fn map(vectors: &Flat, seed: u64) -> (Vec<MapPoint>, Option<[f64; 2]>) {
     let places = spread(vectors.len(), MAP_POINTS);
     let sample = vectors.select(&places);
     let principal = layout::principal(&sample);
@@ -376,7 +569,6 @@ mod tests {
     use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
     use serde_json::json;
     use std::collections::HashSet;
-    use std::io;
 
     struct Quiet {
         events: Vec<EventBody>,
@@ -443,6 +635,9 @@ mod tests {
     }
 
     fn inputs(rows: Vec<RunRow>, settings: &StrataSettings, threads: usize, dir: &Path) -> RunInputs {
+        let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
+        std::fs::create_dir_all(dir.join("inputs")).unwrap();
+        std::fs::write(dir.join(ROWS), lines).unwrap();
         let spec = RunSpec {
             sets: Vec::new(),
             format: RUN_FORMAT,
@@ -463,7 +658,7 @@ mod tests {
             sets: Vec::new(),
             dir: dir.to_owned(),
             spec,
-            rows,
+            rows: Vec::new(),
             resume_from: None,
             outcomes: Vec::new(),
             keys: crate::domain::keys::Keys::default(),

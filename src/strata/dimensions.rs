@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::domain::words::steers;
 
@@ -18,11 +18,33 @@ const LONGEST: usize = 40;
 const MISSING: &str = "(none)";
 const OTHER: &str = "(other)";
 
-/// The value of `dimension` on each row: as it stands, where few are; quartile ranges of many numbers; the most common of many names, with
+/// The values of a dimension, and which of them each row has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sliced {
+    pub values: Vec<String>,
+    pub of: Vec<u32>,
+}
+
+/// [`values`], each kept once.
+pub fn sliced(raw: &[Option<Value>]) -> Sliced {
+    let mut known: HashMap<String, u32> = HashMap::new();
+    let mut sliced = Sliced::default();
+    for value in values(raw) {
+        let at = known.get(&value).copied().unwrap_or_else(|| {
+            let at = sliced.values.len() as u32;
+            sliced.values.push(value.clone());
+            known.insert(value, at);
+            at
+        });
+        sliced.of.push(at);
+    }
+    sliced
+}
+
+/// The value of a dimension on each row: as it stands, where few are; quartile ranges of many numbers; the most common of many names, with
 /// `(other)` for the rest and `(none)` where the field is missing.
-pub fn values(rows: &[&Map<String, Value>], dimension: &str) -> Vec<String> {
-    let raw: Vec<Option<&Value>> =
-        rows.iter().map(|row| row.get(dimension).filter(|v| !v.is_null())).collect();
+fn values(raw: &[Option<Value>]) -> Vec<String> {
+    let raw: Vec<Option<&Value>> = raw.iter().map(|v| v.as_ref().filter(|v| !v.is_null())).collect();
     let shown: Vec<String> = raw.iter().map(|value| value.map_or(MISSING.to_owned(), show)).collect();
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for value in &shown {
@@ -96,9 +118,11 @@ mod tests {
     use serde_json::json;
 
     fn of(all: Vec<Value>) -> Vec<String> {
-        let rows: Vec<Map<String, Value>> =
-            all.into_iter().map(|v| Map::from_iter([("d".to_owned(), v)])).collect();
-        values(&rows.iter().collect::<Vec<_>>(), "d")
+        let raw: Vec<Option<Value>> = all.into_iter().map(Some).collect();
+        let sliced = sliced(&raw);
+        let got: Vec<String> = sliced.of.iter().map(|at| sliced.values[*at as usize].clone()).collect();
+        assert_eq!(got, values(&raw));
+        got
     }
 
     #[test]

@@ -187,6 +187,14 @@ pub fn pairs<T: AsRef<str> + Sync>(texts: &[T], threshold: f64) -> Vec<Pair> {
     Corpus::new(texts).pairs(threshold)
 }
 
+/// What a text says but for case, punctuation and spacing, in 16 bytes; none where that is nothing.
+pub fn said(text: &str) -> Option<[u8; 16]> {
+    let normal = normalize(text);
+    let mut short = [0; 16];
+    short.copy_from_slice(&blake3::hash(normal.as_bytes()).as_bytes()[..16]);
+    (!normal.is_empty()).then_some(short)
+}
+
 /// Texts that were said before, but for case, punctuation and spacing, each behind the first that said so.
 pub fn copies<T: AsRef<str> + Sync>(texts: &[T]) -> Vec<(u32, u32)> {
     Corpus::new(texts).copies

@@ -13,9 +13,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::artifact::{Cluster, RowPlace, StrataArtifact, TERMS};
+use super::artifact::{Cluster, ClusterGroup, RowPlace, StrataArtifact, TERMS};
 use super::kmeans::squared_distance;
-use crate::domain::board::Stratum;
+use crate::domain::board::{StrataGroup, Stratum};
 use crate::domain::strata::{Act, ActState, ActTold, Kin, Level, WITNESSES};
 use crate::domain::words::counted;
 use crate::embed::Flat;
@@ -27,6 +27,7 @@ const STILL_THERE: usize = 4;
 #[derive(Debug, Default)]
 pub struct Arranged {
     pub clusters: Vec<Cluster>,
+    pub groups: Vec<StrataGroup>,
     /// The largest first.
     pub strata: Vec<Stratum>,
     /// Place in `strata` of each row of the artifact, and in `clusters`.
@@ -283,7 +284,7 @@ impl<'a> Work<'a> {
             let (name, terms) = (parts[at].name.clone(), parts[at].terms.clone());
             let terms = if terms.is_empty() { parent.terms.clone() } else { terms };
             let id = format!("{}.{}", parent.id, number + 1);
-            self.clusters.push(Cluster { id, name, terms, rows: counts[at] });
+            self.clusters.push(Cluster { id, name, terms, rows: counts[at], group: parent.group.clone() });
         }
         for (row, part) in nearest {
             self.cluster_of[row] = places[part];
@@ -326,8 +327,23 @@ impl<'a> Work<'a> {
         let clusters: Vec<Cluster> = kept.iter().map(|&at| clusters[at].clone()).collect();
         let cluster_of: Vec<u32> = self.cluster_of.iter().map(|&at| place[at as usize]).collect();
         let (strata, stratum_of) = crossed(artifact, &clusters, &cluster_of);
-        Arranged { clusters, strata, stratum_of, cluster_of, told: Vec::new() }
+        let groups = groups(&artifact.groups, &clusters);
+        Arranged { clusters, groups, strata, stratum_of, cluster_of, told: Vec::new() }
     }
+}
+
+/// Groups that have rows.
+fn groups(of: &[ClusterGroup], clusters: &[Cluster]) -> Vec<StrataGroup> {
+    let rows = |id: &str| clusters.iter().filter(|c| c.group == id).map(|c| c.rows).sum();
+    let shown = |g: &ClusterGroup| StrataGroup {
+        id: g.id.clone(),
+        name: g.name.clone(),
+        rows: rows(&g.id),
+        terms: g.terms.clone(),
+    };
+    let mut groups: Vec<StrataGroup> = of.iter().map(shown).filter(|g| g.rows > 0).collect();
+    groups.sort_by_key(|g| Reverse(g.rows));
+    groups
 }
 
 /// Clusters x values of the dimensions, which a row has from the stratum that the run put it into.
@@ -384,6 +400,7 @@ fn crossed(artifact: &StrataArtifact, clusters: &[Cluster], cluster_of: &[u32]) 
                 rows: *rows,
                 terms: cluster.terms.clone(),
                 cluster: cluster.id.clone(),
+                group: cluster.group.clone(),
                 ..Stratum::default()
             })
         })
@@ -397,10 +414,22 @@ fn name_late(
     kin: &Kin,
     place: &HashMap<&str, usize>,
 ) -> Result<String, String> {
+    let none = "there is nothing of that kind to be named";
+    if level == Level::Group {
+        let group = |row: usize| {
+            let cluster = arranged.clusters.get(at(&arranged.cluster_of, row) as usize);
+            let found = arranged.groups.iter().position(|g| cluster.is_some_and(|c| c.group == g.id));
+            found.map_or(u32::MAX, |at| at as u32)
+        };
+        let called = |at: u32| arranged.groups.get(at as usize).map_or("no group", |g| g.name.as_str());
+        let found = found_in(kin, place, group, called)?;
+        let group = arranged.groups.get_mut(found as usize).ok_or(none)?;
+        group.name.clone_from(&kin.name);
+        return Ok(group.id.clone());
+    }
     let called = |at: u32| arranged.strata.get(at as usize).map_or("", |s| s.name.as_str());
     let found = found_in(kin, place, |row| at(&arranged.stratum_of, row), called)?;
-    let stratum = arranged.strata.get_mut(found as usize).filter(|_| level == Level::Stratum);
-    let stratum = stratum.ok_or("there is nothing of that kind to be named")?;
+    let stratum = arranged.strata.get_mut(found as usize).ok_or(none)?;
     stratum.name.clone_from(&kin.name);
     Ok(stratum.id.clone())
 }
@@ -430,7 +459,11 @@ mod tests {
                     name: format!("name {c}"),
                     rows: clusters.iter().filter(|of| **of == c).count(),
                     terms: vec![format!("term{c}")],
+                    group: format!("g{}", c % 2 + 1),
                 })
+                .collect(),
+            groups: (1..=2)
+                .map(|g| ClusterGroup { id: format!("g{g}"), name: format!("group {g}"), terms: vec![] })
                 .collect(),
             strata: strata.collect(),
             rows: clusters
@@ -438,7 +471,6 @@ mod tests {
                 .enumerate()
                 .map(|(i, &cluster)| RowPlace {
                     id: format!("r{i}"),
-                    hash: String::new(),
                     stratum: cluster * 2 + i % 2,
                     cluster,
                     outlier: 0.0,
@@ -555,6 +587,20 @@ mod tests {
         assert!(names.contains(&"chats") && names.contains(&"mine · channel=mail"), "{names:?}");
         let got = arranged(&artifact(&clusters(&[6, 4])), vec![name, merge]);
         assert_eq!(shown(&got), [("c1", "mine", 10)]);
+    }
+
+    #[test]
+    fn groups_keep_their_clusters_and_are_named_too() {
+        let name = Act::Name { level: Level::Group, of: kin("all cards", 0..6), by: None };
+        let split = Act::Split { parts: vec![kin("low", 0..2), kin("high", 4..6)] };
+        let got = arranged(&artifact(&clusters(&[6, 4, 2])), vec![split, name]);
+        let groups: Vec<_> = got.groups.iter().map(|g| (g.name.as_str(), g.rows)).collect();
+        assert_eq!(groups, [("all cards", 8), ("group 2", 4)]);
+        assert!(got.strata.iter().filter(|s| s.cluster.starts_with("c1.")).all(|s| s.group == "g1"));
+        assert_eq!(got.told[1].on.as_deref(), Some("g1"));
+        // All of the second group's rows go over: it is no more.
+        let merge = Act::Merge { of: vec![kin("a", 0..6), kin("b", 6..10)] };
+        assert_eq!(arranged(&artifact(&clusters(&[6, 4, 2])), vec![merge]).groups.len(), 1);
     }
 
     #[test]

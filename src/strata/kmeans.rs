@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::domain::rng::SplitMix64;
-use crate::embed::{Vectors, dot};
+use crate::embed::{Flat, Vectors, dot};
 use crate::ops::{Mat, MatMut, Par, Write, matmul};
 
 /// A clustering.
@@ -21,6 +21,9 @@ const FULL: usize = 32_768;
 const BATCH: usize = 4_096;
 const BATCHES: usize = 200;
 const ITERATIONS: usize = 60;
+/// Rounds over all vectors of a file after the mini-batches, and vectors of it that are in memory at once.
+const FLAT_ROUNDS: usize = 2;
+const FLAT_BLOCK: usize = 65_536;
 /// Seeds are chosen among so many vectors.
 const SEEDING: usize = 8_192;
 /// Vectors whose products with all centroids are taken at once.
@@ -51,12 +54,72 @@ pub fn fit(vectors: &Vectors, k: usize, seed: u64) -> KMeans {
 fn fit_once(vectors: &Vectors, k: usize, rng: &mut SplitMix64) -> KMeans {
     let mut centroids = seeds(vectors, k, rng);
     let rounds = if vectors.len() > FULL {
-        mini_batches(vectors, &mut centroids, rng);
+        mini_batches(vectors.len(), &|places| vectors.select(places), &mut centroids, rng);
         2
     } else {
         ITERATIONS
     };
     lloyd(vectors, centroids, rounds)
+}
+
+/// [`fit`] of vectors in a file: beyond [`FULL`] of them no more than a block is in memory. Of [`STARTS`] the one that is best on a sample goes
+/// over all vectors.
+pub fn fit_flat(vectors: &Flat, k: usize, seed: u64) -> KMeans {
+    let n = vectors.len();
+    if n <= FULL {
+        let all: Vec<usize> = (0..n).collect();
+        return fit(&vectors.select(&all), k, seed);
+    }
+    let sample: Vec<usize> = (0..FULL).map(|i| i * n / FULL).collect();
+    let sample = vectors.select(&sample);
+    let mut best: Option<(f64, Vectors)> = None;
+    for start in 0..STARTS as u64 {
+        let mut rng = SplitMix64::new(seed.wrapping_add(start));
+        let pool: Vec<usize> = (0..SEEDING).map(|_| rng.below(n)).collect();
+        let mut centroids = seeds(&vectors.select(&pool), k, &mut rng);
+        mini_batches(n, &|places| vectors.select(places), &mut centroids, &mut rng);
+        let inertia: f64 = assign(&sample, &centroids).1.iter().map(|d| f64::from(*d)).sum();
+        if best.as_ref().is_none_or(|(least, _)| inertia < *least) {
+            best = Some((inertia, centroids));
+        }
+    }
+    let mut centroids = best.map(|(_, centroids)| centroids).unwrap_or_default();
+    for _ in 0..FLAT_ROUNDS {
+        let (sums, counts) = over(vectors, &centroids, None).1;
+        let d = centroids.dimensions;
+        for (cluster, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let sums = &sums[cluster * d..(cluster + 1) * d];
+            let out = &mut centroids.data[cluster * d..(cluster + 1) * d];
+            out.iter_mut().zip(sums).for_each(|(o, s)| *o = (s / count as f64) as f32);
+        }
+    }
+    let mut assignment = Vec::with_capacity(n);
+    let inertia = over(vectors, &centroids, Some(&mut assignment)).0;
+    by_size(KMeans { centroids, assignment, inertia })
+}
+
+/// Sum and number of the vectors of each cluster.
+type Sums = (Vec<f64>, Vec<usize>);
+
+/// All vectors to their nearest centroids, block by block: the inertia and the clusters' sums; clusters go to `assignment` where they are wanted.
+fn over(vectors: &Flat, centroids: &Vectors, mut assignment: Option<&mut Vec<usize>>) -> (f64, Sums) {
+    let (k, d, n) = (centroids.len(), centroids.dimensions, vectors.len());
+    let (mut sums, mut counts, mut inertia) = (vec![0.0_f64; k * d], vec![0usize; k], 0.0);
+    for from in (0..n).step_by(FLAT_BLOCK) {
+        let mut data = vec![0.0; FLAT_BLOCK.min(n - from) * d];
+        data.par_chunks_mut(BLOCK * d).enumerate().for_each(|(at, out)| vectors.read(from + at * BLOCK, out));
+        let block = Vectors { dimensions: d, data };
+        let (nearest, distances) = assign(&block, centroids);
+        inertia += distances.iter().map(|x| f64::from(*x)).sum::<f64>();
+        for (row, &cluster) in block.rows().zip(&nearest) {
+            counts[cluster] += 1;
+            sums[cluster * d..(cluster + 1) * d].iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v));
+        }
+        if let Some(assignment) = &mut assignment {
+            assignment.extend(nearest);
+        }
+    }
+    (inertia, (sums, counts))
 }
 
 /// Seeds and full iterations only, at most `rounds`.
@@ -226,12 +289,17 @@ fn move_centroids(vectors: &Vectors, assignment: &[usize], distances: &[f32], ce
 }
 
 /// Sculley's update: each vector of a batch pulls its centroid by 1 / (vectors seen by that centroid).
-fn mini_batches(vectors: &Vectors, centroids: &mut Vectors, rng: &mut SplitMix64) {
-    let d = vectors.dimensions;
+fn mini_batches(
+    n: usize,
+    select: &dyn Fn(&[usize]) -> Vectors,
+    centroids: &mut Vectors,
+    rng: &mut SplitMix64,
+) {
+    let d = centroids.dimensions;
     let mut seen = vec![0usize; centroids.len()];
     for _ in 0..BATCHES {
-        let places: Vec<usize> = (0..BATCH).map(|_| rng.below(vectors.len())).collect();
-        let batch = vectors.select(&places);
+        let places: Vec<usize> = (0..BATCH).map(|_| rng.below(n)).collect();
+        let batch = select(&places);
         let (assignment, _) = assign(&batch, centroids);
         for (row, cluster) in batch.rows().zip(assignment) {
             seen[cluster] += 1;
@@ -397,6 +465,27 @@ mod tests {
             assert_eq!((all[*own], distance), (least, least));
             assert_eq!(all.iter().position(|d| *d == least), Some(*own));
         }
+    }
+
+    #[test]
+    fn a_file_of_many_vectors_is_clustered_as_well_as_the_same_in_memory() {
+        use crate::embed::FlatWriter;
+        let (n, d) = (FULL + 5_000, 4);
+        let mut rng = SplitMix64::new(5);
+        let data: Vec<f32> = (0..n)
+            .flat_map(|i| (0..d).map(|j| if i % 6 == j { 3.0 } else { 0.0 }).collect::<Vec<f32>>())
+            .map(|x| x + rng.unit() as f32 * 0.5)
+            .collect();
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("v.f16");
+        let mut writer = FlatWriter::create(&path).unwrap();
+        writer.append(&data).unwrap();
+        writer.finish().unwrap();
+        let flat = fit_flat(&Flat::open(&path, d).unwrap(), 5, 7);
+        let whole = fit(&Vectors { dimensions: d, data }, 5, 7);
+        assert_eq!(flat.assignment.len(), n);
+        assert!((flat.inertia / whole.inertia - 1.0).abs() < 0.02, "{} {}", flat.inertia, whole.inertia);
+        assert!(rand_index(&flat.assignment, &whole.assignment) > 0.95);
     }
 
     #[test]

@@ -23,7 +23,8 @@ her here hers hi him his how i i'd i'll i'm i've if in into is isn't it it's its
 no not now of off on once one only or other our out over own please really same say says see she should since so some still such take than \
 that that's the their them then there there's these they they're thing this those through to too try trying under until up us use used very \
 want was wasn't way we well were weren't what what's when where which while who whom why will with won't would wouldn't yet you you're your \
-know tell thanks thank think seems able anything something someone im ive dont";
+know tell thanks thank think seems able anything something someone im ive dont tried today ago many times lot already anyone however \
+happen happened happens happening currently within show shows wondering sure believe look looks looking seem seeing saw given best";
 
 /// A term and its weight in a class.
 pub type Weighted = (String, f64);
@@ -61,35 +62,121 @@ pub struct Naming {
     pub terms: Vec<String>,
 }
 
-/// Name `k` clusters of texts. No two names are the same.
-pub fn name<T: AsRef<str> + Sync>(texts: &[T], assignment: &[usize], k: usize) -> Vec<Naming> {
-    let stop: HashSet<&str> = STOP_WORDS.split_whitespace().collect();
-    let told: Vec<Vec<String>> = texts
-        .par_iter()
-        .map(|text| {
-            let telling = |w: &String| {
-                w.chars().count() > 1 && w.chars().any(char::is_alphabetic) && !stop.contains(w.as_str())
-            };
-            words(text.as_ref()).filter(telling).collect()
-        })
-        .collect();
-    let mut counts = vec![BTreeMap::<String, usize>::new(); k];
-    for (words, &cluster) in told.iter().zip(assignment) {
-        for word in words {
-            *counts[cluster].entry(word.clone()).or_default() += 1;
+/// Texts of each class that the order of a name's words is taken from, spread as they come.
+const EXAMPLES: usize = 400;
+/// Different words of a class from which on those that were said once are forgotten: in a million texts they are numbers and slips of the keys.
+const WORDS_MAX: usize = 200_000;
+/// Small words that make one with the word before them: `top up`, `log in`.
+const PARTICLES: [&str; 8] = ["up", "in", "off", "out", "on", "down", "back", "over"];
+
+/// What classes of texts say; texts are added some at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    counts: Vec<HashMap<String, usize>>,
+    /// The words of some texts, all of them and in their order.
+    examples: Vec<Vec<Vec<String>>>,
+    /// Texts of each class so far.
+    texts: Vec<usize>,
+}
+
+fn stop_words() -> &'static HashSet<&'static str> {
+    static STOP: std::sync::OnceLock<HashSet<&str>> = std::sync::OnceLock::new();
+    STOP.get_or_init(|| STOP_WORDS.split_whitespace().collect())
+}
+
+fn telling(word: &str) -> bool {
+    word.chars().count() > 1 && word.chars().any(char::is_alphabetic) && !stop_words().contains(word)
+}
+
+impl Said {
+    pub fn new(classes: usize) -> Self {
+        Self {
+            counts: vec![HashMap::new(); classes],
+            examples: vec![Vec::new(); classes],
+            texts: vec![0; classes],
         }
     }
-    let weights = class_tf_idf(&counts);
-    let mut taken: HashSet<Vec<String>> = HashSet::new();
-    let mut named = Vec::with_capacity(k);
-    for (cluster, weighted) in weights.iter().enumerate() {
-        let mut chosen = choose(&distinct(cluster, &weights), &mut taken, cluster + 1);
-        in_spoken_order(&mut chosen, &told, assignment, cluster);
-        let name = if chosen.is_empty() { format!("cluster {}", cluster + 1) } else { chosen.join(" ") };
-        let terms = weighted.iter().take(TERMS).map(|(term, _)| term.clone()).collect();
-        named.push(Naming { name, terms });
+
+    /// Further texts, each with its class.
+    pub fn add<T: AsRef<str> + Sync>(&mut self, texts: &[T], classes: &[usize]) {
+        let said: Vec<Vec<String>> = texts.par_iter().map(|text| words(text.as_ref()).collect()).collect();
+        for (words, &class) in said.into_iter().zip(classes) {
+            let counts = &mut self.counts[class];
+            for word in words.iter().filter(|word| telling(word)) {
+                match counts.get_mut(word) {
+                    Some(count) => *count += 1,
+                    None => drop(counts.insert(word.clone(), 1)),
+                }
+            }
+            if counts.len() > WORDS_MAX {
+                counts.retain(|_, count| *count > 1);
+            }
+            if self.examples[class].len() < EXAMPLES {
+                self.examples[class].push(words);
+            }
+            self.texts[class] += 1;
+        }
     }
-    named
+
+    /// The same of larger classes: `of` is that of each class.
+    pub fn grouped(&self, of: &[usize], count: usize) -> Self {
+        let mut grouped = Self::new(count);
+        for (class, &group) in of.iter().enumerate() {
+            for (word, n) in &self.counts[class] {
+                *grouped.counts[group].entry(word.clone()).or_default() += n;
+            }
+            grouped.examples[group].extend(self.examples[class].iter().cloned());
+            grouped.texts[group] += self.texts[class];
+        }
+        grouped
+    }
+
+    /// A name for each class. No two say the same, or nearly.
+    pub fn names(&self) -> Vec<Naming> {
+        let counts: Vec<BTreeMap<String, usize>> =
+            self.counts.iter().map(|c| c.iter().map(|(w, n)| (w.clone(), *n)).collect()).collect();
+        let weights = class_tf_idf(&counts);
+        let mut taken: Vec<Vec<String>> = Vec::new();
+        let mut named = Vec::with_capacity(weights.len());
+        for (class, weighted) in weights.iter().enumerate() {
+            let mut chosen = choose(&distinct(class, &weights), &mut taken, class + 1);
+            in_spoken_order(&mut chosen, &self.examples[class]);
+            for word in &mut chosen {
+                if let Some(particle) = particle(word, &self.examples[class]) {
+                    word.push(' ');
+                    word.push_str(particle);
+                }
+            }
+            let name = if chosen.is_empty() { format!("cluster {}", class + 1) } else { chosen.join(" ") };
+            let terms = weighted.iter().take(TERMS).map(|(term, _)| term.clone()).collect();
+            named.push(Naming { name, terms });
+        }
+        named
+    }
+}
+
+/// Name `k` clusters of texts.
+pub fn name<T: AsRef<str> + Sync>(texts: &[T], assignment: &[usize], k: usize) -> Vec<Naming> {
+    let mut said = Said::new(k);
+    said.add(texts, assignment);
+    said.names()
+}
+
+/// The small word that mostly follows a word, and makes another one of it.
+fn particle(word: &str, examples: &[Vec<String>]) -> Option<&'static str> {
+    let mut times = 0;
+    let mut followed = [0_usize; PARTICLES.len()];
+    for words in examples {
+        for (at, _) in words.iter().enumerate().filter(|(_, w)| *w == word) {
+            times += 1;
+            let next = words.get(at + 1).and_then(|next| PARTICLES.iter().position(|p| p == next));
+            if let Some(next) = next {
+                followed[next] += 1;
+            }
+        }
+    }
+    let most = followed.iter().enumerate().max_by_key(|(at, n)| (**n, std::cmp::Reverse(*at)));
+    most.filter(|(_, n)| **n * 2 > times && **n > 1).map(|(at, _)| PARTICLES[at])
 }
 
 /// A class's terms again, those held back that are as heavy in another class: they would not tell the two apart.
@@ -114,27 +201,34 @@ fn distinct(class: usize, weights: &[Vec<Weighted>]) -> Vec<String> {
     terms.into_iter().map(|(term, _)| term.to_owned()).collect()
 }
 
-/// The first words that are no forms of each other; further ones while the name is taken.
-fn choose(terms: &[String], taken: &mut HashSet<Vec<String>>, number: usize) -> Vec<String> {
+/// The first words that are no forms of each other; further ones while another name says nearly the same.
+fn choose(terms: &[String], taken: &mut Vec<Vec<String>>, number: usize) -> Vec<String> {
     let mut chosen: Vec<String> = Vec::new();
     for term in terms {
         if chosen.iter().any(|word| alike(word, term)) {
             continue;
         }
         chosen.push(term.clone());
-        let mut words = chosen.clone();
-        words.sort();
-        if chosen.len() >= NAME_WORDS && taken.insert(words) {
+        if chosen.len() < NAME_WORDS {
+            continue;
+        }
+        if !taken.iter().any(|other| same(other, &chosen)) {
+            taken.push(chosen.clone());
             return chosen;
         }
     }
     // Too few words to tell it apart.
-    let mut words = chosen.clone();
-    words.sort();
-    if !chosen.is_empty() && !taken.insert(words) {
+    if !chosen.is_empty() && taken.iter().any(|other| same(other, &chosen)) {
         chosen.push(number.to_string());
     }
+    taken.push(chosen.clone());
     chosen
+}
+
+/// The words of one are forms of the other's.
+fn same(a: &[String], b: &[String]) -> bool {
+    let within = |a: &[String], b: &[String]| a.iter().all(|word| b.iter().any(|other| alike(word, other)));
+    within(a, b) && within(b, a)
 }
 
 /// Forms of one word, roughly: a long common beginning, or one within the other (`activate`, `reactivate`).
@@ -147,10 +241,10 @@ fn alike(a: &str, b: &str) -> bool {
     common >= 4 && common + 1 >= shorter
 }
 
-/// Words in the order in which the cluster's texts mostly have them: `card arrival`, not `arrival card`.
-fn in_spoken_order(chosen: &mut [String], told: &[Vec<String>], assignment: &[usize], cluster: usize) {
+/// Words in the order in which the class's texts mostly have them: `card arrival`, not `arrival card`.
+fn in_spoken_order(chosen: &mut [String], examples: &[Vec<String>]) {
     let mut earlier = vec![0_i64; chosen.len()];
-    for (words, _) in told.iter().zip(assignment).filter(|(_, c)| **c == cluster) {
+    for words in examples {
         let places: Vec<Option<usize>> = chosen.iter().map(|c| words.iter().position(|w| w == c)).collect();
         for (i, a) in places.iter().enumerate() {
             for b in places.iter().filter_map(|b| *b) {
@@ -213,6 +307,35 @@ mod tests {
         let texts = ["refund please", "refund refunds", "transfer pending", "transfers pending"];
         let got = names(&texts, &[0, 0, 1, 1], 2);
         assert!(!got[0].contains("refunds") && got[1] == "transfer pending", "{got:?}");
+    }
+
+    #[test]
+    fn a_word_keeps_the_small_word_that_makes_it_another_one() {
+        let texts =
+            ["auto top up failed", "the auto top-up", "top up by card", "close my account", "account closed"];
+        let got = names(&texts, &[0, 0, 0, 1, 1], 2);
+        assert_eq!(got[0], "auto top up");
+    }
+
+    #[test]
+    fn no_two_names_say_nearly_the_same() {
+        let terms = |words: &str| -> Vec<String> { words.split(' ').map(str::to_owned).collect() };
+        let mut taken = Vec::new();
+        assert_eq!(choose(&terms("transfer pending bank"), &mut taken, 1), ["transfer", "pending"]);
+        assert_eq!(
+            choose(&terms("pending transfers friend"), &mut taken, 2),
+            ["pending", "transfers", "friend"]
+        );
+        assert_eq!(choose(&terms("transfer bank"), &mut taken, 3), ["transfer", "bank"]);
+    }
+
+    #[test]
+    fn texts_that_are_added_in_parts_and_put_together_are_named_alike() {
+        let texts = ["card arrival late", "card arrival", "refund please shop", "shop refund"];
+        let mut said = Said::new(4);
+        said.add(&texts[..1], &[0]);
+        said.add(&texts[1..], &[1, 2, 3]);
+        assert_eq!(said.grouped(&[0, 0, 1, 1], 2).names(), name(&texts, &[0, 0, 1, 1], 2));
     }
 
     #[test]

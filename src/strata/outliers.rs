@@ -3,6 +3,9 @@
 /// Rows from this score on are flagged (Leys et al. 2013, who recommend 2.5).
 pub const FLAGGED: f32 = 2.5;
 
+/// [`FLAGGED`] as people see it ([`shown`]).
+pub const SHOWN_FLAGGED: f32 = 0.5;
+
 /// Least unit of the scale: where most rows say the same, any other would be infinitely far out.
 const LEAST_SPREAD: f32 = 0.02;
 
@@ -18,6 +21,11 @@ pub fn scores(unusual: &[f32]) -> Vec<f32> {
     unusual.iter().map(|u| (u - middle) / spread).collect()
 }
 
+/// The z-score as people see it, 0 to 1: 0.5 at [`FLAGGED`], 0.8 some one and a half units beyond (the logistic function).
+pub fn shown(score: f32) -> f32 {
+    1.0 / (1.0 + (FLAGGED - score).exp())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +38,6 @@ mod tests {
         assert!(got[99] >= FLAGGED && got[..99].iter().all(|s| *s < FLAGGED), "{got:?}");
         assert!(scores(&[0.3; 10]).iter().all(|s| *s == 0.0));
         assert!(scores(&[]).is_empty());
+        assert!((shown(FLAGGED) - 0.5).abs() < 1e-6 && shown(4.0) > 0.8 && shown(0.0) < 0.1);
     }
 }

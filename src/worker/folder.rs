@@ -10,8 +10,9 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -245,15 +246,37 @@ impl RunFolder {
 
     /// The same with further files beside the rows, by name.
     pub fn freeze_with(&self, spec: &RunSpec, rows: &[RunRow], more: &[(String, Vec<u8>)]) -> io::Result<()> {
+        let rows = self.write_rows(&mut |write| rows.iter().try_for_each(write))?;
+        self.freeze_rest(spec, rows, more)
+    }
+
+    /// Write `inputs/rows.jsonl` row by row; its hash. `each` is handed what writes a row.
+    pub fn write_rows(
+        &self,
+        each: &mut dyn FnMut(&mut dyn FnMut(&RunRow) -> io::Result<()>) -> io::Result<()>,
+    ) -> io::Result<String> {
         files::private_dir(&self.inputs())?;
-        let mut bytes = Vec::new();
-        for row in rows {
-            serde_json::to_writer(&mut bytes, row)?;
-            bytes.push(b'\n');
-        }
+        let temporary = self.inputs().join(".rows.jsonl.tmp");
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        let (mut hasher, mut line) = (blake3::Hasher::new(), Vec::new());
+        each(&mut |row| {
+            line.clear();
+            serde_json::to_writer(&mut line, row)?;
+            line.push(b'\n');
+            hasher.update(&line);
+            file.write_all(&line)
+        })?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        fs::rename(&temporary, self.rows())?;
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// The specification of rows that [`Self::write_rows`] wrote, whose hash that is.
+    pub fn freeze_rest(&self, spec: &RunSpec, rows: String, more: &[(String, Vec<u8>)]) -> io::Result<()> {
         let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
-        let mut manifest = BTreeMap::from([("rows.jsonl".to_owned(), hash(&bytes))]);
-        files::write_atomic(&self.rows(), &bytes)?;
+        let mut manifest = BTreeMap::from([("rows.jsonl".to_owned(), rows)]);
         for (name, bytes) in more {
             manifest.insert(name.clone(), hash(bytes));
             files::write_atomic(&self.inputs().join(name), bytes)?;
@@ -310,16 +333,20 @@ impl RunFolder {
         for (name, expected) in &manifest {
             ensure!(!name.contains('/'), "inputs/manifest.json names `{name}`, which leads out of inputs/");
             let path = self.inputs().join(name);
-            let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let mut hasher = blake3::Hasher::new();
+            let file = fs::File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            hasher.update_reader(file).with_context(|| format!("cannot read {}", path.display()))?;
             ensure!(
-                blake3::hash(&bytes).to_hex().as_str() == expected,
+                hasher.finalize().to_hex().as_str() == expected,
                 "{} was changed after the launch (its hash differs from inputs/manifest.json)",
                 path.display()
             );
         }
         ensure!(manifest.contains_key("rows.jsonl"), "inputs/manifest.json does not name rows.jsonl");
-        let (rows, bad) = lines::read_all::<RunRow>(&self.rows())?;
-        if bad > 0 || rows.len() != spec.rows.len() {
+        // A strata run has all rows there are, and reads them some at a time.
+        let streams = matches!(spec.job, Job::Strata(_));
+        let (rows, bad) = if streams { (Vec::new(), 0) } else { lines::read_all::<RunRow>(&self.rows())? };
+        if !streams && (bad > 0 || rows.len() != spec.rows.len()) {
             bail!(
                 "inputs/rows.jsonl has {} readable rows and {bad} others, spec.json lists {}",
                 rows.len(),

@@ -35,6 +35,7 @@ pub fn decision(engine: &Engine, ask: &ByHand) -> Result<(Decision, String), Fai
         ByHand::Rename { id, name } => desk.rename(id, name),
         ByHand::Merge { a, b } => desk.merge(a, b),
         ByHand::Split { id, into } => desk.split(id, *into),
+        ByHand::Names { names, by } => desk.names_of(names, by),
     }
 }
 
@@ -60,6 +61,12 @@ impl Desk<'_> {
         if let Some(c) = cluster {
             return Ok(Meant { level: Level::Cluster, id: c.id.clone(), name: c.name.clone() });
         }
+        let groups = &index.view.groups;
+        if let Some(g) =
+            groups.iter().find(|g| g.id == wanted).or_else(|| groups.iter().find(|g| g.name == wanted))
+        {
+            return Ok(Meant { level: Level::Group, id: g.id.clone(), name: g.name.clone() });
+        }
         let strata = &index.view.strata;
         let stratum = strata.iter().find(|s| s.id == wanted);
         if let Some(s) = stratum.or_else(|| strata.iter().find(|s| s.name == wanted)) {
@@ -77,7 +84,10 @@ impl Desk<'_> {
         let strata = &self.index.view.strata;
         let id = match meant.level {
             Level::Stratum => strata.iter().find(|s| s.id == meant.id).map(|s| s.cluster.clone()),
-            _ => Some(meant.id),
+            Level::Cluster => Some(meant.id),
+            Level::Group => {
+                return Err(bad_input(format!("`{wanted}` is a group; clusters are split and merged")));
+            }
         };
         let at = self.index.clusters.iter().position(|c| Some(&c.id) == id.as_ref());
         at.ok_or_else(|| bad_input(format!("no stratum `{wanted}`")))
@@ -121,16 +131,59 @@ impl Desk<'_> {
         }
         let others = self.index.clusters.iter().map(|c| (&c.id, &c.name));
         let mut others = others.chain(self.index.view.strata.iter().map(|s| (&s.id, &s.name)));
-        if let Some((id, _)) = others.find(|(id, other)| **other == name && **id != meant.id) {
+        // A group may be called like one of its clusters.
+        let clash = others.find(|(id, other)| **other == name && **id != meant.id);
+        if let Some((id, _)) = clash.filter(|_| meant.level != Level::Group) {
             return Err(bad_input(format!("{id} is called `{name}` already; names tell strata apart")));
         }
         let of = match meant.level {
             Level::Stratum => self.kin(&name, |s| s.id == meant.id),
-            _ => self.kin(&name, |s| s.cluster == meant.id),
+            Level::Cluster => self.kin(&name, |s| s.cluster == meant.id),
+            Level::Group => self.kin(&name, |s| s.group == meant.id),
         };
         let act = Act::Name { level: meant.level, of, by: None };
         let said = format!("{} is called \"{name}\", also when the strata are built anew", meant.id);
         Ok((Decision::Strata { number: earlier.unwrap_or_else(|| self.next()), act: Some(act) }, said))
+    }
+
+    /// Names of a model: one decision for all of them.
+    fn names_of(&self, names: &[(String, String)], by: &str) -> Result<(Decision, String), Failure> {
+        let told = &self.index.view.by_hand;
+        let (mut decisions, mut kept, mut next) = (Vec::new(), 0, self.next());
+        let mut taken: Vec<String> = Vec::new();
+        for (id, name) in names {
+            let name: String = crate::data::clean_line(name).trim().chars().take(NAME_MAX).collect();
+            let Some(cluster) = self.index.clusters.iter().find(|c| c.id == *id).filter(|_| !name.is_empty())
+            else {
+                continue;
+            };
+            // The newest name that holds on this cluster.
+            let earlier = told.iter().rev().filter(|t| t.on.as_deref() == Some(id)).map(|t| t.number).next();
+            let person = earlier.is_some_and(|number| {
+                self.engine
+                    .read(|s| matches!(s.decisions.acts.get(&number), Some(Act::Name { by: None, .. })))
+            });
+            if person || taken.contains(&name) {
+                kept += 1;
+                continue;
+            }
+            taken.push(name.clone());
+            let of = self.kin(&name, |s| s.cluster == cluster.id);
+            let number = earlier.unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            });
+            let act = Act::Name { level: Level::Cluster, of, by: Some(by.to_owned()) };
+            decisions.push(Decision::Strata { number, act: Some(act) });
+        }
+        if decisions.is_empty() {
+            return Err(bad_input(
+                "none of the names can be given: people named these clusters, or there are none",
+            ));
+        }
+        let kept = if kept > 0 { format!("; {kept} kept their names") } else { String::new() };
+        let said = format!("{} named by {by}{kept}", counted(decisions.len(), "cluster"));
+        Ok((Decision::Together { decisions }, said))
     }
 
     fn merge(&self, a: &str, b: &str) -> Result<(Decision, String), Failure> {
@@ -211,11 +264,7 @@ impl Desk<'_> {
         }
         let (mut texts, mut assignment) = (Vec::new(), Vec::new());
         let parts = parts.iter().map(|ids| some(ids, NAMING_ROWS));
-        let others = others.into_values().map(|mut ids| {
-            // The index has no order of its own.
-            ids.sort_unstable();
-            some(&ids, OTHER_ROWS)
-        });
+        let others = others.into_values().map(|ids| some(&ids, OTHER_ROWS));
         let mut classes = 0;
         let count = parts.len();
         for more in parts.chain(others) {

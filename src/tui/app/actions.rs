@@ -286,6 +286,11 @@ impl App {
                 Action::NextPane | Action::PreviousPane => self.turn_trace(action == Action::NextPane),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),
             },
+            Layer::Choice => {
+                if action == Action::Back {
+                    self.layers.pop();
+                }
+            }
             Layer::Detail(view) => match action {
                 Action::Back => drop(self.layers.pop()),
                 _ => view.scroll = moved(view.scroll, action, height, 5000),

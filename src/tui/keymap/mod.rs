@@ -123,6 +123,8 @@ pub enum Action {
     RenameStratum,
     SplitStratum,
     MergeStrata,
+    FoldGroup,
+    ShowChoice,
     SortStrata,
     Sample,
     Search,

@@ -65,6 +65,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Strata, A::Problems, "data.problems", "!", "wrong?", "What is wrong with the rows: duplicates, golds that disagree, personal data, odd characters"),
     b(C::Strata, A::SplitStratum, "stratum.split", "S", "split", "Split the stratum's cluster into parts; kept when the strata are built anew"),
     b(C::Strata, A::MergeStrata, "stratum.merge", "X", "merge", "Mark a stratum, then on another one: put their clusters together"),
+    b(C::Strata, A::FoldGroup, "strata.fold", "space", "", "Fold the selected group of strata, or open it again"),
+    b(C::Strata, A::ShowChoice, "strata.choice", "k", "", "How many clusters were tried, with their silhouettes"),
 
     b(C::Rows, A::Open, "open", "enter", "read", "Open what is selected"),
     b(C::Rows, A::Mark, "row.mark", "m", "mark", "Mark the row, or all picked ones, with a star, or take the star away"),
@@ -76,7 +78,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::PlayRow, "play.row", "a", "ask", "Ask this row in the playground"),
     b(C::Rows, A::Search, "search", "/", "search", "Search"),
     b(C::Rows, A::Sample, "strata.sample", "s", "sample", "Draw a sample: some rows of every stratum"),
-    b(C::Rows, A::SortRows, "rows.sort", "o", "order", "Order rows: as in the file, wrong ones first, by length, by id"),
+    b(C::Rows, A::SortRows, "rows.sort", "o", "order", "Order rows: as in the file, wrong ones first, by length, most unusual first, by id"),
     b(C::Rows, A::FilterPart, "rows.part", "p", "part", "Only rows of one part: train, dev, eval; again: all"),
     b(C::Rows, A::Trace, "row.trace", "T", "trace", "The row through the stages: prompts, answers, tools, tokens, time"),
     b(C::Rows, A::Remedies, "row.remedies", "R", "mend", "What could be done about this wrong row: a prompt edit, a stored example, training rows; what each fixes and takes"),

@@ -71,6 +71,8 @@ pub enum Layer {
         token: Option<usize>,
         scroll: usize,
     },
+    /// How the number of clusters was found.
+    Choice,
     /// A row through the stages.
     Trace(TraceView),
     /// A candidate's detail.
@@ -189,6 +191,7 @@ impl Layer {
             | Self::Board(_)
             | Self::Difference { .. }
             | Self::Why { .. }
+            | Self::Choice
             | Self::Trace(_)
             | Self::Preview(_)
             | Self::Detail(_) => {

@@ -66,6 +66,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Preview(view) => super::preview::draw(p, body, view),
             Layer::Problems(wrong) => super::problems::draw(p, body, wrong),
+            Layer::Choice => screens::strata::view::choice(app, p, body),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),
             Layer::Difference { a, b, scroll } => {

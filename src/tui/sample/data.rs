@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{TEAMS, TOPICS, noise};
 use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
-use crate::domain::board::{StrataView, Stratum};
+use crate::domain::board::{Choice, StrataView, Stratum};
 use crate::domain::count::{Counts, Group};
 use crate::domain::map::{Dot, Layout, MapView};
 use crate::domain::preview::{Dropped, LengthBin, Packing, Preview, RenderedRow};
@@ -25,6 +25,7 @@ pub fn strata() -> StrataView {
         best: Some(*best),
         scored: rows * 15 / 100,
         cluster: format!("s{i}"),
+        group: String::new(),
     };
     let strata: Vec<Stratum> = TOPICS.iter().enumerate().map(stratum).collect();
     let map = (0..600_u64)
@@ -46,6 +47,12 @@ pub fn strata() -> StrataView {
         base: Some("base".into()),
         best: Some("lora-12".into()),
         map,
+        groups: Vec::new(),
+        choice: Choice {
+            k: 8,
+            tried: vec![(4, 0.131), (6, 0.202), (8, 0.268), (10, 0.271), (12, 0.275)],
+            criterion: "the fewest within 10% of the best silhouette".into(),
+        },
         by_hand: Vec::new(),
     }
 }
@@ -168,6 +175,7 @@ pub fn row(id: &str) -> RowDetail {
         note: s.has_note.then(|| "the gold is disputed".into()),
         source: "data/tickets.jsonl".into(),
         line: 232,
+        outlier: None,
         flags: vec![],
         feedback: vec![],
         answers: [("base", s.base), ("lora-12", s.best)]

@@ -2,6 +2,7 @@
 
 use super::{play, press, shown, type_text};
 use crate::domain::api::{Request, ToEngine};
+use crate::domain::board::StrataGroup;
 use crate::domain::strata::{ActState, ActTold, ByHand};
 use crate::tui::app::{App, Effect};
 use crate::tui::sample;
@@ -70,4 +71,48 @@ fn a_decision_that_found_nothing_is_told_on_the_list() {
     };
     app.strata.view.as_mut().unwrap().by_hand = vec![told];
     assert!(shown(&app).contains("1 by hand not found"), "{}", shown(&app));
+}
+
+fn grouped() -> App {
+    let mut app = app();
+    let view = app.strata.view.as_mut().unwrap();
+    for (at, stratum) in view.strata.iter_mut().enumerate() {
+        stratum.group = ["g1", "g2"][at % 2].into();
+    }
+    let rows = |id: &str| view.strata.iter().filter(|s| s.group == id).map(|s| s.rows).sum();
+    let group =
+        |id: &str, name: &str, rows| StrataGroup { id: id.into(), name: name.into(), rows, terms: vec![] };
+    view.groups = vec![group("g1", "cards and money", rows("g1")), group("g2", "accounts", rows("g2"))];
+    play(&mut app, "home down");
+    app
+}
+
+#[test]
+fn groups_are_headings_that_fold_and_show_their_rows() {
+    let mut app = grouped();
+    assert_eq!(app.strata.entries().len(), 1 + 2 + 8 + 2);
+    assert_eq!(app.strata.query.group.as_deref(), Some("g1"));
+    assert!(shown(&app).contains("cards and money"), "{}", shown(&app));
+    play(&mut app, "space");
+    assert_eq!(app.strata.entries().len(), 1 + 2 + 4 + 2);
+    play(&mut app, "enter");
+    assert_eq!(app.strata.entries().len(), 1 + 2 + 8 + 2);
+    play(&mut app, "down");
+    assert_eq!((app.strata.query.group.as_deref(), app.strata.query.stratum.as_deref()), (None, Some("s0")));
+    // A new view of the same groups: the selection stays where it was.
+    let view = app.strata.view.clone().unwrap();
+    app.strata.fill(view);
+    assert_eq!(app.strata.selected_stratum().map(|s| s.id.as_str()), Some("s0"));
+}
+
+#[test]
+fn the_numbers_of_clusters_that_were_tried_are_shown() {
+    let mut app = app();
+    press(&mut app, "k");
+    let text = shown(&app);
+    for part in ["how many clusters", "8 clusters: the fewest within 10%", "0.268", "--k N"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    press(&mut app, "esc");
+    assert!(app.layers.is_empty());
 }

@@ -6,6 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::bench::Bench;
+use crate::server::{Reply, Server};
 
 const TOPICS: [&str; 4] = [
     "where is my new card, its delivery is late",
@@ -115,4 +116,63 @@ fn what_makes_no_sense_is_refused() {
     let named = names.keys().find(|name| name.starts_with("one")).unwrap();
     assert!(!named.chars().any(char::is_control), "{named:?}");
     assert!(said(&["strata", "rename", "c2", named]).contains("names tell strata apart"));
+}
+
+#[test]
+fn rows_are_found_and_counted_by_cluster_turns_language_source_and_outlier_score() {
+    let bench = bench();
+    let path = bench.root.join("data/rows.jsonl");
+    let mut text = rows(0..120);
+    text.push_str(
+        "{\"id\": \"odd\", \"text\": \"wo ist meine karte und wann kommt sie\", \"team\": \"a\"}\n",
+    );
+    fs::write(&path, text).unwrap();
+    bench.json(&["strata", "build", "--k", "4"]);
+    let found = |filter: &str| bench.json(&["data", "rows", "--where", filter])["total"].as_u64().unwrap();
+    assert_eq!((found("lang:de"), found("lang:en")), (1, 120));
+    assert_eq!(found("outlier>0.5"), found("flag:outlier"));
+    assert!(found("cluster=c1") >= 30 && found("source:rows.jsonl turns=1") == 121);
+    let first = bench.json(&["data", "rows", "--sort", "outlier", "-n", "1"]);
+    assert_eq!(first["rows"][0]["id"], "odd", "{first}");
+    let counts = bench.json(&["data", "count", "cluster", "turns", "lang"]);
+    assert!(counts["groups"].as_array().unwrap().len() >= 4, "{counts}");
+    let built = bench.json(&["strata", "list"]);
+    assert_eq!(built["choice"]["k"], 4);
+    // A field of the data of that name is meant first.
+    let text =
+        fs::read_to_string(&path).unwrap().replace("\"team\": \"a\"", "\"team\": \"a\", \"lang\": \"xx\"");
+    fs::write(&path, text).unwrap();
+    assert_eq!((found("lang:xx"), found("row.lang:de")), (121, 1));
+}
+
+#[test]
+fn a_model_names_the_clusters_in_one_decision_and_people_keep_theirs() {
+    let server = Server::start(vec![Reply::Say(|asked| {
+        // What is asked names the words of the cluster.
+        let words =
+            asked.split("Telling words: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or_default();
+        format!("Name: \"all about {words}\u{1b}[2J\"\nand more")
+    })]);
+    let bench = bench();
+    let path = bench.root.join("workspace.toml");
+    let model =
+        format!("[models.namer]\nendpoint = \"{}\"\nmodel = \"n\"\n\n[models.base]", server.endpoint());
+    let text = fs::read_to_string(&path).unwrap().replace("[models.base]", &model);
+    fs::write(&path, text).unwrap();
+    bench.json(&["strata", "build", "--k", "4"]);
+    let card = id_of_row(&bench, "r000");
+    bench.json(&["strata", "rename", &card, "mine"]);
+    let named = bench.json(&["strata", "name", "--model", "namer"]);
+    assert_eq!(server.asked().len(), 4, "one question each");
+    let names: Vec<String> = sizes(&named).into_keys().collect();
+    assert_eq!(names.iter().filter(|n| n.starts_with("all about ")).count(), 3, "{names:?}");
+    assert!(names.contains(&"mine".to_owned()) && names.iter().all(|n| !n.contains('\u{1b}')), "{names:?}");
+    bench.json(&["strata", "undo"]);
+    let names: Vec<String> = sizes(&bench.json(&["strata", "list"])).into_keys().collect();
+    assert!(
+        names.contains(&"mine".to_owned()) && !names.iter().any(|n| n.starts_with("all about")),
+        "{names:?}"
+    );
+    let refused = bench.run(&["strata", "name", "--model", "nobody"]);
+    assert_eq!(refused.status.code(), Some(2));
 }

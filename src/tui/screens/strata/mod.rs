@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 
 use super::{WIDE, body_of};
 use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
-use crate::domain::board::{StrataView, Stratum};
+use crate::domain::board::{StrataGroup, StrataView, Stratum};
 use crate::domain::row::Part;
 use crate::tui::app::moved;
 use crate::tui::app::{App, Mood};
@@ -61,8 +61,20 @@ pub enum Entry<'a> {
     All(usize),
     /// With its place in the view, which the map's points name.
     Stratum(usize, &'a Stratum),
+    /// A heading over its strata.
+    Group(&'a StrataGroup),
     Outliers(usize),
     NearDuplicates(usize),
+}
+
+impl<'a> Entry<'a> {
+    fn id(&self) -> Option<&'a str> {
+        match self {
+            Self::Stratum(_, s) => Some(&s.id),
+            Self::Group(g) => Some(&g.id),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +84,8 @@ pub struct StrataState {
     pub selected: usize,
     /// The stratum that another one is to be put together with: its id.
     pub merging: Option<String>,
+    /// Groups whose strata are not shown.
+    pub folded: BTreeSet<String>,
     pub pane: Pane,
     /// What the rows pane shows, and its title.
     pub query: RowQuery,
@@ -114,10 +128,10 @@ impl StrataState {
     pub fn fill(&mut self, view: StrataView) {
         let before = self.view.as_ref().map(|v| v.rows);
         // The selection stays on the stratum that was selected.
-        let id = self.selected_stratum().map(|s| s.id.clone());
+        let id = self.selected_id().map(str::to_owned);
         self.view = Some(view);
         if let Some(id) = id {
-            let at = self.entries().iter().position(|e| matches!(e, Entry::Stratum(_, s) if s.id == id));
+            let at = self.entries().iter().position(|e| e.id() == Some(id.as_str()));
             self.selected = at.unwrap_or(0);
         }
         self.selected = self.selected.min(self.entries().len().saturating_sub(1));
@@ -140,7 +154,15 @@ impl StrataState {
             Order::Name => strata.sort_by(|a, b| a.1.name.cmp(&b.1.name)),
         }
         let mut entries = vec![Entry::All(view.rows)];
-        entries.extend(strata.into_iter().map(|(i, s)| Entry::Stratum(i, s)));
+        for group in self.groups(view) {
+            entries.push(Entry::Group(group));
+            if !self.folded.contains(&group.id) {
+                let of = strata.iter().filter(|(_, s)| s.group == group.id);
+                entries.extend(of.map(|&(i, s)| Entry::Stratum(i, s)));
+            }
+        }
+        let alone = |s: &Stratum| !view.groups.iter().any(|g| g.id == s.group);
+        entries.extend(strata.into_iter().filter(|(_, s)| alone(s)).map(|(i, s)| Entry::Stratum(i, s)));
         if view.outliers > 0 {
             entries.push(Entry::Outliers(view.outliers));
         }
@@ -148,6 +170,45 @@ impl StrataState {
             entries.push(Entry::NearDuplicates(view.near_duplicates));
         }
         entries
+    }
+
+    /// In the order of the strata.
+    fn groups<'a>(&self, view: &'a StrataView) -> Vec<&'a StrataGroup> {
+        let mut groups: Vec<&StrataGroup> = view.groups.iter().collect();
+        let gain =
+            |g: &StrataGroup| -> f64 { view.strata.iter().filter(|s| s.group == g.id).filter_map(lag).sum() };
+        match self.order {
+            Order::Size => groups.sort_by_key(|g| std::cmp::Reverse(g.rows)),
+            Order::Lag => groups.sort_by(|a, b| gain(b).total_cmp(&gain(a))),
+            Order::Name => groups.sort_by(|a, b| a.name.cmp(&b.name)),
+        }
+        groups
+    }
+
+    /// Id of the selected stratum or group.
+    fn selected_id(&self) -> Option<&str> {
+        let entries = self.entries();
+        let id = entries.get(self.selected)?.id()?;
+        let view = self.view.as_ref()?;
+        let ids = view.strata.iter().map(|s| &s.id).chain(view.groups.iter().map(|g| &g.id));
+        ids.map(String::as_str).find(|known| *known == id)
+    }
+
+    fn selected_name(&self) -> Option<(String, String)> {
+        match self.entries().get(self.selected)? {
+            Entry::Stratum(_, s) => Some((s.id.clone(), s.name.clone())),
+            Entry::Group(g) => Some((g.id.clone(), g.name.clone())),
+            _ => None,
+        }
+    }
+
+    fn fold(&mut self) -> bool {
+        let Some(Entry::Group(group)) = self.entries().get(self.selected).copied() else { return false };
+        let id = group.id.clone();
+        if !self.folded.remove(&id) {
+            self.folded.insert(id);
+        }
+        true
     }
 
     pub fn selected_stratum(&self) -> Option<&Stratum> {
@@ -168,6 +229,7 @@ impl StrataState {
         let keep = RowQuery { sort: self.query.sort.clone(), part: self.query.part, ..RowQuery::default() };
         let (query, scope) = match self.entries().get(self.selected) {
             Some(Entry::Stratum(_, s)) => (RowQuery { stratum: Some(s.id.clone()), ..keep }, s.name.clone()),
+            Some(Entry::Group(g)) => (RowQuery { group: Some(g.id.clone()), ..keep }, g.name.clone()),
             Some(Entry::Outliers(_)) => {
                 (RowQuery { flag: Some("outliers".into()), ..keep }, "outliers".into())
             }
@@ -371,6 +433,13 @@ impl App {
                     Pane::Row => state.detail_scroll = moved(state.detail_scroll, action, height, 2000),
                 }
             }
+            Action::FoldGroup => {
+                if !state.fold() {
+                    self.notice(Mood::Plain, "select the heading of a group first");
+                }
+            }
+            Action::Open if state.pane == Pane::List && state.fold() => {}
+            Action::ShowChoice => self.layers.push(Layer::Choice),
             Action::Open => {
                 state.pane = match state.pane {
                     Pane::List | Pane::Map => Pane::Rows,
@@ -389,7 +458,8 @@ impl App {
                 let sort = match state.query.sort.as_str() {
                     "" => "wrong-first",
                     "wrong-first" => "length",
-                    "length" => "id",
+                    "length" => "outlier",
+                    "outlier" => "id",
                     _ => "",
                 };
                 let query = RowQuery { sort: sort.into(), ..state.query.clone() };
@@ -438,7 +508,7 @@ impl App {
             }
             Action::Problems => self.open_problems(),
             Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
-            Action::RenameStratum => match state.selected_stratum().map(|s| (s.id.clone(), s.name.clone())) {
+            Action::RenameStratum => match state.selected_name() {
                 Some((stratum, name)) => {
                     self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum });
                 }

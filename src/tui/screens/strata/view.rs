@@ -10,6 +10,7 @@ use crate::domain::run::RunKind;
 use crate::domain::strata::ActState;
 use crate::tui::app::{App, Link};
 use crate::tui::keymap::{Action, Context};
+use crate::tui::layers::view::boxed;
 use crate::tui::screens::{empty, pane_tabs};
 use crate::tui::theme::Role;
 use crate::tui::widgets::chart::Grid;
@@ -104,6 +105,7 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         let (name, rows) = match entry {
             Entry::All(n) => ("all rows", *n),
             Entry::Stratum(_, s) => (s.name.as_str(), s.rows),
+            Entry::Group(g) => (g.name.as_str(), g.rows),
             Entry::Outliers(n) => ("outliers", *n),
             Entry::NearDuplicates(n) => ("near-duplicates", *n),
         };
@@ -111,7 +113,16 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
             let sign = p.look.signs.bullet;
             p.put(list, 1, y, 1, sign, role);
         }
-        p.put(list, 2, y, name_width, name, role);
+        // Strata stand under the heading of their group.
+        let (indent, sign) = match entry {
+            Entry::Group(g) => (2, fold_sign(p, state.folded.contains(&g.id))),
+            Entry::Stratum(_, s) if view.groups.iter().any(|g| g.id == s.group) => (2, ""),
+            _ => (0, ""),
+        };
+        p.put(list, 2, y, 1, sign, role);
+        let heading = matches!(entry, Entry::Group(_)) && !selected;
+        let name_role = if heading { Role::Title } else { role };
+        p.put(list, 2 + indent, y, name_width.saturating_sub(indent), name, name_role);
         let end = list.width.saturating_sub(if scored { 14 } else { 1 });
         p.put_right(list, end, y, 7, &number::count(rows), role);
         if let (Entry::Stratum(at, s), true) = (entry, scored) {
@@ -137,6 +148,51 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         };
         p.paragraph(area, 0, &text, Role::Dim);
     }
+}
+
+/// Of a heading.
+const fn fold_sign(p: &Painter<'_>, folded: bool) -> &'static str {
+    match (p.look.signs.ascii, folded) {
+        (true, true) => "+",
+        (true, false) => "-",
+        (false, true) => "\u{25b8}",
+        (false, false) => "\u{25be}",
+    }
+}
+
+/// How the number of clusters was found: every number that was tried, with its silhouette.
+pub fn choice(app: &App, p: &mut Painter<'_>, body: Rect) {
+    let choice = app.strata.view.as_ref().map(|v| v.choice.clone()).unwrap_or_default();
+    let height = (choice.tried.len() as u16 + 6).min(body.height);
+    let inner = boxed(p, body, 66, height, "how many clusters");
+    if choice.tried.is_empty() {
+        let why = if choice.k == 0 {
+            "no strata have been built yet"
+        } else {
+            "the number was given, or there are too few rows to try several"
+        };
+        p.put(inner, 1, 0, inner.width.saturating_sub(1), why, Role::Dim);
+        return;
+    }
+    let chosen = format!("{} clusters: {}", choice.k, choice.criterion);
+    p.put(inner, 1, 0, inner.width.saturating_sub(1), &chosen, Role::Title);
+    p.put(inner, 3, 1, 30, "tried  mean silhouette", Role::Dim);
+    let most = choice.tried.iter().map(|(_, s)| *s).fold(0.0, f64::max);
+    let lines = usize::from(inner.height.saturating_sub(3));
+    for (y, (k, silhouette)) in choice.tried.iter().take(lines).enumerate() {
+        let (y, here) = (y as u16 + 2, *k == choice.k);
+        let role = if here { Role::Good } else { Role::Text };
+        if here {
+            let pointer = p.look.signs.pointer;
+            p.put(inner, 1, y, 1, pointer, role);
+        }
+        p.put_right(inner, 8, y, 5, &k.to_string(), role);
+        p.put_right(inner, 16, y, 6, &format!("{silhouette:.3}"), role);
+        let share = if most > 0.0 { silhouette.max(0.0) / most } else { 0.0 };
+        p.bar(inner, 18, y, inner.width.saturating_sub(20), share, role);
+    }
+    let hint = "tunebench strata build --k N takes another number";
+    p.put(inner, 1, inner.height.saturating_sub(1), inner.width.saturating_sub(1), hint, Role::Dim);
 }
 
 /// The stratum furthest behind, where there is anything to gain: its place in the view.
@@ -359,6 +415,7 @@ fn row(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     facts.extend(detail.stratum.as_deref().map(|s| state.stratum_name(s).to_owned()));
     facts.push(format!("{}:{}", detail.source, detail.line));
     facts.extend(detail.flags.iter().cloned());
+    facts.extend(detail.outlier.map(|score| format!("outlier {}", number::share(f64::from(score), 2))));
     say(&facts.join(&format!(" {} ", p.look.signs.dot)), Role::Dim);
     say(&detail.input, Role::Text);
     say("", Role::Text);
