@@ -11,6 +11,7 @@ use super::sweep;
 use crate::domain::api::{Request, Response};
 use crate::domain::keys::Keys;
 use crate::domain::run::RunKind;
+use crate::domain::sample::TrainRows;
 use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +36,12 @@ pub struct Args {
     /// With --sweep: stop runs early that fall behind (their best dev loss is above the median of the others' means)
     #[arg(long, requires = "sweep")]
     drop_hopeless: bool,
+    /// Train only on the train rows that this filter admits
+    #[arg(long = "where", value_name = "FILTER", allow_hyphen_values = true)]
+    filter: Option<String>,
+    /// Train only on a sample of the train rows (of those that --where admits): `--sample weak:500`, with a seed `weak:500:9`
+    #[arg(long, value_name = "MODE:N")]
+    sample: Option<String>,
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
@@ -63,6 +70,17 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         let given: Vec<String> = set.iter().chain(&axes).map(|(key, _)| short(key)).collect();
         set.splice(0..0, run.settings.into_iter().filter(|(key, _)| !given.contains(&short(key))));
     }
+    if let Some(rows) = rows(args.sample.as_deref(), args.filter.as_deref()) {
+        if kind != RunKind::Train {
+            return Err(Exit::usage(format!("--where and --sample choose rows to train on, not for {kind}")));
+        }
+        if args.set.iter().any(|s| s.starts_with("rows=") || s.starts_with("tuning.train.rows=")) {
+            return Err(Exit::usage("--where and --sample say what --set rows= says, too; leave one out"));
+        }
+        rows.parse::<TrainRows>().map_err(Exit::usage)?;
+        set.retain(|(key, _)| key != "rows" && key != "tuning.train.rows");
+        set.push(("tuning.train.rows".to_owned(), rows));
+    }
     if !args.models.is_empty() {
         if kind != RunKind::Eval {
             return Err(Exit::usage(format!("--model: only evaluations take other models, not {kind}")));
@@ -88,6 +106,17 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         return sweep::start(root, request, args.detach, args.trust, out);
     }
     start(root, kind, set, args.from, args.detach, args.trust, out)
+}
+
+/// What `tuning.train.rows` is by the flags.
+fn rows(sample: Option<&str>, filter: Option<&str>) -> Option<String> {
+    match (sample, filter) {
+        (None, None) => None,
+        (None, Some(filter)) => Some(format!("where:{filter}")),
+        (Some(sample), filter) => {
+            Some(format!("sample:{sample} {}", filter.unwrap_or("")).trim_end().to_owned())
+        }
+    }
 }
 
 /// Launch, and follow unless detached.

@@ -18,6 +18,7 @@ use super::power::Power;
 use super::remedy::Remedies;
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
+use super::sample::{Sample, SampleAsk};
 use super::steer::Change;
 use super::sweep::Axis;
 use super::timeline::Timeline;
@@ -183,10 +184,9 @@ pub enum Request {
     /// The client has indexed the sources itself: the engine writes that into the journal and looks at the data again.
     Imported,
     Strata,
+    /// Draw rows; they can be written to a file and marked.
     Sample {
-        per: usize,
-        part: Option<Part>,
-        seed: u64,
+        sample: SampleAsk,
     },
     Rows {
         query: RowQuery,
@@ -405,7 +405,7 @@ pub enum Response {
     Status { status: EngineStatus },
     Import { report: ImportReport },
     Strata { view: StrataView },
-    Sample { rows: Vec<String> },
+    Sample { sample: Sample },
     Rows { page: RowPage },
     Row { row: RowDetail },
     Counts { counts: Counts },

@@ -29,6 +29,7 @@ pub mod resident;
 pub mod rng;
 pub mod row;
 pub mod run;
+pub mod sample;
 pub mod schema;
 pub mod sets;
 pub mod settings;

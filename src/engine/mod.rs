@@ -46,6 +46,7 @@ mod remedies;
 mod requests;
 mod resident;
 mod rows;
+mod sample;
 mod saved;
 mod server;
 mod sets;

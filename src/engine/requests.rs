@@ -9,7 +9,8 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, prompts, queue, remedies, rows, strata, sweep, timeline, trial, versions,
+    outcomes, pairs, parts, power, prompts, queue, remedies, rows, sample, strata, sweep, timeline, trial,
+    versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
@@ -17,6 +18,7 @@ use crate::domain::play::{Feedback, SAID};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
+use crate::domain::words::counted;
 use crate::store::lines;
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -47,8 +49,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             }
             Response::Strata { view: strata::view(engine)? }
         }
-        Request::Sample { per, part, seed } => {
-            Response::Sample { rows: strata::sample(engine, per, part, seed)? }
+        Request::Sample { sample: ask } => {
+            let (sample, marks) = sample::sample(engine, &ask)?;
+            if let Some(marks) = marks {
+                decide(engine, marks)?;
+            }
+            Response::Sample { sample }
         }
         Request::Rows { query } => Response::Rows { page: rows::page(engine, &query)? },
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
@@ -531,6 +537,16 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
         Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Together { decisions })
+            if decisions.len() > 1 && decisions.iter().all(|d| matches!(d, Decision::Mark { .. })) =>
+        {
+            match decisions.first() {
+                Some(Decision::Mark { mark, .. }) => {
+                    format!("mark `{}` of {}", cut(mark, 40), counted(decisions.len(), "row"))
+                }
+                _ => "marks".to_owned(),
+            }
+        }
         Some(Decision::Together { decisions }) => decisions
             .iter()
             .find_map(|d| if let Decision::Feedback(said) = d { Some(said_of(said)) } else { None })

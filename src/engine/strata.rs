@@ -11,7 +11,6 @@ use crate::domain::board::StrataView;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, StrataArtifact};
-use crate::strata::sample::{Drawable, draw};
 
 /// The newest strata, ready to be looked up.
 #[derive(Debug, Default)]
@@ -78,6 +77,11 @@ impl StrataIndex {
     pub fn places(&self, holds: impl Fn(&str, &str) -> bool) -> HashSet<u32> {
         let strata = self.view.strata.iter().zip(0..);
         strata.filter(|(s, _)| holds(&s.id, &s.name)).map(|(_, at)| at).collect()
+    }
+
+    /// How many strata there are.
+    pub fn len(&self) -> usize {
+        self.view.strata.len()
     }
 
     pub fn id(&self, at: u32) -> Option<String> {
@@ -155,7 +159,7 @@ pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
 }
 
 /// Share of right rows on the eval part, and how many were scored, by stratum.
-fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
+pub(super) fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
     let strata = loaded.strata.as_ref().map_or(0, |s| s.view.strata.len());
     let right: HashMap<&str, Option<bool>> =
         scored.current.iter().map(|o| (o.row.as_str(), o.correct)).collect();
@@ -172,20 +176,4 @@ fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
         }
     }
     counts.into_iter().map(|(right, n)| ((n > 0).then(|| right as f64 / n as f64), n)).collect()
-}
-
-/// The same number of rows of every stratum.
-pub fn sample(engine: &Engine, per: usize, part: Option<Part>, seed: u64) -> Result<Vec<String>, Failure> {
-    let loaded = rows::loaded(engine)?;
-    let Some(strata) = &loaded.strata else {
-        return Err(super::state::bad_input("no strata have been built; `tunebench strata build`"));
-    };
-    let rows: Vec<Drawable<'_>> = (0..loaded.dataset.len())
-        .filter_map(|at| {
-            let id = loaded.dataset.id(at);
-            let stratum = strata.view.strata.get(strata.of_row(id)? as usize)?;
-            Some(Drawable { id, stratum: &stratum.id, part: loaded.parts.get(at).copied().flatten() })
-        })
-        .collect();
-    Ok(draw(&rows, per, part, seed).into_iter().map(str::to_owned).collect())
 }

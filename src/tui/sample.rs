@@ -21,6 +21,7 @@ use crate::domain::board::Board;
 use crate::domain::count::Counts;
 use crate::domain::event::Event;
 use crate::domain::imported::ImportedFile;
+use crate::domain::sample::{Picked, Sample};
 use data::trace;
 
 pub use board::{board, comparison, detail, large_board, power};
@@ -76,8 +77,11 @@ pub fn respond(request: &Request) -> Response {
             report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() },
         },
         Request::Strata => Response::Strata { view: strata() },
-        Request::Sample { per, .. } => {
-            Response::Sample { rows: (0..per * 8).map(|i| format!("{i:05}")).collect() }
+        Request::Sample { sample: ask } => {
+            let row = |i: usize| Picked { id: format!("{i:05}"), ..Picked::default() };
+            let rows: Vec<Picked> = (0..ask.wanted.n * 8).map(row).collect();
+            let total = rows.len();
+            Response::Sample { sample: Sample { mode: ask.wanted.mode, rows, total, ..Sample::default() } }
         }
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },

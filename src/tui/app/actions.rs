@@ -5,6 +5,7 @@ use crate::domain::api::{Decision, EngineStatus, Failure, Request, Response, ToE
 use crate::domain::imported::ImportAs;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunAction, RunKind};
+use crate::domain::sample::{SEED, SampleAsk, Wanted};
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
 use crate::tui::layers::form::{Form, FormPurpose, is_list};
@@ -407,6 +408,22 @@ impl App {
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
             FormPurpose::Judging => self.judge_form_sent(&values),
+            FormPurpose::Sample => {
+                let value = |name: &str| values.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
+                let wanted = Wanted {
+                    mode: value("mode").and_then(|mode| mode.parse().ok()).unwrap_or_default(),
+                    n: value("n").and_then(|n| n.parse().ok()).unwrap_or(1),
+                    seed: value("seed").and_then(|seed| seed.parse().ok()).unwrap_or(SEED),
+                    filter: value("filter").unwrap_or_default().to_owned(),
+                    part: None,
+                };
+                let mark = value("mark").map(str::to_owned);
+                self.sample_ask = wanted.clone();
+                self.ask(
+                    Purpose::Sample,
+                    Request::Sample { sample: SampleAsk { wanted, mark, ..SampleAsk::default() } },
+                );
+            }
             FormPurpose::Play => self.play_settings(&values),
             FormPurpose::SteerPrompt(run) => self.prompt_steer_submitted(run, values),
             FormPurpose::Slice => self.slice_submitted(&values),
@@ -460,12 +477,6 @@ impl App {
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
             TextPurpose::FilterBoard { .. } => self.filter_board(text),
             TextPurpose::Volume => self.volume_typed(&text),
-            TextPurpose::SamplePer => match text.parse::<usize>() {
-                Ok(per @ 1..=10_000) => {
-                    self.ask(Purpose::Sample, Request::Sample { per, part: None, seed: self.now_ms });
-                }
-                _ => self.notice(Mood::Bad, format!("`{text}` is no number of rows; expected 1 to 10000")),
-            },
             TextPurpose::Mark { row } => {
                 if let Some(mark) = some(text) {
                     let on = !self.strata.has_mark(&row, &mark);

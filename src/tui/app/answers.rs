@@ -65,11 +65,17 @@ impl App {
             (Purpose::SearchExamples(input), Response::FoundExamples { found }) => {
                 self.trajectories.attempt.found(&input, Ok(found));
             }
-            (Purpose::Sample, Response::Sample { rows }) => {
-                self.show_rows(
-                    format!("a sample of {} {}", number::count(rows.len()), noun(rows.len(), "row")),
-                    rows,
+            (Purpose::Sample, Response::Sample { sample }) => {
+                let words = format!(
+                    "a sample ({}) of {} {}",
+                    sample.mode,
+                    number::count(sample.total),
+                    noun(sample.total, "row")
                 );
+                if !sample.done.is_empty() {
+                    self.notice(Mood::Good, sample.done.join("; "));
+                }
+                self.show_rows(words, sample.rows.into_iter().map(|row| row.id).collect());
             }
             (Purpose::Status, Response::Status { status }) => {
                 if let Some(Layer::Form(form)) = self.layers.last_mut() {

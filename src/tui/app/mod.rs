@@ -27,6 +27,7 @@ use super::widgets::Look;
 use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, View};
 use crate::domain::example::ExampleQuery;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
+use crate::domain::sample::Wanted;
 
 /// What happens to the state.
 #[derive(Clone, Debug)]
@@ -277,6 +278,8 @@ pub struct App {
     pub play: PlayState,
     /// Which answers were chosen to be judged.
     pub judge_ask: Option<JudgeAsk>,
+    /// What was drawn last.
+    pub sample_ask: Wanted,
     /// What the eval rows can show and cost, for the form of an evaluation.
     pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
@@ -308,6 +311,7 @@ impl App {
             runs_screen: RunsState::default(),
             play: PlayState::default(),
             judge_ask: None,
+            sample_ask: Wanted { n: 3, ..Wanted::default() },
             power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,

@@ -90,7 +90,6 @@ pub enum TextPurpose {
     },
     /// Rows a month.
     Volume,
-    SamplePer,
     Mark {
         row: String,
     },

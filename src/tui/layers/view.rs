@@ -78,7 +78,6 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
             "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
-        TextPurpose::SamplePer => "rows of every stratum",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
         TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {
@@ -201,6 +200,7 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
                     form.purpose,
                     FormPurpose::Play
                         | FormPurpose::Judging
+                        | FormPurpose::Sample
                         | FormPurpose::SteerPrompt(_)
                         | FormPurpose::Slice
                 ) =>

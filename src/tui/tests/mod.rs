@@ -1,6 +1,7 @@
 //! Tests over the whole of the screens.
 
 mod budget;
+mod growing;
 mod hostile;
 mod judging;
 mod looks;

@@ -14,7 +14,8 @@ use crate::domain::row::Part;
 use crate::tui::app::moved;
 use crate::tui::app::{App, Mood};
 use crate::tui::keymap::{Action, Context};
-use crate::tui::layers::TextPurpose;
+use crate::tui::layers::form::Form;
+use crate::tui::layers::{Layer, TextPurpose};
 use crate::tui::widgets::window::{Window, scroll};
 
 /// Where the focus is. `Map` takes it only where panes share one place.
@@ -414,7 +415,10 @@ impl App {
                 let row = self.strata_row();
                 self.play_row(row);
             }
-            Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
+            Action::Sample => {
+                let form = Form::sample(&self.sample_ask, &self.strata.query.text);
+                self.layers.push(Layer::Form(form));
+            }
             Action::RenameStratum => match state.selected_stratum().map(|s| (s.id.clone(), s.name.clone())) {
                 Some((stratum, name)) => {
                     self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum });
