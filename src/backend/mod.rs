@@ -7,6 +7,7 @@ mod forms;
 mod growing;
 mod local;
 mod mask;
+pub mod meter;
 pub mod models;
 mod replace;
 pub mod resident;
@@ -19,11 +20,13 @@ use thiserror::Error;
 
 use crate::domain::candidate::{AdapterRef, Constraint, Decoding, ModelRef, ModelSource};
 use crate::domain::keys::Keys;
+use crate::domain::report::RunInputs;
 use crate::domain::settings::{CachePlace, DeviceChoice};
 use crate::model::chat::Message;
 
 pub use endpoint::Endpoint;
 pub use local::{AskId, Lane, LocalModel, Progress, Settings};
+pub use meter::Meter;
 
 /// What a question consists of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -181,12 +184,19 @@ pub struct Access {
     pub keys: Keys,
     /// The response cache.
     pub cache: Option<CachePlace>,
+    /// Counts the requests of endpoints that are opened.
+    pub meter: Meter,
 }
 
 impl Access {
     /// Threads alone: no keys, no cache.
     pub fn threads(threads: usize) -> Self {
-        Self { threads, device: None, keys: Keys::default(), cache: None }
+        Self { threads, device: None, keys: Keys::default(), cache: None, meter: Meter::default() }
+    }
+
+    /// What a run was given.
+    pub fn of(inputs: &RunInputs) -> Self {
+        Self { keys: inputs.keys.clone(), cache: inputs.cache.clone(), ..Self::threads(inputs.spec.threads) }
     }
 }
 
@@ -222,7 +232,7 @@ fn open_model(
             }
         }
         ModelSource::Endpoint { .. } => match adapter {
-            None => Ok(Box::new(Endpoint::open(model, &access.keys)?)),
+            None => Ok(Box::new(Endpoint::open(model, &access.keys)?.metered(&access.meter))),
             Some(_) => Err(BackendError(format!(
                 "the model `{}` stands behind an endpoint, which takes no adapter",
                 model.name

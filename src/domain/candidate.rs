@@ -58,6 +58,9 @@ pub struct Limits {
     /// Requests under way at once.
     pub max_in_flight: Option<usize>,
     pub requests_per_minute: Option<usize>,
+    /// Seconds in which nothing comes of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
     /// Personal data goes out as placeholders, which are reversed in the answer.
     pub mask_pii: bool,
 }

@@ -113,6 +113,30 @@ fn part_of(written: &str, key: &str) -> f64 {
     if contained { 0.5 } else { 0.0 }
 }
 
+/// One line of at most `most` characters, without anything that steers a terminal.
+pub fn brief(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    let (mut n, mut gap) = (0, false);
+    for c in text.chars() {
+        if c.is_whitespace() {
+            gap = n > 0;
+        } else if !steers(c) {
+            if n + usize::from(gap) >= most {
+                line.push_str("...");
+                break;
+            }
+            if gap {
+                line.push(' ');
+                n += 1;
+            }
+            gap = false;
+            line.push(c);
+            n += 1;
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,6 +51,7 @@ pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Resu
         limits: Limits {
             max_in_flight: entry.max_in_flight,
             requests_per_minute: entry.requests_per_minute,
+            timeout: entry.timeout,
             mask_pii: entry.mask_pii,
         },
         device: entry.device,

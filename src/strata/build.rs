@@ -43,12 +43,7 @@ pub fn run(
     let began = Instant::now();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(inputs.spec.threads).build()?;
     // The reporter stays on this thread; only the work itself moves to the pool.
-    let access = Access {
-        threads: inputs.spec.threads,
-        device: None,
-        keys: inputs.keys.clone(),
-        cache: inputs.cache.clone(),
-    };
+    let access = Access::of(inputs);
     let build = Build { settings, rows: &inputs.rows, pool: &pool, access: &access };
     let Some(artifact) = build.run(reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });

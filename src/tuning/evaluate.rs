@@ -50,12 +50,7 @@ pub fn run(
 ) -> anyhow::Result<RunResult> {
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to evaluate")?;
     let rows = rows_of(&inputs.rows, settings.part);
-    let access = Access {
-        threads: inputs.spec.threads,
-        device: None,
-        keys: inputs.keys.clone(),
-        cache: inputs.cache.clone(),
-    };
+    let access = Access::of(inputs);
     let open = &mut |candidate: &Candidate| Ok(Pipeline::new(candidate, &access)?);
     let mut scored = Evaluation::new(candidate, settings, true, inputs.cache.is_some())?
         .judged(&access)

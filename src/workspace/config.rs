@@ -119,6 +119,7 @@ pub struct ModelEntry {
     pub usd_per_hour: Option<f64>,
     pub max_in_flight: Option<usize>,
     pub requests_per_minute: Option<usize>,
+    pub timeout: Option<u64>,
     pub mask_pii: bool,
     /// Of a local one.
     pub device: DeviceChoice,

@@ -135,6 +135,7 @@ fn read_model(mut fields: Fields<'_>) -> ModelEntry {
         usd_per_hour: fields.amount("usd_per_hour"),
         max_in_flight: fields.count("max_in_flight", 1..=4096),
         requests_per_minute: fields.count("requests_per_minute", 1..=MANY),
+        timeout: fields.count("timeout", 1..=86_400).map(|seconds| seconds as u64),
         mask_pii: fields.flag("mask_pii").unwrap_or(false),
         device: tuning::read_device(&mut fields).unwrap_or_default(),
     };

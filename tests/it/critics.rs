@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use serde_json::Value;
+use tunebench::domain::event::{Event, EventBody};
 
 use crate::engine::bench::{Bench, until};
 use crate::server::{Reply, Server};
@@ -31,15 +32,20 @@ fn is_for_critic(asked: &Value) -> bool {
 
 /// Both models behind servers of their own; few epochs, few rows.
 fn bench(model: &Server, critic: &Server) -> Bench {
+    bench_at(model, &critic.endpoint(), "")
+}
+
+/// The same, with a critic anywhere, and more lines in its table.
+fn bench_at(model: &Server, critic: &str, more: &str) -> Bench {
     let bench = Bench::new();
     let path = bench.root.join("workspace.toml");
     let text = fs::read_to_string(&path).unwrap();
     let head = text.split("[models.base]").next().unwrap();
     let models = format!(
         "[models.base]\nendpoint = \"{}\"\nmodel = \"big\"\nusd_per_million_input = 1.0\nmax_in_flight = 4\n\n\
-         [models.critic]\nendpoint = \"{}\"\nmodel = \"critic\"\nusd_per_million_input = 2.0\nusd_per_million_output = 10.0\n",
+         [models.critic]\nendpoint = \"{}\"\nmodel = \"critic\"\nusd_per_million_input = 2.0\nusd_per_million_output = 10.0\n{more}\n",
         model.endpoint(),
-        critic.endpoint()
+        critic
     );
     let rest = "\n[[stage]]\nname = \"route\"\nmodel = \"base\"\nprompt = \"route.md\"\noutput = \"label\"\nmax_tokens = 2\n\n\
                 [eval]\nprimary = \"accuracy\"\nmetrics = [\"accuracy\"]\nlatency_rows = 1\n\n\
@@ -211,4 +217,157 @@ fn a_critic_that_is_gone_in_the_middle_is_left_alone_and_the_run_comes_to_its_en
     assert_eq!(done["state"], "done", "{done}");
     assert!(!by_critic(&bench, "prompt-1").is_empty());
     assert!(done["metrics"]["accuracy"].as_f64().unwrap() > 0.9, "{done}");
+}
+
+#[test]
+fn critics_that_stall_fail_or_say_too_much_are_told_of_and_the_run_comes_to_its_end() {
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}/v1", listener.local_addr().unwrap())
+    };
+    let megabytes =
+        format!("{{\"choices\":[{{\"message\":{{\"content\":\"{}\"}}}}]}}", "<prompt>word ".repeat(400_000));
+    let stream = format!("data: {}\n\n", crate::server::delta(&"word ".repeat(20_000)));
+    let odd: Vec<(&str, Option<Reply>, &str)> = vec![
+        ("stalls", Some(Reply::Stall(vec![])), "did not come in time"),
+        (
+            "stalls in the middle",
+            Some(Reply::Stall(vec![crate::server::delta("<prompt>")])),
+            "did not come in time",
+        ),
+        ("always 500", Some(Reply::later(500, "retry-after-ms: 1")), "it answered 500"),
+        ("refuses connections", None, "cannot be reached"),
+        (
+            "megabytes",
+            Some(Reply::Plain(200, "application/json", String::new(), megabytes.into_bytes())),
+            "expected",
+        ),
+        ("megabytes without end", Some(Reply::Endless(stream)), "expected"),
+        ("garbage", Some(Reply::Say(|_| "\u{1b}[31mI am\u{7} a teapot.".into())), "I am a teapot"),
+    ];
+    for (name, reply, told) in odd {
+        let model = Server::start(vec![Reply::Say(said)]);
+        let critic = reply.map(|reply| Server::start(vec![reply]));
+        let address = critic.as_ref().map_or_else(|| closed.clone(), Server::endpoint);
+        let bench = bench_at(&model, &address, "timeout = 1");
+        let done = bench.json(&["run", "prompt", "--set", "tuning.prompt.epochs=1"]);
+        assert_eq!(done["state"], "done", "{name}: {done}");
+        assert_eq!(by_critic(&bench, "prompt-1"), Vec::<Value>::new(), "{name}");
+        let warnings = warnings(&bench, "prompt-1");
+        let first = warnings.iter().find(|w| w.starts_with("no proposal of the critic `critic`: "));
+        let first = first.unwrap_or_else(|| panic!("{name}: {warnings:?}"));
+        assert!(first.contains(told) && first.len() < 400 && !first.contains('\u{1b}'), "{name}: {first}");
+        let summary = warnings.iter().find(|w| w.contains("brought no proposal"));
+        let summary = summary.unwrap_or_else(|| panic!("{name}: {warnings:?}"));
+        let (asked, failed) = (&done["metrics"]["critic_asked"], &done["metrics"]["critic_failed"]);
+        let (asked, failed) = (asked.as_f64().unwrap(), failed.as_f64().unwrap());
+        assert!(asked > 0.0 && failed == asked, "{name}: {done}");
+        assert!(summary.starts_with(&format!("{failed} of {asked} ")), "{name}: {summary}");
+    }
+}
+
+#[test]
+fn a_run_whose_critic_is_silent_can_be_stopped() {
+    let (model, critic) = (Server::start(vec![Reply::Say(said)]), Server::start(vec![Reply::Stall(vec![])]));
+    let bench = bench(&model, &critic);
+    let run = bench.json(&["run", "prompt", "--detach"])["run"].as_str().unwrap().to_owned();
+    until("the critic to be asked", || (!critic.asked().is_empty()).then_some(()));
+    assert!(bench.run(&["runs", "stop", &run]).status.success());
+    // Before its patience with the critic is at an end, by far.
+    let record = until("the run to end", || {
+        let record = bench.record(&run);
+        matches!(record["state"].as_str(), Some("done" | "stopped" | "failed")).then_some(record)
+    });
+    assert_ne!(record["state"], "failed", "{record}");
+    assert_eq!(by_critic(&bench, &run), Vec::<Value>::new());
+}
+
+/// Requests that were made to tune: those that hold no eval row's text, which scoring asks for.
+fn tuning_requests(bench: &Bench, run: &str, servers: &[&Server]) -> usize {
+    let path = bench.state().join("runs").join(run).join("outcomes.jsonl");
+    let outcomes = fs::read_to_string(path).unwrap();
+    let ids = outcomes.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let cases: Vec<String> = ids
+        .filter_map(|o| Some(o["row"].as_str()?.trim_start_matches('r').parse::<usize>().ok()?.to_string()))
+        .collect();
+    assert!(!cases.is_empty());
+    let of_eval = |text: &str| {
+        text.split("case ").skip(1).any(|rest| {
+            let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            cases.contains(&number)
+        })
+    };
+    servers.iter().flat_map(|server| server.asked()).filter(|a| !of_eval(&a.body.to_string())).count()
+}
+
+#[test]
+fn a_budget_of_calls_holds_where_calls_fail_and_are_repeated() {
+    for kind in ["prompt", "trajectory"] {
+        for n in [3, 7] {
+            let model = Server::start_failing(n, Reply::Say(said));
+            let critic = Server::start_failing(n, Reply::Say(both));
+            let bench = bench(&model, &critic);
+            let done = bench.json(&["run", kind, "--set", &format!("tuning.{kind}.budget.calls=90")]);
+            assert_eq!(done["state"], "done", "{kind}, every {n}: {done}");
+            let asked = tuning_requests(&bench, &format!("{kind}-1"), &[&model, &critic]);
+            let calls = done["metrics"]["calls"].as_f64().unwrap() as usize;
+            assert!(asked <= 90, "{kind}, every {n}: {asked} at the server, {calls} counted");
+            assert_eq!(asked, calls, "{kind}, every {n}");
+            assert!(calls > 45, "{kind}, every {n}: the budget is used");
+        }
+    }
+}
+
+#[test]
+fn a_budget_raised_in_mid_run_is_kept_over_a_kill() {
+    for kind in ["prompt", "trajectory"] {
+        let (model, critic) =
+            (Server::start_until(20, Reply::Say(said)), Server::start(vec![Reply::Say(both)]));
+        let bench = bench(&model, &critic);
+        let small = format!("tuning.{kind}.budget.calls=60");
+        let run = bench.json(&["run", kind, "--detach", "--set", &small])["run"].as_str().unwrap().to_owned();
+        until("the model to fall silent", || (model.asked().len() > 20).then_some(()));
+        let steered = bench.run(&["runs", "steer", &run, "budget.calls=400"]);
+        assert!(steered.status.success(), "{steered:?}");
+        model.go_on();
+        until("the budget to be raised", || {
+            let raised = |e: &Event| matches!(&e.body, EventBody::Change { .. });
+            bench.events(&run).iter().any(raised).then_some(())
+        });
+        let alive = bench.worker(&run).is_some() && bench.run_state(&run) == "running";
+        if alive {
+            bench.kill_engine();
+            bench.kill_worker(&run);
+            assert!(bench.run(&["runs", "resume", &run]).status.success());
+        }
+        let done = bench.wait_state(&run, "done");
+        let calls = done["metrics"]["calls"].as_f64().unwrap();
+        assert!(alive && calls > 60.0 && calls <= 400.0, "{kind}: {done}");
+    }
+}
+
+#[test]
+fn a_paused_tuning_asks_nothing_and_goes_on_when_it_is_resumed() {
+    for kind in ["prompt", "trajectory"] {
+        let whole = (Server::start(vec![Reply::Say(said)]), Server::start(vec![Reply::Say(both)]));
+        let want = bench(&whole.0, &whole.1).json(&["run", kind]);
+        let (model, critic) =
+            (Server::start_until(20, Reply::Say(said)), Server::start(vec![Reply::Say(both)]));
+        let bench = bench(&model, &critic);
+        let run = bench.json(&["run", kind, "--detach"])["run"].as_str().unwrap().to_owned();
+        until("the model to fall silent", || (model.asked().len() > 20).then_some(()));
+        assert!(bench.run(&["runs", "pause", &run]).status.success());
+        model.go_on();
+        bench.wait_state(&run, "paused");
+        let asked = || model.asked().len() + critic.asked().len();
+        let before = asked();
+        for _ in 0..3 {
+            assert_eq!(bench.run_state(&run), "paused");
+        }
+        assert_eq!(asked(), before, "{kind}");
+        assert!(bench.run(&["runs", "resume", &run]).status.success());
+        let done = bench.wait_state(&run, "done");
+        assert!(asked() > before, "{kind}");
+        assert_eq!(done["metrics"]["accuracy"], want["metrics"]["accuracy"], "{kind}: {done}");
+    }
 }

@@ -25,8 +25,24 @@ pub struct Times {
     pub first: Duration,
     /// Between two pieces.
     pub idle: Duration,
+    /// From the request to the end of a whole answer, which comes in one piece.
+    pub whole: Duration,
     /// From the request to the end of the answer.
     pub total: Duration,
+}
+
+impl Times {
+    /// A person's own limit: on every time in which nothing comes.
+    pub fn all(limit: Duration) -> Self {
+        let usual = Self::default();
+        Self {
+            connect: usual.connect.min(limit),
+            first: limit,
+            idle: limit,
+            whole: limit,
+            total: usual.total.max(limit),
+        }
+    }
 }
 
 impl Default for Times {
@@ -35,6 +51,7 @@ impl Default for Times {
             connect: Duration::from_secs(10),
             first: Duration::from_secs(180),
             idle: Duration::from_secs(60),
+            whole: Duration::from_secs(600),
             total: Duration::from_secs(600),
         }
     }
@@ -75,8 +92,9 @@ impl Endpoint {
         hear: &mut Hear<'_>,
     ) -> Result<Answer, Trouble> {
         let began = Instant::now();
-        let end = began + self.times.total;
         // A whole answer has no first piece.
+        let end =
+            began + if taken.stream { self.times.total } else { self.times.whole.min(self.times.total) };
         let first = if taken.stream { (began + self.times.first).min(end) } else { end };
         let mut post = self.client.post(self.address.below(request.path)).json(&request.body(taken));
         if let Some(header) = &self.header {

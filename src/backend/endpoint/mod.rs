@@ -28,7 +28,7 @@ use reqwest::header::HeaderValue;
 use tokio::runtime::Runtime;
 use tokio::task::block_in_place;
 
-use super::{Answer, Ask, Backend, BackendError, Heard, Listener};
+use super::{Answer, Ask, Backend, BackendError, Heard, Listener, Meter};
 use crate::domain::address::Address;
 use crate::domain::candidate::{Limits, ModelRef, ModelSource};
 use crate::domain::keys::{KeyNeed, Keys};
@@ -65,6 +65,7 @@ pub struct Endpoint {
     times: Times,
     first_wait: Duration,
     known: Mutex<Known>,
+    meter: Meter,
 }
 
 /// What earlier questions taught.
@@ -84,7 +85,8 @@ impl Endpoint {
     /// # Errors
     /// An address that is none, a key that is missing or cannot be sent.
     pub fn open(model: &ModelRef, keys: &Keys) -> Result<Self, BackendError> {
-        Self::with_times(model, keys, Times::default(), FIRST_WAIT)
+        let times = model.limits.timeout.map_or_else(Times::default, |s| Times::all(Duration::from_secs(s)));
+        Self::with_times(model, keys, times, FIRST_WAIT)
     }
 
     fn with_times(
@@ -123,7 +125,14 @@ impl Endpoint {
             times,
             first_wait,
             known: Mutex::default(),
+            meter: Meter::default(),
         })
+    }
+
+    /// Its requests count here, and none goes out that may not.
+    pub fn metered(mut self, meter: &Meter) -> Self {
+        self.meter = meter.clone();
+        self
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -160,6 +169,9 @@ impl Endpoint {
             let turn = tokio::time::Instant::now();
             self.limiter.turn(every).await;
             waited += turn.elapsed();
+            if !self.meter.take() {
+                return Err(said("it was not asked: no more calls may be made"));
+            }
             let asked = tokio::time::Instant::now();
             let trouble = match self.attempt(&request, taken, hear).await {
                 Ok(answer) => {

@@ -38,11 +38,7 @@ pub fn run(
     let path = inputs.dir.join("inputs").join(PairSettings::FILE);
     let (pairs, bad) = lines::read_all::<AnswerPair>(&path)?;
     ensure!(bad == 0 && pairs.len() == inputs.rows.len(), "{} does not fit the run's rows", path.display());
-    let access = Access {
-        cache: inputs.cache.clone(),
-        keys: inputs.keys.clone(),
-        ..Access::threads(inputs.spec.threads)
-    };
+    let access = Access::of(inputs);
     let mut asker = None;
     let open = || Asker::open(&settings.judge, &access);
     judge(settings, &inputs.rows, &pairs, &inputs.outcomes, &mut asker, &open, reporter).and_then(|judged| {

@@ -32,6 +32,8 @@ const ROUND: std::ops::RangeInclusive<usize> = 5..=16;
 const SCREEN: usize = 10;
 /// A budget of fewer calls, of each stage, is too small for that.
 const SCREENED_FROM: u64 = 800;
+/// Rows of the last comparison that are asked at once, where there is a budget of calls.
+const COMPARED: usize = 16;
 /// Lessons told at the end of an epoch.
 const LESSONS: usize = 3;
 
@@ -581,9 +583,7 @@ impl<'a> Climb<'a> {
         let mut gain = PromptGain { start_stays: true, ..PromptGain::default() };
         let mut answer = 0;
         if let Some(node) = best {
-            let claim = self.plan.claim.clone();
-            self.ask(0, &claim, examiner)?;
-            self.ask(node, &claim, examiner)?;
+            let claim = self.compare(node, examiner)?;
             gain = self.gain(node, &claim);
             if gain.delta > 0.0 {
                 answer = node;
@@ -592,6 +592,31 @@ impl<'a> Climb<'a> {
         }
         self.finish(answer, gain, examiner)?;
         Ok(answer)
+    }
+
+    /// Asks the start and a version for the rows of the last comparison, in turn: where the budget ends before the rows do (calls that had to be
+    /// repeated took what was kept for it), both are known on the same ones. Returns the rows.
+    pub(super) fn compare(&mut self, node: usize, examiner: &mut dyn Examiner) -> Result<Vec<usize>, Halt> {
+        let claim = self.plan.claim.clone();
+        let size = if self.budget.calls.is_some() { COMPARED } else { claim.len().max(1) };
+        for rows in claim.chunks(size) {
+            match self.ask(0, rows, examiner).and_then(|()| self.ask(node, rows, examiner)) {
+                Err(Halt::Budget(what)) => {
+                    let has =
+                        |row: &usize| [0, node].iter().all(|at| self.nodes[*at].marks.contains_key(row));
+                    let known: Vec<usize> = claim.iter().copied().filter(has).collect();
+                    let message = format!(
+                        "the budget of {what} ended in the last comparison: it has {} of {} rows",
+                        known.len(),
+                        claim.len()
+                    );
+                    examiner.say(EventBody::Warning { message })?;
+                    return Ok(known);
+                }
+                done => done?,
+            }
+        }
+        Ok(claim)
     }
 
     /// The last word.

@@ -227,12 +227,11 @@ impl Climb<'_> {
         let mut gain = PromptGain { start_stays: true, economy: true, ..PromptGain::default() };
         let mut answer = 0;
         if node != 0 {
-            let claim = self.plan.claim.clone();
-            self.ask(0, &claim, examiner)?;
-            self.ask(node, &claim, examiner)?;
+            let claim = self.compare(node, examiner)?;
             gain = PromptGain { economy: true, ..self.gain(node, &claim) };
             let fewer = gain.tokens.is_none_or(|[start, tuned]| tuned <= start);
-            if gain.delta >= -TOLERATED && gain.ci95[1] >= 0.0 && fewer {
+            // On no rows nothing is shown.
+            if gain.n > 0 && gain.delta >= -TOLERATED && gain.ci95[1] >= 0.0 && fewer {
                 answer = node;
                 gain.start_stays = false;
             }

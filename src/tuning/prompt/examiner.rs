@@ -1,8 +1,9 @@
 //! Who answers: versions of prompts on rows through the whole pipeline, and the critic. Keeps the log, the budget and the clock.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use anyhow::anyhow;
 use super::judging::Judging;
 use super::log::{Kept, Log, Said};
 use super::{Mark, Texts};
-use crate::backend::{Answer, Ask, Backend, BackendError, Finish, Listener};
-use crate::domain::candidate::{Candidate, Decoding, ModelRef, StageCandidate};
+use crate::backend::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Meter};
+use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::prompt::{PromptHistory, PromptNews, Spend};
@@ -21,6 +22,7 @@ use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
 use crate::domain::steer::Change;
+use crate::domain::words::{brief, counted};
 use crate::pipeline::Pipeline;
 use crate::score::metric::Metric;
 use crate::score::scorer::Scorer;
@@ -36,6 +38,10 @@ const CRITIC_TOKENS: usize = 2_048;
 const CRITIC_TEMPERATURE: f32 = 0.8;
 /// Rows at once, at least.
 const BATCH: usize = 16;
+/// Reasons of failed proposals that are told, and characters of one and of what came.
+const REASONS: usize = 5;
+const WHY: usize = 160;
+const CAME: usize = 120;
 
 /// Why the loop ends before its end.
 #[derive(Debug)]
@@ -69,6 +75,11 @@ pub trait Examiner {
     fn ask_critic(&mut self, prompts: Vec<String>) -> Result<Vec<Option<String>>, Halt>;
 
     fn has_critic(&self) -> bool;
+
+    /// No proposal came of a question to the critic: why, and what came instead.
+    fn no_proposal(&mut self, _why: &str, _came: &str) -> Result<(), Halt> {
+        Ok(())
+    }
 
     /// A new epoch begins: a critic that failed is tried again.
     fn epoch(&mut self) {}
@@ -135,6 +146,20 @@ struct Critic {
     /// How often each question was asked, so that a repetition is another drawing.
     asked: HashMap<String, u32>,
     resting: bool,
+    /// Questions put to it, and of how many no proposal came, by the reason.
+    questions: usize,
+    failed: BTreeMap<String, usize>,
+}
+
+/// What the budget has to last for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The loop, and the last comparison after it.
+    Loop,
+    /// The last comparison alone.
+    Comparison,
+    /// Nothing: what is asked now stands outside of it.
+    Beyond,
 }
 
 /// Models that answer, over the run folder.
@@ -149,9 +174,14 @@ pub struct Live<'a> {
     critic: Option<Critic>,
     pub log: Log,
     budget: Budget,
-    /// Calls that must be left for the last comparison.
+    /// Calls that must be left for the last comparison, where none has to be repeated.
     pub reserved: u64,
     spend: Spend,
+    /// Questions among the calls: what is more was asked again.
+    questions: u64,
+    /// Requests of endpoints beside a call for each answer.
+    extra: i64,
+    meter: Meter,
     clock: Clock,
     /// News that an earlier life told already.
     told: usize,
@@ -161,8 +191,7 @@ pub struct Live<'a> {
     succeeded: usize,
     /// Seconds in which models were waited for.
     pub asked: f64,
-    /// The last comparison is paid for by the reserve.
-    pub closing: bool,
+    pub phase: Phase,
     /// A judge is asked, not the pipeline.
     pub judging: Option<&'a Judging>,
     pub history_file: Option<PathBuf>,
@@ -180,6 +209,7 @@ impl<'a> Live<'a> {
         log: Log,
         told: usize,
         open: Open<'a>,
+        meter: &Meter,
         reporter: &'a mut dyn Reporter,
     ) -> Self {
         let critic = critic.map(|model| Critic {
@@ -187,6 +217,8 @@ impl<'a> Live<'a> {
             failures: 0,
             asked: HashMap::new(),
             resting: false,
+            questions: 0,
+            failed: BTreeMap::new(),
         });
         Self {
             candidate,
@@ -197,17 +229,20 @@ impl<'a> Live<'a> {
             open,
             backends: Vec::new(),
             critic,
-            log,
             budget,
             reserved: 0,
             spend: Spend::default(),
+            questions: 0,
+            extra: log.extra,
+            log,
+            meter: meter.clone(),
             clock: Clock { before: 0.0, since: None, idle: Duration::ZERO },
             told,
             turns: 0,
             answered: 0,
             succeeded: 0,
             asked: 0.0,
-            closing: false,
+            phase: Phase::Loop,
             judging: None,
             history_file: None,
         }
@@ -229,6 +264,29 @@ impl<'a> Live<'a> {
         self.clock.now() - self.clock.before
     }
 
+    /// Questions to the critic, and of how many of them no proposal came.
+    pub fn proposals(&self) -> Option<(usize, usize)> {
+        let critic = self.critic.as_ref().filter(|critic| critic.questions > 0)?;
+        Some((critic.questions, critic.failed.values().sum()))
+    }
+
+    /// How the critic did, where it failed: how often, and why.
+    pub fn critic_failures(&self) -> Option<String> {
+        let (asked, failed) = self.proposals().filter(|(_, failed)| *failed > 0)?;
+        let critic = self.critic.as_ref()?;
+        let mut reasons: Vec<(&String, &usize)> = critic.failed.iter().collect();
+        reasons.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
+        let told: Vec<String> = reasons.iter().take(REASONS).map(|(why, n)| format!("{n}: {why}")).collect();
+        let more = reasons.len().saturating_sub(REASONS);
+        let more = if more > 0 { format!("; and {} more", counted(more, "reason")) } else { String::new() };
+        Some(format!(
+            "{failed} of {} to the critic `{}` brought no proposal ({}{more})",
+            counted(asked, "question"),
+            brief(&critic.model.name, WHY),
+            told.join("; ")
+        ))
+    }
+
     /// Look for requests; a pause is no work.
     fn poll(&mut self) -> Result<(), Halt> {
         let began = Instant::now();
@@ -236,19 +294,68 @@ impl<'a> Live<'a> {
         self.clock.idle += began.elapsed();
         match control {
             Control::Cancel => Err(Halt::Cancelled),
-            Control::Stop if !self.closing => Err(Halt::Stopped),
+            Control::Stop if self.phase == Phase::Loop => Err(Halt::Stopped),
             // Every answer is on disk already.
             Control::Stop | Control::Continue | Control::Checkpoint => Ok(()),
         }
     }
 
+    /// Calls left for now: what is kept for the last comparison is more where calls were repeated so far. None: there is no limit.
+    fn left(&self) -> Option<u64> {
+        let limit = self.budget.calls.filter(|_| self.phase != Phase::Beyond)?;
+        let kept = if self.phase == Phase::Loop { self.reserve() } else { 0 };
+        Some(limit.saturating_sub(self.spend().calls).saturating_sub(kept))
+    }
+
+    fn reserve(&self) -> u64 {
+        let each = self.spend().calls as f64 / self.questions.max(1) as f64;
+        (self.reserved as f64 * each.max(1.0)).ceil() as u64
+    }
+
+    /// So many of `wanted` questions, of at most `each` calls, can be put now. The last comparison goes on with fewer.
+    fn room(&self, wanted: usize, each: u64) -> Result<usize, Halt> {
+        if self.phase != Phase::Comparison {
+            return self.afford(wanted as u64 * each).map(|()| wanted);
+        }
+        let room = self.left().map_or(wanted as u64, |left| left / each.max(1));
+        if room == 0 {
+            return Err(Halt::Budget("calls".to_owned()));
+        }
+        Ok(wanted.min(usize::try_from(room).unwrap_or(wanted)))
+    }
+
+    /// Ask, and count what goes out beside a call for each answer; no more goes out than the budget has left. `most`: the calls that are
+    /// expected, of which `local` at most go to no endpoint. `work` returns the calls of endpoints that its answers count.
+    fn metered<T>(
+        &mut self,
+        most: u64,
+        local: u64,
+        work: impl FnOnce(&mut Self) -> Result<(T, u64), Halt>,
+    ) -> Result<T, Halt> {
+        if most == local {
+            return work(self).map(|(done, _)| done);
+        }
+        self.log.keep_asking(most)?;
+        let before = self.meter.sent();
+        self.meter.allow(self.left().map(|left| left.saturating_sub(local)));
+        let done = work(self);
+        let sent = i64::try_from(self.meter.sent() - before).unwrap_or(i64::MAX);
+        let counted = done.as_ref().map_or(0, |(_, counted)| i64::try_from(*counted).unwrap_or(0));
+        let held_back = self.meter.held_back();
+        self.meter.allow(None);
+        self.extra += sent - counted;
+        self.log.keep_asked(sent - counted)?;
+        let (done, _) = done?;
+        if held_back { Err(Halt::Budget("calls".to_owned())) } else { Ok(done) }
+    }
+
     /// Whether `calls` more, and the reserve, are within the budget, by what calls cost so far.
     fn afford(&self, calls: u64) -> Result<(), Halt> {
-        if self.closing {
+        if self.phase != Phase::Loop {
             return Ok(());
         }
         let spent = self.spend();
-        let wanted = (calls + self.reserved) as f64;
+        let wanted = (calls + self.reserve()) as f64;
         let per_call = |sum: f64| if spent.calls > 0 { sum / spent.calls as f64 } else { 0.0 };
         let over = |sum: f64, limit: f64| sum + per_call(sum) * wanted > limit;
         let refused = |what: &str| Err(Halt::Budget(what.to_owned()));
@@ -285,6 +392,7 @@ impl<'a> Live<'a> {
             let all = 1 + u64::from(stage.retries);
             let cached = u64::from(stage.cached).min(all);
             self.spend.calls += all - cached;
+            self.questions += u64::from(cached < all);
             self.spend.cached += cached;
             self.spend.tokens += (stage.tokens_in + stage.tokens_out) * (all - cached) / all;
         }
@@ -296,6 +404,7 @@ impl<'a> Live<'a> {
             self.spend.cached += 1;
         } else {
             self.spend.calls += 1;
+            self.questions += 1;
             self.spend.tokens += said.tokens;
             self.spend.usd += said.usd;
         }
@@ -332,18 +441,44 @@ impl<'a> Live<'a> {
         let model = &of.ok_or_else(|| anyhow!("no judge is called `{stage}`"))?.model;
         let backend = self.backend(model, None).map_err(|e| anyhow!("{stage}: {e}"))?;
         let mut outcomes = Vec::with_capacity(open.len());
-        for batch in open.chunks(BATCH.max(backend.width())) {
+        let (size, each) = (BATCH.max(backend.width()), judging.calls() as u64);
+        let local = if is_endpoint(model) { 0 } else { each };
+        let mut rest = open;
+        while !rest.is_empty() {
             self.poll()?;
-            self.afford((batch.len() * judging.calls()) as u64)?;
-            let began = Instant::now();
-            let answered = judging.outcomes(rubric, Box::new(backend.clone()), batch);
-            self.asked += began.elapsed().as_secs_f64();
-            for outcome in answered {
-                self.take(key, &outcome)?;
-                outcomes.push(outcome);
-            }
+            let (batch, others) = rest.split_at(self.room(size.min(rest.len()), each)?);
+            rest = others;
+            let n = batch.len() as u64;
+            let answered = self.metered(n * each, n * local, |live| {
+                let began = Instant::now();
+                let mut answered = judging.outcomes(rubric, Box::new(backend.clone()), batch);
+                live.asked += began.elapsed().as_secs_f64();
+                if live.meter.held_back() {
+                    // Of a judge in two steps it may have been the second one.
+                    answered.retain(|outcome| outcome.stages.iter().all(|stage| stage.format_ok));
+                }
+                live.take_all(key, answered)
+            })?;
+            outcomes.extend(answered);
         }
         Ok(outcomes)
+    }
+
+    /// Answers that came, with the calls of endpoints among theirs. Rows that were held back have none.
+    fn take_all(&mut self, key: &str, answered: Vec<Outcome>) -> Result<(Vec<Outcome>, u64), Halt> {
+        let held_back = self.meter.held_back();
+        let (mut taken, mut calls) = (Vec::with_capacity(answered.len()), 0);
+        for outcome in answered.into_iter().filter(|outcome| !held_back || outcome.error.is_none()) {
+            self.take(key, &outcome)?;
+            for ran in outcome.stages.iter().filter(|ran| !ran.skipped) {
+                let stage = self.candidate.stages.iter().find(|stage| stage.name == ran.stage);
+                if stage.is_some_and(|stage| is_endpoint(&stage.model)) {
+                    calls += (1 + u64::from(ran.retries)).saturating_sub(u64::from(ran.cached));
+                }
+            }
+            taken.push(outcome);
+        }
+        Ok((taken, calls))
     }
 
     /// An answer that came.
@@ -380,20 +515,27 @@ impl<'a> Live<'a> {
             })
             .map_err(anyhow::Error::new)?;
         let mut outcomes = Vec::with_capacity(open.len());
-        for batch in open.chunks(BATCH.max(pipeline.width())) {
+        // A row takes a call a stage, and one more for each retry.
+        let of_stage = |stage: &StageCandidate| 1 + u64::from(stage.retries);
+        let each: u64 = self.candidate.stages.iter().map(of_stage).sum();
+        let local: u64 =
+            self.candidate.stages.iter().filter(|stage| !is_endpoint(&stage.model)).map(of_stage).sum();
+        let (size, mut rest) = (BATCH.max(pipeline.width()), open);
+        while !rest.is_empty() {
             self.poll()?;
-            // A row takes a call a stage, and one more for each retry.
-            let each: u64 = self.candidate.stages.iter().map(|s| 1 + u64::from(s.retries)).sum();
-            self.afford(batch.len() as u64 * each)?;
+            let (batch, others) = rest.split_at(self.room(size.min(rest.len()), each)?);
+            rest = others;
             let rows: Vec<&RunRow> = batch.iter().filter_map(|&at| self.rows.get(at)).collect();
-            let began = Instant::now();
-            let answered = pipeline.answer(&rows);
-            self.asked += began.elapsed().as_secs_f64();
-            for (row, answered) in rows.into_iter().zip(answered) {
-                let outcome = evaluate::outcome(self.scorer, (row, 0), answered, None);
-                self.take(key, &outcome)?;
-                outcomes.push(outcome);
-            }
+            let n = rows.len() as u64;
+            let answered = self.metered(n * each, n * local, |live| {
+                let began = Instant::now();
+                let answered = pipeline.answer(&rows);
+                live.asked += began.elapsed().as_secs_f64();
+                let scored = rows.into_iter().zip(answered);
+                let scored = scored.map(|(row, said)| evaluate::outcome(live.scorer, (row, 0), said, None));
+                live.take_all(key, scored.collect())
+            })?;
+            outcomes.extend(answered);
         }
         Ok(outcomes)
     }
@@ -423,7 +565,8 @@ impl<'a> Live<'a> {
     fn put_to_critic(&mut self, model: &ModelRef, open: &[(String, u32, String)]) -> Result<Vec<Said>, Halt> {
         self.start_clock();
         self.poll()?;
-        self.afford(open.len() as u64)?;
+        let n = open.len() as u64;
+        self.afford(n)?;
         let asks: Vec<Ask> = open
             .iter()
             .map(|(text, sample, _)| {
@@ -437,12 +580,39 @@ impl<'a> Live<'a> {
                 Ask { sample: *sample, ..Ask::turn(text.as_str(), decoding) }
             })
             .collect();
+        self.metered(n, if is_endpoint(model) { 0 } else { n }, |live| {
+            let said = live.hear_critic(model, &asks)?;
+            let (held_back, mut calls) = (live.meter.held_back(), 0);
+            // Questions that were held back are no failures of the critic, and end the loop.
+            for ((_, _, key), said) in open.iter().zip(&said) {
+                if !held_back || said.error.is_none() {
+                    live.pay_critic(said);
+                    calls += u64::from(!said.cached);
+                    let at = live.clock.now();
+                    live.log.keep_critic(key, at, said.clone())?;
+                }
+            }
+            Ok((said, calls))
+        })
+    }
+
+    /// The critic's answers. A critic that is silent keeps nobody from stopping the run.
+    fn hear_critic(&mut self, model: &ModelRef, asks: &[Ask]) -> Result<Vec<Said>, Halt> {
         let began = Instant::now();
+        let mut halt = None;
         let answers = match self.backend(model, None) {
-            Ok(mut backend) => backend.answer(&asks),
+            Ok(mut backend) => backend.stream(asks, &mut |_, heard| {
+                if halt.is_none() && matches!(heard, Heard::Waiting) {
+                    halt = self.poll().err();
+                }
+                if halt.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }),
             Err(error) => asks.iter().map(|_| Err(error.clone())).collect(),
         };
         self.asked += began.elapsed().as_secs_f64();
+        if let Some(halt) = halt {
+            return Err(halt);
+        }
         let said = answers.into_iter().map(|answer| match answer {
             Ok(answer) => Said {
                 // An answer that was cut off may still hold a whole prompt.
@@ -460,6 +630,10 @@ impl<'a> Live<'a> {
         });
         Ok(said.collect())
     }
+}
+
+fn is_endpoint(model: &ModelRef) -> bool {
+    matches!(model.source, ModelSource::Endpoint { .. })
 }
 
 /// Dollars of an answer.
@@ -526,14 +700,19 @@ impl Examiner for Live<'_> {
             let questions: Vec<_> = open.iter().map(|&i| keyed[i].clone()).collect();
             let said = self.put_to_critic(&model, &questions)?;
             for (i, said) in open.into_iter().zip(said) {
-                self.pay_critic(&said);
-                let at = self.clock.now();
-                self.log.keep_critic(&keyed[i].2, at, said.clone())?;
                 answers[i] = Some(said);
+            }
+        }
+        for said in answers.iter().flatten() {
+            match (&said.error, &said.text) {
+                (Some(error), _) => self.no_proposal(error, "")?,
+                (None, None) => self.no_proposal("its answer was broken off", "")?,
+                (None, Some(_)) => {}
             }
         }
         let mut trouble = None;
         if let Some(critic) = self.critic.as_mut() {
+            critic.questions += answers.len();
             for said in answers.iter().flatten() {
                 match &said.error {
                     Some(error) => {
@@ -559,6 +738,21 @@ impl Examiner for Live<'_> {
         self.critic.as_ref().is_some_and(|critic| !critic.resting)
     }
 
+    /// Told when it comes up first, and all together at the end.
+    fn no_proposal(&mut self, why: &str, came: &str) -> Result<(), Halt> {
+        let Some(critic) = self.critic.as_mut() else { return Ok(()) };
+        let (name, why) = (brief(&critic.model.name, WHY), brief(why, WHY));
+        let n = critic.failed.entry(why.clone()).or_default();
+        *n += 1;
+        if *n > 1 || critic.failed.len() > REASONS {
+            return Ok(());
+        }
+        let came = brief(came, CAME);
+        let came = if came.is_empty() { came } else { format!("; this came: {came}") };
+        let message = format!("no proposal of the critic `{name}`: {why}{came}");
+        self.say(EventBody::Warning { message })
+    }
+
     fn epoch(&mut self) {
         if let Some(critic) = &mut self.critic {
             (critic.resting, critic.failures) = (false, 0);
@@ -581,7 +775,11 @@ impl Examiner for Live<'_> {
     }
 
     fn spend(&self) -> Spend {
-        Spend { seconds: self.clock.now(), ..self.spend }
+        Spend {
+            calls: self.spend.calls.saturating_add_signed(self.extra),
+            seconds: self.clock.now(),
+            ..self.spend
+        }
     }
 
     fn tell(&mut self, news: PromptNews) -> Result<(), Halt> {

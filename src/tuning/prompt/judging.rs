@@ -257,17 +257,22 @@ pub fn run(
     inputs: &RunInputs,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<RunResult> {
-    let access = Access {
-        threads: inputs.spec.threads,
-        device: None,
-        keys: inputs.keys.clone(),
-        cache: inputs.cache.clone(),
-    };
+    let access = Access::of(inputs);
     let open = Box::new(|model: &ModelRef, _: Option<&StageCandidate>| backend::open(model, None, &access));
     let candidate: &Candidate =
         inputs.spec.candidate.as_ref().context("the run's spec has no judge to tune")?;
     let judging = Judging::read(judge, inputs)?;
-    let tuned = super::tune(settings, eval, critic, candidate, inputs, Some(&judging), open, reporter)?;
+    let tuned = super::tune(
+        settings,
+        eval,
+        critic,
+        candidate,
+        inputs,
+        Some(&judging),
+        open,
+        &access.meter,
+        reporter,
+    )?;
     let Some(tuned) = tuned else { return Ok(RunResult { stopped: true, ..RunResult::default() }) };
     remove(&inputs.dir.join("outcomes.jsonl"))?;
     let measured = tuned.measured.unwrap_or_default();

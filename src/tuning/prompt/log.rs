@@ -36,6 +36,10 @@ enum Line {
     Row { key: String, at: f64, usd: f64, outcome: Outcome },
     /// `key` is the hash of the question and of its number.
     Critic { key: String, at: f64, said: Said },
+    /// So many calls of endpoints are about to be made.
+    Asking { calls: u64 },
+    /// They were made, and so many more than their answers count (or fewer).
+    Asked { extra: i64 },
     /// What a person asked for at a look: most are empty.
     Steer { turn: u64, changes: Vec<Change> },
     /// The candidate whose outcomes stand in `outcomes.jsonl`.
@@ -57,6 +61,9 @@ pub struct Log {
     critic: HashMap<String, (f64, Said)>,
     turns: HashMap<u64, Vec<Change>>,
     last: Option<String>,
+    /// Calls of endpoints beside those of the answers that stand here: repeated ones, and those whose answers an earlier life did not
+    /// live to see.
+    pub extra: i64,
 }
 
 impl Log {
@@ -69,7 +76,9 @@ impl Log {
             critic: HashMap::new(),
             turns: HashMap::new(),
             last: None,
+            extra: 0,
         };
+        let mut under_way = 0;
         let (all, _) = lines::read_all::<Line>(&path)?;
         for line in all {
             match line {
@@ -79,11 +88,28 @@ impl Log {
                 Line::Critic { key, at, said } => {
                     log.critic.insert(key, (at, said));
                 }
+                Line::Asking { calls } => {
+                    log.extra += under_way;
+                    under_way = i64::try_from(calls).unwrap_or(i64::MAX);
+                }
+                Line::Asked { extra } => {
+                    log.extra += extra;
+                    under_way = 0;
+                }
                 Line::Steer { turn, changes } => drop(log.turns.insert(turn, changes)),
                 Line::Final { candidate } => log.last = Some(candidate),
             }
         }
+        log.extra += under_way;
         Ok(log)
+    }
+
+    pub fn keep_asking(&mut self, calls: u64) -> io::Result<()> {
+        self.appender.append(&Line::Asking { calls }).map(drop)
+    }
+
+    pub fn keep_asked(&mut self, extra: i64) -> io::Result<()> {
+        self.appender.append(&Line::Asked { extra }).map(drop)
     }
 
     pub fn row(&self, key: &str, row: &str) -> Option<&Kept> {

@@ -28,7 +28,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use crate::backend::{self, Access};
+use crate::backend::{self, Access, Meter};
 use crate::domain::candidate::{Candidate, ModelRef};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
@@ -43,7 +43,7 @@ use crate::score::scorer::Scorer;
 use crate::tuning::evaluate;
 use crate::tuning::scoring::Scoring;
 use climb::Climb;
-use examiner::{Examiner as _, Halt, Live};
+use examiner::{Examiner as _, Halt, Live, Phase};
 use guards::{Copies, holds_pin};
 use judging::Judging;
 use log::Log;
@@ -205,17 +205,15 @@ pub fn run(
     inputs: &RunInputs,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<RunResult> {
-    let access = Access {
-        threads: inputs.spec.threads,
-        device: None,
-        keys: inputs.keys.clone(),
-        cache: inputs.cache.clone(),
-    };
+    let access = Access::of(inputs);
+    // What is scored on eval stands outside of the budget.
+    let metered = Access { meter: Meter::default(), ..access.clone() };
     let open = Box::new(|model: &ModelRef, stage: Option<&crate::domain::candidate::StageCandidate>| {
-        backend::open(model, stage.and_then(|stage| stage.adapter.as_ref()), &access)
+        backend::open(model, stage.and_then(|stage| stage.adapter.as_ref()), &metered)
     });
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to tune")?;
-    let Some(tuned) = tune(settings, eval, critic, candidate, inputs, None, open, reporter)? else {
+    let Some(tuned) = tune(settings, eval, critic, candidate, inputs, None, open, &metered.meter, reporter)?
+    else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
     if settings.task == PromptTask::Clauses {
@@ -254,6 +252,7 @@ fn tune(
     inputs: &RunInputs,
     judging: Option<&Judging>,
     open: examiner::Open<'_>,
+    meter: &Meter,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Option<Tuned>> {
     if let Err((key, message)) = check(settings, eval, candidate) {
@@ -272,12 +271,7 @@ fn tune(
             candidate.stages.iter().filter_map(|s| s.own_gold(&row.fields)).chain(row.gold.clone())
         })
         .collect();
-    let access = Access {
-        threads: inputs.spec.threads,
-        device: None,
-        keys: inputs.keys.clone(),
-        cache: inputs.cache.clone(),
-    };
+    let access = Access::of(inputs);
     let scorer = Scorer::new(eval, &candidate.stages, golds.iter().map(String::as_str))?;
     let scorer = scorer.with_embedder(eval, &access).map_err(anyhow::Error::msg)?;
     let told = inputs.history.iter().filter(|body| matches!(body, EventBody::Prompt(_))).count();
@@ -297,8 +291,19 @@ fn tune(
     }
     let log = Log::open(&inputs.dir)?;
     let mut climb = Climb::new(settings, candidate, rows, &eval.primary, plan);
-    let mut live =
-        Live::new(candidate, &scorer, primary, rows, critic, settings.budget, log, told, open, reporter);
+    let mut live = Live::new(
+        candidate,
+        &scorer,
+        primary,
+        rows,
+        critic,
+        settings.budget,
+        log,
+        told,
+        open,
+        meter,
+        reporter,
+    );
     live.judging = judging;
     live.history_file = Some(inputs.dir.join(HISTORY));
     live.reserved = (2 * climb.plan.claim.len() * calls) as u64;
@@ -321,7 +326,7 @@ fn tune(
             live.say(EventBody::Log { message }).or_else(failed)?;
         }
     }
-    live.closing = true;
+    live.phase = Phase::Comparison;
     let concluded = match settings.task {
         PromptTask::Economy => climb.conclude_economy(&mut live),
         PromptTask::Climb | PromptTask::Clauses => climb.conclude(&mut live),
@@ -331,6 +336,10 @@ fn tune(
         Err(Halt::Failed(error)) => return Err(error),
         Err(_) => return Ok(None),
     };
+    if let Some(message) = live.critic_failures() {
+        live.say(EventBody::Warning { message }).or_else(failed)?;
+    }
+    live.phase = Phase::Beyond;
     let measured = match judging.map(|judging| judging.measure(&climb, answer, &mut live)) {
         None => None,
         Some(Ok(measured)) => Some(measured),
@@ -362,6 +371,10 @@ fn tune(
     if live.asked > 0.0 {
         let own = (live.worked() - live.asked).max(0.0);
         metrics.insert("loop_share".to_owned(), own / live.worked().max(1e-9));
+    }
+    if let Some((asked, failed)) = live.proposals() {
+        metrics.insert("critic_asked".to_owned(), asked as f64);
+        metrics.insert("critic_failed".to_owned(), failed as f64);
     }
     if let Some(gain) = climb.reported() {
         metrics.insert("gain".to_owned(), gain.delta);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::examiner::Examiner;
 use super::*;
-use crate::backend::{Answer, Ask, Backend, BackendError, Listener};
+use crate::backend::{Answer, Ask, Backend, BackendError, Listener, Meter};
 use crate::domain::candidate::{Limits, ModelSource, OutputKind, StageCandidate};
 use crate::domain::prompt::{Fate, PromptHistory, PromptNews, Spend};
 use crate::domain::report::{Control, RunInputs};
@@ -259,9 +259,19 @@ impl World {
         let notes = &mut self.notes;
         let work = std::panic::AssertUnwindSafe(|| {
             let judging = self.judging.as_ref();
-            tune(&settings, &eval, critic.as_ref(), &candidate, &inputs, judging, open, notes)
-                .unwrap()
-                .unwrap()
+            tune(
+                &settings,
+                &eval,
+                critic.as_ref(),
+                &candidate,
+                &inputs,
+                judging,
+                open,
+                &Meter::default(),
+                notes,
+            )
+            .unwrap()
+            .unwrap()
         });
         std::panic::catch_unwind(work).ok()
     }

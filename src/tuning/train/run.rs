@@ -144,12 +144,7 @@ pub fn run(
         reporter.event(EventBody::Warning { message })?;
     } else {
         let mut scoring = Scoring { reporter, stop_is_answered: stopped, outcomes: Vec::new() };
-        let access = Access {
-            threads: spec.threads,
-            device: settings.scoring_device(),
-            keys: inputs.keys.clone(),
-            cache: inputs.cache.clone(),
-        };
+        let access = Access { device: settings.scoring_device(), ..Access::of(inputs) };
         metrics.extend(evaluate::candidate(&candidate, &eval_rows, eval, &[], &access, &mut scoring)?);
         metrics.extend(evaluate::sets(&candidate, &inputs.sets, &access, &mut scoring)?.metrics);
     }

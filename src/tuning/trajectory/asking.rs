@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::candidate::{Candidate, ModelRef, StageCandidate};
+use crate::backend::Meter;
+use crate::domain::candidate::{Candidate, ModelRef, ModelSource, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Shown};
 use crate::domain::judge::{Effort, Judge};
@@ -62,6 +63,9 @@ pub struct Said {
     /// Answers of models that it took, retries included, and how many more came from the response cache.
     pub calls: u64,
     pub cached: u64,
+    /// Of the calls, those that answers of endpoints count.
+    #[serde(skip)]
+    sent: u64,
     /// Dollars, of what did not come from there.
     pub usd: f64,
     /// What the judge took, where one was asked.
@@ -76,6 +80,17 @@ pub enum Ended {
     Cancelled,
     /// `calls`, `tokens`, `usd` or `seconds`.
     Budget(&'static str),
+}
+
+/// A line of the log.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    /// So many calls of endpoints are about to be made; what comes of them follows.
+    Asking {
+        asking: u64,
+    },
+    Said(Box<Said>),
 }
 
 /// A judge of the workspace, who is asked about answers that the metric does not call right.
@@ -102,6 +117,10 @@ pub struct Asker<'a> {
     silent: (usize, String),
     budget: Budget,
     known: HashMap<String, Said>,
+    /// Calls of a question at most, to endpoints and to models of this machine.
+    of_endpoints: u64,
+    of_local: u64,
+    meter: Meter,
     /// Keys of answers that are counted below. One of an earlier life counts when this one comes to its question, so that a budget
     /// is at every step where it was then.
     counted: HashSet<String>,
@@ -129,13 +148,26 @@ impl<'a> Asker<'a> {
         eval: &EvalSettings,
         rows: &[RunRow],
         dir: &Path,
+        meter: &Meter,
         reporter: &'a mut dyn Reporter,
     ) -> anyhow::Result<Self> {
         let artifacts = dir.join("artifacts");
         fs::create_dir_all(&artifacts)?;
         let path = artifacts.join("answers.jsonl");
         let (log, _) = Appender::open(&path)?;
-        let (said, _) = lines::read_all::<Said>(&path)?;
+        let (mut known, mut lost, mut under_way) = (HashMap::new(), 0, 0);
+        for line in lines::read_all::<Line>(&path)?.0 {
+            match line {
+                // An earlier life did not live to see the answers.
+                Line::Asking { asking } => lost += std::mem::replace(&mut under_way, asking),
+                Line::Said(said) => {
+                    under_way = 0;
+                    known.insert(said.key.clone(), *said);
+                }
+            }
+        }
+        let is_endpoint = |s: &&StageCandidate| matches!(s.model.source, ModelSource::Endpoint { .. });
+        let most = |s: &StageCandidate| 1 + u64::from(s.retries);
         let primary_only = EvalSettings { metrics: Vec::new(), beside: Vec::new(), ..eval.clone() };
         let golds = rows.iter().filter_map(|row| row.gold.as_deref());
         let rule = Rule {
@@ -156,13 +188,16 @@ impl<'a> Asker<'a> {
             person: None,
             silent: (0, String::new()),
             budget: settings.budget,
-            known: said.into_iter().map(|said| (said.key.clone(), said)).collect(),
+            known,
+            of_endpoints: candidate.stages.iter().filter(is_endpoint).map(most).sum(),
+            of_local: candidate.stages.iter().filter(|s| !is_endpoint(s)).map(most).sum(),
+            meter: meter.clone(),
             counted: HashSet::new(),
             log,
             reporter,
             ended: None,
             share: 1.0,
-            calls: 0,
+            calls: lost + under_way,
             tokens: 0,
             usd: priced.then_some(0.0),
             worked_ms: 0.0,
@@ -334,6 +369,7 @@ impl<'a> Asker<'a> {
                     .collect();
                 Some((hits, question.form))
             };
+            let before = self.start_meter(batch.len() as u64)?;
             let answers = self.pipeline.answer_shown(&rows, &show);
             let ms = asked.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
             let mut told: Vec<Said> = batch
@@ -342,6 +378,9 @@ impl<'a> Asker<'a> {
                 .map(|(&i, answered)| self.told(keys[i].clone(), questions[i].row, answered, ms))
                 .collect();
             self.judge(&rows, &mut told);
+            if self.read_meter(before, &mut told) {
+                self.ended = self.ended.or(Some(Ended::Budget("calls")));
+            }
             for said in told {
                 self.log.append(&said)?;
                 self.count(&said);
@@ -360,9 +399,56 @@ impl<'a> Asker<'a> {
         Ok(keys.iter().map(|key| self.known.get(key).cloned()).collect())
     }
 
+    /// No more requests go out than the budget has left. Returns how many went out before.
+    fn start_meter(&mut self, questions: u64) -> anyhow::Result<u64> {
+        let judge = self.person.as_ref().map(|person| person.judge);
+        let of_judge = judge.map_or(0, |judge| 1 + u64::from(judge.two_step));
+        let asked_over = judge.is_some_and(|j| matches!(j.model.source, ModelSource::Endpoint { .. }));
+        let (judge_out, judge_in) = if asked_over { (of_judge, 0) } else { (0, of_judge) };
+        if self.of_endpoints + judge_out > 0 {
+            #[derive(Serialize)]
+            struct Asking {
+                asking: u64,
+            }
+            self.log.append(&Asking { asking: questions * (self.of_endpoints + judge_out) })?;
+            let local = questions * (self.of_local + judge_in);
+            let left = self.budget.calls.map(|limit| limit.saturating_sub(self.calls).saturating_sub(local));
+            self.meter.allow(left);
+        }
+        Ok(self.meter.sent())
+    }
+
+    /// Requests beside a call for each answer are counted with the first of them; questions that were held back have no answer. True where
+    /// there are such.
+    fn read_meter(&mut self, before: u64, told: &mut Vec<Said>) -> bool {
+        let sent = self.meter.sent() - before;
+        let held_back = self.meter.held_back();
+        self.meter.allow(None);
+        let judge = self.person.as_ref().map(|person| &person.judge.model);
+        let judge_out = judge.is_some_and(|model| matches!(model.source, ModelSource::Endpoint { .. }));
+        let out = |said: &Said| {
+            let judging = said.judging.as_ref().filter(|_| judge_out);
+            said.sent + judging.map_or(0, |effort| u64::from(effort.calls))
+        };
+        let counted: u64 = told.iter().map(out).sum();
+        let mut extra = sent.saturating_sub(counted);
+        if held_back {
+            let unjudged = |said: &Said| !said.right && self.person.is_some() && said.judging.is_none();
+            let silent = |said: &Said| said.failed || unjudged(said);
+            extra += told.iter().filter(|said| silent(said)).map(|said| said.calls).sum::<u64>();
+            told.retain(|said| !silent(said));
+        }
+        match told.first_mut() {
+            Some(first) => first.calls += extra,
+            None => self.calls += extra,
+        }
+        held_back
+    }
+
     /// What the judge says of answers that the metric does not call right.
     fn judge(&mut self, rows: &[&RunRow], told: &mut [Said]) {
         let Some(Person { asker, rubric, .. }) = &mut self.person else { return };
+        let meter = &self.meter;
         let mut open: Vec<(&RunRow, &mut Said)> = rows
             .iter()
             .copied()
@@ -375,8 +461,9 @@ impl<'a> Asker<'a> {
             .collect();
         for ((_, said), judged) in open.iter_mut().zip(asker.verdicts(sheets)) {
             said.right = judged.right == Some(true);
-            said.judging = Some(judged.effort);
-            if judged.right.is_none() {
+            // Held back is not silent.
+            said.judging = (judged.right.is_some() || !meter.held_back()).then_some(judged.effort);
+            if judged.right.is_none() && said.judging.is_some() {
                 if self.silent.0 == 0 {
                     self.silent.1 =
                         judged.error.unwrap_or_else(|| "its verdicts say nothing of right".into());
@@ -409,13 +496,16 @@ impl<'a> Asker<'a> {
             error: answered.error,
             ..Outcome::default()
         };
-        let (mut calls, mut cached, mut usd) = (0, 0, 0.0);
+        let (mut calls, mut cached, mut sent, mut usd) = (0, 0, 0, 0.0);
         for ran in outcome.stages.iter().filter(|s| !s.skipped) {
             let all = 1 + u64::from(ran.retries);
             let free = u64::from(ran.cached).min(all);
             calls += all - free;
             cached += free;
             if let Some(stage) = self.candidate.stages.iter().find(|s| s.name == ran.stage) {
+                if matches!(stage.model.source, ModelSource::Endpoint { .. }) {
+                    sent += all - free;
+                }
                 let full = price(&stage.model, ran.tokens_in, ran.tokens_out, ran.ms);
                 usd += full * (all - free) as f64 / all as f64;
             }
@@ -445,6 +535,7 @@ impl<'a> Asker<'a> {
             ms,
             calls,
             cached,
+            sent,
             usd,
             judging: None,
         }

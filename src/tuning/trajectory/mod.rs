@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use crate::backend::Access;
+use crate::backend::{Access, Meter};
 use crate::domain::candidate::Candidate;
 use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples};
@@ -71,25 +71,31 @@ pub fn run(
 ) -> anyhow::Result<RunResult> {
     let start =
         inputs.spec.candidate.as_ref().context("spec.json names no candidate to find examples for")?;
-    let access = Access {
-        threads: inputs.spec.threads,
-        device: None,
-        keys: inputs.keys.clone(),
-        cache: inputs.cache.clone(),
-    };
+    let access = Access::of(inputs);
     let plain = without_examples(start, settings);
-    let mut pipeline = Pipeline::new(&plain, &access)?;
+    // What is scored on eval stands outside of the budget.
+    let metered = Access { meter: Meter::default(), ..access.clone() };
+    let mut pipeline = Pipeline::new(&plain, &metered)?;
     // Its own answers are kept in the run's folder; what another run asked is taken from the cache.
     pipeline.set_fresh(false);
     let (outcome, ended) = {
-        let mut asker = Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, reporter)?;
+        let mut asker = Asker::new(
+            pipeline,
+            &plain,
+            settings,
+            eval,
+            &inputs.rows,
+            &inputs.dir,
+            &metered.meter,
+            reporter,
+        )?;
         for body in &inputs.history {
             if let EventBody::Change { change: Change::Budget(limit), .. } = body {
                 asker.raise(*limit);
             }
         }
         if let Some(judge) = &settings.judge {
-            asker.judged_by(judge, judge::Asker::open(judge, &access))?;
+            asker.judged_by(judge, judge::Asker::open(judge, &metered))?;
         }
         let outcome = tune(&mut asker, &plain, settings, inputs)?;
         (outcome, asker.ended)

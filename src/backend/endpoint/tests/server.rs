@@ -61,6 +61,8 @@ struct State {
     here: usize,
     /// After so many requests nobody is answered, until [`Server::go_on`].
     until: Option<usize>,
+    /// Every n-th request is refused.
+    failing: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +94,13 @@ impl Server {
     pub fn start_until(requests: usize, reply: Reply) -> Self {
         let server = Self::start(vec![reply]);
         server.state().until = Some(requests);
+        server
+    }
+
+    /// Gives this reply, but refuses every `n`-th request, to be asked again at once.
+    pub fn start_failing(n: usize, reply: Reply) -> Self {
+        let server = Self::start(vec![reply]);
+        server.state().failing = Some(n);
         server
     }
 
@@ -135,6 +144,9 @@ impl Server {
                 }
                 let reply = match state.replies.len() {
                     _ if silent => Reply::Hangup,
+                    _ if state.failing.is_some_and(|n| number.is_multiple_of(n)) => {
+                        Reply::later(503, "retry-after-ms: 1")
+                    }
                     0 => Reply::Echo,
                     1 => state.replies[0].clone(),
                     _ => state.replies.pop_front().unwrap(),

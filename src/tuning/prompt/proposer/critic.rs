@@ -70,10 +70,15 @@ impl Proposer for Critic {
             return Ok(Vec::new());
         }
         let answers = examiner.ask_critic(questions)?;
-        let draft = |((parent, stage, edit), answer): ((usize, &str, String), Option<String>)| {
-            scene.draft(parent, stage, proposed(&answer?)?, edit)
-        };
-        Ok(places.into_iter().zip(answers).filter_map(draft).collect())
+        let mut drafts = Vec::new();
+        for ((parent, stage, edit), answer) in places.into_iter().zip(answers) {
+            let Some(answer) = answer else { continue };
+            match proposed(&answer) {
+                Some(text) => drafts.extend(scene.draft(parent, stage, text, edit)),
+                None => examiner.no_proposal("no prompt stands between <prompt> and </prompt>", &answer)?,
+            }
+        }
+        Ok(drafts)
     }
 }
 
