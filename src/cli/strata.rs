@@ -1,4 +1,4 @@
-//! `tunebench strata build|sample`.
+//! `tunebench strata`: build them, list them, arrange them by hand, draw samples.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,12 +9,13 @@ use serde_json::json;
 use super::ask::{ask, block_on, connect, launch, once, unexpected};
 use super::follow::{self, Followed};
 use super::output::{Exit, Output};
-use super::table::{Table, share};
+use super::table::{Table, clean, share};
 use crate::domain::api::{Request, Response};
 use crate::domain::board::StrataView;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::sample::{SampleAsk, Wanted};
+use crate::domain::strata::{ActState, ByHand};
 use crate::domain::words::counted;
 
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,22 @@ enum What {
         #[arg(long)]
         k: Option<usize>,
     },
+    /// The strata, and what was decided about them by hand
+    List,
+    /// Cut a stratum's cluster into parts by what its rows say; kept when the strata are built anew
+    Split {
+        /// Id or name, as `strata list` shows them
+        id: String,
+        /// Number of parts
+        #[arg(long, default_value_t = 2)]
+        into: usize,
+    },
+    /// Put the clusters of two strata together; kept when the strata are built anew
+    Merge { a: String, b: String },
+    /// Give a stratum or a cluster a name; an empty one takes it away
+    Rename { id: String, name: String },
+    /// Take the last decision back, whatever it was
+    Undo,
     /// Draw the same number of rows from every stratum: `tunebench data sample --mode per-stratum`
     Sample {
         /// Rows per stratum
@@ -67,6 +84,15 @@ impl From<Split> for Part {
 pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
     match args.what {
         What::Build { k } => build(k, root, out),
+        What::List => list(root, out),
+        What::Split { id, into } => by_hand(ByHand::Split { id, into }, root, out),
+        What::Merge { a, b } => by_hand(ByHand::Merge { a, b }, root, out),
+        What::Rename { id, name } => by_hand(ByHand::Rename { id, name }, root, out),
+        What::Undo => {
+            let Response::Done { message } = once(root, Request::Undo)? else { return Err(unexpected()) };
+            out.result(&json!({ "done": message }), || clean(&message));
+            Ok(ExitCode::SUCCESS)
+        }
         What::Sample { per: 0, .. } => {
             Err(Exit::usage("--per 0 draws nothing; expected a whole number of rows per stratum, at least 1"))
         }
@@ -82,6 +108,33 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn by_hand(by_hand: ByHand, root: &Path, out: &Output) -> super::CommandResult {
+    block_on(async {
+        let client = connect(root).await?;
+        let Response::Done { message } = ask(&client, Request::ByHand { by_hand }).await? else {
+            return Err(unexpected());
+        };
+        let Response::Strata { view } = ask(&client, Request::Strata).await? else {
+            return Err(unexpected());
+        };
+        let value = json!({ "done": message, "strata": view.strata, "by_hand": view.by_hand });
+        out.result(&value, || {
+            format!("{}; `tunebench strata undo` takes it back\n\n{}", clean(&message), render(&view))
+        });
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn list(root: &Path, out: &Output) -> super::CommandResult {
+    let Response::Strata { view } = once(root, Request::Strata)? else { return Err(unexpected()) };
+    if view.strata.is_empty() {
+        return Err(Exit::usage("no strata have been built; `tunebench strata build`"));
+    }
+    let value = json!({ "strata": view.strata, "by_hand": view.by_hand });
+    out.result(&value, || render(&view));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
@@ -103,6 +156,7 @@ fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
             "strata": view.strata,
             "outliers": view.outliers,
             "near_duplicates": view.near_duplicates,
+            "by_hand": view.by_hand,
             "seconds": seconds,
             "run": run,
         });
@@ -112,16 +166,17 @@ fn build(k: Option<usize>, root: &Path, out: &Output) -> super::CommandResult {
 }
 
 fn render(view: &StrataView) -> String {
-    let mut table =
-        Table::new(&["stratum", ">rows", ">train", ">dev", ">eval", ">reserve", ">base", ">best", "terms"]);
+    let mut table = Table::new(&[
+        "id", "stratum", ">rows", ">train", ">dev", ">eval", ">reserve", ">base", ">best", "terms",
+    ]);
     for s in &view.strata {
         let score = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| share(v, s.scored));
-        let mut cells = vec![s.name.clone(), s.rows.to_string()];
+        let mut cells = vec![s.id.clone(), s.name.clone(), s.rows.to_string()];
         cells.extend(s.parts.iter().map(usize::to_string));
         cells.extend([score(s.base), score(s.best), s.terms.join(" ")]);
         table.row(cells);
     }
-    format!(
+    let mut text = format!(
         "{}{} in {} ({}), {}, {}, {} quarantined\n",
         table.render(),
         counted(view.rows, "row"),
@@ -130,5 +185,17 @@ fn render(view: &StrataView) -> String {
         counted(view.outliers, "outlier"),
         counted(view.near_duplicates, "near-duplicate"),
         view.quarantined
-    )
+    );
+    for told in &view.by_hand {
+        let state = match told.state {
+            ActState::Applied => "by hand",
+            ActState::Stands => "by hand, nothing to do",
+            ActState::Failed => "by hand, NOT applied",
+        };
+        let on = told.on.as_ref().map(|on| format!(" ({on})")).unwrap_or_default();
+        let why = told.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        text.push_str(&clean(&format!("{state}: {}{on}{why}", told.what)));
+        text.push('\n');
+    }
+    text
 }

@@ -20,6 +20,7 @@ use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::sample::{Sample, SampleAsk};
 use super::steer::Change;
+use super::strata::{Act, ByHand};
 use super::sweep::Axis;
 use super::timeline::Timeline;
 use super::trace::RowTrace;
@@ -114,9 +115,15 @@ pub enum Decision {
         row: String,
         note: Option<String>,
     },
+    /// A stratum's name by its id alone, as older versions wrote it. Asked for, it becomes a [`Self::Strata`].
     NameStratum {
         stratum: String,
         name: Option<String>,
+    },
+    /// Something about the strata, by its number among such decisions; none takes it back. Asked for by [`Request::ByHand`].
+    Strata {
+        number: u64,
+        act: Option<Act>,
     },
     NameCandidate {
         candidate: String,
@@ -184,6 +191,10 @@ pub enum Request {
     /// The client has indexed the sources itself: the engine writes that into the journal and looks at the data again.
     Imported,
     Strata,
+    /// Cut a stratum up, put two together, name one.
+    ByHand {
+        by_hand: ByHand,
+    },
     /// Draw rows; they can be written to a file and marked.
     Sample {
         sample: SampleAsk,

@@ -11,6 +11,7 @@ use super::ladder::Ladder;
 use super::metric::{Known, Metric, OwnMetric};
 use super::outcome::Flip;
 use super::sets::{Kept, SetScore};
+use super::strata::ActTold;
 use super::trilemma::Trilemma;
 use super::words::p_value;
 
@@ -399,6 +400,9 @@ pub struct Stratum {
     pub base: Option<f64>,
     pub best: Option<f64>,
     pub scored: usize,
+    /// The cluster's id.
+    #[serde(default)]
+    pub cluster: String,
 }
 
 /// All strata.
@@ -416,4 +420,7 @@ pub struct StrataView {
     pub best: Option<String>,
     /// Two coordinates per point in -1..1 and the stratum's place in `strata`: a sample of the map.
     pub map: Vec<(f32, f32, usize)>,
+    /// What people decided about the strata, and what became of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<ActTold>,
 }

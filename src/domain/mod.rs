@@ -34,6 +34,7 @@ pub mod schema;
 pub mod sets;
 pub mod settings;
 pub mod steer;
+pub mod strata;
 pub mod sweep;
 pub mod timeline;
 pub mod tool;

@@ -4,6 +4,7 @@
 //! Deterministic: neither the number of threads nor how texts are put into batches changes a bit.
 
 mod features;
+mod flat;
 mod kept;
 mod linear;
 mod source;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 pub use features::words;
+pub use flat::{Flat, FlatWriter};
 pub use linear::{dot, principal_axes};
 pub use source::Source;
 

@@ -19,6 +19,7 @@ use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
 use crate::domain::words::counted;
+use crate::domain::strata::ByHand;
 use crate::store::lines;
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -48,6 +49,11 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                 freeze::assign_parts(engine)?;
             }
             Response::Strata { view: strata::view(engine)? }
+        }
+        Request::ByHand { by_hand } => {
+            let (decision, message) = strata::decision(engine, &by_hand)?;
+            decide(engine, decision)?;
+            Response::Done { message }
         }
         Request::Sample { sample: ask } => {
             let (sample, marks) = sample::sample(engine, &ask)?;
@@ -464,6 +470,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
             [Some(stratum), name.as_ref()].into_iter().flatten().collect()
         }
         Decision::NameCandidate { candidate, name } => vec![candidate, name],
+        Decision::Strata { .. } => return Err(bad_input("strata are arranged by requests of their own")),
         // Made here, with the outcomes.
         Decision::Outcomes { .. } => {
             return Err(bad_input("outcomes are imported and removed by requests of their own"));
@@ -499,6 +506,10 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
                 return Err(bad_input(format!("another candidate is called `{name}`")));
             }
             Ok(Decision::NameCandidate { candidate: id, name })
+        }
+        Decision::NameStratum { stratum, name } => {
+            let ask = ByHand::Rename { id: stratum, name: name.unwrap_or_default() };
+            strata::decision(engine, &ask).map(|(decision, _)| decision)
         }
         Decision::Feedback(said) => feedback::decision(engine, said),
         Decision::AdoptPrompts { files } => prompts::adoption(engine, files),
@@ -560,6 +571,10 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
         }
         Some(Decision::Note { row, .. }) => format!("note on row {row}"),
         Some(Decision::NameStratum { stratum, .. }) => format!("name of stratum {stratum}"),
+        Some(Decision::Strata { act: Some(act), .. }) => act.words(),
+        Some(Decision::Strata { number, act: None }) => {
+            format!("taking back decision {number} on the strata")
+        }
         Some(Decision::AdoptPrompts { files }) => {
             let names: Vec<&str> = files.iter().map(|f| f.file.as_str()).collect();
             format!("the adoption of {}", names.join(", "))

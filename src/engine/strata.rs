@@ -1,7 +1,12 @@
 //! Strata as the newest `strata` run found them, with people's names, the parts, and the scores of baseline and best candidate.
 
+mod by_hand;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+
+pub use by_hand::decision;
 
 use super::rows::{self, Loaded};
 use super::standing::{self, Scored};
@@ -10,13 +15,20 @@ use crate::domain::api::Failure;
 use crate::domain::board::StrataView;
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
+use crate::domain::strata::Act;
+use crate::strata::artifact::Cluster;
 use crate::strata::artifact::{NEAR_DUPLICATE, OUTLIER, StrataArtifact};
+use crate::strata::hand::{self, Arranged};
 
 /// The newest strata, ready to be looked up.
 #[derive(Debug, Default)]
 pub struct StrataIndex {
     /// Without parts and scores.
     view: StrataView,
+    /// As they stand after what people decided.
+    clusters: Vec<Cluster>,
+    /// The run's folder.
+    dir: PathBuf,
     of_row: HashMap<String, u32>,
     pub outliers: HashSet<String>,
     pub near_duplicates: HashSet<String>,
@@ -24,11 +36,16 @@ pub struct StrataIndex {
     pub duplicates: Vec<Vec<String>>,
 }
 
-/// The index of a run, under the names of a moment.
-pub type StrataCache = Option<(String, BTreeMap<String, String>, Arc<StrataIndex>)>;
+/// What people decided: names by id of older versions, and everything since.
+type Decided = (BTreeMap<String, String>, BTreeMap<u64, Act>);
+
+/// The index of a run, after the decisions of a moment.
+pub type StrataCache = Option<(String, Decided, Arc<StrataIndex>)>;
 
 impl StrataIndex {
-    fn new(artifact: StrataArtifact, names: &BTreeMap<String, String>) -> Self {
+    fn new(artifact: StrataArtifact, dir: &Path, (names, acts): &Decided) -> Self {
+        let Arranged { clusters, mut strata, stratum_of, told, .. } =
+            hand::arrange(&artifact, acts, &mut || artifact.vectors(dir));
         let flagged = |flag: &str| -> HashSet<String> {
             let has = artifact.rows.iter().filter(|r| r.flags.iter().any(|f| f == flag));
             has.map(|r| r.id.clone()).collect()
@@ -37,12 +54,11 @@ impl StrataIndex {
         let map = artifact
             .map
             .iter()
-            .filter_map(|point| Some((point.x, point.y, artifact.rows.get(point.row)?.stratum)))
+            .filter_map(|point| Some((point.x, point.y, *stratum_of.get(point.row)? as usize)))
             .collect();
         let id = |at: &usize| artifact.rows.get(*at).map(|row| row.id.clone());
         let duplicates = artifact.duplicates.iter().map(|g| g.rows.iter().filter_map(id).collect()).collect();
-        let of_row = artifact.rows.iter().map(|r| (r.id.clone(), r.stratum as u32)).collect();
-        let mut strata = artifact.strata;
+        let of_row = artifact.rows.iter().zip(&stratum_of).map(|(r, at)| (r.id.clone(), *at)).collect();
         for stratum in &mut strata {
             if let Some(name) = names.get(&stratum.id) {
                 stratum.name.clone_from(name);
@@ -51,7 +67,7 @@ impl StrataIndex {
         let view = StrataView {
             rows: artifact.rows.len(),
             quarantined: 0,
-            clusters: artifact.clusters.len(),
+            clusters: clusters.len(),
             outliers: outliers.len(),
             near_duplicates: near_duplicates.len(),
             dimensions: artifact.settings.dimensions,
@@ -59,8 +75,9 @@ impl StrataIndex {
             base: None,
             best: None,
             map,
+            by_hand: told,
         };
-        Self { view, of_row, outliers, near_duplicates, duplicates }
+        Self { view, clusters, dir: dir.to_owned(), of_row, outliers, near_duplicates, duplicates }
     }
 
     /// A row's stratum, as a place in the list of strata.
@@ -95,26 +112,26 @@ impl StrataIndex {
 
 /// The newest strata that can be read; none before the first run.
 pub fn latest(engine: &Engine) -> Result<Option<Arc<StrataIndex>>, Failure> {
-    let (mut runs, names) = engine.read(|state| {
+    let (mut runs, decided) = engine.read(|state| {
         let done =
             state.runs.values().filter(|r| r.record.kind == RunKind::Strata && r.record.state.has_result());
         let runs: Vec<_> =
             done.map(|r| (r.record.ended_ms, r.record.run.clone(), r.folder.clone())).collect();
-        (runs, state.decisions.strata.clone())
+        (runs, (state.decisions.strata.clone(), state.decisions.acts.clone()))
     });
     runs.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     let mut cache = engine.strata_cache.lock().unwrap_or_else(PoisonError::into_inner);
     for (_, run, folder) in runs.into_iter().rev() {
-        if let Some((kept_run, kept_names, index)) = &*cache
+        if let Some((kept_run, kept, index)) = &*cache
             && *kept_run == run
-            && *kept_names == names
+            && *kept == decided
         {
             return Ok(Some(index.clone()));
         }
         match StrataArtifact::read(folder.dir()) {
             Ok(artifact) => {
-                let index = Arc::new(StrataIndex::new(artifact, &names));
-                *cache = Some((run, names, index.clone()));
+                let index = Arc::new(StrataIndex::new(artifact, folder.dir(), &decided));
+                *cache = Some((run, decided, index.clone()));
                 return Ok(Some(index));
             }
             // A run that was stopped before its end left none.

@@ -15,6 +15,7 @@ use crate::domain::example::ExampleEdit;
 use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
+use crate::domain::strata::Act;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +53,10 @@ pub struct Decisions {
     pub marks: BTreeMap<String, BTreeSet<String>>,
     pub gold: BTreeMap<String, String>,
     pub notes: BTreeMap<String, String>,
+    /// Names by id, of older versions.
     pub strata: BTreeMap<String, String>,
+    /// Splits, merges and names of strata, in their order.
+    pub acts: BTreeMap<u64, Act>,
     pub candidates: BTreeMap<String, String>,
     /// Tags of versions of prompts, and the last adoption by file.
     pub prompts: PromptsKept,
@@ -83,6 +87,9 @@ impl Decisions {
             }
             Decision::NameStratum { stratum, .. } => {
                 Decision::NameStratum { stratum: stratum.clone(), name: self.strata.get(stratum).cloned() }
+            }
+            Decision::Strata { number, .. } => {
+                Decision::Strata { number: *number, act: self.acts.get(number).cloned() }
             }
             // An empty name gives the candidate its first name back.
             Decision::NameCandidate { candidate, .. } => Decision::NameCandidate {
@@ -156,6 +163,12 @@ impl Decisions {
             Decision::Gold { row, gold } => set(&mut self.gold, row, gold.as_ref()),
             Decision::Note { row, note } => set(&mut self.notes, row, note.as_ref()),
             Decision::NameStratum { stratum, name } => set(&mut self.strata, stratum, name.as_ref()),
+            Decision::Strata { number, act: Some(act) } => {
+                self.acts.insert(*number, act.clone());
+            }
+            Decision::Strata { number, act: None } => {
+                self.acts.remove(number);
+            }
             Decision::NameCandidate { candidate, name } => {
                 set(&mut self.candidates, candidate, Some(name).filter(|n| !n.is_empty()));
             }
@@ -259,6 +272,7 @@ pub fn actor() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::strata::Kin;
     use proptest::prelude::*;
 
     fn decision() -> impl Strategy<Value = Decision> {
@@ -270,6 +284,10 @@ mod tests {
             (row, prop::option::of("[pq]"))
                 .prop_map(|(stratum, name)| Decision::NameStratum { stratum, name }),
             (row, "[pq]").prop_map(|(candidate, name)| Decision::NameCandidate { candidate, name }),
+            (0..3_u64, prop::option::of("[pq]")).prop_map(|(number, name)| Decision::Strata {
+                number,
+                act: name.map(|name| Act::Merge { of: vec![Kin { name, ..Kin::default() }] }),
+            }),
             ("[st]", "[pq]", any::<Option<bool>>(), prop::option::of("[xy]")).prop_map(
                 |(store, example, enabled, answer)| Decision::Example {
                     store,

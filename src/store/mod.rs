@@ -350,6 +350,7 @@ fn decision_key(decision: &Decision) -> String {
         Decision::Gold { row, .. } => ("gold", row.clone()),
         Decision::Note { row, .. } => ("note", row.clone()),
         Decision::NameStratum { stratum, .. } => ("stratum", stratum.clone()),
+        Decision::Strata { number, .. } => ("strata-act", number.to_string()),
         Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
         Decision::Outcomes { candidate, .. } => ("outcomes", candidate.clone()),
         Decision::Feedback(feedback) => ("feedback", feedback.answer()),

@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::duplicates;
+pub use super::naming::TERMS;
 use crate::domain::board::Stratum;
 use crate::domain::settings::StrataSettings;
+use crate::embed::Flat;
 
 /// Version of the file's format.
 pub const FORMAT: u32 = 1;
@@ -17,13 +19,16 @@ pub const FORMAT: u32 = 1;
 /// Place in a run's folder.
 pub const FILE: &str = "artifacts/strata.json";
 
+/// The rows' vectors beside it, f16.
+pub const VECTORS: &str = "artifacts/vectors.f16";
+
 /// Flag of rows that say what is said nowhere else.
 pub const OUTLIER: &str = "outliers";
 /// Flag of rows that are in a group of duplicates, exact or near.
 pub const NEAR_DUPLICATE: &str = "near-duplicates";
 
 /// The strata of a data set and everything found on the way. Rows are referred to by their place in `rows`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StrataArtifact {
     pub format: u32,
     pub settings: StrataSettings,
@@ -37,6 +42,9 @@ pub struct StrataArtifact {
     pub duplicates: Vec<duplicates::Group>,
     /// A sample of the rows.
     pub map: Vec<MapPoint>,
+    /// Length of the vectors in [`VECTORS`], in the order of `rows`; 0 where an older version kept none.
+    #[serde(default)]
+    pub dimensions: usize,
 }
 
 /// Rows that speak of one matter.
@@ -79,6 +87,19 @@ impl StrataArtifact {
     /// Rows with a flag.
     pub fn flagged(&self, flag: &str) -> usize {
         self.rows.iter().filter(|row| row.flags.iter().any(|f| f == flag)).count()
+    }
+
+    /// The rows' vectors.
+    ///
+    /// # Errors
+    /// They are not there, or not whole: in words.
+    pub fn vectors(&self, run_dir: &Path) -> Result<Flat, String> {
+        if self.dimensions == 0 {
+            return Err("an older version built these strata and kept no vectors; build them again".into());
+        }
+        let path = run_dir.join(VECTORS);
+        Flat::open(&path, self.dimensions)
+            .map_err(|e| format!("{}: {e}; build the strata again", path.display()))
     }
 
     /// Write to a run's folder; the file appears whole or not at all.

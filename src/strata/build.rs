@@ -1,11 +1,14 @@
 //! A `strata` run: embed, cluster, cross with the dimensions, name, flag, draw the map.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
-use super::artifact::{Cluster, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact};
+use super::artifact::{
+    Cluster, FORMAT, MapPoint, NEAR_DUPLICATE, OUTLIER, RowPlace, StrataArtifact, VECTORS,
+};
 use super::{dimensions, duplicates, kmeans, naming, outliers};
 use crate::backend::Access;
 use crate::domain::board::Stratum;
@@ -15,7 +18,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::RunRow;
 use crate::domain::run::RunResult;
 use crate::domain::settings::StrataSettings;
-use crate::embed::{Embedder, Source, Vectors, dot, principal_axes};
+use crate::embed::{Embedder, FlatWriter, Source, Vectors, dot, principal_axes};
 
 /// Numbers of clusters that are tried where none is given, up to one for every 25 rows.
 const TRIED: [usize; 12] = [4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24];
@@ -44,7 +47,7 @@ pub fn run(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(inputs.spec.threads).build()?;
     // The reporter stays on this thread; only the work itself moves to the pool.
     let access = Access::of(inputs);
-    let build = Build { settings, rows: &inputs.rows, pool: &pool, access: &access };
+    let build = Build { settings, dir: &inputs.dir, rows: &inputs.rows, pool: &pool, access: &access };
     let Some(artifact) = build.run(reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
@@ -66,6 +69,8 @@ pub fn run(
 
 struct Build<'a> {
     settings: &'a StrataSettings,
+    /// The run's folder.
+    dir: &'a Path,
     rows: &'a [RunRow],
     pool: &'a rayon::ThreadPool,
     access: &'a Access,
@@ -192,6 +197,7 @@ impl Build<'_> {
             return Ok(None);
         }
         let map = map(&vectors);
+        self.keep(&vectors)?;
 
         let mut rows: Vec<RowPlace> = self
             .rows
@@ -225,7 +231,20 @@ impl Build<'_> {
             rows,
             duplicates: groups,
             map,
+            dimensions: vectors.dimensions,
         }))
+    }
+
+    /// People split strata by them later.
+    fn keep(&self, vectors: &Vectors) -> anyhow::Result<()> {
+        let path = self.dir.join(VECTORS);
+        let write = || {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            let mut file = FlatWriter::create(&path)?;
+            file.append(&vectors.data)?;
+            file.finish()
+        };
+        write().with_context(|| format!("writing {}", path.display()))
     }
 
     fn clusters(&self, texts: &[&str], assignment: &[usize]) -> Vec<Cluster> {
@@ -284,6 +303,7 @@ impl Build<'_> {
                     dimensions,
                     rows: rows.len(),
                     terms: cluster.terms.clone(),
+                    cluster: cluster.id.clone(),
                     ..Stratum::default()
                 }
             })
@@ -356,7 +376,6 @@ mod tests {
     use serde_json::json;
     use std::collections::HashSet;
     use std::io;
-    use std::path::Path;
 
     struct Quiet {
         events: Vec<EventBody>,

@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod build;
 pub mod dimensions;
 pub mod duplicates;
+pub mod hand;
 pub mod kmeans;
 pub mod naming;
 pub mod outliers;

@@ -77,6 +77,7 @@ pub fn respond(request: &Request) -> Response {
             report: ImportReport { rows: 3396, format: "jsonl/records".into(), ..ImportReport::default() },
         },
         Request::Strata => Response::Strata { view: strata() },
+        Request::ByHand { .. } => Response::Done { message: "noted".into() },
         Request::Sample { sample: ask } => {
             let row = |i: usize| Picked { id: format!("{i:05}"), ..Picked::default() };
             let rows: Vec<Picked> = (0..ask.wanted.n * 8).map(row).collect();

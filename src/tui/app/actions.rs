@@ -6,6 +6,7 @@ use crate::domain::imported::ImportAs;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::sample::{SEED, SampleAsk, Wanted};
+use crate::domain::strata::ByHand;
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
 use crate::tui::layers::form::{Form, FormPurpose, is_list};
@@ -279,7 +280,12 @@ impl App {
                         let error = Failure::new(2, "no key was sent");
                         self.answer(0, purpose, Response::Error { error });
                     }
-                    (Confirmed::Cancel(_), false) => {}
+                    (Confirmed::Merge { a, b }, true) => {
+                        let words = format!("merge {a} and {b}");
+                        self.strata.merging = None;
+                        self.ask(Purpose::Decide(words), Request::ByHand { by_hand: ByHand::Merge { a, b } });
+                    }
+                    (Confirmed::Cancel(_) | Confirmed::Merge { .. }, false) => {}
                 }
             }
             Layer::Picker(picker) => match action {
@@ -489,6 +495,13 @@ impl App {
             TextPurpose::Note { row } => {
                 self.decide(format!("write the note of row {row}"), Decision::Note { row, note: some(text) });
             }
+            TextPurpose::SplitStratum { stratum } => match text.parse::<usize>() {
+                Ok(into @ 2..=12) => {
+                    let by_hand = ByHand::Split { id: stratum, into };
+                    self.ask(Purpose::Decide("split the stratum".into()), Request::ByHand { by_hand });
+                }
+                _ => self.notice(Mood::Bad, format!("`{text}` is no number of parts; expected 2 to 12")),
+            },
             TextPurpose::NameStratum { stratum } => {
                 self.decide("name the stratum".into(), Decision::NameStratum { stratum, name: some(text) });
             }

@@ -112,6 +112,8 @@ pub enum Action {
     NextPane,
     PreviousPane,
     RenameStratum,
+    SplitStratum,
+    MergeStrata,
     SortStrata,
     Sample,
     Search,

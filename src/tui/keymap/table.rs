@@ -56,6 +56,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Strata, A::LaunchEval, "run.eval", "e", "eval", "Evaluate a candidate"),
     b(C::Strata, A::LaunchTrain, "run.train", "t", "train", "Train a LoRA adapter"),
     b(C::Strata, A::BuildStrata, "run.strata", "b", "build", "Build the strata: embed, cluster, name"),
+    b(C::Strata, A::SplitStratum, "stratum.split", "S", "split", "Split the stratum's cluster into parts; kept when the strata are built anew"),
+    b(C::Strata, A::MergeStrata, "stratum.merge", "X", "merge", "Mark a stratum, then on another one: put their clusters together"),
 
     b(C::Rows, A::Open, "open", "enter", "read", "Open what is selected"),
     b(C::Rows, A::Mark, "row.mark", "m", "mark", "Mark the row with a star, or take the star away"),

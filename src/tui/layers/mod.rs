@@ -102,6 +102,10 @@ pub enum TextPurpose {
     NameStratum {
         stratum: String,
     },
+    /// Into how many parts.
+    SplitStratum {
+        stratum: String,
+    },
     /// By the hash of its texts.
     NameVersion {
         version: String,
@@ -119,6 +123,11 @@ pub enum TextPurpose {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Confirmed {
     Cancel(String),
+    /// Two strata are to be one.
+    Merge {
+        a: String,
+        b: String,
+    },
     /// These keys may be sent; what needs them is asked again.
     Trust {
         purpose: Purpose,

@@ -78,6 +78,7 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
             "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
+        TextPurpose::SplitStratum { .. } => "so many parts, by what their rows say; u takes it back",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
         TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {

@@ -19,6 +19,7 @@ pub fn strata() -> StrataView {
         base: Some(*base),
         best: Some(*best),
         scored: rows * 15 / 100,
+        cluster: format!("s{i}"),
     };
     let strata: Vec<Stratum> = TOPICS.iter().enumerate().map(stratum).collect();
     let map = (0..600_u64)
@@ -40,6 +41,7 @@ pub fn strata() -> StrataView {
         base: Some("base".into()),
         best: Some("lora-12".into()),
         map,
+        by_hand: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ mod play;
 mod prompts;
 mod state;
 mod steer;
+mod strata;
 mod trajectories;
 
 use ratatui::buffer::Buffer;

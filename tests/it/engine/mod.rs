@@ -16,6 +16,7 @@ mod sampling;
 mod sets;
 mod shared;
 mod splits;
+mod strata;
 mod training;
 
 use std::fs;

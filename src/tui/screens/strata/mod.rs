@@ -15,7 +15,7 @@ use crate::tui::app::moved;
 use crate::tui::app::{App, Mood};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layers::form::Form;
-use crate::tui::layers::{Layer, TextPurpose};
+use crate::tui::layers::{Confirmed, Layer, TextPurpose};
 use crate::tui::widgets::window::{Window, scroll};
 
 /// Where the focus is. `Map` takes it only where panes share one place.
@@ -68,6 +68,8 @@ pub struct StrataState {
     pub view: Option<StrataView>,
     pub order: Order,
     pub selected: usize,
+    /// The stratum that another one is to be put together with: its id.
+    pub merging: Option<String>,
     pub pane: Pane,
     /// What the rows pane shows, and its title.
     pub query: RowQuery,
@@ -275,7 +277,7 @@ impl StrataState {
             Pane::Row | Pane::Map => self.pane = Pane::Rows,
             Pane::Rows if self.query.ids.is_some() || !self.query.text.is_empty() => self.show_selected(),
             Pane::Rows => self.pane = Pane::List,
-            Pane::List => {}
+            Pane::List => self.merging = None,
         }
     }
 
@@ -425,7 +427,52 @@ impl App {
                 }
                 None => self.notice(Mood::Plain, "select a stratum first"),
             },
+            Action::SplitStratum => {
+                match state.selected_stratum().map(|s| (s.cluster.clone(), s.name.clone())) {
+                    Some((stratum, name)) => {
+                        self.type_line(
+                            format!("split \"{name}\" into"),
+                            "2",
+                            TextPurpose::SplitStratum { stratum },
+                        );
+                    }
+                    None => self.notice(Mood::Plain, "select a stratum first"),
+                }
+            }
+            Action::MergeStrata => self.merge_strata(),
             _ => self.act_row(action),
+        }
+    }
+
+    /// The first one is marked, the second one asked about.
+    fn merge_strata(&mut self) {
+        let state = &mut self.strata;
+        let Some(here) = state.selected_stratum().cloned() else {
+            return self.notice(Mood::Plain, "select a stratum first");
+        };
+        let marked = state.merging.take();
+        let first =
+            state.view.iter().flat_map(|v| &v.strata).find(|s| Some(&s.id) == marked.as_ref()).cloned();
+        match first {
+            None => {
+                state.merging = Some(here.id);
+                self.notice(Mood::Plain, "now the other one: X on it merges the two; esc forgets it");
+            }
+            Some(first) if first.id == here.id => {
+                self.notice(Mood::Plain, "not marked any more");
+            }
+            Some(first) if first.cluster == here.cluster => {
+                self.notice(Mood::Plain, "these two are of one cluster: only their metadata tell them apart");
+            }
+            Some(first) => {
+                let question = format!(
+                    "Put \"{}\" and \"{}\" together, now and whenever strata are built? u takes it back.",
+                    first.name, here.name
+                );
+                state.merging = Some(first.id);
+                let then = Confirmed::Merge { a: first.cluster, b: here.cluster };
+                self.layers.push(Layer::Confirm { question, then });
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{Entry, Pane, Panes, StrataState, layout, list_top};
 use crate::domain::api::RowSummary;
 use crate::domain::board::Stratum;
 use crate::domain::run::RunKind;
+use crate::domain::strata::ActState;
 use crate::tui::app::{App, Link};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::{empty, pane_tabs};
@@ -77,10 +78,15 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     let name_width = inner.width.saturating_sub(figures + 3);
     let head = if scored { "rows  base  best   " } else { "rows " };
     p.put_right(inner, inner.width, 0, figures, head, Role::Dim);
-    if view.quarantined > 0 {
-        let text = format!("{} quarantined", number::count(view.quarantined));
-        p.put(inner, 0, 0, name_width, &text, Role::Warning);
-    }
+    let lost = view.by_hand.iter().filter(|told| told.state == ActState::Failed).count();
+    let told: Vec<String> = [
+        (lost > 0).then(|| format!("{lost} by hand not found")),
+        (view.quarantined > 0).then(|| format!("{} quarantined", number::count(view.quarantined))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    p.put(inner, 0, 0, name_width, &told.join(", "), Role::Warning);
     let list = Rect { y: inner.y + 1, height: inner.height.saturating_sub(1), ..inner };
     let (hint, height) =
         if view.strata.is_empty() { (4, list.height.saturating_sub(4)) } else { (0, list.height) };
@@ -101,6 +107,10 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
             Entry::Outliers(n) => ("outliers", *n),
             Entry::NearDuplicates(n) => ("near-duplicates", *n),
         };
+        if matches!(entry, Entry::Stratum(_, s) if state.merging.as_ref() == Some(&s.id)) {
+            let sign = p.look.signs.bullet;
+            p.put(list, 1, y, 1, sign, role);
+        }
         p.put(list, 2, y, name_width, name, role);
         let end = list.width.saturating_sub(if scored { 14 } else { 1 });
         p.put_right(list, end, y, 7, &number::count(rows), role);
