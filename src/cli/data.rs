@@ -60,6 +60,10 @@ enum Command {
         #[arg(short = 'n', long, default_value_t = 30)]
         count: usize,
     },
+    /// Rows for people to review: is this their gold? With second opinions, and how far people agree
+    Review(super::review::Args),
+    /// Train on 25%, 50% and all of the train rows, and say whether more rows would pay
+    Scaling(super::scaling::Args),
     /// Draw rows by their strata, and say why each one
     #[command(after_help = FILTERS)]
     Sample {
@@ -127,6 +131,8 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             out.result(&counts, || frequencies(&counts));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Review(args) => super::review::run(args, root, out),
+        Command::Scaling(args) => super::scaling::run(args, root, out),
         Command::Sample { mode, count, seed, filter, out: file, force, mark } => {
             let absolute = |file: PathBuf| {
                 let path = std::path::absolute(&file);

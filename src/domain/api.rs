@@ -16,9 +16,11 @@ use super::keys::{KeyNeed, Keys};
 use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
 use super::power::Power;
 use super::remedy::Remedies;
+use super::review::{Opinion, Review, ReviewAsk, ReviewQueue, RowAgreement};
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
 use super::sample::{Sample, SampleAsk};
+use super::scaling::Scaling;
 use super::steer::Change;
 use super::strata::{Act, ByHand};
 use super::sweep::Axis;
@@ -153,6 +155,8 @@ pub enum Decision {
         example: String,
         edit: ExampleEdit,
     },
+    /// What an annotator says of a row. Asked for by [`Request::ReviewSay`].
+    Review(Review),
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -245,6 +249,10 @@ pub enum Request {
         #[serde(default)]
         keys: Keys,
     },
+    /// What a sweep over shares of the train rows says of more rows; none: the newest one.
+    Scaling {
+        group: Option<String>,
+    },
     /// Stop the runs of a sweep that fall behind from now on, or leave them alone.
     DropHopeless {
         group: String,
@@ -316,6 +324,19 @@ pub enum Request {
     },
     /// Candidates whose outcomes were made elsewhere.
     Outcomes,
+    /// Rows for an annotator to review.
+    ReviewQueue {
+        review: ReviewAsk,
+    },
+    /// An annotator's opinion on a row (none: what is shown stands), or the last word where opinions part.
+    ReviewSay {
+        annotator: Option<String>,
+        row: String,
+        opinion: Option<Opinion>,
+        settle: bool,
+    },
+    /// How far annotators agree on rows.
+    ReviewAgreement,
     /// Take a candidate whose outcomes were made elsewhere off the board.
     RemoveOutcomes {
         candidate: String,
@@ -417,12 +438,15 @@ pub enum Response {
     Import { report: ImportReport },
     Strata { view: StrataView },
     Sample { sample: Sample },
+    ReviewQueue { queue: ReviewQueue },
+    ReviewAgreement { agreement: Box<RowAgreement> },
     Rows { page: RowPage },
     Row { row: RowDetail },
     Counts { counts: Counts },
     Launched { run: String },
     LaunchedAll { runs: Vec<String> },
     Swept { group: String, runs: Vec<String> },
+    Scaling { scaling: Box<Scaling> },
     Runs { runs: Vec<RunRecord> },
     Run { run: RunRecord },
     Events { run: String, events: Vec<Event>, more: bool },

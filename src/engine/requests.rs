@@ -9,17 +9,18 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, count, examples, export_rows, feedback, freeze, ingest, judges, launch,
-    outcomes, pairs, parts, power, prompts, queue, remedies, rows, sample, strata, sweep, timeline, trial,
-    versions,
+    outcomes, pairs, parts, power, prompts, queue, remedies, review, rows, sample, scaling, strata, sweep,
+    timeline, trial, versions,
 };
 use crate::domain::api::{Decision, Failure, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
+use crate::domain::review::SETTLED;
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
-use crate::domain::words::counted;
 use crate::domain::strata::ByHand;
+use crate::domain::words::counted;
 use crate::store::lines;
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::{RunFolder, now_ms};
@@ -79,6 +80,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Sweep { set, axes, drop_hopeless, keys } => {
             let (group, runs) = sweep::launch(engine, &set, &axes, drop_hopeless, &keys)?;
             Response::Swept { group, runs }
+        }
+        Request::Scaling { group } => {
+            Response::Scaling { scaling: Box::new(scaling::scaling(engine, group.as_deref())?) }
         }
         Request::DropHopeless { group, on } => {
             Response::Done { message: sweep::set_drop(engine, &group, on)? }
@@ -189,6 +193,15 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::JudgeSay { judge, annotator, item, verdict } => {
             let decision = queue::verdict(engine, judge.as_deref(), annotator, &item, &verdict)?;
             decide(engine, decision)?
+        }
+        Request::ReviewQueue { review: asked } => {
+            Response::ReviewQueue { queue: review::queue(engine, &asked)? }
+        }
+        Request::ReviewSay { annotator, row, opinion, settle } => {
+            decide(engine, review::say(engine, annotator.as_deref(), &row, opinion, settle)?)?
+        }
+        Request::ReviewAgreement => {
+            Response::ReviewAgreement { agreement: Box::new(review::agreement(engine)?) }
         }
         Request::Play { question, keys } => {
             Response::Playing { playing: play::ask(engine, desk, question, keys)? }
@@ -483,6 +496,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
         }
         Decision::AdoptPrompts { files } => files.iter().flat_map(|f| [&f.stage, &f.file, &f.hash]).collect(),
         Decision::TagPrompt { version, tag } => [Some(version), tag.as_ref()].into_iter().flatten().collect(),
+        Decision::Review(_) => return Err(bad_input("an opinion on a row is given by a review")),
         Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
         Decision::Example { store, example, edit } => {
             let texts = [edit.input.as_ref(), edit.answer.as_ref()].into_iter().flatten();
@@ -529,6 +543,11 @@ fn noted(decision: &Decision) -> String {
         return format!("noted: {} says {verdict} of {}", said.annotator, said.item());
     }
     let Decision::Together { decisions } = decision else { return "noted".into() };
+    if let Some(Decision::Review(said)) = decisions.first() {
+        let word = said.opinion.as_ref().map_or("nothing", |opinion| opinion.word());
+        let who = if said.annotator == SETTLED { "settled" } else { said.annotator.as_str() };
+        return format!("noted: row {}, {who}: {}", said.row, cut(word, 80));
+    }
     match decisions.as_slice() {
         [Decision::Feedback(said), Decision::Gold { row, .. }] if said.row.is_none() => {
             format!("noted: {row} is a row to train on from the next run on")
@@ -548,6 +567,13 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
         Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Review(said)) => format!("review of row {}", said.row),
+        Some(Decision::Together { decisions }) if matches!(decisions.first(), Some(Decision::Review(_))) => {
+            match decisions.first() {
+                Some(Decision::Review(said)) => format!("review of row {}", said.row),
+                _ => "a review".to_owned(),
+            }
+        }
         Some(Decision::Together { decisions })
             if decisions.len() > 1 && decisions.iter().all(|d| matches!(d, Decision::Mark { .. })) =>
         {

@@ -15,6 +15,7 @@ use crate::domain::example::ExampleEdit;
 use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
+use crate::domain::review::Review;
 use crate::domain::strata::Act;
 
 /// One line of the journal.
@@ -66,6 +67,8 @@ pub struct Decisions {
     pub feedback: BTreeMap<String, Feedback>,
     /// By [`PersonVerdict::key`].
     pub verdicts: BTreeMap<String, PersonVerdict>,
+    /// By [`Review::key`].
+    pub reviews: BTreeMap<String, Review>,
     /// By store and example.
     pub examples: BTreeMap<(String, String), ExampleEdit>,
 }
@@ -121,6 +124,12 @@ impl Decisions {
                     .get(&said.key())
                     .cloned()
                     .unwrap_or_else(|| PersonVerdict { verdict: None, ..said.clone() }),
+            ),
+            Decision::Review(said) => Decision::Review(
+                self.reviews
+                    .get(&said.key())
+                    .cloned()
+                    .unwrap_or_else(|| Review { opinion: None, ..said.clone() }),
             ),
             Decision::Example { store, example, .. } => Decision::Example {
                 store: store.clone(),
@@ -192,6 +201,12 @@ impl Decisions {
                 } else {
                     self.examples.insert(of, edit.clone());
                 }
+            }
+            Decision::Review(said) if said.opinion.is_none() => {
+                self.reviews.remove(&said.key());
+            }
+            Decision::Review(said) => {
+                self.reviews.insert(said.key(), said.clone());
             }
             Decision::Verdict(said) if said.verdict.is_none() => {
                 self.verdicts.remove(&said.key());
@@ -305,6 +320,12 @@ mod tests {
                     edit,
                     ..Feedback::default()
                 })
+            ),
+            ("[ab]", "[xy]", prop::option::of(prop::option::of("[pq]"))).prop_map(
+                |(row, annotator, gold)| {
+                    let opinion = gold.map(crate::domain::review::Opinion::Gold);
+                    Decision::Review(Review { annotator, row, opinion, ..Review::default() })
+                }
             ),
             ("[ab]", "[xy]", prop::option::of("[pq]")).prop_map(|(row, annotator, verdict)| {
                 Decision::Verdict(PersonVerdict { annotator, row, verdict, ..PersonVerdict::default() })

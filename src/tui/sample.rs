@@ -26,7 +26,7 @@ use data::trace;
 
 pub use board::{board, comparison, detail, large_board, power};
 pub use data::{row, rows, strata};
-pub use talk::{agreement, play_events, playing, queue};
+pub use talk::{agreement, play_events, playing, queue, review, reviewed, scaling};
 pub use timeline::timeline;
 pub use training::{run, runs, step, steps, training};
 
@@ -96,6 +96,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Sweep { .. } => {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
+        Request::Scaling { .. } => Response::Scaling { scaling: Box::new(scaling()) },
         Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
         Request::PromptTree { run } => Response::PromptTree { tree: prompts::tree(run.as_deref()) },
         Request::PromptVersion { of } => {
@@ -136,6 +137,9 @@ pub fn respond(request: &Request) -> Response {
             Response::Done { message: String::new() }
         }
         Request::Detail { candidate } => Response::Detail { detail: Box::new(detail(candidate)) },
+        Request::ReviewQueue { .. } => Response::ReviewQueue { queue: review() },
+        Request::ReviewSay { .. } => Response::Done { message: "noted".into() },
+        Request::ReviewAgreement => Response::ReviewAgreement { agreement: Box::new(reviewed()) },
         Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
         Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
         Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },

@@ -115,6 +115,12 @@ impl App {
                 self.power.clear();
                 self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
             }
+            Action::Review => self.review_form(),
+            Action::Scaling => {
+                self.layers.push(Layer::Form(Form::scaling()));
+                self.scaled.clear();
+                self.ask(Purpose::Scaling, Request::Scaling { group: None });
+            }
             Action::JudgeQueue => self.judge_queue(),
             Action::JudgeChoice => self.judge_form(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
@@ -226,6 +232,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Judging(_))) {
             return self.act_judging(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Reviewing(_))) {
+            return self.act_reviewing(action, height);
+        }
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
         }
@@ -323,7 +332,7 @@ impl App {
                 _ => {}
             },
             // Above.
-            Layer::Why { .. } | Layer::Judging(_) | Layer::Mending(_) => {}
+            Layer::Why { .. } | Layer::Judging(_) | Layer::Reviewing(_) | Layer::Mending(_) => {}
             Layer::Form(form) => match action {
                 Action::Back => drop(self.layers.pop()),
                 Action::FieldNext => form.step(1),
@@ -414,6 +423,8 @@ impl App {
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
             FormPurpose::Judging => self.judge_form_sent(&values),
+            FormPurpose::Scaling => self.scaling_submitted(values),
+            FormPurpose::Review => self.review_form_sent(&values),
             FormPurpose::Sample => {
                 let value = |name: &str| values.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
                 let wanted = Wanted {
@@ -448,6 +459,19 @@ impl App {
                 self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, how });
             }
         }
+    }
+
+    /// A training run for each share of the train rows.
+    fn scaling_submitted(&mut self, values: Vec<(String, String)>) {
+        let (shares, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "shares");
+        let shares: Vec<String> = shares.iter().flat_map(|(_, list)| sweep::values(list)).collect();
+        if shares.len() < 3 {
+            return self.notice(Mood::Bad, "a curve takes at least 3 shares, such as 25%,50%,100%");
+        }
+        let shares = shares.iter().map(|share| format!("share:{share}")).collect();
+        let axes = vec![("tuning.train.rows".to_owned(), shares)];
+        let request = Request::Sweep { set, axes, drop_hopeless: false, keys: Keys::default() };
+        self.ask(Purpose::Sweep, request);
     }
 
     /// What was typed so far changed: searches follow as one types.
@@ -485,6 +509,7 @@ impl App {
             TextPurpose::Volume => self.volume_typed(&text),
             TextPurpose::Mark { row } => {
                 if let Some(mark) = some(text) {
+                    self.review_beside(&row, None, Some(&mark));
                     let on = !self.strata.has_mark(&row, &mark);
                     self.decide(format!("mark row {row}"), Decision::Mark { row, mark, on });
                 }
@@ -492,7 +517,9 @@ impl App {
             TextPurpose::Gold { row } => {
                 self.decide(format!("set the gold of row {row}"), Decision::Gold { row, gold: some(text) });
             }
+            TextPurpose::ReviewGold { row } => self.review_gold(&row, some(text)),
             TextPurpose::Note { row } => {
+                self.review_beside(&row, Some(some(text.clone())), None);
                 self.decide(format!("write the note of row {row}"), Decision::Note { row, note: some(text) });
             }
             TextPurpose::SplitStratum { stratum } => match text.parse::<usize>() {

@@ -4,6 +4,7 @@ use super::{App, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Request, Response, RowQuery};
 use crate::domain::event::EventBody;
 use crate::domain::run::{RunAction, RunKind};
+use crate::domain::scaling::Scaling;
 use crate::domain::words::noun;
 use crate::tui::layers::Layer;
 use crate::tui::screens::strata::Pane;
@@ -23,6 +24,13 @@ impl App {
             }
             if let Purpose::JudgeSay(_) = &purpose {
                 self.judging_answered(&purpose, Response::Error { error: error.clone() });
+            }
+            if matches!(purpose, Purpose::Scaling) {
+                // None has been drawn yet: the form says what it is.
+                return;
+            }
+            if let Purpose::ReviewSay(_) = &purpose {
+                self.reviewing_answered(&purpose, Response::Error { error: error.clone() });
             }
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::TryPrompts) {
@@ -54,6 +62,11 @@ impl App {
             (purpose @ (Purpose::JudgeQueue | Purpose::JudgeSay(_) | Purpose::Agreement), response) => {
                 self.judging_answered(&purpose, response);
             }
+            (
+                purpose @ (Purpose::ReviewQueue | Purpose::ReviewSay(_) | Purpose::ReviewAgreement),
+                response,
+            ) => self.reviewing_answered(&purpose, response),
+            (Purpose::Scaling, Response::Scaling { scaling }) => self.scaled = told(&scaling),
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
             (Purpose::Examples(_, query), Response::Examples { page }) => {
@@ -295,4 +308,19 @@ impl App {
             self.strata.row_asked(tag, id);
         }
     }
+}
+
+/// A scaling curve in a few lines.
+fn told(scaling: &Scaling) -> Vec<String> {
+    let share = |share: f64| format!("{:.1}%", 100.0 * share);
+    let points: Vec<String> = scaling
+        .points
+        .iter()
+        .map(|p| format!("{} rows {} wrong", number::count(p.rows), share(p.error)))
+        .collect();
+    let mut lines = vec![format!("{}: {}", scaling.group, points.join(", ")), scaling.words.clone()];
+    if !scaling.missing.is_empty() {
+        lines.push(format!("without a result yet: {}", scaling.missing.join(", ")));
+    }
+    lines
 }

@@ -28,6 +28,8 @@ pub enum Context {
     Detail,
     /// Judging answers.
     Judging,
+    /// Reviewing rows.
+    Reviewing,
     /// Choosing a remedy for a wrong row.
     Mending,
     /// A line is being typed.
@@ -57,6 +59,7 @@ impl Context {
             Self::Runs => "7 runs",
             Self::Detail => "reading a detail",
             Self::Judging => "judging answers",
+            Self::Reviewing => "reviewing rows",
             Self::Mending => "mending a wrong row",
             Self::Text => "typing a line",
             Self::Compose => "writing a text",
@@ -166,6 +169,12 @@ pub enum Action {
     JudgeChoice,
     /// The so many-th verdict, from 1.
     Verdict(u8),
+    /// Review rows.
+    Review,
+    /// The scaling curve: would more rows pay?
+    Scaling,
+    AcceptGold,
+    Exclude,
     SkipItem,
     ShowGold,
     SortBoard,

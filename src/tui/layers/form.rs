@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::judging::{DISPUTED, JudgeAsk};
 use crate::domain::run::RunKind;
 use crate::domain::sample::{Mode, SEED, Wanted};
+use crate::domain::scaling::SHARES;
 use crate::domain::sweep::values;
 use crate::tui::key::{Code, Key};
 use crate::tui::widgets::input::TextInput;
@@ -61,6 +62,10 @@ pub enum FormPurpose {
     Judging,
     /// Which rows are drawn.
     Sample,
+    /// Which rows a person reviews.
+    Review,
+    /// Shares of the train rows that are trained on.
+    Scaling,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -411,6 +416,30 @@ impl Form {
             },
         ];
         Self { title: "draw a sample of rows", purpose: FormPurpose::Sample, fields, focus: 0, error: None }
+    }
+
+    /// Shares of the train rows for a scaling curve.
+    pub fn scaling() -> Self {
+        let filled = |field: Field, value: String| Field { input: TextInput::new(value), ..field };
+        let fields = vec![
+            filled(
+                field(
+                    "shares",
+                    "shares",
+                    "of the train rows, each with its strata: 25%,50%,100%",
+                    Want::Needed,
+                ),
+                SHARES.join(","),
+            ),
+            field(
+                "tuning.train.epochs",
+                "epochs",
+                "times through the rows of a share: 4, 0.5",
+                Want::Positive,
+            ),
+        ];
+        let title = "would more rows pay? (a training run for each share)";
+        Self { title, purpose: FormPurpose::Scaling, fields, focus: 0, error: None }
     }
 
     pub fn input(&mut self) -> Option<&mut TextInput> {

@@ -5,6 +5,7 @@ pub mod form;
 pub mod judging;
 pub mod picker;
 pub mod remedies;
+pub mod reviewing;
 pub mod view;
 
 use super::app::Purpose;
@@ -19,6 +20,7 @@ use form::Form;
 use judging::Judging;
 use picker::Picker;
 use remedies::Mending;
+use reviewing::Reviewing;
 
 use crate::domain::api::Request;
 use crate::domain::keys::KeyNeed;
@@ -67,6 +69,8 @@ pub enum Layer {
     Detail(DetailView),
     /// Answers for a person to judge.
     Judging(Judging),
+    /// Rows for a person to review.
+    Reviewing(Reviewing),
     /// Remedies for a wrong row.
     Mending(Mending),
 }
@@ -97,6 +101,10 @@ pub enum TextPurpose {
         row: String,
     },
     Note {
+        row: String,
+    },
+    /// Of a row under review.
+    ReviewGold {
         row: String,
     },
     NameStratum {
@@ -153,6 +161,7 @@ impl Layer {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
+            Self::Reviewing(_) => vec![Context::Reviewing, Context::Nav, Context::Always],
             Self::Mending(_) => vec![Context::Mending, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],

@@ -27,7 +27,12 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Compose(compose) => self::compose(p, body, compose),
             Layer::Form(form) => {
                 let evaluates = form.purpose == FormPurpose::Launch(RunKind::Eval);
-                self::form(p, body, form, if evaluates { &app.power } else { &[] });
+                let notes = match form.purpose {
+                    FormPurpose::Scaling => &app.scaled[..],
+                    _ if evaluates => &app.power[..],
+                    _ => &[],
+                };
+                self::form(p, body, form, notes);
             }
             Layer::Confirm { question, .. } => {
                 let width = body.width.min(64);
@@ -52,6 +57,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 screens::play::why::draw(app, p, body, *side, *token, *scroll);
             }
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
+            Layer::Reviewing(reviewing) => super::reviewing::draw(p, body, reviewing),
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),
@@ -80,6 +86,7 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
         TextPurpose::SplitStratum { .. } => "so many parts, by what their rows say; u takes it back",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
+        TextPurpose::ReviewGold { .. } => "the answer you vouch for; empty: it has none",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
         TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {
             "empty: take it away"
@@ -202,6 +209,7 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
                     FormPurpose::Play
                         | FormPurpose::Judging
                         | FormPurpose::Sample
+                        | FormPurpose::Review
                         | FormPurpose::SteerPrompt(_)
                         | FormPurpose::Slice
                 ) =>

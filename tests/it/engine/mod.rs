@@ -12,6 +12,7 @@ mod outcomes;
 mod play;
 pub mod prompts;
 mod remedies;
+mod review;
 mod sampling;
 mod sets;
 mod shared;

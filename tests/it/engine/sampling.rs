@@ -147,3 +147,33 @@ fn strata_that_are_mastered_shrink_in_train_and_only_there() {
         assert_eq!(weights.get(name).and_then(Value::as_f64), mastered.then_some(0.25), "{s} {weights:?}");
     }
 }
+
+#[test]
+fn a_scaling_curve_trains_on_nested_shares_and_says_what_its_rows_can_tell() {
+    let bench = Bench::new();
+    let short = bench.run(&["data", "scaling", "--shares", "50%,100%"]);
+    assert_eq!(short.status.code(), Some(2));
+    let none = bench.run(&["data", "scaling", "--show"]);
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no curve has been drawn"));
+    let found = bench.json(&["data", "scaling", "--set", "max_steps=3"]);
+    let points = found["points"].as_array().unwrap();
+    let rows: Vec<u64> = points.iter().map(|p| p["rows"].as_u64().unwrap()).collect();
+    let all = bench.json(&["data", "rows", "--where", "part:train", "-n", "1"])["total"].as_u64().unwrap();
+    assert_eq!(rows, [(all as f64 * 0.25).round() as u64, (all as f64 * 0.5).round() as u64, all], "{found}");
+    assert_eq!(found["eval_rows"], bench.json(&["board"])["eval_rows"]);
+    assert!(
+        found["next"]["rows"].as_u64() == Some(2 * all) && found["law"]["exponent"].is_number(),
+        "{found}"
+    );
+    assert!(found["words"].as_str().unwrap().contains("more"), "{found}");
+    let train = |point: &Value| -> BTreeSet<String> {
+        let path = bench.state().join("runs").join(point["run"].as_str().unwrap()).join("inputs/rows.jsonl");
+        let rows = fs::read_to_string(path).unwrap();
+        let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        rows.filter(|row| row["part"] == "train").map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(
+        train(&points[0]).is_subset(&train(&points[1])) && train(&points[1]).is_subset(&train(&points[2]))
+    );
+    assert_eq!(bench.json(&["data", "scaling", "--show"]), found, "told again without training");
+}
