@@ -7,7 +7,7 @@ use super::queue::{annotator, lot};
 use super::rows::{self, Loaded, cut};
 use super::sample;
 use super::state::{Engine, bad_input};
-use crate::domain::api::{Decision, Failure};
+use crate::domain::api::{Decision, Failure, RowQuery};
 use crate::domain::review::{
     Apart, EXCLUDE, Opinion, Pair, Progress, Review, ReviewAsk, ReviewItem, ReviewQueue, RowAgreement,
     SETTLED,
@@ -55,13 +55,14 @@ pub fn queue(engine: &Engine, ask: &ReviewAsk) -> Result<ReviewQueue, Failure> {
     };
     let (loaded, mut chosen, said) = if ask.second {
         // All rows that others decided on, not a sample of all rows.
-        let (loaded, all, _) = sample::pick(engine, &Wanted { n: usize::MAX, ..wanted })?;
+        let query = RowQuery { text: wanted.filter, ..RowQuery::default() };
+        let (loaded, places) = rows::places(engine, &query)?;
         let said = opinions(engine, &loaded);
         let by_others = |id: &str| {
             said.get(id).is_some_and(|all| all.iter().any(|r| r.annotator != name && r.annotator != SETTLED))
         };
-        let chosen: Vec<usize> =
-            all.into_iter().map(|(at, _)| at).filter(|at| by_others(loaded.dataset.id(*at))).collect();
+        let places = places.iter().map(|&at| at as usize);
+        let chosen: Vec<usize> = places.filter(|at| by_others(loaded.dataset.id(*at))).collect();
         (loaded, chosen, said)
     } else {
         let (loaded, all, _) = sample::pick(engine, &wanted)?;

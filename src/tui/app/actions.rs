@@ -509,8 +509,9 @@ impl App {
             TextPurpose::Volume => self.volume_typed(&text),
             TextPurpose::Mark { row } => {
                 if let Some(mark) = some(text) {
-                    self.review_beside(&row, None, Some(&mark));
-                    let on = !self.strata.has_mark(&row, &mark);
+                    let has = self.review_has_mark(&row, &mark);
+                    let on = !has.unwrap_or_else(|| self.strata.has_mark(&row, &mark));
+                    self.review_marked(&row, &mark, on);
                     self.decide(format!("mark row {row}"), Decision::Mark { row, mark, on });
                 }
             }
@@ -519,7 +520,7 @@ impl App {
             }
             TextPurpose::ReviewGold { row } => self.review_gold(&row, some(text)),
             TextPurpose::Note { row } => {
-                self.review_beside(&row, Some(some(text.clone())), None);
+                self.review_noted(&row, some(text.clone()));
                 self.decide(format!("write the note of row {row}"), Decision::Note { row, note: some(text) });
             }
             TextPurpose::SplitStratum { stratum } => match text.parse::<usize>() {

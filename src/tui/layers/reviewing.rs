@@ -163,15 +163,30 @@ impl App {
         }
     }
 
-    /// A note or a mark was given beside.
-    pub(crate) fn review_beside(&mut self, row: &str, note: Option<Option<String>>, mark: Option<&str>) {
-        let Some(reviewing) = self.reviewing() else { return };
-        if let Some(item) = reviewing.queue.items.iter_mut().find(|item| item.row == row) {
-            if let Some(note) = note {
-                item.note = note;
-            }
-            item.marks.extend(mark.map(str::to_owned));
+    fn under_review(&mut self, row: &str) -> Option<&mut ReviewItem> {
+        self.reviewing()?.queue.items.iter_mut().find(|item| item.row == row)
+    }
+
+    /// A note was written beside.
+    pub(crate) fn review_noted(&mut self, row: &str, note: Option<String>) {
+        if let Some(item) = self.under_review(row) {
+            item.note = note;
         }
+    }
+
+    /// A mark was given beside, or taken away.
+    pub(crate) fn review_marked(&mut self, row: &str, mark: &str, on: bool) {
+        if let Some(item) = self.under_review(row) {
+            item.marks.retain(|known| known != mark);
+            if on {
+                item.marks.push(mark.to_owned());
+            }
+        }
+    }
+
+    /// Whether the row is under review and has the mark there.
+    pub(crate) fn review_has_mark(&mut self, row: &str, mark: &str) -> Option<bool> {
+        self.under_review(row).map(|item| item.marks.iter().any(|known| known == mark))
     }
 
     pub(crate) fn act_reviewing(&mut self, action: Action, page: usize) {
