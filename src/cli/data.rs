@@ -17,6 +17,7 @@ use crate::domain::leak::Leaks;
 use crate::domain::preview::Preview;
 use crate::domain::problem::{ProblemKind, Problems};
 use crate::domain::row::Part;
+use crate::domain::sample::{Mode, SEED, Sample, SampleAsk, Wanted};
 use crate::domain::views::SavedView;
 use crate::domain::words::{counted, nearest};
 use crate::workspace::Workspace;
@@ -120,6 +121,36 @@ enum Command {
         #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
         filter: String,
     },
+    /// Rows for people to review: is this their gold? With second opinions, and how far people agree
+    Review(super::review::Args),
+    /// Train on 25%, 50% and all of the train rows, and say whether more rows would pay
+    Scaling(super::scaling::Args),
+    /// Draw rows by their strata, and say why each one
+    #[command(after_help = FILTERS)]
+    Sample {
+        /// per-stratum: as many of each; proportional: by size; weak: by size and errors of the best candidate; active: what candidates are
+        /// unsure of or part on, what is short in train, what has many errors
+        #[arg(long, default_value_t = Mode::PerStratum)]
+        mode: Mode,
+        /// Rows; of each stratum with per-stratum
+        #[arg(short = 'n', long)]
+        count: usize,
+        /// The same seed draws the same rows
+        #[arg(long, default_value_t = SEED)]
+        seed: u64,
+        /// Only rows that this filter admits
+        #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
+        filter: String,
+        /// Write the rows to a .jsonl, .csv or .parquet file
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Replace that file
+        #[arg(long, requires = "out")]
+        force: bool,
+        /// Mark the rows; `mark:NAME` finds them again, and one undo takes the marks back
+        #[arg(long, value_name = "NAME")]
+        mark: Option<String>,
+    },
     /// Write rows to a .jsonl, .csv or .parquet file, with people's golds, marks and notes
     #[command(after_help = FILTERS)]
     Export {
@@ -184,6 +215,22 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             let request = Request::Count { query: query(root, view, filter, None)?, by, limit: count };
             let Response::Counts { counts } = once(root, request)? else { return Err(unexpected()) };
             out.result(&counts, || frequencies(&counts));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Review(args) => super::review::run(args, root, out),
+        Command::Scaling(args) => super::scaling::run(args, root, out),
+        Command::Sample { mode, count, seed, filter, out: file, force, mark } => {
+            let absolute = |file: PathBuf| {
+                let path = std::path::absolute(&file);
+                path.map_err(|e| Exit::usage(format!("{}: {e}", file.display())))
+            };
+            let file = file.map(absolute).transpose()?.map(|path| path.display().to_string());
+            let wanted = Wanted { mode, n: count, seed, filter, part: None };
+            let ask = SampleAsk { wanted, out: file, force, mark };
+            let Response::Sample { sample } = once(root, Request::Sample { sample: ask })? else {
+                return Err(unexpected());
+            };
+            out.result(&sample, || drawn(&sample));
             Ok(ExitCode::SUCCESS)
         }
         Command::Problems { kind, filter, from, count } => {
@@ -401,6 +448,30 @@ fn problems(problems: &Problems, kind: Option<ProblemKind>) -> String {
         text.push_str(&format!("{note}\n"));
     }
     text
+}
+
+fn drawn(sample: &Sample) -> String {
+    let mut table = Table::new(&["id", "stratum", "why"]);
+    for row in &sample.rows {
+        table.row(vec![row.id.clone(), row.stratum.clone(), row.why.clone()]);
+    }
+    let mut strata = Table::new(&["stratum", ">rows", ">drawn", ">right"]);
+    for s in &sample.strata {
+        let right = s.accuracy.map_or_else(|| "-".into(), |right| share(right, s.scored));
+        strata.row(vec![s.stratum.clone(), s.rows.to_string(), s.drawn.to_string(), right]);
+    }
+    let more = match sample.total.saturating_sub(sample.rows.len()) {
+        0 => String::new(),
+        more => format!("; {more} not shown"),
+    };
+    let done: String = sample.done.iter().map(|done| format!("{done}\n")).collect();
+    format!(
+        "{}\n{}{} drawn ({}){more}\n{done}",
+        table.render(),
+        strata.render(),
+        counted(sample.total, "row"),
+        sample.mode
+    )
 }
 
 fn frequencies(counts: &Counts) -> String {

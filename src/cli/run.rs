@@ -12,6 +12,7 @@ use crate::domain::api::{Request, Response};
 use crate::domain::keys::Keys;
 use crate::domain::leak::LEAKS;
 use crate::domain::run::RunKind;
+use crate::domain::sample::TrainRows;
 use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,12 @@ pub struct Args {
     /// Go on though rows that the run is scored on stand in what it learns from (`tunebench data leaks`)
     #[arg(long, value_name = "allow|refuse")]
     leaks: Option<String>,
+    /// Train only on the train rows that this filter admits
+    #[arg(long = "where", value_name = "FILTER", allow_hyphen_values = true)]
+    filter: Option<String>,
+    /// Train only on a sample of the train rows (of those that --where admits): `--sample weak:500`, with a seed `weak:500:9`
+    #[arg(long, value_name = "MODE:N")]
+    sample: Option<String>,
     /// Leave the run to itself and return at once
     #[arg(long)]
     detach: bool,
@@ -70,6 +77,17 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         let again = |key: &str| key != LEAKS && !given.contains(&short(key));
         set.splice(0..0, run.settings.into_iter().filter(|(key, _)| again(key)));
     }
+    if let Some(rows) = rows(args.sample.as_deref(), args.filter.as_deref()) {
+        if kind != RunKind::Train {
+            return Err(Exit::usage(format!("--where and --sample choose rows to train on, not for {kind}")));
+        }
+        if args.set.iter().any(|s| s.starts_with("rows=") || s.starts_with("tuning.train.rows=")) {
+            return Err(Exit::usage("--where and --sample say what --set rows= says, too; leave one out"));
+        }
+        rows.parse::<TrainRows>().map_err(Exit::usage)?;
+        set.retain(|(key, _)| key != "rows" && key != "tuning.train.rows");
+        set.push(("tuning.train.rows".to_owned(), rows));
+    }
     if !args.models.is_empty() {
         if kind != RunKind::Eval {
             return Err(Exit::usage(format!("--model: only evaluations take other models, not {kind}")));
@@ -95,6 +113,17 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         return sweep::start(root, request, args.detach, args.trust, out);
     }
     start(root, kind, set, args.from, args.detach, args.trust, out)
+}
+
+/// What `tuning.train.rows` is by the flags.
+fn rows(sample: Option<&str>, filter: Option<&str>) -> Option<String> {
+    match (sample, filter) {
+        (None, None) => None,
+        (None, Some(filter)) => Some(format!("where:{filter}")),
+        (Some(sample), filter) => {
+            Some(format!("sample:{sample} {}", filter.unwrap_or("")).trim_end().to_owned())
+        }
+    }
 }
 
 /// Launch, and follow unless detached.

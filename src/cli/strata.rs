@@ -16,6 +16,7 @@ use crate::domain::api::{Request, Response};
 use crate::domain::board::{StrataGroup, StrataView, Stratum};
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
+use crate::domain::sample::{SampleAsk, Wanted};
 use crate::domain::strata::{ActState, ByHand};
 use crate::domain::words::counted;
 
@@ -58,7 +59,7 @@ enum What {
     },
     /// Take the last decision back, whatever it was
     Undo,
-    /// Draw the same number of rows from every stratum
+    /// Draw the same number of rows from every stratum: `tunebench data sample --mode per-stratum`
     Sample {
         /// Rows per stratum
         #[arg(long)]
@@ -108,8 +109,13 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             Err(Exit::usage("--per 0 draws nothing; expected a whole number of rows per stratum, at least 1"))
         }
         What::Sample { per, split, seed } => {
-            let request = Request::Sample { per, part: split.map(Part::from), seed };
-            let Response::Sample { rows } = once(root, request)? else { return Err(unexpected()) };
+            let part = split.map(Part::from);
+            let wanted = Wanted { n: per, seed, part, ..Wanted::default() };
+            let ask = SampleAsk { wanted, ..SampleAsk::default() };
+            let Response::Sample { sample } = once(root, Request::Sample { sample: ask })? else {
+                return Err(unexpected());
+            };
+            let rows: Vec<String> = sample.rows.into_iter().map(|row| row.id).collect();
             out.result(&json!({ "rows": rows }), || rows.join("\n"));
             Ok(ExitCode::SUCCESS)
         }

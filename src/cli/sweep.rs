@@ -98,7 +98,7 @@ async fn fresh(client: &Client, runs: &[String]) -> Result<Vec<RunRecord>, Exit>
 }
 
 /// Show the progress of several runs, by lines, until all have ended. None: Ctrl-C; they go on.
-async fn follow_all(
+pub(super) async fn follow_all(
     client: &mut Client,
     root: &Path,
     runs: &[String],

@@ -21,8 +21,11 @@ use super::power::Power;
 use super::preview::Preview;
 use super::problem::{ProblemKind, Problems};
 use super::remedy::Remedies;
+use super::review::{Opinion, Review, ReviewAsk, ReviewQueue, RowAgreement};
 use super::row::{Part, Quarantined};
 use super::run::{RunAction, RunKind, RunRecord};
+use super::sample::{Sample, SampleAsk};
+use super::scaling::Scaling;
 use super::steer::Change;
 use super::strata::{Act, ByHand};
 use super::sweep::Axis;
@@ -174,6 +177,8 @@ pub enum Decision {
         name: String,
         view: Option<Box<SavedView>>,
     },
+    /// What an annotator says of a row. Asked for by [`Request::ReviewSay`].
+    Review(Review),
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -216,10 +221,9 @@ pub enum Request {
     ByHand {
         by_hand: ByHand,
     },
+    /// Draw rows; they can be written to a file and marked.
     Sample {
-        per: usize,
-        part: Option<Part>,
-        seed: u64,
+        sample: SampleAsk,
     },
     Rows {
         query: RowQuery,
@@ -305,6 +309,10 @@ pub enum Request {
         #[serde(default)]
         keys: Keys,
     },
+    /// What a sweep over shares of the train rows says of more rows; none: the newest one.
+    Scaling {
+        group: Option<String>,
+    },
     /// Stop the runs of a sweep that fall behind from now on, or leave them alone.
     DropHopeless {
         group: String,
@@ -376,6 +384,19 @@ pub enum Request {
     },
     /// Candidates whose outcomes were made elsewhere.
     Outcomes,
+    /// Rows for an annotator to review.
+    ReviewQueue {
+        review: ReviewAsk,
+    },
+    /// An annotator's opinion on a row (none: what is shown stands), or the last word where opinions part.
+    ReviewSay {
+        annotator: Option<String>,
+        row: String,
+        opinion: Option<Opinion>,
+        settle: bool,
+    },
+    /// How far annotators agree on rows.
+    ReviewAgreement,
     /// Take a candidate whose outcomes were made elsewhere off the board.
     RemoveOutcomes {
         candidate: String,
@@ -485,7 +506,16 @@ pub enum Response {
         view: StrataView,
     },
     Sample {
-        rows: Vec<String>,
+        sample: Sample,
+    },
+    ReviewQueue {
+        queue: ReviewQueue,
+    },
+    ReviewAgreement {
+        agreement: Box<RowAgreement>,
+    },
+    Scaling {
+        scaling: Box<Scaling>,
     },
     Rows {
         page: RowPage,

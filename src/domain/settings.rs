@@ -447,12 +447,16 @@ pub struct TrainSettings {
     /// Dev rows that are answered at every evaluation.
     pub fixed_rows: usize,
     pub seed: u64,
-    /// The train rows: empty for all, `store:RUN` for those that a trajectory run's store is made of or turned to gold.
+    /// The train rows, as [`super::sample::TrainRows`] reads them; empty for all.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub rows: String,
     /// How often rows of a stratum (by its name) are drawn, relative to 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, f64>,
+    /// Strata that the best candidate answers better than this get the weight `shrink_to`, unless they have one of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shrink_above: Option<f64>,
+    pub shrink_to: f64,
 }
 
 impl TrainSettings {
@@ -515,6 +519,8 @@ impl Default for TrainSettings {
             seed: 7,
             rows: String::new(),
             weights: BTreeMap::new(),
+            shrink_above: None,
+            shrink_to: 0.5,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::ingest::{self, LaunchFile};
 use super::launch::wish;
 use super::state::{Engine, bad_input, failed};
 use super::strata::StrataIndex;
-use super::{candidates, examples, judging, leaks, models, pairs, parts, resident, rows, strata};
+use super::{candidates, judging, leaks, models, pairs, parts, resident, rows, sample, strata};
 use crate::data::{self, Dataset};
 use crate::domain::api::Failure;
 use crate::domain::honest::Look;
@@ -100,7 +100,8 @@ pub(super) fn freeze(
             (Job::Trajectory { trajectory, eval: config.eval.clone() }, config.data.split.seed)
         }
         RunKind::Train => {
-            let train = config.tuning.train.clone();
+            let mut train = config.tuning.train.clone();
+            sample::shrink(engine, &mut train)?;
             let seed = train.seed;
             (Job::Train { train, eval: config.eval.clone() }, seed)
         }
@@ -337,11 +338,13 @@ pub(super) fn run_rows(
             gold,
         });
     }
-    if let Some(run) = ws.config.tuning.train.rows.strip_prefix("store:").filter(|_| kind == RunKind::Train) {
-        let of_store = examples::rows_of(engine, run)?;
-        found.retain(|row| row.part != Some(Part::Train) || of_store.contains(&row.id));
+    let written = &ws.config.tuning.train.rows;
+    if kind == RunKind::Train
+        && let Some(wanted) = sample::train_rows(engine, written)?
+    {
+        found.retain(|row| row.part != Some(Part::Train) || wanted.contains(&row.id));
         if !found.iter().any(|row| row.part == Some(Part::Train)) {
-            return Err(bad_input(format!("no row of the train part stands in the store of {run}")));
+            return Err(bad_input(format!("rows = \"{written}\" leaves no row of the train part")));
         }
     }
     let needed: &[Part] = match kind {

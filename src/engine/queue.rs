@@ -51,7 +51,7 @@ struct Open {
 }
 
 /// The annotator's name, checked: the user's where none is given.
-fn annotator(name: Option<&str>) -> Result<String, Failure> {
+pub fn annotator(name: Option<&str>) -> Result<String, Failure> {
     let name = name.map_or_else(journal::actor, |name| name.trim().to_owned());
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(fine) {
@@ -105,7 +105,7 @@ fn open_rows(engine: &Engine) -> Result<BTreeMap<String, Open>, Failure> {
 }
 
 /// A number that nobody chooses and that stays the same.
-fn lot(parts: &[&str]) -> u64 {
+pub fn lot(parts: &[&str]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(part.as_bytes()).update(b"\0");

@@ -9,13 +9,14 @@ use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
     board, candidates, compare, complete, count, examples, export_rows, feedback, freeze, ingest, judges,
-    launch, leaks, map, outcomes, pairs, parts, power, preview, problems, prompts, queue, remedies, rows,
-    strata, sweep, timeline, trial, versions, views,
+    launch, leaks, map, outcomes, pairs, parts, power, preview, problems, prompts, queue, remedies, review,
+    rows, sample, scaling, strata, sweep, timeline, trial, versions, views,
 };
 use crate::domain::api::{Decision, Failure, PICKED_MAX, Request, Response};
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
 use crate::domain::problem::EXCLUDED;
+use crate::domain::review::SETTLED;
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::Change;
@@ -56,8 +57,12 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             decide(engine, decision)?;
             Response::Done { message }
         }
-        Request::Sample { per, part, seed } => {
-            Response::Sample { rows: strata::sample(engine, per, part, seed)? }
+        Request::Sample { sample: ask } => {
+            let (sample, marks) = sample::sample(engine, &ask)?;
+            if let Some(marks) = marks {
+                decide(engine, marks)?;
+            }
+            Response::Sample { sample }
         }
         Request::Rows { query } => Response::Rows { page: rows::page(engine, &query)? },
         Request::Row { id } => Response::Row { row: rows::detail(engine, &id)? },
@@ -95,6 +100,9 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Sweep { set, axes, drop_hopeless, keys } => {
             let (group, runs) = sweep::launch(engine, &set, &axes, drop_hopeless, &keys)?;
             Response::Swept { group, runs }
+        }
+        Request::Scaling { group } => {
+            Response::Scaling { scaling: Box::new(scaling::scaling(engine, group.as_deref())?) }
         }
         Request::DropHopeless { group, on } => {
             Response::Done { message: sweep::set_drop(engine, &group, on)? }
@@ -205,6 +213,15 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::JudgeSay { judge, annotator, item, verdict } => {
             let decision = queue::verdict(engine, judge.as_deref(), annotator, &item, &verdict)?;
             decide(engine, decision)?
+        }
+        Request::ReviewQueue { review: asked } => {
+            Response::ReviewQueue { queue: review::queue(engine, &asked)? }
+        }
+        Request::ReviewSay { annotator, row, opinion, settle } => {
+            decide(engine, review::say(engine, annotator.as_deref(), &row, opinion, settle)?)?
+        }
+        Request::ReviewAgreement => {
+            Response::ReviewAgreement { agreement: Box::new(review::agreement(engine)?) }
         }
         Request::Play { question, keys } => {
             Response::Playing { playing: play::ask(engine, desk, question, keys)? }
@@ -499,6 +516,7 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
         }
         Decision::AdoptPrompts { files } => files.iter().flat_map(|f| [&f.stage, &f.file, &f.hash]).collect(),
         Decision::TagPrompt { version, tag } => [Some(version), tag.as_ref()].into_iter().flatten().collect(),
+        Decision::Review(_) => return Err(bad_input("an opinion on a row is given by a review")),
         Decision::Verdict(_) => return Err(bad_input("a verdict is given on an item of a queue")),
         Decision::Example { store, example, edit } => {
             let texts = [edit.input.as_ref(), edit.answer.as_ref()].into_iter().flatten();
@@ -598,6 +616,11 @@ fn noted(decision: &Decision) -> String {
         return format!("the view {name} is {what}; undo takes that back");
     }
     let Decision::Together { decisions } = decision else { return "noted".into() };
+    if let Some(Decision::Review(said)) = decisions.first() {
+        let word = said.opinion.as_ref().map_or("nothing", |opinion| opinion.word());
+        let who = if said.annotator == SETTLED { "settled" } else { said.annotator.as_str() };
+        return format!("noted: row {}, {who}: {}", said.row, cut(word, 80));
+    }
     if let Some((n, on)) = excluded(decisions) {
         let what = if on { "left out of learning and scoring" } else { "taken in again" };
         return format!("{} {what}; undo takes it back", counted(n, "row"));
@@ -635,6 +658,13 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
     match entry.effect() {
         Some(Decision::Verdict(said)) => format!("verdict of {} on {}", said.annotator, said.item()),
         Some(Decision::Feedback(said)) => said_of(&said),
+        Some(Decision::Review(said)) => format!("review of row {}", said.row),
+        Some(Decision::Together { decisions }) if matches!(decisions.first(), Some(Decision::Review(_))) => {
+            match decisions.first() {
+                Some(Decision::Review(said)) => format!("review of row {}", said.row),
+                _ => "a review".to_owned(),
+            }
+        }
         Some(Decision::Together { decisions })
             if matches!(decisions.first(), Some(Decision::Strata { .. })) =>
         {

@@ -24,7 +24,6 @@ use crate::strata::artifact::{Cluster, NEAR_DUPLICATE, RowPlace, StrataArtifact}
 use crate::strata::build::CRITERION;
 use crate::strata::hand::{self, Arranged};
 use crate::strata::outliers;
-use crate::strata::sample::{Drawable, draw};
 
 /// A row on the map: on the principal axes, and where neighbours stand together.
 #[derive(Debug)]
@@ -168,6 +167,11 @@ impl StrataIndex {
         self.view.strata.iter().map(name).collect()
     }
 
+    /// How many strata there are.
+    pub fn len(&self) -> usize {
+        self.view.strata.len()
+    }
+
     pub fn id(&self, at: u32) -> Option<String> {
         self.view.strata.get(at as usize).map(|s| s.id.clone())
     }
@@ -244,7 +248,7 @@ pub fn view(engine: &Engine) -> Result<StrataView, Failure> {
 }
 
 /// Share of right rows on the eval part, and how many were scored, by stratum.
-fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
+pub(super) fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
     let strata = loaded.strata.as_ref().map_or(0, |s| s.view.strata.len());
     let right: HashMap<&str, Option<bool>> =
         scored.current.iter().map(|o| (o.row.as_str(), o.correct)).collect();
@@ -261,20 +265,4 @@ fn scores(loaded: &Loaded, scored: &Scored) -> Vec<(Option<f64>, usize)> {
         }
     }
     counts.into_iter().map(|(right, n)| ((n > 0).then(|| right as f64 / n as f64), n)).collect()
-}
-
-/// The same number of rows of every stratum.
-pub fn sample(engine: &Engine, per: usize, part: Option<Part>, seed: u64) -> Result<Vec<String>, Failure> {
-    let loaded = rows::loaded(engine)?;
-    let Some(strata) = &loaded.strata else {
-        return Err(super::state::bad_input("no strata have been built; `tunebench strata build`"));
-    };
-    let rows: Vec<Drawable<'_>> = (0..loaded.dataset.len())
-        .filter_map(|at| {
-            let id = loaded.dataset.id(at);
-            let stratum = strata.view.strata.get(strata.of_row(id)? as usize)?;
-            Some(Drawable { id, stratum: &stratum.id, part: loaded.parts.get(at).copied().flatten() })
-        })
-        .collect();
-    Ok(draw(&rows, per, part, seed).into_iter().map(str::to_owned).collect())
 }

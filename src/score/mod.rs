@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod agreement;
+pub mod alpha;
 pub mod board;
 pub mod bootstrap;
 pub mod calibration;
@@ -21,6 +22,7 @@ pub mod remedy;
 pub mod repeats;
 pub mod rouge;
 pub mod rows;
+pub mod scaling;
 pub mod scorer;
 pub mod sets;
 pub mod stats;

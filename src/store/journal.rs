@@ -16,6 +16,7 @@ use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
 use crate::domain::problem::EXCLUDED;
+use crate::domain::review::Review;
 use crate::domain::strata::Act;
 use crate::domain::views::SavedView;
 
@@ -70,6 +71,8 @@ pub struct Decisions {
     pub verdicts: BTreeMap<String, PersonVerdict>,
     /// Saved views, by name.
     pub views: BTreeMap<String, SavedView>,
+    /// By [`Review::key`].
+    pub reviews: BTreeMap<String, Review>,
     /// By store and example.
     pub examples: BTreeMap<(String, String), ExampleEdit>,
 }
@@ -130,6 +133,12 @@ impl Decisions {
                     .get(&said.key())
                     .cloned()
                     .unwrap_or_else(|| PersonVerdict { verdict: None, ..said.clone() }),
+            ),
+            Decision::Review(said) => Decision::Review(
+                self.reviews
+                    .get(&said.key())
+                    .cloned()
+                    .unwrap_or_else(|| Review { opinion: None, ..said.clone() }),
             ),
             Decision::Example { store, example, .. } => Decision::Example {
                 store: store.clone(),
@@ -204,6 +213,12 @@ impl Decisions {
                 } else {
                     self.examples.insert(of, edit.clone());
                 }
+            }
+            Decision::Review(said) if said.opinion.is_none() => {
+                self.reviews.remove(&said.key());
+            }
+            Decision::Review(said) => {
+                self.reviews.insert(said.key(), said.clone());
             }
             Decision::Verdict(said) if said.verdict.is_none() => {
                 self.verdicts.remove(&said.key());
@@ -327,6 +342,12 @@ mod tests {
                     edit,
                     ..Feedback::default()
                 })
+            ),
+            ("[ab]", "[xy]", prop::option::of(prop::option::of("[pq]"))).prop_map(
+                |(row, annotator, gold)| {
+                    let opinion = gold.map(crate::domain::review::Opinion::Gold);
+                    Decision::Review(Review { annotator, row, opinion, ..Review::default() })
+                }
             ),
             ("[ab]", "[xy]", prop::option::of("[pq]")).prop_map(|(row, annotator, verdict)| {
                 Decision::Verdict(PersonVerdict { annotator, row, verdict, ..PersonVerdict::default() })

@@ -360,6 +360,7 @@ fn decision_key(decision: &Decision) -> String {
         Decision::TagPrompt { version, .. } => ("prompt-tag", version.clone()),
         Decision::View { name, .. } => ("view", name.clone()),
         Decision::Verdict(said) => ("verdict", said.key()),
+        Decision::Review(said) => ("review", said.key()),
         Decision::Example { store, example, .. } => ("example", format!("{store}\0{example}")),
         // Taken apart before.
         Decision::Together { .. } => ("together", String::new()),

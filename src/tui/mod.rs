@@ -95,6 +95,7 @@ pub async fn run(
     // The watcher lives as long as the loop.
     let (_watcher, settings) = watch::settings(&options);
     let sources = Sources { signals, inputs: screen.inputs(), from_engine, settings };
+    // The state is large: it lives on the heap.
     let outcome = Box::pin(event_loop::run(app, &mut screen, sources, &to_engine)).await;
     drop(screen);
     outcome.map(drop).context("the terminal cannot be written to")

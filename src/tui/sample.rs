@@ -21,11 +21,12 @@ use crate::domain::board::Board;
 use crate::domain::complete::Completion;
 use crate::domain::event::Event;
 use crate::domain::imported::ImportedFile;
+use crate::domain::sample::{Picked, Sample};
 use data::trace;
 
 pub use board::{board, comparison, detail, large_board, power};
 pub use data::{row, rows, strata};
-pub use talk::{agreement, play_events, playing, queue};
+pub use talk::{agreement, play_events, playing, queue, review, reviewed, scaling};
 pub use timeline::timeline;
 pub use training::{run, runs, step, steps, training};
 
@@ -77,8 +78,11 @@ pub fn respond(request: &Request) -> Response {
         },
         Request::Strata => Response::Strata { view: strata() },
         Request::ByHand { .. } => Response::Done { message: "noted".into() },
-        Request::Sample { per, .. } => {
-            Response::Sample { rows: (0..per * 8).map(|i| format!("{i:05}")).collect() }
+        Request::Sample { sample: ask } => {
+            let row = |i: usize| Picked { id: format!("{i:05}"), ..Picked::default() };
+            let rows: Vec<Picked> = (0..ask.wanted.n * 8).map(row).collect();
+            let total = rows.len();
+            Response::Sample { sample: Sample { mode: ask.wanted.mode, rows, total, ..Sample::default() } }
         }
         Request::Rows { query } => Response::Rows { page: rows(query) },
         Request::Row { id } => Response::Row { row: row(id) },
@@ -99,6 +103,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Sweep { .. } => {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
+        Request::Scaling { .. } => Response::Scaling { scaling: Box::new(scaling()) },
         Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
         Request::PromptTree { run } => Response::PromptTree { tree: prompts::tree(run.as_deref()) },
         Request::PromptVersion { of } => {
@@ -139,6 +144,9 @@ pub fn respond(request: &Request) -> Response {
             Response::Done { message: String::new() }
         }
         Request::Detail { candidate } => Response::Detail { detail: Box::new(detail(candidate)) },
+        Request::ReviewQueue { .. } => Response::ReviewQueue { queue: review() },
+        Request::ReviewSay { .. } => Response::Done { message: "noted".into() },
+        Request::ReviewAgreement => Response::ReviewAgreement { agreement: Box::new(reviewed()) },
         Request::JudgeQueue { .. } => Response::Queue { queue: queue() },
         Request::Pairwise { .. } => Response::Pairwise { pairwise: Box::default() },
         Request::JudgeAgreement { .. } => Response::Agreement { agreement: agreement() },

@@ -6,6 +6,7 @@ use crate::domain::imported::ImportAs;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::leak::{ALLOW, LEAKS};
 use crate::domain::run::{RunAction, RunKind};
+use crate::domain::sample::{SEED, SampleAsk, Wanted};
 use crate::domain::strata::ByHand;
 use crate::domain::sweep;
 use crate::tui::keymap::{Action, Binding, Context};
@@ -115,6 +116,12 @@ impl App {
                 self.layers.push(Layer::Form(Form::eval(names)));
                 self.power.clear();
                 self.ask(Purpose::Power, Request::Power { candidate: None, difference: 0.05, part: None });
+            }
+            Action::Review => self.review_form(),
+            Action::Scaling => {
+                self.layers.push(Layer::Form(Form::scaling()));
+                self.scaled.clear();
+                self.ask(Purpose::Scaling, Request::Scaling { group: None });
             }
             Action::JudgeQueue => self.judge_queue(),
             Action::JudgeChoice => self.judge_form(),
@@ -254,6 +261,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Counts(_))) {
             return self.act_counts(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Reviewing(_))) {
+            return self.act_reviewing(action, height);
+        }
         if matches!(self.layers.last(), Some(Layer::Mending(_))) {
             return self.act_mending(action);
         }
@@ -383,6 +393,7 @@ impl App {
             Layer::Why { .. }
             | Layer::Judging(_)
             | Layer::Mending(_)
+            | Layer::Reviewing(_)
             | Layer::Problems(_)
             | Layer::Counts(_)
             | Layer::Map(_)
@@ -480,6 +491,24 @@ impl App {
             }
             FormPurpose::Launch(kind) => self.launch(kind, values, None),
             FormPurpose::Judging => self.judge_form_sent(&values),
+            FormPurpose::Scaling => self.scaling_submitted(values),
+            FormPurpose::Review => self.review_form_sent(&values),
+            FormPurpose::Sample => {
+                let value = |name: &str| values.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
+                let wanted = Wanted {
+                    mode: value("mode").and_then(|mode| mode.parse().ok()).unwrap_or_default(),
+                    n: value("n").and_then(|n| n.parse().ok()).unwrap_or(1),
+                    seed: value("seed").and_then(|seed| seed.parse().ok()).unwrap_or(SEED),
+                    filter: value("filter").unwrap_or_default().to_owned(),
+                    part: None,
+                };
+                let mark = value("mark").map(str::to_owned);
+                self.sample_ask = wanted.clone();
+                self.ask(
+                    Purpose::Sample,
+                    Request::Sample { sample: SampleAsk { wanted, mark, ..SampleAsk::default() } },
+                );
+            }
             FormPurpose::Play => self.play_settings(&values),
             FormPurpose::SteerPrompt(run) => self.prompt_steer_submitted(run, values),
             FormPurpose::Slice => self.slice_submitted(&values),
@@ -498,6 +527,19 @@ impl App {
                 self.ask(Purpose::ImportOutcomes(file.clone()), Request::ImportOutcomes { file, how });
             }
         }
+    }
+
+    /// A training run for each share of the train rows.
+    fn scaling_submitted(&mut self, values: Vec<(String, String)>) {
+        let (shares, set): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key == "shares");
+        let shares: Vec<String> = shares.iter().flat_map(|(_, list)| sweep::values(list)).collect();
+        if shares.len() < 3 {
+            return self.notice(Mood::Bad, "a curve takes at least 3 shares, such as 25%,50%,100%");
+        }
+        let shares = shares.iter().map(|share| format!("share:{share}")).collect();
+        let axes = vec![("tuning.train.rows".to_owned(), shares)];
+        let request = Request::Sweep { set, axes, drop_hopeless: false, keys: Keys::default() };
+        self.ask(Purpose::Sweep, request);
     }
 
     /// What was typed so far changed: searches follow as one types.
@@ -539,19 +581,21 @@ impl App {
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,
             TextPurpose::FilterBoard { .. } => self.filter_board(text),
             TextPurpose::Volume => self.volume_typed(&text),
-            TextPurpose::SamplePer => match text.parse::<usize>() {
-                Ok(per @ 1..=10_000) => {
-                    self.ask(Purpose::Sample, Request::Sample { per, part: None, seed: self.now_ms });
-                }
-                _ => self.notice(Mood::Bad, format!("`{text}` is no number of rows; expected 1 to 10000")),
-            },
             TextPurpose::Mark { row } => {
                 if let Some(mark) = some(text) {
-                    self.mark(row, mark);
+                    match self.review_has_mark(&row, &mark) {
+                        Some(has) => {
+                            self.review_marked(&row, &mark, !has);
+                            self.decide(format!("mark row {row}"), Decision::Mark { row, mark, on: !has });
+                        }
+                        None => self.mark(row, mark),
+                    }
                 }
             }
             TextPurpose::Gold { row } => self.give_gold(row, some(text)),
+            TextPurpose::ReviewGold { row } => self.review_gold(&row, some(text)),
             TextPurpose::Note { row } => {
+                self.review_noted(&row, some(text.clone()));
                 self.decide(format!("write the note of row {row}"), Decision::Note { row, note: some(text) });
             }
             TextPurpose::SplitStratum { stratum } => match text.parse::<usize>() {

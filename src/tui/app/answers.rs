@@ -4,6 +4,7 @@ use super::{App, Link, Mood, Purpose, Screen};
 use crate::domain::api::{Request, Response, RowQuery};
 use crate::domain::event::EventBody;
 use crate::domain::run::{RunAction, RunKind};
+use crate::domain::scaling::Scaling;
 use crate::domain::words::noun;
 use crate::tui::layers::Layer;
 use crate::tui::screens::strata::Pane;
@@ -32,7 +33,12 @@ impl App {
                 Purpose::Map(by, layout) => return self.map_arrived(&by, layout, Err(error.message)),
                 Purpose::Export { query, file, .. } => return self.export_failed(*query, file, &error),
                 Purpose::ExportProgress(_) => return,
+                // None has been drawn yet: the form says what it is.
+                Purpose::Scaling => return,
                 _ => {}
+            }
+            if let Purpose::ReviewSay(_) = &purpose {
+                self.reviewing_answered(&purpose, Response::Error { error: error.clone() });
             }
             self.strata.request_failed(tag);
             if matches!(purpose, Purpose::TryPrompts) {
@@ -70,6 +76,11 @@ impl App {
             (purpose @ (Purpose::JudgeQueue | Purpose::JudgeSay(_) | Purpose::Agreement), response) => {
                 self.judging_answered(&purpose, response);
             }
+            (
+                purpose @ (Purpose::ReviewQueue | Purpose::ReviewSay(_) | Purpose::ReviewAgreement),
+                response,
+            ) => self.reviewing_answered(&purpose, response),
+            (Purpose::Scaling, Response::Scaling { scaling }) => self.scaled = told(&scaling),
             (Purpose::Rows(query), Response::Rows { page }) => self.strata.rows_arrived(tag, &query, page),
             (Purpose::Row(_), Response::Row { row }) => self.strata.row_arrived(tag, row),
             (Purpose::Complete(filter), Response::Completion { completion }) => {
@@ -93,11 +104,17 @@ impl App {
             (Purpose::SearchExamples(input), Response::FoundExamples { found }) => {
                 self.trajectories.attempt.found(&input, Ok(found));
             }
-            (Purpose::Sample, Response::Sample { rows }) => {
-                self.show_rows(
-                    format!("a sample of {} {}", number::count(rows.len()), noun(rows.len(), "row")),
-                    rows,
+            (Purpose::Sample, Response::Sample { sample }) => {
+                let words = format!(
+                    "a sample ({}) of {} {}",
+                    sample.mode,
+                    number::count(sample.total),
+                    noun(sample.total, "row")
                 );
+                if !sample.done.is_empty() {
+                    self.notice(Mood::Good, sample.done.join("; "));
+                }
+                self.show_rows(words, sample.rows.into_iter().map(|row| row.id).collect());
             }
             (Purpose::Status, Response::Status { status }) => {
                 if let Some(Layer::Form(form)) = self.layers.last_mut() {
@@ -325,4 +342,19 @@ impl App {
             self.strata.row_asked(tag, id);
         }
     }
+}
+
+/// A scaling curve in a few lines.
+fn told(scaling: &Scaling) -> Vec<String> {
+    let share = |share: f64| format!("{:.1}%", 100.0 * share);
+    let points: Vec<String> = scaling
+        .points
+        .iter()
+        .map(|p| format!("{} rows {} wrong", number::count(p.rows), share(p.error)))
+        .collect();
+    let mut lines = vec![format!("{}: {}", scaling.group, points.join(", ")), scaling.words.clone()];
+    if !scaling.missing.is_empty() {
+        lines.push(format!("without a result yet: {}", scaling.missing.join(", ")));
+    }
+    lines
 }

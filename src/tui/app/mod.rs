@@ -29,7 +29,9 @@ use crate::domain::api::{EngineStatus, FromEngine, Request, RowQuery, ToEngine, 
 use crate::domain::example::ExampleQuery;
 use crate::domain::map::Layout;
 use crate::domain::problem::ProblemKind;
+use crate::domain::review::ReviewAsk;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
+use crate::domain::sample::Wanted;
 
 /// What happens to the state.
 #[derive(Clone, Debug)]
@@ -183,6 +185,11 @@ pub enum Purpose {
     /// A verdict on this item.
     JudgeSay(String),
     Agreement,
+    ReviewQueue,
+    /// An opinion on this row.
+    ReviewSay(String),
+    ReviewAgreement,
+    Scaling,
     Import,
     ImportOutcomes(String),
 }
@@ -233,6 +240,10 @@ impl Purpose {
             Self::JudgeQueue => "ask for answers to judge".into(),
             Self::JudgeSay(_) => "keep the verdict".into(),
             Self::Agreement => "hold the judge against people".into(),
+            Self::ReviewQueue => "ask for rows to review".into(),
+            Self::ReviewSay(row) => format!("keep the opinion on row {row}"),
+            Self::Scaling => "read the scaling curve".into(),
+            Self::ReviewAgreement => "hold the opinions together".into(),
             Self::Import => "import the data".into(),
             Self::ImportOutcomes(file) => format!("import outcomes from {file}"),
         }
@@ -269,6 +280,9 @@ impl Purpose {
                 | Self::PlayCancel
                 | Self::JudgeQueue
                 | Self::Agreement
+                | Self::ReviewQueue
+                | Self::ReviewAgreement
+                | Self::Scaling
         )
     }
 }
@@ -320,6 +334,11 @@ pub struct App {
     pub play: PlayState,
     /// Which answers were chosen to be judged.
     pub judge_ask: Option<JudgeAsk>,
+    pub review_ask: ReviewAsk,
+    /// What the newest scaling curve says.
+    pub scaled: Vec<String>,
+    /// What was drawn last.
+    pub sample_ask: Wanted,
     /// What the eval rows can show and cost, for the form of an evaluation.
     pub power: Vec<String>,
     /// Views followed, runs with `after` as it was asked.
@@ -352,6 +371,9 @@ impl App {
             runs_screen: RunsState::default(),
             play: PlayState::default(),
             judge_ask: None,
+            review_ask: ReviewAsk::default(),
+            scaled: Vec::new(),
+            sample_ask: Wanted { n: 3, ..Wanted::default() },
             power: Vec::new(),
             followed: BTreeMap::new(),
             next_tag: 1,

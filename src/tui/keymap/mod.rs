@@ -28,6 +28,8 @@ pub enum Context {
     Detail,
     /// Judging answers.
     Judging,
+    /// Reviewing rows.
+    Reviewing,
     /// Choosing a remedy for a wrong row.
     Mending,
     /// What is wrong with the rows.
@@ -63,6 +65,7 @@ impl Context {
             Self::Runs => "7 runs",
             Self::Detail => "reading a detail",
             Self::Judging => "judging answers",
+            Self::Reviewing => "reviewing rows",
             Self::Mending => "mending a wrong row",
             Self::Problems => "what is wrong with the rows",
             Self::Map => "on the map",
@@ -193,6 +196,11 @@ pub enum Action {
     JudgeChoice,
     /// The so many-th verdict, from 1.
     Verdict(u8),
+    /// Review rows.
+    Review,
+    /// The scaling curve: would more rows pay?
+    Scaling,
+    AcceptGold,
     SkipItem,
     ShowGold,
     SortBoard,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::judging::{DISPUTED, JudgeAsk};
 use crate::domain::run::RunKind;
+use crate::domain::sample::{Mode, SEED, Wanted};
+use crate::domain::scaling::SHARES;
 use crate::domain::sweep::values;
 use crate::tui::key::{Code, Key};
 use crate::tui::widgets::input::TextInput;
@@ -58,6 +60,12 @@ pub enum FormPurpose {
     Play,
     /// Which answers a person judges.
     Judging,
+    /// Which rows are drawn.
+    Sample,
+    /// Which rows a person reviews.
+    Review,
+    /// Shares of the train rows that are trained on.
+    Scaling,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,6 +372,74 @@ impl Form {
         ];
         let title = "answers for you to judge, without seeing whose they are";
         Self { title, purpose: FormPurpose::Judging, fields, focus: 0, error: None }
+    }
+
+    /// Which rows are drawn; `last` is what was asked before, `filter` what the rows shown are filtered by.
+    pub fn sample(last: &Wanted, filter: &str) -> Self {
+        let filled = |field: Field, value: String| Field { input: TextInput::new(value), ..field };
+        let fields = vec![
+            Field {
+                choices: Mode::ALL.map(|mode| mode.name().to_owned()).to_vec(),
+                ..filled(
+                    field(
+                        "mode",
+                        "how",
+                        "per-stratum, proportional, weak (by errors), active (unsure, short)",
+                        Want::Choice,
+                    ),
+                    last.mode.name().to_owned(),
+                )
+            },
+            filled(
+                field("n", "rows", "of every stratum with per-stratum; else in all", Want::Count),
+                last.n.max(1).to_string(),
+            ),
+            Field {
+                stands: "all rows".into(),
+                ..filled(
+                    field("filter", "only", "a filter: part:train -mark:reviewed len>40", Want::Text),
+                    filter.to_owned(),
+                )
+            },
+            Field {
+                stands: "no mark".into(),
+                ..field(
+                    "mark",
+                    "mark as",
+                    "a word; mark:WORD finds the rows again, u takes all back",
+                    Want::Text,
+                )
+            },
+            Field {
+                stands: SEED.to_string(),
+                ..field("seed", "seed", "the same seed draws the same rows", Want::Count)
+            },
+        ];
+        Self { title: "draw a sample of rows", purpose: FormPurpose::Sample, fields, focus: 0, error: None }
+    }
+
+    /// Shares of the train rows for a scaling curve.
+    pub fn scaling() -> Self {
+        let filled = |field: Field, value: String| Field { input: TextInput::new(value), ..field };
+        let fields = vec![
+            filled(
+                field(
+                    "shares",
+                    "shares",
+                    "of the train rows, each with its strata: 25%,50%,100%",
+                    Want::Needed,
+                ),
+                SHARES.join(","),
+            ),
+            field(
+                "tuning.train.epochs",
+                "epochs",
+                "times through the rows of a share: 4, 0.5",
+                Want::Positive,
+            ),
+        ];
+        let title = "would more rows pay? (a training run for each share)";
+        Self { title, purpose: FormPurpose::Scaling, fields, focus: 0, error: None }
     }
 
     pub fn input(&mut self) -> Option<&mut TextInput> {

@@ -10,6 +10,7 @@ pub mod picker;
 pub mod preview;
 pub mod problems;
 pub mod remedies;
+pub mod reviewing;
 pub mod view;
 
 use super::app::Purpose;
@@ -28,6 +29,7 @@ use picker::Picker;
 use preview::Previewed;
 use problems::Wrong;
 use remedies::Mending;
+use reviewing::Reviewing;
 
 use crate::domain::api::{Request, RowQuery};
 use crate::domain::keys::KeyNeed;
@@ -79,6 +81,8 @@ pub enum Layer {
     Detail(DetailView),
     /// Answers for a person to judge.
     Judging(Judging),
+    /// Rows for a person to review.
+    Reviewing(Reviewing),
     /// Remedies for a wrong row.
     Mending(Mending),
     /// A row as it would be trained on.
@@ -120,7 +124,6 @@ pub enum TextPurpose {
     SaveView,
     /// The file for the rows.
     ExportRows,
-    SamplePer,
     Mark {
         row: String,
     },
@@ -128,6 +131,10 @@ pub enum TextPurpose {
         row: String,
     },
     Note {
+        row: String,
+    },
+    /// Of a row under review.
+    ReviewGold {
         row: String,
     },
     NameStratum {
@@ -198,6 +205,7 @@ impl Layer {
                 vec![Context::Detail, Context::Nav, Context::Always]
             }
             Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
+            Self::Reviewing(_) => vec![Context::Reviewing, Context::Nav, Context::Always],
             Self::Mending(_) => vec![Context::Mending, Context::Always],
             Self::Problems(_) => vec![Context::Problems, Context::Nav, Context::Always],
             Self::Map(_) => vec![Context::Map, Context::Nav, Context::Always],

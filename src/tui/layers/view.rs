@@ -36,7 +36,12 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Compose(compose) => self::compose(p, body, compose),
             Layer::Form(form) => {
                 let evaluates = form.purpose == FormPurpose::Launch(RunKind::Eval);
-                self::form(p, body, form, if evaluates { &app.power } else { &[] });
+                let notes = match form.purpose {
+                    FormPurpose::Scaling => &app.scaled[..],
+                    _ if evaluates => &app.power[..],
+                    _ => &[],
+                };
+                self::form(p, body, form, notes);
             }
             Layer::Confirm { question, .. } => {
                 let width = body.width.min(64);
@@ -63,6 +68,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Judging(judging) => super::judging::draw(p, body, judging),
             Layer::Map(map) => super::map::draw(p, body, map),
             Layer::Counts(table) => super::counts::draw(p, body, table),
+            Layer::Reviewing(reviewing) => super::reviewing::draw(p, body, reviewing),
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Preview(view) => super::preview::draw(p, body, view),
             Layer::Problems(wrong) => super::problems::draw(p, body, wrong),
@@ -97,9 +103,9 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::CountBy => "intent x turns x stratum; numbers in bins: len/20",
         TextPurpose::SaveView => "a name; a view of that name is replaced",
         TextPurpose::ExportRows => "a name that ends in .jsonl, .csv or .parquet",
-        TextPurpose::SamplePer => "rows of every stratum",
         TextPurpose::SplitStratum { .. } => "so many parts, by what their rows say; u takes it back",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",
+        TextPurpose::ReviewGold { .. } => "the answer you vouch for; empty: it has none",
         TextPurpose::Gold { .. } => "the answer you vouch for; empty: back to the file's",
         TextPurpose::Note { .. } | TextPurpose::NameStratum { .. } | TextPurpose::NameVersion { .. } => {
             "empty: take it away"
@@ -221,6 +227,8 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
                     form.purpose,
                     FormPurpose::Play
                         | FormPurpose::Judging
+                        | FormPurpose::Sample
+                        | FormPurpose::Review
                         | FormPurpose::SteerPrompt(_)
                         | FormPurpose::Slice
                 ) =>

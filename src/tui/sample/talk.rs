@@ -5,6 +5,9 @@ use super::row;
 use crate::domain::judge::{Agreement, Kappa, Queue, QueueItem};
 use crate::domain::outcome::StageOutcome;
 use crate::domain::play::{PlayAsk, PlayBody, PlayEvent, PlayInput, PlayToken, Playing};
+use crate::domain::review::{Apart, Pair, Progress, ReviewItem, ReviewQueue, RowAgreement};
+use crate::domain::scaling::Scaling;
+use crate::score::scaling::{Trained, curve};
 
 /// Who answers a question in the playground, and of which row.
 pub fn playing(question: &PlayAsk) -> Playing {
@@ -63,6 +66,56 @@ pub fn play_events(question: &PlayAsk) -> Vec<PlayEvent> {
 }
 
 /// Three answers for a person to judge.
+pub fn review() -> ReviewQueue {
+    let item = |row: &str, input: &str, gold: &str| ReviewItem {
+        row: row.into(),
+        stratum: "card arrival".into(),
+        input: input.into(),
+        gold: Some(gold.into()),
+        ..ReviewItem::default()
+    };
+    ReviewQueue {
+        annotator: "ann".into(),
+        done: 2,
+        total: 5,
+        strata: vec![Progress { stratum: "card arrival".into(), done: 2, total: 5 }],
+        items: vec![
+            item("00021", "my card has not come", "delivery"),
+            item("00034", "two payments are missing", "payments"),
+            item("00055", "who are you?", "smalltalk"),
+        ],
+    }
+}
+
+pub fn reviewed() -> RowAgreement {
+    let kappa = Kappa { value: 0.743, ci95: [0.41, 0.96] };
+    RowAgreement {
+        annotators: vec![("ann".into(), 5), ("ben".into(), 5)],
+        rows: 5,
+        same: 4,
+        alpha: Some(kappa),
+        pairs: vec![Pair { a: "ann".into(), b: "ben".into(), rows: 5, same: 4, kappa: Some(kappa) }],
+        apart: vec![Apart {
+            row: "00034".into(),
+            said: vec![("ann".into(), "payments".into()), ("ben".into(), "delivery".into())],
+            ..Apart::default()
+        }],
+        ..RowAgreement::default()
+    }
+}
+
+pub fn scaling() -> Scaling {
+    let trained = |rows: usize, wrong: usize| Trained {
+        run: format!("train-{rows}"),
+        rows,
+        right: (0..500).map(|i| i >= wrong).collect(),
+    };
+    Scaling {
+        group: "sweep-1".into(),
+        ..curve(vec![trained(550, 130), trained(1100, 92), trained(2200, 66)], 7)
+    }
+}
+
 pub fn queue() -> Queue {
     let item = |i: usize, input: &str, output: &str| QueueItem {
         item: format!("00000000{i}"),

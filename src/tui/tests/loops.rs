@@ -82,9 +82,8 @@ fn signals_come_before_input() {
             from_engine,
             settings,
         };
-        Box::pin(run(App::new((80, 24), Signs::unicode(), 0), &mut frames, sources, &to_engine))
-            .await
-            .unwrap()
+        let app = App::new((80, 24), Signs::unicode(), 0);
+        Box::pin(run(app, &mut frames, sources, &to_engine)).await.unwrap()
     });
     assert_eq!(app.screen, Screen::Strata, "no key was looked at after the signal");
 }
@@ -103,9 +102,8 @@ fn a_terminal_or_an_engine_that_goes_away_does_not_hang_the_loop() {
             input
         }));
         let sources = Sources { signals: stream::pending::<Signal>(), inputs, from_engine, settings };
-        Box::pin(run(App::new((80, 24), Signs::unicode(), 0), &mut frames, sources, &to_engine))
-            .await
-            .unwrap()
+        let app = App::new((80, 24), Signs::unicode(), 0);
+        Box::pin(run(app, &mut frames, sources, &to_engine)).await.unwrap()
     });
     assert_eq!(app.size, (100, 30));
     assert!(!app.connected());

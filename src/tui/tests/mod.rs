@@ -2,6 +2,7 @@
 
 mod budget;
 mod completing;
+mod growing;
 mod hostile;
 mod judging;
 mod looks;

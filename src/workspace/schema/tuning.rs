@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
 use crate::domain::example::{Form, Order, Ranking};
+use crate::domain::sample::TrainRows;
 use crate::domain::settings::{
     DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings, TrainedTurns,
 };
@@ -11,7 +12,7 @@ use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
 use crate::domain::trajectory::Match;
 use crate::workspace::config::*;
 use crate::workspace::method;
-use crate::workspace::reader::{Fields, clip};
+use crate::workspace::reader::{Fields, clip, clip_long};
 
 fn known_stage(fields: &Fields<'_>, key: &str, name: &str, stages: &[Stage]) {
     if stages.iter().any(|s| s.name == name) {
@@ -135,11 +136,8 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
     let recompute = [("auto", Recompute::Auto), ("never", Recompute::Never), ("always", Recompute::Always)];
     let share = |s: f64| (0.0..1.0).contains(&s);
     let rows = fields.string("rows");
-    if let Some(rows) = &rows {
-        let named = rows.strip_prefix("store:").is_some_and(|run| !run.trim().is_empty());
-        if !named && rows != "all" {
-            fields.fault("rows", &format!("`{}`: write all, or store:RUN of a trajectory run", clip(rows)));
-        }
+    if let Some(Err(why)) = rows.as_ref().map(|rows| rows.parse::<TrainRows>()) {
+        fields.fault("rows", &clip_long(&why));
     }
     let settings = TrainSettings {
         stage: stage.unwrap_or(default.stage),
@@ -184,6 +182,10 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
         rows: rows.filter(|rows| rows != "all").unwrap_or(default.rows),
         weights: fields.numbers("weights", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w)),
+        shrink_above: fields.number("shrink_above", "a share from 0 to 1", |s| (0.0..=1.0).contains(&s)),
+        shrink_to: fields
+            .number("shrink_to", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w))
+            .unwrap_or(default.shrink_to),
     };
     fields.finish();
     settings

@@ -13,6 +13,8 @@ mod play;
 mod problems;
 pub mod prompts;
 mod remedies;
+mod review;
+mod sampling;
 mod sets;
 mod shared;
 mod splits;

@@ -17,6 +17,7 @@ use crate::domain::row::Part;
 use crate::tui::app::moved;
 use crate::tui::app::{App, Mood};
 use crate::tui::keymap::{Action, Context};
+use crate::tui::layers::form::Form;
 use crate::tui::layers::{Confirmed, Layer, TextPurpose};
 use crate::tui::widgets::window::{Window, scroll};
 
@@ -507,7 +508,10 @@ impl App {
                 self.play_row(row);
             }
             Action::Problems => self.open_problems(),
-            Action::Sample => self.type_line("draw a sample", "3", TextPurpose::SamplePer),
+            Action::Sample => {
+                let form = Form::sample(&self.sample_ask, &self.strata.query.text);
+                self.layers.push(Layer::Form(form));
+            }
             Action::RenameStratum => match state.selected_name() {
                 Some((stratum, name)) => {
                     self.type_line("name of the stratum", name, TextPurpose::NameStratum { stratum });
