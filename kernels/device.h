@@ -18,6 +18,13 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     return bits;
 }
 
+// Of IEEE's 16 bits, exactly.
+__device__ __forceinline__ float f16_value(unsigned short bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+
 __device__ __forceinline__ unsigned bf16_bits(float x) { return pack_bf16(x, 0.0f) & 0xffffu; }
 
 __device__ __forceinline__ uint4 load16(const void* from) { return *(const uint4*)from; }

@@ -685,9 +685,9 @@ pub struct EngineStatus {
     pub device: String,
     /// Told once: what is missing, what was repaired.
     pub notices: Vec<String>,
-    /// `[tuning.train]` as it stands, key by key; empty where `workspace.toml` cannot be read.
+    /// `[tuning]` as it stands, key by key; empty where `workspace.toml` cannot be read.
     #[serde(default)]
-    pub train: BTreeMap<String, String>,
+    pub tuning: BTreeMap<String, String>,
     /// Names of its judges, the one that is meant where none is named first.
     #[serde(default)]
     pub judges: Vec<String>,

@@ -132,6 +132,41 @@ impl Default for EvalSettings {
     }
 }
 
+/// Settings key by key (`tuning.prompt.budget.calls`), as text for people. Left out is what says nothing.
+pub fn shown(table: &str, settings: &impl Serialize) -> BTreeMap<String, String> {
+    fn text(value: &Value) -> String {
+        match value {
+            Value::String(text) => text.clone(),
+            Value::Array(many) => many.iter().map(text).collect::<Vec<_>>().join(","),
+            Value::Number(n) => {
+                let n = n.as_f64().unwrap_or_default();
+                // An f32 is not told with the digits of an f64.
+                if n as f32 as f64 == n { (n as f32).to_string() } else { n.to_string() }
+            }
+            Value::Null => String::new(),
+            other => other.to_string(),
+        }
+    }
+    fn walk(key: String, value: &Value, all: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    walk(format!("{key}.{name}"), value, all);
+                }
+            }
+            value => {
+                let text = text(value);
+                if !text.is_empty() {
+                    all.insert(key, text);
+                }
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(table.to_owned(), &serde_json::to_value(settings).unwrap_or_default(), &mut all);
+    all
+}
+
 /// Where tuning stops, whichever comes first; none: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -463,20 +498,6 @@ impl TrainSettings {
     /// Where what was trained is scored: where it was trained, if that was said; else as the model's own table says.
     pub fn scoring_device(&self) -> Option<DeviceChoice> {
         (!self.device.is_auto()).then_some(self.device)
-    }
-
-    /// Key by key, as text for people.
-    pub fn shown(&self) -> BTreeMap<String, String> {
-        fn text(value: &Value) -> String {
-            match value {
-                Value::String(text) => text.clone(),
-                Value::Array(many) => many.iter().map(text).collect::<Vec<_>>().join(","),
-                Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |n| n.to_string()),
-                other => other.to_string(),
-            }
-        }
-        let all = serde_json::to_value(self).unwrap_or_default();
-        all.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::candidates;
-use super::filter::{FIELD, Finder, Found, KEYS, STATES};
+use super::filter::{FIELD, Finder, Found, KEYS, ROW, STATES, YIELD};
 use super::rows::{self, Loaded};
 use super::state::Engine;
 use crate::domain::api::Failure;
@@ -53,9 +53,10 @@ fn wrong(finder: &Finder<'_>, test: &Test) -> Option<String> {
 
 fn keys(engine: &Engine, loaded: &Loaded) -> Vec<Suggestion> {
     let suggestion = |text: String, aside: &str| Suggestion { text, aside: aside.to_owned() };
-    let own = |name: &str| KEYS.iter().any(|(key, _)| *key == name);
-    let mut keys: Vec<Suggestion> =
-        KEYS.iter().map(|(key, means)| suggestion((*key).to_owned(), means)).collect();
+    let yields = |name: &str| YIELD.contains(&name) && loaded.dataset.fields().iter().any(|f| f == name);
+    let own = |name: &str| !yields(name) && KEYS.iter().any(|(key, _)| *key == name);
+    let named = |key: &str| if yields(key) { format!("{ROW}{key}") } else { key.to_owned() };
+    let mut keys: Vec<Suggestion> = KEYS.iter().map(|(key, means)| suggestion(named(key), means)).collect();
     keys.extend(loaded.dataset.fields().iter().filter(|f| !f.chars().any(steers)).map(|field| {
         let name = if own(field) { format!("{FIELD}{field}") } else { field.clone() };
         suggestion(name, "a field of the data")

@@ -43,9 +43,9 @@ pub const KEYS: [(&str, &str); 19] = [
 /// `field.NAME` is the data's field where a key has that name, too.
 pub const FIELD: &str = "field.";
 /// `row.NAME` is the key where the data has a field of that name, which `NAME` alone would mean.
-const ROW: &str = "row.";
+pub const ROW: &str = "row.";
 /// Keys that give way to a field of the data: they came later than workspaces with such fields.
-const YIELD: [&str; 6] = ["cluster", "group", "outlier", "turns", "lang", "source"];
+pub const YIELD: [&str; 6] = ["cluster", "group", "outlier", "turns", "lang", "source"];
 const ANSWER: &str = ".answer";
 
 /// What rows have under one key, by place.
@@ -334,17 +334,20 @@ impl Key {
             Kind::Cluster | Kind::Group => {
                 let group = matches!(self.kind, Kind::Group);
                 let of = loaded.strata.as_ref().zip(loaded.stratum(at));
-                of.and_then(|(strata, at)| strata.above(at, group))
-                    .into_iter()
-                    .for_each(|(_, name)| with(name));
+                if let Some((_, name)) = of.and_then(|(strata, at)| strata.above(at, group)) {
+                    with(name);
+                }
             }
             Kind::Outlier => {
-                let score = loaded.strata.as_ref().and_then(|s| s.outlier(id()));
-                score.into_iter().for_each(|score| with(&format!("{score:.3}")));
+                if let Some(score) = loaded.strata.as_ref().and_then(|s| s.outlier(id())) {
+                    with(&format!("{score:.3}"));
+                }
             }
             Kind::Turns(of) => with(&of.turns().get(at).copied().unwrap_or_default().to_string()),
             Kind::Language(of) => {
-                of.languages().ok().and_then(|l| l.get(at)).into_iter().for_each(|l| with(l))
+                if let Some(language) = of.languages().ok().and_then(|l| l.get(at)) {
+                    with(language);
+                }
             }
             Kind::Source => with(loaded.dataset.source(at)),
             Kind::Flag => {

@@ -19,6 +19,7 @@ use crate::domain::api::{EngineStatus, Failure, FileNews};
 use crate::domain::honest::Look;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::run::{RunKind, RunRecord, RunState};
+use crate::domain::settings::shown;
 use crate::domain::words::counted;
 use crate::store::journal::Decisions;
 use crate::store::{Store, StoredRun};
@@ -299,7 +300,7 @@ impl Engine {
 
     pub fn status(&self) -> EngineStatus {
         // Its name as it stands now; the folder's where the file cannot be read.
-        let (workspace, train, judges) = crate::workspace::Workspace::open(&self.root).map_or_else(
+        let (workspace, tuning, judges) = crate::workspace::Workspace::open(&self.root).map_or_else(
             |_| {
                 let name = self.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 (name, BTreeMap::new(), Vec::new())
@@ -308,8 +309,10 @@ impl Engine {
                 let meant = ws.config.judge_named(None).map(|judge| judge.name.clone());
                 let mut judges: Vec<String> = ws.config.judges.iter().map(|j| j.name.clone()).collect();
                 judges.sort_by_key(|name| Some(name) != meant.as_ref());
-                let train = ws.config.tuning.train.shown();
-                (ws.config.name, train, judges)
+                let mut tuning = shown("tuning.train", &ws.config.tuning.train);
+                tuning.extend(shown("tuning.prompt", &ws.config.tuning.prompt));
+                tuning.extend(shown("tuning.trajectory", &ws.config.tuning.trajectory));
+                (ws.config.name, tuning, judges)
             },
         );
         self.read(|state| EngineStatus {
@@ -321,7 +324,7 @@ impl Engine {
             started_ms: self.started_ms,
             device: format!("CPU, {}", counted(self.threads, "thread")),
             notices: state.notices.clone(),
-            train,
+            tuning,
             judges,
         })
     }

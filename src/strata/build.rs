@@ -404,7 +404,9 @@ impl Build<'_> {
     ) -> anyhow::Result<(Vec<Cluster>, Vec<ClusterGroup>)> {
         let k = assignment.iter().max().map_or(0, |most| most + 1);
         let mut rows = vec![0usize; k];
-        assignment.iter().for_each(|cluster| rows[*cluster] += 1);
+        for cluster in assignment {
+            rows[*cluster] += 1;
+        }
         let mut said = naming::Said::new(k);
         self.rows.each(|from, rows| {
             let texts: Vec<String> = rows.into_iter().map(|row| row.input).collect();

@@ -64,9 +64,19 @@ pub fn status() -> EngineStatus {
         started_ms: NOW_MS - 60_000,
         device: "CPU, 2 threads".into(),
         notices: vec![],
-        train: crate::domain::settings::TrainSettings::default().shown(),
+        tuning: tuning(),
         judges: vec!["helpful".into()],
     }
+}
+
+fn tuning() -> std::collections::BTreeMap<String, String> {
+    use crate::domain::prompt::PromptSettings;
+    use crate::domain::settings::{TrainSettings, shown};
+    use crate::domain::trajectory::TrajectorySettings;
+    let mut tuning = shown("tuning.train", &TrainSettings::default());
+    tuning.extend(shown("tuning.prompt", &PromptSettings { fan_out: 12, ..PromptSettings::default() }));
+    tuning.extend(shown("tuning.trajectory", &TrajectorySettings::default()));
+    tuning
 }
 
 /// What an engine would answer, from this page.

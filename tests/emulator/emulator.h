@@ -401,6 +401,11 @@ inline unsigned bf16_bits(float x) {
     unsigned u = __float_as_uint(x);
     return (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
+inline float f16_value(unsigned short bits) {
+    int sign = bits >> 15, exponent = bits >> 10 & 31, fraction = bits & 1023;
+    float x = exponent == 31 ? (fraction ? NAN : INFINITY) : exponent == 0 ? ldexpf(fraction, -24) : ldexpf(1024 + fraction, exponent - 25);
+    return sign ? -x : x;
+}
 inline unsigned pack_bf16(float low, float high) { return bf16_bits(low) | bf16_bits(high) << 16; }
 
 inline uint4 load16(const void* from) {

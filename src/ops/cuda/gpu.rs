@@ -10,6 +10,7 @@
 mod generation;
 mod layers;
 mod methods;
+mod nearest;
 mod training;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,7 @@ use super::view::View;
 pub use generation::{KvCache, Queries};
 pub use layers::{Positions, Tiles};
 pub use methods::{DoraRows, Mask, Nf4Weight};
+pub use nearest::{MOST_NEAREST, NearestTable};
 pub use training::AdamWFactors;
 
 /// Threads of the kernels that stride over elements, and elements that a thread takes at a time.

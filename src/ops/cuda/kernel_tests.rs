@@ -7,6 +7,7 @@ mod attention;
 mod generation;
 mod layers;
 mod methods;
+mod nearest;
 mod norms;
 mod optimizer;
 mod trouble;

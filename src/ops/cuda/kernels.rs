@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 /// The kernels by file name: compiled one file at a time.
-pub const KERNELS: [(&str, &str); 13] = [
+pub const KERNELS: [(&str, &str); 14] = [
     ("adamw.cu", include_str!("../../../kernels/adamw.cu")),
     ("attention.cu", include_str!("../../../kernels/attention.cu")),
     ("cross_entropy.cu", include_str!("../../../kernels/cross_entropy.cu")),
     ("dora.cu", include_str!("../../../kernels/dora.cu")),
     ("dropout.cu", include_str!("../../../kernels/dropout.cu")),
+    ("nearest.cu", include_str!("../../../kernels/nearest.cu")),
     ("nf4.cu", include_str!("../../../kernels/nf4.cu")),
     ("norm_rope.cu", include_str!("../../../kernels/norm_rope.cu")),
     ("paged_attention.cu", include_str!("../../../kernels/paged_attention.cu")),

@@ -30,7 +30,10 @@ pub use driver::{Driver, devices};
 #[cfg(test)]
 pub(crate) use emulator::Emulator;
 pub use error::CudaError;
-pub use gpu::{AdamWFactors, Addend, DoraRows, Gpu, KvCache, Mask, Nf4Weight, Positions, Queries, Tiles};
+pub use gpu::{
+    AdamWFactors, Addend, DoraRows, Gpu, KvCache, MOST_NEAREST, Mask, NearestTable, Nf4Weight, Positions,
+    Queries, Tiles,
+};
 pub use kernels::{AttentionKernels, KERNELS, attention_takes, attention_tiles};
 pub use libraries::{Found, LIBS_VARIABLE, Libraries, libraries};
 pub use seam::{Address, Arg, Dtype, Gemm, Graph, Launch, Launcher, Memory, Operand};

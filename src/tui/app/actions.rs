@@ -18,6 +18,16 @@ use crate::tui::screens::play::{Who, why};
 use crate::tui::screens::train::steer::settings_like;
 
 impl App {
+    /// A form whose empty fields show what they take from `workspace.toml`.
+    pub(crate) fn launch_form(&mut self, mut form: Form) {
+        if let Link::Up { status: EngineStatus { tuning, .. } } = &self.link {
+            form.stands(tuning);
+        }
+        self.layers.push(Layer::Form(form));
+        // The file may have changed since.
+        self.ask(Purpose::Status, Request::Status);
+    }
+
     /// Does what a key or the palette asked for, where the focus is.
     pub fn act(&mut self, action: Action) {
         // What was merely told has been seen by now.
@@ -103,13 +113,7 @@ impl App {
             Action::LaunchPrompt => self.prompt_form(),
             Action::LaunchTrain => {
                 let like = self.shown_run().and_then(|id| self.run(&id).map(settings_like));
-                let mut form = Form::train(like.as_deref().unwrap_or_default());
-                if let Link::Up { status: EngineStatus { train, .. } } = &self.link {
-                    form.stands(train);
-                }
-                self.layers.push(Layer::Form(form));
-                // The file may have changed since.
-                self.ask(Purpose::Status, Request::Status);
+                self.launch_form(Form::train(like.as_deref().unwrap_or_default()));
             }
             Action::LaunchEval => {
                 let names = self.candidate_names();

@@ -118,7 +118,7 @@ impl App {
             }
             (Purpose::Status, Response::Status { status }) => {
                 if let Some(Layer::Form(form)) = self.layers.last_mut() {
-                    form.stands(&status.train);
+                    form.stands(&status.tuning);
                 }
                 if matches!(self.link, Link::Up { .. }) {
                     self.link = Link::Up { status };

@@ -189,11 +189,14 @@ impl Form {
         }
     }
 
-    /// What the fields of a training are where they are left empty.
-    pub fn stands(&mut self, train: &BTreeMap<String, String>) {
+    /// What the fields of a run are where they are left empty: `tuning` by key.
+    pub fn stands(&mut self, tuning: &BTreeMap<String, String>) {
+        if !matches!(self.purpose, FormPurpose::Launch(_)) {
+            return;
+        }
         for field in &mut self.fields {
-            let key = field.key.rsplit('.').next().unwrap_or_default();
-            field.stands = train.get(key).map(|value| text::clean(value).into_owned()).unwrap_or_default();
+            field.stands =
+                tuning.get(field.key).map(|value| text::clean(value).into_owned()).unwrap_or_default();
         }
     }
 
@@ -554,7 +557,10 @@ fn check_one(want: Want, text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::prompt::PromptSettings;
+    use crate::domain::settings::{Budget, shown};
     use crate::domain::settings::{Targets, TrainSettings};
+    use crate::domain::trajectory::TrajectorySettings;
 
     fn typed(form: &mut Form, at: usize, text: &str) {
         form.fields[at].input = TextInput::new(text);
@@ -600,10 +606,23 @@ mod tests {
     fn empty_fields_show_what_they_take_from_the_workspace() {
         let mut form = Form::train(&[]);
         let many = Targets::Many(vec!["q_proj".into(), "v_proj".into()]);
-        form.stands(&TrainSettings { rank: 4, targets: many, ..TrainSettings::default() }.shown());
+        let settings = TrainSettings { rank: 4, targets: many, ..TrainSettings::default() };
+        form.stands(&shown("tuning.train", &settings));
         let stands: Vec<&str> = form.fields.iter().map(|f| f.stands.as_str()).collect();
         assert_eq!(stands, ["4", "32", "0.0002", "4", "8", "q_proj,v_proj", "bare"]);
         assert_eq!(form.submit(), Some(vec![]), "they are shown, not sent");
+        let mut form = Form::prompt(&[], Vec::new(), Vec::new());
+        let budget = Budget { calls: Some(900), ..Budget::default() };
+        form.stands(&shown("tuning.prompt", &PromptSettings { fan_out: 9, budget, ..<_>::default() }));
+        let stands =
+            |form: &Form, key: &str| form.fields.iter().find(|f| f.key == key).unwrap().stands.clone();
+        assert_eq!(stands(&form, "tuning.prompt.fan_out"), "9");
+        assert_eq!(stands(&form, "tuning.prompt.budget.calls"), "900");
+        assert_eq!(stands(&form, "tuning.prompt.budget.usd"), "");
+        let mut form = Form::trajectory(Vec::new());
+        form.stands(&shown("tuning.trajectory", &TrajectorySettings { shots: 7, ..<_>::default() }));
+        assert_eq!(stands(&form, "tuning.trajectory.shots"), "7");
+        assert_eq!(stands(&form, "tuning.trajectory.ranking"), "fused");
     }
 
     #[test]

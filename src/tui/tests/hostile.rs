@@ -3,10 +3,11 @@
 use super::{drawn, play, sample};
 use crate::domain::api::{Failure, FromEngine, Push, Response, RowDetail};
 use crate::domain::event::{Event, EventBody};
+use crate::domain::example::{Example, ExamplePage};
 use crate::domain::play::{Feedback, PlayBody, PlayEvent};
 use crate::domain::run::{RunKind, RunState};
 use crate::tui::app::{App, Message};
-use crate::tui::sample::prompts;
+use crate::tui::sample::{prompts, trajectories};
 use crate::tui::signs::Signs;
 
 const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202E}evil\u{200B}\u{8}\r\n\tline\u{1b}P+q\u{1b}\\日本\u{0301}\u{0301}\u{0301}\u{0301}\u{0301}";
@@ -27,8 +28,22 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
             V::Object(map) => map
                 .iter_mut()
                 .filter(|(k, _)| {
-                    !["kind", "state", "push", "verdict", "says", "unit", "direction", "fate", "news"]
-                        .contains(&k.as_str())
+                    ![
+                        "ranking",
+                        "order",
+                        "form",
+                        "source",
+                        "kind",
+                        "state",
+                        "push",
+                        "verdict",
+                        "says",
+                        "unit",
+                        "direction",
+                        "fate",
+                        "news",
+                    ]
+                    .contains(&k.as_str())
                 })
                 .for_each(|(_, v)| walk(v)),
             _ => {}
@@ -56,6 +71,23 @@ fn poison_event(event: &PlayEvent) -> PlayEvent {
         other => other.clone(),
     };
     PlayEvent { id: event.id, body }
+}
+
+/// An example whose id stays, so that it is found again; words without end and characters of odd widths in its texts.
+fn hostile_example(example: &Example) -> Example {
+    let word = "W".repeat(5_000);
+    let odd = "日本語のとても長い言葉e\u{301}\u{301}👩‍👩‍👧‍👦ﷺ".repeat(40);
+    let evil = |text: &str| format!("{text}{EVIL}{word}{odd}");
+    let mut made = Example { id: example.id.clone(), ..poison(example) };
+    made.input = evil(&example.input);
+    made.answer = evil(&example.answer);
+    made.stratum = Some(evil("stratum"));
+    made
+}
+
+fn hostile_page(page: &ExamplePage) -> ExamplePage {
+    let examples = page.examples.iter().map(hostile_example).collect();
+    ExamplePage { examples, ..page.clone() }
 }
 
 fn push(app: &mut App, push: Push) {
@@ -121,6 +153,22 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
                 Response::Tried { trial }
             }
             Request::Trace { .. } => poison(&sample::respond(&request)),
+            Request::Examples { query, .. } => {
+                Response::Examples { page: hostile_page(&trajectories::examples(query)) }
+            }
+            Request::SearchExamples { input, .. } => {
+                let mut found = trajectories::found(input);
+                for (example, _) in &mut found.hits {
+                    *example = hostile_example(example);
+                }
+                Response::FoundExamples { found }
+            }
+            Request::Trajectory { run } => {
+                let tame = trajectories::view(run);
+                let mut view = Box::new(poison(&tame));
+                view.run.clone_from(&tame.run);
+                Response::Trajectory { view }
+            }
             Request::Detail { candidate } => {
                 Response::Detail { detail: Box::new(poison(&sample::detail(candidate))) }
             }
@@ -280,6 +328,43 @@ fn no_text_from_outside_controls_the_terminal() {
         assert_tame(&app, "a failure");
         app.update(Message::Engine(FromEngine::Lost { reason: EVIL.into() }), sample::NOW_MS);
         assert_tame(&app, "a lost connection");
+    }
+}
+
+/// Screen 3: the list, an example, what is tried, the run; every pane at every size, and the borders stay where they are.
+#[test]
+fn no_example_controls_the_terminal_or_pushes_borders_away() {
+    for (size, signs) in
+        [((80, 24), Signs::unicode()), ((200, 60), Signs::unicode()), ((120, 40), Signs::ascii())]
+    {
+        for state in [RunState::Running, RunState::Done] {
+            let mut app = sample::app(size, "dark", signs.clone());
+            let mut run = trajectories::run(state);
+            run.message = Some(EVIL.into());
+            let of = run.run.clone();
+            push(&mut app, Push::RunChanged { run });
+            press(&mut app, "3");
+            let mut events: Vec<Event> = trajectories::events().iter().map(poison).collect();
+            let seq = events.len() as u64 + 1;
+            events.push(Event { seq, t_ms: 0, body: EventBody::Warning { message: EVIL.into() } });
+            push(&mut app, Push::Events { run: of, events });
+            for keys in [
+                "down", "enter", "pgdn", "esc", "w", "w", "i", "m", "enter", "esc", "down", "enter", "esc",
+                "w", "o", "o", "space", "down", "space", "t", "esc", "r", "esc", "f", "esc", "L", "esc", "x",
+                "e", "esc",
+            ] {
+                press(&mut app, keys);
+                assert_tame(&app, keys);
+            }
+            press(&mut app, "esc esc 3");
+            let buf = drawn(&app);
+            let edge = buf.area.width - 1;
+            let borders: Vec<String> =
+                (2..buf.area.height - 3).map(|y| buf[(edge, y)].symbol().to_owned()).collect();
+            let lined =
+                borders.iter().filter(|s| ["│", "┐", "┘", "|", "+", "┤"].contains(&s.as_str())).count();
+            assert_eq!(lined, borders.len(), "{size:?}: {borders:?}");
+        }
     }
 }
 

@@ -69,6 +69,47 @@ fn every_screen_in_dark_and_mono() {
     }
 }
 
+/// Screens 2 and 3, where they are drawn from a run's own sample.
+fn tuned(size: (u16, u16), theme: &str, keys: &str) -> App {
+    use crate::domain::run::RunState;
+    // The list is there when the run has ended, its progress before that.
+    let state = if keys == "3 w w w" { RunState::Running } else { RunState::Done };
+    use crate::domain::api::{FromEngine, Push};
+    use crate::tui::sample::{prompts, trajectories};
+    let mut app = sample::app(size, theme, Signs::unicode());
+    for run in [prompts::run(), trajectories::run(state)] {
+        let push = Push::RunChanged { run };
+        let effects = app.update(Message::Engine(FromEngine::Push { push }), NOW_MS);
+        sample::settle(&mut app, effects);
+    }
+    play(&mut app, keys);
+    app
+}
+
+#[test]
+fn screens_2_and_3_in_light_and_without_colour() {
+    for (name, keys) in [
+        ("prompts", "2 down"),
+        ("prompts_race", "2 w w w"),
+        ("prompts_form", "2 t"),
+        ("trajectories", "3 down"),
+        ("trajectories_run", "3 w w w"),
+    ] {
+        for theme in ["light", "mono"] {
+            insta::assert_snapshot!(
+                format!("{name}_styles_{theme}"),
+                styles_of(&drawn(&tuned((80, 24), theme, keys)))
+            );
+        }
+        let (light, mono) = (tuned((80, 24), "light", keys), tuned((80, 24), "mono", keys));
+        assert_eq!(shown(&light), shown(&mono), "{name}: colour carries no meaning of its own");
+    }
+    for name in ["2 down", "3 down"] {
+        let (light, mono) = (tuned((200, 60), "light", name), tuned((200, 60), "mono", name));
+        assert_eq!(shown(&light), shown(&mono), "{name}");
+    }
+}
+
 #[test]
 fn narrow_panes_share_one_place() {
     for (name, keys) in [

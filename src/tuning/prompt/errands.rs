@@ -1,7 +1,7 @@
 //! What a prompt run does besides climbing: which clause fixed and broke which rows, and the same score for fewer tokens.
 //!
 //! Clauses are judged by ablation: the prompt without each of them on the same rows. Economy tries, one after the other, what leaves the
-//! words of the model's task alone (white space, fields that are empty, a table of examples, what never changes before what does, so that a
+//! words of the model's task alone (white space, fields that are empty, tables of examples and of lists, what never changes before what does, so that a
 //! server's prefix cache holds it), then drops clause after clause. An edit stays when it broke no more rows than it fixed.
 
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use super::clauses::{Block, Clauses, Part};
 use super::climb::Climb;
 use super::examiner::{Examiner, Halt};
 use super::proposer::Draft;
-use super::{Node, Texts};
+use super::{Node, Texts, lists};
 use crate::domain::event::EventBody;
 use crate::domain::prompt::{ClauseEffect, ClauseReport, Fate, PromptGain, PromptNews};
 use crate::domain::row::RunRow;
@@ -187,6 +187,7 @@ impl Climb<'_> {
                 (no_empty_fields(text, &rows), "no empty fields")
             }
             Format::Table => (table(text, pins), "examples as a table"),
+            Format::Lists => (lists::as_tables(text, pins), "lists as tables"),
             Format::StaticFirst => (static_first(text, pins), "what never changes comes first"),
         };
         (new != text).then(|| (new, words.to_owned()))
@@ -256,10 +257,12 @@ enum Format {
     Tidy,
     NoEmptyFields,
     Table,
+    Lists,
     StaticFirst,
 }
 
-const FORMATS: [Format; 4] = [Format::Tidy, Format::NoEmptyFields, Format::Table, Format::StaticFirst];
+const FORMATS: [Format; 5] =
+    [Format::Tidy, Format::NoEmptyFields, Format::Table, Format::Lists, Format::StaticFirst];
 
 /// No spaces at the ends of lines, at most one empty line.
 fn tidy(text: &str) -> String {

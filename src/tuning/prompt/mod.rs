@@ -13,6 +13,7 @@ mod facts;
 mod front;
 mod guards;
 pub mod judging;
+mod lists;
 mod log;
 mod memory;
 mod plan;

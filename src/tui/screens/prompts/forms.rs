@@ -20,7 +20,7 @@ impl App {
         let mut from = self.candidate_names();
         from.extend(self.prompts.address());
         let form = Form::prompt(&like.unwrap_or_default(), stages.collect(), from);
-        self.layers.push(Layer::Form(form));
+        self.launch_form(form);
     }
 
     /// Changes of the prompt run on screen: `values` as they were typed before.

@@ -334,7 +334,7 @@ impl App {
             Action::ChooseRun => self.choose_store(),
             Action::LaunchTrajectory => {
                 let names = self.candidate_names();
-                self.layers.push(Layer::Form(Form::trajectory(names)));
+                self.launch_form(Form::trajectory(names));
             }
             Action::Distill => self.distill(),
             Action::Steer => {
