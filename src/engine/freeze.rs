@@ -245,8 +245,8 @@ pub fn assign_parts(engine: &Engine) -> Result<(), Failure> {
 }
 
 /// All rows for a strata run, written one by one: a million of them are never in memory together. Of the fields only the dimensions go with
-/// them. Returns the file's hash.
-fn strata_rows(
+/// them. Those that are left out have a stratum, too, so that they have one when they are taken in again. Returns the file's hash.
+pub(super) fn strata_rows(
     engine: &Engine,
     ws: &Workspace,
     dataset: &Dataset,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::api::{Request, Response, RowPage};
 use crate::engine::{freeze, requests};
+use crate::worker::folder::RunFolder;
 
 struct Desk {
     engine: Arc<Engine>,
@@ -227,15 +228,25 @@ fn a_run_is_frozen_without_the_rows_that_are_left_out() {
         rows.into_iter().map(|row| row.id).collect()
     };
     use crate::domain::run::RunKind as R;
-    let before = [R::Train, R::Eval, R::Strata].map(all);
+    let before = [R::Train, R::Eval].map(all);
     let mark = |row: &str| Decision::Mark { row: row.into(), mark: EXCLUDED.into(), on: true };
     let (of_train, of_eval) = (before[0].iter().next().unwrap(), before[1].iter().next().unwrap());
     for row in [of_train, of_eval] {
         assert!(matches!(desk.ask(Request::Decide { decision: mark(row) }), Response::Done { .. }));
     }
-    let after = [R::Train, R::Eval, R::Strata].map(all);
+    let after = [R::Train, R::Eval].map(all);
     assert!(!after[0].contains(of_train) && !after[0].contains(of_eval) && !after[1].contains(of_eval));
-    assert_eq!((after[1].len(), after[2].len()), (before[1].len() - 1, rows.len()));
+    assert_eq!(after[1].len(), before[1].len() - 1);
+    let loaded = rows::loaded(&desk.engine).unwrap();
+    let folder = RunFolder::new(desk.dir.path().join("frozen"));
+    fs::create_dir(folder.dir()).unwrap();
+    freeze::strata_rows(&desk.engine, &loaded.ws, &loaded.dataset, &folder).unwrap();
+    let frozen = fs::read_to_string(folder.rows()).unwrap();
+    assert_eq!(
+        frozen.lines().count(),
+        rows.len(),
+        "strata are built of all rows: those taken in again have one"
+    );
 }
 
 #[test]

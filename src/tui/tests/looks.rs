@@ -179,7 +179,7 @@ fn layers() {
         ("problems", "1 ! down"),
         ("problems_groups", "1 ! down down down enter down"),
         ("problems_doubts", "1 ! down enter"),
-        ("preview", "1 right v"),
+        ("preview", "1 right V"),
     ] {
         insta::assert_snapshot!(format!("layer_{name}"), shown(&at((80, 24), "dark", keys)));
     }

@@ -124,7 +124,7 @@ fn views_are_saved_opened_and_deleted() {
 #[test]
 fn an_export_asks_before_it_writes_over_a_file_and_tells_how_far_it_is() {
     let mut app = app((80, 24));
-    play(&mut app, "1 x ctrl-u");
+    play(&mut app, "1 w ctrl-u");
     type_text(&mut app, "wrong.csv");
     let effects = press(&mut app, "enter");
     let (tag, request) = asked(&effects).pop().unwrap();
