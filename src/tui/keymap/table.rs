@@ -291,7 +291,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Mending, A::Down, "down", "down ctrl-n", "", "Down"),
     b(C::Mending, A::Back, "back", "esc q", "close", "Close the top layer, or go one pane back"),
     b(C::Problems, A::Open, "open", "enter", "rows", "Open what is selected"),
-    b(C::Problems, A::Exclude, "row.exclude", "x", "leave out", "Leave the row out of learning and scoring (the mark `excluded`), or take it in again"),
+    b(C::Problems, A::Exclude, "row.exclude", "x", "leave out", "Leave the row, or all picked ones, out of learning and scoring (the mark `excluded`), or take them in again"),
     b(C::Problems, A::ExcludeCopies, "problems.exclude-copies", "X", "keep first", "Of each group of duplicates leave out all but the first"),
     b(C::Problems, A::Mark, "row.mark", "m", "mark", "Mark the row, or all picked ones, with a star, or take the star away"),
     b(C::Problems, A::FlipRows, "flips.rows", "r", "on screen", "Open all these rows on the strata screen"),
