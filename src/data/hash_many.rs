@@ -22,11 +22,11 @@ const ROOT: u8 = 8;
 const IV: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// One chunk of a text: the whole blocks before its last one are what runs side by side.
+/// One chunk of a text: the whole blocks before its last one, and all of a chunk that another follows, are what runs side by side.
 struct Chunk<'a> {
     text: usize,
     /// Its place in the text, 0 or 1.
-    counter: usize,
+    counter: u64,
     bytes: &'a [u8],
     whole: usize,
     state: [u32; 8],
@@ -43,56 +43,61 @@ pub(super) fn hash_many(texts: &[&[u8]]) -> Vec<[u8; HASH]> {
             continue;
         }
         let (first, second) = bytes.split_at(bytes.len().min(CHUNK));
-        for (counter, bytes) in [(0, first), (1, second)] {
-            if counter == 0 || !bytes.is_empty() {
-                let whole = bytes.len().saturating_sub(1) / BLOCK;
-                chunks.push(Chunk { text, counter, bytes, whole, state: IV });
-            }
+        let whole = |bytes: &[u8]| bytes.len().saturating_sub(1) / BLOCK;
+        if second.is_empty() {
+            chunks.push(Chunk { text, counter: 0, bytes: first, whole: whole(first), state: IV });
+        } else {
+            chunks.push(Chunk { text, counter: 0, bytes: first, whole: CHUNK / BLOCK, state: IV });
+            chunks.push(Chunk { text, counter: 1, bytes: second, whole: whole(second), state: IV });
         }
     }
     let mut order: Vec<usize> = (0..chunks.len()).collect();
     order.sort_by_key(|at| (chunks[*at].whole, chunks[*at].counter));
-    let alike = |a: &usize, b: &usize| {
-        (chunks[*a].whole, chunks[*a].counter) == (chunks[*b].whole, chunks[*b].counter)
-    };
-    let groups: Vec<Vec<usize>> = order.chunk_by(alike).map(<[usize]>::to_vec).collect();
-    for group in groups {
+    let mut begun = Vec::with_capacity(chunks.len());
+    for group in order
+        .chunk_by(|a, b| (chunks[*a].whole, chunks[*a].counter) == (chunks[*b].whole, chunks[*b].counter))
+    {
         let Some(&Chunk { whole, counter, .. }) = group.first().and_then(|at| chunks.get(*at)) else {
             continue;
         };
         let inputs: Vec<&[u8]> = group.iter().map(|at| chunks[*at].bytes).collect();
-        let states = begin(platform, &inputs, whole, counter as u64);
-        for (at, state) in group.into_iter().zip(states) {
-            chunks[at].state = state;
+        let states = begin(platform, &inputs, whole, counter);
+        states.into_iter().zip(group).for_each(|(state, at)| begun.push((*at, state)));
+    }
+    for (at, state) in begun {
+        chunks[at].state = state;
+    }
+    // The two halves of a text's root, and whose they are.
+    let (mut parents, mut of) = (Vec::new(), Vec::new());
+    for pair in chunks.chunk_by(|a, b| a.text == b.text) {
+        match pair {
+            [alone] => hashes[alone.text] = le_bytes_from_words_32(&finish(platform, alone, ROOT)),
+            [left, right] => {
+                let mut both = [0; BLOCK];
+                both[..HASH].copy_from_slice(&le_bytes_from_words_32(&left.state));
+                both[HASH..].copy_from_slice(&le_bytes_from_words_32(&finish(platform, right, 0)));
+                parents.push(both);
+                of.push(left.text);
+            }
+            _ => {}
         }
     }
-    for pair in chunks.chunk_by(|a, b| a.text == b.text) {
-        let alone = pair.len() == 1;
-        let mut ends = pair.iter().map(|chunk| finish(platform, chunk, alone));
-        let state = match (ends.next(), ends.next()) {
-            (Some(left), Some(right)) => {
-                let mut both = [0; BLOCK];
-                both[..HASH].copy_from_slice(&le_bytes_from_words_32(&left));
-                both[HASH..].copy_from_slice(&le_bytes_from_words_32(&right));
-                let mut state = IV;
-                platform.compress_in_place(&mut state, &both, BLOCK as u8, 0, PARENT | ROOT);
-                state
-            }
-            (end, _) => end.unwrap_or(IV),
-        };
-        if let Some(hash) = pair.first().and_then(|chunk| hashes.get_mut(chunk.text)) {
-            *hash = le_bytes_from_words_32(&state);
-        }
+    let parents: Vec<&[u8; BLOCK]> = parents.iter().collect();
+    let mut roots = vec![0; HASH * parents.len()];
+    platform.hash_many(&parents, &IV, 0, IncrementCounter::No, PARENT | ROOT, 0, 0, &mut roots);
+    for (text, root) in of.into_iter().zip(roots.as_chunks().0) {
+        hashes[text] = *root;
     }
     hashes
 }
 
-/// The state behind the first `whole` blocks of each chunk.
+/// The state behind the first `whole` blocks of each chunk; 16 are all of it.
 fn begin(platform: Platform, chunks: &[&[u8]], whole: usize, counter: u64) -> Vec<[u32; 8]> {
     fn side_by_side<const N: usize>(platform: Platform, chunks: &[&[u8]], counter: u64) -> Vec<[u32; 8]> {
         let inputs: Vec<&[u8; N]> = chunks.iter().filter_map(|chunk| chunk.first_chunk()).collect();
         let mut out = vec![0; HASH * inputs.len()];
-        platform.hash_many(&inputs, &IV, counter, IncrementCounter::No, 0, CHUNK_START, 0, &mut out);
+        let end = if N == CHUNK { CHUNK_END } else { 0 };
+        platform.hash_many(&inputs, &IV, counter, IncrementCounter::No, 0, CHUNK_START, end, &mut out);
         out.as_chunks().0.iter().map(words_from_le_bytes_32).collect()
     }
     macro_rules! by_blocks {
@@ -103,19 +108,17 @@ fn begin(platform: Platform, chunks: &[&[u8]], whole: usize, counter: u64) -> Ve
             }
         };
     }
-    by_blocks!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    by_blocks!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
 }
 
-/// The state behind the last block, which need not be full. `alone`: the chunk is the whole text.
-fn finish(platform: Platform, chunk: &Chunk<'_>, alone: bool) -> [u32; 8] {
+/// The state behind the last block, which need not be full.
+fn finish(platform: Platform, chunk: &Chunk<'_>, root: u8) -> [u32; 8] {
     let last = chunk.bytes.get(chunk.whole * BLOCK..).unwrap_or_default();
     let mut block = [0; BLOCK];
     block[..last.len()].copy_from_slice(last);
     let start = if chunk.whole == 0 { CHUNK_START } else { 0 };
-    let root = if alone { ROOT } else { 0 };
     let mut state = chunk.state;
-    let flags = start | CHUNK_END | root;
-    platform.compress_in_place(&mut state, &block, last.len() as u8, chunk.counter as u64, flags);
+    platform.compress_in_place(&mut state, &block, last.len() as u8, chunk.counter, start | CHUNK_END | root);
     state
 }
 
