@@ -86,6 +86,11 @@ pub fn embedder(
     Ok(Some(Box::new(model)))
 }
 
+/// The embedder of `[tuning.trajectory]`; none for the built-in one.
+pub fn of_examples(engine: &Engine, ws: &Workspace) -> Result<Option<Box<ModelRef>>, Failure> {
+    embedder(engine, ws, &ws.config.tuning.trajectory.embedder, "tuning.trajectory.embedder")
+}
+
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.
 pub(super) fn endpoint_hash(endpoint: &str, model: &str, mask_pii: bool) -> String {
     let masked = if mask_pii { "\nmask_pii" } else { "" };

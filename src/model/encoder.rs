@@ -142,6 +142,11 @@ impl Encoder {
         self.pooling
     }
 
+    /// The longest text in tokens, those that the tokenizer adds among them.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// Ids of a text, cut to the longest: what stands around it stays.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let mut ids = self.tokenizer.encode(text, true)?;
