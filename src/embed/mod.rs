@@ -1,4 +1,4 @@
-//! Text to vectors ([`Source`]): by the built-in embedder ([`Embedder`]), an encoder's folder, or an endpoint. The built-in embedder needs no
+//! Text to vectors ([`Source`]): by the built-in embedder ([`Embedder`]), a model's folder, or an endpoint. The built-in embedder needs no
 //! weights: hashed words and character n-grams, weighted by tf-idf, reduced by a truncated SVD of the corpus it is fitted on (latent semantic
 //! analysis, Deerwester et al. 1990).
 //!

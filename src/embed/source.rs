@@ -1,4 +1,4 @@
-//! Who embeds: the built-in embedder, an encoder's folder, or an endpoint. What a model embedded once is kept on disk, by the model's content
+//! Who embeds: the built-in embedder, an encoder's folder, a language model's, or an endpoint. What a model embedded once is kept on disk, by the model's content
 //! and the text's.
 
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,9 @@ use super::{Embedder, Vectors};
 use crate::backend::{Access, Endpoint};
 use crate::domain::candidate::{ModelRef, ModelSource};
 use crate::domain::settings::BUILTIN;
-use crate::model::encoder::{Encoder, Pooling};
+use crate::model::encoder::Encoder;
+use crate::model::mean_state::MeanState;
+use crate::model::sentence::{Pooling, Sentence, to_length_one};
 use crate::ops::Par;
 
 /// Texts that are embedded before they are kept.
@@ -26,6 +28,7 @@ const REMEMBERED: usize = 1 << 23;
 enum Model {
     Builtin(Box<Embedder>),
     Encoder(Box<Encoder>),
+    MeanState(Box<MeanState>),
     Endpoint(Box<Endpoint>),
 }
 
@@ -104,13 +107,17 @@ impl Source {
         let failed = |why: String| format!("the embedder `{}`: {why}", model.name);
         let (opened, variant) = match &model.source {
             ModelSource::Local { path } => {
-                let encoder = Encoder::load(Path::new(path)).map_err(|e| failed(e.to_string()))?;
-                let pooling = match encoder.pooling() {
-                    Pooling::Mean => "mean",
-                    Pooling::Cls => "cls",
-                };
-                let variant = format!("-{pooling}-{}", encoder.longest());
-                (Model::Encoder(Box::new(encoder)), variant)
+                let dir = Path::new(path);
+                // What is no language model is said to be no encoder, by its file.
+                if MeanState::is_one(dir) {
+                    let model = MeanState::open(dir, &model.hash).map_err(|e| failed(e.to_string()))?;
+                    let variant = format!("-state{}", variant(model.sentence()));
+                    (Model::MeanState(Box::new(model)), variant)
+                } else {
+                    let encoder = Encoder::load(dir).map_err(|e| failed(e.to_string()))?;
+                    let variant = variant(encoder.sentence());
+                    (Model::Encoder(Box::new(encoder)), variant)
+                }
             }
             ModelSource::Endpoint { .. } => {
                 let endpoint = Endpoint::open(model, &access.keys).map_err(|e| failed(e.to_string()))?;
@@ -133,7 +140,7 @@ impl Source {
     pub const fn builtin(&self) -> Option<&Embedder> {
         match &self.model {
             Model::Builtin(embedder) => Some(embedder),
-            Model::Encoder(_) | Model::Endpoint(_) => None,
+            Model::Encoder(_) | Model::MeanState(_) | Model::Endpoint(_) => None,
         }
     }
 
@@ -230,16 +237,16 @@ impl Source {
                 };
                 self.side_by_side(texts, &embed)
             }
+            Model::MeanState(model) => {
+                let embed = |texts: &[&str]| {
+                    let all = model.embed(texts, Par::threads(1)).map_err(|e| failed(e.to_string()))?;
+                    Ok(all.chunks(model.dimensions()).map(<[f32]>::to_vec).collect::<Vec<_>>())
+                };
+                self.side_by_side(texts, &embed)
+            }
             Model::Endpoint(endpoint) => {
                 let mut found = endpoint.embeddings(texts).map_err(|e| failed(e.to_string()))?;
-                for vector in &mut found {
-                    let norm = super::dot(vector, vector).sqrt();
-                    if norm > 0.0 {
-                        for x in vector {
-                            *x /= norm;
-                        }
-                    }
-                }
+                found.iter_mut().for_each(|vector| to_length_one(vector));
                 Ok(found)
             }
         }
@@ -261,6 +268,16 @@ impl Source {
         let found: Result<Vec<_>, String> = pool.install(|| texts.par_chunks(AT_ONCE).map(embed).collect());
         found.map(|found| found.concat())
     }
+}
+
+/// What of a folder's settings makes other vectors of the same weights.
+fn variant(sentence: &Sentence) -> String {
+    let pooling = match sentence.pooling {
+        Pooling::Mean => "mean",
+        Pooling::Cls => "cls",
+    };
+    let lower = if sentence.lower { "-lower" } else { "" };
+    format!("-{pooling}-{}{lower}", sentence.longest)
 }
 
 fn broken(name: &str, error: &io::Error) -> String {

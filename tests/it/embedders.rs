@@ -48,11 +48,22 @@ fn an_encoder_embeds_rows_once_and_answers_are_held_against_golds_by_it() {
 }
 
 #[test]
-fn a_model_that_is_no_encoder_embeds_nothing_and_the_launch_says_so() {
+fn the_base_model_embeds_by_its_hidden_state_and_what_can_do_neither_is_refused_at_the_launch() {
     let bench = bench("embedder = \"base\"", "");
+    let built = bench.json(&["strata", "build", "--k", "2"]);
+    let rows: u64 = built["strata"].as_array().unwrap().iter().map(|s| s["rows"].as_u64().unwrap()).sum();
+    assert_eq!((rows, kept(&bench, 16)), (60, 60), "{built}");
+
+    let odd = bench.root.join("odd");
+    fs::create_dir(&odd).unwrap();
+    fs::write(odd.join("config.json"), "{\"model_type\": \"t5\"}").unwrap();
+    let path = bench.root.join("workspace.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replace("embedder = \"base\"", "embedder = \"odd\"");
+    fs::write(&path, text.replace("[models.base]", "[models.odd]\npath = \"odd\"\n\n[models.base]")).unwrap();
     let refused = bench.run(&["strata", "build"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(2) && said.contains("the model `base` is no encoder"), "{said}");
+    assert!(refused.status.code() == Some(2) && said.contains("the model `odd` cannot embed"), "{said}");
 }
 
 /// Texts that the server was asked to embed, request by request.
@@ -122,6 +133,33 @@ fn kept(bench: &Bench, dimensions: u64) -> u64 {
     fs::metadata(folders[0].join("vectors.f16")).unwrap().len() / (2 * dimensions)
 }
 
+/// Rows of a run's inputs that are of that part.
+fn ids(bench: &Bench, run: &serde_json::Value, part: &str) -> Vec<String> {
+    let rows = bench.state().join("runs").join(run["run"].as_str().unwrap()).join("inputs/rows.jsonl");
+    let rows = fs::read_to_string(rows).unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_part = rows.filter(|row| row["part"] == part);
+    of_part.map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A row's input and gold.
+fn text_of(id: &str) -> (String, &'static str) {
+    let number: usize = id.trim_start_matches('r').parse().unwrap();
+    let team = ["cards", "loans"][number / 2 % 2];
+    (format!("the {team} case {number}"), team)
+}
+
+/// The store `mine`: these rows with their golds.
+fn import(bench: &Bench, rows: &[String]) {
+    let line = |id: &String| {
+        let (input, answer) = text_of(id);
+        serde_json::json!({ "stage": "route", "input": input, "answer": answer }).to_string()
+    };
+    let file = bench.root.join("mine.jsonl");
+    fs::write(&file, rows.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    bench.json(&["examples", "import", file.to_str().unwrap(), "--name", "mine"]);
+}
+
 #[test]
 fn a_store_by_an_encoder_is_searched_evaluated_and_played_by_it_and_refused_when_it_was_changed() {
     let bench = bench("", "");
@@ -157,34 +195,13 @@ fn a_store_by_an_encoder_is_searched_evaluated_and_played_by_it_and_refused_when
     let first = kept(&bench, 32);
     assert!((30..=60).contains(&first), "{first}");
 
-    let store = fs::read_to_string(artifacts.join("store.jsonl")).unwrap();
-    let lines: Vec<serde_json::Value> = store.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    // Whatever was found: a store with all rows that may be shown.
-    let mine = bench.root.join("mine.jsonl");
-    let train: Vec<String> = {
-        let spec: serde_json::Value = serde_json::from_slice(
-            &fs::read(bench.state().join("runs").join(run["run"].as_str().unwrap()).join("spec.json"))
-                .unwrap(),
-        )
-        .unwrap();
-        let rows = spec["rows"].as_array().unwrap();
-        rows.iter().filter(|r| r["part"] == "train").map(|r| r["id"].as_str().unwrap().to_owned()).collect()
-    };
-    assert!(train.len() > 10, "{lines:?}");
-    let example = |id: &String| {
-        let number: usize = id.trim_start_matches('r').parse().unwrap();
-        let team = ["cards", "loans"][number / 2 % 2];
-        serde_json::json!({ "stage": "route", "input": format!("the {team} case {number}"), "answer": team })
-            .to_string()
-    };
-    fs::write(&mine, train.iter().map(example).collect::<Vec<_>>().join("\n")).unwrap();
-    bench.json(&["examples", "import", mine.to_str().unwrap(), "--name", "mine"]);
+    let train = ids(&bench, &run, "train");
+    import(&bench, &train);
     // The embedder that the settings name, from its first use on.
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{text}\n[tuning.trajectory]\nembedder = \"mini\"\nranking = \"nearest\"\n"))
         .unwrap();
-    let number: usize = train[3].trim_start_matches('r').parse().unwrap();
-    let asked = format!("the {} case {number}", ["cards", "loans"][number / 2 % 2]);
+    let asked = text_of(&train[3]).0;
     let found = bench.json(&["examples", "--store", "mine", "search", &asked, "--shots", "3"]);
     let hits = found["hits"].as_array().unwrap();
     assert_eq!(hits.len(), 3, "{found}");
@@ -195,13 +212,11 @@ fn a_store_by_an_encoder_is_searched_evaluated_and_played_by_it_and_refused_when
     let eval = bench.json(&["run", "eval", "--set", "candidate=baseline+mine", "--set", "latency_rows=1"]);
     assert_eq!(eval["state"], "done", "{eval}");
     assert_eq!(kept(&bench, 32), 60, "every row once");
-    let spec: serde_json::Value = serde_json::from_slice(
-        &fs::read(bench.state().join("runs").join(eval["run"].as_str().unwrap()).join("spec.json")).unwrap(),
-    )
-    .unwrap();
+    let spec = bench.state().join("runs").join(eval["run"].as_str().unwrap()).join("spec.json");
+    let spec: serde_json::Value = serde_json::from_slice(&fs::read(spec).unwrap()).unwrap();
     assert_eq!(spec["candidate"]["stages"][0]["examples"]["embedder"]["hash"], model["hash"]);
-    let row = spec["rows"].as_array().unwrap().iter().find(|r| r["part"] == "eval").unwrap();
-    let trace = bench.json(&["runs", "trace", eval["run"].as_str().unwrap(), row["id"].as_str().unwrap()]);
+    let row = ids(&bench, &eval, "eval").remove(0);
+    let trace = bench.json(&["runs", "trace", eval["run"].as_str().unwrap(), &row]);
     let shown = trace["stages"][0]["examples"].as_array().unwrap();
     assert!(!shown.is_empty() && shown.iter().all(|s| s["similarity"].as_f64().unwrap() > 0.0), "{trace}");
     let played = bench.json(&["play", "baseline+mine", "--input", "where is the loans case"]);
@@ -233,9 +248,10 @@ fn a_store_by_an_endpoint_is_asked_for_each_text_once_and_an_endpoint_that_refus
     let far = with(&server);
     let run = far.json(&["run", "trajectory"]);
     assert_eq!(run["state"], "done", "{run}");
-    let eval = far.json(&["run", "eval", "--set", "candidate=baseline+trajectory-1"]);
+    import(&far, &ids(&far, &run, "train"));
+    let eval = far.json(&["run", "eval", "--set", "candidate=baseline+mine"]);
     assert_eq!(eval["state"], "done", "{eval}");
-    far.json(&["examples", "search", "the cards case 2"]);
+    far.json(&["examples", "--store", "mine", "search", "the cards case 2"]);
     assert!(server.asked().iter().all(|asked| asked.path == "/v1/embeddings"));
     let texts: Vec<String> = embedded(&server).concat();
     let mut once = texts.clone();
