@@ -6,6 +6,7 @@
 
 mod features;
 mod flat;
+pub mod gpu;
 mod kept;
 mod linear;
 mod source;

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::domain::example::{Example, Order, Ranking, Retrieval, Shown};
+use crate::embed::gpu::{self, Table};
 use crate::embed::{Embedder, Source, Vectors, dot, words};
 use bm25::Bm25;
 pub use open::{EMBEDDER, MODEL, embedder_of, open};
@@ -67,6 +68,8 @@ pub struct Index {
     examples: Arc<Vec<Arc<Example>>>,
     embedder: Arc<Source>,
     vectors: Arc<Vectors>,
+    /// The vectors on the GPU that this process was lent.
+    on_gpu: Option<Arc<Table>>,
     words: Arc<Bm25>,
 }
 
@@ -106,7 +109,8 @@ impl Index {
         let texts: Vec<&str> = examples.iter().map(|e| e.input.as_str()).collect();
         let vectors = Arc::new(embedder.embed_with_fit(&texts)?.0);
         let words = Arc::new(Bm25::new(texts.iter().copied()));
-        Ok(Self { examples: Arc::new(examples), embedder, vectors, words })
+        let on_gpu = gpu::lent(vectors.data.len()).and_then(|gpu| gpu.table(&vectors, None)).map(Arc::new);
+        Ok(Self { examples: Arc::new(examples), embedder, vectors, on_gpu, words })
     }
 
     /// The same texts and vectors with other figures of what the examples did, or some of them disabled: `of` gives the new example of
@@ -134,6 +138,15 @@ impl Index {
     /// Disabled ones among them.
     pub fn examples(&self) -> &[Arc<Example>] {
         &self.examples
+    }
+
+    /// The nearest by the vectors: on the GPU where they are there and it can tell, else on the CPU; the same.
+    fn near(&self, vector: &[f32], depth: usize, keep: &(dyn Fn(usize) -> bool + Sync)) -> nearest::Ranked {
+        let on_gpu = self.on_gpu.as_ref().and_then(|table| {
+            let gpu = gpu::lent(self.vectors.data.len())?;
+            nearest::top_on((gpu, table), &self.vectors, vector, depth, keep)
+        });
+        on_gpu.unwrap_or_else(|| nearest::top(&self.vectors, vector, depth, keep))
     }
 
     /// The examples for an input, in the order in which they are to be shown.
@@ -172,7 +185,7 @@ impl Index {
             let kept = by_words.iter().map(|(i, s)| (*i, *s)).filter(|(i, _)| keep(*i));
             nearest::top_of(kept, depth)
         };
-        let near = |depth: usize| nearest::top(&self.vectors, vector, depth, &keep);
+        let near = |depth: usize| self.near(vector, depth, &keep);
         let ranked = |depth: usize| -> nearest::Ranked {
             match how.ranking {
                 Ranking::Nearest => near(depth),
