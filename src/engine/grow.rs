@@ -499,6 +499,17 @@ pub fn write(engine: &Engine, decision: &Decision) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Files of accepted rows that are gone are written again.
+pub fn restore(engine: &Engine) -> anyhow::Result<()> {
+    for (run, accepted) in engine.read(|s| s.decisions.grown.clone()) {
+        if !engine.root.join(file_of(&run)).exists() {
+            let decision = Decision::Grown { run, accepted: Some(accepted) };
+            write(engine, &decision).map_err(|failure| anyhow::anyhow!(failure.message))?;
+        }
+    }
+    Ok(())
+}
+
 /// Rows that were made, with a parent that is scored on, and those that were made and are not in the train part: they are in no run.
 pub fn torn(dataset: &Dataset, parts: &[Option<Part>]) -> Result<HashSet<usize>, Failure> {
     let of = |at: usize| parts.get(at).copied().flatten();

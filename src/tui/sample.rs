@@ -70,12 +70,14 @@ pub fn status() -> EngineStatus {
 }
 
 fn tuning() -> std::collections::BTreeMap<String, String> {
+    use crate::domain::grow::GrowSettings;
     use crate::domain::prompt::PromptSettings;
     use crate::domain::settings::{TrainSettings, shown};
     use crate::domain::trajectory::TrajectorySettings;
     let mut tuning = shown("tuning.train", &TrainSettings::default());
     tuning.extend(shown("tuning.prompt", &PromptSettings { fan_out: 12, ..PromptSettings::default() }));
     tuning.extend(shown("tuning.trajectory", &TrajectorySettings::default()));
+    tuning.extend(shown("tuning.grow", &GrowSettings::default()));
     tuning
 }
 

@@ -71,6 +71,12 @@ impl Backend for Shared {
 pub type Open<'a> =
     &'a mut dyn FnMut(&ModelRef, Option<&StageCandidate>) -> Result<Box<dyn Backend>, BackendError>;
 
+#[derive(Clone, Copy)]
+enum Who {
+    Maker,
+    Checker,
+}
+
 /// A question for the maker.
 pub struct Question {
     pub text: String,
@@ -104,7 +110,8 @@ pub struct Desk<'a> {
     of_check: (u64, u64),
     extra: i64,
     clock: Clock,
-    failed: (usize, usize),
+    /// Of the maker and of who checks: questions that failed, and that did not.
+    failed: [(usize, usize); 2],
 }
 
 /// Seconds of work: of earlier lives as the log has them, and of this one from its first question on.
@@ -184,7 +191,7 @@ impl<'a> Desk<'a> {
             of_maker: 1 + u64::from(restates),
             of_check: (candidate.stages.len() as u64, out as u64),
             clock: Clock::default(),
-            failed: (0, 0),
+            failed: [(0, 0); 2],
         })
     }
 
@@ -289,15 +296,20 @@ impl<'a> Desk<'a> {
     }
 
     /// What went well or not; failures alone end the run.
-    fn watch(&mut self, well: bool, who: &str, why: &str) -> Result<(), Halt> {
+    fn watch(&mut self, who: Who, well: bool, why: &str) -> Result<(), Halt> {
+        let (failed, fine) = &mut self.failed[who as usize];
         if well {
-            self.failed.1 += 1;
+            *fine += 1;
             return Ok(());
         }
-        self.failed.0 += 1;
-        if self.failed.1 == 0 && self.failed.0 >= HOPELESS {
+        *failed += 1;
+        if *fine == 0 && *failed >= HOPELESS {
+            let name = match who {
+                Who::Maker => format!("the maker `{}`", self.model.name),
+                Who::Checker => format!("the candidate `{}`", self.candidate.name),
+            };
             return Err(
-                anyhow!("the first {HOPELESS} questions to {who} all failed; the last one: {why}").into()
+                anyhow!("the first {HOPELESS} questions to {name} all failed; the last one: {why}").into()
             );
         }
         Ok(())
@@ -327,7 +339,7 @@ impl<'a> Desk<'a> {
             if let Some((at, said)) = &kept {
                 self.clock.heard_before(*at);
                 self.pay(said);
-                self.failed.1 += 1;
+                self.failed[Who::Maker as usize].1 += 1;
             }
             found.push(kept.map(|(_, said)| said));
         }
@@ -356,8 +368,7 @@ impl<'a> Desk<'a> {
                     // What was held back is no failure of the maker.
                     if !held_back {
                         let why = said.error.clone().unwrap_or_default();
-                        let who = format!("the maker `{}`", desk.model.name);
-                        desk.watch(said.error.is_none(), &who, &why)?;
+                        desk.watch(Who::Maker, said.error.is_none(), &why)?;
                     }
                     all.push(said);
                 }
@@ -396,7 +407,7 @@ impl<'a> Desk<'a> {
             if let Some(kept) = &kept {
                 self.clock.heard_before(kept.at);
                 self.pay_row(&kept.outcome, kept.usd);
-                self.failed.1 += 1;
+                self.failed[Who::Checker as usize].1 += 1;
             }
             found.push(kept.map(|kept| kept.outcome));
         }
@@ -428,7 +439,7 @@ impl<'a> Desk<'a> {
                     calls += desk.sent(outcome);
                     if !held_back {
                         let why = trouble(outcome).unwrap_or_default();
-                        desk.watch(well, &format!("the candidate `{}`", desk.candidate.name), &why)?;
+                        desk.watch(Who::Checker, well, &why)?;
                     }
                 }
                 Ok((outcomes, calls))

@@ -20,8 +20,8 @@ pub struct Guard {
     scored: Vec<usize>,
     overlaps: Scored,
     embedder: Embedder,
-    /// Of the rows that are scored on, in their order.
-    vectors: Vectors,
+    /// Of the rows that are scored on, in their order; with the share of each text that its vector expresses.
+    vectors: (Vectors, Vec<f32>),
 }
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Guard {
         // A phrase of the trade stands in many rows that people wrote.
         overlaps.forget_common((learned.len(), &|i| of(&learned, i).unwrap_or_default()));
         let wanted: Vec<&str> = (0..scored.len()).map(text).collect();
-        let vectors = embedder.embed(&wanted);
+        let vectors = embedder.embed_with_fit(&wanted);
         let texts = others
             .into_iter()
             .map(|other| Text { id: other.id, part: other.part, made: false, input: other.input })
@@ -92,10 +92,14 @@ impl Guard {
             );
             return Some((Check::Leak, words));
         }
-        let vector = self.embedder.embed(&[new]);
-        let own = vector.row(0);
-        let nearest = (0..self.vectors.len())
-            .map(|i| (i, dot(own, self.vectors.row(i))))
+        // A text of words that nobody else has is brought to length 1 by the few that are known: its vector says less than one that is
+        // expressed as a whole, and is weighed by that.
+        let (vector, share) = self.embedder.embed_with_fit(&[new]);
+        let (own, share) = (vector.row(0), share.first().copied().unwrap_or(0.0));
+        let (vectors, shares) = &self.vectors;
+        let weight = |i: usize| shares.get(i).map_or(0.0, |of| (share / of.max(1e-6)).min(1.0));
+        let nearest = (0..vectors.len())
+            .map(|i| (i, weight(i) * dot(own, vectors.row(i))))
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .filter(|(_, cosine)| *cosine >= COSINE)?;
         let known = row(nearest.0)?;
