@@ -59,9 +59,13 @@ impl Guard {
         self.texts.get(at).map_or("", |text| text.input.as_str())
     }
 
-    /// Vectors of length 1, as suspicions are held by.
-    pub fn embed(&self, texts: &[&str]) -> Vectors {
-        self.embedder.embed(texts)
+    /// How near a text is in meaning to the nearest of others, 0 to 1, as the built-in embedder has it.
+    pub fn likeness(&self, new: &str, others: &[&str]) -> f64 {
+        let (own, share) = self.embedder.embed_with_fit(&[new]);
+        let share = share.first().copied().unwrap_or(0.0);
+        let (vectors, shares) = self.embedder.embed_with_fit(others);
+        let each = vectors.rows().zip(shares).map(|(row, of)| weighed(dot(own.row(0), row), share, of));
+        f64::from(each.fold(0.0, f32::max))
     }
 
     /// Where a new text falls, and why.
@@ -92,14 +96,12 @@ impl Guard {
             );
             return Some((Check::Leak, words));
         }
-        // A text of words that nobody else has is brought to length 1 by the few that are known: its vector says less than one that is
-        // expressed as a whole, and is weighed by that.
         let (vector, share) = self.embedder.embed_with_fit(&[new]);
         let (own, share) = (vector.row(0), share.first().copied().unwrap_or(0.0));
         let (vectors, shares) = &self.vectors;
-        let weight = |i: usize| shares.get(i).map_or(0.0, |of| (share / of.max(1e-6)).min(1.0));
         let nearest = (0..vectors.len())
-            .map(|i| (i, weight(i) * dot(own, vectors.row(i))))
+            .zip(shares)
+            .map(|(i, of)| (i, weighed(dot(own, vectors.row(i)), share, *of)))
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .filter(|(_, cosine)| *cosine >= COSINE)?;
         let known = row(nearest.0)?;
@@ -114,6 +116,12 @@ impl Guard {
         self.near.add(input);
         self.texts.push(Text { id: id.to_owned(), part: None, made: true, input: input.to_owned() });
     }
+}
+
+/// A cosine, weighed by what the vectors express of their texts. A text of words that nobody else has is brought to length 1 by the few that
+/// are known: its vector says less than that of a text that is expressed as a whole.
+fn weighed(cosine: f32, share: f32, of: f32) -> f32 {
+    cosine * (share / of.max(1e-6)).min(1.0)
 }
 
 #[cfg(test)]
@@ -167,10 +175,12 @@ mod tests {
             ];
             let embedder = retrieve::fit(others.iter().map(|o| o.input.as_str()));
             let guard = Guard::new(others, Likeness { threshold: 0.95, ngram: 5 }, embedder);
-            let vectors = guard.embed(&[a, turned]);
-            let cosine = dot(vectors.row(0), vectors.row(1));
+            let cosine = guard.likeness(turned, &[a]);
             let got = guard.refuses(turned);
-            assert_eq!(got.is_some(), refused && cosine >= COSINE, "{cosine} {got:?}");
+            assert!(cosine >= f64::from(COSINE), "{cosine}");
+            assert_eq!(got.is_some(), refused, "{cosine} {got:?}");
+            // Words that nobody else has make a text another one, whatever the few known ones say.
+            assert_eq!(guard.refuses("card qwxzv vbnmk plokij hygtf"), None);
         }
     }
 }

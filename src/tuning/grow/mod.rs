@@ -32,7 +32,6 @@ use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
 use crate::domain::words::{brief, counted};
-use crate::embed::dot;
 use crate::retrieve;
 use crate::score::scorer::Scorer;
 use crate::store::lines::{self, Appender};
@@ -428,9 +427,7 @@ impl Grower<'_> {
             };
             let parents = self.rows.iter().filter(|row| one.parents.contains(&row.id));
             let inputs: Vec<&str> = parents.map(|row| row.input.as_str()).collect();
-            let vectors = self.guard.embed(&inputs);
-            let own = self.guard.embed(&[restated.as_str()]);
-            let nearest = vectors.rows().map(|row| f64::from(dot(row, own.row(0)))).fold(0.0, f64::max);
+            let nearest = self.guard.likeness(&restated, &inputs);
             one.likeness = Some(nearest);
             let least = self.growing.settings.meaning;
             if nearest < least {

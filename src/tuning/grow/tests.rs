@@ -146,7 +146,7 @@ fn grown(
             if let Some((_, of)) = text.split_once("Say in one or two plain sentences") {
                 // Every restatement but that of the sixth is what was said.
                 let told = of.rsplit("Message:\n").next().unwrap_or_default();
-                return Ok(if told.contains("lake") { "the weather is fine".into() } else { told.into() });
+                return Ok(if told.contains("lake") { "qwzx vbnk".into() } else { told.into() });
             }
             let at = TEXTS.iter().position(|known| text.contains(known)).unwrap_or(0);
             script(at, ask.sample)
@@ -287,9 +287,7 @@ fn what_means_something_else_when_it_is_restated_falls() {
     }
     let (all, asked, _) = grown(dir.path(), &settings, &maker(false), said, &mut Notes::default()).unwrap();
     assert_eq!(all[5].fell, Some(Check::Meaning), "{:#?}", all[5]);
-    assert!(
-        all[5].likeness.is_some_and(|cosine| cosine < 0.05) && all[5].why.contains("the weather is fine")
-    );
+    assert!(all[5].likeness.is_some_and(|cosine| cosine < 0.05) && all[5].why.contains("qwzx vbnk"));
     assert_eq!(asked, (16, 8), "each that holds is restated once");
     assert!(all.iter().filter(|one| one.fell.is_none()).all(|one| one.likeness.is_some()));
 }
