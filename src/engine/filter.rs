@@ -142,10 +142,8 @@ impl<'a> Finder<'a> {
     pub fn key(&self, name: &str) -> Result<Key, Failure> {
         let plain = |kind| Ok(Key { kind, decided: HashMap::new() });
         let gold = || self.engine.read(|s| self.decided(&s.decisions.gold, String::clone));
-        if YIELD.contains(&name) && self.loaded.dataset.fields().iter().any(|f| f == name) {
-            return self.named(name);
-        }
-        match name.strip_prefix(ROW).filter(|name| YIELD.contains(name)).unwrap_or(name) {
+        let Found::Own = self.find(name)? else { return self.named(name) };
+        match name.strip_prefix(ROW).unwrap_or(name) {
             "cluster" => plain(Kind::Cluster),
             "group" => plain(Kind::Group),
             "outlier" => plain(Kind::Outlier),
@@ -219,10 +217,12 @@ impl<'a> Finder<'a> {
     /// # Errors
     /// There is no such key; the nearest is named.
     pub fn find(&self, name: &str) -> Result<Found, Failure> {
-        if KEYS.iter().any(|(key, _)| *key == name) {
+        let fields = self.loaded.dataset.fields();
+        let yields = |name: &str| YIELD.contains(&name) && fields.iter().any(|f| f == name);
+        let of_row = name.strip_prefix(ROW).filter(|name| YIELD.contains(name));
+        if of_row.is_some() || KEYS.iter().any(|(key, _)| *key == name) && !yields(name) {
             return Ok(Found::Own);
         }
-        let fields = self.loaded.dataset.fields();
         let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
         let wanted = name.strip_prefix(FIELD).unwrap_or(name);
         if fields.iter().any(|f| f == wanted || wanted.contains('.') && *f == first(wanted)) {
