@@ -9,16 +9,17 @@ use super::problems;
 use super::rows::Loaded;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
-use super::{candidates, parts};
+use super::{candidates, grow, parts};
 use crate::data::{Bits, Column, Of};
 use crate::domain::api::Failure;
 use crate::domain::filter::{ANY, Filter, Op, Test, number};
+use crate::domain::grow::SYNTHETIC;
 use crate::domain::outcome::Outcome;
 use crate::domain::problem::ProblemKind;
 use crate::domain::words::nearest;
 
 /// Keys of every workspace, with what they mean. Fields of the data and names of candidates are keys as well.
-pub const KEYS: [(&str, &str); 19] = [
+pub const KEYS: [(&str, &str); 22] = [
     ("id", "the row's id"),
     ("part", "train, dev, eval, reserve"),
     ("stratum", "the stratum's name or id"),
@@ -30,6 +31,9 @@ pub const KEYS: [(&str, &str); 19] = [
     ("turns", "messages of the conversation before the golden answer"),
     ("lang", "language of the input: en, de, ...; ? where it cannot be told"),
     ("source", "the file that the row is from"),
+    ("synthetic", "how a row was made: paraphrase, self-play, reverse; * any that was made"),
+    ("maker", "the model that made the row"),
+    ("parent", "id of a row that it was made of"),
     ("mark", "a mark that people gave"),
     ("note", "words of a note"),
     ("gold", "the golden answer"),
@@ -45,7 +49,7 @@ pub const FIELD: &str = "field.";
 /// `row.NAME` is the key where the data has a field of that name, which `NAME` alone would mean.
 pub const ROW: &str = "row.";
 /// Keys that give way to a field of the data: they came later than workspaces with such fields.
-pub const YIELD: [&str; 6] = ["cluster", "group", "outlier", "turns", "lang", "source"];
+pub const YIELD: [&str; 8] = ["cluster", "group", "outlier", "turns", "lang", "source", "maker", "parent"];
 const ANSWER: &str = ".answer";
 
 /// What rows have under one key, by place.
@@ -72,6 +76,10 @@ enum Kind {
     Decided,
     Length(Arc<Column>),
     Text(Arc<Column>),
+    /// How a row was made.
+    Made(Arc<Column>),
+    /// Ids, as a JSON list.
+    Parents(Arc<Column>),
     /// The outcome's state, or its answer.
     Outcome(Option<Arc<Scored>>),
     Answer(Option<Arc<Scored>>),
@@ -148,6 +156,9 @@ impl<'a> Finder<'a> {
                 self.loaded.languages()?;
                 plain(Kind::Language(self.loaded.clone()))
             }
+            "synthetic" => self.made("method", Kind::Made),
+            "maker" => self.made("maker", Kind::Text),
+            "parent" => self.made("parents", Kind::Parents),
             "id" => plain(Kind::Id),
             "part" => plain(Kind::Part),
             "stratum" => plain(Kind::Stratum),
@@ -176,6 +187,16 @@ impl<'a> Finder<'a> {
         let (base, best) = standing::base_and_best(self.engine, self.loaded)?;
         let best = best.or_else(|| base.clone());
         Ok((base, best))
+    }
+
+    /// Of rows that were made; nothing where none were.
+    fn made(&self, what: &str, kind: fn(Arc<Column>) -> Kind) -> Result<Key, Failure> {
+        let kind = if grow::has_made(&self.loaded.dataset) {
+            kind(self.column(Of::Field(format!("{SYNTHETIC}.{what}")))?)
+        } else {
+            Kind::Decided
+        };
+        Ok(Key { kind, decided: HashMap::new() })
     }
 
     /// A field of the data, or a candidate.
@@ -279,12 +300,19 @@ impl Key {
         // What has few values is named by their beginning, so that `part:ev` is found while one types; texts contain.
         let names = matches!(
             self.kind,
-            Kind::Part | Kind::Flag | Kind::Problem(_) | Kind::Mark(_) | Kind::Outcome(_) | Kind::Language(_)
+            Kind::Part
+                | Kind::Flag
+                | Kind::Made(_)
+                | Kind::Problem(_)
+                | Kind::Mark(_)
+                | Kind::Outcome(_)
+                | Kind::Language(_)
         );
         let numeric = matches!(self.kind, Kind::Length(_) | Kind::Turns(_) | Kind::Outlier);
         let fits = |value: &str| match op {
             _ if wanted == ANY => !(value.is_empty() || names && value == "missing"),
             Op::Fits if names => value.to_lowercase().starts_with(&lower),
+            Op::Fits if matches!(self.kind, Kind::Parents(_)) => is(value),
             Op::Fits if numeric => limit.is_some() && number(value) == limit,
             Op::Fits => contains(value),
             Op::Is => is(value) || limit.is_some() && number(value) == limit,
@@ -350,6 +378,11 @@ impl Key {
                 }
             }
             Kind::Source => with(loaded.dataset.source(at)),
+            Kind::Made(column) => column.get(at).into_iter().for_each(with),
+            Kind::Parents(column) => {
+                let ids = column.get(at).and_then(|ids| serde_json::from_str::<Vec<String>>(ids).ok());
+                ids.unwrap_or_default().iter().for_each(|id| with(id));
+            }
             Kind::Flag => {
                 let Some(strata) = &loaded.strata else { return };
                 if strata.table.is_outlier(id()) {

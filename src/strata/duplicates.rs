@@ -182,6 +182,81 @@ impl Sketches {
     }
 }
 
+/// Texts among which those are looked for that say what a further one says, or nearly.
+///
+/// In memory: 8 bytes a band for each text (144 bytes with the default settings), and 12 for what it says.
+#[derive(Debug)]
+pub struct Near {
+    sketches: Sketches,
+    texts: usize,
+    same: HashMap<u64, u32>,
+    /// By band: hash and text, sorted.
+    known: Vec<Vec<(u32, u32)>>,
+    /// Of texts that came later, by band and hash.
+    later: HashMap<(u32, u32), Vec<u32>>,
+}
+
+impl Near {
+    pub fn of<T: AsRef<str> + Sync>(texts: &[T], settings: Likeness) -> Self {
+        let sketches = Sketches::new(settings, 0);
+        let each: Vec<Sketch> = texts.par_iter().map(|text| sketches.of(text.as_ref())).collect();
+        let mut same = HashMap::new();
+        for (sketch, at) in each.iter().zip(0..).filter(|(sketch, _)| sketch.normal != 0) {
+            same.entry(sketch.normal).or_insert(at);
+        }
+        let of_band = |band: usize| {
+            let mut all: Vec<(u32, u32)> = each
+                .iter()
+                .zip(0..)
+                .filter(|(sketch, _)| sketch.normal != 0)
+                .filter_map(|(sketch, at)| Some((*sketch.bands.get(band)?, at)))
+                .collect();
+            all.par_sort_unstable();
+            all
+        };
+        let known = (0..sketches.bands).map(of_band).collect();
+        Self { sketches, texts: texts.len(), same, known, later: HashMap::new() }
+    }
+
+    /// The text that says the same (likeness 1), else the likest of those that are likely enough. `text` gives texts again, by their places.
+    pub fn find<'t>(&self, new: &str, text: &dyn Fn(usize) -> &'t str) -> Option<(usize, f64)> {
+        let sketch = self.sketches.of(new);
+        if sketch.normal == 0 {
+            return None;
+        }
+        if let Some(at) = self.same.get(&sketch.normal) {
+            return Some((*at as usize, 1.0));
+        }
+        let mut candidates: Vec<u32> = Vec::new();
+        for ((band, hash), known) in (0..).zip(&sketch.bands).zip(&self.known) {
+            let from = known.partition_point(|(other, _)| other < hash);
+            candidates.extend(known[from..].iter().take_while(|(other, _)| other == hash).map(|(_, at)| at));
+            candidates.extend(self.later.get(&(band, *hash)).into_iter().flatten());
+        }
+        candidates.sort_unstable();
+        candidates.dedup();
+        let settings = self.sketches.settings;
+        candidates
+            .into_iter()
+            .map(|at| (at as usize, settings.of(new, text(at as usize))))
+            .filter(|(_, likeness)| *likeness >= settings.threshold)
+            .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
+    }
+
+    /// One more text, at the next place.
+    pub fn add(&mut self, text: &str) {
+        let (sketch, at) = (self.sketches.of(text), self.texts as u32);
+        self.texts += 1;
+        if sketch.normal == 0 {
+            return;
+        }
+        self.same.entry(sketch.normal).or_insert(at);
+        for (band, hash) in (0..).zip(sketch.bands) {
+            self.later.entry((band, hash)).or_default().push(at);
+        }
+    }
+}
+
 /// The pairs at least so alike, each once, in order. A text that has been said before is left out: see [`copies`].
 pub fn pairs<T: AsRef<str> + Sync>(texts: &[T], threshold: f64) -> Vec<Pair> {
     Corpus::new(texts).pairs(threshold)
