@@ -433,3 +433,69 @@ impl Key {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::domain::api::{Request, Response, RowQuery};
+    use crate::engine::requests;
+
+    /// Ids of the rows that fit, or why the filter is refused.
+    fn ask(engine: &Arc<Engine>, filter: &str) -> Result<Vec<String>, String> {
+        let query = RowQuery { text: filter.into(), count: 100, ..RowQuery::default() };
+        match requests::answer(engine, &Arc::default(), Request::Rows { query }) {
+            Response::Rows { page } => Ok(page.rows.into_iter().map(|row| row.id).collect()),
+            Response::Error { error } => Err(error.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn desk() -> (tempfile::TempDir, Arc<Engine>) {
+        let dir = crate::workspace::tests::sample();
+        let row = |id: &str, size: &str| {
+            format!("{{\"id\":\"{id}\",\"message\":\"m\",\"team\":\"t\",\"size\":{size}}}\n")
+        };
+        let rows = [row("a", "1"), row("b", "10"), row("c", "\"1 of 10\""), row("d", "\"1.0\"")].concat();
+        fs::write(dir.path().join("data/tickets.jsonl"), rows).unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir(root.join(".tunebench")).unwrap();
+        let engine = Engine::open(&root, "unused".into()).unwrap();
+        (dir, engine)
+    }
+
+    #[test]
+    fn a_number_under_a_field_is_that_number_and_words_are_contained() {
+        let (_dir, engine) = desk();
+        assert_eq!(ask(&engine, "size:1").unwrap(), ["a", "c", "d"]);
+        assert_eq!(ask(&engine, "size:10").unwrap(), ["b", "c"]);
+        assert_eq!(ask(&engine, "-size:1").unwrap(), ["b"]);
+        assert_eq!(ask(&engine, "size:of").unwrap(), ["c"]);
+        assert_eq!(ask(&engine, "size:*").unwrap(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_value_that_a_key_never_has_is_refused_with_the_nearest() {
+        let (_dir, engine) = desk();
+        for (filter, why) in [
+            (
+                "base:rigth",
+                "`base` is never `rigth`, the nearest is `right`; it is right, wrong, error, unjudged, missing",
+            ),
+            ("-part:foo", "`part` is never `foo`"),
+            ("flag:outlir", "the nearest is `outlier`"),
+            ("problem:pi,pix", "`problem` is never `pix`"),
+            ("len:abc", "`len` is a number of characters, and `abc` is none"),
+            ("outlier>x", "`outlier` is a number, and `x` is none"),
+            ("row.turns=x", "`row.turns` is a number, and `x` is none"),
+        ] {
+            let got = ask(&engine, filter).unwrap_err();
+            assert!(got.contains(why), "{filter}: {got}");
+        }
+        // The beginning of a word is enough while one types.
+        assert_eq!(ask(&engine, "base:mis").unwrap().len(), 4);
+        assert!(ask(&engine, "base=mis").is_err());
+        assert_eq!(ask(&engine, "part:*").unwrap().len(), 4);
+    }
+}

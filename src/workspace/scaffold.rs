@@ -217,7 +217,7 @@ mod tests {
                 gold: (task == Task::Classification).then(|| "team".into()),
                 shape_note: Some("shape".into()),
                 dimensions: vec!["chan\"nel".into()],
-                labels: vec!["a {{ b }}".into(), "{% c".into(), "\"d{#".into()],
+                labels: ["a {{ b }}", "{% c", "x\u{0}y\u{1b}[2J", "\"d{#"].map(String::from).into(),
                 room: None,
             };
             let dir = tempfile::tempdir().unwrap();
