@@ -125,6 +125,8 @@ enum Command {
     Review(super::review::Args),
     /// Train on 25%, 50% and all of the train rows, and say whether more rows would pay
     Scaling(super::scaling::Args),
+    /// What a run made of train rows (`tunebench run grow`), where it fell and why; --accept takes it into the data
+    Grown(super::grown::Args),
     /// Draw rows by their strata, and say why each one
     #[command(after_help = FILTERS)]
     Sample {
@@ -218,6 +220,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             Ok(ExitCode::SUCCESS)
         }
         Command::Review(args) => super::review::run(args, root, out),
+        Command::Grown(args) => super::grown::run(args, root, out),
         Command::Scaling(args) => super::scaling::run(args, root, out),
         Command::Sample { mode, count, seed, filter, out: file, force, mark } => {
             let absolute = |file: PathBuf| {

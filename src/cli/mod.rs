@@ -16,6 +16,7 @@ pub mod examples;
 pub mod export;
 mod follow;
 pub mod generate;
+mod grown;
 pub mod init;
 pub mod judge;
 pub mod metrics;

@@ -17,7 +17,7 @@ use crate::domain::sweep::values;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to do: eval, prompt, trajectory, train, strata or lr-range
+    /// What to do: eval, prompt, trajectory, train, strata, lr-range or grow
     kind: String,
     /// A setting for this run: a path of workspace.toml (`tuning.train.rank=8`, or `rank=8`), or `candidate=NAME`
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -40,10 +40,10 @@ pub struct Args {
     /// Go on though rows that the run is scored on stand in what it learns from (`tunebench data leaks`)
     #[arg(long, value_name = "allow|refuse")]
     leaks: Option<String>,
-    /// Train only on the train rows that this filter admits
+    /// Train on (or grow from) only the train rows that this filter admits
     #[arg(long = "where", value_name = "FILTER", allow_hyphen_values = true)]
     filter: Option<String>,
-    /// Train only on a sample of the train rows (of those that --where admits): `--sample weak:500`, with a seed `weak:500:9`
+    /// Train on (or grow from) only a sample of the train rows (of those that --where admits): `--sample weak:500`, with a seed `weak:500:9`
     #[arg(long, value_name = "MODE:N")]
     sample: Option<String>,
     /// Leave the run to itself and return at once
@@ -78,15 +78,21 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         set.splice(0..0, run.settings.into_iter().filter(|(key, _)| again(key)));
     }
     if let Some(rows) = rows(args.sample.as_deref(), args.filter.as_deref()) {
-        if kind != RunKind::Train {
-            return Err(Exit::usage(format!("--where and --sample choose rows to train on, not for {kind}")));
-        }
-        if args.set.iter().any(|s| s.starts_with("rows=") || s.starts_with("tuning.train.rows=")) {
+        let key = match kind {
+            RunKind::Train => "tuning.train.rows",
+            RunKind::Grow => "tuning.grow.rows",
+            _ => {
+                let why =
+                    format!("--where and --sample choose rows to train on or to grow from, not for {kind}");
+                return Err(Exit::usage(why));
+            }
+        };
+        if args.set.iter().any(|s| s.starts_with("rows=") || s.starts_with(&format!("{key}="))) {
             return Err(Exit::usage("--where and --sample say what --set rows= says, too; leave one out"));
         }
         rows.parse::<TrainRows>().map_err(Exit::usage)?;
-        set.retain(|(key, _)| key != "rows" && key != "tuning.train.rows");
-        set.push(("tuning.train.rows".to_owned(), rows));
+        set.retain(|(set, _)| set != "rows" && set != key);
+        set.push((key.to_owned(), rows));
     }
     if !args.models.is_empty() {
         if kind != RunKind::Eval {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::columns::Columns;
 use super::format::Format;
+use super::guess::Guess;
 use super::index::{Index, Record, Stamp, Unusable};
 use super::resolve::{Resolver, unknown_fields};
 use super::shape::Shape;
@@ -115,6 +116,11 @@ impl Dataset {
     /// What does not fit in a row with these fields; see [`Resolver::misfit`].
     pub fn misfit(&self, row: usize, fields: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
         if self.is_feedback(row) { None } else { self.resolver.misfit(fields) }
+    }
+
+    /// What the import took the rows for.
+    pub fn guess(&self) -> &Guess {
+        &self.index.meta.guess
     }
 
     /// The row was typed in the playground.

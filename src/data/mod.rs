@@ -36,7 +36,7 @@ pub use dataset::Dataset;
 pub use guess::{Guess, Sample, guess, template_of};
 pub use import::import;
 pub use parse::{clean, clean_line};
-pub use resolve::{Resolver, field, unknown_fields};
+pub use resolve::{Resolver, field, fields_of, unknown_fields};
 pub use shape::Shape;
 pub use survey::{Survey, survey};
 pub use write::{RowWriter, Written};

@@ -104,6 +104,10 @@ pub fn unknown_fields(template: &str, known: &[String]) -> Vec<String> {
 }
 
 /// Fields that a template names, sorted.
+pub fn fields_of(template: &str) -> Vec<String> {
+    named(template)
+}
+
 fn named(template: &str) -> Vec<String> {
     let env = Environment::new();
     let Ok(parsed) = env.template_from_str(template) else { return Vec::new() };

@@ -11,6 +11,7 @@ use super::count::Counts;
 use super::detail::Detail;
 use super::event::Event;
 use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
+use super::grow::{Accepted, GrownAsk, GrownPage};
 use super::imported::{ImportAs, Imported, ImportedFile};
 use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
 use super::keys::{KeyNeed, Keys};
@@ -179,6 +180,11 @@ pub enum Decision {
     },
     /// What an annotator says of a row. Asked for by [`Request::ReviewSay`].
     Review(Review),
+    /// Rows that a run made are a source of the data; none takes them out. Asked for by [`Request::AcceptGrown`].
+    Grown {
+        run: String,
+        accepted: Option<Accepted>,
+    },
     /// Several that are one: taken back as one.
     Together {
         decisions: Vec<Decision>,
@@ -312,6 +318,17 @@ pub enum Request {
     /// What a sweep over shares of the train rows says of more rows; none: the newest one.
     Scaling {
         group: Option<String>,
+    },
+    /// What a run of kind `grow` made.
+    Grown {
+        grown: GrownAsk,
+    },
+    /// Take what such a run made, as far as the filter admits it, into the data; with `withdraw`, out of it again.
+    AcceptGrown {
+        run: String,
+        filter: String,
+        #[serde(default)]
+        withdraw: bool,
     },
     /// Stop the runs of a sweep that fall behind from now on, or leave them alone.
     DropHopeless {
@@ -516,6 +533,9 @@ pub enum Response {
     },
     ReviewAgreement {
         agreement: Box<RowAgreement>,
+    },
+    Grown {
+        page: GrownPage,
     },
     Scaling {
         scaling: Box<Scaling>,

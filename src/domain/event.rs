@@ -102,7 +102,7 @@ pub enum EventBody {
         holds: bool,
         finding: Finding,
     },
-    /// Figures of a resident run as they are now; each replaces the one of its name.
+    /// Figures of a resident run, or of one that grows rows, as they are now; each replaces the one of its name.
     Figures {
         metrics: BTreeMap<String, f64>,
     },

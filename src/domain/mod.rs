@@ -13,6 +13,7 @@ pub mod example;
 pub mod expression;
 pub mod filter;
 pub mod finding;
+pub mod grow;
 pub mod honest;
 pub mod imported;
 pub mod judge;

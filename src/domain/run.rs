@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, ModelRef};
 use super::finding::Finding;
+use super::grow::{GrowSettings, RowForm};
 use super::judge::{Judge, PairSettings};
 use super::keys::KeyNeed;
 use super::preflight::PastRuns;
@@ -39,6 +40,8 @@ pub enum RunKind {
     LrRange,
     /// Two candidates' answers side by side, by a judge.
     Judge,
+    /// New rows are made of train rows.
+    Grow,
     /// Models behind an endpoint on this machine.
     Serve,
     /// Models that answer what is asked on the screen.
@@ -46,7 +49,7 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Strata,
         Self::Eval,
         Self::Prompt,
@@ -54,6 +57,7 @@ impl RunKind {
         Self::Train,
         Self::LrRange,
         Self::Judge,
+        Self::Grow,
         Self::Serve,
         Self::Playground,
     ];
@@ -67,6 +71,7 @@ impl RunKind {
             Self::Train => "train",
             Self::LrRange => "lr-range",
             Self::Judge => "judge",
+            Self::Grow => "grow",
             Self::Serve => "serve",
             Self::Playground => "playground",
         }
@@ -186,6 +191,16 @@ pub enum Job {
         range: RangeSettings,
     },
     Judge(PairSettings),
+    Grow {
+        grow: GrowSettings,
+        form: RowForm,
+        /// The model that writes.
+        maker: Box<ModelRef>,
+        /// So many of the rows, the first ones, are grown from; the others are shown beside them.
+        from: usize,
+        /// What says whether the new rows' golds are right.
+        eval: EvalSettings,
+    },
     Serve(ServeSettings),
     Playground(PlaySettings),
 }
@@ -200,6 +215,7 @@ impl Job {
             Self::Train { .. } => RunKind::Train,
             Self::LrRange { .. } => RunKind::LrRange,
             Self::Judge(_) => RunKind::Judge,
+            Self::Grow { .. } => RunKind::Grow,
             Self::Serve(_) => RunKind::Serve,
             Self::Playground(_) => RunKind::Playground,
         }
@@ -252,6 +268,10 @@ impl RunSpec {
             }
             (Job::Prompt { eval, critic, .. }, Some(candidate)) => {
                 let beside = critic.as_deref().into_iter().chain(eval.intent.model.as_deref());
+                KeyNeed::of_models(candidate, &eval.judges, beside)
+            }
+            (Job::Grow { eval, maker, .. }, Some(candidate)) => {
+                let beside = std::iter::once(&**maker).chain(eval.intent.model.as_deref());
                 KeyNeed::of_models(candidate, &eval.judges, beside)
             }
             (Job::Strata(strata), _) => {

@@ -9,16 +9,18 @@ use super::problems;
 use super::rows::Loaded;
 use super::standing::{self, Scored};
 use super::state::{Engine, bad_input};
-use super::{candidates, parts};
+use super::{candidates, grow, parts};
 use crate::data::{Bits, Column, Of};
 use crate::domain::api::Failure;
 use crate::domain::filter::{ANY, Filter, Op, Test, number};
+use crate::domain::grow::SYNTHETIC;
 use crate::domain::outcome::Outcome;
 use crate::domain::problem::ProblemKind;
+use crate::domain::row::Part;
 use crate::domain::words::nearest;
 
 /// Keys of every workspace, with what they mean. Fields of the data and names of candidates are keys as well.
-pub const KEYS: [(&str, &str); 19] = [
+pub const KEYS: [(&str, &str); 22] = [
     ("id", "the row's id"),
     ("part", "train, dev, eval, reserve"),
     ("stratum", "the stratum's name or id"),
@@ -30,6 +32,9 @@ pub const KEYS: [(&str, &str); 19] = [
     ("turns", "messages of the conversation before the golden answer"),
     ("lang", "language of the input: en, de, ...; ? where it cannot be told"),
     ("source", "the file that the row is from"),
+    ("synthetic", "how a row was made: paraphrase, self-play, reverse; * any that was made"),
+    ("maker", "the model that made the row"),
+    ("parent", "id of a row that it was made of"),
     ("mark", "a mark that people gave"),
     ("note", "words of a note"),
     ("gold", "the golden answer"),
@@ -45,7 +50,7 @@ pub const FIELD: &str = "field.";
 /// `row.NAME` is the key where the data has a field of that name, which `NAME` alone would mean.
 pub const ROW: &str = "row.";
 /// Keys that give way to a field of the data: they came later than workspaces with such fields.
-pub const YIELD: [&str; 6] = ["cluster", "group", "outlier", "turns", "lang", "source"];
+pub const YIELD: [&str; 8] = ["cluster", "group", "outlier", "turns", "lang", "source", "maker", "parent"];
 const ANSWER: &str = ".answer";
 
 /// What rows have under one key, by place.
@@ -72,6 +77,10 @@ enum Kind {
     Decided,
     Length(Arc<Column>),
     Text(Arc<Column>),
+    /// How a row was made.
+    Made(Arc<Column>),
+    /// Ids, as a JSON list.
+    Parents(Arc<Column>),
     /// The outcome's state, or its answer.
     Outcome(Option<Arc<Scored>>),
     Answer(Option<Arc<Scored>>),
@@ -148,6 +157,9 @@ impl<'a> Finder<'a> {
                 self.loaded.languages()?;
                 plain(Kind::Language(self.loaded.clone()))
             }
+            "synthetic" => self.made("method", Kind::Made),
+            "maker" => self.made("maker", Kind::Text),
+            "parent" => self.made("parents", Kind::Parents),
             "id" => plain(Kind::Id),
             "part" => plain(Kind::Part),
             "stratum" => plain(Kind::Stratum),
@@ -176,6 +188,16 @@ impl<'a> Finder<'a> {
         let (base, best) = standing::base_and_best(self.engine, self.loaded)?;
         let best = best.or_else(|| base.clone());
         Ok((base, best))
+    }
+
+    /// Of rows that were made; nothing where none were.
+    fn made(&self, what: &str, kind: fn(Arc<Column>) -> Kind) -> Result<Key, Failure> {
+        let kind = if grow::has_made(&self.loaded.dataset) {
+            kind(self.column(Of::Field(format!("{SYNTHETIC}.{what}")))?)
+        } else {
+            Kind::Decided
+        };
+        Ok(Key { kind, decided: HashMap::new() })
     }
 
     /// A field of the data, or a candidate.
@@ -222,6 +244,50 @@ impl<'a> Finder<'a> {
         )))
     }
 
+    /// The words that can stand under a key which has few, where the key is such a one.
+    pub fn words(&self, name: &str) -> Option<Vec<&'static str>> {
+        match self.find(name) {
+            Ok(Found::Candidate(_, false)) => Some(STATES.to_vec()),
+            Ok(Found::Own) => match name {
+                "part" => Some(Part::ALL.iter().map(|part| part.name()).chain(["none"]).collect()),
+                "flag" => Some(vec!["outlier", "near-duplicate"]),
+                "problem" => Some(ProblemKind::ALL.iter().map(|kind| kind.name()).collect()),
+                "base" | "best" => Some(STATES.to_vec()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether a value can stand under a key, without reading anything of it.
+    ///
+    /// # Errors
+    /// There is no such key, the value is no number where the key holds numbers, or the key has few words and this is none of them.
+    pub fn check(&self, name: &str, op: Op, value: &str) -> Result<(), Failure> {
+        let found = self.find(name)?;
+        if value == ANY {
+            return Ok(());
+        }
+        let own = name.strip_prefix(ROW).unwrap_or(name);
+        if matches!(found, Found::Own)
+            && matches!(own, "len" | "turns" | "outlier")
+            && number(value).is_none()
+        {
+            let what = if own == "len" { "a number of characters" } else { "a number" };
+            return Err(bad_input(format!("`{name}` is {what}, and `{value}` is none")));
+        }
+        let lower = value.to_lowercase();
+        let fits = |word: &str| if op == Op::Is { *word == *lower } else { word.starts_with(&lower) };
+        match self.words(name) {
+            Some(words) if !op.orders() && !words.iter().any(|word| fits(word)) => {
+                let near = nearest(&lower, words.iter().copied());
+                let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
+                Err(bad_input(format!("`{name}` is never `{value}`{near}; it is {}", words.join(", "))))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The rows that a filter admits.
     ///
     /// # Errors
@@ -238,6 +304,7 @@ impl<'a> Finder<'a> {
                     bits
                 }
                 Test::Key { key, op, values } => {
+                    values.iter().try_for_each(|value| self.check(key, *op, value))?;
                     let key = self.key(key)?;
                     let mut bits = Bits::of(len, |_| false);
                     // While one types there is no value yet.
@@ -276,23 +343,32 @@ impl Key {
         };
         let is = |value: &str| value.eq_ignore_ascii_case(wanted) || value.to_lowercase() == lower;
         let contains = |value: &str| value.to_lowercase().contains(&lower);
+        // A number is asked for as such: `turns:1` is not 10.
+        let in_field = |value: &str| match limit.and(number(value)) {
+            Some(got) if matches!(self.kind, Kind::Text(_)) => Some(got) == limit,
+            _ => contains(value),
+        };
         // What has few values is named by their beginning, so that `part:ev` is found while one types; texts contain.
         let names = matches!(
             self.kind,
-            Kind::Part | Kind::Flag | Kind::Problem(_) | Kind::Mark(_) | Kind::Outcome(_) | Kind::Language(_)
+            Kind::Part
+                | Kind::Flag
+                | Kind::Made(_)
+                | Kind::Problem(_)
+                | Kind::Mark(_)
+                | Kind::Outcome(_)
+                | Kind::Language(_)
         );
         let numeric = matches!(self.kind, Kind::Length(_) | Kind::Turns(_) | Kind::Outlier);
         let fits = |value: &str| match op {
             _ if wanted == ANY => !(value.is_empty() || names && value == "missing"),
             Op::Fits if names => value.to_lowercase().starts_with(&lower),
+            Op::Fits if matches!(self.kind, Kind::Parents(_)) => is(value),
             Op::Fits if numeric => limit.is_some() && number(value) == limit,
-            Op::Fits => contains(value),
+            Op::Fits => in_field(value),
             Op::Is => is(value) || limit.is_some() && number(value) == limit,
             _ => by_size(value),
         };
-        if op.orders() && limit.is_none() && matches!(self.kind, Kind::Length(_)) {
-            return Err(bad_input(format!("`len` is a number of characters, and `{wanted}` is none")));
-        }
         if let (Kind::Cluster | Kind::Group, Some(strata)) = (&self.kind, &loaded.strata) {
             let group = matches!(self.kind, Kind::Group);
             let wanted = strata.above_that(group, |id, name| fits(name) || is(id));
@@ -305,8 +381,15 @@ impl Key {
         }
         if let (Kind::Text(column), Op::Fits, false) = (&self.kind, op, wanted == ANY) {
             let mut bits = column.containing(wanted);
+            if limit.is_some() {
+                let found = bits;
+                bits = Bits::of(len, |at| match column.get(at).and_then(number) {
+                    Some(got) => Some(got) == limit,
+                    None => found.has(at),
+                });
+            }
             for (&at, value) in &self.decided {
-                bits.set(at, contains(value));
+                bits.set(at, in_field(value));
             }
             return Ok(bits);
         }
@@ -350,6 +433,11 @@ impl Key {
                 }
             }
             Kind::Source => with(loaded.dataset.source(at)),
+            Kind::Made(column) => column.get(at).into_iter().for_each(with),
+            Kind::Parents(column) => {
+                let ids = column.get(at).and_then(|ids| serde_json::from_str::<Vec<String>>(ids).ok());
+                ids.unwrap_or_default().iter().for_each(|id| with(id));
+            }
             Kind::Flag => {
                 let Some(strata) = &loaded.strata else { return };
                 if strata.table.is_outlier(id()) {
@@ -376,5 +464,71 @@ impl Key {
                 answer.map(|o| Cow::from(&o.output)).iter().for_each(|a| with(a));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::domain::api::{Request, Response, RowQuery};
+    use crate::engine::requests;
+
+    /// Ids of the rows that fit, or why the filter is refused.
+    fn ask(engine: &Arc<Engine>, filter: &str) -> Result<Vec<String>, String> {
+        let query = RowQuery { text: filter.into(), count: 100, ..RowQuery::default() };
+        match requests::answer(engine, &Arc::default(), Request::Rows { query }) {
+            Response::Rows { page } => Ok(page.rows.into_iter().map(|row| row.id).collect()),
+            Response::Error { error } => Err(error.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn desk() -> (tempfile::TempDir, Arc<Engine>) {
+        let dir = crate::workspace::tests::sample();
+        let row = |id: &str, size: &str| {
+            format!("{{\"id\":\"{id}\",\"message\":\"m\",\"team\":\"t\",\"size\":{size}}}\n")
+        };
+        let rows = [row("a", "1"), row("b", "10"), row("c", "\"1 of 10\""), row("d", "\"1.0\"")].concat();
+        fs::write(dir.path().join("data/tickets.jsonl"), rows).unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir(root.join(".tunebench")).unwrap();
+        let engine = Engine::open(&root, "unused".into()).unwrap();
+        (dir, engine)
+    }
+
+    #[test]
+    fn a_number_under_a_field_is_that_number_and_words_are_contained() {
+        let (_dir, engine) = desk();
+        assert_eq!(ask(&engine, "size:1").unwrap(), ["a", "c", "d"]);
+        assert_eq!(ask(&engine, "size:10").unwrap(), ["b", "c"]);
+        assert_eq!(ask(&engine, "-size:1").unwrap(), ["b"]);
+        assert_eq!(ask(&engine, "size:of").unwrap(), ["c"]);
+        assert_eq!(ask(&engine, "size:*").unwrap(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_value_that_a_key_never_has_is_refused_with_the_nearest() {
+        let (_dir, engine) = desk();
+        for (filter, why) in [
+            (
+                "base:rigth",
+                "`base` is never `rigth`, the nearest is `right`; it is right, wrong, error, unjudged, missing",
+            ),
+            ("-part:foo", "`part` is never `foo`"),
+            ("flag:outlir", "the nearest is `outlier`"),
+            ("problem:pi,pix", "`problem` is never `pix`"),
+            ("len:abc", "`len` is a number of characters, and `abc` is none"),
+            ("outlier>x", "`outlier` is a number, and `x` is none"),
+            ("row.turns=x", "`row.turns` is a number, and `x` is none"),
+        ] {
+            let got = ask(&engine, filter).unwrap_err();
+            assert!(got.contains(why), "{filter}: {got}");
+        }
+        // The beginning of a word is enough while one types.
+        assert_eq!(ask(&engine, "base:mis").unwrap().len(), 4);
+        assert!(ask(&engine, "base=mis").is_err());
+        assert_eq!(ask(&engine, "part:*").unwrap().len(), 4);
     }
 }

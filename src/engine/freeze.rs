@@ -7,9 +7,10 @@ use super::ingest::{self, LaunchFile};
 use super::launch::wish;
 use super::state::{Engine, bad_input, failed};
 use super::strata::StrataIndex;
-use super::{candidates, judging, leaks, models, pairs, parts, resident, rows, sample, strata};
+use super::{candidates, grow, judging, leaks, models, pairs, parts, resident, rows, sample, strata};
 use crate::data::{self, Dataset};
 use crate::domain::api::Failure;
+use crate::domain::grow::Other;
 use crate::domain::honest::Look;
 use crate::domain::judge::{JudgedAnswer, PairSettings};
 use crate::domain::preflight::{PastRuns, figures};
@@ -73,11 +74,19 @@ pub(super) fn freeze(
         RunKind::Judge => Some(pairs::frozen(engine, &launch.set)?),
         _ => None,
     };
+    let grown = match launch.kind {
+        RunKind::Grow => Some(grow::frozen(engine, &wish)?),
+        _ => None,
+    };
     let tuned = wish.judge.as_deref().map(|name| judging::frozen(engine, ws, name)).transpose()?;
     let (job, seed) = match launch.kind {
         RunKind::Judge => {
             let settings = compared.as_ref().map(|found| found.settings.clone());
             (Job::Judge(settings.ok_or_else(|| failed("there is nothing to judge"))?), 0)
+        }
+        RunKind::Grow => {
+            let job = grown.as_ref().map(|grown| grown.job.clone());
+            (job.ok_or_else(|| failed("there is nothing to grow from"))?, config.tuning.grow.seed)
         }
         RunKind::Serve | RunKind::Playground => (resident::job(engine, launch.kind, &launch.set)?, 0),
         RunKind::Strata => {
@@ -116,12 +125,14 @@ pub(super) fn freeze(
     let candidate = match &job {
         Job::Prompt { judge: Some(_), .. } => tuned.as_ref().map(|tuned| tuned.candidate.clone()),
         Job::Strata(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => None,
+        Job::Grow { .. } => grown.as_ref().map(|grown| grown.candidate.clone()),
         Job::Eval(_) | Job::Prompt { .. } | Job::Trajectory { .. } => Some(resolve()?),
         Job::Train { train, .. } | Job::LrRange { train, .. } => {
             Some(candidates::for_training(engine, ws, resolve()?, train)?)
         }
     };
     let rows = match (&compared, &tuned) {
+        _ if grown.is_some() => grown.as_ref().map(|grown| grown.rows.clone()).unwrap_or_default(),
         (Some(found), _) => found.rows.clone(),
         (None, Some(tuned)) => tuned.rows.clone(),
         (None, None) if resident || launch.kind == RunKind::Strata => Vec::new(),
@@ -156,6 +167,7 @@ pub(super) fn freeze(
     let mut more: Vec<(String, Vec<u8>)> =
         compared.map(|found| (PairSettings::FILE.to_owned(), found.bytes)).into_iter().collect();
     more.extend(tuned.map(|tuned| (JudgedAnswer::FILE.to_owned(), tuned.bytes)));
+    more.extend(grown.map(|grown| (Other::FILE.to_owned(), grown.others)));
     for (set, rows) in sets_of(ws, launch.kind)? {
         more.push((RunFolder::set_rows(&set.name), lines_of(&rows).map_err(|e| failed(e.to_string()))?));
         spec.sets.push(set);
@@ -305,7 +317,7 @@ pub(super) fn run_rows(
     let strata = strata::latest(engine)?;
     let of_row = strata_of(strata.as_deref(), dataset);
     let parts = match kind {
-        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => {
+        RunKind::Strata | RunKind::Judge | RunKind::Grow | RunKind::Serve | RunKind::Playground => {
             parts::parts(engine, dataset)?
         }
         RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::LrRange => {
@@ -316,11 +328,15 @@ pub(super) fn run_rows(
         RunKind::Eval => &[ws.config.eval.part],
         RunKind::Prompt | RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Dev, Part::Eval],
         RunKind::LrRange => &[Part::Train],
-        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Strata | RunKind::Judge | RunKind::Grow | RunKind::Serve | RunKind::Playground => &[],
     };
+    let torn = grow::torn(dataset, &parts)?;
     let mut found = Vec::new();
     for i in 0..dataset.len() {
-        if parts[i].is_none_or(|p| !wanted.contains(&p)) || excluded.contains(dataset.id(i)) {
+        if parts[i].is_none_or(|p| !wanted.contains(&p))
+            || torn.contains(&i)
+            || excluded.contains(dataset.id(i))
+        {
             continue;
         }
         let row = dataset.row(i).map_err(|e| parts::data_error(&e))?;
@@ -348,7 +364,7 @@ pub(super) fn run_rows(
         }
     }
     let needed: &[Part] = match kind {
-        RunKind::Strata | RunKind::Judge | RunKind::Serve | RunKind::Playground => &[],
+        RunKind::Strata | RunKind::Judge | RunKind::Grow | RunKind::Serve | RunKind::Playground => &[],
         RunKind::Eval => &[ws.config.eval.part],
         RunKind::Prompt => &[Part::Eval],
         RunKind::Trajectory | RunKind::Train => &[Part::Train, Part::Eval],

@@ -204,6 +204,8 @@ pub fn read_candidate(run: &mut Run) {
         run.needs_keys = spec.needs_keys();
         run.record.candidate = match spec.job {
             Job::Prompt { .. } | Job::Trajectory { .. } | Job::Train { .. } | Job::LrRange { .. } => None,
+            // Who checks is nothing that the run makes.
+            Job::Grow { .. } => None,
             Job::Strata(_) | Job::Eval(_) | Job::Judge(_) | Job::Serve(_) | Job::Playground(_) => {
                 spec.candidate.map(|c| c.name)
             }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::freeze::{freeze, sets_of, strata_of};
 use super::ingest::{self, LaunchFile};
 use super::state::{Engine, Run, State, bad_input, failed, needs_keys};
-use super::{branch, candidates, judges, judging, models, pairs, parts, strata};
+use super::{branch, candidates, grow, judges, judging, models, pairs, parts, strata};
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
@@ -63,7 +63,7 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
     if kind == RunKind::Strata && candidate.is_some() {
         return Err(bad_input("a strata run has no candidate"));
     }
-    if kind != RunKind::Eval && model.is_some() {
+    if !matches!(kind, RunKind::Eval | RunKind::Grow) && model.is_some() {
         return Err(bad_input(format!(
             "`model` puts a model in the place of every stage's, to evaluate it; for a run of kind {kind} set stage.NAME.model"
         )));
@@ -75,7 +75,15 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
         )));
     }
     let mut ws = ws;
-    if matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
+    if kind == RunKind::Grow {
+        // Of the metrics only the primary one is asked for: it says whether a new row's gold is right.
+        let primary = ws.config.eval.primary.clone();
+        ws.config.eval.metrics = vec![primary];
+        ws.config.eval.beside.clear();
+        ws.config.goals.clear();
+    }
+    if matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::Grow)
+    {
         ws.config.eval.judges = judges::of_eval(engine, &ws)?;
         ws.config.eval.intent.model =
             models::embedder(engine, &ws, &ws.config.eval.intent.embedder, "eval.intent.embedder")?;
@@ -230,7 +238,10 @@ fn check(
             return Ok(needs);
         }
         // Wrong wishes are refused now, not when the strata are done.
-        let mut candidate = wish.resolve(engine, &dataset)?;
+        let mut candidate = match kind {
+            RunKind::Grow => grow::checker(engine, &wish, &dataset)?,
+            _ => wish.resolve(engine, &dataset)?,
+        };
         if matches!(kind, RunKind::Train | RunKind::LrRange) {
             candidate = candidates::for_training(engine, &wish.ws, candidate, &wish.ws.config.tuning.train)?;
         }
@@ -239,6 +250,10 @@ fn check(
         let other = match kind {
             RunKind::Prompt => models::critic(engine, &wish.ws)?,
             RunKind::Trajectory => wish.ws.config.tuning.trajectory.model.as_deref().cloned(),
+            RunKind::Grow => {
+                grow::form(&wish.ws, &dataset)?;
+                Some(grow::maker(engine, &wish.ws)?)
+            }
             _ => None,
         };
         let config = &wish.ws.config;
@@ -310,10 +325,13 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
         return Ok(true);
     }
     let strata = strata::latest(engine)?;
+    // What was made is in the train part, whatever its stratum.
+    let made = parts::parents(dataset)?;
     if parts
         .iter()
         .zip(&strata_of(strata.as_deref(), dataset))
-        .any(|(part, stratum)| part.is_none() && stratum.is_none())
+        .enumerate()
+        .any(|(at, (part, stratum))| part.is_none() && stratum.is_none() && !made.contains_key(&at))
     {
         return Ok(false);
     }
@@ -330,7 +348,8 @@ pub fn check_keys(
     other: Option<&ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
-    if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train) {
+    if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::Grow)
+    {
         return Ok(Keys::default());
     }
     let beside = other.into_iter().chain(eval.intent.model.as_deref());

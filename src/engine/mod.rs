@@ -29,6 +29,7 @@ mod export_rows;
 mod feedback;
 mod filter;
 mod freeze;
+mod grow;
 mod honest;
 mod ingest;
 mod judges;

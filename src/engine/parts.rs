@@ -2,6 +2,7 @@
 //!
 //! The first line says what was imported; each further line gives a row that was new then its part. A row keeps its part for good.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -9,10 +10,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::grow;
 use super::state::{Engine, failed};
 use super::strata::StrataIndex;
 use crate::data::{self, DataError, Dataset, Of};
 use crate::domain::api::{Failure, ImportReport};
+use crate::domain::grow::SYNTHETIC;
 use crate::domain::row::Part;
 use crate::domain::words::counted;
 use crate::store::{files, lines};
@@ -183,6 +186,17 @@ fn families(
     Ok(families)
 }
 
+/// Rows that were made of others, by their places, with the ids of those.
+pub fn parents(dataset: &Dataset) -> Result<HashMap<usize, Vec<String>>, Failure> {
+    if !grow::has_made(dataset) {
+        return Ok(HashMap::new());
+    }
+    let of = Of::Field(format!("{SYNTHETIC}.parents"));
+    let columns = dataset.columns(&[of]).map_err(|e| data_error(&e))?;
+    let read = |at: usize| -> Option<Vec<String>> { serde_json::from_str(columns.first()?.get(at)?).ok() };
+    Ok((0..dataset.len()).filter_map(|at| Some((at, read(at)?))).collect())
+}
+
 /// Give every row without a part one, and write it down.
 pub fn assign(
     engine: &Engine,
@@ -207,10 +221,18 @@ pub fn assign(
         if wanted.near_duplicates { families(engine, dataset, strata, &shares)? } else { Vec::new() };
     // What people typed and corrected is to be learned from, and never stands among the rows that are claimed on.
     let before = known.clone();
+    // Nor what was made; and what it was made of stays with it, unless it is scored on already.
+    let made = parents(dataset)?;
     for i in (0..dataset.len()).filter(|i| known[*i].is_none()).collect::<Vec<_>>() {
-        if dataset.is_feedback(i) {
+        if dataset.is_feedback(i) || made.contains_key(&i) {
             known[i] = Some(Part::Train);
         }
+    }
+    let mut families = families;
+    for (child, parents) in &made {
+        let parents = parents.iter().filter_map(|id| dataset.find(id));
+        let joined = parents.filter(|at| known[*at].is_none_or(|part| part == Part::Train));
+        families.extend(joined.map(|at| vec![at, *child]));
     }
     let names: Vec<String> = (0..dataset.len())
         .map(|i| strata.and_then(|s| s.of_row(dataset.id(i))).map(|s| s.to_string()).unwrap_or_default())

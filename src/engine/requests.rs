@@ -8,11 +8,12 @@ use super::protocol::FRAME_MAX;
 use super::rows::cut;
 use super::state::{Engine, bad_input, failed, needs_keys, no_run};
 use super::{
-    board, candidates, compare, complete, count, examples, export_rows, feedback, freeze, ingest, judges,
-    launch, leaks, map, outcomes, pairs, parts, power, preview, problems, prompts, queue, remedies, review,
-    rows, sample, scaling, strata, sweep, timeline, trial, versions, views,
+    board, candidates, compare, complete, count, examples, export_rows, feedback, freeze, grow, ingest,
+    judges, launch, leaks, map, outcomes, pairs, parts, power, preview, problems, prompts, queue, remedies,
+    review, rows, sample, scaling, strata, sweep, timeline, trial, versions, views,
 };
 use crate::domain::api::{Decision, Failure, PICKED_MAX, Request, Response};
+use crate::domain::grow::GrownAsk;
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::play::{Feedback, SAID};
 use crate::domain::problem::EXCLUDED;
@@ -104,6 +105,24 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Scaling { group } => {
             Response::Scaling { scaling: Box::new(scaling::scaling(engine, group.as_deref())?) }
         }
+        Request::Grown { grown: ask } => {
+            let ask = GrownAsk { run: find_run(engine, &ask.run)?, ..ask };
+            Response::Grown { page: grow::page(engine, &ask)? }
+        }
+        Request::AcceptGrown { run, filter, withdraw } => {
+            let run = find_run(engine, &run)?;
+            let (decision, message) = if withdraw {
+                (
+                    grow::withdrawal(engine, &run)?,
+                    format!("the rows of {run} are out of the data; undo takes that back"),
+                )
+            } else {
+                grow::acceptance(engine, &run, &filter)?
+            };
+            decide(engine, decision.clone())?;
+            grow::write(engine, &decision)?;
+            Response::Done { message }
+        }
         Request::DropHopeless { group, on } => {
             Response::Done { message: sweep::set_drop(engine, &group, on)? }
         }
@@ -194,6 +213,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
                     let back = entry.inverse.clone().and_then(|inverse| serde_json::from_value(inverse).ok());
                     if let Some(back) = back {
                         prompts::write(engine, &back)?;
+                        grow::write(engine, &back)?;
                         trial::after_adoption(engine, &back);
                     }
                     Response::Done { message: format!("took back: {}", describe(&entry)) }
@@ -504,6 +524,9 @@ fn check(engine: &Engine, decision: Decision) -> Result<Decision, Failure> {
         }
         Decision::NameCandidate { candidate, name } => vec![candidate, name],
         Decision::Strata { .. } => return Err(bad_input("strata are arranged by requests of their own")),
+        Decision::Grown { .. } => {
+            return Err(bad_input("rows that a run made are accepted by a request of their own"));
+        }
         // Made here, with the outcomes.
         Decision::Outcomes { .. } => {
             return Err(bad_input("outcomes are imported and removed by requests of their own"));
@@ -700,6 +723,10 @@ fn describe(entry: &crate::store::journal::Entry) -> String {
         }
         Some(Decision::TagPrompt { version, .. }) => format!("tag of version {}", cut(&version, 12)),
         Some(Decision::NameCandidate { name, .. }) => format!("name of candidate {name}"),
+        Some(Decision::Grown { run, accepted: Some(accepted) }) => {
+            format!("{} that {run} made, taken into the data", counted(accepted.rows, "row"))
+        }
+        Some(Decision::Grown { run, accepted: None }) => format!("taking the rows of {run} out of the data"),
         Some(Decision::Outcomes { candidate, import: Some(_) }) => {
             format!("import of the outcomes of {candidate}")
         }

@@ -14,7 +14,7 @@ use super::saved::Watching;
 use super::sets::SetsCache;
 use super::standing::BoardCache;
 use super::strata::StrataCache;
-use super::{feedback, ingest, outcomes};
+use super::{feedback, grow, ingest, outcomes};
 use crate::domain::api::{EngineStatus, Failure, FileNews};
 use crate::domain::honest::Look;
 use crate::domain::keys::{KeyNeed, Keys};
@@ -247,6 +247,7 @@ impl Engine {
             state.notices.clone_from(&notices);
         });
         self.write_feedback();
+        grow::restore(self)?;
         self.update(|state| {
             state.board_version = state.version;
             state.strata_version = state.version;
@@ -312,6 +313,7 @@ impl Engine {
                 let mut tuning = shown("tuning.train", &ws.config.tuning.train);
                 tuning.extend(shown("tuning.prompt", &ws.config.tuning.prompt));
                 tuning.extend(shown("tuning.trajectory", &ws.config.tuning.trajectory));
+                tuning.extend(shown("tuning.grow", &ws.config.tuning.grow));
                 (ws.config.name, tuning, judges)
             },
         );

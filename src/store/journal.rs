@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::lines::{self, Appender};
 use crate::domain::api::{Decision, PromptFile, PromptsKept};
 use crate::domain::example::ExampleEdit;
+use crate::domain::grow::Accepted;
 use crate::domain::honest::Look;
 use crate::domain::judge::PersonVerdict;
 use crate::domain::play::Feedback;
@@ -65,6 +66,8 @@ pub struct Decisions {
     pub prompts: PromptsKept,
     /// Outcomes made elsewhere: the folder of each candidate's.
     pub outcomes: BTreeMap<String, String>,
+    /// Rows that runs made and that are in the data, by run.
+    pub grown: BTreeMap<String, Accepted>,
     /// By [`Feedback::answer`].
     pub feedback: BTreeMap<String, Feedback>,
     /// By [`PersonVerdict::key`].
@@ -112,6 +115,9 @@ impl Decisions {
                 candidate: candidate.clone(),
                 import: self.outcomes.get(candidate).cloned(),
             },
+            Decision::Grown { run, .. } => {
+                Decision::Grown { run: run.clone(), accepted: self.grown.get(run).cloned() }
+            }
             Decision::Feedback(feedback) => Decision::Feedback(
                 self.feedback.get(&feedback.answer()).cloned().unwrap_or_else(|| Feedback {
                     good: None,
@@ -195,6 +201,12 @@ impl Decisions {
             }
             Decision::Outcomes { candidate, import } => {
                 set(&mut self.outcomes, candidate, import.as_ref());
+            }
+            Decision::Grown { run, accepted: Some(accepted) } => {
+                self.grown.insert(run.clone(), accepted.clone());
+            }
+            Decision::Grown { run, accepted: None } => {
+                self.grown.remove(run);
             }
             Decision::Feedback(feedback) if feedback.says_nothing() => {
                 self.feedback.remove(&feedback.answer());
@@ -330,6 +342,10 @@ mod tests {
             ),
             (row, prop::option::of("[pq]"))
                 .prop_map(|(candidate, import)| Decision::Outcomes { candidate, import }),
+            (row, prop::option::of("[pq]")).prop_map(|(run, hash)| Decision::Grown {
+                run,
+                accepted: hash.map(|hash| Accepted { hash, rows: 1 }),
+            }),
             (row, prop::option::of("[pq]")).prop_map(|(name, scope)| Decision::View {
                 name,
                 view: scope.map(|scope| Box::new(SavedView { scope, ..SavedView::default() })),

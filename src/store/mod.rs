@@ -353,6 +353,7 @@ fn decision_key(decision: &Decision) -> String {
         Decision::Strata { number, .. } => ("strata-act", number.to_string()),
         Decision::NameCandidate { candidate, .. } => ("candidate", candidate.clone()),
         Decision::Outcomes { candidate, .. } => ("outcomes", candidate.clone()),
+        Decision::Grown { run, .. } => ("grown", run.clone()),
         Decision::Feedback(feedback) => ("feedback", feedback.answer()),
         Decision::AdoptPrompts { files } => {
             ("prompts", files.iter().map(|f| f.file.as_str()).collect::<Vec<_>>().join("\0"))

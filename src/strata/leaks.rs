@@ -38,81 +38,120 @@ pub struct Overlap {
 /// Learned texts that a thread takes at a time.
 const CHUNK: usize = 2_048;
 
+/// Texts by their places: how many, and each of them.
+pub type Texts<'a, 't> = (usize, &'a (dyn Fn(usize) -> &'t str + Sync));
+
 /// All overlaps, in order: by scored text, the same text first.
 ///
 /// Memory: 12 bytes for each n-gram of the scored texts, and the overlaps. The learned texts go by.
-pub fn overlaps<'t>(
-    scored: (usize, &(dyn Fn(usize) -> &'t str + Sync)),
-    learned: (usize, &(dyn Fn(usize) -> &'t str + Sync)),
+pub fn overlaps<'t>(scored: Texts<'_, 't>, learned: Texts<'_, 't>, rule: Rule) -> Vec<Overlap> {
+    Scored::new(scored, rule).overlaps(scored.1, learned)
+}
+
+/// Scored texts, made ready to be found in others.
+#[derive(Debug)]
+pub struct Scored {
     rule: Rule,
-) -> Vec<Overlap> {
-    let mut entries: Vec<(u64, u32)> = (0..scored.0)
-        .into_par_iter()
-        .flat_map_iter(|at| {
-            let words = words(scored.1(at));
-            let mut all = Vec::new();
-            all.extend(whole(&words));
-            match words.len() {
-                n if n >= rule.words => windows(&words, rule.words, &mut |hash| all.push(hash)),
-                n if n >= rule.least => windows(&words, n, &mut |hash| all.push(hash)),
-                _ => {}
-            }
-            all.sort_unstable();
-            all.dedup();
-            all.into_iter().map(move |hash| (hash, at as u32))
-        })
-        .collect();
-    entries.par_sort_unstable();
-    let known = Known::new(&entries);
-    let chunks: Vec<usize> = (0..learned.0).step_by(CHUNK).collect();
-    let mut hits: Vec<(u64, u32)> = chunks
-        .into_par_iter()
-        .flat_map_iter(|first| {
-            let mut hits = Vec::new();
-            for at in first..learned.0.min(first + CHUNK) {
-                let words = words(learned.1(at));
-                let from = hits.len();
-                let mut take = |hash: u64| {
-                    if known.has(hash) {
-                        hits.push((hash, at as u32));
-                    }
-                };
-                whole(&words).into_iter().for_each(&mut take);
-                for n in rule.least..=rule.words {
-                    windows(&words, n, &mut take);
+    /// Hash of an n-gram or of a whole text, and the text's place; sorted.
+    entries: Vec<(u64, u32)>,
+}
+
+impl Scored {
+    pub fn new(scored: Texts<'_, '_>, rule: Rule) -> Self {
+        let mut entries: Vec<(u64, u32)> = (0..scored.0)
+            .into_par_iter()
+            .flat_map_iter(|at| {
+                let words = words(scored.1(at));
+                let mut all = Vec::new();
+                all.extend(whole(&words));
+                match words.len() {
+                    n if n >= rule.words => windows(&words, rule.words, &mut |hash| all.push(hash)),
+                    n if n >= rule.least => windows(&words, n, &mut |hash| all.push(hash)),
+                    _ => {}
                 }
-                hits[from..].sort_unstable();
-            }
-            hits
-        })
-        .collect();
-    hits.par_sort_unstable();
-    hits.dedup();
-    let mut found: Vec<(u32, u32, bool)> = Vec::new();
-    for docs in hits.chunk_by(|a, b| a.0 == b.0) {
-        let hash = docs[0].0;
-        let same = hash & WHOLE != 0;
-        if !same && docs.len() > rule.common {
-            continue;
-        }
-        let from = entries.partition_point(|(known, _)| *known < hash);
-        for (_, at) in entries[from..].iter().take_while(|(known, _)| *known == hash) {
-            found.extend(docs.iter().map(|(_, doc)| (*at, *doc, same)));
-        }
+                all.sort_unstable();
+                all.dedup();
+                all.into_iter().map(move |hash| (hash, at as u32))
+            })
+            .collect();
+        entries.par_sort_unstable();
+        Self { rule, entries }
     }
-    found.sort_unstable_by_key(|(at, doc, same)| (*at, *doc, !same));
-    let pairs: Vec<&[(u32, u32, bool)]> = found.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
-    let mut all: Vec<Overlap> = pairs
-        .into_par_iter()
-        .map(|pair| {
-            let (at, doc, same) = pair[0];
-            let percent =
-                if same { 100 } else { covered(scored.1(at as usize), learned.1(doc as usize), rule) };
-            Overlap { scored: at, learned: doc, grams: (!same).then_some(pair.len() as u32), percent }
-        })
-        .collect();
-    all.sort_unstable();
-    all
+
+    /// What is looked for and stands in learned texts: its hash with the text's place.
+    fn hits(&self, learned: Texts<'_, '_>) -> Vec<(u64, u32)> {
+        let rule = self.rule;
+        let known = Known::new(&self.entries);
+        let chunks: Vec<usize> = (0..learned.0).step_by(CHUNK).collect();
+        let mut hits: Vec<(u64, u32)> = chunks
+            .into_par_iter()
+            .flat_map_iter(|first| {
+                let mut hits = Vec::new();
+                for at in first..learned.0.min(first + CHUNK) {
+                    let words = words(learned.1(at));
+                    let from = hits.len();
+                    let mut take = |hash: u64| {
+                        if known.has(hash) {
+                            hits.push((hash, at as u32));
+                        }
+                    };
+                    whole(&words).into_iter().for_each(&mut take);
+                    for n in rule.least..=rule.words {
+                        windows(&words, n, &mut take);
+                    }
+                    hits[from..].sort_unstable();
+                }
+                hits
+            })
+            .collect();
+        hits.par_sort_unstable();
+        hits.dedup();
+        hits
+    }
+
+    /// From now on words in a row that stand in more than [`Rule::common`] of these learned texts are no leak, in whatever text they stand.
+    pub fn forget_common(&mut self, learned: Texts<'_, '_>) {
+        let hits = self.hits(learned);
+        let common = |docs: &&[(u64, u32)]| docs[0].0 & WHOLE == 0 && docs.len() > self.rule.common;
+        let phrases: Vec<u64> =
+            hits.chunk_by(|a, b| a.0 == b.0).filter(common).map(|docs| docs[0].0).collect();
+        self.entries.retain(|(hash, _)| phrases.binary_search(hash).is_err());
+    }
+
+    /// All overlaps, in order: by scored text, the same text first. `scored` gives the texts again.
+    pub fn overlaps<'t>(
+        &self,
+        scored: &(dyn Fn(usize) -> &'t str + Sync),
+        learned: Texts<'_, 't>,
+    ) -> Vec<Overlap> {
+        let rule = self.rule;
+        let hits = self.hits(learned);
+        let mut found: Vec<(u32, u32, bool)> = Vec::new();
+        for docs in hits.chunk_by(|a, b| a.0 == b.0) {
+            let hash = docs[0].0;
+            let same = hash & WHOLE != 0;
+            if !same && docs.len() > rule.common {
+                continue;
+            }
+            let from = self.entries.partition_point(|(known, _)| *known < hash);
+            for (_, at) in self.entries[from..].iter().take_while(|(known, _)| *known == hash) {
+                found.extend(docs.iter().map(|(_, doc)| (*at, *doc, same)));
+            }
+        }
+        found.sort_unstable_by_key(|(at, doc, same)| (*at, *doc, !same));
+        let pairs: Vec<&[(u32, u32, bool)]> = found.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
+        let mut all: Vec<Overlap> = pairs
+            .into_par_iter()
+            .map(|pair| {
+                let (at, doc, same) = pair[0];
+                let percent =
+                    if same { 100 } else { covered(scored(at as usize), learned.1(doc as usize), rule) };
+                Overlap { scored: at, learned: doc, grams: (!same).then_some(pair.len() as u32), percent }
+            })
+            .collect();
+        all.sort_unstable();
+        all
+    }
 }
 
 /// Words of the scored text, in a hundred, that stand in n-grams which the learned one has.

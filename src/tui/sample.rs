@@ -70,12 +70,14 @@ pub fn status() -> EngineStatus {
 }
 
 fn tuning() -> std::collections::BTreeMap<String, String> {
+    use crate::domain::grow::GrowSettings;
     use crate::domain::prompt::PromptSettings;
     use crate::domain::settings::{TrainSettings, shown};
     use crate::domain::trajectory::TrajectorySettings;
     let mut tuning = shown("tuning.train", &TrainSettings::default());
     tuning.extend(shown("tuning.prompt", &PromptSettings { fan_out: 12, ..PromptSettings::default() }));
     tuning.extend(shown("tuning.trajectory", &TrajectorySettings::default()));
+    tuning.extend(shown("tuning.grow", &GrowSettings::default()));
     tuning
 }
 
@@ -114,6 +116,10 @@ pub fn respond(request: &Request) -> Response {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
         Request::Scaling { .. } => Response::Scaling { scaling: Box::new(scaling()) },
+        Request::Grown { grown } => Response::Grown { page: data::grown(&grown.run) },
+        Request::AcceptGrown { run, .. } => Response::Done {
+            message: format!("38 rows in data/grown/{run}.jsonl, a source of the data from now on"),
+        },
         Request::DropHopeless { .. } => Response::Done { message: "noted".into() },
         Request::PromptTree { run } => Response::PromptTree { tree: prompts::tree(run.as_deref()) },
         Request::PromptVersion { of } => {

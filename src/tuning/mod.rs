@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod evaluate;
+pub mod grow;
 pub mod judge;
 pub mod prompt;
 mod scoring;

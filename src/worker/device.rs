@@ -46,6 +46,10 @@ impl Devices {
                 let judges = eval.judges.iter().map(|judge| &judge.model);
                 stages().chain(judges).chain(critic.as_deref()).collect()
             }
+            Job::Grow { eval, maker, .. } => {
+                let judges = eval.judges.iter().map(|judge| &judge.model);
+                stages().chain(judges).chain([&**maker]).collect()
+            }
             Job::Judge(pairs) => vec![&pairs.judge.model],
             Job::LrRange { .. } | Job::Strata(_) | Job::Serve(_) | Job::Playground(_) => Vec::new(),
         };
@@ -87,6 +91,7 @@ fn training(spec: &RunSpec) -> Option<&TrainSettings> {
         | Job::Judge(_)
         | Job::Prompt { .. }
         | Job::Trajectory { .. }
+        | Job::Grow { .. }
         | Job::Serve(_)
         | Job::Playground(_) => None,
     }

@@ -365,7 +365,7 @@ impl RunFolder {
         let outcomes = match spec.job {
             Job::Eval(_) | Job::Judge(_) => self.read_outcomes()?,
             // It knows itself whose outcomes these are.
-            Job::Prompt { .. } => Vec::new(),
+            Job::Prompt { .. } | Job::Grow { .. } => Vec::new(),
             // What a training run scored before it was resumed belongs to weights that are no more.
             Job::Trajectory { .. }
             | Job::Train { .. }

@@ -248,6 +248,10 @@ fn dispatch(inputs: &RunInputs, reporter: &mut FolderReporter) -> anyhow::Result
         }
         Job::Train { train, eval } => crate::tuning::train::run(train, eval, inputs, reporter),
         Job::LrRange { train, range } => crate::tuning::train::range::run(train, range, inputs, reporter),
+        Job::Grow { grow, form, maker, from, eval } => {
+            let growing = crate::tuning::grow::Growing { settings: grow, form, maker, from: *from };
+            crate::tuning::grow::run(&growing, eval, inputs, reporter)
+        }
         Job::Judge(settings) => crate::tuning::judge::pairs::run(settings, inputs, reporter),
         Job::Serve(_) | Job::Playground(_) => anyhow::bail!("a resident run is no batch run"),
     }

@@ -213,6 +213,7 @@ fn wanted(job: &Job) -> (Bounds, Vec<&ModelRef>) {
         | Job::Judge(_)
         | Job::Prompt { .. }
         | Job::Trajectory { .. }
+        | Job::Grow { .. }
         | Job::Train { .. }
         | Job::LrRange { .. } => (Bounds::default(), Vec::new()),
     }

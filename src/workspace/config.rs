@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::address::Address;
 pub use crate::domain::board::{Goal, Want};
 use crate::domain::candidate::OutputKind;
+pub use crate::domain::grow::GrowSettings;
 use crate::domain::judge::Verdicts;
 use crate::domain::keys::KeyNeed;
 use crate::domain::metric::Metric;
@@ -288,4 +289,5 @@ pub struct Tuning {
     pub trajectory: TrajectorySettings,
     pub train: TrainSettings,
     pub lr_range: RangeSettings,
+    pub grow: GrowSettings,
 }

@@ -33,6 +33,9 @@ pub const STATE: &str = ".tunebench";
 /// from its journal.
 pub const FEEDBACK: &str = ".tunebench/feedback/rows.jsonl";
 
+/// Rows that runs made and people accepted, `grow-N.jsonl` for each run: sources beside those that the file names.
+pub const GROWN_SOURCES: &str = "data/grown";
+
 /// A file that people write by hand is never this long.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -131,10 +134,26 @@ impl Workspace {
         self.config.sets.iter().filter(wanted).collect()
     }
 
-    /// Every file with rows, as shown and absolute: the sources, and people's feedback where there is any.
+    /// Files of rows that were made and accepted, as shown, in the order of their runs.
+    fn grown(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.root.join(GROWN_SOURCES)) else { return Vec::new() };
+        let number = |name: &str| name.strip_prefix("grow-")?.strip_suffix(".jsonl")?.parse::<u64>().ok();
+        let mut found: Vec<(u64, String)> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|name| Some((number(&name)?, format!("{GROWN_SOURCES}/{name}"))))
+            .filter(|(_, path)| self.root.join(path).is_file())
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// Every file with rows, as shown and absolute: the sources, rows that were made and accepted, and people's feedback where there is any.
     pub fn row_files(&self) -> Vec<(String, PathBuf)> {
         let mut files: Vec<(String, PathBuf)> =
             self.config.data.sources.iter().cloned().zip(self.sources()).collect();
+        let named: Vec<PathBuf> = files.iter().map(|(_, path)| path.clone()).collect();
+        let grown = self.grown().into_iter().map(|shown| (shown.clone(), self.resolve(&shown)));
+        files.extend(grown.filter(|(_, path)| !named.contains(path)));
         let feedback = self.root.join(FEEDBACK);
         if feedback.is_file() {
             files.push((FEEDBACK.to_owned(), feedback));

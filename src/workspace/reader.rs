@@ -313,6 +313,31 @@ impl<'a> Fields<'a> {
         numbers
     }
 
+    /// Texts by free names (`meanings = { card_arrival = "where a new card is" }`).
+    pub fn texts_by_name(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let Some(node) = self.get(key) else { return BTreeMap::new() };
+        let path = self.full(key);
+        let Value::Table(entries) = &node.value else {
+            self.wrong(
+                key,
+                node,
+                &format!("names with texts: write {key} = {{ \"NAME\" = \"what it means\" }}"),
+            );
+            return BTreeMap::new();
+        };
+        let mut texts = BTreeMap::new();
+        for (name, node) in entries {
+            match &node.value {
+                Value::String(text) => drop(texts.insert(name.clone(), text.clone())),
+                other => {
+                    let message = format!("`{path}.{}`: expected a text, found {}", clip(name), other.kind());
+                    self.sink.push(node.place, message);
+                }
+            }
+        }
+        texts
+    }
+
     /// A list of tables (`[[stage]]`).
     pub fn table_list(&mut self, key: &'static str) -> Vec<Fields<'a>> {
         let Some(node) = self.get(key) else { return Vec::new() };

@@ -18,7 +18,7 @@ use crate::domain::settings::{CacheSettings, Likeness, StrataSettings};
 use crate::domain::words::nearest;
 use eval::{Named, read_eval, read_goal, read_metrics};
 use judges::read_judges;
-use tuning::{read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
+use tuning::{read_grow, read_lr_range, read_prompt_tuning, read_train, read_trajectory_tuning};
 
 const MANY: u64 = i64::MAX as u64;
 
@@ -69,6 +69,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
         trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory"), &models, &stages),
         train: read_train(tables.table_or_empty("train"), &stages),
         lr_range: read_lr_range(tables.table_or_empty("lr_range")),
+        grow: read_grow(tables.table_or_empty("grow"), &models),
     };
     tables.finish();
     let cache = read_cache(file.table_or_empty("cache"));

@@ -40,6 +40,7 @@ const fn own_tables(kind: RunKind) -> &'static [&'static str] {
         RunKind::Prompt => &["tuning.prompt"],
         RunKind::Trajectory => &["tuning.trajectory"],
         RunKind::Train => &["tuning.train"],
+        RunKind::Grow => &["tuning.grow"],
         // What is tested is a training.
         RunKind::LrRange => &["tuning.lr_range", "tuning.train"],
         // Theirs do not stand in the file.

@@ -5,10 +5,11 @@ use crate::domain::api::{Decision, EngineStatus, Failure, Request, Response, ToE
 use crate::domain::imported::ImportAs;
 use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::leak::{ALLOW, LEAKS};
-use crate::domain::run::{RunAction, RunKind};
+use crate::domain::run::{RunAction, RunKind, RunRecord};
 use crate::domain::sample::{SEED, SampleAsk, Wanted};
 use crate::domain::strata::ByHand;
 use crate::domain::sweep;
+use crate::domain::words::counted;
 use crate::tui::keymap::{Action, Binding, Context};
 use crate::tui::layers::complete::Completing;
 use crate::tui::layers::form::{Form, FormPurpose, is_list};
@@ -66,7 +67,7 @@ impl App {
                 self.layers.push(Layer::Picker(palette));
             }
             Action::Back => {
-                if self.notices.pop().is_none() {
+                if self.shown_notice().map(|at| self.notices.remove(at)).is_none() {
                     match self.screen {
                         Screen::Strata => self.strata.back(),
                         Screen::Prompts => self.prompts.back(),
@@ -127,6 +128,10 @@ impl App {
                 self.scaled.clear();
                 self.ask(Purpose::Scaling, Request::Scaling { group: None });
             }
+            Action::Grow => {
+                let names = self.candidate_names();
+                self.launch_form(Form::grow(names));
+            }
             Action::JudgeQueue => self.judge_queue(),
             Action::JudgeChoice => self.judge_form(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
@@ -147,6 +152,24 @@ impl App {
         );
     }
 
+    /// Asks whether what a run made is to go into the data.
+    fn accept_grown(&mut self, run: &RunRecord) {
+        let id = &run.run;
+        let kept = run.metrics.get("kept").copied().unwrap_or(0.0) as usize;
+        if run.kind != RunKind::Grow {
+            return self.notice(Mood::Plain, format!("{id} is a run of kind {}: it makes no rows", run.kind));
+        }
+        if kept == 0 {
+            return self
+                .notice(Mood::Plain, format!("{id} has no row that holds; its figures say where they fell"));
+        }
+        let question = format!(
+            "Take {} that {id} made and that hold into the data, in the train part? `tunebench data grown {id}` lists them; undo takes them back.",
+            counted(kept, "row")
+        );
+        self.layers.push(Layer::Confirm { question, then: Confirmed::AcceptGrown(id.clone()) });
+    }
+
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
     pub fn offers(&self, binding: &Binding) -> bool {
         let run = match binding.context {
@@ -163,6 +186,7 @@ impl App {
         let run = run.and_then(|id| self.run(&id));
         match (steering(binding.action), binding.action) {
             (Some(wanted), _) => run.is_some_and(|r| r.accepts(wanted)),
+            (None, Action::AcceptGrown) => run.is_some_and(|r| r.kind == RunKind::Grow),
             (None, Action::Steer | Action::KillLane) => run.is_some_and(|r| !r.state.is_final()),
             (None, _) => true,
         }
@@ -185,6 +209,7 @@ impl App {
                 );
                 self.layers.push(Layer::Confirm { question, then: Confirmed::Cancel(id) });
             }
+            Action::AcceptGrown => self.accept_grown(&record),
             _ => match steering(action) {
                 Some(wanted) if accepts(wanted) => self.control(id, wanted),
                 Some(RunAction::Resume) if state.is_final() => {
@@ -334,6 +359,11 @@ impl App {
                 match (then, action == Action::Yes) {
                     (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
                     (Confirmed::ExcludeCopies(kind), true) => self.exclude_copies(kind),
+                    (Confirmed::AcceptGrown(run), true) => {
+                        let words = format!("take the rows of {run} into the data");
+                        let request = Request::AcceptGrown { run, filter: "kept".into(), withdraw: false };
+                        self.ask(Purpose::Decide(words), request);
+                    }
                     (Confirmed::Trust { purpose, again, needs }, true) => {
                         self.outbox.push(Effect::Send(ToEngine::Trust { needs }));
                         self.ask(purpose, *again);
@@ -353,6 +383,7 @@ impl App {
                     (
                         Confirmed::Cancel(_)
                         | Confirmed::ExcludeCopies(_)
+                        | Confirmed::AcceptGrown(_)
                         | Confirmed::Merge { .. }
                         | Confirmed::Replace { .. },
                         false,

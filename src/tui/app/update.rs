@@ -204,6 +204,7 @@ impl App {
                     (RunKind::Prompt, _) => "; 2 shows its versions",
                     (RunKind::Trajectory, _) => "; 3 shows its examples",
                     (RunKind::Strata, _) => "; 1 shows the strata",
+                    (RunKind::Grow, _) => "; 7 shows what fell where, and takes the rest in",
                     _ => "",
                 };
                 self.notice(Mood::Good, format!("{name} is {}{result}{next}", run.state));
@@ -220,6 +221,10 @@ impl App {
 
     /// `: accuracy .908`
     fn result_words(&self, run: &RunRecord) -> String {
+        if run.kind == RunKind::Grow {
+            let of = |name: &str| run.metrics.get(name).copied().unwrap_or(0.0);
+            return format!(": {} of {} kept", of("kept"), of("made"));
+        }
         let primary = self.board.board.as_ref().map(|b| b.primary.clone()).unwrap_or_default();
         run.metrics
             .get(&primary)

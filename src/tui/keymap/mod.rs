@@ -200,6 +200,10 @@ pub enum Action {
     Review,
     /// The scaling curve: would more rows pay?
     Scaling,
+    /// Rows are made of train rows.
+    Grow,
+    /// What a run made goes into the data.
+    AcceptGrown,
     AcceptGold,
     SkipItem,
     ShowGold,

@@ -54,6 +54,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Strata, A::Sample, "strata.sample", "s", "sample", "Draw a sample of rows: of every stratum, by size, by errors, by doubt"),
     b(C::Strata, A::Review, "rows.review", "r", "review", "Review rows one by one: accept or change their gold; second opinions, agreement"),
     b(C::Strata, A::Scaling, "rows.scaling", "G", "", "Would more rows pay? Train on 25%, 50% and all of them, and see"),
+    b(C::Strata, A::Grow, "rows.grow", "+", "", "Grow the data: a model paraphrases train rows, plays who writes them, or goes back from their golds; each new row is checked"),
     b(C::Strata, A::Search, "search", "/", "search", "Search"),
     b(C::Strata, A::CountRows, "rows.count", "F", "count", "Frequency table: the rows shown, counted by a key or by several crossed"),
     b(C::Strata, A::OpenMap, "map.open", "z", "map", "The map over the whole screen: by stratum, outcome or any key; a box chooses rows"),
@@ -82,6 +83,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Rows, A::Sample, "strata.sample", "s", "sample", "Draw a sample of rows: of every stratum, by size, by errors, by doubt"),
     b(C::Rows, A::Review, "rows.review", "r", "review", "Review rows one by one: accept or change their gold; second opinions, agreement"),
     b(C::Rows, A::Scaling, "rows.scaling", "G", "", "Would more rows pay? Train on 25%, 50% and all of them, and see"),
+    b(C::Rows, A::Grow, "rows.grow", "+", "", "Grow the data: a model paraphrases train rows, plays who writes them, or goes back from their golds; each new row is checked"),
     b(C::Rows, A::SortRows, "rows.sort", "o", "order", "Order rows: as in the file, wrong ones first, by length, most unusual first, by id"),
     b(C::Rows, A::FilterPart, "rows.part", "p", "part", "Only rows of one part: train, dev, eval; again: all"),
     b(C::Rows, A::Trace, "row.trace", "T", "trace", "The row through the stages: prompts, answers, tools, tokens, time"),
@@ -227,6 +229,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Runs, A::Pick, "runs.pick", "space", "pick", "Pick the run for a difference"),
     b(C::Runs, A::Difference, "runs.difference", "d", "difference", "Difference of two: of the settings of picked runs, of a chosen version and others"),
     b(C::Runs, A::Search, "search", "/", "filter", "Search"),
+    b(C::Runs, A::AcceptGrown, "run.accept", "+", "take in", "Take the rows that the run made and that hold into the data; one undo takes them back"),
     b(C::Runs, A::LaunchTrain, "run.train", "t", "train", "Train a LoRA adapter"),
     b(C::Runs, A::LaunchEval, "run.eval", "e", "eval", "Evaluate a candidate"),
 

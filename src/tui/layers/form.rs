@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::judging::{DISPUTED, JudgeAsk};
+use crate::domain::grow::Method;
 use crate::domain::run::RunKind;
 use crate::domain::sample::{Mode, SEED, Wanted};
 use crate::domain::scaling::SHARES;
@@ -288,6 +289,58 @@ impl Form {
             focus: 0,
             error: None,
         }
+    }
+
+    /// How rows are made of train rows.
+    pub fn grow(candidates: Vec<String>) -> Self {
+        let choices = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>();
+        let fields = vec![
+            Field {
+                choices: Method::ALL.map(|(name, _)| name.to_owned()).to_vec(),
+                ..field(
+                    "tuning.grow.method",
+                    "how",
+                    "paraphrase, self-play (plays who writes), reverse (from the gold)",
+                    Want::Choice,
+                )
+            },
+            field(
+                "tuning.grow.maker",
+                "maker",
+                "a model's name; empty: the critic, else the pipeline's",
+                Want::Text,
+            ),
+            Field {
+                choices: choices(&["sample:weak:100", "sample:per-stratum:10", "all"]),
+                ..field(
+                    "tuning.grow.rows",
+                    "from",
+                    "train rows: sample:weak:100, where:FILTER, all",
+                    Want::Text,
+                )
+            },
+            field("tuning.grow.per_row", "of each", "new rows of each: 2", Want::Count),
+            Field {
+                choices: candidates,
+                ..field(
+                    "candidate",
+                    "checked by",
+                    "who must answer gold; empty: the best candidate",
+                    Want::Text,
+                )
+            },
+            field(
+                "tuning.grow.meaning",
+                "meaning",
+                "restated, as near to its parents as: 0.5; 0: not asked",
+                Want::AtLeastZero,
+            ),
+            field("tuning.grow.budget.calls", "budget: calls", "answers of models: 1000", Want::Count),
+            field("tuning.grow.budget.usd", "budget: USD", "5", Want::Positive),
+            field("tuning.grow.seed", "seed", "the same seed asks the same questions", Want::Count),
+        ];
+        let title = "grow the data: new rows of train rows, each one checked";
+        Self { title, purpose: FormPurpose::Launch(RunKind::Grow), fields, focus: 0, error: None }
     }
 
     pub fn outcomes() -> Self {

@@ -163,6 +163,8 @@ pub enum Confirmed {
     Cancel(String),
     /// Of each group of duplicates all but the first are left out.
     ExcludeCopies(ProblemKind),
+    /// Rows that this run made go into the data.
+    AcceptGrown(String),
     /// A file is written over.
     Replace {
         query: RowQuery,

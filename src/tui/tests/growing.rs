@@ -1,8 +1,9 @@
 //! Rows are drawn, reviewed, made.
 
 use super::{play, press, shown};
-use crate::domain::api::{Decision, Failure, FromEngine, Request, Response, ToEngine};
+use crate::domain::api::{Decision, Failure, FromEngine, Push, Request, Response, ToEngine};
 use crate::domain::review::Opinion;
+use crate::domain::run::{RunKind, RunState};
 use crate::domain::sample::Mode;
 use crate::tui::app::{App, Effect, Message};
 use crate::tui::sample::{self, NOW_MS};
@@ -97,4 +98,36 @@ fn whether_more_rows_would_pay_is_told_and_asked_by_runs_for_each_share() {
     assert_eq!(axes[..], [("tuning.train.rows".to_owned(), shares)]);
     press(&mut app, "G ctrl-u 5 0 % enter");
     assert!(shown(&app).contains("at least 3 shares"), "{}", shown(&app));
+}
+
+#[test]
+fn rows_are_made_by_a_form_and_what_holds_is_taken_in_by_a_key() {
+    let mut app = app();
+    play(&mut app, "1 +");
+    insta::assert_snapshot!("grow_form_80x24", shown(&app));
+    let said = asked(&press(&mut app, "right right down m down down 3 enter"));
+    let [(_, Request::Launch { kind: RunKind::Grow, set, .. })] = &said[..] else { panic!("{said:?}") };
+    let want =
+        [("tuning.grow.method", "self-play"), ("tuning.grow.maker", "m"), ("tuning.grow.per_row", "3")];
+    assert_eq!(set[..], want.map(|(k, v)| (k.to_owned(), v.to_owned())));
+
+    let mut run = sample::run("grow-1", RunKind::Grow, RunState::Running);
+    run.metrics = [("made", 50.0), ("kept", 38.0), ("fell_leak", 2.0)].map(|(k, v)| (k.to_owned(), v)).into();
+    app.update(Message::Engine(FromEngine::Push { push: Push::RunChanged { run: run.clone() } }), NOW_MS);
+    run.state = RunState::Done;
+    app.update(Message::Engine(FromEngine::Push { push: Push::RunChanged { run } }), NOW_MS);
+    assert!(shown(&app).contains("grow-1 is done: 38 of 50 kept"), "{}", shown(&app));
+    play(&mut app, "7");
+    app.runs_screen.selected = Some("grow-1".into());
+    assert!(asked(&press(&mut app, "+")).is_empty(), "not without being asked");
+    assert!(shown(&app).contains("Take 38 rows that grow-1 made"), "{}", shown(&app));
+    let said = asked(&press(&mut app, "y"));
+    let [(tag, Request::AcceptGrown { run, filter, withdraw: false })] = &said[..] else {
+        panic!("{said:?}")
+    };
+    assert_eq!((run.as_str(), filter.as_str()), ("grow-1", "kept"));
+    answer(&mut app, *tag, sample::respond(&said[0].1));
+    assert!(shown(&app).contains("38 rows in data/grown/grow-1.jsonl"), "{}", shown(&app));
+    app.runs_screen.selected = Some("train-12".into());
+    assert!(asked(&press(&mut app, "+")).is_empty() && app.layers.is_empty(), "a training makes no rows");
 }

@@ -618,6 +618,7 @@ impl<'a> Live<'a> {
                 // An answer that was cut off may still hold a whole prompt.
                 text: (answer.finish != Finish::Broken).then_some(answer.text),
                 error: None,
+                cut: answer.finish == Finish::Length,
                 cached: answer.cached,
                 tokens: answer.tokens_in + answer.tokens_out,
                 usd: if answer.cached {

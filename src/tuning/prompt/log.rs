@@ -1,4 +1,4 @@
-//! `tuning.jsonl`: every answer that a prompt run got, in the order in which it came.
+//! `tuning.jsonl`: every answer that a prompt run got (or one that grows rows), in the order in which it came.
 //!
 //! The loop is a function of its settings, its seed and these answers. A run that is taken up again goes through the loop from its
 //! beginning and finds here what was answered before: nothing is asked, paid or drawn twice, whatever killed it and wherever.
@@ -27,6 +27,9 @@ pub struct Said {
     pub cached: bool,
     pub tokens: u64,
     pub usd: f64,
+    /// It ended at the limit of its tokens.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

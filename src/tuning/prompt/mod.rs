@@ -14,7 +14,7 @@ mod front;
 mod guards;
 pub mod judging;
 mod lists;
-mod log;
+pub(in crate::tuning) mod log;
 mod memory;
 mod plan;
 mod proposer;

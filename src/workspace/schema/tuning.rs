@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{MANY, known_model};
 use crate::domain::example::{Form, Order, Ranking};
+use crate::domain::grow::{GrowSettings, Method};
 use crate::domain::sample::TrainRows;
 use crate::domain::settings::{
     BUILTIN, DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings, TrainedTurns,
@@ -197,6 +198,39 @@ pub(super) fn read_train(mut fields: Fields<'_>, stages: &[Stage]) -> TrainSetti
         shrink_to: fields
             .number("shrink_to", "a weight from 0 to 1000", |w| (0.0..=WEIGHT_MAX).contains(&w))
             .unwrap_or(default.shrink_to),
+    };
+    fields.finish();
+    settings
+}
+
+pub(super) fn read_grow(mut fields: Fields<'_>, models: &BTreeMap<String, ModelEntry>) -> GrowSettings {
+    let default = GrowSettings::default();
+    let maker = fields.string("maker");
+    if let Some(maker) = &maker {
+        known_model(&fields, "maker", maker, models);
+    }
+    let rows = fields.string("rows");
+    if let Some(Err(why)) = rows.as_ref().map(|rows| rows.parse::<TrainRows>()) {
+        fields.fault("rows", &clip_long(&why));
+    }
+    let budget = read_budget(fields.table_or_empty("budget"));
+    let settings = GrowSettings {
+        method: fields.choice("method", &Method::ALL).unwrap_or(default.method),
+        maker,
+        rows: rows.unwrap_or(default.rows),
+        per_row: fields.count("per_row", 1..=1000).unwrap_or(default.per_row),
+        shown: fields.count("shown", 2..=20).unwrap_or(default.shown),
+        fields: fields.strings("fields").unwrap_or_default(),
+        meanings: fields.texts_by_name("meanings"),
+        temperature: fields
+            .number("temperature", "from 0 to 2", |t| (0.0..=2.0).contains(&t))
+            .map_or(default.temperature, |t| t as f32),
+        max_tokens: fields.count("max_tokens", 1..=1 << 20).unwrap_or(default.max_tokens),
+        meaning: fields
+            .number("meaning", "from 0 to 1", |m| (0.0..=1.0).contains(&m))
+            .unwrap_or(default.meaning),
+        budget,
+        seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
     };
     fields.finish();
     settings

@@ -5,6 +5,7 @@ mod board;
 mod comparing;
 mod examples;
 mod frames;
+mod growing;
 mod honest;
 mod kills;
 mod metrics;

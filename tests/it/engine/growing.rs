@@ -1,0 +1,252 @@
+//! `run grow` and `tunebench data grown`, over scripted endpoints: made, checked, stopped, killed, taken into the data and out again.
+
+use std::collections::HashMap;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::bench::{Bench, until};
+use super::prompts::with_prompt;
+use crate::server::{Reply, Server};
+
+/// Knows every team.
+fn sorts(question: &str) -> String {
+    if question.contains("loan") { "loans" } else { "cards" }.to_owned()
+}
+
+/// Words that nobody has said before, the same for the same number.
+fn words(number: u64) -> String {
+    let mut state = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut word = || -> String {
+        (0..7)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                char::from(b'a' + ((state >> 33) % 26) as u8)
+            })
+            .collect()
+    };
+    (0..5).map(|_| word()).collect::<Vec<_>>().join(" ")
+}
+
+/// Of six rows: three good ones, one in words of a template, the row itself, and another row of the data.
+fn makes(question: &str) -> String {
+    let shown = question.rsplit("the ").find(|part| part.contains(" case ")).unwrap_or_default();
+    let mut parts = shown.split_whitespace();
+    let (team, number) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
+    let number: u64 = number.parse().unwrap_or_default();
+    match number % 6 {
+        3 => "Dear {{ name }}, my case".to_owned(),
+        4 => format!("The {team} case {number}!"),
+        5 => format!("the {team} case {}", (number + 2) % 240),
+        // The checker does not see whose it is.
+        2 => format!("{} loan", words(number)).replace("loan", if team == "cards" { "loan" } else { "card" }),
+        _ => format!("{team} {}", words(number)),
+    }
+}
+
+/// A workspace whose maker and sorter stand behind endpoints.
+fn bench(maker: Server) -> (Bench, Server, Server) {
+    let bench = Bench::new();
+    let sorter = with_prompt(&bench, sorts);
+    let toml = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
+    let endpoint = maker.endpoint();
+    let more = format!(
+        "\n[models.maker]\nendpoint = \"{endpoint}\"\nmodel = \"m\"\nmax_in_flight = 4\n\n[tuning.grow]\nmaker = \"maker\"\nrows = \"all\"\nper_row = 1\n\n[cache]\noff = true\n"
+    );
+    fs::write(bench.root.join("workspace.toml"), format!("{toml}{more}")).unwrap();
+    (bench, sorter, maker)
+}
+
+fn parts(bench: &Bench) -> HashMap<String, String> {
+    let rows = bench.json(&["data", "rows", "-n", "500"]);
+    let of = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    rows["rows"].as_array().unwrap().iter().map(|row| (of(row, "id"), of(row, "part"))).collect()
+}
+
+fn all(bench: &Bench, run: &str, filter: &str) -> Vec<Value> {
+    let page = bench.json(&["data", "grown", run, "--where", filter, "-n", "200"]);
+    page["rows"].as_array().unwrap_or_else(|| panic!("{page}")).clone()
+}
+
+#[test]
+fn rows_are_made_checked_taken_in_filtered_and_taken_out_again() {
+    let (bench, _sorter, _maker) = bench(Server::start(vec![Reply::Say(makes)]));
+    let run = bench.json(&["run", "grow"]);
+    assert_eq!((&run["run"], &run["state"]), (&json!("grow-1"), &json!("done")), "{run}");
+    let parts_before = parts(&bench);
+    let grown = all(&bench, "grow-1", "");
+    assert_eq!(grown.len() as f64, run["metrics"]["made"].as_f64().unwrap(), "{run}");
+    for one in &grown {
+        let parent = one["parents"][0].as_str().unwrap();
+        assert_eq!(parts_before[parent], "train", "only train rows are grown from: {one}");
+        let number: usize = parent[1..].parse().unwrap();
+        let text = one["text"].as_str().unwrap();
+        let fell = one["fell"].as_str().unwrap_or("kept");
+        let want = match number % 6 {
+            3 => "text",
+            4 => "duplicate",
+            // Another row: whether it is scored on decides.
+            5 => {
+                let other: usize = text.rsplit(' ').next().unwrap().parse().unwrap();
+                // The next row of the same team says it in nearly the same words, so that either may be told.
+                if parts_before[&format!("r{other:03}")] == "train" { "duplicate" } else { "leak" }
+            }
+            2 => "disputed",
+            _ => "kept",
+        };
+        assert!(fell == want, "{want}: {one}");
+        assert!(fell == "kept" || !one["why"].as_str().unwrap().is_empty(), "{one}");
+    }
+    let page = bench.json(&["data", "grown", "grow-1"]);
+    assert_eq!((&page["maker"], &page["method"]), (&json!("maker"), &json!("paraphrase")), "{page}");
+    let kept = page["counts"]["kept"].as_u64().unwrap() as usize;
+    assert!(kept > 20 && page["counts"]["fell"]["disputed"].as_u64().unwrap() > 5, "{page}");
+
+    let refused = bench.run(&["data", "grown", "grow-1", "--accept", "--where", "leak"]);
+    assert_eq!(refused.status.code(), Some(2), "what leaks is never taken in: {refused:?}");
+    let done = bench.json(&["data", "grown", "grow-1", "--accept"]);
+    assert!(
+        done["done"].as_str().unwrap().contains(&format!("{kept} rows in data/grown/grow-1.jsonl")),
+        "{done}"
+    );
+    let file = fs::read_to_string(bench.root.join("data/grown/grow-1.jsonl")).unwrap();
+    assert_eq!(file.lines().count(), kept);
+    let first: Value = serde_json::from_str(file.lines().next().unwrap()).unwrap();
+    assert!(["id", "text", "team", "channel"].iter().all(|field| first[*field].is_string()), "{first}");
+    let parent = first["synthetic"]["parents"][0].as_str().unwrap().to_owned();
+
+    // They are rows like others, of the train part, and found by where they are from.
+    let total =
+        |filter: &str| bench.json(&["data", "rows", "--where", filter])["total"].as_u64().unwrap() as usize;
+    assert_eq!((total(""), total("synthetic:paraphrase"), total("maker:maker")), (240 + kept, kept, kept));
+    assert_eq!((total("synthetic:reverse"), total("-synthetic:*")), (0, 240));
+    assert_eq!(total(&format!("parent:{parent}")), 1);
+    let eval = bench.json(&["run", "eval"]);
+    assert_eq!(eval["state"], "done", "{eval}");
+    assert!(!bench.state().join("runs/strata-2").exists(), "made rows need no strata to have a part");
+    let parts_after = parts(&bench);
+    for (id, part) in &parts_after {
+        match parts_before.get(id) {
+            Some(before) => assert_eq!(part, before, "{id}"),
+            None => assert_eq!(part, "train", "{id}"),
+        }
+    }
+    // What was made is not grown from.
+    let again = bench.json(&["run", "grow", "--set", "method=reverse"]);
+    assert_eq!(again["metrics"]["made"], run["metrics"]["made"], "{again}");
+
+    let undone = bench.run(&["prompts", "undo"]);
+    assert!(undone.status.success(), "{undone:?}");
+    assert!(!bench.root.join("data/grown/grow-1.jsonl").exists());
+    assert_eq!((total(""), total("synthetic:*")), (240, 0));
+
+    // A person may know better than whoever checks.
+    let done = bench.json(&["data", "grown", "grow-1", "--accept", "--where", "disputed"]);
+    assert!(done["done"].as_str().unwrap().contains("rows in data/grown/grow-1.jsonl"), "{done}");
+    let out = bench.json(&["data", "grown", "grow-1", "--withdraw"]);
+    assert!(out["done"].as_str().unwrap().contains("out of the data"), "{out}");
+    assert_eq!(total(""), 240);
+    let wrong = bench.run(&["data", "grown", "eval-1"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("only `grow` makes rows"), "{wrong:?}");
+}
+
+#[test]
+fn rows_whose_parents_are_scored_on_by_now_are_in_no_run() {
+    let (bench, _sorter, _maker) = bench(Server::start(vec![Reply::Say(makes)]));
+    assert_eq!(bench.json(&["run", "grow"])["state"], "done");
+    assert!(bench.json(&["data", "grown", "grow-1", "--accept"])["done"].is_string());
+    let made: Vec<Value> = fs::read_to_string(bench.root.join("data/grown/grow-1.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    // All parts are given anew: parents go where their children are.
+    fs::remove_dir_all(bench.state().join("imports")).unwrap();
+    let toml = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
+    let toml = toml.replace("reserve = 0.1\n", "reserve = 0.1\nseed = 99\n");
+    fs::write(bench.root.join("workspace.toml"), toml).unwrap();
+    assert_eq!(bench.json(&["run", "eval"])["state"], "done");
+    let parts = parts(&bench);
+    for row in &made {
+        let (id, parent) = (row["id"].as_str().unwrap(), row["synthetic"]["parents"][0].as_str().unwrap());
+        assert_eq!((parts[id].as_str(), parts[parent].as_str()), ("train", "train"), "{row}");
+    }
+    // One that claims a parent of the eval part is left out.
+    let scored = parts.iter().find(|(_, part)| *part == "eval").unwrap().0.clone();
+    let forged = json!({ "id": "grown-x", "text": "cards and something else", "team": "cards", "channel": "chat",
+        "synthetic": { "parents": [scored], "maker": "m", "method": "paraphrase", "run": "grow-9" } });
+    fs::write(bench.root.join("data/grown/grow-9.jsonl"), format!("{forged}\n")).unwrap();
+    let run = bench.launch("prompt", &["fan_out=8", "epochs=1", "rows=16", "candidate=baseline"]);
+    until("the run to be frozen", || {
+        bench.state().join("runs").join(&run).join("spec.json").exists().then_some(())
+    });
+    let rows = fs::read_to_string(bench.state().join("runs").join(&run).join("inputs/rows.jsonl")).unwrap();
+    assert!(!rows.contains("grown-x"), "it learns nothing from a child of a row that it is scored on");
+    assert!(rows.contains(made[0]["id"].as_str().unwrap()), "the others are there");
+}
+
+#[test]
+fn a_run_that_is_stopped_or_killed_goes_on_and_pays_for_nothing_twice() {
+    let (bench, sorter, maker) = bench(Server::start_until(30, Reply::Say(makes)));
+    let run = bench.launch("grow", &[]);
+    until("the maker to be asked", || (maker.asked().len() >= 30).then_some(()));
+    bench.kill_worker(&run);
+    until("the run to be found dead", || (bench.run_state(&run) == "interrupted").then_some(()));
+    assert!(!all(&bench, &run, "kept").is_empty(), "what was verified before is there");
+    maker.go_on();
+    assert!(bench.run(&["runs", "resume", &run]).status.success());
+    let record = bench.wait_state(&run, "done");
+    let questions = |server: &Server| -> (usize, usize) {
+        let mut all: Vec<String> = server.asked().iter().map(|a| a.body["messages"].to_string()).collect();
+        let n = all.len();
+        all.sort();
+        all.dedup();
+        (n, all.len())
+    };
+    let (asked, different) = questions(&maker);
+    assert_eq!(different as f64, record["metrics"]["made"].as_f64().unwrap(), "{record}");
+    assert!(asked - different <= 8, "only what was under way is asked again: {asked} of {different}");
+    let (asked, different) = questions(&sorter);
+    assert!(asked - different <= 8, "{asked} of {different}");
+    let made: Vec<Value> = all(&bench, &run, "");
+    let mut ids: Vec<&str> = made.iter().filter_map(|one| one["parents"][0].as_str()).collect();
+    ids.sort_unstable();
+    let before = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), before, "each once");
+
+    // A second one is stopped in the middle, and keeps what it verified.
+    let (bench, _sorter, maker) = self::bench(Server::start_until(20, Reply::Say(makes)));
+    let run = bench.launch("grow", &[]);
+    until("the maker to be asked", || (maker.asked().len() >= 20).then_some(()));
+    assert!(bench.run(&["runs", "stop", &run]).status.success());
+    maker.go_on();
+    let record = bench.wait_state(&run, "stopped");
+    let kept = record["metrics"]["kept"].as_f64().unwrap();
+    assert!(kept > 0.0 && record["metrics"]["made"].as_f64().unwrap() < 96.0, "{record}");
+    assert_eq!(all(&bench, &run, "kept").len() as f64, kept);
+    assert!(bench.run(&["runs", "resume", &run]).status.success());
+    let record = bench.wait_state(&run, "done");
+    assert!(record["metrics"]["kept"].as_f64().unwrap() > kept, "{record}");
+}
+
+#[test]
+fn a_budget_of_calls_is_held_and_wrong_wishes_are_refused_before_anything_is_asked() {
+    let (bench, sorter, maker) = bench(Server::start(vec![Reply::Say(makes)]));
+    for (set, said) in [
+        ("maker=nobody", "no model"),
+        ("method=guess", "paraphrase"),
+        ("fields=[\"txt\"]", "did you mean `text`"),
+        ("rows=sample:odd:3", "tuning.grow.rows"),
+        ("per_row=0", "per_row"),
+    ] {
+        let refused = bench.run(&["run", "grow", "--set", set]);
+        let err = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && err.contains(said), "{set}: {err}");
+    }
+    assert!(maker.asked().is_empty() && sorter.asked().is_empty());
+    let run = bench.json(&["run", "grow", "--set", "budget.calls=30"]);
+    assert_eq!(run["state"], "done", "{run}");
+    assert!(maker.asked().len() + sorter.asked().len() <= 30, "{run}");
+    assert!(run["metrics"]["made"].as_f64().unwrap() >= 10.0, "{run}");
+}
