@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::ask::{ask, block_on, connect, once, unexpected};
+use super::ask::{ask, ask_with_keys, block_on, connect, once, unexpected};
 use super::output::{Exit, Output};
 use super::table::{Table, clean};
 use crate::domain::api::{Decision, Request, Response};
 use crate::domain::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
+use crate::domain::keys::Keys;
 use crate::domain::words::counted;
 use crate::store::files;
 
@@ -274,9 +275,9 @@ fn search(
     shots: Option<usize>,
     out: &Output,
 ) -> super::CommandResult {
-    let Response::FoundExamples { found } =
-        once(root, Request::SearchExamples { store, stage, input, shots })?
-    else {
+    let request = Request::SearchExamples { store, stage, input, shots, keys: Keys::default() };
+    let asked = async { ask_with_keys(&connect(root).await?, root, request, false).await };
+    let Response::FoundExamples { found } = block_on(asked)? else {
         return Err(unexpected());
     };
     let FoundExamples { store, stage, hits } = found;

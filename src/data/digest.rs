@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::canonical::{HASH_BYTES, write, write_object};
 use super::format::Layout;
 use super::hash_many::hash_many;
+use super::ids::likely_key;
 use super::import::own_id;
 use super::{MAX_ROW, parse};
 
@@ -22,6 +23,8 @@ use super::{MAX_ROW, parse};
 pub(super) struct Digest {
     pub hash: [u8; HASH_BYTES],
     pub id: Option<String>,
+    /// [`likely_key`]
+    pub key: u64,
     /// Names of fields that `known` does not have.
     pub new_fields: Vec<String>,
 }
@@ -157,7 +160,8 @@ pub(super) fn of_rows<'a>(
     let mut with_hash = |((id, new_fields), _): (Named, _)| {
         let mut hash = [0; HASH_BYTES];
         hash.copy_from_slice(&hashes.next().unwrap_or_default()[..HASH_BYTES]);
-        Digest { hash, id, new_fields }
+        let key = likely_key(&hash, id.as_deref());
+        Digest { hash, id, key, new_fields }
     };
     found.into_iter().map(|row| row.map(&mut with_hash)).collect()
 }

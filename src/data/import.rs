@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ fn build(ws: &Workspace, dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Resu
     let temp = dir.join(format!("{key}.tmp"));
     let cannot_write = || DataError::io("cannot write", &temp);
     let out = File::create(&temp).map_err(cannot_write())?;
-    let writer = Writer::new(BufWriter::with_capacity(1 << 20, out)).map_err(cannot_write())?;
+    let writer = Writer::new(out).map_err(cannot_write())?;
     let mut builder = Builder::new(writer, temp.clone());
 
     let row_files = ws.row_files();
@@ -145,7 +145,7 @@ fn remove_others(dir: &Path, key: &str, keep: &BTreeSet<String>) {
 }
 
 struct Builder {
-    writer: Writer<BufWriter<File>>,
+    writer: Writer<File>,
     temp: PathBuf,
     ids: Ids,
     sample: Sample,
@@ -156,7 +156,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(writer: Writer<BufWriter<File>>, temp: PathBuf) -> Self {
+    fn new(writer: Writer<File>, temp: PathBuf) -> Self {
         Self {
             writer,
             temp,
@@ -256,7 +256,7 @@ impl Builder {
         };
         self.writer.record(&record).map_err(DataError::io("cannot write", &self.temp))?;
         self.meta.rows += 1;
-        self.ids.push(&digest.hash, digest.id.as_deref());
+        self.ids.push(&digest.hash, digest.id.as_deref(), digest.key);
         // What the data looks like is told by the data.
         if source.path == FEEDBACK {
             return Ok(());
@@ -296,8 +296,7 @@ impl Builder {
         self.meta.fields.sort_unstable();
         let assigned = self.ids.assign();
         self.meta.warnings.extend(assigned.warning());
-        let out = self.writer.finish(&mut |put| assigned.each(put), &self.meta).map_err(cannot_write())?;
-        let file = out.into_inner().map_err(|e| cannot_write()(e.into_error()))?;
+        let file = self.writer.finish(&mut |put| assigned.each(put), &self.meta).map_err(cannot_write())?;
         publish(file, &self.temp, path)?;
         Ok(self.meta)
     }

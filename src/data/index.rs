@@ -18,6 +18,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use memmap2::Mmap;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::canonical::HASH_BYTES;
@@ -110,25 +111,39 @@ pub(super) fn id_key(id: &str) -> u64 {
     u64::from_le_bytes(key)
 }
 
+/// Bytes that are hashed and written at once.
+const TOGETHER: usize = 1 << 18;
+
 /// Writes an index front to back; nothing of it is kept in memory.
 pub(super) struct Writer<W> {
     out: W,
     hasher: blake3::Hasher,
+    /// What is neither hashed nor written yet.
+    pending: Vec<u8>,
     written: u64,
     rows: u64,
 }
 
 impl<W: Write> Writer<W> {
     pub fn new(out: W) -> io::Result<Self> {
-        let mut writer = Self { out, hasher: blake3::Hasher::new(), written: 0, rows: 0 };
+        let mut writer =
+            Self { out, hasher: blake3::Hasher::new(), pending: Vec::new(), written: 0, rows: 0 };
         writer.put(MAGIC)?;
         Ok(writer)
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
         self.written += bytes.len() as u64;
-        self.out.write_all(bytes)
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= TOGETHER { self.flush() } else { Ok(()) }
+    }
+
+    /// BLAKE3 takes many chunks side by side, and one after the other what comes in small pieces.
+    fn flush(&mut self) -> io::Result<()> {
+        self.hasher.update(&self.pending);
+        self.out.write_all(&self.pending)?;
+        self.pending.clear();
+        Ok(())
     }
 
     pub fn record(&mut self, record: &Record) -> io::Result<()> {
@@ -145,21 +160,21 @@ impl<W: Write> Writer<W> {
     /// After the last record: the ids in the order of the rows, called for twice.
     pub fn finish(
         mut self,
-        ids: &mut dyn FnMut(&mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()>,
+        ids: &mut dyn FnMut(&mut dyn FnMut(&str, u64) -> io::Result<()>) -> io::Result<()>,
         meta: &Meta,
     ) -> io::Result<W> {
         let id_ends = self.written;
         let mut end = 0u64;
         let mut table: Vec<(u64, u32)> = Vec::with_capacity(self.rows as usize);
-        ids(&mut |id| {
+        ids(&mut |id, key| {
             end += id.len() as u64;
-            table.push((id_key(id), table.len() as u32));
+            table.push((key, table.len() as u32));
             self.put(&end.to_le_bytes())
         })?;
         let id_text = self.written;
-        ids(&mut |id| self.put(id.as_bytes()))?;
+        ids(&mut |id, _| self.put(id.as_bytes()))?;
         let id_table = self.written;
-        table.sort_unstable();
+        table.par_sort_unstable();
         let mut bytes = Vec::with_capacity(ID_ENTRY * 4096);
         for entries in table.chunks(4096) {
             bytes.clear();
@@ -175,6 +190,7 @@ impl<W: Write> Writer<W> {
         for number in [self.rows, id_ends, id_text, id_table, meta_at, footer] {
             self.put(&number.to_le_bytes())?;
         }
+        self.flush()?;
         let checksum = self.hasher.finalize();
         self.out.write_all(checksum.as_bytes())?;
         Ok(self.out)

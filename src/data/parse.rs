@@ -74,7 +74,12 @@ fn csv(layout: &Layout, bytes: &[u8]) -> Result<Map<String, Value>, String> {
     }
     let mut fields = Map::new();
     for (name, value) in layout.columns.iter().zip(found) {
-        utf8(&value).map_err(|_| format!("field `{}` is not valid UTF-8", clean(name)))?;
+        utf8(&value).map_err(|_| {
+            format!(
+                "field `{}` is not valid UTF-8; save the file as UTF-8 (iconv -f LATIN1 -t UTF-8)",
+                clean(name)
+            )
+        })?;
         let value = String::from_utf8(value).unwrap_or_default();
         fields.insert(name.clone(), Value::String(value));
     }

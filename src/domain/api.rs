@@ -439,6 +439,9 @@ pub enum Request {
         stage: Option<String>,
         input: String,
         shots: Option<usize>,
+        /// For a store whose embedder is an endpoint.
+        #[serde(default)]
+        keys: Keys,
     },
     ImportExamples {
         file: String,
@@ -687,6 +690,7 @@ impl Request {
             | Self::Sweep { keys, .. }
             | Self::Play { keys, .. }
             | Self::TryPrompts { keys, .. }
+            | Self::SearchExamples { keys, .. }
             | Self::Control { keys, action: RunAction::Resume, .. } => Some(keys),
             _ => None,
         }

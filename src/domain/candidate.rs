@@ -227,7 +227,7 @@ impl Candidate {
                     (
                         "examples",
                         s.examples.as_ref().map(|e| match &e.embedder {
-                            Some(embedder) => serde_json::json!([e.hash, e.retrieval, embedder.hash]),
+                            Some(embedder) => serde_json::json!([e.hash, e.retrieval, embedder.hash()]),
                             None => serde_json::json!([e.hash, e.retrieval]),
                         }),
                     ),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::candidate::ModelRef;
+
 /// Evidence that is kept of an example, row by row; further rows are only counted.
 pub const FOUND_MAX: usize = 20;
 
@@ -268,9 +270,36 @@ pub struct StageExamples {
     /// BLAKE3 of its bytes.
     pub hash: String,
     pub retrieval: Retrieval,
-    /// What turns texts into vectors, as it was fitted when the store was made. None: it is fitted on the store's own inputs.
+    /// What turns texts into vectors, as it was when the store was made. None: the built-in embedder, fitted on the store's own inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub embedder: Option<KeptFile>,
+    pub embedder: Option<StoreEmbedder>,
+}
+
+/// What turns the texts of a store into vectors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StoreEmbedder {
+    /// An encoder's folder or an endpoint, frozen.
+    Model(Box<ModelRef>),
+    /// The built-in embedder, as it was fitted.
+    Fitted(KeptFile),
+}
+
+impl StoreEmbedder {
+    /// Of its content.
+    pub fn hash(&self) -> &str {
+        match self {
+            Self::Model(model) => &model.hash,
+            Self::Fitted(file) => &file.hash,
+        }
+    }
+
+    pub fn model(&self) -> Option<&ModelRef> {
+        match self {
+            Self::Model(model) => Some(model),
+            Self::Fitted(_) => None,
+        }
+    }
 }
 
 /// A file by content.

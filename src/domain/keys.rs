@@ -37,7 +37,7 @@ impl KeyNeed {
         Address::parse(&self.origin).is_ok_and(|address| address.is_open())
     }
 
-    /// What the stages of a candidate need, each once.
+    /// What the stages of a candidate need, with the embedders of their examples, each once.
     pub fn of_candidate(candidate: &Candidate) -> Vec<Self> {
         Self::of_models(candidate, &[], None)
     }
@@ -48,8 +48,10 @@ impl KeyNeed {
         judges: &'a [Judge],
         beside: impl IntoIterator<Item = &'a ModelRef>,
     ) -> Vec<Self> {
-        let models =
-            candidate.stages.iter().map(|s| &s.model).chain(judges.iter().map(|j| &j.model)).chain(beside);
+        let embedders =
+            candidate.stages.iter().filter_map(|s| s.examples.as_ref()?.embedder.as_ref()?.model());
+        let models = candidate.stages.iter().map(|s| &s.model).chain(embedders);
+        let models = models.chain(judges.iter().map(|j| &j.model)).chain(beside);
         let mut needs: Vec<Self> = models.filter_map(Self::of).collect();
         needs.sort();
         needs.dedup();

@@ -257,8 +257,14 @@ impl RunSpec {
     /// What the models that it asks need. A range test asks none.
     pub fn needs_keys(&self) -> Vec<KeyNeed> {
         match (&self.job, &self.candidate) {
-            (Job::Eval(eval) | Job::Trajectory { eval, .. } | Job::Train { eval, .. }, Some(candidate)) => {
+            (Job::Eval(eval) | Job::Train { eval, .. }, Some(candidate)) => {
                 KeyNeed::of_models(candidate, &eval.judges, eval.intent.model.as_deref())
+            }
+            (Job::Trajectory { trajectory, eval }, Some(candidate)) => {
+                let judge = trajectory.judge.as_ref().map(|judge| &judge.model);
+                let embedders = [trajectory.model.as_deref(), eval.intent.model.as_deref()];
+                let beside = judge.into_iter().chain(embedders.into_iter().flatten());
+                KeyNeed::of_models(candidate, &eval.judges, beside)
             }
             (Job::Prompt { eval, critic, .. }, Some(candidate)) => {
                 let beside = critic.as_deref().into_iter().chain(eval.intent.model.as_deref());

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::candidate::ModelRef;
 use super::example::{Form, Order, Ranking, Retrieval};
 use super::judge::Judge;
-use super::settings::Budget;
+use super::settings::{BUILTIN, Budget};
 
 /// When an answer counts as gold while examples are looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,11 @@ pub struct TrajectorySettings {
     pub shots: usize,
     /// Train rows that are looked at, spread over the strata.
     pub rows: usize,
+    /// What turns texts into vectors: `builtin`, or a model's name.
+    pub embedder: String,
+    /// That model; filled in when a run is frozen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<ModelRef>>,
     pub ranking: Ranking,
     pub threshold: f32,
     pub diversity: f32,
@@ -76,6 +82,8 @@ impl Default for TrajectorySettings {
             strata: Vec::new(),
             shots: 5,
             rows: 300,
+            embedder: BUILTIN.into(),
+            model: None,
             ranking: Ranking::Fused,
             threshold: 0.0,
             diversity: 0.0,

@@ -1,10 +1,12 @@
-//! Text to vectors: by the built-in embedder ([`Embedder`]), or by a model ([`Source`]: an encoder's folder, an endpoint). The built-in embedder needs no weights: hashed words and character n-grams, weighted by tf-idf, reduced by a
-//! truncated SVD of the corpus it is fitted on (latent semantic analysis, Deerwester et al. 1990).
+//! Text to vectors ([`Source`]): by the built-in embedder ([`Embedder`]), a model's folder, or an endpoint. The built-in embedder needs no
+//! weights: hashed words and character n-grams, weighted by tf-idf, reduced by a truncated SVD of the corpus it is fitted on (latent semantic
+//! analysis, Deerwester et al. 1990).
 //!
 //! Deterministic: neither the number of threads nor how texts are put into batches changes a bit.
 
 mod features;
 mod flat;
+pub mod gpu;
 mod kept;
 mod linear;
 mod source;

@@ -9,14 +9,12 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::candidates;
-use super::filter::{FIELD, Finder, Found, KEYS, ROW, STATES, YIELD};
+use super::filter::{FIELD, Finder, KEYS, ROW, YIELD};
 use super::rows::{self, Loaded};
 use super::state::Engine;
 use crate::domain::api::Failure;
 use crate::domain::complete::{Completion, Place, SUGGESTED, Suggestion, What, fitting, place};
-use crate::domain::filter::{Filter, Test, number};
-use crate::domain::problem::ProblemKind;
-use crate::domain::row::Part;
+use crate::domain::filter::{Filter, Test};
 use crate::domain::words::{counted, steers};
 
 /// Different values that one thread tells apart; beyond, only those it knows already are counted.
@@ -47,8 +45,7 @@ fn wrong(finder: &Finder<'_>, test: &Test) -> Option<String> {
     if let Err(error) = finder.find(key) {
         return Some(error.message);
     }
-    let odd = values.iter().find(|v| key == "len" && op.orders() && number(v).is_none())?;
-    Some(format!("`len` is a number of characters, and `{odd}` is none"))
+    values.iter().find_map(|value| finder.check(key, *op, value).err()).map(|error| error.message)
 }
 
 fn keys(engine: &Engine, loaded: &Loaded) -> Vec<Suggestion> {
@@ -76,16 +73,9 @@ fn few(loaded: &Loaded, finder: &Finder<'_>, key: &str) -> Option<Vec<Suggestion
         names.iter().map(named).collect()
     };
     match key {
-        "part" => Some(plain(&[&Part::ALL.map(Part::name)[..], &["none"]].concat())),
-        "flag" => Some(plain(&["outlier", "near-duplicate"])),
-        "problem" => Some(plain(&ProblemKind::ALL.map(ProblemKind::name))),
-        "base" | "best" => Some(plain(&STATES)),
         "len" => Some(Vec::new()),
         "stratum" => Some(loaded.strata.as_ref().map(|s| s.names()).unwrap_or_default()),
-        _ => match finder.find(key) {
-            Ok(Found::Candidate(_, false)) => Some(plain(&STATES)),
-            _ => None,
-        },
+        _ => finder.words(key).map(|words| plain(&words)),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::domain::filter::{ANY, Filter, Op, Test, number};
 use crate::domain::grow::SYNTHETIC;
 use crate::domain::outcome::Outcome;
 use crate::domain::problem::ProblemKind;
+use crate::domain::row::Part;
 use crate::domain::words::nearest;
 
 /// Keys of every workspace, with what they mean. Fields of the data and names of candidates are keys as well.
@@ -243,6 +244,50 @@ impl<'a> Finder<'a> {
         )))
     }
 
+    /// The words that can stand under a key which has few, where the key is such a one.
+    pub fn words(&self, name: &str) -> Option<Vec<&'static str>> {
+        match self.find(name) {
+            Ok(Found::Candidate(_, false)) => Some(STATES.to_vec()),
+            Ok(Found::Own) => match name {
+                "part" => Some(Part::ALL.iter().map(|part| part.name()).chain(["none"]).collect()),
+                "flag" => Some(vec!["outlier", "near-duplicate"]),
+                "problem" => Some(ProblemKind::ALL.iter().map(|kind| kind.name()).collect()),
+                "base" | "best" => Some(STATES.to_vec()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether a value can stand under a key, without reading anything of it.
+    ///
+    /// # Errors
+    /// There is no such key, the value is no number where the key holds numbers, or the key has few words and this is none of them.
+    pub fn check(&self, name: &str, op: Op, value: &str) -> Result<(), Failure> {
+        let found = self.find(name)?;
+        if value == ANY {
+            return Ok(());
+        }
+        let own = name.strip_prefix(ROW).unwrap_or(name);
+        if matches!(found, Found::Own)
+            && matches!(own, "len" | "turns" | "outlier")
+            && number(value).is_none()
+        {
+            let what = if own == "len" { "a number of characters" } else { "a number" };
+            return Err(bad_input(format!("`{name}` is {what}, and `{value}` is none")));
+        }
+        let lower = value.to_lowercase();
+        let fits = |word: &str| if op == Op::Is { *word == *lower } else { word.starts_with(&lower) };
+        match self.words(name) {
+            Some(words) if !op.orders() && !words.iter().any(|word| fits(word)) => {
+                let near = nearest(&lower, words.iter().copied());
+                let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
+                Err(bad_input(format!("`{name}` is never `{value}`{near}; it is {}", words.join(", "))))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The rows that a filter admits.
     ///
     /// # Errors
@@ -259,6 +304,7 @@ impl<'a> Finder<'a> {
                     bits
                 }
                 Test::Key { key, op, values } => {
+                    values.iter().try_for_each(|value| self.check(key, *op, value))?;
                     let key = self.key(key)?;
                     let mut bits = Bits::of(len, |_| false);
                     // While one types there is no value yet.
@@ -297,6 +343,11 @@ impl Key {
         };
         let is = |value: &str| value.eq_ignore_ascii_case(wanted) || value.to_lowercase() == lower;
         let contains = |value: &str| value.to_lowercase().contains(&lower);
+        // A number is asked for as such: `turns:1` is not 10.
+        let in_field = |value: &str| match limit.and(number(value)) {
+            Some(got) if matches!(self.kind, Kind::Text(_)) => Some(got) == limit,
+            _ => contains(value),
+        };
         // What has few values is named by their beginning, so that `part:ev` is found while one types; texts contain.
         let names = matches!(
             self.kind,
@@ -314,13 +365,10 @@ impl Key {
             Op::Fits if names => value.to_lowercase().starts_with(&lower),
             Op::Fits if matches!(self.kind, Kind::Parents(_)) => is(value),
             Op::Fits if numeric => limit.is_some() && number(value) == limit,
-            Op::Fits => contains(value),
+            Op::Fits => in_field(value),
             Op::Is => is(value) || limit.is_some() && number(value) == limit,
             _ => by_size(value),
         };
-        if op.orders() && limit.is_none() && matches!(self.kind, Kind::Length(_)) {
-            return Err(bad_input(format!("`len` is a number of characters, and `{wanted}` is none")));
-        }
         if let (Kind::Cluster | Kind::Group, Some(strata)) = (&self.kind, &loaded.strata) {
             let group = matches!(self.kind, Kind::Group);
             let wanted = strata.above_that(group, |id, name| fits(name) || is(id));
@@ -333,8 +381,15 @@ impl Key {
         }
         if let (Kind::Text(column), Op::Fits, false) = (&self.kind, op, wanted == ANY) {
             let mut bits = column.containing(wanted);
+            if limit.is_some() {
+                let found = bits;
+                bits = Bits::of(len, |at| match column.get(at).and_then(number) {
+                    Some(got) => Some(got) == limit,
+                    None => found.has(at),
+                });
+            }
             for (&at, value) in &self.decided {
-                bits.set(at, contains(value));
+                bits.set(at, in_field(value));
             }
             return Ok(bits);
         }
@@ -409,5 +464,71 @@ impl Key {
                 answer.map(|o| Cow::from(&o.output)).iter().for_each(|a| with(a));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::domain::api::{Request, Response, RowQuery};
+    use crate::engine::requests;
+
+    /// Ids of the rows that fit, or why the filter is refused.
+    fn ask(engine: &Arc<Engine>, filter: &str) -> Result<Vec<String>, String> {
+        let query = RowQuery { text: filter.into(), count: 100, ..RowQuery::default() };
+        match requests::answer(engine, &Arc::default(), Request::Rows { query }) {
+            Response::Rows { page } => Ok(page.rows.into_iter().map(|row| row.id).collect()),
+            Response::Error { error } => Err(error.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn desk() -> (tempfile::TempDir, Arc<Engine>) {
+        let dir = crate::workspace::tests::sample();
+        let row = |id: &str, size: &str| {
+            format!("{{\"id\":\"{id}\",\"message\":\"m\",\"team\":\"t\",\"size\":{size}}}\n")
+        };
+        let rows = [row("a", "1"), row("b", "10"), row("c", "\"1 of 10\""), row("d", "\"1.0\"")].concat();
+        fs::write(dir.path().join("data/tickets.jsonl"), rows).unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir(root.join(".tunebench")).unwrap();
+        let engine = Engine::open(&root, "unused".into()).unwrap();
+        (dir, engine)
+    }
+
+    #[test]
+    fn a_number_under_a_field_is_that_number_and_words_are_contained() {
+        let (_dir, engine) = desk();
+        assert_eq!(ask(&engine, "size:1").unwrap(), ["a", "c", "d"]);
+        assert_eq!(ask(&engine, "size:10").unwrap(), ["b", "c"]);
+        assert_eq!(ask(&engine, "-size:1").unwrap(), ["b"]);
+        assert_eq!(ask(&engine, "size:of").unwrap(), ["c"]);
+        assert_eq!(ask(&engine, "size:*").unwrap(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_value_that_a_key_never_has_is_refused_with_the_nearest() {
+        let (_dir, engine) = desk();
+        for (filter, why) in [
+            (
+                "base:rigth",
+                "`base` is never `rigth`, the nearest is `right`; it is right, wrong, error, unjudged, missing",
+            ),
+            ("-part:foo", "`part` is never `foo`"),
+            ("flag:outlir", "the nearest is `outlier`"),
+            ("problem:pi,pix", "`problem` is never `pix`"),
+            ("len:abc", "`len` is a number of characters, and `abc` is none"),
+            ("outlier>x", "`outlier` is a number, and `x` is none"),
+            ("row.turns=x", "`row.turns` is a number, and `x` is none"),
+        ] {
+            let got = ask(&engine, filter).unwrap_err();
+            assert!(got.contains(why), "{filter}: {got}");
+        }
+        // The beginning of a word is enough while one types.
+        assert_eq!(ask(&engine, "base:mis").unwrap().len(), 4);
+        assert!(ask(&engine, "base=mis").is_err());
+        assert_eq!(ask(&engine, "part:*").unwrap().len(), 4);
     }
 }

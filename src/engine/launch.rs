@@ -88,6 +88,9 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
         ws.config.eval.intent.model =
             models::embedder(engine, &ws, &ws.config.eval.intent.embedder, "eval.intent.embedder")?;
     }
+    if kind == RunKind::Trajectory {
+        ws.config.tuning.trajectory.model = models::of_examples(engine, &ws)?;
+    }
     if kind == RunKind::Trajectory && ws.config.tuning.trajectory.matches == Match::Judge {
         let judge = judges::frozen(engine, &ws, judges::named(&ws, None)?)?;
         ws.config.tuning.trajectory.judge = Some(judge);
@@ -244,8 +247,9 @@ fn check(
         }
         refuse(&wish, kind, &candidate, &dataset)?;
         sets_of(&wish.ws, kind)?;
-        let critic = match kind {
+        let other = match kind {
             RunKind::Prompt => models::critic(engine, &wish.ws)?,
+            RunKind::Trajectory => wish.ws.config.tuning.trajectory.model.as_deref().cloned(),
             RunKind::Grow => {
                 grow::form(&wish.ws, &dataset)?;
                 Some(grow::maker(engine, &wish.ws)?)
@@ -255,7 +259,7 @@ fn check(
         let config = &wish.ws.config;
         let judges = config.eval.judges.iter().chain(&config.tuning.trajectory.judge);
         let asked = EvalSettings { judges: judges.cloned().collect(), ..config.eval.clone() };
-        needs.keys = check_keys(kind, &candidate, &asked, critic.as_ref(), keys)?;
+        needs.keys = check_keys(kind, &candidate, &asked, other.as_ref(), keys)?;
         refuse_prompt(&wish, kind, &candidate)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
@@ -335,25 +339,25 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
-/// Of the keys that came with the launch those that the models of candidate and judges (and the critic) need: they are held in memory till
+/// Of the keys that came with the launch those that the models of candidate and judges (and another one: the critic, or the embedder of examples) need: they are held in memory till
 /// the run ends.
 pub fn check_keys(
     kind: RunKind,
     candidate: &Candidate,
     eval: &EvalSettings,
-    critic: Option<&ModelRef>,
+    other: Option<&ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
     if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::Grow)
     {
         return Ok(Keys::default());
     }
-    let beside = critic.into_iter().chain(eval.intent.model.as_deref());
+    let beside = other.into_iter().chain(eval.intent.model.as_deref());
     keys_for(KeyNeed::of_models(candidate, &eval.judges, beside), keys)
 }
 
 /// Of the keys those that are needed; refuses where some are missing.
-fn keys_for(needs: Vec<KeyNeed>, keys: &Keys) -> Result<Keys, Failure> {
+pub(super) fn keys_for(needs: Vec<KeyNeed>, keys: &Keys) -> Result<Keys, Failure> {
     let missing = keys.missing(&needs);
     if !missing.is_empty() {
         return Err(needs_keys("the run", missing));

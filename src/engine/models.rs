@@ -13,6 +13,7 @@ use crate::domain::api::Failure;
 use crate::domain::candidate::{Limits, ModelRef, ModelSource};
 use crate::domain::settings::BUILTIN;
 use crate::model::encoder::Encoder;
+use crate::model::mean_state::MeanState;
 use crate::store::files;
 use crate::workspace::Workspace;
 use crate::workspace::config::ModelPlace;
@@ -77,13 +78,19 @@ pub fn embedder(
     let model = model_ref(engine, ws, name, key)?;
     if let ModelSource::Local { path } = &model.source
         && !Encoder::is_one(Path::new(path))
+        && !MeanState::is_one(Path::new(path))
     {
         let message = format!(
-            "the model `{name}` is no encoder; a folder of a BERT, RoBERTa, XLM-RoBERTa or DistilBERT is expected, or an endpoint with embeddings"
+            "the model `{name}` cannot embed; a folder of a BERT, RoBERTa, XLM-RoBERTa or DistilBERT is expected, one of a language model, or an endpoint with embeddings"
         );
         return Err(bad_input(ws.problem(key, message).to_string()));
     }
     Ok(Some(Box::new(model)))
+}
+
+/// The embedder of `[tuning.trajectory]`; none for the built-in one.
+pub fn of_examples(engine: &Engine, ws: &Workspace) -> Result<Option<Box<ModelRef>>, Failure> {
+    embedder(engine, ws, &ws.config.tuning.trajectory.embedder, "tuning.trajectory.embedder")
 }
 
 /// What decides an endpoint's answers, as far as we know. Placeholders are another question.
@@ -124,8 +131,14 @@ pub(super) fn hash_model_files(dir: &Path, cache: &mut BTreeMap<String, Hashed>)
             name.as_str(),
             "config.json" | "generation_config.json" | "chat_template.jinja" | "special_tokens_map.json"
         ) || name.starts_with("tokenizer");
+        // How an embedder reads its texts and makes its vectors.
+        let settings = settings
+            || name == "modules.json"
+            || name == "config_sentence_transformers.json"
+            || (name.starts_with("sentence_") && name.ends_with("_config.json"));
         (weights || settings) && path.is_file()
     });
+    names.extend(Some(dir.join("1_Pooling/config.json")).filter(|path| path.is_file()));
     names.sort();
     let mut whole = blake3::Hasher::new();
     for path in names {

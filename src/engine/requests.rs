@@ -181,8 +181,8 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             Response::Examples { page }
         }
         Request::Trajectory { run } => Response::Trajectory { view: Box::new(examples::view(engine, &run)?) },
-        Request::SearchExamples { store, stage, input, shots } => {
-            let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots)?;
+        Request::SearchExamples { store, stage, input, shots, keys } => {
+            let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots, &keys)?;
             Response::FoundExamples { found }
         }
         Request::ImportExamples { file, name } => {

@@ -1,7 +1,6 @@
 //! Encoders of the BERT family (BERT, RoBERTa, XLM-RoBERTa, DistilBERT): a text to one vector of length 1.
 //!
-//! A folder of Hugging Face's, or of sentence-transformers': there `modules.json` names the pooling's folder, whose `config.json` says
-//! mean or CLS, and `sentence_bert_config.json` the longest text. Without them the mean over all tokens is taken, as sentence-transformers does.
+//! A folder of Hugging Face's, or of sentence-transformers' ([`super::sentence`]).
 //!
 //! Post-norm blocks (Devlin et al. 2019): `x = norm(x + attention(x)); x = norm(x + W2 act(W1 x))`. Texts of a batch are packed, not padded: the
 //! linear layers see all of their tokens at once (tokens, hidden), attention sees each text alone. So a vector does not hang on its neighbours.
@@ -10,6 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::sentence::{Pooling, Sentence, to_length_one};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
 use super::{ModelError, files};
@@ -19,15 +19,6 @@ const CONFIG: &str = "config.json";
 /// Sizes beyond which a configuration is a slip, or meant to take the memory.
 const WIDEST: usize = 1 << 14;
 const LAYERS: usize = 128;
-
-/// How a text's vector is made of its tokens'.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// Of all tokens, those that the tokenizer adds among them.
-    Mean,
-    /// The first token's.
-    Cls,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Activation {
@@ -84,9 +75,7 @@ struct Block {
 pub struct Encoder {
     config: Config,
     tokenizer: Tokenizer,
-    pooling: Pooling,
-    /// Longest text in tokens, those that the tokenizer adds among them.
-    longest: usize,
+    sentence: Sentence,
     /// (vocabulary, hidden), (positions, hidden), and the first of the token types.
     words: Vec<f32>,
     places: Vec<f32>,
@@ -107,18 +96,11 @@ impl Encoder {
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
         files::folder(dir)?;
         let config = Config::load(dir)?;
-        let modules = Modules::load(dir)?;
+        let most = config.positions - config.first_position;
+        let sentence = Sentence::load(dir, most)?;
         let tokenizer = Tokenizer::load(dir)?;
         let weights = Weights::open(dir)?;
         let source = Source { weights: &weights, prefix: prefix(&weights) };
-        let most = config.positions - config.first_position;
-        let longest = modules.longest.map_or(most, |asked| asked.min(most));
-        if longest < 3 {
-            return Err(ModelError::file(
-                &dir.join(CONFIG),
-                "leaves no room for a text: its positions are too few",
-            ));
-        }
         let (hidden, word) = (config.hidden, "embeddings.word_embeddings.weight");
         let words = source.vec(word, &[config.vocab, hidden])?;
         let places = source.vec("embeddings.position_embeddings.weight", &[config.positions, hidden])?;
@@ -131,27 +113,21 @@ impl Encoder {
         };
         let norm = source.norm("embeddings.LayerNorm", hidden)?;
         let blocks = (0..config.layers).map(|at| source.block(&config, at)).collect::<Result<_, _>>()?;
-        Ok(Self { config, tokenizer, pooling: modules.pooling, longest, words, places, kind, norm, blocks })
+        Ok(Self { config, tokenizer, sentence, words, places, kind, norm, blocks })
     }
 
     pub fn dimensions(&self) -> usize {
         self.config.hidden
     }
 
-    pub fn pooling(&self) -> Pooling {
-        self.pooling
+    /// How its texts are read, and its vectors made.
+    pub fn sentence(&self) -> &Sentence {
+        &self.sentence
     }
 
     /// Ids of a text, cut to the longest: what stands around it stays.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let mut ids = self.tokenizer.encode(text, true)?;
-        if ids.len() > self.longest {
-            let end = ids.split_off(self.tokenizer.encode_open(text)?.len().min(ids.len()));
-            ids.truncate(self.longest.saturating_sub(end.len()));
-            ids.extend(end);
-            ids.truncate(self.longest);
-        }
-        Ok(ids)
+        self.sentence.tokens(&self.tokenizer, text)
     }
 
     /// One vector of length 1 for each text, in their order (texts, dimensions).
@@ -163,17 +139,12 @@ impl Encoder {
         for ids in &ids {
             let mut vector = vec![0.0_f32; self.config.hidden];
             for (at, row) in rows.by_ref().take(ids.len()).enumerate() {
-                if at == 0 || self.pooling == Pooling::Mean {
+                if at == 0 || self.sentence.pooling == Pooling::Mean {
                     vector.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
                 }
             }
             // Where the vector only counts by its direction, sum and mean are the same.
-            let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-            if norm > 0.0 {
-                for x in &mut vector {
-                    *x /= norm;
-                }
-            }
+            to_length_one(&mut vector);
             out.extend(vector);
         }
         Ok(out)
@@ -367,64 +338,6 @@ impl Config {
     }
 }
 
-/// What sentence-transformers' files say.
-struct Modules {
-    pooling: Pooling,
-    longest: Option<usize>,
-}
-
-impl Modules {
-    fn load(dir: &Path) -> Result<Self, ModelError> {
-        let mut found = Self { pooling: Pooling::Mean, longest: None };
-        if let Some(config) = files::read_json(dir, "sentence_bert_config.json")? {
-            found.longest = config["max_seq_length"].as_u64().map(|n| n as usize);
-        }
-        let file = dir.join("modules.json");
-        let Some(text) = files::read_text(dir, "modules.json")? else { return Ok(found) };
-        let modules: Vec<Value> = serde_json::from_str(&text)
-            .map_err(|e| ModelError::file(&file, format!("is no list of modules: {e}")))?;
-        for module in &modules {
-            let kind = module["type"].as_str().unwrap_or_default();
-            match kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" | "Normalize" => {}
-                "Pooling" => {
-                    let path = module["path"].as_str().unwrap_or("1_Pooling");
-                    let config = files::read_json(dir, &format!("{path}/config.json"))?;
-                    found.pooling = pooling(&dir.join(path).join(CONFIG), config.as_ref())?;
-                }
-                _ => {
-                    let message =
-                        format!("`{kind}` is no module known here: Transformer, Pooling and Normalize are");
-                    return Err(ModelError::file(&file, message));
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn pooling(file: &Path, config: Option<&Value>) -> Result<Pooling, ModelError> {
-    let Some(config) = config else { return Err(ModelError::file(file, "is missing")) };
-    let set: Vec<&str> = config
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Value::Bool(true))
-        .map(|(key, _)| key.as_str())
-        .collect();
-    match set[..] {
-        [] | ["pooling_mode_mean_tokens"] => Ok(Pooling::Mean),
-        ["pooling_mode_cls_token"] => Ok(Pooling::Cls),
-        _ => Err(ModelError::file(
-            file,
-            format!(
-                "{} cannot be done; pooling_mode_mean_tokens or pooling_mode_cls_token can",
-                set.join(" and ")
-            ),
-        )),
-    }
-}
-
 /// What stands before the names where a head was saved with the encoder.
 fn prefix(weights: &Weights) -> String {
     let word = "embeddings.word_embeddings.weight";
@@ -510,7 +423,7 @@ mod tests {
             ("distilbert", Pooling::Mean),
         ] {
             let encoder = Encoder::load(&folder(name)).unwrap();
-            assert_eq!(encoder.pooling(), pooling);
+            assert_eq!(encoder.sentence().pooling, pooling);
             let want = reference(name);
             let texts: Vec<&str> = want.texts.iter().map(String::as_str).collect();
             let got = encoder.embed(&texts, Par::threads(1)).unwrap();
@@ -542,7 +455,10 @@ mod tests {
         let encoder = Encoder::load(&folder("bert")).unwrap();
         let long = "card ".repeat(500);
         let (ids, short) = (encoder.tokens(&long).unwrap(), encoder.tokens("card").unwrap());
-        assert_eq!((ids.len(), ids.first(), ids.last()), (encoder.longest, short.first(), short.last()));
+        assert_eq!(
+            (ids.len(), ids.first(), ids.last()),
+            (encoder.sentence().longest, short.first(), short.last())
+        );
     }
 
     #[test]
@@ -572,7 +488,7 @@ mod tests {
         assert!(why.contains("1_Pooling") && why.contains("pooling_mode_max_tokens"), "{why}");
         std::fs::write(temp.path().join("1_Pooling/config.json"), r#"{"pooling_mode_cls_token": true}"#)
             .unwrap();
-        assert_eq!(Encoder::load(temp.path()).unwrap().pooling(), Pooling::Cls);
+        assert_eq!(Encoder::load(temp.path()).unwrap().sentence().pooling, Pooling::Cls);
         let why = refused("modules.json", &modules.replace("models.Pooling", "models.Dense"));
         assert!(why.contains("Dense"), "{why}");
         let config = std::fs::read_to_string(temp.path().join("config.json")).unwrap();

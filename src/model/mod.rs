@@ -15,10 +15,12 @@ pub mod labels;
 mod linear;
 pub mod lora;
 mod lora_peft;
+pub mod mean_state;
 #[cfg(test)]
 mod oracle;
 mod pissa;
 pub mod sampling;
+pub mod sentence;
 pub mod tokenizer;
 pub mod trainable;
 pub mod verify;

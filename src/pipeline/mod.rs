@@ -78,10 +78,13 @@ pub struct Pipeline {
 /// Examples for a row at a stage (both by place), and how they stand in a prompt that does not lay them out.
 pub type Show<'s> = &'s dyn Fn(usize, usize) -> Option<(Vec<Hit>, Form)>;
 
+/// The examples for a row and how they stand in a prompt, or why none could be looked for.
+type Found = Result<(Vec<Hit>, Form), String>;
+
 /// The index of a stage's frozen store.
-fn index(stage: &StageCandidate) -> Result<Option<Arc<Index>>, PipelineError> {
+fn index(stage: &StageCandidate, access: &Access) -> Result<Option<Arc<Index>>, PipelineError> {
     let Some(examples) = &stage.examples else { return Ok(None) };
-    retrieve::open(examples, &stage.name)
+    retrieve::open(examples, &stage.name, access)
         .map(Some)
         .map_err(|error| PipelineError::Examples { stage: stage.name.clone(), why: format!("{error:#}") })
 }
@@ -92,22 +95,34 @@ pub type Open<'o> = &'o mut dyn FnMut(&StageCandidate) -> Result<Box<dyn Backend
 impl Pipeline {
     /// Compile the templates and open the models.
     pub fn new(candidate: &Candidate, access: &Access) -> Result<Self, PipelineError> {
-        Self::with_backends(candidate, &mut |stage| {
-            backend::open(&stage.model, stage.adapter.as_ref(), access)
-        })
+        let open = &mut |stage: &StageCandidate| backend::open(&stage.model, stage.adapter.as_ref(), access);
+        Self::with_backends(candidate, access, open)
     }
 
-    /// The same over backends of the caller's. `open` is called once for each model and adapter.
-    pub fn with_backends(candidate: &Candidate, open: Open<'_>) -> Result<Self, PipelineError> {
-        Self::build(candidate, false, open)
+    /// The same over backends of the caller's; `access` is for the embedders of examples. `open` is called once for each model and adapter.
+    pub fn with_backends(
+        candidate: &Candidate,
+        access: &Access,
+        open: Open<'_>,
+    ) -> Result<Self, PipelineError> {
+        Self::build(candidate, access, false, open)
     }
 
     /// The same with a backend for every stage, whether or not others have its model.
-    pub fn with_a_backend_per_stage(candidate: &Candidate, open: Open<'_>) -> Result<Self, PipelineError> {
-        Self::build(candidate, true, open)
+    pub fn with_a_backend_per_stage(
+        candidate: &Candidate,
+        access: &Access,
+        open: Open<'_>,
+    ) -> Result<Self, PipelineError> {
+        Self::build(candidate, access, true, open)
     }
 
-    fn build(candidate: &Candidate, apart: bool, open: Open<'_>) -> Result<Self, PipelineError> {
+    fn build(
+        candidate: &Candidate,
+        access: &Access,
+        apart: bool,
+        open: Open<'_>,
+    ) -> Result<Self, PipelineError> {
         if candidate.stages.is_empty() {
             return Err(PipelineError::NoStages(candidate.name.clone()));
         }
@@ -132,7 +147,13 @@ impl Pipeline {
                 }
             };
             let before = stages.iter().map(|stage: &Stage| stage.spec.clone()).collect();
-            stages.push(Stage { spec: spec.clone(), prompt, before, examples: index(spec)?, backend });
+            stages.push(Stage {
+                spec: spec.clone(),
+                prompt,
+                before,
+                examples: index(spec, access)?,
+                backend,
+            });
         }
         Ok(Self { stages, backends })
     }
@@ -203,9 +224,17 @@ impl Pipeline {
         let samples: Vec<u32> = rows.iter().map(|(_, sample)| *sample).collect();
         for (at, stage) in self.stages.iter().enumerate() {
             let backend = &mut self.backends[stage.backend];
-            let hits = |i: usize| match show {
-                Some(show) => show(i, at).unwrap_or_default(),
-                None => rows.get(i).map_or_else(Default::default, |(row, _)| stage.retrieve(row)),
+            // What a model has to embed it is asked for together; where it fails, no row asks it again.
+            let embedded = match show {
+                Some(_) => Ok(()),
+                None => stage.prepare_examples(rows, &all),
+            };
+            let hits = |i: usize| match (show, &embedded) {
+                (Some(show), _) => Ok(show(i, at).unwrap_or_default()),
+                (None, Err(why)) => Err(why.clone()),
+                (None, Ok(())) => {
+                    rows.get(i).map_or_else(|| Ok(Default::default()), |(row, _)| stage.retrieve(row))
+                }
             };
             stage.run(backend.as_mut(), &samples, &mut scopes, &mut all, &hits);
             for (i, answered) in all.iter().enumerate().filter(|(_, answered)| answered.error.is_none()) {
@@ -220,12 +249,24 @@ impl Pipeline {
 
 impl Stage {
     /// The examples for a row, as the candidate has it.
-    fn retrieve(&self, row: &RunRow) -> (Vec<Hit>, Form) {
+    fn retrieve(&self, row: &RunRow) -> Found {
         let (Some(index), Some(examples)) = (&self.examples, &self.spec.examples) else {
-            return Default::default();
+            return Ok(Default::default());
         };
         let query = Query { stratum: row.stratum.as_deref(), row: Some(&row.id), ..Query::text(&row.input) };
-        (index.retrieve(&query, &examples.retrieval), examples.retrieval.form)
+        let found = index.retrieve(&query, &examples.retrieval);
+        Ok((found.map_err(|why| self.failed(&why))?, examples.retrieval.form))
+    }
+
+    fn prepare_examples(&self, rows: &[(&RunRow, u32)], all: &[Answered]) -> Result<(), String> {
+        let Some(index) = &self.examples else { return Ok(()) };
+        let open = rows.iter().zip(all).filter(|(_, answered)| answered.error.is_none());
+        let texts: Vec<&str> = open.map(|((row, _), _)| row.input.as_str()).collect();
+        index.prepare(&texts).map_err(|why| self.failed(&why))
+    }
+
+    fn failed(&self, why: &str) -> String {
+        format!("stage `{}`: its examples cannot be looked for: {why}", self.spec.name)
     }
 
     fn run(
@@ -234,7 +275,7 @@ impl Stage {
         samples: &[u32],
         scopes: &mut [Scope],
         all: &mut [Answered],
-        hits: &dyn Fn(usize) -> (Vec<Hit>, Form),
+        hits: &dyn Fn(usize) -> Found,
     ) {
         // Rows to ask, with their prompts.
         let mut open: Vec<(usize, Asked)> = Vec::new();
@@ -264,7 +305,7 @@ impl Stage {
                     scope.skip(&self.spec.name);
                 }
                 Err(error) => {
-                    let error = Some(error.to_string());
+                    let error = Some(error);
                     answered.traces.push(StageTrace { error: error.clone(), ..trace });
                     answered.error = error;
                 }
@@ -356,14 +397,15 @@ impl Stage {
     fn prepare(
         &self,
         scope: &mut Scope,
-        hits: impl FnOnce() -> (Vec<Hit>, Form),
-    ) -> Result<Option<(Asked, String, Vec<Hit>)>, TemplateError> {
-        if !self.prompt.holds(scope)? {
+        hits: impl FnOnce() -> Found,
+    ) -> Result<Option<(Asked, String, Vec<Hit>)>, String> {
+        let wrong = |error: TemplateError| error.to_string();
+        if !self.prompt.holds(scope).map_err(wrong)? {
             return Ok(None);
         }
-        let (hits, form) = hits();
+        let (hits, form) = hits()?;
         scope.show(&self.spec, &hits);
-        let text = self.prompt.render_in(scope)?;
+        let text = self.prompt.render_in(scope).map_err(wrong)?;
         let question = self.question(scope, text.clone());
         if hits.is_empty() || self.prompt.lays_out_examples() {
             return Ok(Some((question, text, hits)));
@@ -373,7 +415,7 @@ impl Stage {
             return Ok(Some((Asked::Turn(prompt.clone()), prompt, hits)));
         }
         if form != Form::Turns && self.prompt.has_input() && matches!(question, Asked::Turn(_)) {
-            let prompt = self.prompt.render_with_examples(scope, &hits)?;
+            let prompt = self.prompt.render_with_examples(scope, &hits).map_err(wrong)?;
             return Ok(Some((Asked::Turn(prompt.clone()), prompt, hits)));
         }
         let mut turns = Vec::new();

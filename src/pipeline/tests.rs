@@ -85,7 +85,7 @@ pub fn scripted(
     script: impl Fn(&Ask) -> Result<String, BackendError> + Clone + 'static,
 ) -> (Pipeline, Asked) {
     let asked = Asked::default();
-    let pipeline = Pipeline::with_backends(candidate, &mut |_| {
+    let pipeline = Pipeline::with_backends(candidate, &Access::threads(1), &mut |_| {
         Ok(Box::new(Scripted { script: Box::new(script.clone()), asked: asked.clone() }))
     })
     .unwrap();
@@ -279,7 +279,7 @@ fn stages_of_one_model_share_it() {
     other.model.hash = "other".into();
     let stages = vec![stage("a", "x", OutputKind::Text, &[]), stage("b", "x", OutputKind::Text, &[]), other];
     let mut opened = 0;
-    Pipeline::with_backends(&candidate(stages), &mut |_| {
+    Pipeline::with_backends(&candidate(stages), &Access::threads(1), &mut |_| {
         opened += 1;
         Ok(Box::new(Scripted { script: Box::new(|_| Ok(String::new())), asked: Asked::default() }))
     })

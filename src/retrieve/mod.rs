@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::domain::example::{Example, Order, Ranking, Retrieval, Shown};
-use crate::embed::{Embedder, Vectors, dot, words};
+use crate::embed::gpu::{self, Table};
+use crate::embed::{Embedder, Source, Vectors, dot, words};
 use bm25::Bm25;
-pub use open::{EMBEDDER, embedder_of, open};
+pub use open::{EMBEDDER, MODEL, embedder_of, open};
 
 /// Of the built-in embedder.
 const SEED: u64 = 7;
@@ -65,8 +66,10 @@ pub fn same_text(a: &str, b: &str) -> bool {
 pub struct Index {
     /// By id.
     examples: Arc<Vec<Arc<Example>>>,
-    embedder: Arc<Embedder>,
+    embedder: Arc<Source>,
     vectors: Arc<Vectors>,
+    /// The vectors on the GPU that this process was lent.
+    on_gpu: Option<Arc<Table>>,
     words: Arc<Bm25>,
 }
 
@@ -94,14 +97,20 @@ pub struct Hit {
 }
 
 impl Index {
-    pub fn new(examples: impl IntoIterator<Item = Arc<Example>>, embedder: Arc<Embedder>) -> Self {
+    /// # Errors
+    /// Why the embedder failed, in words, with its name.
+    pub fn new(
+        examples: impl IntoIterator<Item = Arc<Example>>,
+        embedder: Arc<Source>,
+    ) -> Result<Self, String> {
         let mut examples: Vec<Arc<Example>> = examples.into_iter().collect();
         examples.sort_by(|a, b| a.id.cmp(&b.id));
         examples.dedup_by(|a, b| a.id == b.id);
         let texts: Vec<&str> = examples.iter().map(|e| e.input.as_str()).collect();
-        let vectors = Arc::new(embedder.embed(&texts));
+        let vectors = Arc::new(embedder.embed_with_fit(&texts)?.0);
         let words = Arc::new(Bm25::new(texts.iter().copied()));
-        Self { examples: Arc::new(examples), embedder, vectors, words }
+        let on_gpu = gpu::lent(vectors.data.len()).and_then(|gpu| gpu.table(&vectors, None)).map(Arc::new);
+        Ok(Self { examples: Arc::new(examples), embedder, vectors, on_gpu, words })
     }
 
     /// The same texts and vectors with other figures of what the examples did, or some of them disabled: `of` gives the new example of
@@ -111,8 +120,19 @@ impl Index {
         Self { examples: Arc::new(self.examples.iter().map(of).collect()), ..self.clone() }
     }
 
-    pub fn embedder(&self) -> &Arc<Embedder> {
+    pub fn embedder(&self) -> &Arc<Source> {
         &self.embedder
+    }
+
+    /// Have a model embed these inputs together, which costs less than each when it is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::retrieve`].
+    pub fn prepare(&self, texts: &[&str]) -> Result<(), String> {
+        if self.embedder.builtin().is_none() {
+            self.embedder.embed(texts, &mut |_| true)?;
+        }
+        Ok(())
     }
 
     /// Disabled ones among them.
@@ -120,8 +140,23 @@ impl Index {
         &self.examples
     }
 
+    /// The nearest by the vectors: on the GPU where they are there and it can tell, else on the CPU; the same.
+    fn near(&self, vector: &[f32], depth: usize, keep: &(dyn Fn(usize) -> bool + Sync)) -> nearest::Ranked {
+        let on_gpu = self.on_gpu.as_ref().and_then(|table| {
+            let gpu = gpu::lent(self.vectors.data.len())?;
+            nearest::top_on((gpu, table), &self.vectors, vector, depth, keep)
+        });
+        on_gpu.unwrap_or_else(|| nearest::top(&self.vectors, vector, depth, keep))
+    }
+
     /// The examples for an input, in the order in which they are to be shown.
-    pub fn retrieve(&self, query: &Query<'_>, how: &Retrieval) -> Vec<Hit> {
+    ///
+    /// # Errors
+    /// Why the embedder failed, in words, with its name.
+    pub fn retrieve(&self, query: &Query<'_>, how: &Retrieval) -> Result<Vec<Hit>, String> {
+        if self.examples.is_empty() {
+            return Ok(Vec::new());
+        }
         let keep = |place: usize| {
             self.examples.get(place).is_some_and(|e| {
                 let own = query.row.is_some() && e.row.as_deref() == query.row;
@@ -129,8 +164,16 @@ impl Index {
             })
         };
         let shown = |place: usize| self.examples.get(place).is_some_and(|e| e.enabled);
-        let (asked, said) = self.embedder.embed_with_fit(&[query.text]);
+        let (asked, said) = self.embedder.embed_with_fit(&[query.text])?;
         let vector = if asked.is_empty() { &[][..] } else { asked.row(0) };
+        if vector.len() != self.vectors.dimensions {
+            return Err(format!(
+                "the embedder `{}` gave {} numbers for an input, and {} for the examples: is it still the same model?",
+                self.embedder.name(),
+                vector.len(),
+                self.vectors.dimensions
+            ));
+        }
         // The cosine with all that the input says, also with what the store's main directions cannot express.
         let said = said.first().copied().unwrap_or(0.0);
         let similarity = |place: usize| said * dot(self.vectors.row(place), vector);
@@ -142,7 +185,7 @@ impl Index {
             let kept = by_words.iter().map(|(i, s)| (*i, *s)).filter(|(i, _)| keep(*i));
             nearest::top_of(kept, depth)
         };
-        let near = |depth: usize| nearest::top(&self.vectors, vector, depth, &keep);
+        let near = |depth: usize| self.near(vector, depth, &keep);
         let ranked = |depth: usize| -> nearest::Ranked {
             match how.ranking {
                 Ranking::Nearest => near(depth),
@@ -208,7 +251,7 @@ impl Index {
         if how.order == Order::Last {
             hits.reverse();
         }
-        hits
+        Ok(hits)
     }
 }
 
@@ -245,7 +288,11 @@ pub mod tests {
 
     fn index(examples: &[Example]) -> Index {
         let embedder = fit(store().iter().map(|e| e.input.as_str()));
-        Index::new(examples.iter().cloned().map(Arc::new), Arc::new(embedder))
+        Index::new(examples.iter().cloned().map(Arc::new), Arc::new(embedder.into())).unwrap()
+    }
+
+    fn found(index: &Index, query: &Query<'_>, how: &Retrieval) -> Vec<Hit> {
+        index.retrieve(query, how).unwrap()
     }
 
     fn rows(hits: &[Hit]) -> Vec<&str> {
@@ -258,7 +305,7 @@ pub mod tests {
         for ranking in [Ranking::Nearest, Ranking::Bm25, Ranking::Fused] {
             let how = Retrieval { shots: 2, ranking, ..Retrieval::default() };
             let asked = || Query::text("refund for a broken phone");
-            let hits = index.retrieve(&asked(), &how);
+            let hits = found(&index, &asked(), &how);
             // Of five texts the embedding tells little.
             if ranking == Ranking::Bm25 {
                 assert_eq!(hits.last().and_then(|h| h.example.row.as_deref()), Some("r4"), "{ranking:?}");
@@ -266,9 +313,9 @@ pub mod tests {
             let first = Retrieval { order: Order::First, ..how.clone() };
             let mut mirrored = rows(&hits);
             mirrored.reverse();
-            assert_eq!(rows(&index.retrieve(&asked(), &first)), mirrored);
+            assert_eq!(rows(&found(&index, &asked(), &first)), mirrored);
             let own = Query { row: Some("r4"), ..Query::text("refund for the broken phone") };
-            assert!(!rows(&index.retrieve(&own, &how)).contains(&"r4"), "{ranking:?}");
+            assert!(!rows(&found(&index, &own, &how)).contains(&"r4"), "{ranking:?}");
         }
     }
 
@@ -276,9 +323,9 @@ pub mod tests {
     fn nothing_is_used_below_the_threshold_or_beyond_the_tokens() {
         let index = index(&store());
         let none = Retrieval { threshold: 0.9, ..Retrieval::default() };
-        assert!(index.retrieve(&Query::text("quite another matter altogether"), &none).is_empty());
+        assert!(found(&index, &Query::text("quite another matter altogether"), &none).is_empty());
         let short = Retrieval { max_tokens: 15, shots: 5, ..Retrieval::default() };
-        let hits = index.retrieve(&Query::text("the app crashes"), &short);
+        let hits = found(&index, &Query::text("the app crashes"), &short);
         assert_eq!(rows(&hits), ["r5"]);
         assert!(hits[0].why.near_duplicate);
     }
@@ -292,7 +339,7 @@ pub mod tests {
         let how = Retrieval { shots: 1, lift_weight: 1.0, ..Retrieval::default() };
         let of = |stratum: Option<&str>| {
             let query = Query { stratum, ..Query::text("refund for the broken phone please") };
-            index.retrieve(&query, &how)[0].example.row.clone()
+            found(&index, &query, &how)[0].example.row.clone()
         };
         assert_ne!(of(Some("phones")).as_deref(), Some("r4"));
         assert_eq!(of(Some("others")).as_deref(), Some("r4"));
@@ -301,10 +348,10 @@ pub mod tests {
     #[test]
     fn an_empty_store_and_an_empty_question_find_nothing_amiss() {
         let how = Retrieval::default();
-        assert!(index(&[]).retrieve(&Query::text("x"), &how).is_empty());
-        let _ = index(&store()).retrieve(&Query::text(""), &how);
+        assert!(found(&index(&[]), &Query::text("x"), &how).is_empty());
+        let _ = found(&index(&store()), &Query::text(""), &how);
         let zero = Retrieval { shots: 0, ..how };
-        assert!(index(&store()).retrieve(&Query::text("card"), &zero).is_empty());
+        assert!(found(&index(&store()), &Query::text("card"), &zero).is_empty());
     }
 
     #[test]
@@ -317,7 +364,7 @@ pub mod tests {
             .collect();
         for ranking in [Ranking::Nearest, Ranking::Bm25, Ranking::Fused] {
             let how = Retrieval { shots: 3, ranking, ..Retrieval::default() };
-            let hits = index(&many).retrieve(&Query::text("my card is lost"), &how);
+            let hits = found(&index(&many), &Query::text("my card is lost"), &how);
             assert_eq!(hits.len(), 3, "{ranking:?}");
             assert!(hits.iter().all(|hit| hit.example.enabled));
         }
@@ -339,10 +386,10 @@ pub mod tests {
             let mut less = all.clone();
             less[out].enabled = false;
             let how = Retrieval { shots: 4, ranking, diversity, ..Retrieval::default() };
-            let found = |of: &[Example]| -> Vec<Shown> {
-                index(of).retrieve(&Query::text(&ask), &how).into_iter().map(|hit| hit.why).collect()
+            let shown = |of: &[Example]| -> Vec<Shown> {
+                found(&index(of), &Query::text(&ask), &how).into_iter().map(|hit| hit.why).collect()
             };
-            let (before, after) = (found(&all), found(&less));
+            let (before, after) = (shown(&all), shown(&less));
             if before.iter().any(|shown| shown.id == all[out].id) {
                 prop_assert!(after.iter().all(|shown| shown.id != all[out].id));
             } else {
@@ -358,8 +405,8 @@ pub mod tests {
             let all = store();
             let shuffled: Vec<Example> = order.iter().map(|&i| all[i].clone()).collect();
             let how = Retrieval { shots, diversity, ..Retrieval::default() };
-            let a: Vec<Shown> = index(&all).retrieve(&Query::text(&text), &how).into_iter().map(|h| h.why).collect();
-            let b: Vec<Shown> = index(&shuffled).retrieve(&Query::text(&text), &how).into_iter().map(|h| h.why).collect();
+            let a: Vec<Shown> = found(&index(&all), &Query::text(&text), &how).into_iter().map(|h| h.why).collect();
+            let b: Vec<Shown> = found(&index(&shuffled), &Query::text(&text), &how).into_iter().map(|h| h.why).collect();
             prop_assert_eq!(a, b);
         }
     }

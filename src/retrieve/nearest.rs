@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use rayon::prelude::*;
 
 use crate::embed::Vectors;
+use crate::embed::gpu::{Searcher, Table};
 use crate::ops::dots::dots;
 
 /// Rows that are scored before their best are taken: 1,024 rows of 256 dimensions are 1 MiB, within a core's cache.
@@ -104,6 +105,26 @@ pub fn top(vectors: &Vectors, query: &[f32], k: usize, keep: &(dyn Fn(usize) -> 
     merged.sorted()
 }
 
+/// [`top`] of vectors that are on a GPU as `table`: the same rows with the same scores. None: it cannot tell, and the CPU can.
+pub fn top_on(
+    (gpu, table): (&Searcher, &Table),
+    vectors: &Vectors,
+    query: &[f32],
+    k: usize,
+    keep: &(dyn Fn(usize) -> bool + Sync),
+) -> Option<Ranked> {
+    let (places, bound) = gpu.most(table, query)?;
+    let mut best = Best::new(k);
+    let mut score = [0.0];
+    for place in places.into_iter().filter(|place| keep(*place)) {
+        dots(vectors.row(place), query, &mut score);
+        best.push((place, score[0]));
+    }
+    // Whoever is not among them scores no more than the bound.
+    let whole = bound == f32::NEG_INFINITY || k == 0;
+    (whole || (best.heap.len() == k && best.floor() > bound)).then(|| best.sorted())
+}
+
 /// The best of scores that are there already, by the same rule.
 pub fn top_of(scores: impl Iterator<Item = (usize, f32)>, k: usize) -> Ranked {
     let mut best = Best::new(k);
@@ -139,6 +160,35 @@ mod tests {
             all.truncate(k);
             prop_assert_eq!(got, all);
         }
+    }
+
+    #[test]
+    fn a_gpu_finds_what_the_cpu_finds_or_says_that_it_cannot_tell() {
+        let Some(launcher) = crate::ops::cuda::Emulator::new(0) else { return };
+        let gpu = Searcher::over(launcher);
+        let mut rng = crate::domain::rng::SplitMix64::new(7);
+        let mut draw = |n: usize| (0..n).map(|_| rng.unit() as f32 - 0.5).collect::<Vec<f32>>();
+        for (rows, dimensions) in [(1, 3), (59, 8), (60, 8), (61, 8), (700, 17)] {
+            let vectors = Vectors { dimensions, data: draw(rows * dimensions) };
+            let table = gpu.table(&vectors, None).unwrap();
+            for k in [0, 1, 5, 50] {
+                let query = draw(dimensions);
+                for modulus in [1, 3] {
+                    let keep = |i: usize| i.is_multiple_of(modulus);
+                    let told = top_on((&gpu, &table), &vectors, &query, k, &keep);
+                    if let Some(told) = &told {
+                        assert_eq!(*told, top(&vectors, &query, k, &keep), "{rows} x {dimensions}, {k}");
+                    }
+                    // Where a third is kept, fifty of them are not among the first sixty.
+                    let must = rows <= 60 || modulus == 1 || k <= 5;
+                    assert!(told.is_some() || !must, "{rows} x {dimensions}, {k}, {modulus}");
+                }
+            }
+        }
+        // Many that are alike: nothing tells the sixty from the others.
+        let alike = Vectors { dimensions: 2, data: vec![0.5; 2 * 200] };
+        let table = gpu.table(&alike, None).unwrap();
+        assert_eq!(top_on((&gpu, &table), &alike, &[1.0, 1.0], 5, &|_| true), None);
     }
 
     #[test]

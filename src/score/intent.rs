@@ -1,6 +1,6 @@
 //! Semantic intent: how near an answer is to its gold by what they say.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::embed::{Embedder, Source, dot};
 
@@ -12,43 +12,32 @@ const LONGEST: usize = 20_000;
 
 /// Who says how near two texts are.
 #[derive(Debug)]
-pub enum Intent {
-    /// Fitted on the golden answers of the rows.
-    Builtin(Box<Embedder>),
-    Model(Mutex<ByModel>),
-}
-
-#[derive(Debug)]
-pub struct ByModel {
+pub struct Intent {
+    /// The built-in embedder is fitted on the golden answers of the rows.
     source: Source,
     /// It failed: it is not asked again, and what it would have scored has no value.
-    trouble: Option<String>,
+    trouble: Mutex<Option<String>>,
 }
 
 impl Intent {
     pub fn fit<'a>(golds: impl Iterator<Item = &'a str>) -> Self {
         let golds: Vec<&str> = golds.map(cut).collect();
-        Self::Builtin(Box::new(Embedder::fit(&golds, SEED)))
+        Self { source: Embedder::fit(&golds, SEED).into(), trouble: Mutex::default() }
     }
 
-    /// By a model; golds are embedded together where their vectors are kept.
+    /// By a model; golds are embedded together.
     ///
     /// # Errors
     /// Why it cannot embed, in words.
-    pub fn by(mut source: Source, golds: &[String]) -> Result<Self, String> {
-        if source.keeps() {
-            let golds: Vec<&str> = golds.iter().map(|gold| cut(gold)).collect();
-            source.embed(&golds, &mut |_| true)?;
-        }
-        Ok(Self::Model(Mutex::new(ByModel { source, trouble: None })))
+    pub fn by(source: Source, golds: &[String]) -> Result<Self, String> {
+        let golds: Vec<&str> = golds.iter().map(|gold| cut(gold)).collect();
+        source.embed(&golds, &mut |_| true)?;
+        Ok(Self { source, trouble: Mutex::default() })
     }
 
     /// Why the model embeds no more.
     pub fn trouble(&self) -> Option<String> {
-        match self {
-            Self::Builtin(_) => None,
-            Self::Model(by) => held(by).trouble.clone(),
-        }
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Cosine of the two texts, 0 to 1. None where the gold says nothing, or the model failed.
@@ -62,38 +51,25 @@ impl Intent {
         if output.trim() == gold.trim() {
             return Some(1.0);
         }
-        let texts = [cut(output), cut(gold)];
-        let embedder = match self {
-            Self::Builtin(embedder) => embedder,
-            Self::Model(by) => return held(by).similarity(&texts),
+        if self.source.builtin().is_none() {
+            if self.trouble().is_some() {
+                return None;
+            }
+            // An empty answer has no vector worth the name.
+            if output.trim().is_empty() {
+                return Some(0.0);
+            }
+        }
+        let (vectors, shares) = match self.source.embed_with_fit(&[cut(output), cut(gold)]) {
+            Ok(found) => found,
+            Err(why) => {
+                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                return None;
+            }
         };
-        let (vectors, shares) = embedder.embed_with_fit(&texts);
         let cosine = f64::from(dot(vectors.row(0), vectors.row(1))).clamp(0.0, 1.0);
         let (output, gold) = (f64::from(*shares.first()?), f64::from(*shares.get(1)?));
         Some(if gold > 0.0 { cosine * (output / gold).min(1.0) } else { 0.0 })
-    }
-}
-
-fn held(by: &Mutex<ByModel>) -> MutexGuard<'_, ByModel> {
-    by.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl ByModel {
-    fn similarity(&mut self, texts: &[&str; 2]) -> Option<f64> {
-        if self.trouble.is_some() {
-            return None;
-        }
-        // An empty answer has no vector worth the name.
-        if texts[0].trim().is_empty() {
-            return Some(0.0);
-        }
-        match self.source.embed(texts, &mut |_| true) {
-            Ok(found) => found.map(|v| f64::from(dot(v.row(0), v.row(1))).clamp(0.0, 1.0)),
-            Err(why) => {
-                self.trouble = Some(why);
-                None
-            }
-        }
     }
 }
 

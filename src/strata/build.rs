@@ -211,7 +211,7 @@ impl Build<'_> {
         writer: &mut FlatWriter,
         reporter: &mut dyn Reporter,
     ) -> anyhow::Result<Option<usize>> {
-        let mut source = Source::open(model, self.access).map_err(anyhow::Error::msg)?;
+        let source = Source::open(model, self.access).map_err(anyhow::Error::msg)?;
         let total = self.rows.len();
         let mut open = 0;
         self.rows.each(|_, rows| {

@@ -74,8 +74,8 @@ pub const ALONE: u32 = u32::MAX;
 /// Pairs that are checked at a time.
 const AT_ONCE: usize = 1 << 16;
 
-/// What is kept of each text while groups are looked for, instead of the text: 8 bytes and 4 for each band (80 bytes with the default
-/// settings). Two hashes of 64 bits are the same by chance in one of 40 million data sets of a million texts.
+/// What is kept of each text while groups are looked for, instead of the text: 8 bytes, 4 for each band and one for each hash function
+/// (188 bytes with the default settings). Two hashes of 64 bits are the same by chance in one of 40 million data sets of a million texts.
 #[derive(Debug)]
 pub struct Sketches {
     settings: Likeness,
@@ -85,6 +85,9 @@ pub struct Sketches {
     normal: Vec<u64>,
     /// (texts, bands)
     hashes: Vec<u32>,
+    /// A byte of each least hash (texts, functions): the share that two texts have in common estimates their likeness (Li and Koenig 2010,
+    /// "b-bit minwise hashing").
+    bytes: Vec<u8>,
 }
 
 /// One text's.
@@ -92,6 +95,7 @@ pub struct Sketches {
 pub struct Sketch {
     normal: u64,
     bands: Vec<u32>,
+    bytes: Vec<u8>,
 }
 
 impl Sketches {
@@ -104,13 +108,14 @@ impl Sketches {
             bands,
             normal: Vec::with_capacity(texts),
             hashes: Vec::with_capacity(texts * bands),
+            bytes: Vec::with_capacity(texts * bands * width),
         }
     }
 
     pub fn of(&self, text: &str) -> Sketch {
         let text = normalize(text);
         if text.is_empty() {
-            return Sketch { normal: 0, bands: vec![0; self.bands] };
+            return Sketch { normal: 0, bands: vec![0; self.bands], bytes: vec![0; self.keys.len()] };
         }
         let mut least = vec![0; self.keys.len()];
         min_hashes(&shingles(&text, self.settings.ngram), &self.keys, &mut least);
@@ -118,13 +123,28 @@ impl Sketches {
         let normal = blake3::hash(text.as_bytes());
         let normal = normal.as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)).max(1);
         // Texts that share 32 bits of a band by chance are candidates, and no more.
-        Sketch { normal, bands: least.chunks(width).map(|part| mixed(part) as u32).collect() }
+        let bands = least.chunks(width).map(|part| mixed(part) as u32).collect();
+        let bytes = least.iter().map(|hash| (hash ^ (hash >> 8) ^ (hash >> 16)) as u8).collect();
+        Sketch { normal, bands, bytes }
     }
 
     /// The next text's.
     pub fn push(&mut self, sketch: &Sketch) {
         self.normal.push(sketch.normal);
         self.hashes.extend_from_slice(&sketch.bands);
+        self.bytes.extend_from_slice(&sketch.bytes);
+    }
+
+    /// Whether the least hashes of two texts speak for a likeness of the threshold, less three standard deviations of the estimate:
+    /// one pair in a thousand just at the threshold is missed. Texts of few words are candidates by the million, and far below it.
+    fn may_be_alike(&self, a: u32, b: u32) -> bool {
+        let functions = self.keys.len();
+        let of = |at: u32| self.bytes.get(at as usize * functions..(at as usize + 1) * functions);
+        let (Some(a), Some(b)) = (of(a), of(b)) else { return true };
+        let same = a.iter().zip(b).filter(|(a, b)| a == b).count() as f64;
+        let (n, threshold) = (functions as f64, self.settings.threshold);
+        let deviation = (threshold * (1.0 - threshold) / n).max(0.0).sqrt();
+        same >= (threshold - 3.0 * deviation) * n
     }
 
     /// The first text of each text's group, or [`ALONE`]. `text` gives a text again: candidates are checked by what they say.
@@ -172,7 +192,8 @@ impl Sketches {
     ) {
         waiting.retain(|&(a, b)| sets.root(a as usize) != sets.root(b as usize));
         let alike = |(a, b): &(u32, u32)| {
-            self.settings.of(text(*a as usize), text(*b as usize)) >= self.settings.threshold
+            self.may_be_alike(*a, *b)
+                && self.settings.of(text(*a as usize), text(*b as usize)) >= self.settings.threshold
         };
         let alike: Vec<bool> = waiting.par_iter().map(alike).collect();
         for (&(a, b), _) in waiting.iter().zip(alike).filter(|(_, alike)| *alike) {
@@ -474,6 +495,31 @@ mod tests {
             .collect();
         let got = groups(&texts, Likeness::default());
         assert_eq!((got.len(), got[0].rows.len()), (1, 500));
+    }
+
+    #[test]
+    fn texts_of_few_words_are_told_apart_by_their_sketches() {
+        let words = "account card refund transfer login address still since why twice please waiting";
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut rng = SplitMix64::new(5);
+        let mut text = |n| (0..n).map(|_| words[rng.below(words.len())]).collect::<Vec<_>>().join(" ");
+        let mut texts: Vec<String> = (0..300).map(|_| text(80)).collect();
+        texts.push(texts[7].replacen("card", "cart", 1));
+        let mut sketches = Sketches::new(Likeness::default(), texts.len());
+        for text in &texts {
+            let sketch = sketches.of(text);
+            sketches.push(&sketch);
+        }
+        let read = std::sync::atomic::AtomicUsize::new(0);
+        let roots = sketches.groups(&|at| {
+            read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            texts[at].as_str()
+        });
+        let found: Vec<usize> = (0..texts.len()).filter(|at| roots[*at] != ALONE).collect();
+        assert_eq!(found, [7, 300]);
+        // Thousands of pairs share a band.
+        let read = read.into_inner();
+        assert!(read < 2 * texts.len(), "{read}");
     }
 
     #[test]

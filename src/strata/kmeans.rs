@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::domain::rng::SplitMix64;
+use crate::embed::gpu::{self, Searcher};
 use crate::embed::{Flat, Vectors, dot};
 use crate::ops::{Mat, MatMut, Par, Write, matmul};
 
@@ -208,11 +209,37 @@ fn seeds(vectors: &Vectors, k: usize, rng: &mut SplitMix64) -> Vectors {
     vectors.select(&chosen)
 }
 
-/// The nearest centroid of each vector, the first of equals, and the squared distance to it.
+/// The nearest centroid of each vector, the first of equals, and the squared distance to it: on the GPU that the process was lent, where that pays.
+pub fn assign(vectors: &Vectors, centroids: &Vectors) -> (Vec<usize>, Vec<f32>) {
+    let found =
+        gpu::lent(vectors.data.len() * centroids.len()).and_then(|gpu| assign_on(gpu, vectors, centroids));
+    found.unwrap_or_else(|| assign_here(vectors, centroids))
+}
+
+/// By a GPU, which says which centroids may be the nearest; these are measured here. None: it cannot be asked.
+fn assign_on(gpu: &Searcher, vectors: &Vectors, centroids: &Vectors) -> Option<(Vec<usize>, Vec<f32>)> {
+    let bias: Vec<f32> = centroids.rows().map(|c| -0.5 * dot(c, c)).collect();
+    let table = gpu.table(centroids, Some(&bias))?;
+    let proposed = gpu.centroids(&table, &vectors.data)?;
+    let all: Vec<usize> = (0..centroids.len()).collect();
+    let nearest = |(row, places): (&[f32], &Option<Vec<usize>>)| {
+        let mut best = (0, f32::INFINITY);
+        for &place in places.as_ref().unwrap_or(&all) {
+            let distance = squared_distance(row, centroids.row(place));
+            if distance < best.1 {
+                best = (place, distance);
+            }
+        }
+        best
+    };
+    Some(vectors.data.par_chunks(vectors.dimensions.max(1)).zip(&proposed).map(nearest).unzip())
+}
+
+/// [`assign`] on the CPU.
 ///
 /// |x - c|^2 = |x|^2 - 2 x.c + |c|^2, with the products of [`BLOCK`] vectors and all centroids as one matrix product. What that leaves within
 /// its rounding of the nearest is measured again, so that the answer is the one of plain distances.
-pub fn assign(vectors: &Vectors, centroids: &Vectors) -> (Vec<usize>, Vec<f32>) {
+fn assign_here(vectors: &Vectors, centroids: &Vectors) -> (Vec<usize>, Vec<f32>) {
     let (d, k) = (vectors.dimensions, centroids.len());
     if d == 0 || k == 0 {
         return (vec![0; vectors.len()], vec![f32::INFINITY; vectors.len()]);
@@ -486,6 +513,38 @@ mod tests {
         assert_eq!(flat.assignment.len(), n);
         assert!((flat.inertia / whole.inertia - 1.0).abs() < 0.02, "{} {}", flat.inertia, whole.inertia);
         assert!(rand_index(&flat.assignment, &whole.assignment) > 0.95);
+    }
+
+    #[test]
+    fn by_a_gpu_every_vector_goes_where_the_cpu_puts_it() {
+        let Some(launcher) = crate::ops::cuda::Emulator::new(0) else { return };
+        let gpu = Searcher::over(launcher);
+        let (r, vectors) = reference();
+        for (k, ..) in r.inertia {
+            let centroids = seeds(&vectors, k, &mut SplitMix64::new(1));
+            assert_eq!(
+                assign_on(&gpu, &vectors, &centroids).unwrap(),
+                assign_here(&vectors, &centroids),
+                "{k}"
+            );
+        }
+        // Far from the origin, with ties, with the same centroid twenty times, and with what is no number.
+        let mut rng = SplitMix64::new(3);
+        let mut draw = |n: usize, from: f32| {
+            (0..n).map(|_| from + (rng.unit() * 8.0).round() as f32).collect::<Vec<f32>>()
+        };
+        for from in [0.0, 1000.0] {
+            let mut vectors = Vectors { dimensions: 5, data: draw(5 * 300, from) };
+            let mut centroids = Vectors { dimensions: 5, data: draw(5 * 30, from) };
+            for at in 10..30 {
+                centroids.data.copy_within(0..5, 5 * at);
+            }
+            vectors.data[7] = f32::NAN;
+            let (on, here) =
+                (assign_on(&gpu, &vectors, &centroids).unwrap(), assign_here(&vectors, &centroids));
+            assert_eq!(on, here, "{from}");
+        }
+        assert!(gpu.trouble().is_none());
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::domain::keys::Keys;
 use crate::domain::report::{Reporter as _, RunInputs};
 use crate::domain::run::{Job, RunResult, RunState};
 use crate::machine;
-use crate::ops::cuda::Driver;
+use crate::ops::cuda::{self, Driver};
 use crate::store::files::{self, Lock};
 use crate::tuning::train::TooLarge;
 use control::Requests;
@@ -161,6 +161,21 @@ fn live(
         }
         devices = opened;
     };
+    // Strata use a GPU that nobody holds, and wait for none.
+    let spare = match &inputs.spec.job {
+        Job::Strata(_) if cuda::devices() > 0 => {
+            let device = Device::Cuda(0);
+            host.device(&locks.join(device.lock_file()))?.map(|lock| (device, lock))
+        }
+        _ => None,
+    };
+    let gpus = devices.all.iter().chain(spare.as_ref().map(|(device, _)| device));
+    let _loans: Vec<_> = gpus
+        .filter_map(|device| match device {
+            Device::Cuda(n) => Some(crate::embed::gpu::lend(usize::from(*n))),
+            Device::Cpu => None,
+        })
+        .collect();
     reporter.state(RunState::Running, None)?;
     if let Some(from) = &inputs.resume_from {
         let name = from.file_name().unwrap_or_default().to_string_lossy();

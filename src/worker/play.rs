@@ -302,7 +302,7 @@ fn try_answer(shared: &Arc<Shared>, question: Question, teller: &Teller) -> Resu
         Ok(Box::new(Tap { source, stage, teller, logprobs, tokens }))
     };
     // Each stage has its own way back.
-    let mut pipeline = Pipeline::with_a_backend_per_stage(&candidate, open)
+    let mut pipeline = Pipeline::with_a_backend_per_stage(&candidate, &access, open)
         .map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
     let ended = &mut |_: usize, outcome: &StageOutcome| {
         let tokens = std::mem::take(&mut *tokens.lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,6 +1,7 @@
 //! The files of a new workspace, with comments for the person who goes on from there.
 
 use super::config::Task;
+use crate::domain::words::steers;
 
 /// What is known when a workspace is made.
 #[derive(Clone, Debug)]
@@ -44,7 +45,9 @@ impl Scaffold {
     pub fn prompt(&self) -> String {
         match self.task {
             Task::Classification if self.lists_labels() => {
-                let labels: Vec<String> = self.labels.iter().map(|l| format!("- {}", verbatim(l))).collect();
+                // A label with control characters is damage of the data, and no prompt file may hold it.
+                let sound = self.labels.iter().filter(|label| !label.contains(steers));
+                let labels: Vec<String> = sound.map(|l| format!("- {}", verbatim(l))).collect();
                 format!(
                     "{{{{ input }}}}\n\nAnswer with exactly one of these labels and nothing else:\n{}\n",
                     labels.join("\n")
@@ -214,7 +217,7 @@ mod tests {
                 gold: (task == Task::Classification).then(|| "team".into()),
                 shape_note: Some("shape".into()),
                 dimensions: vec!["chan\"nel".into()],
-                labels: vec!["a {{ b }}".into(), "{% c".into(), "\"d{#".into()],
+                labels: ["a {{ b }}", "{% c", "x\u{0}y\u{1b}[2J", "\"d{#"].map(String::from).into(),
                 room: None,
             };
             let dir = tempfile::tempdir().unwrap();

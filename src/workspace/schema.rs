@@ -66,7 +66,7 @@ pub(super) fn read(tree: &Table, folder: &str, sink: &Sink) -> Config {
     let mut tables = file.table_or_empty("tuning");
     let tuning = Tuning {
         prompt: read_prompt_tuning(tables.table_or_empty("prompt"), &models, &stages),
-        trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory"), &stages),
+        trajectory: read_trajectory_tuning(tables.table_or_empty("trajectory"), &models, &stages),
         train: read_train(tables.table_or_empty("train"), &stages),
         lr_range: read_lr_range(tables.table_or_empty("lr_range")),
         grow: read_grow(tables.table_or_empty("grow"), &models),

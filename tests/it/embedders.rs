@@ -48,11 +48,22 @@ fn an_encoder_embeds_rows_once_and_answers_are_held_against_golds_by_it() {
 }
 
 #[test]
-fn a_model_that_is_no_encoder_embeds_nothing_and_the_launch_says_so() {
+fn the_base_model_embeds_by_its_hidden_state_and_what_can_do_neither_is_refused_at_the_launch() {
     let bench = bench("embedder = \"base\"", "");
+    let built = bench.json(&["strata", "build", "--k", "2"]);
+    let rows: u64 = built["strata"].as_array().unwrap().iter().map(|s| s["rows"].as_u64().unwrap()).sum();
+    assert_eq!((rows, kept(&bench, 16)), (60, 60), "{built}");
+
+    let odd = bench.root.join("odd");
+    fs::create_dir(&odd).unwrap();
+    fs::write(odd.join("config.json"), "{\"model_type\": \"t5\"}").unwrap();
+    let path = bench.root.join("workspace.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replace("embedder = \"base\"", "embedder = \"odd\"");
+    fs::write(&path, text.replace("[models.base]", "[models.odd]\npath = \"odd\"\n\n[models.base]")).unwrap();
     let refused = bench.run(&["strata", "build"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(2) && said.contains("the model `base` is no encoder"), "{said}");
+    assert!(refused.status.code() == Some(2) && said.contains("the model `odd` cannot embed"), "{said}");
 }
 
 /// Texts that the server was asked to embed, request by request.
@@ -112,4 +123,146 @@ fn a_build_that_was_killed_embeds_only_what_is_missing_and_so_does_one_after_a_c
     let third: Vec<String> = embedded(&server)[all.len()..].iter().flatten().cloned().collect();
     assert_eq!(third.len(), rows / 2);
     assert!(third.iter().all(|text| !first.contains(text) && !second.contains(text)));
+}
+
+/// The numbers of the only embedder's vectors that are kept.
+fn kept(bench: &Bench, dimensions: u64) -> u64 {
+    let folders: Vec<_> =
+        fs::read_dir(bench.state().join("vectors")).unwrap().map(|d| d.unwrap().path()).collect();
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    fs::metadata(folders[0].join("vectors.f16")).unwrap().len() / (2 * dimensions)
+}
+
+/// Rows of a run's inputs that are of that part.
+fn ids(bench: &Bench, run: &serde_json::Value, part: &str) -> Vec<String> {
+    let rows = bench.state().join("runs").join(run["run"].as_str().unwrap()).join("inputs/rows.jsonl");
+    let rows = fs::read_to_string(rows).unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_part = rows.filter(|row| row["part"] == part);
+    of_part.map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A row's input and gold.
+fn text_of(id: &str) -> (String, &'static str) {
+    let number: usize = id.trim_start_matches('r').parse().unwrap();
+    let team = ["cards", "loans"][number / 2 % 2];
+    (format!("the {team} case {number}"), team)
+}
+
+/// The store `mine`: these rows with their golds.
+fn import(bench: &Bench, rows: &[String]) {
+    let line = |id: &String| {
+        let (input, answer) = text_of(id);
+        serde_json::json!({ "stage": "route", "input": input, "answer": answer }).to_string()
+    };
+    let file = bench.root.join("mine.jsonl");
+    fs::write(&file, rows.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    bench.json(&["examples", "import", file.to_str().unwrap(), "--name", "mine"]);
+}
+
+#[test]
+fn a_store_by_an_encoder_is_searched_evaluated_and_played_by_it_and_refused_when_it_was_changed() {
+    let bench = bench("", "");
+    // A folder of its own, to be changed.
+    let (path, own) = (bench.root.join("workspace.toml"), bench.root.join("encoder"));
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/encoders/bert");
+    fs::create_dir_all(own.join("1_Pooling")).unwrap();
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "1_Pooling/config.json",
+    ] {
+        fs::copy(from.join(name), own.join(name)).unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap().replace(&from.display().to_string(), "encoder");
+    fs::write(&path, text).unwrap();
+    let wrong = bench.run(&["run", "trajectory", "--set", "embedder=nobody"]);
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(wrong.status.code() == Some(2) && said.contains("nobody"), "{said}");
+
+    let run =
+        bench.json(&["run", "trajectory", "--set", "shots=1", "--set", "rows=12", "--set", "embedder=mini"]);
+    assert_eq!(run["state"], "done", "{run}");
+    let artifacts = bench.state().join("runs").join(run["run"].as_str().unwrap()).join("artifacts");
+    let model: serde_json::Value =
+        serde_json::from_slice(&fs::read(artifacts.join("embedder.json")).unwrap()).unwrap();
+    assert_eq!(model["name"], "mini");
+    assert!(!artifacts.join("embedder.safetensors").exists());
+    // Train and dev rows, and those eval rows that an example was looked for; nothing twice.
+    let first = kept(&bench, 32);
+    assert!((30..=60).contains(&first), "{first}");
+
+    let train = ids(&bench, &run, "train");
+    import(&bench, &train);
+    // The embedder that the settings name, from its first use on.
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}\n[tuning.trajectory]\nembedder = \"mini\"\nranking = \"nearest\"\n"))
+        .unwrap();
+    let asked = text_of(&train[3]).0;
+    let found = bench.json(&["examples", "--store", "mine", "search", &asked, "--shots", "3"]);
+    let hits = found["hits"].as_array().unwrap();
+    assert_eq!(hits.len(), 3, "{found}");
+    assert_eq!(hits[2][0]["input"], asked, "the most alike stands last: {found}");
+    assert!((hits[2][1]["similarity"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{found}");
+    assert!(bench.state().join("imports/examples/mine/embedder.json").is_file());
+
+    let eval = bench.json(&["run", "eval", "--set", "candidate=baseline+mine", "--set", "latency_rows=1"]);
+    assert_eq!(eval["state"], "done", "{eval}");
+    assert_eq!(kept(&bench, 32), 60, "every row once");
+    let spec = bench.state().join("runs").join(eval["run"].as_str().unwrap()).join("spec.json");
+    let spec: serde_json::Value = serde_json::from_slice(&fs::read(spec).unwrap()).unwrap();
+    assert_eq!(spec["candidate"]["stages"][0]["examples"]["embedder"]["hash"], model["hash"]);
+    let row = ids(&bench, &eval, "eval").remove(0);
+    let trace = bench.json(&["runs", "trace", eval["run"].as_str().unwrap(), &row]);
+    let shown = trace["stages"][0]["examples"].as_array().unwrap();
+    assert!(!shown.is_empty() && shown.iter().all(|s| s["similarity"].as_f64().unwrap() > 0.0), "{trace}");
+    let played = bench.json(&["play", "baseline+mine", "--input", "where is the loans case"]);
+    assert!(played.to_string().contains("output"), "{played}");
+
+    let config = fs::read_to_string(own.join("config.json")).unwrap();
+    fs::write(own.join("config.json"), format!("{config}\n")).unwrap();
+    let refused = bench.run(&["examples", "--store", "mine", "search", "x"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(2) && said.contains("`mini`") && said.contains("changed"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_store_by_an_endpoint_is_asked_for_each_text_once_and_an_endpoint_that_refuses_is_named() {
+    let with = |server: &Server| {
+        let bench = Bench::new();
+        let path = bench.root.join("workspace.toml");
+        let model =
+            format!("[models.far]\nendpoint = \"{}\"\nmodel = \"e\"\n\n[models.base]", server.endpoint());
+        let text = fs::read_to_string(&path).unwrap().replace("[models.base]", &model);
+        fs::write(&path, format!("{text}\n[tuning.trajectory]\nembedder = \"far\"\nshots = 1\nrows = 12\n"))
+            .unwrap();
+        bench
+    };
+    let server = Server::start(vec![Reply::Embed]);
+    let far = with(&server);
+    let run = far.json(&["run", "trajectory"]);
+    assert_eq!(run["state"], "done", "{run}");
+    import(&far, &ids(&far, &run, "train"));
+    let eval = far.json(&["run", "eval", "--set", "candidate=baseline+mine"]);
+    assert_eq!(eval["state"], "done", "{eval}");
+    far.json(&["examples", "--store", "mine", "search", "the cards case 2"]);
+    assert!(server.asked().iter().all(|asked| asked.path == "/v1/embeddings"));
+    let texts: Vec<String> = embedded(&server).concat();
+    let mut once = texts.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert!(once.len() > 30 && once.len() == texts.len(), "{} of {}", once.len(), texts.len());
+
+    let refusing = Server::start(vec![Reply::refuse(401, "no such key")]);
+    let refused = with(&refusing);
+    let run = refused.launch("trajectory", &[]);
+    let record = refused.wait_state(&run, "failed");
+    let why = record["message"].as_str().unwrap();
+    assert!(why.contains("the embedder `far`") && why.contains("401"), "{why}");
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! runs/RUN/artifacts/store.jsonl          what a trajectory run found
 //! imports/examples/NAME/store.jsonl       what was imported
-//! .../embedder.safetensors                beside each: what turns its texts into vectors, fitted once
+//! .../embedder.safetensors                beside each: what turns its texts into vectors, fitted once,
+//! .../embedder.json                       or the model that does
 //! examples/<hash>.jsonl                   a store with its edits, frozen for the candidates that use it
 //! ```
 
@@ -13,18 +14,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::backend::Access;
 use crate::domain::api::{Decision, Failure};
-use crate::domain::candidate::Candidate;
+use crate::domain::candidate::{Candidate, ModelRef, ModelSource};
 use crate::domain::example::{
     Example, ExampleEdit, ExamplePage, ExampleQuery, Form, FoundExamples, KeptFile, Retrieval, StageExamples,
-    edited, merged_away,
+    StoreEmbedder, edited, merged_away,
 };
+use crate::domain::keys::{KeyNeed, Keys};
 use crate::domain::row::Part;
 use crate::domain::run::RunKind;
 use crate::domain::trajectory::{TrajectoryReport, TrajectorySettings, TrajectoryView};
 use crate::engine::state::{Engine, bad_input, failed};
-use crate::engine::{candidates, rows};
-use crate::retrieve::{self, EMBEDDER, Query, same_text, store};
+use crate::engine::{candidates, launch, models, rows};
+use crate::retrieve::{self, EMBEDDER, MODEL, Query, same_text, store};
 use crate::store::files;
 use crate::tuning::trajectory::{REPORT, STORE};
 use crate::workspace::Workspace;
@@ -89,22 +92,52 @@ fn load(engine: &Engine, wanted: Option<&str>) -> Result<Loaded, Failure> {
     Ok(Loaded { name, path, all, edits, examples })
 }
 
-/// The embedder of a store. A store that was made without one gets it now, fitted on its texts as they were made.
-fn embedder(path: &Path, all: &[Example]) -> Result<KeptFile, Failure> {
-    let kept = path.with_file_name(EMBEDDER);
-    let why = |e: anyhow::Error| failed(format!("{e:#}"));
-    let hash = if kept.is_file() {
-        store::hash(&fs::read(&kept).map_err(|e| failed(format!("{}: {e}", kept.display())))?)
+/// The embedder of a store. A store that was made without one gets it now: the one that `[tuning.trajectory]` names, or the built-in one,
+/// fitted on its texts as they were made.
+fn embedder(engine: &Engine, ws: &Workspace, loaded: &Loaded) -> Result<StoreEmbedder, Failure> {
+    let (fitted, asked) = (loaded.path.with_file_name(EMBEDDER), loaded.path.with_file_name(MODEL));
+    let told = |path: &Path, e: &dyn std::fmt::Display| failed(format!("{}: {e}", path.display()));
+    if asked.is_file() {
+        let bytes = fs::read(&asked).map_err(|e| told(&asked, &e))?;
+        let model: ModelRef = serde_json::from_slice(&bytes).map_err(|e| told(&asked, &e))?;
+        return Ok(StoreEmbedder::Model(Box::new(unchanged(engine, &loaded.name, model)?)));
+    }
+    let hash = if fitted.is_file() {
+        store::hash(&fs::read(&fitted).map_err(|e| told(&fitted, &e))?)
+    } else if let Some(model) = models::of_examples(engine, ws)? {
+        files::write_json(&asked, &model).map_err(|e| told(&asked, &e))?;
+        return Ok(StoreEmbedder::Model(model));
     } else {
-        let bytes = retrieve::fit(all.iter().map(|e| e.input.as_str())).to_bytes().map_err(why)?;
-        files::write_atomic(&kept, &bytes).map_err(|e| failed(format!("{}: {e}", kept.display())))?;
+        let texts = loaded.all.iter().map(|e| e.input.as_str());
+        let bytes = retrieve::fit(texts).to_bytes().map_err(|e| told(&fitted, &e))?;
+        files::write_atomic(&fitted, &bytes).map_err(|e| told(&fitted, &e))?;
         store::hash(&bytes)
     };
-    Ok(KeptFile { path: kept.display().to_string(), hash })
+    Ok(StoreEmbedder::Fitted(KeptFile { path: fitted.display().to_string(), hash }))
+}
+
+/// Refuses a model whose folder holds another one than when the store was made: its vectors would not be those of the examples.
+fn unchanged(engine: &Engine, store: &str, model: ModelRef) -> Result<ModelRef, Failure> {
+    let ModelSource::Local { path } = &model.source else { return Ok(model) };
+    let there = models::model_hash(engine, Path::new(path));
+    let why = match there {
+        Ok(hash) if hash == model.hash => return Ok(model),
+        Ok(_) => "it was changed since the store was made".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    Err(bad_input(format!(
+        "the embedder `{}` of {store} at {path}: {why}; put it back, or `examples export` the store and import it under another name, which embeds it anew",
+        model.name
+    )))
 }
 
 /// The store as it stands in a file of its own, which nothing changes any more.
-fn freeze(engine: &Engine, loaded: &Loaded, retrieval: Retrieval) -> Result<StageExamples, Failure> {
+fn freeze(
+    engine: &Engine,
+    ws: &Workspace,
+    loaded: &Loaded,
+    retrieval: Retrieval,
+) -> Result<StageExamples, Failure> {
     // What others stand for keeps its place in the rankings, as what is disabled does.
     let mut all = loaded.examples.clone();
     all.extend(merged_away(&loaded.all, &loaded.edits));
@@ -116,7 +149,7 @@ fn freeze(engine: &Engine, loaded: &Loaded, retrieval: Retrieval) -> Result<Stag
         made.and_then(|()| files::write_atomic(&path, &bytes))
             .map_err(|e| failed(format!("{}: {e}", path.display())))?;
     }
-    let embedder = Some(embedder(&loaded.path, &loaded.all)?);
+    let embedder = Some(embedder(engine, ws, loaded)?);
     Ok(StageExamples { path: path.display().to_string(), hash, retrieval, embedder })
 }
 
@@ -192,6 +225,7 @@ pub fn search(
     stage: Option<&str>,
     input: &str,
     shots: Option<usize>,
+    keys: &Keys,
 ) -> Result<FoundExamples, Failure> {
     let of_store = load(engine, wanted)?;
     let (name, all) = (&of_store.name, &of_store.examples);
@@ -211,9 +245,15 @@ pub fn search(
     };
     let mut how = retrieval(engine, &loaded.ws, name);
     how.shots = shots.unwrap_or(how.shots);
-    let frozen = freeze(engine, &of_store, how.clone())?;
-    let index = retrieve::open(&frozen, &stage).map_err(|e| failed(format!("{e:#}")))?;
-    let hits = index.retrieve(&Query::text(input), &how);
+    let frozen = freeze(engine, &loaded.ws, &of_store, how.clone())?;
+    let model = frozen.embedder.as_ref().and_then(StoreEmbedder::model);
+    let access = Access {
+        keys: launch::keys_for(model.and_then(KeyNeed::of).into_iter().collect(), keys)?,
+        cache: loaded.ws.config.cache.place(&engine.state_dir),
+        ..Access::threads(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    };
+    let index = retrieve::open(&frozen, &stage, &access).map_err(|e| failed(format!("{e:#}")))?;
+    let hits = index.retrieve(&Query::text(input), &how).map_err(failed)?;
     let hits = hits.into_iter().map(|hit| (Example::clone(&hit.example), hit.why)).collect();
     Ok(FoundExamples { store: of_store.name, stage, hits })
 }
@@ -321,7 +361,7 @@ pub fn with_store(
 ) -> Result<Candidate, Failure> {
     let loaded = load(engine, Some(wanted))?;
     let (name, all) = (&loaded.name, &loaded.examples);
-    let frozen = freeze(engine, &loaded, retrieval(engine, ws, name))?;
+    let frozen = freeze(engine, ws, &loaded, retrieval(engine, ws, name))?;
     let mut any = false;
     for stage in &mut base.stages {
         let has = all.iter().any(|e| e.enabled && e.stage == stage.name);

@@ -15,7 +15,7 @@ pub(super) struct Host {
     kv: Option<KvPages>,
     rope: RopeTable,
     x: Vec<f32>,
-    normed: Vec<f32>,
+    pub(super) normed: Vec<f32>,
     r: Vec<f32>,
     qkv: Vec<f32>,
     mixed: Vec<f32>,
@@ -46,14 +46,31 @@ impl Host {
 impl Decoder {
     /// See [`super::compute::Compute::pass`].
     pub(super) fn pass(&self, pages: &mut Pages, feeds: &[Feed<'_>], host: &mut Host, par: Par) -> Outcome {
+        let (h, vocab) = (self.config.hidden, self.config.vocab);
+        let ranges = self.states(pages, feeds, host, par);
+        let w: usize = ranges.iter().map(Range::len).sum();
+        let mut logits = vec![0.0; w * vocab];
+        let out = MatMut::new(&mut logits, w, vocab);
+        ops::matmul(out, Write::Set, 1.0, Mat::new(&host.normed, w, h), self.head().t(), par);
+        let found = ranges.into_iter().map(Found::Logits).collect();
+        Outcome { logits, vocab, tokens: Vec::new(), found }
+    }
+
+    /// The tokens' last states after the final norm, of those after which something is wanted: in `host.normed` (wanted, hidden). By feed, its part
+    /// of them.
+    pub(super) fn states(
+        &self,
+        pages: &mut Pages,
+        feeds: &[Feed<'_>],
+        host: &mut Host,
+        par: Par,
+    ) -> Vec<Range<usize>> {
         let (c, shape) = (&self.config, self.attention_shape());
         let (h, block) = (c.hidden, pages.block());
         let Batch { ids, rows, lanes, wanted, ranges } = Batch::new(feeds);
-        let found = ranges.into_iter().map(Found::Logits).collect();
-        let mut outcome = Outcome { logits: Vec::new(), vocab: c.vocab, tokens: Vec::new(), found };
         let n = ids.len();
         if n == 0 {
-            return outcome;
+            return ranges;
         }
         let lanes: Vec<(Range<usize>, Option<&Lora>)> =
             lanes.into_iter().map(|Stretch { tokens, adapter, .. }| (tokens, adapter)).collect();
@@ -116,10 +133,7 @@ impl Decoder {
         }
         let norm = self.slice(self.layout.norm, h);
         ops::rms_norm(Mat::new(&last, w, h), norm, c.rms_eps, MatMut::new(normed, w, h), r, par);
-        outcome.logits = vec![0.0; w * c.vocab];
-        let out = MatMut::new(&mut outcome.logits, w, c.vocab);
-        ops::matmul(out, Write::Set, 1.0, Mat::new(normed, w, h), self.head().t(), par);
-        outcome
+        ranges
     }
 }
 

@@ -67,7 +67,7 @@ impl App {
                 self.layers.push(Layer::Picker(palette));
             }
             Action::Back => {
-                if self.notices.pop().is_none() {
+                if self.shown_notice().map(|at| self.notices.remove(at)).is_none() {
                     match self.screen {
                         Screen::Strata => self.strata.back(),
                         Screen::Prompts => self.prompts.back(),

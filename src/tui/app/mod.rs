@@ -440,6 +440,12 @@ impl App {
         self.notices.push(notice);
     }
 
+    /// Where the notice stands that is shown: the last failure, so that no news hides it, else the last of all.
+    pub fn shown_notice(&self) -> Option<usize> {
+        let failure = self.notices.iter().rposition(|n| n.mood == Mood::Bad);
+        failure.or_else(|| self.notices.len().checked_sub(1))
+    }
+
     /// Asks the engine; the answer comes back with the purpose. While there is no engine, what changes nothing is left for later.
     pub(super) fn ask(&mut self, purpose: Purpose, request: Request) -> Option<u64> {
         if !self.connected() {

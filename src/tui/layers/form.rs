@@ -258,6 +258,12 @@ impl Form {
                 choices(&["fused", "nearest", "bm25"]),
                 field("tuning.trajectory.ranking", "ranking", "nearest, bm25, or both: fused", Want::Text),
             ),
+            field(
+                "tuning.trajectory.embedder",
+                "embedder",
+                "what is near: builtin, or a model of [models] (an encoder, a language model, an endpoint)",
+                Want::Text,
+            ),
             with(
                 choices(&["metric", "similarity", "numeric", "judge"]),
                 field(

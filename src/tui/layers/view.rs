@@ -24,14 +24,17 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
                 let lines = if hint.is_empty() { 3 } else { 4 };
                 let inner = boxed(p, body, 76, lines + below, title);
                 input.draw(p, inner, 0, 0, inner.width, true);
-                match app.completing.error_of(input.text()).filter(|_| below > 0) {
+                let list = match app.completing.error_of(input.text()).filter(|_| below > 0) {
                     Some(error) => {
                         let text = format!("{} {error}", p.look.signs.warning);
-                        p.put(inner, 0, 1, inner.width, &text, Role::Bad);
+                        p.paragraph(inner, 1, &text, Role::Bad)
                     }
-                    None => drop(p.put(inner, 0, 1, inner.width, hint, Role::Dim)),
-                }
-                super::complete::draw(app, p, inner, 2);
+                    None => {
+                        p.put(inner, 0, 1, inner.width, hint, Role::Dim);
+                        2
+                    }
+                };
+                super::complete::draw(app, p, inner, list);
             }
             Layer::Compose(compose) => self::compose(p, body, compose),
             Layer::Form(form) => {
@@ -137,17 +140,18 @@ pub fn boxed(p: &mut Painter<'_>, body: Rect, width: u16, height: u16, title: &s
 
 fn help(app: &App, p: &mut Painter<'_>, body: Rect, from: usize, contexts: &[crate::tui::keymap::Context]) {
     let inner = boxed(p, body, 90, body.height, "help: the keys here");
-    let mut lines: Vec<(String, String)> = Vec::new();
+    // Keys and what they do; a heading has no keys.
+    let mut entries: Vec<(String, String)> = Vec::new();
     for (context, rows) in app.keymap.help(contexts) {
         if !rows.is_empty() {
-            lines.push((String::new(), context.title().to_owned()));
-            lines.extend(rows.into_iter().map(|(keys, binding)| {
+            entries.push((String::new(), context.title().to_owned()));
+            entries.extend(rows.into_iter().map(|(keys, binding)| {
                 let not_now = if app.offers(binding) { "" } else { " (not now)" };
                 (keys, format!("{}{not_now}", binding.help))
             }));
         }
     }
-    lines.push((String::new(), "signs".to_owned()));
+    entries.push((String::new(), "signs".to_owned()));
     let s = &p.look.signs;
     for (sign, text) in [
         (s.right, "the answer is right"),
@@ -157,17 +161,30 @@ fn help(app: &App, p: &mut Painter<'_>, body: Rect, from: usize, contexts: &[cra
         (s.churned, "churned: wrong in both, in another way"),
         (s.star, "marked by a person"),
     ] {
-        lines.push((sign.to_owned(), text.to_owned()));
+        entries.push((sign.to_owned(), text.to_owned()));
     }
-    let keys_width = lines.iter().map(|(k, _)| text::width(k)).max().unwrap_or(0) as u16 + 2;
-    let height = usize::from(inner.height);
-    let from = from.min(lines.len().saturating_sub(height));
-    for (y, (keys, text)) in lines.iter().skip(from).take(height).enumerate() {
+    let keys_width = entries.iter().map(|(k, _)| text::width(k)).max().unwrap_or(0) as u16 + 2;
+    let room = usize::from(inner.width.saturating_sub(1 + keys_width));
+    let mut lines: Vec<(String, String, Role)> = Vec::new();
+    for (mut keys, text) in entries {
         if keys.is_empty() {
-            p.put(inner, 0, y as u16, inner.width, text, Role::Title);
+            lines.push((keys, text, Role::Title));
+            continue;
+        }
+        for line in text::wrap(&text, room, 4) {
+            lines.push((std::mem::take(&mut keys), line, Role::Text));
+        }
+    }
+    let all = usize::from(inner.height);
+    // The last line says that there is more.
+    let height = if lines.len() > all { all.saturating_sub(1) } else { all };
+    let from = from.min(lines.len().saturating_sub(height));
+    for (y, (keys, text, role)) in lines.iter().skip(from).take(height).enumerate() {
+        if *role == Role::Title {
+            p.put(inner, 0, y as u16, inner.width, text, *role);
         } else {
             p.put(inner, 1, y as u16, keys_width, keys, Role::Key);
-            p.put(inner, 1 + keys_width, y as u16, inner.width, text, Role::Text);
+            p.put(inner, 1 + keys_width, y as u16, inner.width, text, *role);
         }
     }
     if lines.len() > from + height {

@@ -93,9 +93,9 @@ fn notice(app: &App) -> Option<(Mood, String)> {
     }
     let waiting =
         app.pending.values().map(|p| (app.now_ms.saturating_sub(p.since_ms), p)).max_by_key(|(ms, _)| *ms);
-    match (app.notices.last(), waiting) {
+    match (app.shown_notice().and_then(|at| app.notices.get(at)), waiting) {
         (Some(n), _) if n.mood == Mood::Bad => {
-            let more = app.notices.len() - 1;
+            let more = app.notices.iter().filter(|n| n.mood == Mood::Bad).count() - 1;
             let more = if more > 0 { format!(" ({more} more)") } else { String::new() };
             Some((n.mood, format!("{}  [esc closes{more}]", n.text)))
         }

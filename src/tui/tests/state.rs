@@ -427,6 +427,26 @@ fn failures_stay_until_they_are_closed() {
 }
 
 #[test]
+fn news_hides_no_failure() {
+    let mut app = app();
+    app.notice(Mood::Bad, "cannot mark row 17 without the engine");
+    app.notice(Mood::Good, "connected again");
+    assert!(shown(&app).contains("cannot mark row 17"), "{}", shown(&app));
+    press(&mut app, "esc");
+    let text = shown(&app);
+    assert!(!text.contains("cannot mark row 17") && text.contains("connected again"), "{text}");
+}
+
+#[test]
+fn the_help_says_every_sentence_to_its_end_at_80_columns() {
+    let mut app = app();
+    app.update(Message::Resize(80, 24), NOW_MS);
+    play(&mut app, "1 ?");
+    let text = shown(&app);
+    assert!(text.contains("of every stratum, by size, by errors, by") && text.contains("doubt"), "{text}");
+}
+
+#[test]
 fn a_key_is_sent_only_after_a_yes_and_what_needs_it_is_asked_again() {
     use crate::domain::keys::KeyNeed;
     let needs = vec![KeyNeed { origin: "https://api.test".into(), variable: "CRITIC_KEY".into() }];

@@ -131,7 +131,7 @@ fn what_the_cache_answers_is_counted_and_has_no_latency() {
                 let inner = Box::new(scripted::Scripted { script: Box::new(echo), asked });
                 Ok(Cached::wrap(inner, &candidate.stages[0].model, None, &place))
             };
-            Ok(Pipeline::with_backends(candidate, &mut { scripted })?)
+            Ok(Pipeline::with_backends(candidate, &Access::threads(1), &mut { scripted })?)
         };
         let got = Evaluation::new(&candidate, &settings, true, true)
             .unwrap()

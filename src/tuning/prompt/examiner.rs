@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use super::judging::Judging;
 use super::log::{Kept, Log, Said};
 use super::{Mark, Texts};
-use crate::backend::{Answer, Ask, Backend, BackendError, Finish, Heard, Listener, Meter};
+use crate::backend::{Access, Answer, Ask, Backend, BackendError, Finish, Heard, Listener};
 use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
@@ -181,7 +181,7 @@ pub struct Live<'a> {
     questions: u64,
     /// Requests of endpoints beside a call for each answer.
     extra: i64,
-    meter: Meter,
+    access: Access,
     clock: Clock,
     /// News that an earlier life told already.
     told: usize,
@@ -209,7 +209,7 @@ impl<'a> Live<'a> {
         log: Log,
         told: usize,
         open: Open<'a>,
-        meter: &Meter,
+        access: &Access,
         reporter: &'a mut dyn Reporter,
     ) -> Self {
         let critic = critic.map(|model| Critic {
@@ -235,7 +235,7 @@ impl<'a> Live<'a> {
             questions: 0,
             extra: log.extra,
             log,
-            meter: meter.clone(),
+            access: access.clone(),
             clock: Clock { before: 0.0, since: None, idle: Duration::ZERO },
             told,
             turns: 0,
@@ -336,13 +336,13 @@ impl<'a> Live<'a> {
             return work(self).map(|(done, _)| done);
         }
         self.log.keep_asking(most)?;
-        let before = self.meter.sent();
-        self.meter.allow(self.left().map(|left| left.saturating_sub(local)));
+        let before = self.access.meter.sent();
+        self.access.meter.allow(self.left().map(|left| left.saturating_sub(local)));
         let done = work(self);
-        let sent = i64::try_from(self.meter.sent() - before).unwrap_or(i64::MAX);
+        let sent = i64::try_from(self.access.meter.sent() - before).unwrap_or(i64::MAX);
         let counted = done.as_ref().map_or(0, |(_, counted)| i64::try_from(*counted).unwrap_or(0));
-        let held_back = self.meter.held_back();
-        self.meter.allow(None);
+        let held_back = self.access.meter.held_back();
+        self.access.meter.allow(None);
         self.extra += sent - counted;
         self.log.keep_asked(sent - counted)?;
         let (done, _) = done?;
@@ -453,7 +453,7 @@ impl<'a> Live<'a> {
                 let began = Instant::now();
                 let mut answered = judging.outcomes(rubric, Box::new(backend.clone()), batch);
                 live.asked += began.elapsed().as_secs_f64();
-                if live.meter.held_back() {
+                if live.access.meter.held_back() {
                     // Of a judge in two steps it may have been the second one.
                     answered.retain(|outcome| outcome.stages.iter().all(|stage| stage.format_ok));
                 }
@@ -466,7 +466,7 @@ impl<'a> Live<'a> {
 
     /// Answers that came, with the calls of endpoints among theirs. Rows that were held back have none.
     fn take_all(&mut self, key: &str, answered: Vec<Outcome>) -> Result<(Vec<Outcome>, u64), Halt> {
-        let held_back = self.meter.held_back();
+        let held_back = self.access.meter.held_back();
         let (mut taken, mut calls) = (Vec::with_capacity(answered.len()), 0);
         for outcome in answered.into_iter().filter(|outcome| !held_back || outcome.error.is_none()) {
             self.take(key, &outcome)?;
@@ -509,7 +509,7 @@ impl<'a> Live<'a> {
             backends.insert(stage.name.clone(), backend);
         }
         let mut pipeline =
-            Pipeline::with_backends(&candidate, &mut |stage| match backends.get(&stage.name) {
+            Pipeline::with_backends(&candidate, &self.access, &mut |stage| match backends.get(&stage.name) {
                 Some(backend) => Ok(Box::new(backend.clone())),
                 None => Err(BackendError("no such stage".into())),
             })
@@ -582,7 +582,7 @@ impl<'a> Live<'a> {
             .collect();
         self.metered(n, if is_endpoint(model) { 0 } else { n }, |live| {
             let said = live.hear_critic(model, &asks)?;
-            let (held_back, mut calls) = (live.meter.held_back(), 0);
+            let (held_back, mut calls) = (live.access.meter.held_back(), 0);
             // Questions that were held back are no failures of the critic, and end the loop.
             for ((_, _, key), said) in open.iter().zip(&said) {
                 if !held_back || said.error.is_none() {

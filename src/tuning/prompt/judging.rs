@@ -262,17 +262,8 @@ pub fn run(
     let candidate: &Candidate =
         inputs.spec.candidate.as_ref().context("the run's spec has no judge to tune")?;
     let judging = Judging::read(judge, inputs)?;
-    let tuned = super::tune(
-        settings,
-        eval,
-        critic,
-        candidate,
-        inputs,
-        Some(&judging),
-        open,
-        &access.meter,
-        reporter,
-    )?;
+    let tuned =
+        super::tune(settings, eval, critic, candidate, inputs, Some(&judging), open, &access, reporter)?;
     let Some(tuned) = tuned else { return Ok(RunResult { stopped: true, ..RunResult::default() }) };
     remove(&inputs.dir.join("outcomes.jsonl"))?;
     let measured = tuned.measured.unwrap_or_default();

@@ -227,8 +227,7 @@ pub fn run(
         backend::open(model, stage.and_then(|stage| stage.adapter.as_ref()), &metered)
     });
     let candidate = inputs.spec.candidate.as_ref().context("the run's spec has no candidate to tune")?;
-    let Some(tuned) = tune(settings, eval, critic, candidate, inputs, None, open, &metered.meter, reporter)?
-    else {
+    let Some(tuned) = tune(settings, eval, critic, candidate, inputs, None, open, &metered, reporter)? else {
         return Ok(RunResult { stopped: true, ..RunResult::default() });
     };
     if settings.task == PromptTask::Clauses {
@@ -267,7 +266,7 @@ fn tune(
     inputs: &RunInputs,
     judging: Option<&Judging>,
     open: examiner::Open<'_>,
-    meter: &Meter,
+    access: &Access,
     reporter: &mut dyn Reporter,
 ) -> anyhow::Result<Option<Tuned>> {
     if let Err((key, message)) = check(settings, eval, candidate) {
@@ -286,9 +285,8 @@ fn tune(
             candidate.stages.iter().filter_map(|s| s.own_gold(&row.fields)).chain(row.gold.clone())
         })
         .collect();
-    let access = Access::of(inputs);
     let scorer = Scorer::new(eval, &candidate.stages, golds.iter().map(String::as_str))?;
-    let scorer = scorer.with_embedder(eval, &access).map_err(anyhow::Error::msg)?;
+    let scorer = scorer.with_embedder(eval, access).map_err(anyhow::Error::msg)?;
     let told = inputs.history.iter().filter(|body| matches!(body, EventBody::Prompt(_))).count();
     if told == 0 {
         for message in &plan.notes {
@@ -316,7 +314,7 @@ fn tune(
         log,
         told,
         open,
-        meter,
+        access,
         reporter,
     );
     live.judging = judging;

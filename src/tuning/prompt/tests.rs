@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::examiner::Examiner;
 use super::*;
-use crate::backend::{Answer, Ask, Backend, BackendError, Listener, Meter};
+use crate::backend::{Access, Answer, Ask, Backend, BackendError, Listener};
 use crate::domain::candidate::{Limits, ModelSource, OutputKind, StageCandidate};
 use crate::domain::prompt::{Fate, PromptHistory, PromptNews, Spend};
 use crate::domain::report::{Control, RunInputs};
@@ -295,7 +295,7 @@ impl World {
                 &inputs,
                 judging,
                 open,
-                &Meter::default(),
+                &Access::threads(1),
                 notes,
             )
             .unwrap()

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Meter;
+use crate::backend::{Access, Meter};
 use crate::domain::candidate::{Candidate, ModelRef, ModelSource, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::example::{Example, Form, Shown};
@@ -21,6 +21,7 @@ use crate::domain::settings::{Budget, EvalSettings};
 use crate::domain::steer::{Change, Limit};
 use crate::domain::trajectory::{Match, TrajectoryNews, TrajectorySettings};
 use crate::domain::words::counted;
+use crate::embed::Source;
 use crate::pipeline::rubric::Rubric;
 use crate::pipeline::{Answered, Pipeline};
 use crate::retrieve::Hit;
@@ -148,7 +149,7 @@ impl<'a> Asker<'a> {
         eval: &EvalSettings,
         rows: &[RunRow],
         dir: &Path,
-        meter: &Meter,
+        access: &Access,
         reporter: &'a mut dyn Reporter,
     ) -> anyhow::Result<Self> {
         let artifacts = dir.join("artifacts");
@@ -172,7 +173,7 @@ impl<'a> Asker<'a> {
         let golds = rows.iter().filter_map(|row| row.gold.as_deref());
         let rule = Rule {
             scorer: Scorer::new(&primary_only, &candidate.stages, golds)?
-                .with_embedder(&primary_only, &crate::backend::Access::threads(1))
+                .with_embedder(&primary_only, access)
                 .map_err(anyhow::Error::msg)?,
             matches: settings.matches,
             match_at: settings.match_at,
@@ -191,7 +192,7 @@ impl<'a> Asker<'a> {
             known,
             of_endpoints: candidate.stages.iter().filter(is_endpoint).map(most).sum(),
             of_local: candidate.stages.iter().filter(|s| !is_endpoint(s)).map(most).sum(),
-            meter: meter.clone(),
+            meter: access.meter.clone(),
             counted: HashSet::new(),
             log,
             reporter,
@@ -266,6 +267,36 @@ impl<'a> Asker<'a> {
 
     pub fn warn(&mut self, message: impl Into<String>) -> anyhow::Result<()> {
         Ok(self.reporter.event(EventBody::Warning { message: message.into() })?)
+    }
+
+    /// Have texts embedded before they are wanted; they are kept. False: the run is ended meanwhile.
+    ///
+    /// # Errors
+    /// The embedder's, with its name.
+    pub fn embed(&mut self, embedder: &Source, texts: &[&str]) -> anyhow::Result<bool> {
+        let mut broken = None;
+        let reporter = &mut *self.reporter;
+        let mut ended = None;
+        let told = embedder.embed(texts, &mut |done| {
+            let phase = format!("embedding by {}", embedder.name());
+            let (done, total) = (done as u64, texts.len() as u64);
+            let control = reporter
+                .event(EventBody::Progress { phase, done, total, eta_ms: None })
+                .and_then(|()| reporter.poll_control());
+            match control {
+                Ok(Control::Cancel) => ended = Some(Ended::Cancelled),
+                Ok(Control::Stop) => ended = Some(Ended::Stopped),
+                Ok(Control::Continue | Control::Checkpoint) => return true,
+                Err(error) => broken = Some(error),
+            }
+            false
+        });
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        told.map_err(anyhow::Error::msg)?;
+        self.ended = self.ended.or(ended);
+        Ok(ended.is_none())
     }
 
     pub fn pipeline(&self) -> &Pipeline {

@@ -9,7 +9,7 @@ use crate::domain::candidate::{Candidate, OutputKind};
 use crate::domain::example::{EXAMPLE_FORMAT, Example, Form, Found, Source};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::trajectory::{Search, Searching, TrajectoryNews, TrajectorySettings};
-use crate::embed::Embedder;
+use crate::embed::Source as Embeds;
 use crate::retrieve::{Index, Query, same_text};
 
 /// Sets of examples are proposed in this order.
@@ -44,11 +44,11 @@ impl Pool {
         rows: &[&RunRow],
         said: &HashMap<&str, Said>,
         run: &str,
-        embedder: &Arc<Embedder>,
-    ) -> Self {
+        embedder: &Arc<Embeds>,
+    ) -> anyhow::Result<Self> {
         let stages = candidate.stages.iter().enumerate().map(|(at, stage)| {
             if !settings.stages.is_empty() && !settings.stages.contains(&stage.name) {
-                return None;
+                return Ok(None);
             }
             let mut examples: BTreeMap<String, Arc<Example>> = BTreeMap::new();
             // Whatever else a list of rows holds: only what may be learned from becomes an example.
@@ -93,9 +93,13 @@ impl Pool {
                     });
                 }
             }
-            (!examples.is_empty()).then(|| Index::new(examples.into_values(), embedder.clone()))
+            if examples.is_empty() {
+                return Ok(None);
+            }
+            Index::new(examples.into_values(), embedder.clone()).map(Some)
         });
-        Self { stages: stages.collect() }
+        let stages: Result<Vec<Option<Index>>, String> = stages.collect();
+        Ok(Self { stages: stages.map_err(anyhow::Error::msg)? })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -109,8 +113,8 @@ impl Pool {
         row: &RunRow,
         settings: &TrajectorySettings,
         also: &(dyn Fn(&Example) -> bool + Sync),
-    ) -> Vec<Arc<Example>> {
-        let Some(Some(index)) = self.stages.get(at) else { return Vec::new() };
+    ) -> anyhow::Result<Vec<Arc<Example>>> {
+        let Some(Some(index)) = self.stages.get(at) else { return Ok(Vec::new()) };
         let skip = |e: &Example| same_text(&e.input, &row.input) || !also(e);
         let query = Query {
             stratum: row.stratum.as_deref(),
@@ -119,11 +123,12 @@ impl Pool {
             ..Query::text(&row.input)
         };
         let how = settings.retrieval(settings.shots, Form::Text);
-        index.retrieve(&query, &how).into_iter().map(|hit| hit.example).collect()
+        let hits = index.retrieve(&query, &how).map_err(anyhow::Error::msg)?;
+        Ok(hits.into_iter().map(|hit| hit.example).collect())
     }
 
     /// The nearest at every stage.
-    pub fn neighbours(&self, row: &RunRow, settings: &TrajectorySettings) -> Given {
+    pub fn neighbours(&self, row: &RunRow, settings: &TrajectorySettings) -> anyhow::Result<Given> {
         (0..self.stages.len()).map(|at| self.propose(at, row, settings, &|_| true)).collect()
     }
 }
@@ -162,7 +167,7 @@ impl<'r> Hunt<'r> {
         settings: &TrajectorySettings,
         row: &'r RunRow,
         said: &Said,
-    ) -> Self {
+    ) -> anyhow::Result<Self> {
         // A stage that said what it should is not what went wrong.
         let suspects: Vec<usize> = (0..candidate.stages.len())
             .filter(|&at| pool.stages[at].is_some())
@@ -175,7 +180,7 @@ impl<'r> Hunt<'r> {
         let mut proposals: Vec<(String, Given)> = Vec::new();
         let mut seen: BTreeSet<Vec<String>> = BTreeSet::new();
         for kind in [NEIGHBOURS, SAME_ANSWER, OWN_TRACES] {
-            let of_stage = |at: usize| -> Vec<Arc<Example>> {
+            let of_stage = |at: usize| -> anyhow::Result<Vec<Arc<Example>>> {
                 let gold = stage_gold(candidate, at, row);
                 let choice = matches!(candidate.stages[at].output, OutputKind::Label | OutputKind::Tool);
                 match kind {
@@ -184,13 +189,13 @@ impl<'r> Hunt<'r> {
                         pool.propose(at, row, settings, &|e| Some(&e.answer) == gold.as_ref())
                     }
                     OWN_TRACES if !choice => pool.propose(at, row, settings, &|e| e.source == Source::Trace),
-                    _ => Vec::new(),
+                    _ => Ok(Vec::new()),
                 }
             };
             let mut all: Given = vec![Vec::new(); candidate.stages.len()];
             let mut sets: Vec<Given> = Vec::new();
             for &at in &suspects {
-                let examples = of_stage(at);
+                let examples = of_stage(at)?;
                 let mut alone: Given = vec![Vec::new(); candidate.stages.len()];
                 alone[at].clone_from(&examples);
                 all[at] = examples;
@@ -213,7 +218,7 @@ impl<'r> Hunt<'r> {
             gold: row.gold.clone().unwrap_or_default(),
             ..Search::default()
         };
-        Self { row, search, state: State::Trying(proposals), asked: None }
+        Ok(Self { row, search, state: State::Trying(proposals), asked: None })
     }
 
     /// What is to be asked next; none when the search is over.
@@ -307,8 +312,10 @@ pub fn find(
     wrong: &[(&RunRow, Said)],
 ) -> anyhow::Result<Finds> {
     let stages = candidate.stages.len();
-    let mut hunts: Vec<Hunt<'_>> =
-        wrong.iter().map(|(row, said)| Hunt::new(pool, candidate, settings, row, said)).collect();
+    let mut hunts: Vec<Hunt<'_>> = wrong
+        .iter()
+        .map(|(row, said)| Hunt::new(pool, candidate, settings, row, said))
+        .collect::<anyhow::Result<_>>()?;
     let mut round = 0;
     loop {
         tell(asker, &hunts, looked_at)?;

@@ -34,21 +34,21 @@ pub struct Tried {
 }
 
 impl Way {
-    fn given(&self, row: &RunRow) -> (Given, bool) {
+    fn given(&self, row: &RunRow) -> anyhow::Result<(Given, bool)> {
         let mut near = false;
         let given = self
             .stages
             .iter()
             .map(|index| {
-                let Some(index) = index else { return Vec::new() };
+                let Some(index) = index else { return Ok(Vec::new()) };
                 let query =
                     Query { stratum: row.stratum.as_deref(), row: Some(&row.id), ..Query::text(&row.input) };
-                let hits = index.retrieve(&query, &self.how);
+                let hits = index.retrieve(&query, &self.how).map_err(anyhow::Error::msg)?;
                 near |= hits.iter().any(|hit| hit.why.near_duplicate);
-                hits.into_iter().map(|hit| hit.example).collect()
+                Ok(hits.into_iter().map(|hit| hit.example).collect())
             })
-            .collect();
-        (given, near)
+            .collect::<anyhow::Result<_>>()?;
+        Ok((given, near))
     }
 }
 
@@ -69,7 +69,7 @@ impl Dev<'_> {
         let mut near = 0;
         let mut given = Vec::with_capacity(self.rows.len());
         for (row, way) in self.rows.iter().zip(ways) {
-            let (set, duplicate) = way.given(row);
+            let (set, duplicate) = way.given(row)?;
             near += usize::from(duplicate);
             given.push(set);
         }

@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use crate::backend::{Access, Meter};
 use crate::domain::candidate::Candidate;
 use crate::domain::event::EventBody;
-use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples};
+use crate::domain::example::{Example, Form, Found, KeptFile, StageExamples, StoreEmbedder};
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
@@ -32,9 +32,9 @@ use crate::domain::settings::EvalSettings;
 use crate::domain::steer::Change;
 use crate::domain::trajectory::{Measured, TrajectoryNews, TrajectoryReport, TrajectorySettings};
 use crate::domain::words::counted;
-use crate::embed::Embedder;
+use crate::embed::Source;
 use crate::pipeline::Pipeline;
-use crate::retrieve::{self, EMBEDDER, Index, store};
+use crate::retrieve::{self, EMBEDDER, Index, MODEL, store};
 use crate::score::stats::mcnemar_exact;
 use crate::store::files;
 use crate::tuning::scoring::Scoring;
@@ -79,16 +79,8 @@ pub fn run(
     // Its own answers are kept in the run's folder; what another run asked is taken from the cache.
     pipeline.set_fresh(false);
     let (outcome, ended) = {
-        let mut asker = Asker::new(
-            pipeline,
-            &plain,
-            settings,
-            eval,
-            &inputs.rows,
-            &inputs.dir,
-            &metered.meter,
-            reporter,
-        )?;
+        let mut asker =
+            Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, &metered, reporter)?;
         for body in &inputs.history {
             if let EventBody::Change { change: Change::Budget(limit), .. } = body {
                 asker.raise(*limit);
@@ -97,7 +89,7 @@ pub fn run(
         if let Some(judge) = &settings.judge {
             asker.judged_by(judge, judge::Asker::open(judge, &metered))?;
         }
-        let outcome = tune(&mut asker, &plain, settings, inputs)?;
+        let outcome = tune(&mut asker, &plain, settings, inputs, &access)?;
         (outcome, asker.ended)
     };
     if ended == Some(Ended::Cancelled) {
@@ -105,7 +97,7 @@ pub fn run(
     }
     let Tuned { report, examples, way, embedder } = outcome;
     files::write_json(&inputs.dir.join(REPORT), &report)?;
-    let store = Store::write(&inputs.dir, &examples, &embedder)?;
+    let store = Store::write(&inputs.dir, &examples, &embedder, settings)?;
     let candidate = match way {
         Some(way) => with_store(&plain, &way, &examples, &store, &inputs.spec.id),
         None => start.clone(),
@@ -134,18 +126,35 @@ fn without_examples(start: &Candidate, settings: &TrajectorySettings) -> Candida
 /// The files of a store.
 struct Store {
     examples: KeptFile,
-    embedder: KeptFile,
+    embedder: StoreEmbedder,
 }
 
 impl Store {
-    fn write(dir: &Path, examples: &[Example], embedder: &Embedder) -> anyhow::Result<Self> {
+    fn write(
+        dir: &Path,
+        examples: &[Example],
+        embedder: &Source,
+        settings: &TrajectorySettings,
+    ) -> anyhow::Result<Self> {
         let kept = |path: &Path, hash| KeptFile { path: path.display().to_string(), hash };
         let path = dir.join(STORE);
         let examples = kept(&path, store::write(&path, examples)?);
-        let bytes = embedder.to_bytes()?;
-        let path = path.with_file_name(EMBEDDER);
-        files::write_atomic(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
-        Ok(Self { examples, embedder: kept(&path, store::hash(&bytes)) })
+        let writing = |path: &Path| format!("writing {}", path.display());
+        let embedder = match (embedder.builtin(), &settings.model) {
+            (Some(fitted), _) => {
+                let bytes = fitted.to_bytes()?;
+                let path = path.with_file_name(EMBEDDER);
+                files::write_atomic(&path, &bytes).with_context(|| writing(&path))?;
+                StoreEmbedder::Fitted(kept(&path, store::hash(&bytes)))
+            }
+            (None, Some(model)) => {
+                let path = path.with_file_name(MODEL);
+                files::write_json(&path, model).with_context(|| writing(&path))?;
+                StoreEmbedder::Model(model.clone())
+            }
+            (None, None) => bail!("the run's settings do not name the model that embeds"),
+        };
+        Ok(Self { examples, embedder })
     }
 }
 
@@ -190,8 +199,8 @@ struct Tuned {
     examples: Vec<Example>,
     /// None: examples do not help, or nothing tells whether they do.
     way: Option<Way>,
-    /// Fitted on the train rows, once: whatever becomes of the store, a text keeps its vector.
-    embedder: Arc<Embedder>,
+    /// A model, or fitted on the train rows, once: whatever becomes of the store, a text keeps its vector.
+    embedder: Arc<Source>,
 }
 
 /// Rows spread over the strata: in turn one of each, in an order by a hash of the id.
@@ -222,6 +231,7 @@ fn tune(
     plain: &Candidate,
     settings: &TrajectorySettings,
     inputs: &RunInputs,
+    access: &Access,
 ) -> anyhow::Result<Tuned> {
     let of = |part: Part| -> Vec<&RunRow> {
         inputs.rows.iter().filter(|row| row.part == Some(part) && row.gold.is_some()).collect()
@@ -241,6 +251,20 @@ fn tune(
             "tuning.trajectory.strata: no row of the train part with a gold is of {}; `tunebench strata build` names the strata",
             settings.strata.join(" or ")
         );
+    }
+    // A model that cannot embed says so before anything is asked.
+    let texts = || train.iter().map(|row| row.input.as_str());
+    let embedder: Arc<Source> = Arc::new(match &settings.model {
+        Some(model) => Source::open(model, access).map_err(anyhow::Error::msg)?,
+        None => retrieve::fit(texts()).into(),
+    });
+    if embedder.builtin().is_none() {
+        let mut texts: Vec<&str> = texts().collect();
+        texts.extend(dev.iter().map(|row| row.input.as_str()));
+        if !asker.embed(&embedder, &texts)? {
+            let report = TrajectoryReport::default();
+            return Ok(Tuned { report, examples: Vec::new(), way: None, embedder });
+        }
     }
     // What a question costs in tokens, money and time is learned from a few.
     asker.ask("as it is", &bare(&spread(&wanted, 8), stages))?;
@@ -262,8 +286,7 @@ fn tune(
         .collect();
     let mut report =
         TrajectoryReport { looked_at: known.len(), wrong: wrong.len(), ..TrajectoryReport::default() };
-    let embedder = Arc::new(retrieve::fit(train.iter().map(|row| row.input.as_str())));
-    let pool = Pool::new(plain, settings, &train, &known, &inputs.spec.id, &embedder);
+    let pool = Pool::new(plain, settings, &train, &known, &inputs.spec.id, &embedder)?;
     if pool.is_empty() {
         bail!("no stage that is tuned has a gold or a right answer to make examples of");
     }
@@ -342,8 +365,10 @@ fn choose_form(
     // Without its template a later stage would not see what came before it, and no stage its tools.
     let first_alone = pool.stages.iter().skip(1).all(Option::is_none) && asker.pipeline().tools(0) == 0;
     for (_, form) in Form::ALL.into_iter().filter(|(_, form)| *form != Form::Bare || first_alone) {
-        let questions: Vec<Question<'_>> =
-            rows.iter().map(|row| Question { row, given: pool.neighbours(row, settings), form }).collect();
+        let questions: Vec<Question<'_>> = rows
+            .iter()
+            .map(|row| Ok(Question { row, given: pool.neighbours(row, settings)?, form }))
+            .collect::<anyhow::Result<_>>()?;
         let right = asker.ask("form", &questions)?.into_iter().flatten().filter(|said| said.right).count();
         asker.log(format!(
             "examples as {}: {right} of {} right",
@@ -392,9 +417,12 @@ fn falls(fewer: &[Said], more: &[Said]) -> bool {
 }
 
 /// An index over what was found, in the vectors of all.
-fn found_index(pool: &Pool, found: &[Arc<Example>]) -> Option<Index> {
-    let embedder = pool.stages.iter().flatten().next()?.embedder();
-    (!found.is_empty()).then(|| Index::new(found.iter().cloned(), embedder.clone()))
+fn found_index(pool: &Pool, found: &[Arc<Example>]) -> anyhow::Result<Option<Index>> {
+    let Some(all) = pool.stages.iter().flatten().next().filter(|_| !found.is_empty()) else {
+        return Ok(None);
+    };
+    let index = Index::new(found.iter().cloned(), all.embedder().clone());
+    index.map(Some).map_err(anyhow::Error::msg)
 }
 
 /// Choose on the dev part; none where examples do not help.
@@ -420,7 +448,8 @@ fn on_dev(
     let keep = |e: &Arc<Example>| notes.get(e.id.as_str()).map_or_else(|| e.clone(), |n| (*n).clone());
     let all: Vec<Option<Index>> =
         pool.stages.iter().map(|index| Some(index.as_ref()?.with_examples(&keep))).collect();
-    let of_found: Vec<Option<Index>> = found.iter().map(|e| found_index(pool, e)).collect();
+    let of_found: Vec<Option<Index>> =
+        found.iter().map(|e| found_index(pool, e)).collect::<anyhow::Result<_>>()?;
     let mut best: Option<(Way, Tried)> = None;
     'ways: for (name, stages) in [("all", all), ("found", of_found)] {
         if stages.iter().all(Option::is_none) {

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::*;
-use crate::backend::{Ask, BackendError, Meter, Prompt as Asked};
+use crate::backend::{Access, Ask, BackendError, Prompt as Asked};
 use crate::domain::candidate::OutputKind;
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
@@ -133,11 +133,11 @@ fn tuned(
         &EvalSettings::default(),
         &inputs.rows,
         dir,
-        &Meter::default(),
+        &Access::threads(1),
         notes,
     )
     .unwrap();
-    let tuned = tune(&mut asker, &candidate, settings, &inputs).unwrap();
+    let tuned = tune(&mut asker, &candidate, settings, &inputs, &Access::threads(1)).unwrap();
     let all: Vec<Ask> = asked.borrow().iter().flatten().cloned().collect();
     (tuned, all.len(), all)
 }
@@ -232,12 +232,21 @@ fn an_example_that_breaks_rows_is_known_by_its_harm_and_the_store_is_better_with
     };
     let mut notes = Notes::default();
     let eval = EvalSettings::default();
-    let mut asker =
-        Asker::new(pipeline, &candidate, &settings, &eval, &all, temp.path(), &Meter::default(), &mut notes)
-            .unwrap();
+    let mut asker = Asker::new(
+        pipeline,
+        &candidate,
+        &settings,
+        &eval,
+        &all,
+        temp.path(),
+        &Access::threads(1),
+        &mut notes,
+    )
+    .unwrap();
     let of = |part: Part| all.iter().filter(|r| r.part == Some(part)).collect::<Vec<_>>();
-    let embedder = Arc::new(retrieve::fit(all.iter().map(|row| row.input.as_str())));
-    let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1", &embedder);
+    let embedder = Arc::new(retrieve::fit(all.iter().map(|row| row.input.as_str())).into());
+    let pool = Pool::new(&candidate, &settings, &of(Part::Train), &HashMap::new(), "trajectory-1", &embedder)
+        .unwrap();
     let rows = of(Part::Dev);
     let without = asker.ask("as it is", &bare(&rows, 1)).unwrap().into_iter().flatten().collect();
     let dev = Dev { rows, without };
@@ -355,9 +364,17 @@ fn a_judge_says_what_is_gold_where_the_metric_does_not_and_what_it_takes_is_coun
         Ok(verdict.to_owned())
     });
     let eval = EvalSettings::default();
-    let mut asker =
-        Asker::new(pipeline, &candidate, &settings, &eval, &all, temp.path(), &Meter::default(), &mut notes)
-            .unwrap();
+    let mut asker = Asker::new(
+        pipeline,
+        &candidate,
+        &settings,
+        &eval,
+        &all,
+        temp.path(),
+        &Access::threads(1),
+        &mut notes,
+    )
+    .unwrap();
     asker.judged_by(&judge, person).unwrap();
     let looked: Vec<&RunRow> = all.iter().collect();
     let said = asker.ask("x", &bare(&looked, 1)).unwrap();

@@ -7,7 +7,7 @@ use crate::domain::example::{Form, Order, Ranking};
 use crate::domain::grow::{GrowSettings, Method};
 use crate::domain::sample::TrainRows;
 use crate::domain::settings::{
-    DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings, TrainedTurns,
+    BUILTIN, DeviceChoice, RangeSettings, Recompute, Schedule, Targets, TrainSettings, TrainedTurns,
 };
 use crate::domain::steer::{RATE_MAX, WEIGHT_MAX};
 use crate::domain::trajectory::Match;
@@ -74,8 +74,16 @@ fn read_budget(mut limits: Fields<'_>) -> Budget {
     budget
 }
 
-pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>, stages: &[Stage]) -> TrajectorySettings {
+pub(super) fn read_trajectory_tuning(
+    mut fields: Fields<'_>,
+    models: &BTreeMap<String, ModelEntry>,
+    stages: &[Stage],
+) -> TrajectorySettings {
     let default = TrajectorySettings::default();
+    let embedder = fields.string("embedder").unwrap_or(default.embedder);
+    if embedder != BUILTIN {
+        known_model(&fields, "embedder", &embedder, models);
+    }
     let tuned = fields.strings("stages").unwrap_or_default();
     for name in &tuned {
         known_stage(&fields, "stages", name, stages);
@@ -95,6 +103,9 @@ pub(super) fn read_trajectory_tuning(mut fields: Fields<'_>, stages: &[Stage]) -
         strata: fields.strings("strata").unwrap_or_default(),
         shots: fields.count("shots", 1..=1000).unwrap_or(default.shots),
         rows: fields.count("rows", 1..=MANY).unwrap_or(default.rows),
+        embedder,
+        // Frozen at launch.
+        model: None,
         ranking: fields.choice("ranking", &Ranking::ALL).unwrap_or(default.ranking),
         threshold,
         diversity,

@@ -124,7 +124,8 @@ fn list(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         let name_role = if heading { Role::Title } else { role };
         p.put(list, 2 + indent, y, name_width.saturating_sub(indent), name, name_role);
         let end = list.width.saturating_sub(if scored { 14 } else { 1 });
-        p.put_right(list, end, y, 7, &number::count(rows), role);
+        let rows = number::count(rows);
+        p.put_right(list, end, y, rows.len().max(7) as u16, &rows, role);
         if let (Entry::Stratum(at, s), true) = (entry, scored) {
             scores(p, list, y, s, role, worst == Some(*at));
         }
@@ -300,7 +301,9 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
         return empty(p, inner, text);
     }
     if state.window.total == 0 {
-        return empty(p, inner, "no row fits; esc shows all rows again");
+        let none = app.strata.view.as_ref().is_some_and(|view| view.rows == 0);
+        let why = if none { "the data has no rows" } else { "no row fits; esc shows all rows again" };
+        return empty(p, inner, why);
     }
     // id, gold, base, best, length, marks, text: what does not fit goes first from the right, text takes what is left.
     let view = state.view.as_ref();

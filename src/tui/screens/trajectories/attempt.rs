@@ -85,6 +85,7 @@ impl App {
             stage: None,
             input: input.clone(),
             shots: None,
+            keys: Keys::default(),
         };
         self.ask(Purpose::SearchExamples(input.clone()), search);
         let base =
