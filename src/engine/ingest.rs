@@ -184,6 +184,8 @@ fn settle(run: &mut Run) {
     let record = &mut run.record;
     record.resumable = match record.state {
         RunState::Interrupted | RunState::Failed => true,
+        // It goes on from the answers in its log.
+        RunState::Stopped | RunState::Cancelled if record.kind == RunKind::Grow => run.folder.spec().exists(),
         RunState::Stopped | RunState::Cancelled => run.folder.list_checkpoints().is_ok_and(|c| !c.is_empty()),
         RunState::Queued | RunState::Running | RunState::Paused | RunState::Done => false,
     };

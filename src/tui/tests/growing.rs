@@ -128,6 +128,6 @@ fn rows_are_made_by_a_form_and_what_holds_is_taken_in_by_a_key() {
     assert_eq!((run.as_str(), filter.as_str()), ("grow-1", "kept"));
     answer(&mut app, *tag, sample::respond(&said[0].1));
     assert!(shown(&app).contains("38 rows in data/grown/grow-1.jsonl"), "{}", shown(&app));
-    app.runs_screen.selected = Some("train-12".into());
+    app.runs_screen.selected = Some("lora-12".into());
     assert!(asked(&press(&mut app, "+")).is_empty() && app.layers.is_empty(), "a training makes no rows");
 }

@@ -1,11 +1,14 @@
 //! Is it a text at all: what a model leaves that was asked for a message and gave something else.
 
+use crate::strata::duplicates::said;
 use crate::strata::problems::characters;
 use crate::strata::problems::empty;
 
 /// A text may be so many times as long as its longest parent, and so long in any case, in characters.
 const LONGER: usize = 4;
 const ALLOWED: usize = 200;
+/// Nor may its shortest parent be more than so many times as long.
+const SHORTER: usize = 6;
 
 /// What stands in templates, transcripts and markup, and not in messages.
 const DEBRIS: [&str; 16] = [
@@ -54,6 +57,13 @@ pub fn wrong(text: &str, parents: &[&str], gold: Option<&str>, cut: bool) -> Opt
     if length > most {
         return Some(format!("{length} characters, where its longest parent has {longest}: at most {most}"));
     }
+    let shortest = parents.iter().map(|parent| parent.chars().count()).min().unwrap_or(0);
+    if SHORTER * length < shortest {
+        return Some(format!("{length} characters, where its shortest parent has {shortest}"));
+    }
+    if gold.is_some_and(|gold| said(gold).is_some() && said(gold) == said(text)) {
+        return Some("nothing but its own answer".into());
+    }
     let lower = text.to_lowercase();
     let lowered: Vec<String> = parents.iter().map(|parent| parent.to_lowercase()).collect();
     let in_parents = |part: &str| lowered.iter().any(|parent| parent.contains(part));
@@ -86,8 +96,8 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_told_and_what_the_parents_have_themselves_is_not() {
-        let said = |text: &str| wrong(text, &["where is my card"], Some("card_arrival"), false);
-        assert_eq!(said("my card has not come"), None);
+        let told = |text: &str| wrong(text, &["where is my card"], Some("card_arrival"), false);
+        assert_eq!(told("my card has not come"), None);
         for (text, why) in [
             (" \u{200b}\n", "empty"),
             ("{{ message }}", "template"),
@@ -99,10 +109,19 @@ mod tests {
             ("this is about card_arrival", "its own answer"),
             ("my c\u{fffd}rd", "replacement"),
         ] {
-            let told = said(text).unwrap_or_default();
-            assert!(told.contains(why), "{text:?}: {told}");
+            let why_told = told(text).unwrap_or_default();
+            assert!(why_told.contains(why), "{text:?}: {why_told}");
         }
-        assert!(said(&"a b ".repeat(60)).unwrap().contains("240 characters"));
+        assert_eq!(
+            wrong("Cards!", &["lost it"], Some("cards"), false).as_deref(),
+            Some("nothing but its own answer")
+        );
+        assert!(
+            wrong("card", &["where is the card that i ordered"], None, false)
+                .unwrap()
+                .contains("4 characters")
+        );
+        assert!(told(&"a b ".repeat(60)).unwrap().contains("240 characters"));
         assert!(wrong("a", &["b"], None, true).unwrap().contains("cut off"));
         assert_eq!(wrong("use {{ x }} in it", &["how do I write {{ x }}? what is }}"], None, false), None);
         assert_eq!(wrong("a\u{200b}b", &["c\u{200b}d"], None, false), None);

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use super::{Pane, state_sign};
-use crate::domain::run::{RunRecord, RunState};
+use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::tui::app::App;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::train::view::log_lines;
@@ -46,6 +46,11 @@ pub const fn state_role(state: RunState) -> Role {
 
 /// The one figure that tells most: the primary metric, else the loss.
 fn result(app: &App, run: &RunRecord) -> String {
+    if let (RunKind::Grow, Some(kept), Some(made)) =
+        (run.kind, run.metrics.get("kept"), run.metrics.get("made"))
+    {
+        return format!("{kept} of {made} kept");
+    }
     let primary = app.board.board.as_ref().map_or("accuracy", |b| b.primary.as_str());
     if let Some(value) = run.metrics.get(primary) {
         return format!("{primary} {}", number::share(*value, 3));
