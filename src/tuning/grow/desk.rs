@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::backend::{Answer, Ask, Backend, BackendError, Finish, Listener, Meter};
+use crate::backend::{Access, Answer, Ask, Backend, BackendError, Finish, Listener, Meter};
 use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, StageCandidate};
 use crate::domain::judge::Judge;
 use crate::domain::outcome::Outcome;
@@ -161,11 +161,11 @@ impl<'a> Desk<'a> {
         budget: Budget,
         log: Log,
         open: Open<'_>,
-        meter: &Meter,
+        access: &Access,
         reporter: &'a mut dyn Reporter,
     ) -> anyhow::Result<Self> {
         let maker = Shared(Rc::new(RefCell::new(open(model, None)?)));
-        let pipeline = Pipeline::with_backends(candidate, &mut |stage| {
+        let pipeline = Pipeline::with_backends(candidate, access, &mut |stage| {
             let same = stage.adapter.is_none()
                 && stage.model.hash == model.hash
                 && stage.model.source == model.source
@@ -183,7 +183,7 @@ impl<'a> Desk<'a> {
             person: None,
             extra: log.extra,
             log,
-            meter: meter.clone(),
+            meter: access.meter.clone(),
             budget,
             reporter,
             spend: Spend::default(),

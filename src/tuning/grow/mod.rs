@@ -117,17 +117,8 @@ fn grow(
     };
     let log = Log::open(&inputs.dir)?;
     let restates = settings.meaning > 0.0;
-    let mut desk = Desk::new(
-        candidate,
-        &scorer,
-        growing.maker,
-        restates,
-        settings.budget,
-        log,
-        open,
-        &access.meter,
-        reporter,
-    )?;
+    let mut desk =
+        Desk::new(candidate, &scorer, growing.maker, restates, settings.budget, log, open, access, reporter)?;
     if eval.primary_metric()?.is_judged() {
         let metric = eval.primary_metric()?;
         let named = |judge: &&crate::domain::judge::Judge| {
