@@ -246,7 +246,9 @@ impl Source {
             }
             Model::Endpoint(endpoint) => {
                 let mut found = endpoint.embeddings(texts).map_err(|e| failed(e.to_string()))?;
-                found.iter_mut().for_each(|vector| to_length_one(vector));
+                for vector in &mut found {
+                    to_length_one(vector);
+                }
                 Ok(found)
             }
         }

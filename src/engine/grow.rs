@@ -241,7 +241,9 @@ fn name_of(strata: Option<&StrataIndex>, of: Option<u32>) -> Option<String> {
 fn refuse_alone(ws: &Workspace, rows: &[RunRow]) -> Result<(), Failure> {
     let settings = &ws.config.tuning.grow;
     let mut kinds: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    rows.iter().for_each(|row| *kinds.entry(of_kind(row)).or_default() += 1);
+    for row in rows {
+        *kinds.entry(of_kind(row)).or_default() += 1;
+    }
     if settings.method == Method::SelfPlay && kinds.values().all(|n| *n < 2) {
         let message = "no two of the rows are of one stratum with one gold, so the maker has nothing to play by; paraphrase or reverse them";
         return Err(bad_input(ws.problem("tuning.grow.method", message).to_string()));
@@ -318,7 +320,9 @@ pub fn page(engine: &Engine, ask: &GrownAsk) -> Result<GrownPage, Failure> {
     let filter = reads(&ask.filter)?;
     let all = all(&folder)?;
     let mut counts = Tally::default();
-    all.iter().for_each(|one| counts.add(one));
+    for one in &all {
+        counts.add(one);
+    }
     let spec = folder.read_spec().ok();
     let (method, maker) = match spec.as_ref().map(|spec| &spec.job) {
         Some(Job::Grow { grow, maker, .. }) => (grow.method, maker.name.clone()),

@@ -9,7 +9,7 @@ import json
 import os
 
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 HERE = os.path.join(os.path.dirname(__file__), "..", "fixtures", "models")
 TEXTS = [
@@ -23,7 +23,8 @@ TEXTS = [
 
 for name in ("llama", "mistral", "qwen2", "qwen3"):
     folder = os.path.join(HERE, name)
-    tok = AutoTokenizer.from_pretrained(folder)
+    # Not by the model's name: what tokenizer.json says.
+    tok = PreTrainedTokenizerFast.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     vectors = []
     for text in TEXTS:

@@ -298,7 +298,9 @@ pub fn grown(run: &str) -> GrownPage {
         one("grown-3", "Where is my card?", Some(Check::Leak), "the same text as row 00040 of the eval part"),
     ];
     let mut counts = Tally::default();
-    rows.iter().for_each(|row| counts.add(row));
+    for row in &rows {
+        counts.add(row);
+    }
     GrownPage {
         run: run.to_owned(),
         maker: "critic".into(),

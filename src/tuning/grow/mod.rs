@@ -310,7 +310,7 @@ impl Grower<'_> {
 
     /// The row that a text makes, unless it falls.
     fn made(&mut self, slot: &Slot, text: &str, cut: bool, one: &mut Grown) -> Option<RunRow> {
-        one.text = text.trim().to_owned();
+        text.trim().clone_into(&mut one.text);
         let parent = self.parents(slot).next()?.clone();
         let fields = match ask::read(self.growing.form, text) {
             Ok(fields) => fields,
@@ -349,7 +349,7 @@ impl Grower<'_> {
         let empty = fields.iter().find(|(name, value)| value.trim().is_empty() && has_text(&parent, name));
         let wrong = text::wrong(&input, &inputs, Some(&gold), cut)
             .or_else(|| empty.map(|(name, _)| format!("the field `{name}` is empty")));
-        one.text = input.clone();
+        one.text.clone_from(&input);
         if let Some(why) = wrong {
             one.falls(Check::Text, why);
             return None;
@@ -372,7 +372,7 @@ impl Grower<'_> {
         };
         row.insert("id".into(), id.clone().into());
         row.insert(SYNTHETIC.into(), serde_json::to_value(&provenance).unwrap_or_default());
-        one.row = row.clone();
+        one.row.clone_from(&row);
         let hash = canonical::hash(&row);
         Some(RunRow {
             id,
