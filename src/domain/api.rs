@@ -278,6 +278,8 @@ pub enum Request {
         keep_first: bool,
         on: bool,
     },
+    /// How far the pass over all rows is that [`Self::Problems`] waits for.
+    ProblemsProgress,
     /// How far the file that [`Self::ExportRows`] writes is.
     ExportProgress {
         file: String,

@@ -111,7 +111,7 @@ pub fn of(engine: &Engine, loaded: &Loaded) -> Result<BTreeMap<usize, Vec<Leak>>
             push(at, LeakKind::Ngram, from, None, &stage.prompt, "half of its words, six in a row".into());
         }
     }
-    let near = neighbours::of(data).map_err(|e| parts::data_error(&e))?;
+    let near = neighbours::of(data, &|_| {}).map_err(|e| parts::data_error(&e))?;
     for &at in &scored {
         for (other, cosine) in neighbours::read(&near, at) {
             let other = other as usize;

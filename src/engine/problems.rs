@@ -62,18 +62,41 @@ pub fn found(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Arc<Found>, Failur
     Ok(found)
 }
 
+/// How far the pass under way is, of how much; none of none where there is none.
+pub fn progress(engine: &Engine) -> (usize, usize) {
+    *engine.looking.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells how far the pass is, until it is dropped.
+struct Told<'a>(&'a Engine);
+
+impl Told<'_> {
+    fn tell(&self, done: usize, total: usize) {
+        *self.0.looking.lock().unwrap_or_else(PoisonError::into_inner) = (done, total);
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.tell(0, 0);
+    }
+}
+
 fn find(engine: &Engine, loaded: &Arc<Loaded>) -> Result<Found, Failure> {
     let data = &loaded.dataset;
     let wrong = |e| parts::data_error(&e);
     let likeness = loaded.ws.config.strata.duplicates;
     let limits = Contexts::of(&loaded.ws);
-    let scan = Scan::of(data, likeness, limits.as_ref().map(|l| l as &dyn Limits)).map_err(wrong)?;
+    // Reading the rows, holding them against each other, finding neighbours: each a third.
+    let (n, told) = (data.len(), Told(engine));
+    let limiting = limits.as_ref().map(|l| l as &dyn Limits);
+    let scan = Scan::of(data, likeness, limiting, &|done| told.tell(done, 3 * n)).map_err(wrong)?;
     let decided: HashMap<usize, String> = engine.read(|s| {
         let gold = s.decisions.gold.iter();
         gold.filter_map(|(id, gold)| Some((data.find(id)?, gold.clone()))).collect()
     });
     let column = data.columns(&[Of::Gold]).map_err(wrong)?.pop();
-    let near = neighbours::of(data).map_err(wrong)?;
+    let near = neighbours::of(data, &|done| told.tell(2 * n + done, 3 * n)).map_err(wrong)?;
     let (base, best) = standing::base_and_best(engine, loaded).unwrap_or_default();
     let by = best.or(base);
     let counts = |at: usize| !loaded.excluded.has(at);

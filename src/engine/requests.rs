@@ -76,6 +76,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Problems { kind, query } => {
             Response::Problems { problems: problems::problems(engine, kind, &query)? }
         }
+        Request::ProblemsProgress => {
+            let (done, total) = problems::progress(engine);
+            Response::Progress { done, total }
+        }
         Request::Preview { row, set } => {
             Response::Preview { preview: Box::new(preview::preview(engine, row.as_deref(), &set)?) }
         }

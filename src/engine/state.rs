@@ -131,6 +131,8 @@ pub struct Engine {
     /// One trial of prompts at a time.
     pub trying: Mutex<()>,
     pub exports: Mutex<Exports>,
+    /// How far the pass that looks for what is wrong with the rows is; none of none while there is no such.
+    pub looking: Mutex<(usize, usize)>,
     /// Numbers of questions in the playground.
     pub questions: AtomicU64,
 }
@@ -168,6 +170,7 @@ impl Engine {
             playing: Mutex::default(),
             trying: Mutex::default(),
             exports: Mutex::default(),
+            looking: Mutex::default(),
             questions: AtomicU64::new(1),
         };
         engine.load_runs(contents.runs)?;

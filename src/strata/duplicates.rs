@@ -59,7 +59,7 @@ pub fn groups<T: AsRef<str> + Sync>(texts: &[T], settings: Likeness) -> Vec<Grou
         sketches.push(sketch);
     }
     let normal = sketches.normal.clone();
-    let roots = sketches.groups(&|at| texts[at].as_ref());
+    let roots = sketches.groups(&|at| texts[at].as_ref(), &|_| {});
     let mut by_root: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (at, root) in roots.into_iter().enumerate().filter(|(_, root)| *root != ALONE) {
         by_root.entry(root).or_default().push(at);
@@ -147,10 +147,15 @@ impl Sketches {
         same >= (threshold - 3.0 * deviation) * n
     }
 
+    pub const fn bands(&self) -> usize {
+        self.bands
+    }
+
     /// The first text of each text's group, or [`ALONE`]. `text` gives a text again: candidates are checked by what they say.
     ///
     /// The groups are the same whatever the order of the texts and the number of threads.
-    pub fn groups<'t>(&self, text: &(dyn Fn(usize) -> &'t str + Sync)) -> Vec<u32> {
+    /// `tell` is told how many bands are done.
+    pub fn groups<'t>(&self, text: &(dyn Fn(usize) -> &'t str + Sync), tell: &dyn Fn(usize)) -> Vec<u32> {
         let n = self.normal.len();
         let mut sets = DisjointSets::new(n);
         let mut places: Vec<u32> = (0..n as u32).filter(|&at| self.normal[at as usize] != 0).collect();
@@ -164,6 +169,7 @@ impl Sketches {
         places.dedup_by_key(|at| self.normal[*at as usize]);
         let mut waiting: Vec<(u32, u32)> = Vec::new();
         for band in 0..self.bands {
+            tell(band);
             let mut buckets: Vec<(u32, u32)> = (0u32..)
                 .zip(&places)
                 .map(|(rank, &at)| (self.hashes[at as usize * self.bands + band], rank))
@@ -511,10 +517,13 @@ mod tests {
             sketches.push(&sketch);
         }
         let read = std::sync::atomic::AtomicUsize::new(0);
-        let roots = sketches.groups(&|at| {
-            read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            texts[at].as_str()
-        });
+        let roots = sketches.groups(
+            &|at| {
+                read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                texts[at].as_str()
+            },
+            &|_| {},
+        );
         let found: Vec<usize> = (0..texts.len()).filter(|at| roots[*at] != ALONE).collect();
         assert_eq!(found, [7, 300]);
         // Thousands of pairs share a band.

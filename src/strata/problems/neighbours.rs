@@ -29,18 +29,18 @@ const SEED: u64 = 7;
 /// Of a cosine as it is kept.
 const PRECISION: f32 = 1000.0;
 
-/// What was kept, or found now.
+/// What was kept, or found now. `tell` is told how many rows have a vector, which is most of the work.
 ///
 /// # Errors
 /// Data that has changed meanwhile.
-pub fn of(data: &Dataset) -> Result<Arc<Column>, DataError> {
+pub fn of(data: &Dataset, tell: &dyn Fn(usize)) -> Result<Arc<Column>, DataError> {
     let name = format!("neighbours {VERSION} {NEIGHBOURS}");
     if let Some(kept) = data.found(&name) {
         return Ok(kept);
     }
     let inputs = data.columns(&[Of::Input])?;
     let text = |at: usize| inputs.first().and_then(|inputs| inputs.get(at)).unwrap_or_default();
-    let found = find(data.len(), &text);
+    let found = find(data.len(), &text, tell);
     let line = |near: &[(u32, f32)]| {
         let places: Vec<String> =
             near.iter().map(|(at, cosine)| format!("{at}:{:.0}", cosine * PRECISION)).collect();
@@ -59,7 +59,11 @@ pub fn read(kept: &Column, at: usize) -> Vec<(u32, f32)> {
 }
 
 /// The neighbours of each of `n` texts, the nearest first. A text that shares nothing with the others has none.
-fn find<'t>(n: usize, text: &(dyn Fn(usize) -> &'t str + Sync)) -> Vec<Vec<(u32, f32)>> {
+fn find<'t>(
+    n: usize,
+    text: &(dyn Fn(usize) -> &'t str + Sync),
+    tell: &dyn Fn(usize),
+) -> Vec<Vec<(u32, f32)>> {
     let spread = |count: usize| {
         let count = count.min(n);
         (0..count).map(move |i| i * n / count.max(1))
@@ -69,6 +73,7 @@ fn find<'t>(n: usize, text: &(dyn Fn(usize) -> &'t str + Sync)) -> Vec<Vec<(u32,
     let dimensions = embedder.dimensions();
     let mut data: Vec<f16> = Vec::with_capacity(n * dimensions);
     for window in (0..n).step_by(WINDOW) {
+        tell(window);
         let texts: Vec<&str> = (window..n.min(window + WINDOW)).map(text).collect();
         data.extend(embedder.embed(&texts).data.into_iter().map(f16::from_f32));
     }
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn neighbours_speak_of_the_same_and_lists_find_nearly_all_of_them() {
         let texts = texts(ALL_PAIRS + 904);
-        let found = find(texts.len(), &|at| texts[at].as_str());
+        let found = find(texts.len(), &|at| texts[at].as_str(), &|_| {});
         let mut same = 0;
         for (at, near) in found.iter().enumerate() {
             assert_eq!(near.len(), NEIGHBOURS, "{at}");
@@ -181,13 +186,13 @@ mod tests {
         }
         assert!(same * 100 >= texts.len() * NEIGHBOURS * 99, "{same}");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| find(texts.len(), &|at| texts[at].as_str())), found);
+        assert_eq!(pool.install(|| find(texts.len(), &|at| texts[at].as_str(), &|_| {})), found);
     }
 
     #[test]
     fn tiny_and_empty_data_are_no_trouble() {
         for texts in [vec![], vec![""], vec!["one"], vec!["same", "same"], vec!["", "", "a b"]] {
-            let found = find(texts.len(), &|at| texts[at]);
+            let found = find(texts.len(), &|at| texts[at], &|_| {});
             assert_eq!(found.len(), texts.len());
             assert!(found.iter().enumerate().all(|(at, near)| near.iter().all(|(o, _)| *o as usize != at)));
         }

@@ -57,7 +57,12 @@ impl Scan {
     ///
     /// # Errors
     /// Data that has changed meanwhile.
-    pub fn of(data: &Dataset, likeness: Likeness, limits: Option<&dyn Limits>) -> Result<Self, DataError> {
+    pub fn of(
+        data: &Dataset,
+        likeness: Likeness,
+        limits: Option<&dyn Limits>,
+        tell: &dyn Fn(usize),
+    ) -> Result<Self, DataError> {
         let name = format!(
             "problems {VERSION} {} {} {}",
             likeness.threshold,
@@ -69,17 +74,23 @@ impl Scan {
         {
             return Ok(scan);
         }
-        let scan = Self::go(data, likeness, limits)?;
+        let scan = Self::go(data, likeness, limits, tell)?;
         data.keep(&name, (0..scan.flags.len()).map(|at| scan.line(at)))?;
         Ok(scan)
     }
 
     /// Goes over all rows.
-    fn go(data: &Dataset, likeness: Likeness, limits: Option<&dyn Limits>) -> Result<Self, DataError> {
+    fn go(
+        data: &Dataset,
+        likeness: Likeness,
+        limits: Option<&dyn Limits>,
+        tell: &dyn Fn(usize),
+    ) -> Result<Self, DataError> {
         let n = data.len();
         let mut sketches = Sketches::new(likeness, n);
         let (mut flags, mut hashes) = (Vec::with_capacity(n), Vec::with_capacity(n));
         for window in (0..n).step_by(WINDOW) {
+            tell(window);
             let chunks: Vec<usize> = (window..n.min(window + WINDOW)).step_by(CHUNK).collect();
             let seen: Vec<Vec<Seen>> = chunks
                 .into_par_iter()
@@ -99,7 +110,7 @@ impl Scan {
         }
         let inputs = data.columns(&[Of::Input])?;
         let text = |at: usize| inputs.first().and_then(|inputs| inputs.get(at)).unwrap_or_default();
-        let near = sketches.groups(&text);
+        let near = sketches.groups(&text, &|band| tell(n + n * band / sketches.bands()));
         Ok(Self { flags, same: groups(&hashes), near })
     }
 

@@ -32,7 +32,7 @@ impl App {
                 Purpose::Count { query, by } => return self.counts_arrived(&query, &by, Err(error.message)),
                 Purpose::Map(by, layout) => return self.map_arrived(&by, layout, Err(error.message)),
                 Purpose::Export { query, file, .. } => return self.export_failed(*query, file, &error),
-                Purpose::ExportProgress(_) => return,
+                Purpose::ExportProgress(_) | Purpose::ProblemsProgress => return,
                 // None has been drawn yet: the form says what it is.
                 Purpose::Scaling => return,
                 _ => {}
@@ -92,6 +92,9 @@ impl App {
             (Purpose::Map(by, layout), Response::Map { map }) => self.map_arrived(&by, layout, Ok(map)),
             (Purpose::Views, Response::Views { views }) => self.views_arrived(views),
             (Purpose::Export { .. }, Response::Done { message }) => self.notice(Mood::Good, message),
+            (Purpose::ProblemsProgress, Response::Progress { done, total }) => {
+                self.looked = (100 * done).checked_div(total);
+            }
             (Purpose::ExportProgress(file), Response::Progress { done, total }) => {
                 self.export_progress(&file, (done, total));
             }

@@ -132,6 +132,7 @@ pub enum Purpose {
         done: Option<(usize, usize)>,
     },
     ExportProgress(String),
+    ProblemsProgress,
     Status,
     Launch(RunKind),
     Control(String, RunAction),
@@ -210,6 +211,7 @@ impl Purpose {
             }
             Self::Export { file, .. } => format!("write {file}"),
             Self::ExportProgress(file) => format!("tell how far {file} is"),
+            Self::ProblemsProgress => "tell how far the search is".into(),
             Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
             Self::Sweep => "start the sweep".into(),
@@ -261,6 +263,7 @@ impl Purpose {
                 | Self::Views
                 | Self::Map(..)
                 | Self::ExportProgress(_)
+                | Self::ProblemsProgress
                 | Self::Status
                 | Self::Compare(..)
                 | Self::Timeline(_)
@@ -321,6 +324,8 @@ pub struct App {
     /// What the filter being typed could go on with.
     pub completing: Completing,
     pub notices: Vec<Notice>,
+    /// How far the search for what is wrong with the rows is, in percent.
+    pub looked: Option<usize>,
     pub pending: BTreeMap<u64, Pending>,
     /// Newest first; none until the engine has told.
     pub runs: Option<Vec<RunRecord>>,
@@ -360,6 +365,7 @@ impl App {
             completing: Completing::default(),
             link: Link::Connecting { since_ms: now_ms },
             notices: Vec::new(),
+            looked: None,
             pending: BTreeMap::new(),
             runs: None,
             series: BTreeMap::new(),

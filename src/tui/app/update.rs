@@ -24,7 +24,10 @@ impl App {
             Message::Settings(settings) => self.settings(settings),
             Message::Edited(Ok(())) => {}
             Message::Edited(Err(why)) => self.notice(Mood::Bad, why),
-            Message::Tick => self.follow_export(),
+            Message::Tick => {
+                self.follow_export();
+                self.follow_problems();
+            }
         }
         self.fetch_rows();
         self.fetch_prompts();

@@ -49,6 +49,17 @@ fn list_height(height: usize) -> usize {
 }
 
 impl App {
+    /// Asks how far the search is that is waited for.
+    pub(crate) fn follow_problems(&mut self) {
+        let waits = |of: &dyn Fn(&Purpose) -> bool| self.pending.values().any(|p| of(&p.purpose));
+        let looking = waits(&|purpose| matches!(purpose, Purpose::Problems(_)));
+        if !looking {
+            self.looked = None;
+        } else if !waits(&|purpose| matches!(purpose, Purpose::ProblemsProgress)) {
+            self.ask(Purpose::ProblemsProgress, Request::ProblemsProgress);
+        }
+    }
+
     pub(crate) fn open_problems(&mut self) {
         self.layers.push(Layer::Problems(Wrong::default()));
         self.ask_problems(0);

@@ -19,7 +19,7 @@ pub mod trajectories;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::app::{App, Link, Mood, Screen};
+use super::app::{App, Link, Mood, Purpose, Screen};
 use super::layers;
 use super::theme::Role;
 use super::widgets::{Painter, number, text};
@@ -99,10 +99,12 @@ fn notice(app: &App) -> Option<(Mood, String)> {
             let more = if more > 0 { format!(" ({more} more)") } else { String::new() };
             Some((n.mood, format!("{}  [esc closes{more}]", n.text)))
         }
-        (_, Some((ms, pending))) if ms >= 1000 => Some((
-            Mood::Plain,
-            format!("waiting for the engine to {} ({})", pending.purpose.words(), number::duration(ms)),
-        )),
+        (_, Some((ms, pending))) if ms >= 1000 => {
+            let far = app.looked.filter(|_| matches!(pending.purpose, Purpose::Problems(_)));
+            let far = far.map(|percent| format!(": {percent}%")).unwrap_or_default();
+            let (what, ago) = (pending.purpose.words(), number::duration(ms));
+            Some((Mood::Plain, format!("waiting for the engine to {what}{far} ({ago})")))
+        }
         (Some(n), _) => Some((n.mood, n.text.clone())),
         _ => None,
     }

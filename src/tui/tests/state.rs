@@ -427,6 +427,21 @@ fn failures_stay_until_they_are_closed() {
 }
 
 #[test]
+fn a_long_search_for_what_is_wrong_tells_how_far_it_is() {
+    let mut app = app();
+    press(&mut app, "1 !");
+    let effects = app.update(Message::Tick, NOW_MS + 2000);
+    let tag = effects.iter().find_map(|effect| match effect {
+        Effect::Send(ToEngine::Ask { tag, request: Request::ProblemsProgress }) => Some(*tag),
+        _ => None,
+    });
+    let response = Response::Progress { done: 1200, total: 10_188 };
+    news(&mut app, FromEngine::Answer { tag: tag.unwrap(), response });
+    app.update(Message::Tick, NOW_MS + 3000);
+    assert!(shown(&app).contains("look for what is wrong with the rows: 11% (3s)"), "{}", shown(&app));
+}
+
+#[test]
 fn news_hides_no_failure() {
     let mut app = app();
     app.notice(Mood::Bad, "cannot mark row 17 without the engine");
