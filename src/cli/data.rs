@@ -12,7 +12,7 @@ use super::progress::Bytes;
 use super::table::{Table, share};
 use crate::data;
 use crate::domain::api::{Decision, ImportReport, Request, Response, RowPage, RowQuery};
-use crate::domain::count::Counts;
+use crate::domain::count::{Counts, crossed};
 use crate::domain::leak::Leaks;
 use crate::domain::preview::Preview;
 use crate::domain::problem::{ProblemKind, Problems};
@@ -58,7 +58,7 @@ enum Command {
     /// How often values occur: `data count stratum`, `data count intent len/20 --where base:wrong`
     #[command(after_help = FILTERS)]
     Count {
-        /// Keys to cross; a number behind a slash is the width of bins
+        /// Keys to cross (`intent x turns`, or blanks alone); a number behind a slash is the width of bins
         #[arg(required = true)]
         by: Vec<String>,
         /// Only rows that this filter admits
@@ -214,7 +214,8 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
             Ok(ExitCode::SUCCESS)
         }
         Command::Count { by, filter, view, count } => {
-            let request = Request::Count { query: query(root, view, filter, None)?, by, limit: count };
+            let (query, by) = (query(root, view, filter, None)?, crossed(by));
+            let request = Request::Count { query, by, limit: count };
             let Response::Counts { counts } = once(root, request)? else { return Err(unexpected()) };
             out.result(&counts, || frequencies(&counts));
             Ok(ExitCode::SUCCESS)

@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Keys as words, without the signs between them: a lone `x` between two is one; at an end it is a key of that name.
+pub fn crossed(words: Vec<String>) -> Vec<String> {
+    let last = words.len().saturating_sub(1);
+    let sign = |(i, word): &(usize, String)| {
+        (matches!(word.as_str(), "x" | "X") && 0 < *i && *i < last) || matches!(word.as_str(), "×" | "*")
+    };
+    words.into_iter().enumerate().filter(|w| !sign(w)).map(|(_, word)| word).collect()
+}
+
 /// Values asked for at most, and told at most.
 pub const GROUPS_MAX: usize = 1000;
 

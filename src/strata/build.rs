@@ -414,7 +414,7 @@ impl Build<'_> {
             Ok(true)
         })?;
         let named = self.pool.install(|| said.names());
-        let (group_of, count) = self.pool.install(|| groups::groups(centroids));
+        let (group_of, count) = self.pool.install(|| groups::groups(centroids, &rows));
         let grouped = count > 1 && count < k;
         // The group with the most rows is the first.
         let mut order: Vec<usize> = (0..count).collect();

@@ -1,6 +1,7 @@
 //! The second level: clusters that are close to each other form a group.
 //!
-//! Average linkage (UPGMA; Sokal and Michener 1958) over the distances of the clusters' centroids, cut where the silhouette of the centroids is best.
+//! Ward's linkage (Ward 1963) over the clusters' centroids, cut where the silhouette of the centroids is best among the cuts in which no group
+//! holds most of the rows: one that does is no overview. Average linkage puts nearly all clusters of short messages into one group.
 
 use super::kmeans;
 use crate::embed::Vectors;
@@ -8,9 +9,14 @@ use crate::embed::Vectors;
 /// Fewer clusters are looked through without groups.
 const CLUSTERS_MIN: usize = 6;
 
-/// Group of each centroid, and how many groups there are. Each is its own where there are too few for groups.
-pub fn groups(centroids: &Vectors) -> (Vec<usize>, usize) {
+/// A larger share of the rows in one group says too little.
+const LARGEST: f64 = 0.6;
+
+/// Group of each centroid, and how many groups there are. Each is its own where there are too few for groups, or none that say something.
+/// `rows`: of each cluster.
+pub fn groups(centroids: &Vectors, rows: &[usize]) -> (Vec<usize>, usize) {
     let n = centroids.len();
+    let all = rows.iter().sum::<usize>() as f64;
     if n < CLUSTERS_MIN {
         return ((0..n).collect(), n);
     }
@@ -33,12 +39,19 @@ pub fn groups(centroids: &Vectors) -> (Vec<usize>, usize) {
             continue;
         }
         let (numbered, _) = numbered(&group);
+        let mut held = vec![0; count];
+        for (group, rows) in numbered.iter().zip(rows) {
+            held[*group] += rows;
+        }
+        if held.into_iter().max().unwrap_or(0) as f64 > LARGEST * all {
+            continue;
+        }
         let silhouette = kmeans::silhouette(&distances, &numbered, count);
         if best.as_ref().is_none_or(|(most, ..)| silhouette > *most) {
             best = Some((silhouette, numbered, count));
         }
     }
-    best.map_or_else(|| (vec![0; n], 1), |(_, group, count)| (group, count))
+    best.map_or_else(|| ((0..n).collect(), n), |(_, group, count)| (group, count))
 }
 
 /// Numbers without gaps, in the order of the first members.
@@ -58,7 +71,8 @@ fn numbered(group: &[usize]) -> (Vec<usize>, usize) {
 
 /// All n - 1 merges, the closest first: the second of the two becomes part of the first.
 fn merges(distances: &[f32], n: usize) -> Vec<(usize, usize)> {
-    let mut d: Vec<f64> = distances.iter().map(|d| f64::from(*d)).collect();
+    // Squared.
+    let mut d: Vec<f64> = distances.iter().map(|d| f64::from(*d).powi(2)).collect();
     let mut size = vec![1.0_f64; n];
     let mut alive: Vec<usize> = (0..n).collect();
     let mut found = Vec::with_capacity(n.saturating_sub(1));
@@ -75,10 +89,12 @@ fn merges(distances: &[f32], n: usize) -> Vec<(usize, usize)> {
         if least.is_infinite() {
             break;
         }
-        // Lance and Williams' update for the mean of all pairs.
+        // Lance and Williams' update for the growth of the variance within.
         for &c in alive.iter().filter(|c| **c != a && **c != b) {
-            let mean = (size[a] * d[a * n + c] + size[b] * d[b * n + c]) / (size[a] + size[b]);
-            (d[a * n + c], d[c * n + a]) = (mean, mean);
+            let (with_a, with_b) = (size[a] + size[c], size[b] + size[c]);
+            let ward = (with_a * d[a * n + c] + with_b * d[b * n + c] - size[c] * least)
+                / (size[a] + size[b] + size[c]);
+            (d[a * n + c], d[c * n + a]) = (ward, ward);
         }
         size[a] += size[b];
         alive.retain(|c| *c != b);
@@ -95,25 +111,41 @@ mod tests {
         Vectors { dimensions: 1, data: at.to_vec() }
     }
 
+    fn of(at: &[f32]) -> (Vec<usize>, usize) {
+        groups(&on_a_line(at), &vec![10; at.len()])
+    }
+
     #[test]
     fn what_is_close_is_one_group() {
-        let (group, count) = groups(&on_a_line(&[0.0, 0.1, 0.2, 5.0, 5.1, 9.0, 9.1, 9.2]));
-        assert_eq!((group, count), (vec![0, 0, 0, 1, 1, 2, 2, 2], 3));
+        assert_eq!(of(&[0.0, 0.1, 0.2, 5.0, 5.1, 9.0, 9.1, 9.2]), (vec![0, 0, 0, 1, 1, 2, 2, 2], 3));
     }
 
     #[test]
     fn few_clusters_and_equal_ones_are_no_trouble() {
-        assert_eq!(groups(&on_a_line(&[0.0, 1.0, 9.0])), (vec![0, 1, 2], 3));
-        assert_eq!(groups(&on_a_line(&[])).1, 0);
-        let (group, count) = groups(&on_a_line(&[1.0; 7]));
+        assert_eq!(of(&[0.0, 1.0, 9.0]), (vec![0, 1, 2], 3));
+        assert_eq!(of(&[]).1, 0);
+        let (group, count) = of(&[1.0; 7]);
         assert_eq!(group.len(), 7);
-        assert!((1..=3).contains(&count), "{count}");
+        assert!((1..=7).contains(&count), "{count}");
     }
 
     #[test]
-    fn merges_are_those_of_average_linkage() {
-        // scipy.cluster.hierarchy.linkage([[0],[1],[3],[7]], "average"): (0, 1), then with 2, then with 3.
-        let line = on_a_line(&[0.0, 1.0, 3.0, 7.0]);
-        assert_eq!(merges(&kmeans::distances(&line), 4), [(0, 1), (0, 2), (0, 3)]);
+    fn no_group_holds_nearly_all_rows() {
+        // By the silhouette alone the seven are one group and the last is the other.
+        let at = [0.0, 0.5, 1.2, 1.9, 2.2, 2.9, 3.4, 90.0];
+        let (group, count) = of(&at);
+        assert!(count > 2 && count < at.len(), "{group:?}");
+        let largest = (0..count).map(|g| group.iter().filter(|of| **of == g).count()).max();
+        assert!(largest.is_some_and(|n| n <= 4), "{group:?}");
+        let one = groups(&on_a_line(&at), &[1, 1, 1000, 1, 1, 1, 1, 1]);
+        assert_eq!(one.1, at.len(), "a cluster that is most of the rows by itself leaves no groups");
+    }
+
+    #[test]
+    fn merges_are_those_of_wards_linkage() {
+        // scipy.cluster.hierarchy.linkage([[x] for x in at], "ward"); "average" joins (2, 4) before (0, 1).
+        let at = [5.5, 6.2, 6.7, 7.1, 7.4, 7.7, 11.3];
+        let found = merges(&kmeans::distances(&on_a_line(&at)), at.len());
+        assert_eq!(found, [(4, 5), (2, 3), (0, 1), (2, 4), (0, 2), (0, 6)]);
     }
 }

@@ -195,8 +195,11 @@ fn a_store_by_an_encoder_is_searched_evaluated_and_played_by_it_and_refused_when
     import(&bench, &train);
     // The embedder that the settings name, from its first use on.
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, format!("{text}\n[tuning.trajectory]\nembedder = \"mini\"\nranking = \"nearest\"\n"))
-        .unwrap();
+    fs::write(
+        &path,
+        format!("{text}\n[tuning.trajectory]\nembedder = \"mini\"\nranking = \"nearest\"\nshots = 1\n"),
+    )
+    .unwrap();
     let (asked, team) = text_of(&train[3]);
     let found = bench.json(&["examples", "--store", "mine", "search", &asked, "--shots", "3"]);
     let hits = found["hits"].as_array().unwrap();

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::view::boxed;
 use super::{Layer, TextPurpose};
 use crate::domain::api::{Request, RowQuery};
-use crate::domain::count::{AUTO, Counts, GROUPS_MAX, Group, bins};
+use crate::domain::count::{AUTO, Counts, GROUPS_MAX, Group, bins, crossed};
 use crate::domain::filter::{ANY, Filter, Op, Test, quoted, term};
 use crate::domain::views::joined;
 use crate::domain::words::counted;
@@ -105,7 +105,7 @@ fn figure(group: &Group, by: Column) -> Option<f64> {
 
 /// The keys of `intent x turns x len/20`, or separated by blanks alone; quotes hold a key with blanks.
 pub fn keys(text: &str) -> Vec<String> {
-    let words: Vec<String> = Filter::parse(text)
+    let words = Filter::parse(text)
         .terms
         .into_iter()
         .map(|term| match term.test {
@@ -114,12 +114,7 @@ pub fn keys(text: &str) -> Vec<String> {
             Test::Key { .. } => text.get(term.span).unwrap_or_default().to_owned(),
         })
         .collect();
-    // A lone x between two is the sign between them; at an end it is a key of that name.
-    let last = words.len().saturating_sub(1);
-    let sign = |(i, word): &(usize, String)| {
-        (matches!(word.as_str(), "x" | "X") && 0 < *i && *i < last) || matches!(word.as_str(), "×" | "*")
-    };
-    words.into_iter().enumerate().filter(|w| !sign(w)).map(|(_, word)| word).collect()
+    crossed(words)
 }
 
 /// The filter that admits the rows of a line.
@@ -160,7 +155,7 @@ impl App {
 
     /// The numbers of one key, in bins of a round width.
     pub(crate) fn histogram(&mut self, text: &str) {
-        let by = keys(text).into_iter().take(1);
+        let by = keys(if text.trim().is_empty() { "len" } else { text }).into_iter().take(1);
         self.count_by(by.map(|key| if bins(&key).1.is_some() { key } else { key + AUTO }).collect());
     }
 
@@ -270,7 +265,7 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
     let width_of = |i: usize| {
         let widest = counts.groups.iter().take(200).filter_map(|g| g.values.get(i)?.as_deref());
         let widest = widest.map(|v| text::width(&text::clean(v))).max().unwrap_or(6);
-        let head = table.by.get(i).map_or(0, |key| text::width(&text::clean(key)) + 1);
+        let head = table.by.get(i).map_or(0, |key| text::width(&text::clean(key)) + 2);
         (widest.max(head).max(6) as u16).min(room.saturating_sub(1))
     };
     let widths: Vec<u16> = (0..table.by.len()).map(width_of).collect();
@@ -279,8 +274,8 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
         let down = table.turned == matches!(column, Column::Value(_));
         let sign = match (by, down) {
             (false, _) => "",
-            (true, true) => "v",
-            (true, false) => "^",
+            (true, true) => " v",
+            (true, false) => " ^",
         };
         (format!("{name}{sign}"), if by { Role::Title } else { Role::Dim })
     };

@@ -101,7 +101,7 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
             "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
-        TextPurpose::Histogram => "len, or any key that holds numbers",
+        TextPurpose::Histogram => "any key that holds numbers; empty: len",
         TextPurpose::MapBy => "any key: a field, a candidate's name, mark, flag, len/20; empty: stratum",
         TextPurpose::CountBy => "intent x turns x stratum; numbers in bins: len/20",
         TextPurpose::SaveView => "a name; a view of that name is replaced",

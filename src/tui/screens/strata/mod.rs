@@ -498,7 +498,7 @@ impl App {
                 self.type_line("search the rows", text, TextPurpose::SearchRows);
             }
             Action::OpenMap => self.open_map(),
-            Action::Histogram => self.type_line("histogram of", "len", TextPurpose::Histogram),
+            Action::Histogram => self.type_line("histogram of", "", TextPurpose::Histogram),
             Action::TimelineView => self.open_timeline(),
             Action::CountRows => self.ask_counts(),
             Action::Views => self.ask_views(),
