@@ -11,6 +11,7 @@ pub mod meter;
 pub mod models;
 mod replace;
 pub mod resident;
+mod shared;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -27,6 +28,7 @@ use crate::model::chat::Message;
 pub use endpoint::Endpoint;
 pub use local::{AskId, Lane, LocalModel, Progress, Settings};
 pub use meter::Meter;
+pub use shared::Shared;
 
 /// What a question consists of.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -3,13 +3,11 @@
 //! Every answer stands in `tuning.jsonl` before anything is made of it: a run that is taken up again finds there what was answered before.
 //! What failed is not kept, and asked again.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::backend::{Access, Answer, Ask, Backend, BackendError, Finish, Listener, Meter};
+use crate::backend::{Access, Answer, Ask, Backend, BackendError, Finish, Meter, Shared};
 use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, StageCandidate};
 use crate::domain::judge::Judge;
 use crate::domain::outcome::Outcome;
@@ -48,22 +46,6 @@ impl From<anyhow::Error> for Halt {
 impl From<std::io::Error> for Halt {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.into())
-    }
-}
-
-/// One backend for the maker and the stages that ask the same model.
-#[derive(Clone)]
-struct Shared(Rc<RefCell<Box<dyn Backend>>>);
-
-impl Backend for Shared {
-    fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
-        self.0.borrow_mut().stream(asks, listener)
-    }
-    fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
-        self.0.borrow_mut().answer(asks)
-    }
-    fn width(&self) -> usize {
-        self.0.borrow().width()
     }
 }
 
@@ -164,7 +146,7 @@ impl<'a> Desk<'a> {
         access: &Access,
         reporter: &'a mut dyn Reporter,
     ) -> anyhow::Result<Self> {
-        let maker = Shared(Rc::new(RefCell::new(open(model, None)?)));
+        let maker = Shared::new(open(model, None)?);
         let pipeline = Pipeline::with_backends(candidate, access, &mut |stage| {
             let same = stage.adapter.is_none()
                 && stage.model.hash == model.hash

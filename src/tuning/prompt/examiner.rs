@@ -1,11 +1,9 @@
 //! Who answers: versions of prompts on rows through the whole pipeline, and the critic. Keeps the log, the budget and the clock.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -13,7 +11,7 @@ use anyhow::anyhow;
 use super::judging::Judging;
 use super::log::{Kept, Log, Said};
 use super::{Mark, Texts};
-use crate::backend::{Access, Answer, Ask, Backend, BackendError, Finish, Heard, Listener};
+use crate::backend::{Access, Ask, Backend, BackendError, Finish, Heard, Shared};
 use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
@@ -99,25 +97,6 @@ pub trait Examiner {
 
     /// Keep what was tried so far.
     fn keep(&mut self, history: &PromptHistory) -> Result<(), Halt>;
-}
-
-/// A backend that several pipelines ask.
-#[derive(Clone)]
-struct Shared(Rc<RefCell<Box<dyn Backend>>>);
-
-impl Backend for Shared {
-    fn stream(&mut self, asks: &[Ask], listener: &mut Listener<'_>) -> Vec<Result<Answer, BackendError>> {
-        self.0.borrow_mut().stream(asks, listener)
-    }
-    fn answer(&mut self, asks: &[Ask]) -> Vec<Result<Answer, BackendError>> {
-        self.0.borrow_mut().answer(asks)
-    }
-    fn width(&self) -> usize {
-        self.0.borrow().width()
-    }
-    fn set_fresh(&mut self, fresh: bool) {
-        self.0.borrow_mut().set_fresh(fresh);
-    }
 }
 
 /// Opens a model, with the adapter of a stage where it has one.
@@ -254,7 +233,7 @@ impl<'a> Live<'a> {
         if let Some((_, known)) = self.backends.iter().find(|(other, _)| *other == key) {
             return Ok(known.clone());
         }
-        let shared = Shared(Rc::new(RefCell::new((self.open)(model, stage)?)));
+        let shared = Shared::new((self.open)(model, stage)?);
         self.backends.push((key, shared.clone()));
         Ok(shared)
     }
