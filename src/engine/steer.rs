@@ -1,0 +1,211 @@
+//! What a person asks of a run: pause, resume, stop, changes in mid-run.
+
+use std::time::{Duration, Instant};
+
+use super::state::{Engine, bad_input, failed, needs_keys, no_run};
+use crate::domain::api::Failure;
+use crate::domain::keys::{KEYS_MAX, Keys};
+use crate::domain::row::{Part, RunRow};
+use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
+use crate::domain::steer::Change;
+use crate::store::lines;
+use crate::worker::control::{self, Ask};
+use crate::worker::folder::RunFolder;
+
+/// How long a worker may take to open its control socket.
+const WORKER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a person asks of a run.
+pub fn steer(engine: &Engine, run: &str, action: RunAction, keys: &Keys) -> Result<String, Failure> {
+    let (record, folder, active) = engine
+        .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
+        .ok_or_else(|| no_run(run))?;
+    let state = record.state;
+    match action {
+        RunAction::Resume if state.is_final() => {
+            if !record.resumable {
+                return Err(bad_input(format!("{run} is {state} and cannot be resumed")));
+            }
+            // Told now: the worker could only fail on it.
+            if folder.spec().exists()
+                && let Err(error) = folder.read_spec()
+            {
+                return Err(bad_input(format!(
+                    "{run} cannot be resumed: {error:#}; put the file back from a copy, or start it again with `tunebench run {}`",
+                    record.kind
+                )));
+            }
+            wait_for_end(engine, run);
+            give_keys(engine, run, keys)?;
+            if engine.set_run_state(run, RunState::Queued, Some("resumed".into()))? {
+                Ok(format!("{run} is queued again"))
+            } else {
+                Err(failed(format!("the worker of {run} has not ended yet; try again in a moment")))
+            }
+        }
+        RunAction::Resume if state == RunState::Paused => ask_worker(&folder, &record, action),
+        RunAction::Resume if lacks_keys(engine, run) => {
+            give_keys(engine, run, keys)?;
+            Ok(format!("{run} has its keys and is queued"))
+        }
+        RunAction::Resume => Err(bad_input(format!("{run} is {state}, not paused"))),
+        _ if state.is_final() => Err(bad_input(format!("{run} is {state} already"))),
+        RunAction::Cancel | RunAction::Stop if !active && state == RunState::Queued => {
+            if engine.set_run_state(run, RunState::Cancelled, None)? {
+                Ok(format!("{run} is cancelled"))
+            } else {
+                ask_worker(&folder, &record, action)
+            }
+        }
+        RunAction::Checkpoint if record.kind.is_resident() => {
+            Err(bad_input(format!("{run} has nothing to checkpoint: it answers and learns nothing")))
+        }
+        RunAction::Pause if record.kind == RunKind::Playground => {
+            Err(bad_input(format!("{run} cannot be paused; it can be stopped")))
+        }
+        _ if !active => Err(bad_input(format!("{run} is {state}: it has no worker yet"))),
+        _ => ask_worker(&folder, &record, action),
+    }
+}
+
+/// It waits for keys, since the engine that had them is gone.
+pub fn lacks_keys(engine: &Engine, run: &str) -> bool {
+    engine.read(|s| s.runs.get(run).is_some_and(|r| !s.missing_keys(r).is_empty()))
+}
+
+/// Takes of the keys those that the run's models need; refuses where some are missing.
+pub fn give_keys(engine: &Engine, run: &str, keys: &Keys) -> Result<(), Failure> {
+    let needs = engine.read(|s| s.runs.get(run).map(|r| r.needs_keys.clone())).unwrap_or_default();
+    let missing = keys.missing(&needs);
+    if !missing.is_empty() {
+        return Err(needs_keys(run, missing));
+    }
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let keys = keys.only(&needs);
+    if keys.bytes() > KEYS_MAX {
+        return Err(bad_input(format!("the keys are longer than {} KiB", KEYS_MAX >> 10)));
+    }
+    engine.update(|state| {
+        let version = state.version;
+        state.keys.insert(run.to_owned(), keys);
+        if let Some(run) = state.runs.get_mut(run).filter(|r| r.record.state == RunState::Queued) {
+            (run.record.message, run.record.resumable, run.version) = (None, false, version);
+        }
+    });
+    Ok(())
+}
+
+/// A run that said its last word still has a worker for a moment.
+fn wait_for_end(engine: &Engine, run: &str) {
+    let deadline = Instant::now() + WORKER_PATIENCE;
+    while Instant::now() < deadline && engine.read(|s| s.runs.get(run).is_some_and(|r| r.active)) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn ask_worker(folder: &RunFolder, record: &RunRecord, action: RunAction) -> Result<String, Failure> {
+    let run = &record.run;
+    tell_worker(folder, run, &action.into())?;
+    let said = match action {
+        RunAction::Pause if record.kind.is_resident() => "will refuse requests",
+        RunAction::Stop if record.kind.is_resident() => "ends with the answers that are under way",
+        RunAction::Pause => "will pause at its next step",
+        RunAction::Resume => "goes on",
+        RunAction::Checkpoint => "will write a checkpoint",
+        RunAction::Stop => "will finish with a checkpoint",
+        RunAction::Cancel => "is being cancelled",
+    };
+    Ok(format!("{run} {said}"))
+}
+
+/// Change a training run from its next step on, or a prompt run from its next round on.
+pub fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String, Failure> {
+    let (record, folder, active) = engine
+        .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
+        .ok_or_else(|| no_run(run))?;
+    let of_prompts = match record.kind {
+        RunKind::Prompt | RunKind::Trajectory => true,
+        RunKind::Train => false,
+        kind => {
+            return Err(bad_input(format!(
+                "{run} is a run of kind {kind}; only training, prompt and trajectory runs can be steered"
+            )));
+        }
+    };
+    let budget = |change: &&Change| matches!(change, Change::Budget(_));
+    if record.kind == RunKind::Trajectory
+        && let Some(other) = changes.iter().find(|change| !budget(change))
+    {
+        return Err(bad_input(format!(
+            "`{other}`: of a trajectory run the budget can be changed, such as budget.calls=8000"
+        )));
+    }
+    if let Some(other) = changes.iter().find(|change| change.is_of_prompts() != of_prompts) {
+        let whose = if of_prompts { "a training" } else { "a prompt run" };
+        return Err(bad_input(format!(
+            "`{other}` is a change of {whose}, and {run} is a {} run",
+            record.kind
+        )));
+    }
+    if record.state.is_final() {
+        return Err(bad_input(format!(
+            "{run} is {} already; {} can go on with other settings",
+            record.state,
+            if of_prompts { "a new run" } else { "a branch" }
+        )));
+    }
+    if changes.is_empty() {
+        return Err(bad_input(
+            "nothing to change; write learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2 for a training, hint=TEXT, pin=WORDS, kill=v7, budget.calls=8000 or lesson:v7=TEXT for a prompt run",
+        ));
+    }
+    for change in &changes {
+        if let Change::Weight { stratum, .. } = change {
+            known_stratum(&folder, run, stratum)?;
+        }
+    }
+    if !active {
+        return Err(bad_input(format!("{run} is {}: it has no worker yet", record.state)));
+    }
+    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    tell_worker(&folder, run, &Ask::Steer { steer: changes })?;
+    let next = if of_prompts { "round" } else { "step" };
+    Ok(format!("{run} takes {} from its next {next} on", words.join(" and ")))
+}
+
+/// The stratum is one of those that the run's training rows had at its launch.
+fn known_stratum(folder: &RunFolder, run: &str, stratum: &str) -> Result<(), Failure> {
+    let (rows, _) = lines::read_all::<RunRow>(&folder.rows()).map_err(|e| failed(format!("{run}: {e}")))?;
+    let known: std::collections::BTreeSet<String> =
+        rows.into_iter().filter(|r| r.part == Some(Part::Train)).filter_map(|r| r.stratum).collect();
+    if known.contains(stratum) {
+        return Ok(());
+    }
+    let there = known.into_iter().collect::<Vec<_>>().join(", ");
+    Err(bad_input(format!("no training row of {run} is of stratum `{stratum}`; its strata: {there}")))
+}
+
+fn tell_worker(folder: &RunFolder, run: &str, ask: &Ask) -> Result<(), Failure> {
+    let deadline = Instant::now() + WORKER_PATIENCE;
+    loop {
+        let asked = folder.control().and_then(|path| control::ask(&path, ask));
+        match asked {
+            Ok(()) => return Ok(()),
+            // Its worker is starting; or it is ending, and then the run's state will say so.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+                ) && Instant::now() < deadline =>
+            {
+                if folder.read_state().is_some_and(|s| s.state.is_final()) {
+                    return Err(bad_input(format!("{run} has just ended")));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) => return Err(failed(format!("the worker of {run} cannot be asked: {e}"))),
+        }
+    }
+}
