@@ -1,6 +1,6 @@
 //! What an action does to the layer on top.
 
-use super::*;
+use super::moved;
 use crate::domain::api::{Failure, Request, Response, ToEngine};
 use crate::domain::run::RunAction;
 use crate::domain::strata::ByHand;
