@@ -81,8 +81,10 @@ impl Ids {
                 by_hash[*row as usize] = true;
             }
         }
-        drop(keys);
         self.yield_to_hashes(&mut by_hash);
+        if by_hash.contains(&true) {
+            keys = Vec::new();
+        }
 
         let mut hashed: Vec<(u64, u32)> = (0..by_hash.len())
             .filter(|row| by_hash[*row])
@@ -96,7 +98,7 @@ impl Ids {
             }
         }
         self.lengths.shrink_to_fit();
-        Assigned { ids: self, by_hash, occurrences, with_own, shared }
+        Assigned { ids: self, by_hash, occurrences, with_own, shared, keys }
     }
 
     /// An id that looks like the hash id of another row gives way, so that ids stay unique whatever the data says.
@@ -142,9 +144,16 @@ pub(super) struct Assigned {
     occurrences: HashMap<u32, u32>,
     with_own: usize,
     shared: usize,
+    /// Keys and rows, sorted; empty where some row does not go by its own id.
+    keys: Vec<(u64, u32)>,
 }
 
 impl Assigned {
+    /// The keys with their rows, sorted, where they are known already.
+    pub fn table(&self) -> Option<&[(u64, u32)]> {
+        (!self.keys.is_empty()).then_some(&self.keys)
+    }
+
     /// The ids in the order of the rows, each with its [`id_key`].
     pub fn each(&self, put: &mut dyn FnMut(&str, u64) -> io::Result<()>) -> io::Result<()> {
         let mut start = 0;

@@ -157,18 +157,22 @@ impl<W: Write> Writer<W> {
         self.put(&bytes)
     }
 
-    /// After the last record: the ids in the order of the rows, called for twice.
+    /// After the last record: the ids in the order of the rows, called for twice, and their keys with the rows, where they are sorted
+    /// already.
     pub fn finish(
         mut self,
         ids: &mut dyn FnMut(&mut dyn FnMut(&str, u64) -> io::Result<()>) -> io::Result<()>,
+        sorted: Option<&[(u64, u32)]>,
         meta: &Meta,
     ) -> io::Result<W> {
         let id_ends = self.written;
         let mut end = 0u64;
-        let mut table: Vec<(u64, u32)> = Vec::with_capacity(self.rows as usize);
+        let mut table: Vec<(u64, u32)> = Vec::new();
         ids(&mut |id, key| {
             end += id.len() as u64;
-            table.push((key, table.len() as u32));
+            if sorted.is_none() {
+                table.push((key, table.len() as u32));
+            }
             self.put(&end.to_le_bytes())
         })?;
         let id_text = self.written;
@@ -176,7 +180,7 @@ impl<W: Write> Writer<W> {
         let id_table = self.written;
         table.par_sort_unstable();
         let mut bytes = Vec::with_capacity(ID_ENTRY * 4096);
-        for entries in table.chunks(4096) {
+        for entries in sorted.unwrap_or(&table).chunks(4096) {
             bytes.clear();
             for (key, row) in entries {
                 bytes.extend_from_slice(&key.to_le_bytes());
