@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::canonical::{HASH_BYTES, write, write_object};
 use super::format::Layout;
 use super::hash_many::hash_many;
-use super::ids::likely_key;
+use super::ids::likely_keys;
 use super::import::own_id;
 use super::{MAX_ROW, parse};
 
@@ -20,7 +20,7 @@ use super::{MAX_ROW, parse};
 pub(super) struct Digest {
     pub hash: [u8; HASH_BYTES],
     pub id: Option<String>,
-    /// [`likely_key`]
+    /// [`likely_keys`]
     pub key: u64,
     /// Names of fields that `known` does not have.
     pub new_fields: Vec<String>,
@@ -164,11 +164,13 @@ pub(super) fn of_rows<'a>(
     };
     let found: Vec<Result<(Named, Range<usize>), String>> = rows.map(|row| one(row?)).collect();
     let texts = found.iter().flatten().map(|(_, place)| text.get(place.clone()).unwrap_or_default());
-    let mut hashes = hash_many(&texts.collect::<Vec<_>>()).into_iter();
+    let hashes = hash_many(&texts.collect::<Vec<_>>());
+    let hashes: Vec<&[u8; HASH_BYTES]> = hashes.iter().filter_map(|hash| hash.first_chunk()).collect();
+    let own = found.iter().flatten().map(|((id, _), _)| id.as_deref());
+    let keys = likely_keys(&hashes.iter().copied().zip(own).collect::<Vec<_>>());
+    let mut hashed = hashes.iter().zip(keys);
     let mut with_hash = |((id, new_fields), _): (Named, _)| {
-        let mut hash = [0; HASH_BYTES];
-        hash.copy_from_slice(&hashes.next().unwrap_or_default()[..HASH_BYTES]);
-        let key = likely_key(&hash, id.as_deref());
+        let (hash, key) = hashed.next().map_or_else(Default::default, |(hash, key)| (**hash, key));
         Digest { hash, id, key, new_fields }
     };
     found.into_iter().map(|row| row.map(&mut with_hash)).collect()

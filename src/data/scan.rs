@@ -11,7 +11,7 @@ use super::split::{Found, Items, Lines, Records, Splitter, newline};
 use super::{DataError, MAX_ROW, parse, shape};
 
 /// Bytes read before rows are handed over.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 2 << 20;
 
 /// A row in a [`Batch`].
 #[derive(Clone, Debug)]
