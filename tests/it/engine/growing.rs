@@ -293,7 +293,7 @@ fn made_rows_go_in_one_by_one_come_out_again_and_every_step_can_be_taken_back() 
     assert_eq!((lines(), ids("accepted").len()), (3, 3));
     undo();
     undo();
-    assert_eq!(ids("accepted"), [first.clone()]);
+    assert_eq!(ids("accepted"), std::slice::from_ref(&first));
     // What people wrote into the file stays when more is taken in.
     let edited = fs::read_to_string(&file).unwrap().replace("\"channel\":\"", "\"channel\":\"by hand ");
     fs::write(&file, edited).unwrap();
