@@ -99,7 +99,7 @@ fn texts_come_by_the_window_and_never_all_at_once() {
     let mut app = app();
     let first = press(&mut app, "1 =");
     let want = GrownAsk { run: "grow-1".into(), count: 200, brief: true, ..GrownAsk::default() };
-    assert_eq!(windows(&first), [want.clone()]);
+    assert_eq!(windows(&first), std::slice::from_ref(&want));
     sample::settle(&mut app, first);
     // A jump to the end asks for what lies there, once.
     let end = press(&mut app, "end");
