@@ -437,6 +437,6 @@ impl Examiner for Live<'_> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        Ok(files::write_json(path, history)?)
+        Ok(files::show_json(path, history)?)
     }
 }
