@@ -359,6 +359,7 @@ impl App {
                 match (then, action == Action::Yes) {
                     (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
                     (Confirmed::ExcludeCopies(kind), true) => self.exclude_copies(kind),
+                    (Confirmed::Decide { words, decision }, true) => self.decide(words, decision),
                     (Confirmed::AcceptGrown(run), true) => {
                         let words = format!("take the rows of {run} into the data");
                         let request = Request::AcceptGrown { run, filter: "kept".into(), withdraw: false };
@@ -383,6 +384,7 @@ impl App {
                     (
                         Confirmed::Cancel(_)
                         | Confirmed::ExcludeCopies(_)
+                        | Confirmed::Decide { .. }
                         | Confirmed::AcceptGrown(_)
                         | Confirmed::Merge { .. }
                         | Confirmed::Replace { .. },

@@ -69,7 +69,7 @@ impl App {
             if let Purpose::Detail(candidate) = &purpose {
                 return self.detail_arrived(candidate, Err(error.message));
             }
-            self.notice(Mood::Bad, format!("could not {}: {}", purpose.words(), error.message));
+            self.could_not(&purpose, &error.message);
             return;
         }
         match (purpose, response) {

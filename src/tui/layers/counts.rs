@@ -8,7 +8,7 @@ use crate::domain::api::{Request, RowQuery};
 use crate::domain::count::{AUTO, Counts, GROUPS_MAX, Group, bins, crossed};
 use crate::domain::filter::{ANY, Filter, Op, Test, quoted, term};
 use crate::domain::views::joined;
-use crate::domain::words::counted;
+use crate::domain::words::noun;
 use crate::tui::app::{App, Mood, Purpose, moved};
 use crate::tui::keymap::Action;
 use crate::tui::screens::{empty, strata::Pane};
@@ -251,8 +251,9 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
         0 => String::new(),
         more => format!(", the {} most common; {} more", counts.groups.len(), number::count(more)),
     };
-    let noun = if table.by.len() > 1 { "combination" } else { "value" };
-    let sum = format!("{} in {}{shown}", counted(counts.rows, "row"), counted(counts.distinct, noun));
+    let told = |n: usize, one: &str| format!("{} {}", number::count(n), noun(n, one));
+    let values = told(counts.distinct, if table.by.len() > 1 { "combination" } else { "value" });
+    let sum = format!("{} in {values}{shown}", told(counts.rows, "row"));
     let room = if table.query.text.is_empty() { inner.width } else { inner.width / 2 };
     p.put_right(inner, inner.width, inner.height - 1, room, &sum, Role::Dim);
 

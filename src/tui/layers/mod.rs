@@ -31,7 +31,7 @@ use problems::Wrong;
 use remedies::Mending;
 use reviewing::Reviewing;
 
-use crate::domain::api::{Request, RowQuery};
+use crate::domain::api::{Decision, Request, RowQuery};
 use crate::domain::keys::KeyNeed;
 use crate::domain::problem::ProblemKind;
 
@@ -165,6 +165,11 @@ pub enum Confirmed {
     ExcludeCopies(ProblemKind),
     /// Rows that this run made go into the data.
     AcceptGrown(String),
+    /// One decision on many rows.
+    Decide {
+        words: String,
+        decision: Decision,
+    },
     /// A file is written over.
     Replace {
         query: RowQuery,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use crate::domain::words::turns_direction;
+use crate::domain::words::{skip_escape, turns_direction};
 
 /// Marks stacked on one letter beyond this number are dropped: they would paint over neighbouring lines.
 const MAX_COMBINING: usize = 3;
@@ -45,24 +45,7 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     let mut combining = 0;
     while let Some(c) = chars.next() {
         match c {
-            '\u{1b}' => match chars.peek().copied() {
-                Some('[') => {
-                    chars.next();
-                    skip_csi(&mut chars);
-                }
-                Some(']' | 'P' | 'X' | '^' | '_') => {
-                    chars.next();
-                    skip_string(&mut chars);
-                }
-                // Other escapes: intermediate bytes 0x20..0x2F, then one final byte.
-                Some(_) => {
-                    while chars.next_if(|c| matches!(c, ' '..='/')).is_some() {}
-                    chars.next_if(|c| matches!(c, '0'..='~'));
-                }
-                None => {}
-            },
-            '\u{9b}' => skip_csi(&mut chars),
-            '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => skip_string(&mut chars),
+            c if skip_escape(c, &mut chars) => {}
             '\t' => out.push_str("    "),
             '\n' => out.push('\n'),
             '\r' => {
@@ -83,26 +66,6 @@ pub fn clean(text: &str) -> Cow<'_, str> {
         combining = 0;
     }
     Cow::Owned(out)
-}
-
-/// Parameters and intermediates (0x20..0x3F), then one final byte (0x40..0x7E).
-fn skip_csi(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
-    chars.next_if(|c| matches!(c, '@'..='~'));
-}
-
-/// Up to BEL or ST. A string that never ends is cut at the end of the line, so that one bad escape does not swallow a whole row.
-fn skip_string(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    while let Some(c) = chars.next_if(|c| *c != '\n') {
-        match c {
-            '\u{07}' | '\u{9c}' => return,
-            '\u{1b}' => {
-                chars.next_if_eq(&'\\');
-                return;
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Cells that `text` takes.
