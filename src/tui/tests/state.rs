@@ -405,7 +405,7 @@ fn deciding_on_many_rows_at_once_asks_first_and_says_how_many() {
         press(&mut app, keys);
         match &asked(&press(&mut app, "y"))[..] {
             [Request::Decide { decision: Decision::Together { decisions } }] => {
-                assert_eq!(decisions.len(), 1200)
+                assert_eq!(decisions.len(), 1200);
             }
             other => panic!("{other:?}"),
         }
