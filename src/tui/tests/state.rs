@@ -413,6 +413,25 @@ fn deciding_on_many_rows_at_once_asks_first_and_says_how_many() {
 }
 
 #[test]
+fn a_stratum_that_is_gone_gives_way_to_all_rows_without_a_complaint() {
+    let mut app = app_on_train();
+    play(&mut app, "1 down down");
+    let gone = app.strata.query.stratum.clone().expect("a stratum is shown");
+    let query = app.strata.query.clone();
+    app.pending.insert(900, Pending { purpose: Purpose::Rows(query), again: None, since_ms: 0 });
+    let error = Failure::new(2, format!("no stratum `{gone}`"));
+    news(&mut app, FromEngine::Answer { tag: 900, response: Response::Error { error } });
+    assert!(app.notices.is_empty() && app.strata.query.stratum.is_none(), "{:?}", app.notices);
+    // The new list without it comes first.
+    play(&mut app, "down down");
+    let gone = app.strata.query.stratum.clone().expect("a stratum is shown");
+    let mut view = app.strata.view.clone().expect("there are strata");
+    view.strata.retain(|s| s.id != gone);
+    app.strata.fill(view);
+    assert_ne!(app.strata.query.stratum.as_ref(), Some(&gone));
+}
+
+#[test]
 fn questions_that_fail_for_one_cause_are_one_notice_which_one_esc_closes() {
     let mut app = app_on_train();
     press(&mut app, "1");

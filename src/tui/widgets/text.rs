@@ -120,6 +120,25 @@ pub fn cut<'a>(text: &'a str, cells: usize, ellipsis: &str) -> Cow<'a, str> {
     Cow::Owned(out)
 }
 
+/// [`cut`], but in the middle: names that are alike often differ at their ends (`stratum \u{b7} channel=chat`).
+pub fn cut_middle<'a>(text: &'a str, cells: usize, ellipsis: &str) -> Cow<'a, str> {
+    if text.len() <= cells || text.width() <= cells {
+        return Cow::Borrowed(text);
+    }
+    // Two thirds for the beginning.
+    let tail_room = cells.saturating_sub(ellipsis.width()) / 3;
+    let (mut from, mut used) = (text.len(), 0);
+    for (at, g) in text.grapheme_indices(true).rev() {
+        used += g.width();
+        if used > tail_room {
+            break;
+        }
+        from = at;
+    }
+    let tail = text.get(from..).unwrap_or_default();
+    Cow::Owned(format!("{}{tail}", cut(text, cells.saturating_sub(tail.width()), ellipsis)))
+}
+
 /// Cleaned text broken into lines of at most `cells` cells, at spaces where there are any; at most `limit` lines.
 pub fn wrap(text: &str, cells: usize, limit: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -168,6 +187,22 @@ pub fn wrap(text: &str, cells: usize, limit: usize) -> Vec<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn names_cut_in_the_middle_keep_their_ends() {
+        let name = "clicked buy on \u{b7} channel=chat";
+        assert_eq!(cut_middle(name, 15, "\u{2026}"), "clicked bu\u{2026}chat");
+        assert_eq!(cut_middle("short", 15, "\u{2026}"), "short");
+        for cells in 0..20 {
+            assert!(
+                width(&cut_middle(
+                    "\u{4f60}\u{597d} card \u{4f60}\u{597d}\u{4f60}\u{597d} e\u{301}",
+                    cells,
+                    "\u{2026}"
+                )) <= cells
+            );
+        }
+    }
 
     #[test]
     fn control_sequences_leave_nothing_behind() {
