@@ -60,7 +60,7 @@ fn data_can_be_looked_at_without_a_model_and_a_run_says_what_is_missing() {
     let (code, built, said) = json(dir.path(), &["-C", "ws", "strata", "build"]);
     assert_eq!(code, 0, "{built} {said}");
     let (code, _, said) = json(dir.path(), &["-C", "ws", "run", "eval"]);
-    assert!(code == 2 && said.contains("config.json") && said.contains("model"), "{code} {said}");
+    assert!(code == 1 && said.contains("model/config.json: is missing"), "{code} {said}");
 }
 
 #[test]

@@ -37,6 +37,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Problems(_))) {
             return self.act_problems(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Grown(_))) {
+            return self.act_grown(action);
+        }
         match action {
             Action::Complete => return self.take_completion(),
             Action::Up | Action::Down if self.completes().is_some() => {
@@ -95,10 +98,8 @@ impl App {
                     (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
                     (Confirmed::ExcludeCopies(kind), true) => self.exclude_copies(kind),
                     (Confirmed::Decide { words, decision }, true) => self.decide(words, decision),
-                    (Confirmed::AcceptGrown(run), true) => {
-                        let words = format!("take the rows of {run} into the data");
-                        let request = Request::AcceptGrown { run, filter: "kept".into(), withdraw: false };
-                        self.ask(Purpose::Decide(words), request);
+                    (Confirmed::AcceptGrown { run, filter, withdraw }, true) => {
+                        self.accept_made(run, filter, withdraw);
                     }
                     (Confirmed::Trust { purpose, again, needs }, true) => {
                         self.outbox.push(Effect::Send(ToEngine::Trust { needs }));
@@ -120,7 +121,7 @@ impl App {
                         Confirmed::Cancel(_)
                         | Confirmed::ExcludeCopies(_)
                         | Confirmed::Decide { .. }
-                        | Confirmed::AcceptGrown(_)
+                        | Confirmed::AcceptGrown { .. }
                         | Confirmed::Merge { .. }
                         | Confirmed::Replace { .. },
                         false,
@@ -167,6 +168,7 @@ impl App {
             | Layer::Mending(_)
             | Layer::Reviewing(_)
             | Layer::Problems(_)
+            | Layer::Grown(_)
             | Layer::Counts(_)
             | Layer::Map(_)
             | Layer::Preview(_) => {}
