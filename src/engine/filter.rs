@@ -239,9 +239,8 @@ impl<'a> Finder<'a> {
         let keys = KEYS.iter().map(|(key, _)| *key).chain(fields.iter().map(String::as_str));
         let near = nearest(name, keys.chain(known.iter().map(|k| k.candidate.name.as_str())));
         let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
-        // A colon within quotes is no sign; from a shell, quotes must get through it.
         Err(bad_input(format!(
-            "no row has `{name}`{near}; to look for it in the text, write the whole term in double quotes: \"{name}:...\""
+            "no row has `{name}`{near}; to look for it in the text, put the whole term, colon and all, in double quotes"
         )))
     }
 
