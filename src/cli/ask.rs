@@ -1,7 +1,11 @@
 //! What subcommands share that need the engine: a connection, a question, an answer of the right kind.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::Exit;
 use super::trust::{self, Trust};
@@ -37,9 +41,48 @@ pub async fn ask(client: &Client, request: Request) -> Result<Response, Exit> {
     }
 }
 
-/// One question on a connection of its own.
+/// One question on a connection of its own. Where the answer takes long, a terminal shows how far it is.
 pub fn once(root: &Path, request: Request) -> Result<Response, Exit> {
-    block_on(async { ask(&connect(root).await?, request).await })
+    block_on(async {
+        let client = connect(root).await?;
+        if !std::io::stderr().is_terminal() {
+            return ask(&client, request).await;
+        }
+        let answer = ask(&client, request);
+        tokio::pin!(answer);
+        let mut bar = None;
+        loop {
+            tokio::select! {
+                answer = &mut answer => {
+                    if let Some(bar) = bar {
+                        ProgressBar::finish_and_clear(&bar);
+                    }
+                    return answer;
+                }
+                () = tokio::time::sleep(if bar.is_none() { SOON } else { AGAIN }) => {
+                    let bar = bar.get_or_insert_with(waiting_bar);
+                    bar.tick();
+                    if let Ok(Response::Progress { done, total: total @ 1.. }) = client.ask(Request::ProblemsProgress).await {
+                        bar.set_message(format!("reading the rows, once for this state of the data: {}%", 100 * done / total));
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// An answer that comes within this time needs no sign of life; after it, one so often.
+const SOON: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(200);
+
+fn waiting_bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    // A template of ours that does not parse would only cost the bar its looks.
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.set_message("waiting for the engine");
+    bar
 }
 
 /// The whole board, window by window.

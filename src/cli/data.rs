@@ -376,6 +376,9 @@ fn preview(preview: &Preview) -> String {
             .iter()
             .map(|(said, trained)| if *trained { format!("[{said}]") } else { said.clone() })
             .collect();
+        if let Some(why) = &row.not_learned {
+            text.push_str(&format!("{why}: it is never trained on; if it were,\n"));
+        }
         text.push_str(&format!("{head}\n{}\n", data::clean(&pieces)));
         if let Some(why) = &row.dropped {
             text.push_str(&format!("left out: {why}\n"));

@@ -16,6 +16,9 @@ use crate::tuning::check;
 use crate::workspace::scaffold::Scaffold;
 use crate::workspace::{FILE, Workspace, nearest};
 
+/// The empty folder that stands for a model that is still to come.
+const NO_MODEL: &str = "model";
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder of the new workspace; made if it is not there
@@ -23,9 +26,9 @@ pub struct Args {
     /// Data: jsonl, json, csv, tsv or parquet
     #[arg(long, required = true, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// Model: a Hugging Face folder
+    /// Model: a Hugging Face folder. Without one the data can be looked at, and no run can start that asks a model
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// What the pipeline gets: a field, or a template over fields (default: guessed)
     #[arg(long, value_name = "FIELD")]
     input: Option<String>,
@@ -42,8 +45,10 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
             file.display()
         )));
     }
-    files::folder(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
-    ModelConfig::load(&args.model).map_err(|e| Exit::usage(e.to_string()))?;
+    if let Some(model) = &args.model {
+        files::folder(model).map_err(|e| Exit::usage(e.to_string()))?;
+        ModelConfig::load(model).map_err(|e| Exit::usage(e.to_string()))?;
+    }
 
     let (mut rows, mut empty) = (0, Vec::new());
     let mut sample = data::Sample::default();
@@ -118,11 +123,18 @@ fn write(args: &Args, guess: &mut Guess, sample: &data::Sample) -> Result<Scaffo
         let gold = gold.unwrap_or("none");
         format!("shape {}: input is {}, gold is {gold}", guess.shape.name(), input.unwrap_or("none"))
     });
+    let model = match &args.model {
+        Some(model) => relative(&root, model)?,
+        None => {
+            fs::create_dir_all(root.join(NO_MODEL))?;
+            NO_MODEL.to_owned()
+        }
+    };
     let mut scaffold = Scaffold {
         name,
         task: guess.task,
         data,
-        model: relative(&root, &args.model)?,
+        model,
         input: guess.input.clone(),
         gold: guess.gold.clone(),
         shape_note,
@@ -132,7 +144,12 @@ fn write(args: &Args, guess: &mut Guess, sample: &data::Sample) -> Result<Scaffo
     };
     let prompt = root.join(scaffold.prompt_path());
     let own = fs::read_to_string(&prompt).ok();
-    guess.why.extend(fit(&mut scaffold, own.as_deref(), &args.model, guess, sample)?);
+    guess.why.extend(match &args.model {
+        Some(model) => fit(&mut scaffold, own.as_deref(), model, guess, sample)?,
+        None => vec![format!(
+            "model: none yet; data, strata and problems can be looked at; before a run, put a model's files into {NO_MODEL}/ or name its folder in {FILE}"
+        )],
+    });
     // A prompt that a person has written already stays.
     if fs::symlink_metadata(&prompt).is_err() {
         create(&prompt, &scaffold.prompt())?;

@@ -17,6 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::Mmap;
@@ -235,6 +236,30 @@ impl Columns {
     }
 }
 
+/// Rows read for the columns that this process makes, and those to be read; 0 of 0 while it makes none.
+static MAKING: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+/// How far the columns are that are being made, of how many rows.
+pub fn making() -> (usize, usize) {
+    (MAKING[0].load(Ordering::Relaxed), MAKING[1].load(Ordering::Relaxed))
+}
+
+/// Tells how far they are, until it is dropped.
+struct Making;
+
+impl Making {
+    fn tell(done: usize, total: usize) {
+        MAKING[0].store(done, Ordering::Relaxed);
+        MAKING[1].store(total, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        Self::tell(0, 0);
+    }
+}
+
 impl Dataset {
     /// The columns asked for, in that order. Those that are missing are made in one pass over the rows.
     pub fn columns(&self, wanted: &[Of]) -> Result<Vec<Arc<Column>>, DataError> {
@@ -262,7 +287,9 @@ impl Dataset {
             .iter()
             .map(|of| Writer::new(&self.columns.path(of), self.len()))
             .collect::<Result<Vec<_>, _>>()?;
+        let _told = Making;
         for window in (0..self.len()).step_by(WINDOW) {
+            Making::tell(window, self.len());
             let chunks: Vec<usize> = (window..self.len().min(window + WINDOW)).step_by(CHUNK).collect();
             let values: Vec<Vec<Piece>> = chunks
                 .into_par_iter()

@@ -164,7 +164,7 @@ fn csv(body: &[u8], offset: usize, shown: &str, format: Format, delimiter: u8) -
         Found::Row { len, next } => (len, next),
         Found::More => return Err(DataError::input(shown, "the header line is over 1 MiB")),
         Found::Torn { reason } => return Err(DataError::input(shown, format!("the header line: {reason}"))),
-        Found::Skip(_) | Found::End => (0, 0),
+        Found::Skip(_) | Found::End | Found::CutOff => (0, 0),
     };
     let header = &body_from[..len];
     let mut columns: Vec<String> = Vec::new();

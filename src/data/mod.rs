@@ -31,7 +31,7 @@ mod write;
 use std::path::PathBuf;
 
 pub use bits::Bits;
-pub use columns::{Column, Of};
+pub use columns::{Column, Of, making};
 pub use dataset::Dataset;
 pub use guess::{Guess, Sample, guess, template_of};
 pub use import::import;

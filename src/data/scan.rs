@@ -44,15 +44,23 @@ pub(super) fn scan(
     path: &Path,
     each: &mut dyn FnMut(Batch<'_>) -> ControlFlow<()>,
 ) -> Result<(), DataError> {
+    let cannot_read = |e| DataError::io("cannot read", path)(e);
     let mut splitter: Box<dyn Splitter> = match layout.format {
-        Format::Json => Box::new(Items::default()),
+        Format::Json => {
+            // An object without arrays is a row itself, and stands in no brackets.
+            let mut before = [0];
+            if let Some(at) = layout.start.checked_sub(1) {
+                file.seek(SeekFrom::Start(at)).map_err(cannot_read)?;
+                file.read_exact(&mut before).map_err(cannot_read)?;
+            }
+            Box::new(Items::of(before == *b"["))
+        }
         Format::Csv | Format::Tsv => {
             Box::new(Records { delimiter: layout.delimiter, width: layout.columns.len() })
         }
         // Parquet has been converted to lines.
         Format::Jsonl | Format::Parquet | Format::Text => Box::new(Lines::default()),
     };
-    let cannot_read = |e| DataError::io("cannot read", path)(e);
     file.seek(SeekFrom::Start(layout.start)).map_err(cannot_read)?;
     let scanner = Scanner { base: layout.start, line: layout.line, ..Scanner::default() };
     let (full, pieces) = mpsc::sync_channel(AHEAD);
@@ -122,6 +130,13 @@ impl Scanner {
                     self.advance(splitter, (line + 1).min(len));
                 }
                 Found::End => return true,
+                Found::CutOff => {
+                    let offset = self.base + self.at as u64;
+                    let fault = Some(format!(
+                        "the list of rows is not closed: the file ends at byte {offset}, as if it were cut off; rows may be missing"
+                    ));
+                    self.rows.push(Span { start: self.at, end: self.at, offset, line: self.line, fault });
+                }
                 Found::More => {
                     if last || tail.len() <= MAX_ROW {
                         return last;

@@ -14,6 +14,8 @@ pub(super) enum Found {
     More,
     /// A record with an open quote or the wrong number of fields over several lines: only its first line is at fault.
     Torn { reason: &'static str },
+    /// The file ends where more is expected.
+    CutOff,
     /// No rows follow.
     End,
 }
@@ -82,6 +84,8 @@ impl Splitter for Lines {
 /// Items of a JSON array, by counting brackets outside of strings.
 #[derive(Debug, Default)]
 pub(super) struct Items {
+    /// They stand in brackets, which must be closed.
+    array: bool,
     /// An item has begun.
     begun: bool,
     /// Bytes of it already looked at.
@@ -97,6 +101,10 @@ impl Splitter for Items {
             let gap = bytes.iter().take_while(|b| b.is_ascii_whitespace() || **b == b',').count();
             match bytes.get(gap) {
                 _ if gap > 0 => return Found::Skip(gap),
+                None if last && self.array => {
+                    self.array = false;
+                    return Found::CutOff;
+                }
                 None if last => return Found::End,
                 None => return Found::More,
                 Some(b']') => return Found::End,
@@ -122,6 +130,8 @@ impl Splitter for Items {
             }
         }
         if last {
+            // Of an item that is cut off itself its own fault tells.
+            self.array &= self.depth == 0 && !self.in_string;
             return self.done(bytes.len());
         }
         self.seen = bytes.len();
@@ -135,8 +145,12 @@ impl Splitter for Items {
 }
 
 impl Items {
+    pub fn of(array: bool) -> Self {
+        Self { array, ..Self::default() }
+    }
+
     fn done(&mut self, len: usize) -> Found {
-        *self = Self::default();
+        *self = Self { array: self.array, ..Self::default() };
         Found::Row { len, next: len }
     }
 }
@@ -271,7 +285,7 @@ mod tests {
                     }
                     Found::Skip(n) => start += n,
                     Found::More => break,
-                    Found::End => return rows,
+                    Found::End | Found::CutOff => return rows,
                     Found::Torn { .. } => {
                         let line = newline(&bytes[start..]).map_or(bytes.len() - start, |n| n + 1);
                         start += line;

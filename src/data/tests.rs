@@ -117,6 +117,13 @@ fn json_arrays_are_found_at_the_top_or_in_an_object() {
     let r =
         read(&[("a.json", b"{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}], \"tags\": [1]}\n")]);
     assert_eq!((r.report.rows, r.report.format.as_str()), (1, "json/messages"));
+    // Cut off between items: the rows that are there count, and it is said where the file ends.
+    for text in ["{\"data\":[{\"t\":1},{\"t\":2},\n", "[{\"t\":1},{\"t\":2}"] {
+        let r = read(&[("a.json", text.as_bytes())]);
+        assert_eq!(texts(&r, "t"), ["1", "2"]);
+        let [cut] = &bad(&r)[..] else { panic!("{:?}", bad(&r)) };
+        assert!(format!("{cut:?}").contains(&format!("ends at byte {}", text.len())), "{cut:?}");
+    }
     let huge = format!("[{{\"t\":1}},{{\"t\":\"{}\"}},{{\"t\":3}}]", "x".repeat(3 * MAX_ROW));
     let r = read(&[("a.json", huge.as_bytes())]);
     assert_eq!((texts(&r, "t"), bad(&r).len()), (vec!["1".into(), "3".into()], 1));

@@ -13,6 +13,9 @@ pub struct RenderedRow {
     pub pieces: Vec<(String, bool)>,
     pub tokens: usize,
     pub trained: usize,
+    /// Why no run learns from it: `a row of the eval part`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_learned: Option<String>,
     /// Why it would be left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,

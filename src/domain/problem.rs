@@ -72,7 +72,7 @@ impl ProblemKind {
         match self {
             Self::ConflictingGold => "the same input with different gold",
             Self::Leak => "scored on, and in what is learned from",
-            Self::WrongGold => "gold that neighbours, or a good candidate, speak against",
+            Self::WrongGold => "gold that other rows, or a good candidate, speak against",
             Self::ExactDuplicate => "the same input and gold",
             Self::NearDuplicate => "nearly the same input",
             Self::EmptyInput => "nothing to ask",

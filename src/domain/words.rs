@@ -1,4 +1,8 @@
-//! Words as people read them: counts with their noun, and the name that was meant.
+//! Words as people read them: counts with their noun, the name that was meant, and text without what steers a terminal.
+
+use std::borrow::Cow;
+use std::iter::Peekable;
+use std::str::Chars;
 
 /// `1 row`, `5 rows`. `one` is the noun for one; its plural ends in `s`.
 pub fn counted(n: usize, one: &str) -> String {
@@ -36,6 +40,65 @@ pub const fn turns_direction(c: char) -> bool {
 /// Control characters, and marks that change the direction of text.
 pub fn steers(c: char) -> bool {
     c.is_control() || turns_direction(c)
+}
+
+/// Text without the escape sequences in it, whole (ECMA-48: CSI, OSC, DCS, SOS, PM, APC, also in their 8-bit form): a blank stands for each.
+pub fn without_escapes(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c| matches!(c, '\u{1b}' | '\u{90}'..='\u{9f}')) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        out.push(if skip_escape(c, &mut chars) { ' ' } else { c });
+    }
+    Cow::Owned(out)
+}
+
+/// Whether `first` begins an escape sequence; what follows of it is taken from `rest`.
+pub fn skip_escape(first: char, rest: &mut Peekable<Chars<'_>>) -> bool {
+    match first {
+        '\u{1b}' => match rest.peek().copied() {
+            Some('[') => {
+                rest.next();
+                skip_csi(rest);
+            }
+            Some(']' | 'P' | 'X' | '^' | '_') => {
+                rest.next();
+                skip_string(rest);
+            }
+            // Other escapes: intermediate bytes 0x20..0x2F, then one final byte.
+            Some(_) => {
+                while rest.next_if(|c| matches!(c, ' '..='/')).is_some() {}
+                rest.next_if(|c| matches!(c, '0'..='~'));
+            }
+            None => {}
+        },
+        '\u{9b}' => skip_csi(rest),
+        '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => skip_string(rest),
+        _ => return false,
+    }
+    true
+}
+
+/// Parameters and intermediates (0x20..0x3F), then one final byte (0x40..0x7E).
+fn skip_csi(chars: &mut Peekable<Chars<'_>>) {
+    while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
+    chars.next_if(|c| matches!(c, '@'..='~'));
+}
+
+/// Up to BEL or ST. A string that never ends is cut at the end of the line, so that one bad escape does not swallow a whole row.
+fn skip_string(chars: &mut Peekable<Chars<'_>>) {
+    while let Some(c) = chars.next_if(|c| *c != '\n') {
+        match c {
+            '\u{07}' | '\u{9c}' => return,
+            '\u{1b}' => {
+                chars.next_if_eq(&'\\');
+                return;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// `40 s`, `4 min 7 s`, `2 h 5 min`; rounded up.
@@ -140,6 +203,17 @@ pub fn brief(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escape_sequences_go_whole_and_leave_the_words_on_both_sides() {
+        let words = |text: &str| -> Vec<String> {
+            without_escapes(text).split_whitespace().map(String::from).collect()
+        };
+        assert_eq!(words("card\u{1b}[2Jlost"), ["card", "lost"]);
+        assert_eq!(words("\u{1b}]0;title\u{7}card\u{9b}31mred \u{1b}(Bx"), ["card", "red", "x"]);
+        assert_eq!(words("never ends \u{1b}]8;;http\nnext"), ["never", "ends", "next"]);
+        assert!(matches!(without_escapes("as it is"), Cow::Borrowed("as it is")));
+    }
 
     #[test]
     fn one_is_no_plural() {

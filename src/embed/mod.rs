@@ -92,7 +92,7 @@ impl Embedder {
     pub fn fit<T: AsRef<str> + Sync>(texts: &[T], seed: u64) -> Self {
         let step = texts.len().div_ceil(FIT_TEXTS).max(1);
         let bags: Vec<_> = texts.par_iter().step_by(step).map(|text| features::bag(text.as_ref())).collect();
-        let vocabulary = vocabulary(&bags);
+        let vocabulary = vocabulary(&bags, VOCABULARY);
         let rows = bags.par_iter().map(|bag| weigh(bag, &vocabulary).0).collect();
         let matrix = Sparse::new(rows, vocabulary.known.len());
         let rank = DIMENSIONS.min(bags.len()).min(vocabulary.known.len());
@@ -138,8 +138,33 @@ impl Embedder {
     }
 }
 
-/// The features worth a column, with their smoothed idf, ln((1 + n) / (1 + df)) + 1.
-fn vocabulary(bags: &[features::Bag]) -> Vocabulary {
+/// The weighed features of texts without the SVD: what a linear classifier reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms(Vocabulary);
+
+impl Terms {
+    /// The most common features of a corpus, at most `most` of them.
+    pub fn fit<T: AsRef<str> + Sync>(texts: &[T], most: usize) -> Self {
+        let bags: Vec<_> = texts.par_iter().map(|text| features::bag(text.as_ref())).collect();
+        Self(vocabulary(&bags, VOCABULARY.min(most)))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.known.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.known.is_empty()
+    }
+
+    /// (column, value) by column; a vector of length 1 at most.
+    pub fn row(&self, text: &str) -> Vec<(u32, f32)> {
+        weigh(&features::bag(text), &self.0).0
+    }
+}
+
+/// The `most` features worth a column, with their smoothed idf, ln((1 + n) / (1 + df)) + 1.
+fn vocabulary(bags: &[features::Bag], most: usize) -> Vocabulary {
     let mut frequency: HashMap<u64, u32> = HashMap::new();
     for feature in bags.iter().flatten() {
         *frequency.entry(feature.hash).or_default() += 1;
@@ -148,7 +173,7 @@ fn vocabulary(bags: &[features::Bag]) -> Vocabulary {
     let least = if frequency.values().any(|df| *df >= 2) { 2 } else { 1 };
     let mut kept: Vec<(u64, u32)> = frequency.into_iter().filter(|(_, df)| *df >= least).collect();
     kept.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-    kept.truncate(VOCABULARY);
+    kept.truncate(most);
     let n = bags.len() as f32;
     let idf = |df: u32| ((1.0 + n) / (1.0 + df as f32)).ln() + 1.0;
     let rarest = kept.last().map_or(1.0, |(_, df)| idf(*df));

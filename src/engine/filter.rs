@@ -240,7 +240,7 @@ impl<'a> Finder<'a> {
         let near = nearest(name, keys.chain(known.iter().map(|k| k.candidate.name.as_str())));
         let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
         Err(bad_input(format!(
-            "no row has `{name}`{near}; to look for these characters in the text, put them in double quotes"
+            "no row has `{name}`{near}; to look for it in the text, put the whole term, colon and all, in double quotes"
         )))
     }
 

@@ -3,7 +3,7 @@
 use super::freeze::run_rows;
 use super::launch::wish;
 use super::state::{Engine, bad_input};
-use super::{candidates, parts};
+use super::{candidates, parts, rows};
 use crate::domain::api::Failure;
 use crate::domain::preview::Preview;
 use crate::domain::row::{Part, RunRow};
@@ -34,8 +34,19 @@ pub fn preview(engine: &Engine, row: Option<&str>, set: &[(String, String)]) -> 
         .map(|row| (*row).clone())
         .collect();
     let shown = row.map(|id| one(engine, &dataset, id)).transpose()?;
-    train::preview(&candidate, settings, now_ms(), (&some, train.len()), shown.as_ref())
-        .map_err(|e| bad_input(format!("{e:#}")))
+    let mut preview = train::preview(&candidate, settings, now_ms(), (&some, train.len()), shown.as_ref())
+        .map_err(|e| bad_input(format!("{e:#}")))?;
+    if let Some(rendered) = &mut preview.rendered {
+        let loaded = rows::loaded(engine)?;
+        let at = dataset.find(&rendered.id);
+        rendered.not_learned = match at.and_then(|at| loaded.parts.get(at).copied()).flatten() {
+            _ if loaded.is_excluded(&rendered.id) => Some("left out by hand".into()),
+            Some(Part::Train) => None,
+            Some(part) => Some(format!("a row of the {} part", part.name())),
+            None => Some("a row of no part".into()),
+        };
+    }
+    Ok(preview)
 }
 
 /// Any row, whatever its part.

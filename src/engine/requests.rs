@@ -60,7 +60,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             Response::Problems { problems: problems::problems(engine, kind, &query)? }
         }
         Request::ProblemsProgress => {
-            let (done, total) = problems::progress(engine);
+            let (done, total) = match problems::progress(engine) {
+                (_, 0) => crate::data::making(),
+                looking => looking,
+            };
             Response::Progress { done, total }
         }
         Request::Preview { row, set } => {

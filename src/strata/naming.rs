@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rayon::prelude::*;
 
+use crate::domain::words::without_escapes;
 use crate::embed::words;
 
 /// Terms kept for each cluster.
@@ -99,7 +100,8 @@ impl Said {
 
     /// Further texts, each with its class.
     pub fn add<T: AsRef<str> + Sync>(&mut self, texts: &[T], classes: &[usize]) {
-        let said: Vec<Vec<String>> = texts.par_iter().map(|text| words(text.as_ref()).collect()).collect();
+        let said: Vec<Vec<String>> =
+            texts.par_iter().map(|text| words(&without_escapes(text.as_ref())).collect()).collect();
         for (words, &class) in said.into_iter().zip(classes) {
             let counts = &mut self.counts[class];
             for word in words.iter().filter(|word| telling(word)) {
@@ -297,6 +299,19 @@ mod tests {
 
     fn names(texts: &[&str], assignment: &[usize], k: usize) -> Vec<String> {
         name(texts, assignment, k).into_iter().map(|n| n.name).collect()
+    }
+
+    #[test]
+    fn what_is_left_of_escape_sequences_is_in_no_name() {
+        let texts = [
+            "\u{1b}[2Jcard \u{1b}[31marrival",
+            "\u{1b}[2Jcard \u{1b}]0;evil\u{7}arrival",
+            "refund please",
+            "refund me",
+        ];
+        let got = name(&texts, &[0, 0, 1, 1], 2);
+        assert_eq!(got[0].name, "card arrival");
+        assert_eq!(got[0].terms, ["arrival", "card"]);
     }
 
     #[test]

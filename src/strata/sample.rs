@@ -1,6 +1,5 @@
 //! Samples of rows: how many of each stratum, and which. What is drawn depends on seed, ids and strata, never on the order of the rows.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// A row that may be drawn.
@@ -84,16 +83,67 @@ pub fn apportion(strata: &[(usize, f64)], n: usize) -> Vec<usize> {
     given
 }
 
-/// The `n` rows with the highest scores, by lot where they are equal.
+/// The `n` rows with the highest scores, spread over the strata: the best row of each stratum first, the best of them all before the others;
+/// then always the stratum with the highest sum of scores by the rows that it has given and one more, without any giving more than its share
+/// of them rounded up (the quota method of Balinski and Young 1975, "The quota method of apportionment"). Where scores are equal the larger
+/// stratum comes first, and rows by lot. A larger `n` only adds rows.
 pub fn highest(rows: &[Drawable<'_>], scores: &[f64], n: usize, seed: u64) -> Vec<usize> {
-    let mut order: Vec<(Reverse<u64>, [u8; 32], usize)> = rows
-        .iter()
-        .zip(scores)
-        .enumerate()
-        .map(|(at, (row, score))| (Reverse((score.max(0.0) * 1e9) as u64), lot(seed, row.id), at))
+    struct Stratum {
+        /// Its rows, the best last.
+        rows: Vec<usize>,
+        weight: f64,
+        given: usize,
+        lot: [u8; 32],
+    }
+    let score = |at: usize| scores.get(at).copied().filter(|score| score.is_finite()).unwrap_or(0.0).max(0.0);
+    let mut strata: Vec<Stratum> = shuffled(rows, seed)
+        .into_iter()
+        .map(|(stratum, mut rows)| {
+            // By lot already: a stable sort keeps that among equals.
+            rows.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+            rows.reverse();
+            let weight = rows.iter().map(|at| score(*at)).sum();
+            Stratum { rows, weight, given: 0, lot: lot(seed, stratum) }
+        })
         .collect();
-    order.sort_unstable();
-    order.into_iter().take(n).map(|(.., at)| at).collect()
+    if strata.iter().all(|s| s.weight <= 0.0) {
+        for s in &mut strata {
+            s.weight = s.rows.len() as f64;
+        }
+    }
+    let best = |s: &Stratum| s.rows.last().map_or(0.0, |at| score(*at));
+    strata.sort_by(|a, b| {
+        best(b).total_cmp(&best(a)).then(b.weight.total_cmp(&a.weight)).then(a.lot.cmp(&b.lot))
+    });
+    let mut chosen: Vec<usize> = strata
+        .iter_mut()
+        .take(n)
+        .filter_map(|s| {
+            s.given = 1;
+            s.rows.pop()
+        })
+        .collect();
+    let total: f64 = strata.iter().map(|s| s.weight).sum();
+    while chosen.len() < n.min(rows.len()) {
+        let share = (chosen.len() + 1) as f64 / total;
+        // One that has no more rows leaves its share to the others.
+        let next = |within: bool| {
+            strata
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| !s.rows.is_empty())
+                .filter(|(_, s)| !within || s.given < (s.weight * share - 1e-9).ceil() as usize)
+                .max_by(|(i, a), (j, b)| {
+                    let claim = |s: &Stratum| s.weight / (s.given + 1) as f64;
+                    claim(a).total_cmp(&claim(b)).then(j.cmp(i))
+                })
+                .map(|(i, _)| i)
+        };
+        let Some(next) = next(true).or_else(|| next(false)) else { break };
+        strata[next].given += 1;
+        chosen.extend(strata[next].rows.pop());
+    }
+    chosen
 }
 
 /// The first `n` rows in an order in which every stratum is spread evenly: the k-th of its m rows, by lot, stands at `(k + u) / m`, where
@@ -160,6 +210,36 @@ mod tests {
                 let claim = n.min(all) as f64 * *has as f64 / all.max(1) as f64;
                 prop_assert!((*got as f64 - claim).abs() < 1.0, "{got} of {claim}");
             }
+        }
+
+        #[test]
+        fn the_highest_are_of_every_stratum_and_of_none_more_than_its_share_where_all_are_alike(
+            sizes in prop::collection::vec(1..40usize, 1..9), n in 1..60usize, seed: u64,
+        ) {
+            let rows = rows_of(&sizes);
+            let rows = drawable(&rows);
+            let of = |chosen: &[usize]| -> Vec<usize> {
+                let of = |s: usize| chosen.iter().filter(|&&at| rows[at].stratum == format!("s{s}")).count();
+                (0..sizes.len()).map(of).collect()
+            };
+            let all = rows.len();
+            for score in [0.0, 0.7] {
+                let given = of(&highest(&rows, &vec![score; all], n, seed));
+                prop_assert_eq!(given.iter().sum::<usize>(), n.min(all));
+                for (given, size) in given.iter().zip(&sizes) {
+                    let share = (n.min(all) * size).div_ceil(all);
+                    prop_assert!(*given <= share.max(1), "{given} of a share of {share}");
+                    prop_assert!(n < sizes.len() || *given >= 1);
+                }
+            }
+            // One stratum has all the high scores: it leads, and is not alone.
+            let high: Vec<f64> = rows.iter().map(|row| if row.stratum == "s0" { 3.0 } else { 0.1 }).collect();
+            let chosen = highest(&rows, &high, n, seed);
+            prop_assert_eq!(rows[chosen[0]].stratum, "s0");
+            prop_assert!(n < sizes.len() || of(&chosen).iter().all(|given| *given >= 1));
+            let mut own = chosen.iter().filter(|&&at| rows[at].stratum == "s0").count();
+            own += usize::from(own < sizes[0]);
+            prop_assert!(n < 2 * sizes.len() || own * 2 >= n.min(sizes[0]), "{own} of {n}");
         }
 
         #[test]

@@ -47,6 +47,23 @@ fn table(dir: &Path) {
 const INIT: [&str; 6] = ["init", "ws", "--data", "rows.csv", "--model", "model"];
 
 #[test]
+fn data_can_be_looked_at_without_a_model_and_a_run_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String =
+        (0..60).map(|i| format!("where is my card {i},cards\nrefund me {i},refunds\n")).collect();
+    std::fs::write(dir.path().join("rows.csv"), format!("text,label\n{rows}")).unwrap();
+    let (code, made, _) = json(dir.path(), &["init", "ws", "--data", "rows.csv"]);
+    assert_eq!((code, made["rows"].as_u64()), (0, Some(120)), "{made}");
+    assert!(made["why"].to_string().contains("model: none yet"), "{made}");
+    let (code, counted, _) = json(dir.path(), &["-C", "ws", "data", "count", "label"]);
+    assert_eq!(code, 0, "{counted}");
+    let (code, built, said) = json(dir.path(), &["-C", "ws", "strata", "build"]);
+    assert_eq!(code, 0, "{built} {said}");
+    let (code, _, said) = json(dir.path(), &["-C", "ws", "run", "eval"]);
+    assert!(code == 1 && said.contains("model/config.json: is missing"), "{code} {said}");
+}
+
+#[test]
 fn a_workspace_is_made_checked_and_imported() {
     let dir = tempfile::tempdir().unwrap();
     model(dir.path());

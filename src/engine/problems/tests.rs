@@ -256,23 +256,44 @@ fn golds_that_neighbours_speak_against_are_doubted_until_a_person_vouches_for_th
         ("refunds", "please refund the purchase of shoes"),
         ("app", "the app crashes at the login screen"),
     ];
-    let mut rows: Vec<Value> = (0..60)
+    // Each a different sentence, so that they are no near duplicates; the teams of a few are exchanged.
+    let (before, after) = (
+        ["hello there", "good morning", "since monday", "once more", "dear team", "i wrote before"],
+        ["today", "and nobody answers", "thank you", "what now", "this is urgent", "please help soon"],
+    );
+    let wrong = |i: usize| crate::domain::rng::SplitMix64::stream(5, i as u64).below(16) == 0;
+    let rows: Vec<Value> = (0..216)
+        .map(|i| {
+            let text = format!("{} {} {} {i}", before[i / 3 % 6], about[i % 3].1, after[i / 18 % 6]);
+            row(&format!("r{i}"), &text, about[(i + usize::from(wrong(i))) % 3].0)
+        })
+        .collect();
+    let desk = Desk::new(&rows);
+    let found = desk.problems(Some(ProblemKind::WrongGold), "").found;
+    let is_wrong = |row: &RowProblem| row.id[1..].parse().is_ok_and(wrong);
+    assert!(found.len() >= 4 && found.iter().all(is_wrong), "{found:?}");
+    let first = &found[0];
+    assert!(first.reason.contains("% sure: a classifier that has not seen it says `"), "{first:?}");
+    let vouch = Decision::Gold { row: first.id.clone(), gold: first.gold.clone() };
+    assert!(matches!(desk.ask(Request::Decide { decision: vouch }), Response::Done { .. }));
+    let left = desk.problems(Some(ProblemKind::WrongGold), "").found;
+    assert!(left.len() == found.len() - 1 && left.iter().all(|row| row.id != first.id), "{left:?}");
+}
+
+#[test]
+fn golds_that_have_nothing_to_do_with_the_inputs_are_not_doubted() {
+    let rows: Vec<Value> = (0..200)
         .map(|i| {
             row(
                 &format!("r{i}"),
-                &format!("{} {} {}", about[i % 3].1, ["today", "again", "please", "now"][i / 3 % 4], i / 12),
-                about[i % 3].0,
+                &format!("question {} about {}", i * 37 % 101, i * 53 % 97),
+                ["a", "b", "c"][i * i % 7 % 3],
             )
         })
         .collect();
-    rows.push(row("wrong", "my card has not arrived yet, friday", "app"));
     let desk = Desk::new(&rows);
-    let found = desk.problems(Some(ProblemKind::WrongGold), "").found;
-    assert_eq!(found.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["wrong"]);
-    assert!(found[0].reason.contains("say `cards`") && found[0].score.unwrap() > 0.8, "{found:?}");
-    let vouch = Decision::Gold { row: "wrong".into(), gold: Some("app".into()) };
-    assert!(matches!(desk.ask(Request::Decide { decision: vouch }), Response::Done { .. }));
-    assert!(desk.problems(Some(ProblemKind::WrongGold), "").found.is_empty());
+    let problems = desk.problems(Some(ProblemKind::WrongGold), "");
+    assert!(problems.found.len() <= 2, "{:?}", problems.found);
 }
 
 proptest! {

@@ -1,37 +1,41 @@
 //! What golds show: the same input with another gold, rows without one, and golds that are likely wrong.
 //!
-//! A gold is likely wrong by confident learning (Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset
-//! Labels", JAIR 70): of a row's nearest neighbours the share with label l is the estimate p(l) of a classifier that has not seen the row;
-//! the threshold of l is the mean p(l) over the rows whose gold is l. A row whose gold is g counts as an l where l is the likeliest of the
-//! labels whose share reaches their threshold, l is not g, and p(l) > p(g). Its score is p(l) - p(g), from 0 to 1.
-//!
-//! And by a candidate: where it answers a row wrong, but at least [`GOOD`] of the row's neighbours right, the gold is doubted with that
-//! share as the score.
+//! A gold is likely wrong where a classifier that has not seen the row says so ([`HeldOut`]), and the best candidate's answer, where it has one
+//! on a row that it did not learn from, does not speak for it. Its score is the probability that the gold was drawn by lot.
 
 use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::Scan;
+use super::held_out::LABELS;
+use super::{HeldOut, Scan};
 
-/// A vote of fewer neighbours is none.
-const LEAST: usize = 4;
-/// A candidate is believed that has so large a share of the neighbours right.
+/// Golds that are wrong with at least this probability are doubted, where another label has at least this share of what speaks for any.
+const LEAST: f64 = 0.5;
+/// A candidate is believed that has so large a share of so many rows right.
 const GOOD: f64 = 0.8;
-/// Among fewer rows with gold the nearest are not near.
+const ENOUGH: usize = 30;
+/// Fewer rows with gold teach nothing.
 const LEAST_ROWS: usize = 50;
-/// Labels that are not those of this many rows on average are no classes but texts, which no neighbour can vote on.
+/// Labels that are not those of this many rows on average are no classes but texts.
 const ROWS_A_LABEL: usize = 3;
 
 const NONE: u32 = u32::MAX;
 
 /// Why a gold is doubted.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// Of so many neighbours so many have the other label, and so many this one.
-    Neighbours { other: String, votes: usize, own: usize, of: usize },
-    /// The candidate's answer, and how many of the neighbours that it was asked it has right.
-    Candidate { answer: String, right: usize, of: usize },
+pub struct Verdict {
+    /// Probability that the gold is wrong.
+    pub sure: f64,
+    /// The label that is likelier, what the classifier gives it and the gold.
+    pub other: String,
+    pub says: f64,
+    pub own: f64,
+    /// The candidate answers that label, too.
+    pub candidate: bool,
+    /// Nearest rows with that label, and those that have one.
+    pub near: usize,
+    pub of: usize,
 }
 
 /// What golds show of each row.
@@ -42,9 +46,7 @@ pub struct Golds {
     names: Vec<String>,
     conflicting: Vec<bool>,
     duplicate: Vec<bool>,
-    doubts: HashMap<usize, (f64, Verdict)>,
-    /// Golds are classes of enough rows, and neighbours were asked.
-    pub asked: bool,
+    doubts: HashMap<usize, Verdict>,
 }
 
 /// What a candidate did with a row: whether it is right, and its answer.
@@ -60,7 +62,9 @@ pub struct Evidence<'a> {
     pub vouched: &'a (dyn Fn(usize) -> bool + Sync),
     /// Nearest neighbours, nearest first.
     pub neighbours: &'a (dyn Fn(usize) -> Vec<u32> + Sync),
-    /// What a good candidate did.
+    /// What a classifier says; none where golds are no classes.
+    pub held_out: Option<&'a HeldOut>,
+    /// What the best candidate did with a row that it did not learn from.
     pub answered: &'a (dyn Fn(usize) -> Option<Answered<'a>> + Sync),
 }
 
@@ -80,11 +84,8 @@ impl Golds {
         }
         golds.names = names;
         golds.copies(scan, evidence);
-        let labelled = golds.labels.iter().filter(|label| **label != NONE).count();
-        let classes = golds.names.len() >= 2 && golds.names.len() * ROWS_A_LABEL <= labelled;
-        golds.asked = classes && labelled >= LEAST_ROWS;
-        if golds.asked {
-            golds.by_neighbours(scan, evidence);
+        if let Some(held_out) = evidence.held_out {
+            golds.by_classifier(scan, evidence, held_out);
         }
         golds
     }
@@ -110,68 +111,45 @@ impl Golds {
         }
     }
 
-    fn by_neighbours(&mut self, scan: &Scan, evidence: &Evidence<'_>) {
-        /// Labels with their votes, the most first; and neighbours that voted.
-        type Votes = (Vec<(u32, usize)>, usize);
-        let votes = |at: usize| -> Option<Votes> {
-            (self.labels[at] != NONE).then_some(())?;
-            let mut votes: Vec<(u32, usize)> = Vec::new();
-            let mut of = 0;
-            for other in (evidence.neighbours)(at) {
-                let label = self.labels.get(other as usize).copied().unwrap_or(NONE);
-                // A copy of the row says nothing that the row does not.
-                if label == NONE || scan.same(at).is_some() && scan.same(at) == scan.same(other as usize) {
-                    continue;
-                }
-                of += 1;
-                match votes.iter_mut().find(|(of, _)| *of == label) {
-                    Some((_, n)) => *n += 1,
-                    None => votes.push((label, 1)),
-                }
-            }
-            votes.sort_unstable_by_key(|(label, n)| (std::cmp::Reverse(*n), *label));
-            (of >= LEAST).then_some((votes, of))
-        };
-        let all: Vec<Option<Votes>> = (0..scan.len()).into_par_iter().map(votes).collect();
-        let share = |(votes, of): &Votes, label: u32| {
-            votes.iter().find(|(l, _)| *l == label).map_or(0, |(_, n)| *n) as f64 / *of as f64
-        };
-        let mut sums = vec![(0.0, 0usize); self.names.len()];
-        for (votes, label) in all.iter().zip(&self.labels) {
-            if let (Some(votes), Some((sum, n))) = (votes, sums.get_mut(*label as usize)) {
-                *sum += share(votes, *label);
-                *n += 1;
-            }
-        }
-        let threshold = |label: u32| {
-            sums.get(label as usize).filter(|(_, n)| *n > 0).map_or(f64::INFINITY, |(sum, n)| sum / *n as f64)
-        };
-        let doubt = |at: usize| -> Option<(usize, (f64, Verdict))> {
-            if (evidence.vouched)(at) {
+    fn by_classifier(&mut self, scan: &Scan, evidence: &Evidence<'_>, held_out: &HeldOut) {
+        let Some(fit) = held_out.fit.filter(super::held_out::Fit::tells) else { return };
+        let (right, asked) = (0..scan.len())
+            .filter(|at| self.labels[*at] != NONE)
+            .filter_map(|at| (evidence.answered)(at))
+            .fold((0usize, 0usize), |(right, n), (is, _)| (right + usize::from(is), n + 1));
+        // One that is always right is so but for the next row: (right + 1) / (n + 2), Laplace's rule of succession.
+        let share = (right + 1) as f64 / (asked + 2) as f64;
+        let good = asked >= ENOUGH && share >= GOOD;
+        let doubt = |at: usize| -> Option<(usize, Verdict)> {
+            if self.labels[at] == NONE || (evidence.vouched)(at) {
                 return None;
             }
-            let votes = all.get(at)?.as_ref()?;
-            let own = share(votes, self.labels[at]);
-            let likeliest = votes.0.iter().find(|(label, _)| share(votes, *label) >= threshold(*label));
-            let by_vote = likeliest.filter(|(label, _)| *label != self.labels[at]).and_then(|(label, n)| {
-                let margin = share(votes, *label) - own;
-                let other = self.names.get(*label as usize)?.clone();
-                let own = (own * votes.1 as f64).round() as usize;
-                (margin > 0.0).then_some((margin, Verdict::Neighbours { other, votes: *n, own, of: votes.1 }))
-            });
-            let by_candidate = || {
-                let (right, answer) = (evidence.answered)(at)?;
-                (!right).then_some(())?;
-                let asked: Vec<bool> = (evidence.neighbours)(at)
-                    .into_iter()
-                    .filter_map(|other| (evidence.answered)(other as usize).map(|(right, _)| right))
-                    .collect();
-                let right = asked.iter().filter(|right| **right).count();
-                let share = right as f64 / asked.len().max(1) as f64;
-                let verdict = Verdict::Candidate { answer: answer.to_owned(), right, of: asked.len() };
-                (asked.len() >= LEAST && share >= GOOD).then_some((share, verdict))
+            let told = held_out.told(at)?;
+            let answer = (evidence.answered)(at).filter(|_| good).map(|(_, answer)| answer.trim());
+            let gold = self.names.get(self.labels[at] as usize)?;
+            let (sure, other, share_of_other) =
+                told.doubt(&fit, answer.map(|answer| (answer, share)), gold)?;
+            if sure < LEAST || share_of_other < LEAST {
+                return None;
+            }
+            let near: Vec<u32> = (evidence.neighbours)(at)
+                .into_iter()
+                // A copy of the row says nothing that the row does not.
+                .filter(|near| scan.same(at).is_none() || scan.same(at) != scan.same(*near as usize))
+                .filter_map(|near| self.labels.get(near as usize).copied().filter(|label| *label != NONE))
+                .collect();
+            let is_other = |label: &&u32| self.names.get(**label as usize).is_some_and(|name| name == other);
+            let says = told.others.iter().find(|(label, _)| label == other).map_or(0.0, |(_, p)| *p);
+            let verdict = Verdict {
+                sure,
+                other: other.to_owned(),
+                says: f64::from(says),
+                own: f64::from(told.own),
+                candidate: answer == Some(other),
+                near: near.iter().filter(is_other).count(),
+                of: near.len(),
             };
-            by_vote.or_else(by_candidate).map(|found| (at, found))
+            Some((at, verdict))
         };
         self.doubts = (0..scan.len()).into_par_iter().filter_map(doubt).collect();
     }
@@ -194,7 +172,30 @@ impl Golds {
     }
 
     /// How surely the gold is wrong, and why.
-    pub fn doubt(&self, at: usize) -> Option<&(f64, Verdict)> {
+    pub fn doubt(&self, at: usize) -> Option<&Verdict> {
         self.doubts.get(&at)
     }
+}
+
+/// The labels of rows, where golds are classes of enough rows: their names, and each row's place among them.
+pub fn classes(n: usize, gold: &dyn Fn(usize) -> Option<String>) -> Option<(Vec<String>, Vec<Option<u32>>)> {
+    let mut known: HashMap<String, u32> = HashMap::new();
+    let mut labels = Vec::with_capacity(n);
+    for at in 0..n {
+        let label =
+            gold(at).map(|gold| gold.trim().to_owned()).filter(|gold| !super::empty(gold)).map(|gold| {
+                let next = known.len() as u32;
+                *known.entry(gold).or_insert(next)
+            });
+        labels.push(label);
+    }
+    let labelled = labels.iter().flatten().count();
+    let classes = (2..=LABELS).contains(&known.len())
+        && known.len() * ROWS_A_LABEL <= labelled
+        && labelled >= LEAST_ROWS;
+    let mut names = vec![String::new(); known.len()];
+    for (name, at) in known {
+        names[at as usize] = name;
+    }
+    classes.then_some((names, labels))
 }

@@ -75,7 +75,13 @@ impl App {
             if let Purpose::Detail(candidate) = &purpose {
                 return self.detail_arrived(candidate, Err(error.message));
             }
-            self.notice(Mood::Bad, format!("could not {}: {}", purpose.words(), error.message));
+            if let Purpose::Rows(query) = &purpose
+                && (query.stratum.is_some() || query.group.is_some())
+                && error.message.starts_with("no stratum")
+            {
+                return self.strata.stratum_gone();
+            }
+            self.could_not(&purpose, &error.message);
             return;
         }
         match (purpose, response) {

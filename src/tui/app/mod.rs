@@ -108,6 +108,8 @@ pub enum Mood {
 pub struct Notice {
     pub mood: Mood,
     pub text: String,
+    /// How many questions to the engine failed in a row, the newest of which this tells of; 0 of other news.
+    pub failed: usize,
 }
 
 /// What a question to the engine was asked for.
@@ -450,7 +452,20 @@ impl App {
     }
 
     pub fn notice(&mut self, mood: Mood, text: impl Into<String>) {
-        let notice = Notice { mood, text: text.into() };
+        self.show_notice(Notice { mood, text: text.into(), failed: 0 });
+    }
+
+    /// Tells that the engine could not answer. What reads fails again and again while its cause lasts: the newest stands for all.
+    pub(super) fn could_not(&mut self, purpose: &Purpose, why: &str) {
+        let reads = !purpose.changes_things();
+        let before = |n: &&Notice| reads && n.failed > 0;
+        let failed = usize::from(reads) + self.notices.iter().find(before).map_or(0, |n| n.failed);
+        self.notices.retain(|n| !before(&n));
+        let text = format!("could not {}: {why}", purpose.words());
+        self.show_notice(Notice { mood: Mood::Bad, text, failed });
+    }
+
+    fn show_notice(&mut self, notice: Notice) {
         self.notices.retain(|n| n.mood == Mood::Bad && *n != notice);
         // A hundred failures tell no more than the last few.
         if self.notices.len() >= 5 {

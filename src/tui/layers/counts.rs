@@ -8,7 +8,7 @@ use crate::domain::api::{Request, RowQuery};
 use crate::domain::count::{AUTO, Counts, GROUPS_MAX, Group, bins, crossed};
 use crate::domain::filter::{ANY, Filter, Op, Test, quoted, term};
 use crate::domain::views::joined;
-use crate::domain::words::counted;
+use crate::domain::words::noun;
 use crate::tui::app::{App, Mood, Purpose, moved};
 use crate::tui::keymap::Action;
 use crate::tui::screens::{empty, strata::Pane};
@@ -251,24 +251,29 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
         0 => String::new(),
         more => format!(", the {} most common; {} more", counts.groups.len(), number::count(more)),
     };
-    let noun = if table.by.len() > 1 { "combination" } else { "value" };
-    let sum = format!("{} in {}{shown}", counted(counts.rows, "row"), counted(counts.distinct, noun));
+    let told = |n: usize, one: &str| format!("{} {}", number::count(n), noun(n, one));
+    let values = told(counts.distinct, if table.by.len() > 1 { "combination" } else { "value" });
+    let sum = format!("{} in {values}{shown}", told(counts.rows, "row"));
     let room = if table.query.text.is_empty() { inner.width } else { inner.width / 2 };
     p.put_right(inner, inner.width, inner.height - 1, room, &sum, Role::Dim);
 
     let scored = [(Column::Base, &counts.base), (Column::Best, &counts.best)];
     let scored: Vec<Column> = scored.into_iter().filter(|(_, name)| name.is_some()).map(|(c, _)| c).collect();
-    // rows, share, bar, accuracies.
-    let bar = if inner.width >= 76 { 12 } else { 6 };
-    let figures = 9 + 7 + bar + 1 + 8 * scored.len() as u16;
-    let room = inner.width.saturating_sub(figures + 2) / table.by.len().max(1) as u16;
-    let width_of = |i: usize| {
-        let widest = counts.groups.iter().take(200).filter_map(|g| g.values.get(i)?.as_deref());
-        let widest = widest.map(|v| text::width(&text::clean(v))).max().unwrap_or(6);
-        let head = table.by.get(i).map_or(0, |key| text::width(&text::clean(key)) + 2);
-        (widest.max(head).max(6) as u16).min(room.saturating_sub(1))
-    };
-    let widths: Vec<u16> = (0..table.by.len()).map(width_of).collect();
+    let wanted: Vec<u16> = (0..table.by.len())
+        .map(|i| {
+            let widest = counts.groups.iter().take(200).filter_map(|g| g.values.get(i)?.as_deref());
+            let widest = widest.map(|v| text::width(&text::clean(v))).max().unwrap_or(6);
+            let head = table.by.get(i).map_or(0, |key| text::width(&text::clean(key)) + 2);
+            widest.max(head).max(6) as u16
+        })
+        .collect();
+    // rows, share, bar, accuracies; the bar gives way to values that would be cut off.
+    let figures = |bar: u16| 9 + 7 + bar + 1 + 8 * scored.len() as u16;
+    let room = |bar: u16| inner.width.saturating_sub(figures(bar) + 2 + wanted.len() as u16);
+    let all: u16 = wanted.iter().sum();
+    let bar = [if inner.width >= 76 { 12 } else { 6 }, 6, 0].into_iter().find(|bar| all <= room(*bar));
+    let bar = bar.unwrap_or(0);
+    let widths = shared_out(&wanted, room(bar));
     let head = |column: Column, name: &str| {
         let by = table.sorted.map_or(column == Column::Rows, |by| by == column);
         let down = table.turned == matches!(column, Column::Value(_));
@@ -313,7 +318,15 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
         let mut x = 2;
         for (value, width) in group.values.iter().zip(&widths) {
             let (value, plain) = value.as_deref().map_or(("(none)", Role::Dim), |v| (v, Role::Text));
-            p.put(list, x, y, *width, value, role(plain));
+            // What sets strata apart often stands at their ends.
+            p.put(
+                list,
+                x,
+                y,
+                *width,
+                &text::cut_middle(value, usize::from(*width), p.look.signs.ellipsis),
+                role(plain),
+            );
             x += width + 1;
         }
         let share = group.rows as f64 / counts.rows.max(1) as f64;
@@ -334,9 +347,29 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
     }
 }
 
+/// Widths of columns that have this room together: what is narrow gets what it wants, and the wide ones share the rest.
+fn shared_out(wanted: &[u16], room: u16) -> Vec<u16> {
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_by_key(|i| wanted[*i]);
+    let (mut widths, mut left) = (vec![0; wanted.len()], room);
+    for (done, i) in order.into_iter().enumerate() {
+        widths[i] = wanted[i].min(left / (wanted.len() - done) as u16);
+        left -= widths[i];
+    }
+    widths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn narrow_columns_leave_their_room_to_wide_ones() {
+        assert_eq!(shared_out(&[40, 6], 40), [34, 6]);
+        assert_eq!(shared_out(&[40, 30, 6], 40), [17, 17, 6]);
+        assert_eq!(shared_out(&[10, 10], 40), [10, 10]);
+        assert_eq!(shared_out(&[10, 10], 5), [2, 3]);
+    }
 
     #[test]
     fn keys_are_crossed_with_an_x_or_a_blank() {

@@ -264,13 +264,13 @@ fn boxes(p: &mut Painter<'_>, area: Rect, map: &Map) {
 /// o card arrival  812
 /// ```
 fn draw_legend(p: &mut Painter<'_>, area: Rect, view: &MapView, inside: usize, boxed: bool) {
-    let entries: Vec<(String, Role)> = view
+    let entries: Vec<(&str, String, String, Role)> = view
         .groups
         .iter()
         .enumerate()
         .map(|(i, (name, n))| {
             let sign = SIGNS.get(i.min(GROUPS_MAX)).copied().unwrap_or(".");
-            (format!("{sign} {} {}", text::one_line(name, " "), number::count(*n)), role(i))
+            (sign, text::one_line(name, " "), number::count(*n), role(i))
         })
         .collect();
     let told = match (inside, boxed) {
@@ -278,8 +278,11 @@ fn draw_legend(p: &mut Painter<'_>, area: Rect, view: &MapView, inside: usize, b
         (n, false) => format!("{} here", counted(n, "row")),
     };
     if area.height > 2 {
-        for (y, (line, role)) in entries.iter().enumerate() {
-            p.put(area, 0, y as u16, area.width, line, *role);
+        let ellipsis = p.look.signs.ellipsis;
+        for (y, (sign, name, n, role)) in entries.iter().enumerate() {
+            let room = usize::from(area.width).saturating_sub(3 + n.len());
+            let line = format!("{sign} {} {n}", text::cut_middle(name, room, ellipsis));
+            p.put(area, 0, y as u16, area.width, &line, *role);
         }
         p.put(area, 0, entries.len() as u16 + 1, area.width, &told, Role::Text);
         return;
@@ -288,8 +291,12 @@ fn draw_legend(p: &mut Painter<'_>, area: Rect, view: &MapView, inside: usize, b
     let room = usize::from(area.width).saturating_sub(text::width(&told) + 2);
     let share = (2 * usize::from(area.width)).saturating_sub(text::width(&told) + 4) / entries.len().max(1);
     let (mut x, mut y) = (0, 0);
-    for (line, role) in &entries {
-        let line = text::cut(line, share.max(8) - 2, p.look.signs.ellipsis).into_owned();
+    for (sign, name, n, role) in &entries {
+        let mut line = format!("{sign} {name} {n}");
+        if text::width(&line) + 2 > share.max(10) {
+            let name = text::cut_middle(name, share.max(10) - 4, p.look.signs.ellipsis);
+            line = format!("{sign} {name}");
+        }
         let width = text::width(&line) as u16;
         let end = if y == 0 { usize::from(area.width) } else { room };
         if usize::from(x + width) > end {

@@ -33,7 +33,7 @@ use problems::Wrong;
 use remedies::Mending;
 use reviewing::Reviewing;
 
-use crate::domain::api::{Request, RowQuery};
+use crate::domain::api::{Decision, Request, RowQuery};
 use crate::domain::keys::KeyNeed;
 use crate::domain::problem::ProblemKind;
 
@@ -169,6 +169,11 @@ pub enum Confirmed {
     Cancel(String),
     /// Of each group of duplicates all but the first are left out.
     ExcludeCopies(ProblemKind),
+    /// One decision on many rows.
+    Decide {
+        words: String,
+        decision: Decision,
+    },
     /// Rows that this run made and the filter means go into the data, or out of it.
     AcceptGrown {
         run: String,

@@ -48,7 +48,12 @@ impl App {
 }
 
 pub fn draw(p: &mut Painter<'_>, body: Rect, view: &Previewed) {
-    let title = format!("row {} as it would be trained on", text::one_line(&view.row, " "));
+    let row = text::one_line(&view.row, " ");
+    let rendered = view.found.as_ref().and_then(|found| found.as_ref().ok()?.rendered.as_ref());
+    let title = match rendered.and_then(|row| row.not_learned.as_ref()) {
+        Some(why) => format!("row {row}: {why}, never trained on; if it were"),
+        None => format!("row {row} as it would be trained on"),
+    };
     let inner = boxed(p, body, 120, body.height, &title);
     let found = match &view.found {
         None => {

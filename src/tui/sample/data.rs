@@ -250,6 +250,7 @@ pub fn preview(id: &str) -> Preview {
             ],
             tokens: 31,
             trained: 2,
+            not_learned: None,
             dropped: None,
         }),
         lengths: (0..6)

@@ -97,7 +97,8 @@ fn notice(app: &App) -> Option<(Mood, String)> {
         (Some(n), _) if n.mood == Mood::Bad => {
             let more = app.notices.iter().filter(|n| n.mood == Mood::Bad).count() - 1;
             let more = if more > 0 { format!(" ({more} more)") } else { String::new() };
-            Some((n.mood, format!("{}  [esc closes{more}]", n.text)))
+            let failed = if n.failed > 1 { format!(" ({} failed)", n.failed) } else { String::new() };
+            Some((n.mood, format!("{}{failed}  [esc closes{more}]", n.text)))
         }
         (_, Some((ms, pending))) if ms >= 1000 => {
             let far = app.looked.filter(|_| matches!(pending.purpose, Purpose::Problems(_)));

@@ -7,7 +7,8 @@ use crate::domain::api::{
 use crate::domain::row::Part;
 use crate::domain::run::{RunAction, RunKind, RunState};
 use crate::domain::sweep::Group;
-use crate::tui::app::{App, Effect, Link, Message, Mood, Screen};
+use crate::tui::app::{App, Effect, Link, Message, Mood, Pending, Purpose, Screen};
+use crate::tui::layers::Layer;
 use crate::tui::sample::{self, NOW_MS};
 use crate::tui::screens::strata::Pane;
 use crate::tui::signs::Signs;
@@ -380,6 +381,74 @@ fn strata_that_are_being_built_say_how_far_they_are() {
         asked(&press(&mut app, "b")),
         [Request::Launch { kind: RunKind::Strata, set: vec![], keys: Default::default(), from: None }]
     );
+}
+
+#[test]
+fn deciding_on_many_rows_at_once_asks_first_and_says_how_many() {
+    let mut app = app_on_train();
+    play(&mut app, "1");
+    app.strata.pane = Pane::Rows;
+    let pick = |app: &mut App, n: usize| app.strata.picked = (0..n).map(|i| format!("r{i}")).collect();
+    pick(&mut app, 3);
+    assert!(
+        matches!(asked(&press(&mut app, "m"))[..], [Request::Decide { .. }]),
+        "a few are decided on at once"
+    );
+    for (keys, words) in
+        [("x", "Leave 1,200 rows out of learning and scoring?"), ("m", "Set the mark `star` on 1,200 rows?")]
+    {
+        pick(&mut app, 1200);
+        assert_eq!(asked(&press(&mut app, keys)), []);
+        let Some(Layer::Confirm { question, .. }) = app.layers.last() else { panic!("{:?}", app.layers) };
+        assert_eq!(*question, format!("{words} u takes all of it back as one."));
+        assert_eq!(asked(&press(&mut app, "n")), []);
+        press(&mut app, keys);
+        match &asked(&press(&mut app, "y"))[..] {
+            [Request::Decide { decision: Decision::Together { decisions } }] => {
+                assert_eq!(decisions.len(), 1200);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stratum_that_is_gone_gives_way_to_all_rows_without_a_complaint() {
+    let mut app = app_on_train();
+    play(&mut app, "1 down down");
+    let gone = app.strata.query.stratum.clone().expect("a stratum is shown");
+    let query = app.strata.query.clone();
+    app.pending.insert(900, Pending { purpose: Purpose::Rows(query), again: None, since_ms: 0 });
+    let error = Failure::new(2, format!("no stratum `{gone}`"));
+    news(&mut app, FromEngine::Answer { tag: 900, response: Response::Error { error } });
+    assert!(app.notices.is_empty() && app.strata.query.stratum.is_none(), "{:?}", app.notices);
+    // The new list without it comes first.
+    play(&mut app, "down down");
+    let gone = app.strata.query.stratum.clone().expect("a stratum is shown");
+    let mut view = app.strata.view.clone().expect("there are strata");
+    view.strata.retain(|s| s.id != gone);
+    app.strata.fill(view);
+    assert_ne!(app.strata.query.stratum.as_ref(), Some(&gone));
+}
+
+#[test]
+fn questions_that_fail_for_one_cause_are_one_notice_which_one_esc_closes() {
+    let mut app = app_on_train();
+    press(&mut app, "1");
+    for (tag, purpose) in
+        [Purpose::Row("a".into()), Purpose::Views, Purpose::Row("b".into())].into_iter().enumerate()
+    {
+        let tag = 900 + tag as u64;
+        app.pending.insert(tag, Pending { purpose, again: None, since_ms: 0 });
+        let error = Failure::new(2, "data/rows.jsonl: there is no such file");
+        news(&mut app, FromEngine::Answer { tag, response: Response::Error { error } });
+    }
+    let failures: Vec<&str> =
+        app.notices.iter().filter(|n| n.mood == Mood::Bad).map(|n| n.text.as_str()).collect();
+    assert_eq!(failures, ["could not read row b: data/rows.jsonl: there is no such file"]);
+    assert!(shown(&app).contains("(3 failed)"), "{}", shown(&app));
+    press(&mut app, "esc");
+    assert!(app.notices.is_empty(), "{:?}", app.notices);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use crate::domain::words::turns_direction;
+use crate::domain::words::{skip_escape, turns_direction};
 
 /// Marks stacked on one letter beyond this number are dropped: they would paint over neighbouring lines.
 const MAX_COMBINING: usize = 3;
@@ -45,24 +45,7 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     let mut combining = 0;
     while let Some(c) = chars.next() {
         match c {
-            '\u{1b}' => match chars.peek().copied() {
-                Some('[') => {
-                    chars.next();
-                    skip_csi(&mut chars);
-                }
-                Some(']' | 'P' | 'X' | '^' | '_') => {
-                    chars.next();
-                    skip_string(&mut chars);
-                }
-                // Other escapes: intermediate bytes 0x20..0x2F, then one final byte.
-                Some(_) => {
-                    while chars.next_if(|c| matches!(c, ' '..='/')).is_some() {}
-                    chars.next_if(|c| matches!(c, '0'..='~'));
-                }
-                None => {}
-            },
-            '\u{9b}' => skip_csi(&mut chars),
-            '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => skip_string(&mut chars),
+            c if skip_escape(c, &mut chars) => {}
             '\t' => out.push_str("    "),
             '\n' => out.push('\n'),
             '\r' => {
@@ -83,26 +66,6 @@ pub fn clean(text: &str) -> Cow<'_, str> {
         combining = 0;
     }
     Cow::Owned(out)
-}
-
-/// Parameters and intermediates (0x20..0x3F), then one final byte (0x40..0x7E).
-fn skip_csi(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
-    chars.next_if(|c| matches!(c, '@'..='~'));
-}
-
-/// Up to BEL or ST. A string that never ends is cut at the end of the line, so that one bad escape does not swallow a whole row.
-fn skip_string(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    while let Some(c) = chars.next_if(|c| *c != '\n') {
-        match c {
-            '\u{07}' | '\u{9c}' => return,
-            '\u{1b}' => {
-                chars.next_if_eq(&'\\');
-                return;
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Cells that `text` takes.
@@ -157,6 +120,25 @@ pub fn cut<'a>(text: &'a str, cells: usize, ellipsis: &str) -> Cow<'a, str> {
     Cow::Owned(out)
 }
 
+/// [`cut`], but in the middle: names that are alike often differ at their ends (`stratum \u{b7} channel=chat`).
+pub fn cut_middle<'a>(text: &'a str, cells: usize, ellipsis: &str) -> Cow<'a, str> {
+    if text.len() <= cells || text.width() <= cells {
+        return Cow::Borrowed(text);
+    }
+    // Two thirds for the beginning.
+    let tail_room = cells.saturating_sub(ellipsis.width()) / 3;
+    let (mut from, mut used) = (text.len(), 0);
+    for (at, g) in text.grapheme_indices(true).rev() {
+        used += g.width();
+        if used > tail_room {
+            break;
+        }
+        from = at;
+    }
+    let tail = text.get(from..).unwrap_or_default();
+    Cow::Owned(format!("{}{tail}", cut(text, cells.saturating_sub(tail.width()), ellipsis)))
+}
+
 /// Cleaned text broken into lines of at most `cells` cells, at spaces where there are any; at most `limit` lines.
 pub fn wrap(text: &str, cells: usize, limit: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -205,6 +187,22 @@ pub fn wrap(text: &str, cells: usize, limit: usize) -> Vec<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn names_cut_in_the_middle_keep_their_ends() {
+        let name = "clicked buy on \u{b7} channel=chat";
+        assert_eq!(cut_middle(name, 15, "\u{2026}"), "clicked bu\u{2026}chat");
+        assert_eq!(cut_middle("short", 15, "\u{2026}"), "short");
+        for cells in 0..20 {
+            assert!(
+                width(&cut_middle(
+                    "\u{4f60}\u{597d} card \u{4f60}\u{597d}\u{4f60}\u{597d} e\u{301}",
+                    cells,
+                    "\u{2026}"
+                )) <= cells
+            );
+        }
+    }
 
     #[test]
     fn control_sequences_leave_nothing_behind() {

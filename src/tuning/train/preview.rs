@@ -69,6 +69,7 @@ fn rendered(row: &RunRow, subject: &Subject<'_>, max_length: usize, settings: &T
         pieces: pieces(&subject.language.tokenizer, &example.sequence),
         tokens: tokens.len(),
         trained: example.sequence.targets(),
+        not_learned: None,
         dropped: why.or(too_long),
     }
 }

@@ -97,6 +97,7 @@ impl App {
                 match (then, action == Action::Yes) {
                     (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
                     (Confirmed::ExcludeCopies(kind), true) => self.exclude_copies(kind),
+                    (Confirmed::Decide { words, decision }, true) => self.decide(words, decision),
                     (Confirmed::AcceptGrown { run, filter, withdraw }, true) => {
                         self.accept_made(run, filter, withdraw);
                     }
@@ -119,6 +120,7 @@ impl App {
                     (
                         Confirmed::Cancel(_)
                         | Confirmed::ExcludeCopies(_)
+                        | Confirmed::Decide { .. }
                         | Confirmed::AcceptGrown { .. }
                         | Confirmed::Merge { .. }
                         | Confirmed::Replace { .. },

@@ -5,7 +5,11 @@ use crate::domain::api::{Decision, PICKED_MAX};
 use crate::domain::problem::EXCLUDED;
 use crate::tui::app::{App, Mood};
 use crate::tui::keymap::Action;
-use crate::tui::layers::TextPurpose;
+use crate::tui::layers::{Confirmed, Layer, TextPurpose};
+use crate::tui::widgets::number;
+
+/// More rows than these are not decided on before a question.
+const ASK_ABOVE: usize = 20;
 
 /// The mark that one key sets.
 pub const STAR: &str = "star";
@@ -96,8 +100,39 @@ impl App {
         match rows {
             [row] => self.decide(format!("{what} row {row}"), each(row)),
             rows => {
-                let decisions = rows.iter().map(each).collect();
-                self.decide(format!("{what} {} rows", rows.len()), Decision::Together { decisions });
+                let decisions: Vec<Decision> = rows.iter().map(each).collect();
+                let first = decisions.first().cloned();
+                let decision = Decision::Together { decisions };
+                let words = format!("{what} {} rows", rows.len());
+                if rows.len() <= ASK_ABOVE {
+                    return self.decide(words, decision);
+                }
+                let n = number::count(rows.len());
+                let question = match first {
+                    Some(Decision::Mark { mark, on: true, .. }) if mark == EXCLUDED => {
+                        format!("Leave {n} rows out of learning and scoring?")
+                    }
+                    Some(Decision::Mark { mark, on: false, .. }) if mark == EXCLUDED => {
+                        format!("Take {n} rows in again?")
+                    }
+                    Some(Decision::Mark { mark, on, .. }) => {
+                        format!(
+                            "{} the mark `{mark}` {} {n} rows?",
+                            if on { "Set" } else { "Take" },
+                            if on { "on" } else { "off" }
+                        )
+                    }
+                    Some(Decision::Gold { gold: Some(gold), .. }) => {
+                        format!("Make `{gold}` the gold of {n} rows?")
+                    }
+                    Some(Decision::Gold { gold: None, .. }) => {
+                        format!("Give {n} rows their files' gold again?")
+                    }
+                    _ => format!("Decide on {n} rows?"),
+                };
+                let question = format!("{question} u takes all of it back as one.");
+                let then = Confirmed::Decide { words, decision };
+                self.layers.push(Layer::Confirm { question, then });
             }
         }
     }

@@ -136,7 +136,13 @@ impl StrataState {
             self.selected = at.unwrap_or(0);
         }
         self.selected = self.selected.min(self.entries().len().saturating_sub(1));
-        if before.is_none() && self.scope.is_empty() {
+        let gone = self.view.as_ref().is_some_and(|view| {
+            let no_stratum = |id: &String| view.strata.iter().all(|s| s.id != *id);
+            let no_group = |id: &String| view.groups.iter().all(|g| g.id != *id);
+            self.query.stratum.as_ref().is_some_and(no_stratum)
+                || self.query.group.as_ref().is_some_and(no_group)
+        });
+        if gone || before.is_none() && self.scope.is_empty() {
             self.show_selected();
         } else {
             self.rows_stale = true;
@@ -337,6 +343,12 @@ impl StrataState {
         if let Some((_, id)) = self.detail_tag.take_if(|(t, _)| *t == tag) {
             self.detail_failed = Some(id);
         }
+    }
+
+    /// The stratum that was asked about has been merged, split or renamed away: all rows, until the new list comes.
+    pub fn stratum_gone(&mut self) {
+        self.selected = 0;
+        self.show_selected();
     }
 
     /// The connection is gone or new: nothing is under way any more.
