@@ -270,8 +270,9 @@ impl RunSpec {
                 let beside = critic.as_deref().into_iter().chain(eval.intent.model.as_deref());
                 KeyNeed::of_models(candidate, &eval.judges, beside)
             }
-            (Job::Grow { eval, maker, .. }, Some(candidate)) => {
-                let beside = std::iter::once(&**maker).chain(eval.intent.model.as_deref());
+            (Job::Grow { eval, maker, grow, .. }, Some(candidate)) => {
+                let embedders = [grow.embedder.as_deref(), eval.intent.model.as_deref()];
+                let beside = std::iter::once(&**maker).chain(embedders.into_iter().flatten());
                 KeyNeed::of_models(candidate, &eval.judges, beside)
             }
             (Job::Strata(strata), _) => {
