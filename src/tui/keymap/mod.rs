@@ -146,6 +146,8 @@ pub enum Action {
     CountRows,
     Views,
     ExportRows,
+    ExportExamples,
+    ImportExamples,
     OpenMap,
     Histogram,
     MapCorner,

@@ -23,6 +23,7 @@ use crate::domain::prompt::{
 use crate::domain::rng::SplitMix64;
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
+use crate::domain::words::counted;
 use crate::score::{bootstrap, stats};
 
 /// Version of the history's format.
@@ -141,6 +142,7 @@ impl<'a> Climb<'a> {
     pub fn run(&mut self, examiner: &mut dyn Examiner) -> Result<(), Halt> {
         examiner.tell(PromptNews::Version { version: self.nodes[0].told() })?;
         let select = self.plan.select.clone();
+        examiner.begin("the start".to_owned(), select.len());
         self.ask(0, &select, examiner)?;
         self.nodes[0].version.selected = self.score(0, &select);
         let mut pool = select;
@@ -152,6 +154,8 @@ impl<'a> Climb<'a> {
             self.take_changes(epoch, examiner)?;
             self.rng.shuffle(&mut pool);
             let race: Vec<usize> = pool.iter().copied().take(self.plan.select.len()).collect();
+            let open = self.survivors.iter().map(|&node| self.unknown(node, &race)).sum();
+            examiner.begin(self.phase(epoch, "survivors"), open);
             for node in self.survivors.clone() {
                 self.ask(node, &race, examiner)?;
             }
@@ -170,6 +174,17 @@ impl<'a> Climb<'a> {
             examiner.keep(&self.history(examiner))?;
         }
         Ok(())
+    }
+
+    /// What is done in an epoch, for people.
+    fn phase(&self, epoch: usize, what: &str) -> String {
+        format!("epoch {epoch}/{}, {what}", self.plan.fresh.len())
+    }
+
+    /// How many of these rows the version was not asked yet.
+    pub(super) fn unknown(&self, node: usize, rows: &[usize]) -> usize {
+        let known = |row: &&usize| self.nodes.get(node).is_some_and(|n| n.marks.contains_key(*row));
+        rows.len() - rows.iter().filter(known).count()
     }
 
     pub(super) fn ask(
@@ -240,6 +255,10 @@ impl<'a> Climb<'a> {
                 }
                 // Without a model ideas cost nothing, and some are refused.
                 let asked = if self.proposers[at].needs_critic() { wanted } else { 2 * wanted };
+                if self.proposers[at].needs_critic() {
+                    let what = format!("the critic is asked ({})", self.proposers[at].name());
+                    examiner.begin(self.phase(epoch, &what), asked);
+                }
                 let drafts = self.drafts(at, &parents, asked, examiner)?;
                 let mut taken = 0;
                 for draft in drafts {
@@ -302,6 +321,7 @@ impl<'a> Climb<'a> {
             }
         }
         let rows: Vec<usize> = race.iter().copied().take(SCREEN).collect();
+        examiner.begin(self.phase(1, "screening"), screened.len() * rows.len());
         for &node in &screened {
             self.ask(node, &rows, examiner)?;
         }
@@ -403,6 +423,9 @@ impl<'a> Climb<'a> {
             .collect();
         for (round, block) in drawn.chunks((n / 6).clamp(*ROUND.start(), *ROUND.end())).enumerate() {
             let rows: Vec<usize> = block.iter().map(|d| d.row).collect();
+            let running = runners.iter().filter(|runner| runner.runs);
+            let open = running.map(|runner| self.unknown(runner.node, &rows)).sum();
+            examiner.begin(self.phase(epoch, &format!("race, round {}", round + 1)), open);
             for runner in &mut runners {
                 if !runner.runs {
                     continue;
@@ -497,7 +520,7 @@ impl<'a> Climb<'a> {
         lanes.extend(runners.iter().map(|r| lane(r.node, r.runs, r.seen)));
         let (budget, spend) = (self.budget, examiner.spend());
         examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, budget, spend })?;
-        let phase = format!("epoch {epoch}/{}, race", self.plan.fresh.len());
+        let phase = self.phase(epoch, "race");
         examiner.say(EventBody::Progress { phase, done: seen as u64, total: of as u64, eta_ms: None })
     }
 
@@ -526,6 +549,8 @@ impl<'a> Climb<'a> {
 
     /// Survivors and the start on rows that nothing has seen; their order by what they gain there.
     fn freshly(&mut self, epoch: usize, fresh: &[usize], examiner: &mut dyn Examiner) -> Result<(), Halt> {
+        let asked = self.survivors.iter().chain(&[0]).map(|&node| self.unknown(node, fresh));
+        examiner.begin(self.phase(epoch, "fresh rows"), asked.sum());
         self.ask(0, fresh, examiner)?;
         for node in self.survivors.clone() {
             self.ask(node, fresh, examiner)?;
@@ -562,7 +587,13 @@ impl<'a> Climb<'a> {
         }
         if let Some((why, n)) = self.refused.iter().max_by_key(|(_, n)| **n) {
             let all: usize = self.refused.values().sum();
-            let message = format!("{all} proposals were refused so far, {n} of them because {why}");
+            let were = if all == 1 { "was" } else { "were" };
+            let told = counted(all, "proposal");
+            let message = if all == *n {
+                format!("{told} {were} refused so far: {why}")
+            } else {
+                format!("{told} were refused so far, {n} of them: {why}")
+            };
             examiner.say(EventBody::Log { message })?;
         }
         Ok(())
@@ -603,6 +634,8 @@ impl<'a> Climb<'a> {
     pub(super) fn compare(&mut self, node: usize, examiner: &mut dyn Examiner) -> Result<Vec<usize>, Halt> {
         let claim = self.plan.claim.clone();
         let size = if self.budget.calls.is_some() { COMPARED } else { claim.len().max(1) };
+        let open = self.unknown(0, &claim) + self.unknown(node, &claim);
+        examiner.begin("the last comparison".to_owned(), open);
         for rows in claim.chunks(size) {
             match self.ask(0, rows, examiner).and_then(|()| self.ask(node, rows, examiner)) {
                 Err(Halt::Budget(what)) => {
@@ -637,12 +670,15 @@ impl<'a> Climb<'a> {
         examiner.keep(&self.history(examiner))
     }
 
+    /// Scores of two versions on the rows that both were asked.
+    pub(super) fn pairs(&self, a: usize, b: usize, rows: &[usize]) -> Vec<(f64, f64)> {
+        let of = |node: usize, row: &usize| self.nodes.get(node)?.marks.get(row).map(|mark| mark.score);
+        rows.iter().filter_map(|row| Some((of(a, row)?, of(b, row)?))).collect()
+    }
+
     pub(super) fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
         let version = &self.nodes[node].version;
-        let pairs = |rows: &[usize]| -> Vec<(f64, f64)> {
-            let of = |node: usize, row: &usize| self.nodes[node].marks.get(row).map(|mark| mark.score);
-            rows.iter().filter_map(|row| Some((of(0, row)?, of(node, row)?))).collect()
-        };
+        let pairs = |rows: &[usize]| self.pairs(0, node, rows);
         let all = pairs(rows);
         let (delta, ci95, p_value, fixed, regressed) = compared(&all, self.settings.seed);
         let mean = |pick: fn(&(f64, f64)) -> f64| all.iter().map(pick).sum::<f64>() / all.len().max(1) as f64;
@@ -718,7 +754,7 @@ impl<'a> Climb<'a> {
 
 /// Difference of the means with interval and p-value, and rows up and down: Tango's interval and McNemar's exact test where all
 /// scores are 0 or 1, else the bootstrap's.
-fn compared(pairs: &[(f64, f64)], seed: u64) -> (f64, [f64; 2], f64, usize, usize) {
+pub fn compared(pairs: &[(f64, f64)], seed: u64) -> (f64, [f64; 2], f64, usize, usize) {
     let fixed = pairs.iter().filter(|(a, b)| b > a).count();
     let regressed = pairs.iter().filter(|(a, b)| b < a).count();
     let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();

@@ -36,6 +36,8 @@ const CRITIC_TOKENS: usize = 2_048;
 const CRITIC_TEMPERATURE: f32 = 0.8;
 /// Rows at once, at least.
 const BATCH: usize = 16;
+/// How often what is being asked is told, at most. Tests hear all of it.
+const EVERY: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(1) };
 /// Reasons of failed proposals that are told, and characters of one and of what came.
 const REASONS: usize = 5;
 const WHY: usize = 160;
@@ -81,6 +83,9 @@ pub trait Examiner {
 
     /// A new epoch begins: a critic that failed is tried again.
     fn epoch(&mut self) {}
+
+    /// What is asked from now on, in words for people, and how many answers it takes.
+    fn begin(&mut self, _phase: String, _answers: usize) {}
 
     /// What a person asked for since the last look.
     fn steer(&mut self) -> Result<Vec<Change>, Halt> {
@@ -141,6 +146,18 @@ pub enum Phase {
     Beyond,
 }
 
+/// What is being asked, so that nobody waits without seeing that something comes.
+struct Doing {
+    phase: String,
+    done: usize,
+    total: usize,
+    began: Instant,
+    /// Answers that were waited for since then; the others were known.
+    heard: usize,
+    /// When it was told last.
+    told: Instant,
+}
+
 /// Models that answer, over the run folder.
 pub struct Live<'a> {
     candidate: &'a Candidate,
@@ -164,6 +181,7 @@ pub struct Live<'a> {
     clock: Clock,
     /// News that an earlier life told already.
     told: usize,
+    doing: Option<Doing>,
     /// Looks for changes so far.
     turns: u64,
     answered: usize,
@@ -217,6 +235,7 @@ impl<'a> Live<'a> {
             access: access.clone(),
             clock: Clock { before: 0.0, since: None, idle: Duration::ZERO },
             told,
+            doing: None,
             turns: 0,
             answered: 0,
             succeeded: 0,
@@ -277,6 +296,26 @@ impl<'a> Live<'a> {
             // Every answer is on disk already.
             Control::Stop | Control::Continue | Control::Checkpoint => Ok(()),
         }
+    }
+
+    /// So many answers more were waited for: `0` tells what is waited for.
+    fn heard(&mut self, answers: usize) -> Result<(), Halt> {
+        let Some(doing) = self.doing.as_mut() else { return Ok(()) };
+        doing.done += answers;
+        doing.heard += answers;
+        if answers > 0 && doing.told.elapsed() < EVERY {
+            return Ok(());
+        }
+        doing.told = Instant::now();
+        let rest = doing.total.saturating_sub(doing.done);
+        let each = doing.began.elapsed().as_secs_f64() * 1e3 / doing.heard.max(1) as f64;
+        let body = EventBody::Progress {
+            phase: doing.phase.clone(),
+            done: doing.done.min(doing.total) as u64,
+            total: doing.total as u64,
+            eta_ms: (doing.heard > 0).then(|| (each * rest as f64) as u64),
+        };
+        self.say(body)
     }
 
     /// Calls left for now: what is kept for the last comparison is more where calls were repeated so far. None: there is no limit.
@@ -439,6 +478,7 @@ impl<'a> Live<'a> {
                 live.take_all(key, answered)
             })?;
             outcomes.extend(answered);
+            self.heard(batch.len())?;
         }
         Ok(outcomes)
     }
@@ -515,6 +555,7 @@ impl<'a> Live<'a> {
                 live.take_all(key, scored.collect())
             })?;
             outcomes.extend(answered);
+            self.heard(batch.len())?;
         }
         Ok(outcomes)
     }
@@ -546,6 +587,8 @@ impl<'a> Live<'a> {
         self.poll()?;
         let n = open.len() as u64;
         self.afford(n)?;
+        // A critic takes its time: that it is asked is told before it answers.
+        self.heard(0)?;
         let asks: Vec<Ask> = open
             .iter()
             .map(|(text, sample, _)| {
@@ -581,8 +624,12 @@ impl<'a> Live<'a> {
         let mut halt = None;
         let answers = match self.backend(model, None) {
             Ok(mut backend) => backend.stream(asks, &mut |_, heard| {
-                if halt.is_none() && matches!(heard, Heard::Waiting) {
-                    halt = self.poll().err();
+                if halt.is_none() {
+                    halt = match heard {
+                        Heard::Waiting => self.poll().err(),
+                        Heard::Done(_) => self.heard(1).err(),
+                        Heard::Piece(_) => None,
+                    };
                 }
                 if halt.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             }),
@@ -638,6 +685,9 @@ impl Examiner for Live<'_> {
                     self.succeeded += 1;
                 }
                 self.answered += 1;
+                if let Some(doing) = &mut self.doing {
+                    doing.done += 1;
+                }
                 marks.insert(at, self.mark(&kept.outcome));
             }
         }
@@ -731,6 +781,11 @@ impl Examiner for Live<'_> {
         let came = if came.is_empty() { came } else { format!("; this came: {came}") };
         let message = format!("no proposal of the critic `{name}`: {why}{came}");
         self.say(EventBody::Warning { message })
+    }
+
+    fn begin(&mut self, phase: String, answers: usize) {
+        let now = Instant::now();
+        self.doing = Some(Doing { phase, done: 0, total: answers, began: now, heard: 0, told: now });
     }
 
     fn epoch(&mut self) {

@@ -44,6 +44,7 @@ use crate::score::scorer::Scorer;
 use crate::tuning::evaluate;
 use crate::tuning::scoring::Scoring;
 use climb::Climb;
+pub use climb::compared;
 use examiner::{Examiner as _, Halt, Live, Phase};
 pub use guards::Copies;
 use guards::holds_pin;
