@@ -9,13 +9,14 @@ use super::ask::{once, unexpected};
 use super::output::Output;
 use super::table::{Table, clean};
 use crate::domain::api::{Request, Response};
-use crate::domain::grow::{Check, Grown, GrownAsk, GrownPage};
+use crate::domain::grow::{Check, Grown, GrownAsk, GrownPage, Made};
 use crate::domain::words::{brief, counted};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A filter's terms must all hold; `-` before a term negates it: kept, silent, text, duplicate, leak, unanswered, disputed,
-meaning (where it fell), stratum:NAME, gold:NAME, answer:WORDS, parent:ID, id:ID, and words of the text."
+    after_help = "A filter's terms must all hold; `-` before a term negates it: kept, refused, accepted, silent, text, duplicate, leak,
+unanswered, disputed, meaning (where it fell), stratum:NAME, gold:NAME, answer:WORDS, parent:ID, id:ID, likeness>0.5 (to its parents, where asked),
+nearest>0.8 (cosine with the nearest row that is scored on), and words of the text."
 )]
 pub struct Args {
     /// The run
@@ -23,12 +24,12 @@ pub struct Args {
     /// Only these: `kept`, `disputed stratum:\"card arrival\"`, `parent:r017`
     #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
     filter: String,
-    /// Take what is kept (of what --where admits) into the data, as a source of its own in the train part; what is disputed, unanswered or
-    /// fell at its meaning only where --where names that. One undo takes all back
+    /// Take what is kept (of what --where admits) into the data, beside what was taken before, as a source of its own in the train part; what is
+    /// disputed, unanswered or fell at its meaning only where --where names that (or the text's id). One undo takes all back
     #[arg(long)]
     accept: bool,
-    /// Take the run's rows out of the data again
-    #[arg(long, conflicts_with_all = ["accept", "filter"])]
+    /// Take the run's rows (those that --where admits) out of the data again
+    #[arg(long, conflicts_with = "accept")]
     withdraw: bool,
     /// Leave out so many
     #[arg(long, default_value_t = 0)]
@@ -46,7 +47,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         out.result(&json!({ "run": run, "done": message }), || format!("{}\n", clean(&message)));
         return Ok(ExitCode::SUCCESS);
     }
-    let grown = GrownAsk { run, filter, offset: from, count };
+    let grown = GrownAsk { run, filter, offset: from, count, ..GrownAsk::default() };
     let Response::Grown { page } = once(root, Request::Grown { grown })? else { return Err(unexpected()) };
     out.result(&page, || render(&page));
     Ok(ExitCode::SUCCESS)
@@ -58,11 +59,11 @@ const WHY: usize = 50;
 
 fn render(page: &GrownPage) -> String {
     let mut table = Table::new(&["", "parents", "gold", "text", "why"]);
-    for Grown { parents, gold, text, fell, why, .. } in &page.rows {
+    for Made { one: Grown { parents, gold, text, fell, why, .. }, accepted, .. } in &page.rows {
         let first = parents.first().map(String::as_str).unwrap_or_default();
         let more = if parents.len() > 1 { format!(" +{}", parents.len() - 1) } else { String::new() };
         table.row(vec![
-            fell.map_or("kept", Check::name).to_owned(),
+            if *accepted { "in data" } else { fell.map_or("kept", Check::name) }.to_owned(),
             format!("{first}{more}"),
             brief(gold.as_deref().unwrap_or_default(), 24),
             brief(text, TEXT),

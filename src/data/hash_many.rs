@@ -22,13 +22,16 @@ const ROOT: u8 = 8;
 const IV: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// One chunk of a text: the whole blocks before its last one, and all of a chunk that another follows, are what runs side by side.
+/// One chunk of a text. What runs side by side: all its blocks where another chunk follows or the last one is full, else those before
+/// the last.
 struct Chunk<'a> {
     text: usize,
     /// Its place in the text, 0 or 1.
     counter: u64,
     bytes: &'a [u8],
     whole: usize,
+    /// Flags of its last block, where that runs side by side.
+    end: Option<u8>,
     state: [u32; 8],
 }
 
@@ -43,25 +46,28 @@ pub(super) fn hash_many(texts: &[&[u8]]) -> Vec<[u8; HASH]> {
             continue;
         }
         let (first, second) = bytes.split_at(bytes.len().min(CHUNK));
-        let whole = |bytes: &[u8]| bytes.len().saturating_sub(1) / BLOCK;
+        let mut chunk = |counter: u64, bytes, end: u8| {
+            let whole = <[u8]>::len(bytes) / BLOCK;
+            let full = whole > 0 && whole * BLOCK == bytes.len();
+            chunks.push(Chunk { text, counter, bytes, whole, end: full.then_some(end), state: IV });
+        };
         if second.is_empty() {
-            chunks.push(Chunk { text, counter: 0, bytes: first, whole: whole(first), state: IV });
+            chunk(0, first, CHUNK_END | ROOT);
         } else {
-            chunks.push(Chunk { text, counter: 0, bytes: first, whole: CHUNK / BLOCK, state: IV });
-            chunks.push(Chunk { text, counter: 1, bytes: second, whole: whole(second), state: IV });
+            chunk(0, first, CHUNK_END);
+            chunk(1, second, CHUNK_END);
         }
     }
     let mut order: Vec<usize> = (0..chunks.len()).collect();
-    order.sort_by_key(|at| (chunks[*at].whole, chunks[*at].counter));
+    let kind = |at: &usize| (chunks[*at].whole, chunks[*at].counter, chunks[*at].end);
+    order.sort_by_key(kind);
     let mut begun = Vec::with_capacity(chunks.len());
-    for group in order
-        .chunk_by(|a, b| (chunks[*a].whole, chunks[*a].counter) == (chunks[*b].whole, chunks[*b].counter))
-    {
-        let Some(&Chunk { whole, counter, .. }) = group.first().and_then(|at| chunks.get(*at)) else {
+    for group in order.chunk_by(|a, b| kind(a) == kind(b)) {
+        let Some(&Chunk { whole, counter, end, .. }) = group.first().and_then(|at| chunks.get(*at)) else {
             continue;
         };
         let inputs: Vec<&[u8]> = group.iter().map(|at| chunks[*at].bytes).collect();
-        let states = begin(platform, &inputs, whole, counter);
+        let states = begin(platform, &inputs, whole, counter, end.unwrap_or(0));
         states.into_iter().zip(group).for_each(|(state, at)| begun.push((*at, state)));
     }
     for (at, state) in begun {
@@ -91,19 +97,23 @@ pub(super) fn hash_many(texts: &[&[u8]]) -> Vec<[u8; HASH]> {
     hashes
 }
 
-/// The state behind the first `whole` blocks of each chunk; 16 are all of it.
-fn begin(platform: Platform, chunks: &[&[u8]], whole: usize, counter: u64) -> Vec<[u32; 8]> {
-    fn side_by_side<const N: usize>(platform: Platform, chunks: &[&[u8]], counter: u64) -> Vec<[u32; 8]> {
+/// The state behind the first `whole` blocks of each chunk; `end`: flags of the last of them.
+fn begin(platform: Platform, chunks: &[&[u8]], whole: usize, counter: u64, end: u8) -> Vec<[u32; 8]> {
+    fn side_by_side<const N: usize>(
+        platform: Platform,
+        chunks: &[&[u8]],
+        counter: u64,
+        end: u8,
+    ) -> Vec<[u32; 8]> {
         let inputs: Vec<&[u8; N]> = chunks.iter().filter_map(|chunk| chunk.first_chunk()).collect();
         let mut out = vec![0; HASH * inputs.len()];
-        let end = if N == CHUNK { CHUNK_END } else { 0 };
         platform.hash_many(&inputs, &IV, counter, IncrementCounter::No, 0, CHUNK_START, end, &mut out);
         out.as_chunks().0.iter().map(words_from_le_bytes_32).collect()
     }
     macro_rules! by_blocks {
         ($($blocks:literal)*) => {
             match whole {
-                $($blocks => side_by_side::<{ $blocks * BLOCK }>(platform, chunks, counter),)*
+                $($blocks => side_by_side::<{ $blocks * BLOCK }>(platform, chunks, counter, end),)*
                 _ => vec![IV; chunks.len()],
             }
         };
@@ -113,6 +123,9 @@ fn begin(platform: Platform, chunks: &[&[u8]], whole: usize, counter: u64) -> Ve
 
 /// The state behind the last block, which need not be full.
 fn finish(platform: Platform, chunk: &Chunk<'_>, root: u8) -> [u32; 8] {
+    if chunk.end.is_some() {
+        return chunk.state;
+    }
     let last = chunk.bytes.get(chunk.whole * BLOCK..).unwrap_or_default();
     let mut block = [0; BLOCK];
     block[..last.len()].copy_from_slice(last);

@@ -1,12 +1,13 @@
 //! Row ids: the `id` field where it is there and unique, else the content hash with the number of its occurrence.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
 use rayon::prelude::*;
 
 use super::canonical::HASH_BYTES;
-use super::index::id_key;
+use super::index::{id_key, id_keys};
 
 /// Longest id that is taken from the data, in bytes.
 pub(super) const MAX_ID: usize = 200;
@@ -26,9 +27,12 @@ fn first_bytes(hash: &[u8; HASH_BYTES]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-/// The key of the id that a row most likely gets; worked out where many rows are read side by side.
-pub(super) fn likely_key(hash: &[u8; HASH_BYTES], own: Option<&str>) -> u64 {
-    own.map_or_else(|| id_key(&of_content(first_bytes(hash))), id_key)
+/// The keys of the ids that rows most likely get, by content hash and own id; worked out where many rows are read side by side.
+pub(super) fn likely_keys(rows: &[(&[u8; HASH_BYTES], Option<&str>)]) -> Vec<u64> {
+    let by_content = |hash| Cow::Owned(of_content(first_bytes(hash)));
+    let ids: Vec<Cow<'_, str>> =
+        rows.iter().map(|(hash, own)| own.map_or_else(|| by_content(hash), Cow::Borrowed)).collect();
+    id_keys(&ids.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
 /// What is gathered while rows are read: about 18 bytes per row, and the ids themselves.
@@ -36,7 +40,7 @@ pub(super) fn likely_key(hash: &[u8; HASH_BYTES], own: Option<&str>) -> u64 {
 pub(super) struct Ids {
     /// [`first_bytes`] of each content hash.
     hashes: Vec<u64>,
-    /// [`likely_key`] of each row.
+    /// [`likely_keys`]
     keys: Vec<u64>,
     /// Own ids, one after the other; a length of 0 is none.
     text: String,
@@ -81,8 +85,10 @@ impl Ids {
                 by_hash[*row as usize] = true;
             }
         }
-        drop(keys);
         self.yield_to_hashes(&mut by_hash);
+        if by_hash.contains(&true) {
+            keys = Vec::new();
+        }
 
         let mut hashed: Vec<(u64, u32)> = (0..by_hash.len())
             .filter(|row| by_hash[*row])
@@ -96,7 +102,7 @@ impl Ids {
             }
         }
         self.lengths.shrink_to_fit();
-        Assigned { ids: self, by_hash, occurrences, with_own, shared }
+        Assigned { ids: self, by_hash, occurrences, with_own, shared, keys }
     }
 
     /// An id that looks like the hash id of another row gives way, so that ids stay unique whatever the data says.
@@ -142,9 +148,16 @@ pub(super) struct Assigned {
     occurrences: HashMap<u32, u32>,
     with_own: usize,
     shared: usize,
+    /// Keys and rows, sorted; empty where some row does not go by its own id.
+    keys: Vec<(u64, u32)>,
 }
 
 impl Assigned {
+    /// The keys with their rows, sorted, where they are known already.
+    pub fn table(&self) -> Option<&[(u64, u32)]> {
+        (!self.keys.is_empty()).then_some(&self.keys)
+    }
+
     /// The ids in the order of the rows, each with its [`id_key`].
     pub fn each(&self, put: &mut dyn FnMut(&str, u64) -> io::Result<()>) -> io::Result<()> {
         let mut start = 0;
@@ -189,7 +202,7 @@ mod tests {
         let mut ids = Ids::default();
         for (content, own) in rows {
             let hash = [*content; HASH_BYTES];
-            ids.push(&hash, *own, likely_key(&hash, *own));
+            ids.push(&hash, *own, likely_keys(&[(&hash, *own)])[0]);
         }
         let assigned = ids.assign();
         let mut out = Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
+use std::mem;
 use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -149,10 +150,41 @@ struct Builder {
     temp: PathBuf,
     ids: Ids,
     sample: Sample,
-    fields: HashSet<String>,
-    /// Fields of the first row, in its order.
-    usual: Vec<String>,
+    known: Known,
+    /// Fields that the rows named last brought.
+    found: Vec<String>,
+    pending: Pending,
     meta: Meta,
+}
+
+/// Fields that were seen so far.
+#[derive(Default)]
+struct Known {
+    fields: HashSet<String>,
+    /// Those of the first row, in its order: rows mostly have the same fields in the same order.
+    usual: Vec<String>,
+}
+
+impl Known {
+    fn has(&self, place: usize, key: &str) -> bool {
+        self.usual.get(place).is_some_and(|k| k == key) || self.fields.contains(key)
+    }
+
+    fn learn(&mut self, names: impl Iterator<Item = String>) {
+        for name in names {
+            if self.fields.len() < FIELDS {
+                self.fields.insert(name);
+            }
+        }
+    }
+}
+
+/// Rows whose digests are known and which are not written yet: that is done while the next ones are worked on.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    rows: Vec<Span>,
+    digests: Vec<Vec<Result<Digest, String>>>,
 }
 
 impl Builder {
@@ -162,8 +194,9 @@ impl Builder {
             temp,
             ids: Ids::default(),
             sample: Sample::default(),
-            fields: HashSet::new(),
-            usual: Vec::new(),
+            known: Known::default(),
+            found: Vec::new(),
+            pending: Pending::default(),
             meta: Meta::default(),
         }
     }
@@ -194,7 +227,7 @@ impl Builder {
             if source.converted.is_none() {
                 progress(batch.done);
             }
-            match self.batch(&source, number, &batch) {
+            match self.batch(&source, number, batch) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(e) => {
                     failed = Some(e);
@@ -205,6 +238,7 @@ impl Builder {
         if let Some(e) = failed {
             return Err(e);
         }
+        self.write(&source, number)?;
         let now = File::open(path).and_then(|f| Stamp::of(&f)).map_err(cannot_read())?;
         if now != stamp {
             return Err(DataError::input(shown, "was written to while it was being imported; import again"));
@@ -214,27 +248,49 @@ impl Builder {
         Ok(stamp.size)
     }
 
-    fn batch(&mut self, source: &Source, number: u32, batch: &Batch<'_>) -> Result<(), DataError> {
-        let known = &self.fields;
-        // Rows mostly have the same fields in the same order.
-        let usual = &self.usual;
-        let is_known = |i: usize, key: &str| usual.get(i).is_some_and(|k| k == key) || known.contains(key);
+    fn batch(&mut self, source: &Source, number: u32, batch: Batch<'_>) -> Result<(), DataError> {
+        let known = mem::take(&mut self.known);
         let bytes = |span: &Span| match &span.fault {
             Some(fault) => Err(fault.clone()),
             None => Ok(batch.bytes.get(span.start..span.end).unwrap_or_default()),
         };
-        let digests: Vec<Vec<Result<Digest, String>>> = batch
-            .rows
-            .par_chunks(TOGETHER)
-            .map(|spans| digest::of_rows(&source.layout, spans.iter().map(bytes), &is_known))
-            .collect();
-        let digests = digests.into_iter().flatten();
-        for (span, digest) in batch.rows.iter().zip(digests) {
+        let of_rows = |spans: &[Span]| {
+            digest::of_rows(&source.layout, spans.iter().map(bytes), &|i, key| known.has(i, key))
+        };
+        let (digests, written): (Vec<Vec<Result<Digest, String>>>, _) = rayon::join(
+            || batch.rows.par_chunks(TOGETHER).map(of_rows).collect(),
+            || self.write(source, number),
+        );
+        self.known = known;
+        written?;
+        self.known.learn(self.found.drain(..));
+        if self.known.usual.is_empty()
+            && source.path != FEEDBACK
+            && let Some(first) = digests.iter().flatten().flatten().next()
+        {
+            self.known.usual.clone_from(&first.new_fields);
+        }
+        mem::swap(&mut self.pending.bytes, batch.bytes);
+        mem::swap(&mut self.pending.rows, batch.rows);
+        self.pending.digests = digests;
+        Ok(())
+    }
+
+    /// Writes what is pending.
+    fn write(&mut self, source: &Source, number: u32) -> Result<(), DataError> {
+        let mut pending = mem::take(&mut self.pending);
+        for (span, digest) in pending.rows.iter().zip(pending.digests.drain(..).flatten()) {
             match digest {
-                Ok(digest) => self.row(source, number, batch, span, digest)?,
+                Ok(digest) => {
+                    let bytes = pending.bytes.get(span.start..span.end).unwrap_or_default();
+                    self.row(source, number, bytes, span, digest)?;
+                }
                 Err(reason) => self.quarantine(source, span.line, reason),
             }
         }
+        pending.rows.clear();
+        // Its memory is filled again.
+        self.pending = pending;
         Ok(())
     }
 
@@ -242,11 +298,10 @@ impl Builder {
         &mut self,
         source: &Source,
         number: u32,
-        batch: &Batch<'_>,
+        bytes: &[u8],
         span: &Span,
         digest: Digest,
     ) -> Result<(), DataError> {
-        let bytes = batch.bytes.get(span.start..span.end).unwrap_or_default();
         let record = Record {
             offset: span.offset,
             len: bytes.len() as u32,
@@ -261,14 +316,7 @@ impl Builder {
         if source.path == FEEDBACK {
             return Ok(());
         }
-        if self.usual.is_empty() {
-            self.usual.clone_from(&digest.new_fields);
-        }
-        for name in digest.new_fields {
-            if self.fields.len() < FIELDS {
-                self.fields.insert(name);
-            }
-        }
+        self.found.extend(digest.new_fields);
         if bytes.len() <= SAMPLE_ROW_BYTES
             && let Some(place) = self.sample.choose()
             && let Ok(fields) = parse::fields(&source.layout, bytes)
@@ -292,11 +340,15 @@ impl Builder {
         let formats: BTreeSet<&str> = sources.map(|s| s.layout.format.name()).collect();
         let formats: Vec<&str> = formats.into_iter().collect();
         self.meta.format = format!("{}/{}", formats.join("+"), self.meta.guess.shape.name());
-        self.meta.fields = self.fields.into_iter().collect();
+        self.known.learn(self.found.drain(..));
+        self.meta.fields = self.known.fields.into_iter().collect();
         self.meta.fields.sort_unstable();
         let assigned = self.ids.assign();
         self.meta.warnings.extend(assigned.warning());
-        let file = self.writer.finish(&mut |put| assigned.each(put), &self.meta).map_err(cannot_write())?;
+        let file = self
+            .writer
+            .finish(&mut |put| assigned.each(put), assigned.table(), &self.meta)
+            .map_err(cannot_write())?;
         publish(file, &self.temp, path)?;
         Ok(self.meta)
     }

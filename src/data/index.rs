@@ -5,7 +5,7 @@
 //! records     n x 40   offset u64, length u32, source u32, line u64, content hash 16 bytes
 //! id ends     n x 8    end of each id in the id text
 //! id text              UTF-8
-//! id table    n x 12   first 8 bytes of the id's BLAKE3 as u64, row u32; sorted
+//! id table    n x 12   [`id_keys`] as u64, row u32; sorted
 //! meta                 JSON ([`Meta`])
 //! footer      6 x 8    rows, and where id ends, id text, id table, meta and footer begin
 //! checksum    32       BLAKE3 of everything before it
@@ -15,6 +15,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -24,9 +25,10 @@ use serde::{Deserialize, Serialize};
 use super::canonical::HASH_BYTES;
 use super::format::Layout;
 use super::guess::Guess;
+use super::hash_many::hash_many;
 use crate::domain::row::Quarantined;
 
-const MAGIC: &[u8; 8] = b"TBINDEX1";
+const MAGIC: &[u8; 8] = b"TBINDEX2";
 const RECORD: usize = 40;
 const ID_END: usize = 8;
 const ID_ENTRY: usize = 12;
@@ -104,11 +106,27 @@ pub(super) struct Record {
     pub hash: [u8; HASH_BYTES],
 }
 
-/// Sorts ids into the table.
+/// Blocks of BLAKE3 that an id is filled up to: only full blocks are hashed side by side.
+const ID_BLOCK: usize = 64;
+
+/// What sorts an id into the table: the first 8 bytes of the BLAKE3 of the id, filled up to whole blocks with zeros, which no id holds.
+pub(super) fn id_keys(ids: &[&str]) -> Vec<u64> {
+    let mut filled = Vec::with_capacity(ids.len() * ID_BLOCK);
+    let ends = ids.iter().map(|id| {
+        filled.extend_from_slice(id.as_bytes());
+        filled.resize(filled.len().next_multiple_of(ID_BLOCK).max(ID_BLOCK), 0);
+        filled.len()
+    });
+    let ends: Vec<usize> = ends.collect();
+    let mut start = 0;
+    let filled = ends.iter().map(|end| filled.get(mem::replace(&mut start, *end)..*end).unwrap_or_default());
+    let hashes = hash_many(&filled.collect::<Vec<_>>());
+    hashes.iter().map(|hash| u64_at(hash, 0).unwrap_or_default()).collect()
+}
+
+/// [`id_keys`] of one.
 pub(super) fn id_key(id: &str) -> u64 {
-    let mut key = [0; 8];
-    key.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..8]);
-    u64::from_le_bytes(key)
+    id_keys(&[id]).first().copied().unwrap_or_default()
 }
 
 /// Bytes that are hashed and written at once.
@@ -157,18 +175,22 @@ impl<W: Write> Writer<W> {
         self.put(&bytes)
     }
 
-    /// After the last record: the ids in the order of the rows, called for twice.
+    /// After the last record: the ids in the order of the rows, called for twice, and their keys with the rows, where they are sorted
+    /// already.
     pub fn finish(
         mut self,
         ids: &mut dyn FnMut(&mut dyn FnMut(&str, u64) -> io::Result<()>) -> io::Result<()>,
+        sorted: Option<&[(u64, u32)]>,
         meta: &Meta,
     ) -> io::Result<W> {
         let id_ends = self.written;
         let mut end = 0u64;
-        let mut table: Vec<(u64, u32)> = Vec::with_capacity(self.rows as usize);
+        let mut table: Vec<(u64, u32)> = Vec::new();
         ids(&mut |id, key| {
             end += id.len() as u64;
-            table.push((key, table.len() as u32));
+            if sorted.is_none() {
+                table.push((key, table.len() as u32));
+            }
             self.put(&end.to_le_bytes())
         })?;
         let id_text = self.written;
@@ -176,7 +198,7 @@ impl<W: Write> Writer<W> {
         let id_table = self.written;
         table.par_sort_unstable();
         let mut bytes = Vec::with_capacity(ID_ENTRY * 4096);
-        for entries in table.chunks(4096) {
+        for entries in sorted.unwrap_or(&table).chunks(4096) {
             bytes.clear();
             for (key, row) in entries {
                 bytes.extend_from_slice(&key.to_le_bytes());

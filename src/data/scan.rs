@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use super::format::{Format, Layout};
-use super::split::{Found, Items, Lines, Records, Splitter, newline, newlines};
+use super::split::{Found, Items, Lines, Records, Splitter, newline};
 use super::{DataError, MAX_ROW, parse, shape};
 
 /// Bytes read before rows are handed over.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 2 << 20;
 
 /// A row in a [`Batch`].
 #[derive(Clone, Debug)]
@@ -29,8 +29,9 @@ pub(super) struct Span {
 
 /// Rows that were found together.
 pub(super) struct Batch<'a> {
-    pub bytes: &'a [u8],
-    pub rows: &'a [Span],
+    /// Whoever wants to keep them leaves others in their place: they are filled again.
+    pub bytes: &'a mut Vec<u8>,
+    pub rows: &'a mut Vec<Span>,
     /// Bytes of the file read so far.
     pub done: u64,
 }
@@ -59,8 +60,8 @@ pub(super) fn scan(
     std::thread::scope(|threads| {
         threads.spawn(move || scanner.run(file, splitter.as_mut(), &full, &used));
         for piece in pieces {
-            let Piece { bytes, rows, done } = piece.map_err(cannot_read)?;
-            if each(Batch { bytes: &bytes, rows: &rows, done }).is_break() {
+            let Piece { mut bytes, mut rows, done } = piece.map_err(cannot_read)?;
+            if each(Batch { bytes: &mut bytes, rows: &mut rows, done }).is_break() {
                 break;
             }
             // The reader has ended where nobody takes it.
@@ -111,14 +112,14 @@ impl Scanner {
             match splitter.find(tail, last) {
                 Found::Row { len, next } => {
                     self.row(len, None);
-                    self.advance(next);
+                    self.advance(splitter, next);
                 }
-                Found::Skip(n) => self.advance(n),
+                Found::Skip(n) => self.advance(splitter, n),
                 Found::Torn { reason } => {
                     let len = tail.len();
                     let line = newline(tail).unwrap_or(len);
                     self.row(line, Some(reason.to_owned()));
-                    self.advance((line + 1).min(len));
+                    self.advance(splitter, (line + 1).min(len));
                 }
                 Found::End => return true,
                 Found::More => {
@@ -128,17 +129,17 @@ impl Scanner {
                     let drop = tail.len();
                     if splitter.drop_front(drop) {
                         self.dropped.get_or_insert((self.base + self.at as u64, self.line));
-                        self.advance(drop);
+                        self.advance(splitter, drop);
                         return false;
                     }
                     // A record that is too long because of an open quote: only its first line is lost.
                     let Some(line) = newline(tail) else {
                         self.dropped.get_or_insert((self.base + self.at as u64, self.line));
-                        self.advance(drop);
+                        self.advance(splitter, drop);
                         return false;
                     };
                     self.row(line, Some(parse::too_long() + "; is a quote left open here?"));
-                    self.advance(line + 1);
+                    self.advance(splitter, line + 1);
                 }
             }
         }
@@ -157,9 +158,9 @@ impl Scanner {
         }
     }
 
-    fn advance(&mut self, by: usize) {
+    fn advance(&mut self, splitter: &dyn Splitter, by: usize) {
         let passed = self.bytes.get(self.at..self.at + by).unwrap_or_default();
-        self.line += newlines(passed);
+        self.line += splitter.breaks(passed);
         self.at += by;
     }
 

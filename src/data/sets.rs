@@ -70,7 +70,7 @@ fn read_file(
     }
     let mut file = File::open(path).map_err(DataError::io("cannot read", path))?;
     scan(&mut file, &layout, path, &mut |batch| {
-        for span in batch.rows {
+        for span in batch.rows.iter() {
             let bytes = batch.bytes.get(span.start..span.end).unwrap_or_default();
             let row = match &span.fault {
                 Some(fault) => Err(fault.clone()),

@@ -26,6 +26,11 @@ pub(super) trait Splitter: Send {
     /// The row is too long and its first `dropped` bytes have been thrown away.
     /// False: resume at the next line instead.
     fn drop_front(&mut self, dropped: usize) -> bool;
+
+    /// Line breaks in bytes that were passed over: a row with what ends it, or what lies between rows.
+    fn breaks(&self, passed: &[u8]) -> u64 {
+        newlines(passed)
+    }
 }
 
 /// Line breaks in `bytes`.
@@ -67,6 +72,10 @@ impl Splitter for Lines {
     fn drop_front(&mut self, dropped: usize) -> bool {
         self.seen = self.seen.saturating_sub(dropped);
         true
+    }
+
+    fn breaks(&self, passed: &[u8]) -> u64 {
+        u64::from(passed.last() == Some(&b'\n'))
     }
 }
 

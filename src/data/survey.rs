@@ -53,7 +53,7 @@ pub fn survey(path: &Path, shown: &str) -> Result<Survey, DataError> {
     }
     let mut file = File::open(path).map_err(DataError::io("cannot read", path))?;
     scan(&mut file, &layout, path, &mut |batch| {
-        for span in batch.rows {
+        for span in batch.rows.iter() {
             survey.rows += 1;
             match &span.fault {
                 Some(reason) => survey.quarantine(shown, span.line, reason.clone()),

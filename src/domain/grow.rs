@@ -151,6 +151,11 @@ impl Check {
         Self::Meaning,
     ];
 
+    /// A person may know better: its row is whole, and only who checks, or the restatement, spoke against it.
+    pub const fn may_be_overruled(self) -> bool {
+        matches!(self, Self::Unanswered | Self::Disputed | Self::Meaning)
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Silent => "silent",
@@ -212,6 +217,9 @@ pub struct Grown {
     /// Likeness of meaning, where it was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub likeness: Option<f64>,
+    /// Cosine with the nearest row that is scored on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<f64>,
     /// Where it fell; none: it is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fell: Option<Check>,
@@ -245,9 +253,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn add(&mut self, one: &Grown) {
+    /// One more, and where it fell.
+    pub fn add(&mut self, fell: Option<Check>) {
         self.made += 1;
-        match one.fell {
+        match fell {
             None => self.kept += 1,
             Some(check) => *self.fell.entry(check).or_default() += 1,
         }
@@ -265,10 +274,36 @@ impl Tally {
 #[serde(default)]
 pub struct GrownAsk {
     pub run: String,
-    /// Only these: `kept`, where they fell (`disputed`, ...), `stratum:`, `gold:`, `parent:`, words of the text.
+    /// Only these: `kept`, `refused`, `accepted`, where they fell (`disputed`, ...), `stratum:`, `gold:`, `parent:`, words of the text.
     pub filter: String,
     pub offset: usize,
     pub count: usize,
+    /// Texts no longer than a line of a list.
+    pub brief: bool,
+    /// Instead of a window: the text that stands here in the run, whole, with the rows that it was made of.
+    pub at: Option<usize>,
+}
+
+/// A made text, and where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// Its place in the run, from 0.
+    #[serde(default)]
+    pub at: usize,
+    /// Its row is in the data.
+    #[serde(default)]
+    pub accepted: bool,
+    #[serde(flatten)]
+    pub one: Grown,
+}
+
+/// A row that a text was made of, as the run was frozen with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parent {
+    pub id: String,
+    pub input: String,
+    pub gold: Option<String>,
 }
 
 /// What a run made.
@@ -286,10 +321,14 @@ pub struct GrownPage {
     pub accepted: Option<Accepted>,
     /// The file of the data that they stand in, or would.
     pub file: String,
-    /// Rows that the question means.
+    /// Texts that the question means, and how many of them `--accept` with the same filter would take in.
     pub total: usize,
+    pub open: usize,
     pub offset: usize,
-    pub rows: Vec<Grown>,
+    pub rows: Vec<Made>,
+    /// Of the only text, where one was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Parent>,
 }
 
 /// Rows of a run that somebody took into the data.

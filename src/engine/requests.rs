@@ -94,20 +94,11 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Grown { grown: ask } => {
             let ask = GrownAsk { run: find_run(engine, &ask.run)?, ..ask };
-            Response::Grown { page: grow::page(engine, &ask)? }
+            Response::Grown { page: grow::texts::page(engine, &ask)? }
         }
         Request::AcceptGrown { run, filter, withdraw } => {
             let run = find_run(engine, &run)?;
-            let (decision, message) = if withdraw {
-                (
-                    grow::withdrawal(engine, &run)?,
-                    format!("the rows of {run} are out of the data; undo takes that back"),
-                )
-            } else {
-                grow::acceptance(engine, &run, &filter)?
-            };
-            decisions::decide(engine, decision.clone())?;
-            grow::write(engine, &decision)?;
+            let message = grow::taken::accept(engine, &run, &filter, withdraw)?;
             Response::Done { message }
         }
         Request::DropHopeless { group, on } => {
@@ -195,18 +186,24 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         }
         Request::Prompts => Response::Prompts { kept: engine.read(|s| s.decisions.prompts.clone()) },
         Request::Undo => {
+            let _one = engine.accepting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let pending = grow::taken::Pending::before_undo(engine)?;
             let undone =
                 engine.store.undo(now_ms()).map_err(|e| failed(format!("nothing was undone: {e}")))?;
             match undone {
-                None => Response::Done { message: "there is nothing to undo".into() },
+                None => {
+                    pending.end();
+                    Response::Done { message: "there is nothing to undo".into() }
+                }
                 Some((entry, decisions)) => {
                     engine.decided(decisions);
                     let back = entry.inverse.clone().and_then(|inverse| serde_json::from_value(inverse).ok());
                     if let Some(back) = back {
                         prompts::write(engine, &back)?;
-                        grow::write(engine, &back)?;
+                        grow::taken::write(engine, &back)?;
                         trial::after_adoption(engine, &back);
                     }
+                    pending.end();
                     Response::Done { message: format!("took back: {}", decisions::describe(&entry)) }
                 }
             }

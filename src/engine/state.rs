@@ -114,6 +114,8 @@ pub struct Engine {
     changed: watch::Sender<u64>,
     /// One launch at a time: two must not both find that strata are missing.
     pub launching: Mutex<()>,
+    /// One at a time takes made rows into the data, or out of it.
+    pub accepting: Mutex<()>,
     pub sets_cache: Mutex<SetsCache>,
     /// One import of outcomes at a time.
     pub importing: Mutex<()>,
@@ -158,6 +160,7 @@ impl Engine {
             wake: Condvar::new(),
             changed: watch::Sender::new(0),
             launching: Mutex::new(()),
+            accepting: Mutex::default(),
             sets_cache: Mutex::default(),
             importing: Mutex::default(),
             row_cache: Mutex::default(),
@@ -176,6 +179,7 @@ impl Engine {
         engine.load_runs(contents.runs)?;
         engine.write_feedback();
         outcomes::adopt(&engine)?;
+        grow::taken::catch_up(&engine)?;
         Ok(Arc::new(engine))
     }
 
@@ -250,7 +254,7 @@ impl Engine {
             state.notices.clone_from(&notices);
         });
         self.write_feedback();
-        grow::restore(self)?;
+        grow::taken::restore(self)?;
         self.update(|state| {
             state.board_version = state.version;
             state.strata_version = state.version;

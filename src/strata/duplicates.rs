@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::grams::{distinct, likeness, normalize, shingles};
 use crate::domain::rng::SplitMix64;
 use crate::domain::settings::Likeness;
 use crate::ops::min_hashes;
@@ -118,7 +119,7 @@ impl Sketches {
             return Sketch { normal: 0, bands: vec![0; self.bands], bytes: vec![0; self.keys.len()] };
         }
         let mut least = vec![0; self.keys.len()];
-        min_hashes(&shingles(&text, self.settings.ngram), &self.keys, &mut least);
+        min_hashes(&distinct(&text, self.settings.ngram), &self.keys, &mut least);
         let width = self.keys.len() / self.bands;
         let normal = blake3::hash(text.as_bytes());
         let normal = normal.as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)).max(1);
@@ -379,39 +380,6 @@ fn meet<K>(bucket: &[(K, u32)], with: &mut dyn FnMut(u32, u32)) {
     }
 }
 
-/// Lower case, letters and digits only, single spaces.
-fn normalize(text: &str) -> String {
-    let plain: String = text
-        .chars()
-        .flat_map(char::to_lowercase)
-        .map(|c| if c.is_alphanumeric() { c } else { ' ' })
-        .collect();
-    plain.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Hashes of the character n-grams, sorted, each once; of a shorter text its own. Of 32 bits: of two sets of a thousand grams, one in four
-/// thousand pairs of sets shares a hash that is no shared gram.
-fn shingles(text: &str, gram: usize) -> Vec<u32> {
-    let edges: Vec<usize> =
-        text.char_indices().map(|(at, _)| at).chain(std::iter::once(text.len())).collect();
-    let mut all: Vec<u32> = if edges.len() <= gram {
-        vec![hash(text.as_bytes())]
-    } else {
-        edges.windows(gram + 1).map(|edge| hash(&text.as_bytes()[edge[0]..edge[gram]])).collect()
-    };
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-/// FNV-1a, mixed.
-fn hash(bytes: &[u8]) -> u32 {
-    let h = bytes.iter().fold(0xCBF2_9CE4_8422_2325_u64, |h, byte| {
-        (h ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    });
-    (SplitMix64::new(h).next_u64() >> 32) as u32
-}
-
 /// Multipliers (odd) and addends of the hash functions.
 fn keys(n: usize) -> Vec<(u32, u32)> {
     let mut rng = SplitMix64::new(0x7E57);
@@ -422,28 +390,6 @@ fn keys(n: usize) -> Vec<(u32, u32)> {
 /// One hash of the minima of a band.
 fn mixed(minima: &[u32]) -> u64 {
     minima.iter().fold(0, |mixed, least| SplitMix64::new(mixed ^ u64::from(*least)).next_u64())
-}
-
-impl Likeness {
-    /// How alike two texts are: Jaccard likeness of their n-grams; 0 where one says nothing.
-    pub fn of(self, a: &str, b: &str) -> f64 {
-        let (a, b) = (normalize(a), normalize(b));
-        if a.is_empty() || b.is_empty() {
-            return 0.0;
-        }
-        likeness(&shingles(&a, self.ngram), &shingles(&b, self.ngram))
-    }
-}
-
-/// Jaccard likeness of two sorted sets.
-fn likeness(a: &[u32], b: &[u32]) -> f64 {
-    let (mut i, mut j, mut both) = (0, 0, 0usize);
-    while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {
-        both += usize::from(x == y);
-        i += usize::from(x <= y);
-        j += usize::from(y <= x);
-    }
-    both as f64 / (a.len() + b.len() - both).max(1) as f64
 }
 
 /// Union-find with path halving; the smallest member is the root.

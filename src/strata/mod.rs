@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod build;
 pub mod dimensions;
 pub mod duplicates;
+mod grams;
 pub mod groups;
 pub mod hand;
 pub mod kmeans;

@@ -2,6 +2,7 @@
 
 mod board;
 mod data;
+mod grown;
 pub mod prompts;
 mod remedies;
 mod talk;
@@ -117,7 +118,7 @@ pub fn respond(request: &Request) -> Response {
             Response::Swept { group: "sweep-1".into(), runs: vec!["train-13".into(), "train-14".into()] }
         }
         Request::Scaling { .. } => Response::Scaling { scaling: Box::new(scaling()) },
-        Request::Grown { grown } => Response::Grown { page: data::grown(&grown.run) },
+        Request::Grown { grown } => Response::Grown { page: grown::grown(grown) },
         Request::AcceptGrown { run, .. } => Response::Done {
             message: format!("38 rows in data/grown/{run}.jsonl, a source of the data from now on"),
         },

@@ -157,7 +157,7 @@ pub fn read(
     };
     let mut wrong = None;
     scan(&mut file, &layout, path, &mut |batch| {
-        for span in batch.rows {
+        for span in batch.rows.iter() {
             let bytes = batch.bytes.get(span.start..span.end).unwrap_or_default();
             let read = match &span.fault {
                 Some(fault) => Err(fault.clone()),

@@ -6,7 +6,6 @@ use super::{TEAMS, TOPICS, noise};
 use crate::domain::api::{RowDetail, RowPage, RowQuery, RowSummary};
 use crate::domain::board::{Choice, StrataView, Stratum};
 use crate::domain::count::{Counts, Group};
-use crate::domain::grow::{Check, Grown, GrownPage, Tally};
 use crate::domain::map::{Dot, Layout, MapView};
 use crate::domain::preview::{Dropped, LengthBin, Packing, Preview, RenderedRow};
 use crate::domain::problem::{ProblemCount, ProblemKind, Problems, RowProblem};
@@ -271,44 +270,5 @@ pub fn preview(id: &str) -> Preview {
             padding_before: 0.314,
             padding_after: 0.0,
         },
-    }
-}
-
-/// What a run made of train rows.
-pub fn grown(run: &str) -> GrownPage {
-    let one = |id: &str, text: &str, fell: Option<Check>, why: &str| Grown {
-        id: id.into(),
-        parents: vec!["00012".into()],
-        stratum: Some("card arrival".into()),
-        gold: Some("card_arrival".into()),
-        text: text.into(),
-        answer: Some("card_arrival".into()),
-        fell,
-        why: why.into(),
-        ..Grown::default()
-    };
-    let rows = vec![
-        one("grown-1", "Any idea when the new card gets here?", None, ""),
-        one(
-            "grown-2",
-            "My card is gone",
-            Some(Check::Disputed),
-            "answered `lost_card`, gold is `card_arrival`",
-        ),
-        one("grown-3", "Where is my card?", Some(Check::Leak), "the same text as row 00040 of the eval part"),
-    ];
-    let mut counts = Tally::default();
-    for row in &rows {
-        counts.add(row);
-    }
-    GrownPage {
-        run: run.to_owned(),
-        maker: "critic".into(),
-        checker: "train-1".into(),
-        counts,
-        total: rows.len(),
-        file: format!("data/grown/{run}.jsonl"),
-        rows,
-        ..GrownPage::default()
     }
 }

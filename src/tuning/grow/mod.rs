@@ -220,7 +220,7 @@ impl Grower<'_> {
             let grown = self.round(desk, round)?;
             desk.count(round.len());
             for one in &grown {
-                self.counts.add(one);
+                self.counts.add(one.fell);
                 files.grown.append(one)?;
                 if one.fell.is_none() {
                     files.kept.append(&one.row)?;

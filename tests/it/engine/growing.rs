@@ -250,3 +250,68 @@ fn a_budget_of_calls_is_held_and_wrong_wishes_are_refused_before_anything_is_ask
     assert!(maker.asked().len() + sorter.asked().len() <= 30, "{run}");
     assert!(run["metrics"]["made"].as_f64().unwrap() >= 10.0, "{run}");
 }
+
+#[test]
+fn made_rows_go_in_one_by_one_come_out_again_and_every_step_can_be_taken_back() {
+    let (bench, _sorter, _maker) = bench(Server::start(vec![Reply::Say(makes)]));
+    assert_eq!(bench.json(&["run", "grow"])["state"], "done");
+    let kept = all(&bench, "grow-1", "kept");
+    let id = |one: &Value| one["id"].as_str().unwrap().to_owned();
+    let (first, second) = (id(&kept[0]), id(&kept[1]));
+    let file = bench.root.join("data/grown/grow-1.jsonl");
+    let lines = || fs::read_to_string(&file).unwrap_or_default().lines().count();
+    let accept = |filter: &str| bench.json(&["data", "grown", "grow-1", "--accept", "--where", filter]);
+    let said = |value: &Value| value["done"].as_str().unwrap().to_owned();
+    let one = said(&accept(&format!("id:{first}")));
+    assert!(one.starts_with("1 row in data/grown/grow-1.jsonl, "), "{one}");
+    let two = said(&accept(&format!("id:{second}")));
+    assert!(two.starts_with("1 row in data/grown/grow-1.jsonl (2 with those before)"), "{two}");
+    // A disputed one by its name.
+    let disputed = id(&all(&bench, "grow-1", "disputed")[0]);
+    accept(&format!("id:{disputed}"));
+    assert_eq!(lines(), 3);
+    assert!(said(&accept(&format!("id:{first}"))).contains("is in data/grown/grow-1.jsonl already"));
+    assert_eq!(lines(), 3);
+    let ids = |filter: &str| all(&bench, "grow-1", filter).iter().map(id).collect::<Vec<_>>();
+    let mut accepted = ids("accepted");
+    accepted.sort();
+    let mut want = vec![first.clone(), second.clone(), disputed.clone()];
+    want.sort();
+    assert_eq!(accepted, want);
+    assert!(all(&bench, "grow-1", "accepted").iter().all(|one| one["accepted"] == true));
+    let page = bench.json(&["data", "grown", "grow-1", "--where", "kept", "-n", "5"]);
+    assert_eq!(page["open"].as_u64().unwrap() as usize, kept.len() - 2, "{page}");
+    assert_eq!(page["rows"].as_array().unwrap().len(), 5);
+
+    // Out again: one, by what it fell at, all.
+    let out = bench.json(&["data", "grown", "grow-1", "--withdraw", "--where", "disputed"]);
+    assert!(said(&out).contains("1 row of grow-1 is out of the data, 2 stay"), "{out}");
+    let none = bench.run(&["data", "grown", "grow-1", "--withdraw", "--where", "disputed"]);
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
+    let undo = || assert!(bench.run(&["prompts", "undo"]).status.success());
+    undo();
+    assert_eq!((lines(), ids("accepted").len()), (3, 3));
+    undo();
+    undo();
+    assert_eq!(ids("accepted"), std::slice::from_ref(&first));
+    // What people wrote into the file stays when more is taken in.
+    let edited = fs::read_to_string(&file).unwrap().replace("\"channel\":\"", "\"channel\":\"by hand ");
+    fs::write(&file, edited).unwrap();
+    accept("kept");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.lines().next().unwrap().contains("by hand ") && text.lines().count() == kept.len(),
+        "{text}"
+    );
+
+    // An engine that died between the journal and the file finds that out.
+    undo();
+    let before = fs::read(&file).unwrap();
+    accept("kept");
+    bench.kill_engine();
+    fs::write(&file, before).unwrap();
+    fs::write(bench.state().join("grown/pending"), "").unwrap();
+    assert_eq!(ids("accepted").len(), kept.len(), "the journal says so");
+    assert_eq!(lines(), kept.len());
+    assert!(!bench.state().join("grown/pending").exists());
+}

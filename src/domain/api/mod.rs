@@ -1,217 +1,53 @@
 //! What a client asks of the engine and what it gets: requests, responses, views.
 //! Framing and sockets are the engine's (`engine::protocol`).
 
+mod decision;
+mod push;
+mod rows;
+
 use std::collections::BTreeMap;
 
+pub use decision::{Decision, PICKED_MAX, PromptFile, PromptsKept};
+pub use push::{EngineStatus, FileNews, FromEngine, ImportReport, Push, ToEngine, View};
+pub use rows::{RowDetail, RowPage, RowQuery, RowSummary};
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, Comparison, StrataView};
-use super::complete::Completion;
-use super::count::Counts;
-use super::detail::Detail;
-use super::event::Event;
-use super::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
-use super::grow::{Accepted, GrownAsk, GrownPage};
-use super::imported::{ImportAs, Imported, ImportedFile};
-use super::judge::{Agreement, Pairwise, PersonVerdict, Queue};
-use super::keys::{KeyNeed, Keys};
-use super::leak::Leaks;
-use super::map::{Layout, MapView};
-use super::play::{Feedback, PlayAsk, PlayEvent, Playing};
-use super::power::Power;
-use super::preview::Preview;
-use super::problem::{ProblemKind, Problems};
-use super::remedy::Remedies;
-use super::review::{Opinion, Review, ReviewAsk, ReviewQueue, RowAgreement};
-use super::row::{Part, Quarantined};
-use super::run::{RunAction, RunKind, RunRecord};
-use super::sample::{Sample, SampleAsk};
-use super::scaling::Scaling;
-use super::steer::Change;
-use super::strata::{Act, ByHand};
-use super::sweep::Axis;
-use super::timeline::Timeline;
-use super::trace::RowTrace;
-use super::trajectory::TrajectoryView;
-use super::versions::{FoundVersion, Slice, Trial, VersionTree};
-use super::views::SavedView;
+use crate::domain::board::{Board, Comparison, StrataView};
+use crate::domain::complete::Completion;
+use crate::domain::count::Counts;
+use crate::domain::detail::Detail;
+use crate::domain::event::Event;
+use crate::domain::example::{ExamplePage, ExampleQuery, FoundExamples};
+use crate::domain::grow::{GrownAsk, GrownPage};
+use crate::domain::imported::{ImportAs, Imported, ImportedFile};
+use crate::domain::judge::{Agreement, Pairwise, Queue};
+use crate::domain::keys::{KeyNeed, Keys};
+use crate::domain::leak::Leaks;
+use crate::domain::map::{Layout, MapView};
+use crate::domain::play::{PlayAsk, Playing};
+use crate::domain::power::Power;
+use crate::domain::preview::Preview;
+use crate::domain::problem::{ProblemKind, Problems};
+use crate::domain::remedy::Remedies;
+use crate::domain::review::{Opinion, ReviewAsk, ReviewQueue, RowAgreement};
+use crate::domain::row::Part;
+use crate::domain::run::{RunAction, RunKind, RunRecord};
+use crate::domain::sample::{Sample, SampleAsk};
+use crate::domain::scaling::Scaling;
+use crate::domain::steer::Change;
+use crate::domain::strata::ByHand;
+use crate::domain::sweep::Axis;
+use crate::domain::timeline::Timeline;
+use crate::domain::trace::RowTrace;
+use crate::domain::trajectory::TrajectoryView;
+use crate::domain::versions::{FoundVersion, Slice, Trial, VersionTree};
+use crate::domain::views::SavedView;
 
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
 
-/// Rows that one decision is made on at most.
-pub const PICKED_MAX: usize = 5_000;
-
 /// What [`Request::ExportRows`] says where a file is in the way: the client asks whether it may be replaced.
 pub const FILE_THERE: &str = "is there already";
-
-/// A window on the rows.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RowQuery {
-    /// Only rows of this stratum (its id).
-    pub stratum: Option<String>,
-    /// Only rows of this group of strata (its id).
-    pub group: Option<String>,
-    pub part: Option<Part>,
-    /// A filter ([`super::filter`]): words of the text, and tests such as `base:wrong` and `len>40`.
-    pub text: String,
-    /// `outliers` or `near-duplicates`, as flagged by the strata run.
-    pub flag: Option<String>,
-    /// Only these rows, in this order (rows of a step, flips).
-    pub ids: Option<Vec<String>>,
-    /// `id`, `length`, `wrong-first`, `outlier`; empty: file order.
-    pub sort: String,
-    pub offset: usize,
-    pub count: usize,
-}
-
-/// A row in a list.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RowSummary {
-    pub id: String,
-    pub text: String,
-    pub gold: Option<String>,
-    /// Answers of the baseline and of the best candidate: text and whether it is right.
-    pub base: Option<(String, Option<bool>)>,
-    pub best: Option<(String, Option<bool>)>,
-    /// Characters of the input.
-    pub length: usize,
-    pub part: Option<Part>,
-    pub stratum: Option<String>,
-    pub marks: Vec<String>,
-    pub has_note: bool,
-}
-
-/// A window of rows, with the size of the whole.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RowPage {
-    pub total: usize,
-    pub offset: usize,
-    pub rows: Vec<RowSummary>,
-}
-
-/// Everything about one row.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RowDetail {
-    pub id: String,
-    pub input: String,
-    pub gold: Option<String>,
-    /// The gold as it stands in the file, where a person changed it.
-    pub gold_in_file: Option<String>,
-    pub fields: BTreeMap<String, String>,
-    pub part: Option<Part>,
-    pub stratum: Option<String>,
-    pub marks: Vec<String>,
-    pub note: Option<String>,
-    pub source: String,
-    pub line: u64,
-    pub flags: Vec<String>,
-    /// How unusual the row is among all, 0 to 1; from 0.5 on it is flagged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outlier: Option<f32>,
-    /// Candidate, answer, right or wrong.
-    pub answers: Vec<(String, String, Option<bool>)>,
-    /// What people said of answers to it in the playground.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub feedback: Vec<Feedback>,
-}
-
-/// What a person decided; each is a journal entry and can be undone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum Decision {
-    Mark {
-        row: String,
-        mark: String,
-        on: bool,
-    },
-    /// None takes a person's gold away again.
-    Gold {
-        row: String,
-        gold: Option<String>,
-    },
-    Note {
-        row: String,
-        note: Option<String>,
-    },
-    /// A stratum's name by its id alone, as older versions wrote it. Asked for, it becomes a [`Self::Strata`].
-    NameStratum {
-        stratum: String,
-        name: Option<String>,
-    },
-    /// Something about the strata, by its number among such decisions; none takes it back. Asked for by [`Request::ByHand`].
-    Strata {
-        number: u64,
-        act: Option<Act>,
-    },
-    NameCandidate {
-        candidate: String,
-        name: String,
-    },
-    /// Outcomes made elsewhere stand on the board under this name; none takes them off it. `import` is the folder they are kept in.
-    Outcomes {
-        candidate: String,
-        import: Option<String>,
-    },
-    /// What was said of an answer of the playground. The engine adds the gold that an edit is.
-    Feedback(Feedback),
-    /// Prompt files get these texts. The engine fills in what is missing.
-    AdoptPrompts {
-        files: Vec<PromptFile>,
-    },
-    /// A name for a version of prompts, by the hash of its texts; none takes it away.
-    TagPrompt {
-        version: String,
-        tag: Option<String>,
-    },
-    /// How good an answer is, said without knowing whose it is. Asked for by [`Request::JudgeSay`].
-    Verdict(PersonVerdict),
-    /// What was decided about an example of a store (a run's, or an imported one's).
-    Example {
-        store: String,
-        example: String,
-        edit: ExampleEdit,
-    },
-    /// A query over rows under a name; none deletes it.
-    View {
-        name: String,
-        view: Option<Box<SavedView>>,
-    },
-    /// What an annotator says of a row. Asked for by [`Request::ReviewSay`].
-    Review(Review),
-    /// Rows that a run made are a source of the data; none takes them out. Asked for by [`Request::AcceptGrown`].
-    Grown {
-        run: String,
-        accepted: Option<Accepted>,
-    },
-    /// Several that are one: taken back as one.
-    Together {
-        decisions: Vec<Decision>,
-    },
-}
-
-/// A prompt file that gets another text. Hashes are BLAKE3 of texts that are kept in `.tunebench/prompts/`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PromptFile {
-    pub stage: String,
-    /// As it stands in workspace.toml.
-    pub file: String,
-    /// Empty: what it had before the last adoption.
-    pub hash: String,
-    /// What it had.
-    pub before: String,
-}
-
-/// What people decided about prompts.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PromptsKept {
-    /// Names by hash of a version's texts.
-    pub tags: BTreeMap<String, String>,
-    /// The last adoption, by file.
-    pub adopted: BTreeMap<String, PromptFile>,
-}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -709,147 +545,4 @@ impl Request {
             _ => None,
         }
     }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EngineStatus {
-    pub version: String,
-    pub pid: u32,
-    pub workspace: String,
-    pub root: String,
-    pub clients: usize,
-    pub started_ms: u64,
-    /// What the runs work on: `CPU, 2 threads` or the GPU's name.
-    pub device: String,
-    /// Told once: what is missing, what was repaired.
-    pub notices: Vec<String>,
-    /// `[tuning]` as it stands, key by key; empty where `workspace.toml` cannot be read.
-    #[serde(default)]
-    pub tuning: BTreeMap<String, String>,
-    /// Names of its judges, the one that is meant where none is named first.
-    #[serde(default)]
-    pub judges: Vec<String>,
-}
-
-/// What `data import` found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ImportReport {
-    pub rows: usize,
-    pub bytes: u64,
-    pub seconds: f64,
-    /// Of the process that indexed.
-    pub peak_mib: f64,
-    pub cached: bool,
-    /// The first 1,000.
-    pub quarantined: Vec<Quarantined>,
-    pub quarantined_total: usize,
-    /// `jsonl/records`, `csv/prompt-completion`, ...
-    pub format: String,
-    /// What a person should know, such as ids that are not unique.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
-}
-
-/// What a client can follow.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(tag = "view", rename_all = "snake_case")]
-pub enum View {
-    Runs,
-    /// The record and every event above `after`.
-    Run {
-        run: String,
-        after: u64,
-    },
-    Board,
-    Strata,
-    /// Files of the workspace that people save: `workspace.toml`, prompts, data. They are watched while somebody follows.
-    Files,
-}
-
-/// What a saved file led to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileNews {
-    /// Relative to the workspace where it lies in it.
-    pub file: String,
-    /// It cannot be used as it stands.
-    pub problem: bool,
-    /// Begins with the file's name.
-    pub text: String,
-}
-
-/// What the engine pushes to those who subscribed: a snapshot first, then deltas.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "push", rename_all = "snake_case")]
-pub enum Push {
-    /// Replaces all that was known of the runs.
-    Runs {
-        runs: Vec<RunRecord>,
-    },
-    /// One run is new or changed.
-    RunChanged {
-        run: RunRecord,
-    },
-    /// Events of a followed run, in order and without gaps.
-    Events {
-        run: String,
-        events: Vec<Event>,
-    },
-    /// Replaces all that was known of the board. More of its rows may follow.
-    Board {
-        board: Board,
-    },
-    /// Rows that are new or changed, told by their id; of the rest of the board all holds.
-    BoardRows {
-        board: Board,
-    },
-    Strata {
-        view: StrataView,
-    },
-    /// Files that were saved; as a snapshot only those that cannot be used.
-    Files {
-        news: Vec<FileNews>,
-    },
-    /// News of this client's questions in the playground, in order.
-    Play {
-        events: Vec<PlayEvent>,
-    },
-}
-
-/// From the screens to whoever holds the connection.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ToEngine {
-    /// Answered by [`FromEngine::Answer`] with the same tag.
-    Ask {
-        tag: u64,
-        request: Request,
-    },
-    Follow {
-        view: View,
-    },
-    Unfollow {
-        view: View,
-    },
-    /// A person agreed that these keys are sent. Whoever holds the connection remembers it; the engine is not told.
-    Trust {
-        needs: Vec<KeyNeed>,
-    },
-}
-
-/// From whoever holds the connection to the screens.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FromEngine {
-    Connected {
-        status: EngineStatus,
-    },
-    /// The engine is gone; a reconnect is being tried.
-    Lost {
-        reason: String,
-    },
-    Answer {
-        tag: u64,
-        response: Response,
-    },
-    Push {
-        push: Push,
-    },
 }

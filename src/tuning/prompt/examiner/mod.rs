@@ -1,47 +1,42 @@
 //! Who answers: versions of prompts on rows through the whole pipeline, and the critic. Keeps the log, the budget and the clock.
 
+mod budget;
+mod critic;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use budget::{Clock, is_endpoint, price};
+use critic::Critic;
+
 use super::judging::Judging;
-use super::log::{Kept, Log, Said};
-use super::{Mark, Texts};
-use crate::backend::{Access, Ask, Backend, BackendError, Finish, Heard, Shared};
-use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, StageCandidate};
+use super::log::{Kept, Log};
+use crate::backend::{Access, Backend, BackendError, Shared};
+use crate::domain::candidate::{Candidate, ModelRef, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
 use crate::domain::prompt::{PromptHistory, PromptNews, Spend};
-use crate::domain::report::{Control, Reporter};
+use crate::domain::report::Reporter;
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
 use crate::domain::steer::Change;
-use crate::domain::words::{brief, counted};
 use crate::pipeline::Pipeline;
 use crate::score::metric::Metric;
 use crate::score::scorer::Scorer;
 use crate::store::files;
 use crate::tuning::evaluate;
+use crate::tuning::prompt::{Mark, Texts};
 
 /// So many failed rows with none answered end the run.
 const HOPELESS: usize = 20;
-/// Failures of the critic in a row after which it is left alone for the rest of the epoch.
-const PATIENCE: usize = 3;
-/// Longest answer of the critic, in tokens.
-const CRITIC_TOKENS: usize = 2_048;
-const CRITIC_TEMPERATURE: f32 = 0.8;
 /// Rows at once, at least.
 const BATCH: usize = 16;
 /// How often what is being asked is told, at most. Tests hear all of it.
 const EVERY: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(1) };
-/// Reasons of failed proposals that are told, and characters of one and of what came.
-const REASONS: usize = 5;
-const WHY: usize = 160;
-const CAME: usize = 120;
 
 /// Why the loop ends before its end.
 #[derive(Debug)]
@@ -107,33 +102,6 @@ pub trait Examiner {
 /// Opens a model, with the adapter of a stage where it has one.
 pub type Open<'a> =
     Box<dyn FnMut(&ModelRef, Option<&StageCandidate>) -> Result<Box<dyn Backend>, BackendError> + 'a>;
-
-/// Seconds of work: of earlier lives as the log has them, and of this one from its first question on.
-struct Clock {
-    before: f64,
-    since: Option<Instant>,
-    /// Not worked: paused.
-    idle: Duration,
-}
-
-impl Clock {
-    fn now(&self) -> f64 {
-        self.before
-            + self.since.map_or(0.0, |since| (since.elapsed().saturating_sub(self.idle)).as_secs_f64())
-    }
-}
-
-/// The critic, and how it does.
-struct Critic {
-    model: ModelRef,
-    failures: usize,
-    /// How often each question was asked, so that a repetition is another drawing.
-    asked: HashMap<String, u32>,
-    resting: bool,
-    /// Questions put to it, and of how many no proposal came, by the reason.
-    questions: usize,
-    failed: BTreeMap<String, usize>,
-}
 
 /// What the budget has to last for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,49 +225,8 @@ impl<'a> Live<'a> {
         Ok(shared)
     }
 
-    /// Seconds of work of this life.
-    pub fn worked(&self) -> f64 {
-        self.clock.now() - self.clock.before
-    }
-
-    /// Questions to the critic, and of how many of them no proposal came.
-    pub fn proposals(&self) -> Option<(usize, usize)> {
-        let critic = self.critic.as_ref().filter(|critic| critic.questions > 0)?;
-        Some((critic.questions, critic.failed.values().sum()))
-    }
-
-    /// How the critic did, where it failed: how often, and why.
-    pub fn critic_failures(&self) -> Option<String> {
-        let (asked, failed) = self.proposals().filter(|(_, failed)| *failed > 0)?;
-        let critic = self.critic.as_ref()?;
-        let mut reasons: Vec<(&String, &usize)> = critic.failed.iter().collect();
-        reasons.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
-        let told: Vec<String> = reasons.iter().take(REASONS).map(|(why, n)| format!("{n}: {why}")).collect();
-        let more = reasons.len().saturating_sub(REASONS);
-        let more = if more > 0 { format!("; and {} more", counted(more, "reason")) } else { String::new() };
-        Some(format!(
-            "{failed} of {} to the critic `{}` brought no proposal ({}{more})",
-            counted(asked, "question"),
-            brief(&critic.model.name, WHY),
-            told.join("; ")
-        ))
-    }
-
-    /// Look for requests; a pause is no work.
-    fn poll(&mut self) -> Result<(), Halt> {
-        let began = Instant::now();
-        let control = self.reporter.poll_control()?;
-        self.clock.idle += began.elapsed();
-        match control {
-            Control::Cancel => Err(Halt::Cancelled),
-            Control::Stop if self.phase == Phase::Loop => Err(Halt::Stopped),
-            // Every answer is on disk already.
-            Control::Stop | Control::Continue | Control::Checkpoint => Ok(()),
-        }
-    }
-
     /// So many answers more were waited for: `0` tells what is waited for.
-    fn heard(&mut self, answers: usize) -> Result<(), Halt> {
+    pub(super) fn heard(&mut self, answers: usize) -> Result<(), Halt> {
         let Some(doing) = self.doing.as_mut() else { return Ok(()) };
         doing.done += answers;
         doing.heard += answers;
@@ -316,126 +243,6 @@ impl<'a> Live<'a> {
             eta_ms: (doing.heard > 0).then(|| (each * rest as f64) as u64),
         };
         self.say(body)
-    }
-
-    /// Calls left for now: what is kept for the last comparison is more where calls were repeated so far. None: there is no limit.
-    fn left(&self) -> Option<u64> {
-        let limit = self.budget.calls.filter(|_| self.phase != Phase::Beyond)?;
-        let kept = if self.phase == Phase::Loop { self.reserve() } else { 0 };
-        Some(limit.saturating_sub(self.spend().calls).saturating_sub(kept))
-    }
-
-    fn reserve(&self) -> u64 {
-        let each = self.spend().calls as f64 / self.questions.max(1) as f64;
-        (self.reserved as f64 * each.max(1.0)).ceil() as u64
-    }
-
-    /// So many of `wanted` questions, of at most `each` calls, can be put now. The last comparison goes on with fewer.
-    fn room(&self, wanted: usize, each: u64) -> Result<usize, Halt> {
-        if self.phase != Phase::Comparison {
-            return self.afford(wanted as u64 * each).map(|()| wanted);
-        }
-        let room = self.left().map_or(wanted as u64, |left| left / each.max(1));
-        if room == 0 {
-            return Err(Halt::Budget("calls".to_owned()));
-        }
-        Ok(wanted.min(usize::try_from(room).unwrap_or(wanted)))
-    }
-
-    /// Ask, and count what goes out beside a call for each answer; no more goes out than the budget has left. `most`: the calls that are
-    /// expected, of which `local` at most go to no endpoint. `work` returns the calls of endpoints that its answers count.
-    fn metered<T>(
-        &mut self,
-        most: u64,
-        local: u64,
-        work: impl FnOnce(&mut Self) -> Result<(T, u64), Halt>,
-    ) -> Result<T, Halt> {
-        if most == local {
-            return work(self).map(|(done, _)| done);
-        }
-        self.log.keep_asking(most)?;
-        let before = self.access.meter.sent();
-        self.access.meter.allow(self.left().map(|left| left.saturating_sub(local)));
-        let done = work(self);
-        let sent = i64::try_from(self.access.meter.sent() - before).unwrap_or(i64::MAX);
-        let counted = done.as_ref().map_or(0, |(_, counted)| i64::try_from(*counted).unwrap_or(0));
-        let held_back = self.access.meter.held_back();
-        self.access.meter.allow(None);
-        self.extra += sent - counted;
-        self.log.keep_asked(sent - counted)?;
-        let (done, _) = done?;
-        if held_back { Err(Halt::Budget("calls".to_owned())) } else { Ok(done) }
-    }
-
-    /// Whether `calls` more, and the reserve, are within the budget, by what calls cost so far.
-    fn afford(&self, calls: u64) -> Result<(), Halt> {
-        if self.phase != Phase::Loop {
-            return Ok(());
-        }
-        let spent = self.spend();
-        let wanted = (calls + self.reserve()) as f64;
-        let per_call = |sum: f64| if spent.calls > 0 { sum / spent.calls as f64 } else { 0.0 };
-        let over = |sum: f64, limit: f64| sum + per_call(sum) * wanted > limit;
-        let refused = |what: &str| Err(Halt::Budget(what.to_owned()));
-        match self.budget {
-            Budget { calls: Some(limit), .. } if spent.calls as f64 + wanted > limit as f64 => {
-                refused("calls")
-            }
-            Budget { tokens: Some(limit), .. } if over(spent.tokens as f64, limit as f64) => {
-                refused("tokens")
-            }
-            Budget { usd: Some(limit), .. } if over(spent.usd, limit) => refused("usd"),
-            Budget { seconds: Some(limit), .. } if over(spent.seconds, limit as f64) => refused("seconds"),
-            _ => Ok(()),
-        }
-    }
-
-    /// From here on it is work.
-    fn start_clock(&mut self) {
-        if self.clock.since.is_none() {
-            self.clock.since = Some(Instant::now());
-            self.clock.idle = Duration::ZERO;
-        }
-    }
-
-    /// An answer of an earlier life.
-    fn heard_before(&mut self, at: f64) {
-        if self.clock.since.is_none() {
-            self.clock.before = self.clock.before.max(at);
-        }
-    }
-
-    fn pay_row(&mut self, kept: &Kept) {
-        for stage in kept.outcome.stages.iter().filter(|stage| !stage.skipped) {
-            let all = 1 + u64::from(stage.retries);
-            let cached = u64::from(stage.cached).min(all);
-            self.spend.calls += all - cached;
-            self.questions += u64::from(cached < all);
-            self.spend.cached += cached;
-            self.spend.tokens += (stage.tokens_in + stage.tokens_out) * (all - cached) / all;
-        }
-        self.spend.usd += kept.usd;
-    }
-
-    fn pay_critic(&mut self, said: &Said) {
-        if said.cached {
-            self.spend.cached += 1;
-        } else {
-            self.spend.calls += 1;
-            self.questions += 1;
-            self.spend.tokens += said.tokens;
-            self.spend.usd += said.usd;
-        }
-    }
-
-    /// Dollars of a row's answers that were worked for.
-    fn usd(&self, outcome: &Outcome) -> f64 {
-        let of = |stage: &StageCandidate| {
-            let ran = outcome.stages.iter().find(|s| s.stage == stage.name && !s.skipped)?;
-            let worked = 1.0 - f64::from(ran.cached) / f64::from(1 + ran.retries);
-            Some(price(&stage.model, ran.tokens_in, ran.tokens_out, ran.ms) * worked)
-        };
-        self.candidate.stages.iter().filter_map(of).sum()
     }
 
     fn mark(&self, outcome: &Outcome) -> Mark {
@@ -580,94 +387,6 @@ impl<'a> Live<'a> {
         }
         Ok(())
     }
-
-    /// One question for each drawing, put to the critic together.
-    fn put_to_critic(&mut self, model: &ModelRef, open: &[(String, u32, String)]) -> Result<Vec<Said>, Halt> {
-        self.start_clock();
-        self.poll()?;
-        let n = open.len() as u64;
-        self.afford(n)?;
-        // A critic takes its time: that it is asked is told before it answers.
-        self.heard(0)?;
-        let asks: Vec<Ask> = open
-            .iter()
-            .map(|(text, sample, _)| {
-                let seed = u64::from(*sample);
-                let decoding = Decoding {
-                    max_tokens: CRITIC_TOKENS,
-                    temperature: CRITIC_TEMPERATURE,
-                    seed,
-                    ..Decoding::default()
-                };
-                Ask { sample: *sample, ..Ask::turn(text.as_str(), decoding) }
-            })
-            .collect();
-        self.metered(n, if is_endpoint(model) { 0 } else { n }, |live| {
-            let said = live.hear_critic(model, &asks)?;
-            let (held_back, mut calls) = (live.access.meter.held_back(), 0);
-            // Questions that were held back are no failures of the critic, and end the loop.
-            for ((_, _, key), said) in open.iter().zip(&said) {
-                if !held_back || said.error.is_none() {
-                    live.pay_critic(said);
-                    calls += u64::from(!said.cached);
-                    let at = live.clock.now();
-                    live.log.keep_critic(key, at, said.clone())?;
-                }
-            }
-            Ok((said, calls))
-        })
-    }
-
-    /// The critic's answers. A critic that is silent keeps nobody from stopping the run.
-    fn hear_critic(&mut self, model: &ModelRef, asks: &[Ask]) -> Result<Vec<Said>, Halt> {
-        let began = Instant::now();
-        let mut halt = None;
-        let answers = match self.backend(model, None) {
-            Ok(mut backend) => backend.stream(asks, &mut |_, heard| {
-                if halt.is_none() {
-                    halt = match heard {
-                        Heard::Waiting => self.poll().err(),
-                        Heard::Done(_) => self.heard(1).err(),
-                        Heard::Piece(_) => None,
-                    };
-                }
-                if halt.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            }),
-            Err(error) => asks.iter().map(|_| Err(error.clone())).collect(),
-        };
-        self.asked += began.elapsed().as_secs_f64();
-        if let Some(halt) = halt {
-            return Err(halt);
-        }
-        let said = answers.into_iter().map(|answer| match answer {
-            Ok(answer) => Said {
-                // An answer that was cut off may still hold a whole prompt.
-                text: (answer.finish != Finish::Broken).then_some(answer.text),
-                error: None,
-                cut: answer.finish == Finish::Length,
-                cached: answer.cached,
-                tokens: answer.tokens_in + answer.tokens_out,
-                usd: if answer.cached {
-                    0.0
-                } else {
-                    price(model, answer.tokens_in, answer.tokens_out, answer.ms)
-                },
-            },
-            Err(error) => Said { error: Some(error.to_string()), ..Said::default() },
-        });
-        Ok(said.collect())
-    }
-}
-
-fn is_endpoint(model: &ModelRef) -> bool {
-    matches!(model.source, ModelSource::Endpoint { .. })
-}
-
-/// Dollars of an answer.
-fn price(model: &ModelRef, tokens_in: u64, tokens_out: u64, ms: f64) -> f64 {
-    let tokens = tokens_in as f64 * model.usd_per_million_input.unwrap_or(0.0)
-        + tokens_out as f64 * model.usd_per_million_output.unwrap_or(0.0);
-    tokens / 1e6 + model.usd_per_hour.unwrap_or(0.0) * ms / 3_600_000.0
 }
 
 impl Examiner for Live<'_> {
@@ -701,86 +420,15 @@ impl Examiner for Live<'_> {
     }
 
     fn ask_critic(&mut self, prompts: Vec<String>) -> Result<Vec<Option<String>>, Halt> {
-        let Some(critic) = self.critic.as_mut() else { return Ok(vec![None; prompts.len()]) };
-        if critic.resting {
-            return Ok(vec![None; prompts.len()]);
-        }
-        let model = critic.model.clone();
-        let keyed: Vec<(String, u32, String)> = prompts
-            .into_iter()
-            .map(|text| {
-                let asked = critic.asked.entry(text.clone()).or_default();
-                *asked += 1;
-                let key = blake3::hash(format!("{}\n{asked}\n{text}", model.hash).as_bytes()).to_hex()[..32]
-                    .to_owned();
-                (text, *asked, key)
-            })
-            .collect();
-        let mut answers: Vec<Option<Said>> = Vec::with_capacity(keyed.len());
-        for (_, _, key) in &keyed {
-            let kept = self.log.critic(key).cloned();
-            if let Some((at, said)) = &kept {
-                self.heard_before(*at);
-                self.pay_critic(said);
-            }
-            answers.push(kept.map(|(_, said)| said));
-        }
-        let open: Vec<usize> = (0..keyed.len()).filter(|&i| answers[i].is_none()).collect();
-        if !open.is_empty() {
-            let questions: Vec<_> = open.iter().map(|&i| keyed[i].clone()).collect();
-            let said = self.put_to_critic(&model, &questions)?;
-            for (i, said) in open.into_iter().zip(said) {
-                answers[i] = Some(said);
-            }
-        }
-        for said in answers.iter().flatten() {
-            match (&said.error, &said.text) {
-                (Some(error), _) => self.no_proposal(error, "")?,
-                (None, None) => self.no_proposal("its answer was broken off", "")?,
-                (None, Some(_)) => {}
-            }
-        }
-        let mut trouble = None;
-        if let Some(critic) = self.critic.as_mut() {
-            critic.questions += answers.len();
-            for said in answers.iter().flatten() {
-                match &said.error {
-                    Some(error) => {
-                        critic.failures += 1;
-                        if critic.failures >= PATIENCE && !critic.resting {
-                            critic.resting = true;
-                            trouble = Some(error.clone());
-                        }
-                    }
-                    None => critic.failures = 0,
-                }
-            }
-        }
-        if let Some(error) = trouble {
-            let message =
-                format!("the critic `{}` fails and is left alone for this epoch: {error}", model.name);
-            self.say(EventBody::Warning { message })?;
-        }
-        Ok(answers.into_iter().map(|said| said.and_then(|said| said.text)).collect())
+        self.question_critic(prompts)
     }
 
     fn has_critic(&self) -> bool {
         self.critic.as_ref().is_some_and(|critic| !critic.resting)
     }
 
-    /// Told when it comes up first, and all together at the end.
     fn no_proposal(&mut self, why: &str, came: &str) -> Result<(), Halt> {
-        let Some(critic) = self.critic.as_mut() else { return Ok(()) };
-        let (name, why) = (brief(&critic.model.name, WHY), brief(why, WHY));
-        let n = critic.failed.entry(why.clone()).or_default();
-        *n += 1;
-        if *n > 1 || critic.failed.len() > REASONS {
-            return Ok(());
-        }
-        let came = brief(came, CAME);
-        let came = if came.is_empty() { came } else { format!("; this came: {came}") };
-        let message = format!("no proposal of the critic `{name}`: {why}{came}");
-        self.say(EventBody::Warning { message })
+        self.count_failure(why, came)
     }
 
     fn begin(&mut self, phase: String, answers: usize) {
