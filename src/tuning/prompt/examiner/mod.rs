@@ -240,7 +240,7 @@ impl<'a> Live<'a> {
             phase: doing.phase.clone(),
             done: doing.done.min(doing.total) as u64,
             total: doing.total as u64,
-            eta_ms: (doing.heard > 0).then(|| (each * rest as f64) as u64),
+            eta_ms: (doing.heard > 0).then_some((each * rest as f64) as u64),
         };
         self.say(body)
     }
