@@ -243,6 +243,9 @@ pub const GROWN: &str = "artifacts/grown.jsonl";
 /// The rows that are kept, as they would stand in the data.
 pub const KEPT: &str = "artifacts/rows.jsonl";
 
+/// Figure of a run: texts that it was to make, and has not made.
+pub const UNMADE: &str = "unmade";
+
 /// How many fell where: figures of the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,4 +1,4 @@
-//! Changes of a training run while it runs, and where a run branched from.
+//! Changes of a run while it runs, and where a run branched from.
 //!
 //! A change is one line of text wherever it goes (command line, control socket, events, trainer state), so that its numbers
 //! read back to the same bits and a resumed run makes exactly the change that was made.
@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// Largest learning rate that a run takes.
 pub const RATE_MAX: f64 = 10.0;
+/// Most texts that are made of a row.
+pub const PER_ROW_MAX: usize = 1000;
+/// What was asked of a run that grows rows, in its folder: a change a line. It holds for its next lives, too.
+pub const STEERED: &str = "steered.jsonl";
 /// Largest weight of a stratum.
 pub const WEIGHT_MAX: f64 = 1000.0;
 
@@ -33,6 +37,8 @@ pub enum Change {
     Budget(Limit),
     /// `lesson:v7=TEXT`: what was learned of the version, in a person's words; without any it is forgotten.
     Lesson { version: String, words: String },
+    /// `per_row=4`: so many texts of each row are made in all.
+    PerRow(usize),
 }
 
 /// A limit of a prompt run's budget.
@@ -75,6 +81,7 @@ impl fmt::Display for Change {
             Self::Pin(words) => write!(f, "pin={words}"),
             Self::Kill(version) => write!(f, "kill={version}"),
             Self::Budget(limit) => write!(f, "{limit}"),
+            Self::PerRow(n) => write!(f, "per_row={n}"),
             Self::Lesson { version, words } => write!(f, "lesson:{version}={words}"),
         }
     }
@@ -141,7 +148,7 @@ impl FromStr for Change {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "expected learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2 for a training; hint=TEXT, pin=WORDS, kill=v7, budget.calls=8000 or lesson:v7=TEXT for a prompt run";
+        const FORMS: &str = "expected learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2 for a training; hint=TEXT, pin=WORDS, kill=v7, budget.calls=8000 or lesson:v7=TEXT for a prompt run; budget.calls=8000 or per_row=4 for one that grows rows";
         if let Some(change) = of_prompts(text) {
             return change;
         }
@@ -151,6 +158,12 @@ impl FromStr for Change {
             let number = text.parse::<f64>().ok().filter(|n| n.is_finite() && valid(*n));
             number.ok_or_else(|| format!("`{key}={value}`: {what} is expected"))
         };
+        if key == "per_row" {
+            let n = value.parse::<usize>().ok().filter(|n| (1..=PER_ROW_MAX).contains(n));
+            return n.map(Self::PerRow).ok_or_else(|| {
+                format!("`{key}={value}`: a whole number from 1 to {PER_ROW_MAX} is expected")
+            });
+        }
         if key == "learning_rate" {
             return match value.strip_prefix('x') {
                 Some(factor) => number(factor, "a factor above 0, such as x0.3", &|n| n > 0.0 && n <= 1000.0)
@@ -204,7 +217,17 @@ mod tests {
         let weight = |stratum: &str, weight| Ok(Change::Weight { stratum: stratum.into(), weight });
         assert_eq!(read("weight:card arrival=2"), weight("card arrival", 2.0));
         assert_eq!(read("weight:a=b=0"), weight("a=b", 0.0));
-        for bad in ["", "rank=8", "weight:=1", "weight:a=-1", "weight:a=nan", "learning_rate=0"] {
+        assert_eq!(read("per_row= 4"), Ok(Change::PerRow(4)));
+        for bad in [
+            "",
+            "per_row=0",
+            "per_row=1e9",
+            "rank=8",
+            "weight:=1",
+            "weight:a=-1",
+            "weight:a=nan",
+            "learning_rate=0",
+        ] {
             assert!(read(bad).unwrap_err().contains("expected"), "{bad}");
         }
         assert!(read("rank=8").unwrap_err().contains("`rank` cannot be changed"));

@@ -1,5 +1,7 @@
 //! What a text is made of, hashed: words, pairs of words, and character n-grams within words (which forgive typos).
 
+use std::collections::HashMap;
+
 /// Kinds of features. Each gets its share of a vector's length, whatever their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
@@ -43,36 +45,41 @@ pub fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split(move |c: char| !(c.is_alphanumeric() || apostrophe(c)))
         .map(move |word| word.trim_matches(apostrophe))
         .filter(|word| !word.is_empty())
-        .map(|word| word.to_lowercase().replace('\u{2019}', "'"))
+        .map(|word| {
+            let word = word.to_lowercase();
+            if word.contains('\u{2019}') { word.replace('\u{2019}', "'") } else { word }
+        })
 }
 
 pub fn bag(text: &str) -> Bag {
-    let mut features: Vec<(u64, Group)> = Vec::new();
-    let mut before = String::new();
-    for word in words(text).take(WORDS) {
-        features.push((hash(1, &[&word]), Group::Words));
-        if !before.is_empty() {
-            features.push((hash(2, &[&before, &word]), Group::Words));
-        }
+    let words: Vec<String> = words(text).take(WORDS).collect();
+    let mut times: HashMap<&str, u32> = HashMap::with_capacity(words.len());
+    for word in &words {
+        *times.entry(word).or_default() += 1;
+    }
+    let mut features: Bag = Vec::new();
+    let mut push = |hash, group, count| features.push(Feature { hash, group, count });
+    for pair in words.windows(2) {
+        push(hash(2, &[&pair[0], &pair[1]]), Group::Words, 1);
+    }
+    for (word, count) in times {
+        push(hash(1, &[word]), Group::Words, count);
         let marked = format!("^{word}$");
         let starts: Vec<usize> =
             marked.char_indices().map(|(at, _)| at).chain(std::iter::once(marked.len())).collect();
         for n in GRAMS {
             for edge in starts.windows(n + 1) {
-                features.push((hash(3, &[&marked[edge[0]..edge[n]]]), Group::Characters));
+                push(hash(3, &[&marked[edge[0]..edge[n]]]), Group::Characters, count);
             }
         }
-        before = word;
     }
-    features.sort_unstable_by_key(|(hash, _)| *hash);
-    let mut bag: Bag = Vec::new();
-    for (hash, group) in features {
-        match bag.last_mut() {
-            Some(last) if last.hash == hash => last.count += 1,
-            _ => bag.push(Feature { hash, group, count: 1 }),
-        }
-    }
-    bag
+    features.sort_unstable_by_key(|feature| feature.hash);
+    features.dedup_by(|next, kept| {
+        let same = next.hash == kept.hash;
+        kept.count += if same { next.count } else { 0 };
+        same
+    });
+    features
 }
 
 /// FNV-1a over the parts, with a mark between them, then mixed (the finalizer of MurmurHash3), so that every bit counts.

@@ -81,7 +81,8 @@ impl Parent {
                 | Change::Pin(_)
                 | Change::Kill(_)
                 | Change::Budget(_)
-                | Change::Lesson { .. } => {}
+                | Change::Lesson { .. }
+                | Change::PerRow(_) => {}
             }
         }
         let mut put = |key: &str, value: String| {

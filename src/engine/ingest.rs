@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Run;
 use crate::domain::event::{Event, EventBody};
+use crate::domain::grow::UNMADE;
 use crate::domain::run::{Job, Progress, RunKind, RunRecord, RunState};
 use crate::domain::steer::Origin;
 use crate::domain::sweep::Group;
@@ -196,6 +197,10 @@ fn settle(run: &mut Run) {
         if let Some(candidate) = result.candidate {
             record.candidate = Some(candidate.name);
         }
+    }
+    // Its budget was spent before its end: with another one it goes on.
+    if record.kind == RunKind::Grow && record.state == RunState::Done {
+        record.resumable = record.metrics.get(UNMADE).is_some_and(|n| *n > 0.0);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::domain::api::Failure;
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
-use crate::domain::steer::Change;
+use crate::domain::steer::{Change, STEERED};
 use crate::store::lines;
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::RunFolder;
@@ -125,12 +125,15 @@ pub fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String
     let (record, folder, active) = engine
         .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
         .ok_or_else(|| no_run(run))?;
+    if record.kind == RunKind::Grow {
+        return change_growing(&folder, &record, active, &changes);
+    }
     let of_prompts = match record.kind {
         RunKind::Prompt | RunKind::Trajectory => true,
         RunKind::Train => false,
         kind => {
             return Err(bad_input(format!(
-                "{run} is a run of kind {kind}; only training, prompt and trajectory runs can be steered"
+                "{run} is a run of kind {kind}; only training, prompt and trajectory runs and those that grow rows can be steered"
             )));
         }
     };
@@ -140,6 +143,12 @@ pub fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String
     {
         return Err(bad_input(format!(
             "`{other}`: of a trajectory run the budget can be changed, such as budget.calls=8000"
+        )));
+    }
+    if let Some(other) = changes.iter().find(|change| matches!(change, Change::PerRow(_))) {
+        return Err(bad_input(format!(
+            "`{other}` is a change of a run that grows rows, and {run} is a {} run",
+            record.kind
         )));
     }
     if let Some(other) = changes.iter().find(|change| change.is_of_prompts() != of_prompts) {
@@ -173,6 +182,48 @@ pub fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String
     tell_worker(&folder, run, &Ask::Steer { steer: changes })?;
     let next = if of_prompts { "round" } else { "step" };
     Ok(format!("{run} takes {} from its next {next} on", words.join(" and ")))
+}
+
+/// Another budget or target of a run that grows rows. It stands in the run's folder before it is acknowledged: a life after this one has it, too.
+fn change_growing(
+    folder: &RunFolder,
+    record: &RunRecord,
+    active: bool,
+    changes: &[Change],
+) -> Result<String, Failure> {
+    let run = &record.run;
+    const FORMS: &str = "of a run that grows rows the budget and its target can be changed, such as budget.calls=8000 or per_row=4";
+    if let Some(other) = changes.iter().find(|c| !matches!(c, Change::Budget(_) | Change::PerRow(_))) {
+        return Err(bad_input(format!("`{other}`: {FORMS}")));
+    }
+    if changes.is_empty() {
+        return Err(bad_input(format!("nothing to change; {FORMS}")));
+    }
+    if record.state.is_final() && !record.resumable {
+        return Err(bad_input(format!(
+            "{run} is {} already; a new run can go on with other settings",
+            record.state
+        )));
+    }
+    if active && !record.state.is_final() {
+        tell_worker(folder, run, &Ask::Steer { steer: changes.to_vec() })?;
+    }
+    let path = folder.dir().join(STEERED);
+    let keep = || -> std::io::Result<()> {
+        let (mut file, _) = lines::Appender::open(&path)?;
+        for change in changes {
+            file.append(change)?;
+        }
+        file.sync()
+    };
+    keep().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let words = words.join(" and ");
+    Ok(if record.state.is_final() {
+        format!("{run} takes {words} when it is resumed")
+    } else {
+        format!("{run} takes {words} from its next round on")
+    })
 }
 
 /// The stratum is one of those that the run's training rows had at its launch.

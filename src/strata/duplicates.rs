@@ -18,6 +18,7 @@ const GRAM: usize = 5;
 const MISSED: f64 = 0.005;
 /// Hash functions at most.
 const FUNCTIONS: usize = 160;
+const _: () = assert!(FUNCTIONS <= u8::MAX as usize);
 
 /// A bucket with more texts than this is compared along a chain and not each with each: boilerplate would cost the square.
 const CROWDED: usize = 64;
@@ -142,7 +143,9 @@ impl Sketches {
         let functions = self.keys.len();
         let of = |at: u32| self.bytes.get(at as usize * functions..(at as usize + 1) * functions);
         let (Some(a), Some(b)) = (of(a), of(b)) else { return true };
-        let same = a.iter().zip(b).filter(|(a, b)| a == b).count() as f64;
+        // At most FUNCTIONS, which a byte holds: bytes are counted many at a time.
+        let same = a.iter().zip(b).fold(0_u8, |same, (a, b)| same.wrapping_add(u8::from(a == b)));
+        let same = f64::from(same);
         let (n, threshold) = (functions as f64, self.settings.threshold);
         let deviation = (threshold * (1.0 - threshold) / n).max(0.0).sqrt();
         same >= (threshold - 3.0 * deviation) * n

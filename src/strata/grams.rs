@@ -75,29 +75,41 @@ fn mixed(word: u64) -> u64 {
     SplitMix64::new(word).next_u64()
 }
 
+/// Numbers but 0, each once, by open addressing.
+struct Once {
+    slots: Vec<u32>,
+    all: Vec<u32>,
+}
+
+impl Once {
+    fn of(grams: Vec<u32>) -> Self {
+        let slots = vec![0; (2 * grams.len()).next_power_of_two().max(2)];
+        let mut once = Self { slots, all: Vec::with_capacity(grams.len()) };
+        for gram in grams.into_iter().map(|gram| gram.max(1)) {
+            let at = once.place(gram);
+            if once.slots[at] == 0 {
+                once.slots[at] = gram;
+                once.all.push(gram);
+            }
+        }
+        once
+    }
+
+    /// Where a number stands, or would stand.
+    fn place(&self, gram: u32) -> usize {
+        let last = self.slots.len() - 1;
+        let mut at = gram as usize & last;
+        while self.slots[at] != 0 && self.slots[at] != gram {
+            at = (at + 1) & last;
+        }
+        at
+    }
+}
+
 /// Hashes of a text's n-grams, each once, in any order.
 pub(super) fn distinct(text: &str, gram: usize) -> Vec<u32> {
     let all = grams(text, gram);
-    if all.len() > TABLE_MAX {
-        return sorted(all);
-    }
-    let slots = (2 * all.len()).next_power_of_two().max(2);
-    let mut table = vec![0u32; slots];
-    let mut once = Vec::with_capacity(all.len());
-    for gram in all {
-        // 0 is an empty slot.
-        let gram = gram.max(1);
-        let mut at = gram as usize & (slots - 1);
-        while table[at] != gram {
-            if table[at] == 0 {
-                table[at] = gram;
-                once.push(gram);
-                break;
-            }
-            at = (at + 1) & (slots - 1);
-        }
-    }
-    once
+    if all.len() > TABLE_MAX { sorted(all) } else { Once::of(all).all }
 }
 
 /// Hashes of a text's n-grams, each once, ascending.
@@ -132,7 +144,13 @@ impl Likeness {
         if a.is_empty() || b.is_empty() {
             return 0.0;
         }
-        likeness(&shingles(&a, self.ngram), &shingles(&b, self.ngram))
+        let (a, b) = (grams(&a, self.ngram), grams(&b, self.ngram));
+        if a.len().max(b.len()) > TABLE_MAX {
+            return likeness(&sorted(a), &sorted(b));
+        }
+        let (a, b) = (Once::of(a), Once::of(b));
+        let both = b.all.iter().filter(|gram| a.slots[a.place(**gram)] != 0).count();
+        both as f64 / (a.all.len() + b.all.len() - both).max(1) as f64
     }
 }
 

@@ -66,6 +66,12 @@ impl App {
             if let Purpose::Preview(row) = &purpose {
                 return self.preview_arrived(row, Err(error.message));
             }
+            if let Purpose::Grown { run, filter } = &purpose {
+                return self.grown_arrived(tag, (run, filter), Err(error.message));
+            }
+            if let Purpose::GrownText { at, .. } = purpose {
+                return self.grown_text_arrived(tag, at, None);
+            }
             if let Purpose::Problems(kind) = purpose {
                 return self.problems_arrived(tag, kind, Err(error.message));
             }
@@ -144,6 +150,10 @@ impl App {
                         self.show_prompts(run.clone());
                         ""
                     }
+                    RunKind::Grow => {
+                        self.open_grown(Some(run.clone()));
+                        ""
+                    }
                     RunKind::Trajectory => {
                         self.trajectories.shown = None;
                         "; 3 shows it"
@@ -196,6 +206,12 @@ impl App {
             }
             (Purpose::Preview(row), Response::Preview { preview }) => {
                 self.preview_arrived(&row, Ok(*preview));
+            }
+            (Purpose::Grown { run, filter }, Response::Grown { page }) => {
+                self.grown_arrived(tag, (&run, &filter), Ok(page));
+            }
+            (Purpose::GrownText { at, .. }, Response::Grown { page }) => {
+                self.grown_text_arrived(tag, at, Some(page));
             }
             (Purpose::Problems(kind), Response::Problems { problems }) => {
                 self.problems_arrived(tag, kind, Ok(problems));
@@ -260,6 +276,7 @@ impl App {
             (Purpose::Decide(_), response) => {
                 self.strata.rows_stale = true;
                 self.refresh_problems();
+                self.refresh_grown();
                 self.prompts.stale();
                 self.trajectories.refresh();
                 if let Response::Done { message } = response {
@@ -272,6 +289,7 @@ impl App {
             (Purpose::Undo, response) => {
                 self.strata.rows_stale = true;
                 self.refresh_problems();
+                self.refresh_grown();
                 self.prompts.stale();
                 self.trajectories.refresh();
                 let text = if let Response::Done { message } = response { message } else { String::new() };

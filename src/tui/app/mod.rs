@@ -163,6 +163,16 @@ pub enum Purpose {
     },
     /// A row as it would be trained on.
     Preview(String),
+    /// A window on the texts that a run made.
+    Grown {
+        run: String,
+        filter: String,
+    },
+    /// One of them, whole.
+    GrownText {
+        run: String,
+        at: usize,
+    },
     /// What is wrong with the rows, and rows of a kind.
     Problems(Option<ProblemKind>),
     StepRows {
@@ -235,6 +245,7 @@ impl Purpose {
             Self::Trace { of, row } => format!("read the trace of row {row} by {of}"),
             Self::Remedies { row, .. } => format!("price remedies for row {row}"),
             Self::Preview(row) => format!("render row {row}"),
+            Self::Grown { run, .. } | Self::GrownText { run, .. } => format!("read what {run} made"),
             Self::Problems(_) => "look for what is wrong with the rows".into(),
             Self::StepRows { run, step } => format!("find the rows of step {step} of {run}"),
             Self::Examples(store, _) => format!("read the examples of {store}"),
@@ -275,6 +286,8 @@ impl Purpose {
                 | Self::Status
                 | Self::Compare(..)
                 | Self::Timeline(_)
+                | Self::Grown { .. }
+                | Self::GrownText { .. }
                 | Self::Problems(_)
                 | Self::Preview(_)
                 | Self::Detail(_)

@@ -32,6 +32,7 @@ impl App {
         self.fetch_rows();
         self.fetch_prompts();
         self.fetch_examples();
+        self.fetch_grown();
         self.sync_follows();
         std::mem::take(&mut self.outbox)
     }
@@ -73,6 +74,7 @@ impl App {
                 self.strata.forget_requests();
                 self.prompts.forget_requests();
                 self.trajectories.forget_requests();
+                self.forget_grown();
                 self.board.asked = None;
                 self.refresh_comparison();
             }
@@ -96,6 +98,7 @@ impl App {
                 self.strata.forget_requests();
                 self.prompts.forget_requests();
                 self.trajectories.forget_requests();
+                self.forget_grown();
                 self.board.asked = None;
             }
             FromEngine::Answer { tag, response } => {
@@ -122,6 +125,7 @@ impl App {
                 // News that came while the connection was away are news too.
                 if let Some(before) = self.runs.take() {
                     for run in &runs {
+                        self.grown_changed(run);
                         let was = before.iter().find(|r| r.run == run.run).map(|r| r.state);
                         self.state_changed(run, was);
                     }
@@ -129,6 +133,7 @@ impl App {
                 self.runs = Some(runs);
             }
             Push::RunChanged { run } => {
+                self.grown_changed(&run);
                 let was = self.run(&run.run).map(|r| r.state);
                 self.state_changed(&run, was);
                 let runs = self.runs.get_or_insert_default();
@@ -207,7 +212,7 @@ impl App {
                     (RunKind::Prompt, _) => "; 2 shows its versions",
                     (RunKind::Trajectory, _) => "; 3 shows its examples",
                     (RunKind::Strata, _) => "; 1 shows the strata",
-                    (RunKind::Grow, _) => "; 7 shows what fell where, and takes the rest in",
+                    (RunKind::Grow, _) => "; = on screen 1 shows what fell where, and takes the rest in",
                     _ => "",
                 };
                 self.notice(Mood::Good, format!("{name} is {}{result}{next}", run.state));

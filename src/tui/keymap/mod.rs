@@ -34,6 +34,8 @@ pub enum Context {
     Mending,
     /// What is wrong with the rows.
     Problems,
+    /// What a run made of train rows.
+    Grown,
     /// Reading a frequency table.
     Counts,
     /// On the map.
@@ -68,6 +70,7 @@ impl Context {
             Self::Reviewing => "reviewing rows",
             Self::Mending => "mending a wrong row",
             Self::Problems => "what is wrong with the rows",
+            Self::Grown => "what a run made of rows",
             Self::Map => "on the map",
             Self::Counts => "reading a frequency table",
             Self::Text => "typing a line",
@@ -206,6 +209,12 @@ pub enum Action {
     Grow,
     /// What a run made goes into the data.
     AcceptGrown,
+    /// What runs made of train rows.
+    ShowGrown,
+    AcceptAllGrown,
+    WithdrawGrown,
+    WithdrawAllGrown,
+    FilterGrown,
     AcceptGold,
     SkipItem,
     ShowGold,

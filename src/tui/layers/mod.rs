@@ -4,6 +4,7 @@ pub mod complete;
 pub mod compose;
 pub mod counts;
 pub mod form;
+pub mod grown;
 pub mod judging;
 pub mod map;
 pub mod picker;
@@ -23,6 +24,7 @@ use super::widgets::input::TextInput;
 use compose::Compose;
 use counts::Table;
 use form::Form;
+use grown::Texts;
 use judging::Judging;
 use map::Map;
 use picker::Picker;
@@ -89,6 +91,8 @@ pub enum Layer {
     Preview(Previewed),
     /// What is wrong with the rows.
     Problems(Wrong),
+    /// What a run made of train rows.
+    Grown(Box<Texts>),
     /// A frequency table.
     Counts(Table),
     /// The map of the rows.
@@ -100,6 +104,8 @@ pub enum Layer {
 pub enum TextPurpose {
     SearchRows,
     FilterExamples,
+    /// Texts that a run made.
+    FilterGrown,
     /// Another limit of a trajectory run's budget.
     Budget {
         run: String,
@@ -169,8 +175,12 @@ pub enum Confirmed {
     Cancel(String),
     /// Of each group of duplicates all but the first are left out.
     ExcludeCopies(ProblemKind),
-    /// Rows that this run made go into the data.
-    AcceptGrown(String),
+    /// Rows that this run made and the filter means go into the data, or out of it.
+    AcceptGrown {
+        run: String,
+        filter: String,
+        withdraw: bool,
+    },
     /// A file is written over.
     Replace {
         query: RowQuery,
@@ -216,6 +226,7 @@ impl Layer {
             Self::Reviewing(_) => vec![Context::Reviewing, Context::Nav, Context::Always],
             Self::Mending(_) => vec![Context::Mending, Context::Always],
             Self::Problems(_) => vec![Context::Problems, Context::Nav, Context::Always],
+            Self::Grown(_) => vec![Context::Grown, Context::Nav, Context::Always],
             Self::Map(_) => vec![Context::Map, Context::Nav, Context::Always],
             Self::Counts(_) => vec![Context::Counts, Context::Nav, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],

@@ -18,6 +18,8 @@ pub enum Choice {
     /// An action, and the context in which it has a meaning.
     Action(Context, Action),
     ShowRun(String),
+    /// The texts that this run made.
+    GrownRun(String),
     /// The versions of this history.
     ShowPrompts(String),
     /// A file of the workspace, in the editor.
@@ -75,6 +77,7 @@ impl Picker {
                     | Context::Judging
                     | Context::Mending
                     | Context::Problems
+                    | Context::Grown
                     | Context::Counts
                     | Context::Map
                     | Context::Text

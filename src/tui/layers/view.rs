@@ -75,6 +75,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             Layer::Mending(mending) => super::remedies::draw(p, body, mending),
             Layer::Preview(view) => super::preview::draw(p, body, view),
             Layer::Problems(wrong) => super::problems::draw(p, body, wrong),
+            Layer::Grown(texts) => super::grown::view::draw(app, p, body, texts),
             Layer::Choice => screens::strata::view::choice(app, p, body),
             Layer::Trace(view) => screens::trace::draw(p, body, view),
             Layer::Detail(view) => screens::board::classes::draw(p, body, view),
@@ -91,6 +92,9 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
             "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
         }
         TextPurpose::Budget { .. } => "calls=8000, tokens=2000000, usd=5 or seconds=1800: so much in all",
+        TextPurpose::FilterGrown => {
+            "kept refused accepted disputed leak gold:x parent:ID nearest>0.8 or words, - negates; empty: all"
+        }
         TextPurpose::FilterExamples => {
             "words in input or answer; is:off, is:edited, stage:NAME, stratum:NAME; empty: all"
         }
@@ -241,7 +245,10 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
         }
         p.put(inner, 2, y, label, field.label, if focused { Role::Title } else { Role::Text });
         let width = inner.width.saturating_sub(label + 2).min(34);
-        if field.input.text().is_empty() && !focused {
+        if !field.input.text().is_empty() || focused {
+            field.input.draw(p, inner, label + 2, y, width, focused);
+        }
+        if field.input.text().is_empty() {
             let empty = match (field.want, field.stands.as_str()) {
                 (super::form::Want::Needed, _) => "needed".to_owned(),
                 _ if matches!(
@@ -251,6 +258,7 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
                         | FormPurpose::Sample
                         | FormPurpose::Review
                         | FormPurpose::SteerPrompt(_)
+                        | FormPurpose::SteerGrown(_)
                         | FormPurpose::Slice
                 ) =>
                 {
@@ -259,9 +267,9 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
                 (_, "") => "as in workspace.toml".to_owned(),
                 (_, value) => format!("{value} (workspace.toml)"),
             };
-            p.put(inner, label + 2, y, width, &empty, Role::Dim);
-        } else {
-            field.input.draw(p, inner, label + 2, y, width, focused);
+            // Behind the cursor.
+            let at = u16::from(focused);
+            p.put(inner, label + 2 + at, y, width.saturating_sub(at), &empty, Role::Dim);
         }
         if !field.choices.is_empty() && focused {
             p.put(inner, label + 3 + width, y, inner.width, "left/right: choices", Role::Dim);

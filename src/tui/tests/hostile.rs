@@ -42,6 +42,8 @@ fn poison<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
                         "direction",
                         "fate",
                         "news",
+                        "fell",
+                        "method",
                     ]
                     .contains(&k.as_str())
                 })
@@ -151,6 +153,17 @@ fn answer_with_evil(app: &mut App, effects: Vec<crate::tui::app::Effect>) {
                 let mut trial = Box::new(poison(&tame));
                 trial.version.clone_from(&tame.version);
                 Response::Tried { trial }
+            }
+            // What identifies a text stays, so that it is found again.
+            Request::Grown { grown } => {
+                let Response::Grown { page: tame } = sample::respond(&request) else { continue };
+                let mut page = poison(&tame);
+                page.run.clone_from(&grown.run);
+                for made in &mut page.rows {
+                    made.one.text.push_str(&"W".repeat(5_000));
+                    made.one.why.push_str(&"日本語のとても長い言葉e\u{301}👩‍👩‍👧‍👦ﷺ".repeat(40));
+                }
+                Response::Grown { page }
             }
             Request::Trace { .. } => poison(&sample::respond(&request)),
             Request::Examples { query, .. } => {
@@ -378,5 +391,30 @@ fn wide_characters_do_not_push_borders_away() {
     let buf = drawn(&app);
     for y in 1..buf.area.height - 1 {
         assert!(["│", "┐", "┘"].contains(&buf[(79, y)].symbol()), "row {y}: {:?}", buf[(79, y)].symbol());
+    }
+}
+
+#[test]
+fn no_made_text_controls_the_terminal_or_pushes_borders_away() {
+    for (size, signs) in
+        [((80, 24), Signs::unicode()), ((200, 60), Signs::unicode()), ((120, 40), Signs::ascii())]
+    {
+        let mut app = sample::app(size, "dark", signs);
+        let mut run = sample::run("grow-1", RunKind::Grow, RunState::Running);
+        run.message = Some(EVIL.into());
+        push(&mut app, Push::RunChanged { run });
+        for keys in [
+            "=", "down", "enter", "pgdn", "esc", "space", "f", "f", "end", "w", "down", "esc", "A", "esc",
+            "b", "esc", "r", "enter",
+        ] {
+            press(&mut app, keys);
+            assert_tame(&app, keys);
+        }
+        let buf = drawn(&app);
+        let edge = buf.area.width - 1;
+        let borders: Vec<String> =
+            (2..buf.area.height - 4).map(|y| buf[(edge, y)].symbol().to_owned()).collect();
+        let lined = borders.iter().filter(|s| ["│", "┐", "┘", "|", "+", "┤"].contains(&s.as_str())).count();
+        assert_eq!(lined, borders.len(), "{size:?}: {borders:?}");
     }
 }

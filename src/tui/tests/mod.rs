@@ -3,6 +3,7 @@
 mod budget;
 mod completing;
 mod growing;
+mod grown;
 mod hostile;
 mod judging;
 mod looks;

@@ -15,6 +15,7 @@ use crate::domain::prompt::Spend;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
+use crate::domain::steer::{Change, Limit};
 use crate::pipeline::Pipeline;
 use crate::pipeline::rubric::Rubric;
 use crate::score::scorer::Scorer;
@@ -214,6 +215,21 @@ impl<'a> Desk<'a> {
             Control::Cancel => Err(Halt::Cancelled),
             Control::Stop => Err(Halt::Stopped),
             Control::Continue | Control::Checkpoint => Ok(()),
+        }
+    }
+
+    /// Changes that were asked for since the last look.
+    pub fn changes(&mut self) -> Result<Vec<Change>, Halt> {
+        Ok(self.reporter.changes()?)
+    }
+
+    /// Another limit of the budget.
+    pub fn limit(&mut self, limit: Limit) {
+        match limit {
+            Limit::Calls(n) => self.budget.calls = Some(n),
+            Limit::Tokens(n) => self.budget.tokens = Some(n),
+            Limit::Usd(usd) => self.budget.usd = Some(usd),
+            Limit::Seconds(n) => self.budget.seconds = Some(n),
         }
     }
 

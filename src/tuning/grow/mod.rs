@@ -15,7 +15,6 @@ mod tests;
 mod text;
 
 use std::fs;
-use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
@@ -24,13 +23,14 @@ use crate::data::{Guess, Resolver, canonical};
 use crate::domain::candidate::{Decoding, ModelRef, StageCandidate};
 use crate::domain::event::EventBody;
 use crate::domain::grow::{
-    Check, GROWN, GrowSettings, Grown, KEPT, Method, Other, Provenance, RowForm, SYNTHETIC, Tally,
+    Check, GROWN, GrowSettings, Grown, KEPT, Method, Other, Provenance, RowForm, SYNTHETIC, Tally, UNMADE,
 };
 use crate::domain::outcome::Outcome;
 use crate::domain::report::{Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
+use crate::domain::steer::{Change, STEERED};
 use crate::domain::words::{brief, counted};
 use crate::retrieve;
 use crate::score::scorer::Scorer;
@@ -114,6 +114,7 @@ fn grow(
         )
         .map_err(anyhow::Error::msg)?,
         counts: Tally::default(),
+        slots,
     };
     let log = Log::open(&inputs.dir)?;
     let restates = settings.meaning > 0.0;
@@ -139,7 +140,15 @@ fn grow(
     );
     desk.reporter.event(EventBody::Log { message })?;
     let mut files = Files::open(inputs)?;
-    let ended = grower.grow(&mut desk, &slots, &mut files);
+    let (steered, _) = lines::read_all::<Change>(&inputs.dir.join(STEERED))?;
+    if !steered.is_empty() {
+        let words: Vec<String> = steered.iter().map(ToString::to_string).collect();
+        desk.reporter.event(EventBody::Log { message: format!("as steered: {}", words.join(", ")) })?;
+    }
+    for change in steered {
+        grower.take(&mut desk, &change);
+    }
+    let ended = grower.grow(&mut desk, &mut files);
     let stopped = match ended {
         Ok(()) => false,
         Err(Halt::Cancelled) => return Ok(RunResult { stopped: true, ..RunResult::default() }),
@@ -149,7 +158,9 @@ fn grow(
             true
         }
         Err(Halt::Budget(which)) => {
-            let message = format!("the budget's `{which}` is spent; what was verified is kept");
+            let message = format!(
+                "the budget's `{which}` is spent; what was verified is kept, and with more of it (`runs steer`) the run can be resumed"
+            );
             desk.reporter.event(EventBody::Warning { message })?;
             false
         }
@@ -195,6 +206,8 @@ struct Grower<'a> {
     guard: Guard,
     resolver: Resolver,
     counts: Tally,
+    /// The questions; those that were asked stand first whatever the target is.
+    slots: Vec<Slot>,
 }
 
 impl Grower<'_> {
@@ -206,18 +219,40 @@ impl Grower<'_> {
             ("cached_answers".to_owned(), spend.cached as f64),
             ("tokens".to_owned(), spend.tokens as f64),
             ("usd".to_owned(), spend.usd),
+            (UNMADE.to_owned(), self.slots.len().saturating_sub(self.counts.made) as f64),
         ]);
         figures
     }
 
-    fn grow(&mut self, desk: &mut Desk<'_>, slots: &[Slot], files: &mut Files) -> Result<(), Halt> {
+    /// Another budget, or another number of texts of each row.
+    fn take(&mut self, desk: &mut Desk<'_>, change: &Change) {
+        match change {
+            Change::Budget(limit) => desk.limit(*limit),
+            Change::PerRow(per_row) => {
+                let Growing { settings, form, from, .. } = *self.growing;
+                let settings = GrowSettings { per_row: *per_row, ..settings.clone() };
+                self.slots = ask::slots(&settings, form, self.rows, from);
+            }
+            // Of other runs; the engine refuses them here.
+            _ => {}
+        }
+    }
+
+    fn grow(&mut self, desk: &mut Desk<'_>, files: &mut Files) -> Result<(), Halt> {
         let size = desk.width().clamp(ROUND.0, ROUND.1);
-        let (began, mut at) = (Instant::now(), 0);
-        while at < slots.len() {
+        let mut at = 0;
+        loop {
             desk.poll()?;
-            let room = desk.room(size.min(slots.len() - at))?;
-            let round = slots.get(at..at + room).unwrap_or_default();
-            let grown = self.round(desk, round)?;
+            for change in desk.changes()? {
+                self.take(desk, &change);
+                desk.reporter.event(EventBody::Change { step: at as u64, change })?;
+            }
+            if at >= self.slots.len() {
+                return Ok(());
+            }
+            let room = desk.room(size.min(self.slots.len() - at))?;
+            let round = self.slots.get(at..at + room).unwrap_or_default().to_vec();
+            let grown = self.round(desk, &round)?;
             desk.count(round.len());
             for one in &grown {
                 self.counts.add(one.fell);
@@ -227,16 +262,16 @@ impl Grower<'_> {
                 }
             }
             at += round.len();
-            let left = began.elapsed().as_secs_f64() * 1e3 / at as f64 * (slots.len() - at) as f64;
+            let open = self.slots.len().saturating_sub(at);
+            let left = desk.spend().seconds * 1e3 / at as f64 * open as f64;
             desk.reporter.event(EventBody::Figures { metrics: self.figures(desk) })?;
             desk.reporter.event(EventBody::Progress {
                 phase: "grow".into(),
                 done: at as u64,
-                total: slots.len() as u64,
+                total: self.slots.len().max(at) as u64,
                 eta_ms: Some(left as u64),
             })?;
         }
-        Ok(())
     }
 
     fn decoding(&self) -> Decoding {

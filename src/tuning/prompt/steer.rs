@@ -47,6 +47,7 @@ impl Climb<'_> {
                 Change::LearningRate(_) | Change::LearningRateTimes(_) | Change::Weight { .. } => {
                     Err("only a training takes it".to_owned())
                 }
+                Change::PerRow(_) => Err("only a run that grows rows takes it".to_owned()),
             };
             let body = match done {
                 Ok(()) => EventBody::Change { step: epoch as u64, change },

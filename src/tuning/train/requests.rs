@@ -118,12 +118,13 @@ impl Fit<'_> {
                     self.order.weigh(step, self.mixture.rows());
                 }
             }
-            // Of prompt runs; the engine refuses them here.
+            // Of other runs; the engine refuses them here.
             Change::Hint(_)
             | Change::Pin(_)
             | Change::Kill(_)
             | Change::Budget(_)
-            | Change::Lesson { .. } => {}
+            | Change::Lesson { .. }
+            | Change::PerRow(_) => {}
         }
     }
 

@@ -315,3 +315,50 @@ fn made_rows_go_in_one_by_one_come_out_again_and_every_step_can_be_taken_back() 
     assert_eq!(lines(), kept.len());
     assert!(!bench.state().join("grown/pending").exists());
 }
+
+#[test]
+fn more_is_wanted_in_mid_run_and_after_the_budget_is_spent_and_a_kill_loses_no_wish() {
+    let (bench, _sorter, maker) = bench(Server::start_until(20, Reply::Say(makes)));
+    let run = bench.launch("grow", &[]);
+    until("the maker to be asked", || (maker.asked().len() >= 20).then_some(()));
+    let steer = |run: &str, changes: &[&str]| bench.run(&[&["runs", "steer", run], changes].concat());
+    let refused = steer(&run, &["hint=be brief"]);
+    let err = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && err.contains("per_row=4"), "{err}");
+    assert!(steer(&run, &["per_row=2"]).status.success());
+    // What was acknowledged holds, whatever dies.
+    bench.kill_worker(&run);
+    bench.kill_engine();
+    until("the run to be found dead", || (bench.run_state(&run) == "interrupted").then_some(()));
+    maker.go_on();
+    assert!(bench.run(&["runs", "resume", &run]).status.success());
+    let record = bench.wait_state(&run, "done");
+    let first = bench.json(&["data", "grown", &run]);
+    let made = record["metrics"]["made"].as_f64().unwrap();
+    let rows = fs::read_to_string(bench.state().join("runs").join(&run).join("inputs/rows.jsonl")).unwrap();
+    assert_eq!(made, 2.0 * rows.lines().count() as f64, "{record} {first}");
+    assert_eq!(record["resumable"], json!(false), "{record}");
+    let over = steer(&run, &["per_row=3"]);
+    assert!(String::from_utf8_lossy(&over.stderr).contains("is done already"), "{over:?}");
+
+    // A budget that is spent is no end: with more of it the run goes on from its answers.
+    let (bench, sorter, maker) = self::bench(Server::start(vec![Reply::Say(makes)]));
+    let run = bench.json(&["run", "grow", "--set", "budget.calls=40"]);
+    let (id, before) = (run["run"].as_str().unwrap(), run["metrics"]["made"].as_f64().unwrap());
+    assert!(run["state"] == "done" && run["metrics"]["unmade"].as_f64().unwrap() > 0.0, "{run}");
+    let said = bench.run(&["runs", "steer", id, "budget.calls=4000"]);
+    assert!(said.status.success(), "{said:?}");
+    assert!(bench.run(&["runs", "resume", id]).status.success());
+    let record = until("it to be through", || {
+        let record = bench.record(id);
+        (record["state"] == "done" && record["metrics"]["unmade"] == 0.0).then_some(record)
+    });
+    assert!(record["metrics"]["made"].as_f64().unwrap() > before, "{record}");
+    for server in [&maker, &sorter] {
+        let mut all: Vec<String> = server.asked().iter().map(|a| a.body["messages"].to_string()).collect();
+        let asked = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), asked, "no answer is paid for twice");
+    }
+}

@@ -37,6 +37,9 @@ impl App {
         if matches!(self.layers.last(), Some(Layer::Problems(_))) {
             return self.act_problems(action, height);
         }
+        if matches!(self.layers.last(), Some(Layer::Grown(_))) {
+            return self.act_grown(action);
+        }
         match action {
             Action::Complete => return self.take_completion(),
             Action::Up | Action::Down if self.completes().is_some() => {
@@ -94,10 +97,8 @@ impl App {
                 match (then, action == Action::Yes) {
                     (Confirmed::Cancel(run), true) => self.control(run, RunAction::Cancel),
                     (Confirmed::ExcludeCopies(kind), true) => self.exclude_copies(kind),
-                    (Confirmed::AcceptGrown(run), true) => {
-                        let words = format!("take the rows of {run} into the data");
-                        let request = Request::AcceptGrown { run, filter: "kept".into(), withdraw: false };
-                        self.ask(Purpose::Decide(words), request);
+                    (Confirmed::AcceptGrown { run, filter, withdraw }, true) => {
+                        self.accept_made(run, filter, withdraw);
                     }
                     (Confirmed::Trust { purpose, again, needs }, true) => {
                         self.outbox.push(Effect::Send(ToEngine::Trust { needs }));
@@ -118,7 +119,7 @@ impl App {
                     (
                         Confirmed::Cancel(_)
                         | Confirmed::ExcludeCopies(_)
-                        | Confirmed::AcceptGrown(_)
+                        | Confirmed::AcceptGrown { .. }
                         | Confirmed::Merge { .. }
                         | Confirmed::Replace { .. },
                         false,
@@ -165,6 +166,7 @@ impl App {
             | Layer::Mending(_)
             | Layer::Reviewing(_)
             | Layer::Problems(_)
+            | Layer::Grown(_)
             | Layer::Counts(_)
             | Layer::Map(_)
             | Layer::Preview(_) => {}

@@ -130,6 +130,7 @@ impl App {
                 let names = self.candidate_names();
                 self.launch_form(Form::grow(names));
             }
+            Action::ShowGrown => self.open_grown(None),
             Action::JudgeQueue => self.judge_queue(),
             Action::JudgeChoice => self.judge_form(),
             Action::ImportOutcomes => self.layers.push(Layer::Form(Form::outcomes())),
@@ -162,10 +163,13 @@ impl App {
                 .notice(Mood::Plain, format!("{id} has no row that holds; its figures say where they fell"));
         }
         let question = format!(
-            "Take {} that {id} made and that hold into the data, in the train part? `tunebench data grown {id}` lists them; undo takes them back.",
+            "Take {} that {id} made and that hold into the data, in the train part? enter on it shows them; undo takes them back.",
             counted(kept, "row")
         );
-        self.layers.push(Layer::Confirm { question, then: Confirmed::AcceptGrown(id.clone()) });
+        self.layers.push(Layer::Confirm {
+            question,
+            then: Confirmed::AcceptGrown { run: id.clone(), filter: "kept".into(), withdraw: false },
+        });
     }
 
     /// Whether a key makes sense as things stand: what is done to a run depends on where that run stands.
@@ -175,6 +179,7 @@ impl App {
             Context::Trajectories => self.trajectory_run(),
             Context::Train => self.shown_run(),
             Context::Runs => self.selected_run(),
+            Context::Grown => self.grown_run(),
             Context::Text => {
                 return self.completes().is_some()
                     || !matches!(binding.action, Action::Complete | Action::Up | Action::Down);
@@ -185,7 +190,10 @@ impl App {
         match (steering(binding.action), binding.action) {
             (Some(wanted), _) => run.is_some_and(|r| r.accepts(wanted)),
             (None, Action::AcceptGrown) => run.is_some_and(|r| r.kind == RunKind::Grow),
-            (None, Action::Steer | Action::KillLane) => run.is_some_and(|r| !r.state.is_final()),
+            (None, Action::Steer | Action::KillLane) => {
+                let goes_on = |r: &RunRecord| !r.state.is_final() || r.kind == RunKind::Grow && r.resumable;
+                run.is_some_and(goes_on)
+            }
             (None, _) => true,
         }
     }
@@ -202,9 +210,15 @@ impl App {
         match action {
             Action::Pause if state == S::Paused => self.control(id, RunAction::Resume),
             Action::CancelRun if accepts(RunAction::Cancel) => {
-                let question = format!(
-                    "Cancel {id}? What it has learned since its last checkpoint is lost (S would keep it)."
-                );
+                let question = if record.kind == RunKind::Grow {
+                    format!(
+                        "Cancel {id}? What it verified stays, and it can be resumed (S stops it with its figures)."
+                    )
+                } else {
+                    format!(
+                        "Cancel {id}? What it has learned since its last checkpoint is lost (S would keep it)."
+                    )
+                };
                 self.layers.push(Layer::Confirm { question, then: Confirmed::Cancel(id) });
             }
             Action::AcceptGrown => self.accept_grown(&record),

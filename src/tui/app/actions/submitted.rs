@@ -37,6 +37,7 @@ impl App {
             Choice::ShowPrompts(run) => self.show_prompts(run),
             Choice::EditFile(file) => self.edit_file(file),
             Choice::ShowRun(run) => self.show_training(run),
+            Choice::GrownRun(run) => self.show_grown(run),
             Choice::Store(name) => self.show_store(name),
             Choice::SortBoard(column) => self.sort_board(column),
             Choice::Overlay(run) => self.train.toggle_overlay(run),
@@ -93,6 +94,7 @@ impl App {
                 );
             }
             FormPurpose::Play => self.play_settings(&values),
+            FormPurpose::SteerGrown(run) => self.grown_steered(run, &values),
             FormPurpose::SteerPrompt(run) => self.prompt_steer_submitted(run, values),
             FormPurpose::Slice => self.slice_submitted(&values),
             FormPurpose::Steer(run) => self.steer_submitted(run, values),
@@ -161,6 +163,7 @@ impl App {
             TextPurpose::ExportRows => self.export_typed(&text),
             TextPurpose::ExportExamples { store } => self.export_examples(store, &text),
             TextPurpose::ImportExamples => self.import_examples(&text),
+            TextPurpose::FilterGrown => self.filter_grown(text),
             TextPurpose::FilterExamples => self.trajectories.search(text),
             TextPurpose::Budget { run } => self.raise_budget(run, &text),
             TextPurpose::FilterRuns { .. } => self.runs_screen.filter = text,

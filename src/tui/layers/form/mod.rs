@@ -49,6 +49,8 @@ pub enum FormPurpose {
     Steer(String),
     /// Change this prompt run.
     SteerPrompt(String),
+    /// Change this run that grows rows.
+    SteerGrown(String),
     /// Rows that prompts are tried on.
     Slice,
     ImportOutcomes,

@@ -91,6 +91,7 @@ impl App {
             Action::Open => {
                 match selected.as_ref().and_then(|id| self.run(id)).map(|r| (r.run.clone(), r.kind)) {
                     Some((run, RunKind::Train | RunKind::LrRange)) => self.show_training(run),
+                    Some((run, RunKind::Grow)) => self.open_grown(Some(run)),
                     Some(_) => self.runs_screen.pane = Pane::Detail,
                     None => {}
                 }
