@@ -45,6 +45,7 @@ use crate::store::files;
 use crate::tuning::evaluate;
 use crate::tuning::scoring::Scoring;
 use climb::Climb;
+pub use climb::compared;
 use examiner::{Examiner as _, Halt, Live, Phase};
 pub use guards::Copies;
 use guards::holds_pin;
