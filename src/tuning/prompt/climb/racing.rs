@@ -178,7 +178,7 @@ impl Climb<'_> {
     }
 
     /// What is done in an epoch, for people.
-    fn phase(&self, epoch: usize, what: &str) -> String {
+    pub(in crate::tuning::prompt) fn phase(&self, epoch: usize, what: &str) -> String {
         format!("epoch {epoch}/{}, {what}", self.plan.fresh.len())
     }
 
