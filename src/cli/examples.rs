@@ -1,19 +1,17 @@
 //! `tunebench examples`: the stores of worked examples that trajectory runs found, by hand.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::ask::{ask, ask_with_keys, block_on, connect, once, unexpected};
+use super::ask::{ask_with_keys, block_on, connect, once, unexpected};
 use super::output::{Exit, Output};
 use super::table::{Table, clean};
 use crate::domain::api::{Decision, Request, Response};
 use crate::domain::example::{ExampleEdit, ExamplePage, ExampleQuery, FoundExamples};
 use crate::domain::keys::Keys;
 use crate::domain::words::counted;
-use crate::store::files;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -66,6 +64,9 @@ enum What {
     /// Write the store as it stands, one example a line
     Export {
         file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
     },
     /// Take a store in under a name
     Import {
@@ -106,7 +107,7 @@ pub fn run(args: Args, root: &Path, out: &Output) -> super::CommandResult {
         What::Merge { into, others } => {
             decide(root, store, into, ExampleEdit { merges: others, ..ExampleEdit::default() }, out)
         }
-        What::Export { file } => export(root, store, &file, out),
+        What::Export { file, force } => export(root, store, &file, force, out),
         What::Import { file, name } => {
             let file = file.canonicalize().map_err(|e| Exit::usage(format!("{}: {e}", file.display())))?;
             let request = Request::ImportExamples { file: file.display().to_string(), name };
@@ -233,36 +234,20 @@ fn decide(
     Ok(ExitCode::SUCCESS)
 }
 
-fn export(root: &Path, store: Option<String>, file: &Path, out: &Output) -> super::CommandResult {
-    let (store, examples) = block_on(async {
-        let client = connect(root).await?;
-        let (mut all, mut name) = (Vec::new(), store);
-        loop {
-            let query = ExampleQuery { offset: all.len(), count: usize::MAX, ..ExampleQuery::default() };
-            let request = Request::Examples { store: name.clone(), id: None, query };
-            let Response::Examples { page } = ask(&client, request).await? else {
-                return Err(unexpected());
-            };
-            let ExamplePage { store, total, examples, .. } = page;
-            let none = examples.is_empty();
-            all.extend(examples);
-            if none || all.len() >= total {
-                return Ok((store, all));
-            }
-            name = Some(store);
-        }
-    })?;
-    let mut bytes = Vec::new();
-    for example in &examples {
-        serde_json::to_writer(&mut bytes, example).map_err(|e| Exit::failed(e.to_string()))?;
-        bytes.push(b'\n');
-    }
-    if file.exists() && !fs::metadata(file).is_ok_and(|m| m.is_file()) {
-        return Err(Exit::usage(format!("{} is no file", file.display())));
-    }
-    files::write_atomic(file, &bytes).map_err(|e| Exit::failed(format!("{}: {e}", file.display())))?;
-    out.result(&json!({ "store": store, "examples": examples.len(), "path": file }), || {
-        format!("{} of {} are in {}", counted(examples.len(), "example"), clean(&store), file.display())
+fn export(
+    root: &Path,
+    store: Option<String>,
+    file: &Path,
+    force: bool,
+    out: &Output,
+) -> super::CommandResult {
+    let path = std::path::absolute(file).map_err(|e| Exit::usage(format!("{}: {e}", file.display())))?;
+    let request = Request::ExportExamples { store, file: path.display().to_string(), force };
+    let Response::ExportedExamples { store, examples, .. } = once(root, request)? else {
+        return Err(unexpected());
+    };
+    out.result(&json!({ "store": store, "examples": examples, "path": file }), || {
+        format!("{} of {} are in {}", counted(examples, "example"), clean(&store), file.display())
     });
     Ok(ExitCode::SUCCESS)
 }

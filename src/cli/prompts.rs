@@ -19,6 +19,7 @@ use crate::domain::prompt::{ClauseReport, PromptVersion, Score};
 use crate::domain::run::RunKind;
 use crate::domain::versions::{FoundVersion, HAND, Slice, TRIAL_ROWS, Trial, TriedRow, VersionTree};
 use crate::engine::client::Client;
+use crate::score::stats;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -293,10 +294,10 @@ fn show(root: &Path, wanted: Option<&str>, out: &Output) -> super::CommandResult
             version.proposer
         )];
         if let Some(selected) = version.selected {
-            lines.push(format!("selected {selected}"));
+            lines.push(format!("selected {}", sure(selected)));
         }
         if let (Some(fresh), Some(start)) = (version.fresh, version.start_fresh) {
-            lines.push(format!("fresh {fresh}, the start's {:.3}", start.mean));
+            lines.push(format!("fresh {}, the start's {:.3}", sure(fresh), start.mean));
         }
         lines.extend(version.metrics.iter().map(|(name, value)| format!("{} {value:.3}", clean(name))));
         if let Some(parent) = version.parents.first() {
@@ -314,6 +315,12 @@ fn show(root: &Path, wanted: Option<&str>, out: &Output) -> super::CommandResult
         lines.join("\n")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// A score with its interval.
+fn sure(score: Score) -> String {
+    let [low, high] = stats::wilson_of(score.mean, score.n);
+    format!("{:.3} [{low:.3}, {high:.3}] (n={})", score.mean, score.n)
 }
 
 /// Rows that came out another way: broken ones, then fixed ones, at most so many of each.
@@ -411,6 +418,7 @@ fn clauses(root: &Path, version: Option<String>, errand: Errand, out: &Output) -
                 ">fixed",
                 ">broke",
                 ">score",
+                "95%",
                 ">tokens",
                 "rows it fixed",
                 "rows it broke",
@@ -426,6 +434,7 @@ fn clauses(root: &Path, version: Option<String>, errand: Errand, out: &Output) -
                     clause.fixed.len().to_string(),
                     clause.broken.len().to_string(),
                     format!("{:+.3}", clause.delta),
+                    clause.ci95.map_or_else(String::new, |[low, high]| format!("{low:+.3} to {high:+.3}")),
                     format!("{:.0}", clause.tokens),
                     rows(&clause.fixed),
                     rows(&clause.broken),

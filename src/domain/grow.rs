@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::candidate::ModelRef;
 use super::row::Part;
 use super::settings::{Budget, Likeness};
 
@@ -65,8 +66,14 @@ pub struct GrowSettings {
     pub max_tokens: usize,
     /// Likeness of meaning (cosine, 0 to 1) that what a restatement of the new text says must have with what its parents say; 0: not asked.
     pub meaning: f64,
+    /// Cosine with a row that is scored on from which on a new text is a leak; none: by the embedder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leak: Option<f64>,
     pub budget: Budget,
     pub seed: u64,
+    /// The model that `[data] embedder` names; filled in when a run is frozen. None: the built-in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedder: Option<Box<ModelRef>>,
 }
 
 impl Default for GrowSettings {
@@ -82,8 +89,10 @@ impl Default for GrowSettings {
             temperature: 0.9,
             max_tokens: 512,
             meaning: 0.0,
+            leak: None,
             budget: Budget::default(),
             seed: 7,
+            embedder: None,
         }
     }
 }

@@ -86,8 +86,10 @@ impl PromptTask {
 pub struct ClauseEffect {
     pub stage: String,
     pub words: String,
-    /// Mean score with it, less that without.
+    /// Mean score with it, less that without, and its 95% interval.
     pub delta: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ci95: Option<[f64; 2]>,
     /// Tokens of a row's prompts that it takes.
     pub tokens: f64,
     /// Rows that are right (or better) with it only, and without it only.

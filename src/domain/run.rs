@@ -20,6 +20,7 @@ use super::settings::{CacheSettings, EvalSettings, RangeSettings, StrataSettings
 use super::steer::Origin;
 use super::sweep::Group;
 use super::trajectory::TrajectorySettings;
+use super::words;
 
 /// Version of the run folder's format.
 pub const RUN_FORMAT: u32 = 1;
@@ -270,8 +271,9 @@ impl RunSpec {
                 let beside = critic.as_deref().into_iter().chain(eval.intent.model.as_deref());
                 KeyNeed::of_models(candidate, &eval.judges, beside)
             }
-            (Job::Grow { eval, maker, .. }, Some(candidate)) => {
-                let beside = std::iter::once(&**maker).chain(eval.intent.model.as_deref());
+            (Job::Grow { eval, maker, grow, .. }, Some(candidate)) => {
+                let embedders = [grow.embedder.as_deref(), eval.intent.model.as_deref()];
+                let beside = std::iter::once(&**maker).chain(embedders.into_iter().flatten());
                 KeyNeed::of_models(candidate, &eval.judges, beside)
             }
             (Job::Strata(strata), _) => {
@@ -301,6 +303,12 @@ impl Progress {
         let per_step = told.and_then(|p| Some(p.eta_ms? as f64 / (p.total - p.done) as f64)).unwrap_or(ms);
         let eta_ms = Some((total.saturating_sub(step) as f64 * per_step) as u64);
         Self { phase: PHASE.into(), done: step, total, eta_ms }
+    }
+
+    /// For people: `epoch 1/5, screening: 30 of 160, 12 s left`.
+    pub fn line(&self) -> String {
+        let left = self.eta_ms.map_or_else(String::new, |ms| format!(", {} left", words::duration(ms)));
+        format!("{}: {} of {}{left}", self.phase, self.done, self.total)
     }
 }
 

@@ -133,6 +133,9 @@ pub struct Measured {
     pub ms: f64,
     /// Exact McNemar against the same rows without examples.
     pub p_value: f64,
+    /// 95% interval of the difference to the same rows without examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ci95: Option<[f64; 2]>,
     /// Rows that were shown an example which says nearly the same.
     pub near_duplicates: usize,
 }
@@ -140,6 +143,12 @@ pub struct Measured {
 impl Measured {
     pub fn accuracy(&self) -> f64 {
         if self.rows == 0 { 0.0 } else { self.right as f64 / self.rows as f64 }
+    }
+
+    /// The difference with its interval: `+0.465 [+0.380, +0.541]`.
+    pub fn against(&self, without: &Self) -> String {
+        let interval = self.ci95.map_or_else(String::new, |[low, high]| format!(" [{low:+.3}, {high:+.3}]"));
+        format!("{:+.3}{interval}", self.accuracy() - without.accuracy())
     }
 }
 
@@ -178,13 +187,9 @@ impl TrajectoryNews {
                 "{} of {} wrong: {} turned, {} not; {} sets tried",
                 s.wrong, s.looked_at, s.turned, s.failed, s.tried
             ),
-            Self::Measured { measured: m, without, .. } => format!(
-                "{} of {}: {:.3} ({:+.3})",
-                m.shots,
-                m.store,
-                m.accuracy(),
-                m.accuracy() - without.accuracy()
-            ),
+            Self::Measured { measured: m, without, .. } => {
+                format!("{} of {}: {:.3} ({})", m.shots, m.store, m.accuracy(), m.against(without))
+            }
         }
     }
 }

@@ -114,6 +114,8 @@ pub struct Trial {
     pub slice: Slice,
     pub score: Score,
     pub before_score: Option<Score>,
+    /// 95% interval of the difference between them.
+    pub ci95: Option<[f64; 2]>,
     /// Flips first, then rows that are wrong, then the others.
     pub rows: Vec<TriedRow>,
     /// Rows that the slice holds in eval or the reserve, and that were left out.
@@ -134,16 +136,19 @@ impl Trial {
         self.rows.iter().filter(|row| row.flip == Some(kind)).count()
     }
 
-    /// `hand:v3: .750 (n=24), before .667: 3 fixed, 1 broken, 20 same`
+    /// `hand:v3: 0.750 (n=24), v2 had 0.667, +0.083 [-0.096, +0.257]: 3 fixed, 1 broken, 20 as before`
     pub fn line(&self) -> String {
         let mut line = format!("{HAND}:{}: {}", self.version, self.score);
         match (&self.before, self.before_score) {
             (Some(before), Some(score)) => {
                 let (fixed, broken) = (self.count(FlipKind::Fixed), self.count(FlipKind::Regressed));
                 let same = self.score.n.saturating_sub(fixed + broken);
+                let interval =
+                    self.ci95.map_or_else(String::new, |[low, high]| format!(" [{low:+.3}, {high:+.3}]"));
                 line.push_str(&format!(
-                    ", {before} had {:.3}: {fixed} fixed, {broken} broken, {same} as before",
-                    score.mean
+                    ", {before} had {:.3}, {:+.3}{interval}: {fixed} fixed, {broken} broken, {same} as before",
+                    score.mean,
+                    self.score.mean - score.mean
                 ));
             }
             _ => line.push_str(", the first of its kind"),

@@ -88,6 +88,10 @@ pub(super) fn wish(engine: &Engine, kind: RunKind, set: &[(String, String)]) -> 
         ws.config.eval.intent.model =
             models::embedder(engine, &ws, &ws.config.eval.intent.embedder, "eval.intent.embedder")?;
     }
+    if kind == RunKind::Grow {
+        ws.config.tuning.grow.embedder =
+            models::embedder(engine, &ws, &ws.config.data.embedder, "data.embedder")?;
+    }
     if kind == RunKind::Trajectory {
         ws.config.tuning.trajectory.model = models::of_examples(engine, &ws)?;
     }
@@ -259,7 +263,8 @@ fn check(
         let config = &wish.ws.config;
         let judges = config.eval.judges.iter().chain(&config.tuning.trajectory.judge);
         let asked = EvalSettings { judges: judges.cloned().collect(), ..config.eval.clone() };
-        needs.keys = check_keys(kind, &candidate, &asked, other.as_ref(), keys)?;
+        let others = other.iter().chain(config.tuning.grow.embedder.as_deref());
+        needs.keys = check_keys(kind, &candidate, &asked, others, keys)?;
         refuse_prompt(&wish, kind, &candidate)?;
         if !every_row_has_a_part(engine, &wish.ws, &dataset)? {
             if dataset.len() == 1 && wish.ws.config.data.split.eval < 1.0 {
@@ -339,20 +344,20 @@ fn every_row_has_a_part(engine: &Engine, ws: &Workspace, dataset: &Dataset) -> R
     Ok(!missing(&parts::parts(engine, dataset)?))
 }
 
-/// Of the keys that came with the launch those that the models of candidate and judges (and another one: the critic, or the embedder of examples) need: they are held in memory till
-/// the run ends.
-pub fn check_keys(
+/// Of the keys that came with the launch those that the models of candidate and judges (and others: the critic, the embedder) need: they are
+/// held in memory till the run ends.
+pub fn check_keys<'m>(
     kind: RunKind,
-    candidate: &Candidate,
-    eval: &EvalSettings,
-    other: Option<&ModelRef>,
+    candidate: &'m Candidate,
+    eval: &'m EvalSettings,
+    others: impl IntoIterator<Item = &'m ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
     if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::Grow)
     {
         return Ok(Keys::default());
     }
-    let beside = other.into_iter().chain(eval.intent.model.as_deref());
+    let beside = others.into_iter().chain(eval.intent.model.as_deref());
     keys_for(KeyNeed::of_models(candidate, &eval.judges, beside), keys)
 }
 

@@ -208,7 +208,13 @@ pub fn cancel(desk: &Desk, id: u64) -> String {
 pub fn ask(engine: &Arc<Engine>, desk: &Arc<Desk>, ask: PlayAsk, keys: Keys) -> Result<Playing, Failure> {
     let loaded = rows::loaded(engine)?;
     let mut candidate = candidates::resolve(engine, &loaded.ws, &loaded.dataset, ask.candidate.as_deref())?;
-    let keys = launch::check_keys(RunKind::Eval, &candidate, &EvalSettings::default(), None, &keys)?;
+    let keys = launch::check_keys(
+        RunKind::Eval,
+        &candidate,
+        &EvalSettings::default(),
+        None::<&crate::domain::candidate::ModelRef>,
+        &keys,
+    )?;
     set_decoding(&mut candidate, &ask)?;
     let row = row(engine, &loaded, ask.input.clone())?;
     let last = candidate.stages.last();

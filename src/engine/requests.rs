@@ -166,6 +166,10 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             let found = examples::search(engine, store.as_deref(), stage.as_deref(), &input, shots, &keys)?;
             Response::FoundExamples { found }
         }
+        Request::ExportExamples { store, file, force } => {
+            let (store, examples) = examples::export(engine, store.as_deref(), &file, force)?;
+            Response::ExportedExamples { store, examples, file }
+        }
         Request::ImportExamples { file, name } => {
             Response::Done { message: examples::import(engine, &file, &name)? }
         }

@@ -36,6 +36,8 @@ use crate::tuning::prompt as tuning;
 const ANSWER_TEXT: usize = 120;
 /// Rows of a trial that are told with their texts.
 const ROWS_TOLD: usize = 200;
+/// Of the bootstrap, where scores are no 0 and 1.
+const SEED: u64 = 7;
 
 type Texts = BTreeMap<String, String>;
 
@@ -458,11 +460,15 @@ fn told(
     };
     rows.sort_by_key(order);
     rows.truncate(ROWS_TOLD.max(rows.iter().filter(|row| row.flip.is_some()).count()));
+    let pairs = before.map(|before| -> Vec<(f64, f64)> {
+        before.iter().zip(after).map(|(then, now)| (bench.score(then), bench.score(now))).collect()
+    });
     let errors: Vec<&String> = after.iter().filter_map(|o| o.error.as_ref()).collect();
     Trial {
         slice: slice.clone(),
         score: mean(after),
         before_score: before.map(mean),
+        ci95: pairs.filter(|pairs| !pairs.is_empty()).map(|pairs| tuning::compared(&pairs, SEED).1),
         rows,
         failed: errors.len(),
         error: errors.first().map(|e| (*e).clone()),

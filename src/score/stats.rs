@@ -14,10 +14,15 @@ pub fn percentile(sorted: &[f64], q: f64) -> Option<f64> {
 
 /// 95% score interval of a share (Wilson 1927). 0..1 for n = 0.
 pub fn wilson(right: usize, n: usize) -> [f64; 2] {
+    wilson_of(right as f64 / n.max(1) as f64, n)
+}
+
+/// The same of a mean of scores in 0..1, which vary no more than rights and wrongs of that mean: at least as wide as it need be.
+pub fn wilson_of(mean: f64, n: usize) -> [f64; 2] {
     if n == 0 {
         return [0.0, 1.0];
     }
-    let (p, n, z2) = (right as f64 / n as f64, n as f64, Z95 * Z95);
+    let (p, n, z2) = (mean, n as f64, Z95 * Z95);
     let centre = p + z2 / (2.0 * n);
     let half = Z95 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
     let scale = 1.0 + z2 / n;

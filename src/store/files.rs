@@ -10,6 +10,10 @@ use serde::Serialize;
 
 /// Put `bytes` at `path`: temporary file in the same folder, fsync, rename, fsync of the folder.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, true)
+}
+
+fn write(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = parent.join(format!(".{name}.{}.tmp", std::process::id()));
@@ -17,21 +21,38 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if durable {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    sync_dir(parent)
+    if durable { sync_dir(parent) } else { Ok(()) }
 }
 
 /// [`write_atomic`] of indented JSON.
 pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_atomic(path, &indented(value)?)
+}
+
+/// The same for what a log can give again: whole or not at all for whoever reads it, but not yet durable.
+pub fn show_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write(path, &indented(value)?, false)
+}
+
+/// Make a file durable that [`show_json`] wrote.
+pub fn sync_file(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+fn indented(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
-    write_atomic(path, &bytes)
+    Ok(bytes)
 }
 
 /// Make a folder's entries durable.

@@ -175,6 +175,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Trajectory { run } => Response::Trajectory { view: Box::new(trajectories::view(run)) },
         Request::Control { .. }
         | Request::ImportExamples { .. }
+        | Request::ExportExamples { .. }
         | Request::Steer { .. }
         | Request::Decide { .. }
         | Request::JudgeSay { .. }

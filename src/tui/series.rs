@@ -69,6 +69,7 @@ pub struct RunSeries {
     /// Of a run that looks for examples: where the search stands, and what was measured with and without.
     pub searching: Option<Searching>,
     pub curve: Vec<Measured>,
+    pub ablation: Vec<Measured>,
     pub without: Option<Measured>,
 }
 
@@ -157,7 +158,10 @@ impl RunSeries {
                 self.curve.push(measured);
                 self.without = Some(without);
             }
-            EventBody::Trajectory(TrajectoryNews::Measured { .. }) => {}
+            EventBody::Trajectory(TrajectoryNews::Measured { measured, .. }) => {
+                self.ablation.retain(|m| (&m.store, m.shots) != (&measured.store, measured.shots));
+                self.ablation.push(measured);
+            }
             EventBody::Sample { step, row, output, gold, correct, ended: _ } => {
                 let (known, said) = self.samples.entry(row).or_default();
                 *known = gold.or(known.take());

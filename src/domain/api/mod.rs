@@ -285,6 +285,13 @@ pub enum Request {
         file: String,
         name: String,
     },
+    /// The store as it stands, one example a line. `force`: a file that is there is replaced.
+    ExportExamples {
+        store: Option<String>,
+        file: String,
+        #[serde(default)]
+        force: bool,
+    },
     Decide {
         decision: Decision,
     },
@@ -494,6 +501,11 @@ pub enum Response {
     },
     FoundExamples {
         found: FoundExamples,
+    },
+    ExportedExamples {
+        store: String,
+        examples: usize,
+        file: String,
     },
     Error {
         error: Failure,

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::backend::Access;
-use crate::domain::api::{Decision, Failure};
+use crate::domain::api::{Decision, FILE_THERE, Failure};
 use crate::domain::candidate::{Candidate, ModelRef, ModelSource};
 use crate::domain::example::{
     Example, ExampleEdit, ExamplePage, ExampleQuery, Form, FoundExamples, KeptFile, Retrieval, StageExamples,
@@ -384,6 +384,28 @@ pub fn with_store(
         None => {}
     }
     Ok(base)
+}
+
+/// Write a store as it stands, one example a line. Returns its name and how many there are.
+pub fn export(
+    engine: &Engine,
+    wanted: Option<&str>,
+    file: &str,
+    force: bool,
+) -> Result<(String, usize), Failure> {
+    let path = Path::new(file);
+    if !path.is_absolute() {
+        return Err(bad_input(format!("{file} is no absolute path")));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(bad_input(format!("{file} is no file")));
+    }
+    if path.exists() && !force {
+        return Err(bad_input(format!("{file} {FILE_THERE}; choose another name, or --force to replace it")));
+    }
+    let Loaded { name, examples, .. } = load(engine, wanted)?;
+    store::write(path, &examples).map_err(|e| failed(format!("{e:#}")))?;
+    Ok((name, examples.len()))
 }
 
 /// Take a store in. Rows that are scored or chosen on never become examples.

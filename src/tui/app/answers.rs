@@ -32,6 +32,9 @@ impl App {
                 Purpose::Count { query, by } => return self.counts_arrived(&query, &by, Err(error.message)),
                 Purpose::Map(by, layout) => return self.map_arrived(&by, layout, Err(error.message)),
                 Purpose::Export { query, file, .. } => return self.export_failed(*query, file, &error),
+                Purpose::ExportExamples { store, file } => {
+                    return self.export_examples_failed(store, file, &error);
+                }
                 Purpose::ExportProgress(_) | Purpose::ProblemsProgress => return,
                 // None has been drawn yet: the form says what it is.
                 Purpose::Scaling => return,
@@ -118,6 +121,9 @@ impl App {
             }
             (Purpose::SearchExamples(input), Response::FoundExamples { found }) => {
                 self.trajectories.attempt.found(&input, Ok(found));
+            }
+            (purpose @ (Purpose::ExportExamples { .. } | Purpose::ImportExamples(_)), response) => {
+                self.examples_answered(purpose, response);
             }
             (Purpose::Sample, Response::Sample { sample }) => {
                 let words = format!(

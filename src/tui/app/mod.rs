@@ -186,6 +186,12 @@ pub enum Purpose {
     Trajectory(String),
     /// What is retrieved for this input.
     SearchExamples(String),
+    ExportExamples {
+        store: String,
+        file: String,
+    },
+    /// Under this name.
+    ImportExamples(String),
     /// A decision; the text says which.
     Decide(String),
     /// A question in the playground, to whom.
@@ -247,6 +253,8 @@ impl Purpose {
             Self::Examples(store, _) => format!("read the examples of {store}"),
             Self::Trajectory(run) => format!("read what {run} found"),
             Self::SearchExamples(_) => "search the examples".into(),
+            Self::ExportExamples { file, .. } => format!("write {file}"),
+            Self::ImportExamples(name) => format!("take the store {name} in"),
             Self::Decide(what) => what.clone(),
             Self::Play(_, who) => format!("ask {who}"),
             Self::PlayCancel => "break the answer off".into(),

@@ -149,6 +149,8 @@ pub enum Action {
     CountRows,
     Views,
     ExportRows,
+    ExportExamples,
+    ImportExamples,
     OpenMap,
     Histogram,
     MapCorner,

@@ -147,6 +147,8 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Trajectories, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, import, what was said of an answer)"),
     b(C::Trajectories, A::EditExampleInput, "example.input", "E", "", "Change the example's input"),
     b(C::Trajectories, A::TryExample, "example.try", "x", "", "Try the input of the selected example"),
+    b(C::Trajectories, A::ExportExamples, "examples.export", "X", "", "Write the store as it stands to a file, one example a line"),
+    b(C::Trajectories, A::ImportExamples, "examples.import", "I", "", "Take a store of examples in from a file, under a name"),
     b(C::Trajectories, A::AskAgain, "play.again", "a", "", "Ask the same again: another answer where the temperature is above 0"),
 
     b(C::Train, A::Pause, "run.pause", "p", "pause", "Pause the run; again: go on"),

@@ -130,6 +130,12 @@ pub enum TextPurpose {
     SaveView,
     /// The file for the rows.
     ExportRows,
+    /// The file for a store of examples.
+    ExportExamples {
+        store: String,
+    },
+    /// The file of a store, and its name.
+    ImportExamples,
     Mark {
         row: String,
     },

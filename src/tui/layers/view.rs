@@ -109,6 +109,10 @@ const fn hint(purpose: &TextPurpose) -> &'static str {
         TextPurpose::MapBy => "any key: a field, a candidate's name, mark, flag, len/20; empty: stratum",
         TextPurpose::CountBy => "intent x turns x stratum; numbers in bins: len/20",
         TextPurpose::SaveView => "a name; a view of that name is replaced",
+        TextPurpose::ExportExamples { .. } => "a file, one example a line, as the store stands",
+        TextPurpose::ImportExamples => {
+            "FILE, or FILE as NAME; one example a line: stage, input, answer are enough"
+        }
         TextPurpose::ExportRows => "a name that ends in .jsonl, .csv or .parquet",
         TextPurpose::SplitStratum { .. } => "so many parts, by what their rows say; u takes it back",
         TextPurpose::Mark { .. } => "one word; the same word again takes the mark away",

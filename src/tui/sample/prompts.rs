@@ -153,6 +153,7 @@ pub fn trial(slice: &Slice) -> Trial {
         slice: slice.clone(),
         score: Score { mean: 0.75, n: 24 },
         before_score: Some(Score { mean: 0.708, n: 24 }),
+        ci95: Some(crate::score::stats::paired_difference(2, 1, 24)),
         rows: flips.into_iter().enumerate().map(row).collect(),
         asked: 24,
         tokens: 118.0,

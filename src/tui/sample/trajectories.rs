@@ -88,6 +88,7 @@ fn measured(store: &str, shots: usize, right: usize) -> Measured {
         tokens_in: 85.0 + 85.0 * shots as f64,
         ms: 4.0 + 6.0 * shots as f64,
         p_value: 0.000_4,
+        ci95: (shots > 0).then(|| crate::score::stats::paired_difference(right.saturating_sub(100), 9, 200)),
         near_duplicates: 1,
     }
 }
@@ -107,6 +108,7 @@ pub fn view(run: &str) -> TrajectoryView {
         without: measured("none", 0, 115),
         chosen: Some(measured("all", 5, 152)),
         curve: curve(),
+        ablation: vec![measured("all, by lift", 5, 151)],
         calls: 4_212,
         ..TrajectoryReport::default()
     };

@@ -3,8 +3,8 @@
 use super::{play, press, shown, type_text};
 use crate::domain::api::{Decision, FileNews, FromEngine, Push, Request, Response, ToEngine};
 use crate::domain::event::{Event, EventBody};
-use crate::domain::prompt::PromptNews;
-use crate::domain::run::{RunAction, RunKind, RunState};
+use crate::domain::prompt::{ClauseEffect, ClauseReport, Fate, PromptNews};
+use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::domain::steer::{Change, Limit};
 use crate::domain::versions::{HAND, Slice};
 use crate::tui::app::{App, Effect, Message, Screen};
@@ -78,13 +78,11 @@ fn before_there_is_any_version_the_screen_says_what_to_press() {
 /// Keys, and what they ask of the engine.
 #[test]
 fn keys_ask_for_what_they_say() {
-    let steer = |changes| Request::Steer { run: prompts::RUN.into(), changes };
     let control = |action| Request::Control { run: prompts::RUN.into(), action, keys: Default::default() };
-    let table: [(&str, Request); 7] = [
+    let table: [(&str, Request); 6] = [
         ("p", control(RunAction::Pause)),
         ("S", control(RunAction::Stop)),
         ("v", Request::TryPrompts { slice: Slice::default(), keys: Default::default() }),
-        ("end K", steer(vec![Change::Kill("v6".into())])),
         ("down", Request::PromptVersion { of: Some("prompt-3:v6".into()) }),
         ("u", Request::Undo),
         (
@@ -106,6 +104,59 @@ fn keys_ask_for_what_they_say() {
         let got = asked(&press(&mut app, last));
         assert!(got.contains(&want), "{keys}: {got:?}");
     }
+}
+
+#[test]
+fn a_lane_is_taken_out_when_one_says_yes_and_named_before() {
+    let steer = Request::Steer { run: prompts::RUN.into(), changes: vec![Change::Kill("v6".into())] };
+    let mut app = unicode((120, 40));
+    play(&mut app, "end");
+    assert!(asked(&press(&mut app, "K")).is_empty());
+    assert!(shown(&app).contains("Take v6 out of the race"), "{}", shown(&app));
+    assert!(asked(&press(&mut app, "n")).is_empty());
+    play(&mut app, "K");
+    assert_eq!(asked(&press(&mut app, "y")), [steer]);
+    // One that is out is not asked about again.
+    app.prompts.selected = app
+        .prompts
+        .tree
+        .iter()
+        .flat_map(|tree| &tree.versions)
+        .find(|b| b.version.fate == Fate::Dropped)
+        .map(|b| b.version.id.clone());
+    assert!(app.prompts.selected.is_some());
+    let steers = |effects: &[Effect]| asked(effects).iter().any(|r| matches!(r, Request::Steer { .. }));
+    assert!(!steers(&press(&mut app, "K")));
+    assert!(shown(&app).contains("has left the race already"), "{}", shown(&app));
+}
+
+#[test]
+fn a_run_that_began_since_the_tree_was_read_is_there_to_choose() {
+    let mut app = unicode((120, 40));
+    let begun = RunRecord { run: "prompt-9".into(), ..prompts::run() };
+    app.update(Message::Engine(FromEngine::Push { push: Push::RunChanged { run: begun } }), NOW_MS);
+    play(&mut app, "r");
+    assert!(shown(&app).contains("prompt-9"), "{}", shown(&app));
+}
+
+#[test]
+fn clauses_beyond_the_pane_are_scrolled_to() {
+    let mut app = unicode((80, 24));
+    let clause = |i: usize| ClauseEffect {
+        words: format!("clause number {i}"),
+        delta: 0.5 - i as f64 / 40.0,
+        ci95: Some([-0.1, 0.6]),
+        ..ClauseEffect::default()
+    };
+    let report = ClauseReport { rows: 40, score: 0.7, clauses: (0..40).map(clause).collect() };
+    app.series.get_mut(prompts::RUN).unwrap().climb.clauses = Some(report);
+    play(&mut app, "w w w");
+    let text = shown(&app);
+    assert!(text.contains("clause number 0") && text.contains("[-.10, +.60]"), "{text}");
+    assert!(!text.contains("clause number 39") && text.contains("more"), "{text}");
+    play(&mut app, "end");
+    let text = shown(&app);
+    assert!(text.contains("clause number 39") && !text.contains("clause number 0 "), "{text}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Screen 3: the list, an example, what is tried, the run.
 
 use super::{play, press, sample, shown, type_text};
-use crate::domain::api::{Decision, Failure, FromEngine, Push, Request, Response, ToEngine};
+use crate::domain::api::{Decision, FILE_THERE, Failure, FromEngine, Push, Request, Response, ToEngine};
 use crate::domain::example::ExampleQuery;
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
 use crate::tui::app::{App, Effect, Message, Screen};
@@ -33,6 +33,40 @@ fn tried(app: &mut App) {
     play(app, "i");
     type_text(app, "my card has not come");
     play(app, "enter");
+}
+
+/// The answer to the last question.
+fn answered(app: &mut App, response: Response) {
+    let tag = *app.pending.keys().next_back().unwrap();
+    app.update(Message::Engine(FromEngine::Answer { tag, response }), NOW_MS);
+}
+
+#[test]
+fn a_store_goes_to_a_file_that_is_replaced_only_when_one_says_so_and_comes_from_one() {
+    let mut app = at((80, 24), RunState::Done, "X");
+    assert!(shown(&app).contains("write the store trajectory-1 to"), "{}", shown(&app));
+    let wanted = |force| match requests(press(&mut at((80, 24), RunState::Done, "X"), "enter")).pop() {
+        Some(Request::ExportExamples { store, file, .. }) => Request::ExportExamples { store, file, force },
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(requests(press(&mut app, "enter")), [wanted(false)]);
+    let error = Failure::new(2, format!("it {FILE_THERE}; choose another name"));
+    answered(&mut app, Response::Error { error });
+    assert!(shown(&app).contains("Replace it?"), "{}", shown(&app));
+    assert_eq!(requests(press(&mut app, "y")), [wanted(true)]);
+    let file = "/w/trajectory-1.jsonl".to_owned();
+    answered(&mut app, Response::ExportedExamples { store: "trajectory-1".into(), examples: 7, file });
+    assert!(shown(&app).contains("7 examples of trajectory-1 are in"), "{}", shown(&app));
+
+    for (typed, name) in [("/tmp/mine.jsonl", "mine"), ("/tmp/a b.jsonl as cards", "cards")] {
+        let mut app = at((80, 24), RunState::Done, "I");
+        type_text(&mut app, typed);
+        let file = typed.split(" as ").next().unwrap().to_owned();
+        let want = Request::ImportExamples { file, name: name.to_owned() };
+        assert_eq!(requests(press(&mut app, "enter")), [want]);
+        answered(&mut app, Response::Done { message: "2 examples are there".into() });
+        assert_eq!(app.trajectories.shown.as_deref(), Some(name));
+    }
 }
 
 #[test]

@@ -1,15 +1,27 @@
 //! What a new text must not say: what other rows say (duplicates), and above all what rows say that are scored on (leaks).
 
+use rayon::prelude::*;
+
 use crate::domain::grow::{Check, Other};
-use crate::domain::row::Part;
+use crate::domain::row::{Part, RunRow};
 use crate::domain::settings::Likeness;
-use crate::embed::{Embedder, Vectors, dot};
+use crate::domain::words::counted;
+use crate::embed::{Source, Vectors, dot};
 use crate::strata::duplicates::Near;
 use crate::strata::leaks::{Rule, Scored};
 
-/// Vectors of the built-in embedder nearer than this are suspected. A row that somebody wrote may stand beside such a one; one that is made
-/// need not.
+/// Vectors of the built-in embedder nearer than this are suspected; those of a model at the least. A row that somebody wrote may stand beside such
+/// a one; one that is made need not.
 pub const COSINE: f32 = 0.95;
+/// A model's vectors may all lie close together. Then it is what this share of the train rows stay below, who are no leaks: people wrote them.
+const SHARE: f64 = 0.995;
+/// Never more than this: what says the same is nearer still.
+const COSINE_MOST: f32 = 0.999;
+/// Train rows that are held against those that are scored on, for that share: at least and at most, and the pairs in all.
+const SAMPLE: (usize, usize) = (20, 1_000);
+const PAIRS: usize = 20_000_000;
+/// Rows whose pairs tell how near those with other golds are.
+const STRANGERS: usize = 200;
 
 /// All rows of the data, and what was made so far.
 #[derive(Debug)]
@@ -19,9 +31,20 @@ pub struct Guard {
     /// Places of the rows that are scored on.
     scored: Vec<usize>,
     overlaps: Scored,
-    embedder: Embedder,
+    source: Source,
     /// Of the rows that are scored on, in their order; with the share of each text that its vector expresses.
     vectors: (Vectors, Vec<f32>),
+    leak: f32,
+    /// Where that is from.
+    by_rows: Option<usize>,
+}
+
+/// What came of holding a text against the others.
+#[derive(Debug, Default, PartialEq)]
+pub struct Held {
+    pub refused: Option<(Check, String)>,
+    /// Cosine with the nearest row that is scored on, where it was asked.
+    pub nearest: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -33,8 +56,18 @@ struct Text {
 }
 
 impl Guard {
-    /// `embedder` is fitted on these rows.
-    pub fn new(others: Vec<Other>, likeness: Likeness, embedder: Embedder) -> Self {
+    /// `leak` is the cosine from which on a text is one; none: by the embedder. `each` hears how many texts of how many a model has embedded;
+    /// it returns false to end early, which gives none.
+    ///
+    /// # Errors
+    /// Why the model could not embed, in words, with its name.
+    pub fn new(
+        others: Vec<Other>,
+        likeness: Likeness,
+        source: Source,
+        leak: Option<f64>,
+        each: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Self>, String> {
         let scored: Vec<usize> =
             others.iter().enumerate().filter(|(_, other)| other.is_scored()).map(|(at, _)| at).collect();
         let learned: Vec<usize> =
@@ -47,29 +80,132 @@ impl Guard {
         // A phrase of the trade stands in many rows that people wrote.
         overlaps.forget_common((learned.len(), &|i| of(&learned, i).unwrap_or_default()));
         let wanted: Vec<&str> = (0..scored.len()).map(text).collect();
-        let vectors = embedder.embed_with_fit(&wanted);
+        let asks = leak.is_none() && source.builtin().is_none() && !scored.is_empty();
+        let most = if asks { (PAIRS / scored.len()).clamp(SAMPLE.0, SAMPLE.1) } else { 0 };
+        let step = learned.len().div_ceil(most.max(1)).max(1);
+        let sample: Vec<&str> =
+            (0..learned.len()).step_by(step).take(most).filter_map(|i| of(&learned, i)).collect();
+        let (total, first) = (wanted.len() + sample.len(), wanted.len());
+        let Some(vectors) = embedded(&source, &wanted, &mut |done| each(done, total))? else {
+            return Ok(None);
+        };
+        let Some(written) = embedded(&source, &sample, &mut |done| each(first + done, total))? else {
+            return Ok(None);
+        };
+        let mut found: Vec<f32> = (0..written.0.len())
+            .into_par_iter()
+            .filter_map(|i| Some(nearest_of(&vectors, written.0.row(i), *written.1.get(i)?)?.1))
+            .collect();
+        found.sort_by(f32::total_cmp);
+        let by_rows = (found.len() >= SAMPLE.0).then_some(found.len());
+        let at = ((found.len() as f64 * SHARE) as usize).min(found.len().saturating_sub(1));
+        let by = by_rows.and(found.get(at)).map_or(COSINE, |cosine| cosine.clamp(COSINE, COSINE_MOST));
+        let leak_at = leak.map_or(by, |cosine| cosine as f32);
         let texts = others
             .into_iter()
             .map(|other| Text { id: other.id, part: other.part, made: false, input: other.input })
             .collect();
-        Self { texts, near, scored, overlaps, embedder, vectors }
+        Ok(Some(Self { texts, near, scored, overlaps, source, vectors, leak: leak_at, by_rows }))
+    }
+
+    /// Who embeds.
+    pub fn by(&self) -> &str {
+        self.source.name()
+    }
+
+    /// From which cosine on a text is a leak, and why, for people to read.
+    pub fn told(&self) -> String {
+        let rows = counted(self.scored.len(), "row");
+        let why = self.by_rows.map(|n| {
+            format!(
+                " ({:.1}% of {} of the train part are below, or {COSINE})",
+                100.0 * SHARE,
+                counted(n, "row")
+            )
+        });
+        format!(
+            "a leak: a cosine of {:.3} by `{}`{} with one of {rows} that are scored on",
+            self.leak,
+            self.by(),
+            why.unwrap_or_default()
+        )
+    }
+
+    /// The cosine that 95% of pairs of rows with other golds stay below; none where there are too few.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn strangers(&self, rows: &[RunRow]) -> Result<Option<f64>, String> {
+        let step = rows.len().div_ceil(STRANGERS).max(1);
+        let some: Vec<&RunRow> = rows.iter().step_by(step).filter(|row| row.gold.is_some()).collect();
+        let texts: Vec<&str> = some.iter().map(|row| row.input.as_str()).collect();
+        let (vectors, shares) = self.source.embed_with_fit(&texts)?;
+        let mut all = Vec::new();
+        for i in 0..some.len() {
+            for j in 0..i {
+                let gold = |at: usize| some.get(at).and_then(|row| row.gold.as_deref());
+                let share = |at: usize| shares.get(at).copied().unwrap_or(0.0);
+                if gold(i) != gold(j) {
+                    all.push(weighed(dot(vectors.row(i), vectors.row(j)), share(i), share(j)));
+                }
+            }
+        }
+        all.sort_by(f32::total_cmp);
+        let at = all.len() * 95 / 100;
+        Ok(all.get(at).filter(|_| all.len() >= SAMPLE.0).map(|cosine| f64::from(*cosine)))
+    }
+
+    /// Have a model embed these together, which costs less than each when it is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn prepare(&self, texts: &[&str]) -> Result<(), String> {
+        if self.source.builtin().is_none() && !texts.is_empty() {
+            self.source.embed(texts, &mut |_| true)?;
+        }
+        Ok(())
     }
 
     fn text(&self, at: usize) -> &str {
         self.texts.get(at).map_or("", |text| text.input.as_str())
     }
 
-    /// How near a text is in meaning to the nearest of others, 0 to 1, as the built-in embedder has it.
-    pub fn likeness(&self, new: &str, others: &[&str]) -> f64 {
-        let (own, share) = self.embedder.embed_with_fit(&[new]);
+    /// How near a text is in meaning to the nearest of others, 0 to 1, as the embedder has it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn likeness(&self, new: &str, others: &[&str]) -> Result<f64, String> {
+        let (own, share) = self.source.embed_with_fit(&[new])?;
         let share = share.first().copied().unwrap_or(0.0);
-        let (vectors, shares) = self.embedder.embed_with_fit(others);
-        let each = vectors.rows().zip(shares).map(|(row, of)| weighed(dot(own.row(0), row), share, of));
-        f64::from(each.fold(0.0, f32::max))
+        let others = self.source.embed_with_fit(others)?;
+        let nearest = if own.is_empty() { None } else { nearest_of(&others, own.row(0), share) };
+        Ok(nearest.map_or(0.0, |(_, cosine)| f64::from(cosine.max(0.0))))
     }
 
-    /// Where a new text falls, and why.
-    pub fn refuses(&self, new: &str) -> Option<(Check, String)> {
+    /// Where a new text falls, and why, and how near it is to what is scored on.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn hold(&self, new: &str) -> Result<Held, String> {
+        if let Some(refused) = self.says_what_another_says(new) {
+            return Ok(Held { refused: Some(refused), nearest: None });
+        }
+        let (vector, share) = self.source.embed_with_fit(&[new])?;
+        let share = share.first().copied().unwrap_or(0.0);
+        let nearest = if vector.is_empty() { None } else { nearest_of(&self.vectors, vector.row(0), share) };
+        let Some((at, cosine)) = nearest else { return Ok(Held::default()) };
+        let known = self.scored.get(at).and_then(|at| self.texts.get(*at));
+        let refused = known.filter(|_| cosine >= self.leak).map(|known| {
+            let part = known.part.map_or("", Part::name);
+            let why =
+                format!("cosine {cosine:.3} by `{}` with row {} of the {part} part", self.by(), known.id);
+            (Check::Leak, why)
+        });
+        Ok(Held { refused, nearest: Some(f64::from(cosine)) })
+    }
+
+    /// By its words.
+    fn says_what_another_says(&self, new: &str) -> Option<(Check, String)> {
         if let Some((at, likeness)) = self.near.find(new, &|at| self.text(at)) {
             let known = self.texts.get(at)?;
             let how = if likeness >= 1.0 {
@@ -96,19 +232,7 @@ impl Guard {
             );
             return Some((Check::Leak, words));
         }
-        let (vector, share) = self.embedder.embed_with_fit(&[new]);
-        let (own, share) = (vector.row(0), share.first().copied().unwrap_or(0.0));
-        let (vectors, shares) = &self.vectors;
-        let nearest = (0..vectors.len())
-            .zip(shares)
-            .map(|(i, of)| (i, weighed(dot(own, vectors.row(i)), share, *of)))
-            .max_by(|a, b| a.1.total_cmp(&b.1))
-            .filter(|(_, cosine)| *cosine >= COSINE)?;
-        let known = row(nearest.0)?;
-        Some((
-            Check::Leak,
-            format!("cosine {:.3} with row {} of the {} part", nearest.1, known.id, part(known)),
-        ))
+        None
     }
 
     /// It is there from now on.
@@ -116,6 +240,24 @@ impl Guard {
         self.near.add(input);
         self.texts.push(Text { id: id.to_owned(), part: None, made: true, input: input.to_owned() });
     }
+}
+
+/// The vectors of texts, with the share of each that they express; none where `each` ends it.
+fn embedded(
+    source: &Source,
+    texts: &[&str],
+    each: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<(Vectors, Vec<f32>)>, String> {
+    if source.builtin().is_some() || texts.is_empty() {
+        return source.embed_with_fit(texts).map(Some);
+    }
+    Ok(source.embed(texts, each)?.map(|vectors| (vectors, vec![1.0; texts.len()])))
+}
+
+/// The place of the nearest, and its cosine.
+fn nearest_of((vectors, shares): &(Vectors, Vec<f32>), own: &[f32], share: f32) -> Option<(usize, f32)> {
+    let each = vectors.rows().zip(shares).map(|(row, of)| weighed(dot(own, row), share, *of));
+    each.enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 /// A cosine, weighed by what the vectors express of their texts. A text of words that nobody else has is brought to length 1 by the few that
@@ -133,6 +275,56 @@ mod tests {
         Other { id: id.into(), part: Some(part), input: input.into() }
     }
 
+    fn guarded(others: Vec<Other>, likeness: Likeness, source: Source, leak: Option<f64>) -> Guard {
+        Guard::new(others, likeness, source, leak, &mut |_, _| true).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_models_vectors_say_what_leaks_at_a_cosine_that_its_train_rows_stay_below() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/encoders/bert");
+        let mut model =
+            crate::pipeline::tests::stage("e", "", crate::domain::candidate::OutputKind::Text, &[]).model;
+        model.name = "mini".into();
+        model.source = crate::domain::candidate::ModelSource::Local { path: path.display().to_string() };
+        let open = || Source::open(&model, &crate::backend::Access::threads(1)).unwrap();
+        let nouns = ["card", "app", "refund", "loan", "transfer", "pin", "branch", "fee", "code", "limit"];
+        let verbs = ["lost", "blocked", "late", "wrong", "missing"];
+        let rows = || {
+            let all = nouns.iter().flat_map(|noun| verbs.iter().map(move |verb| (noun, verb)));
+            let text =
+                |i: usize, noun: &str, verb: &str| format!("row {i}: my {noun} is {verb} since the {i}th");
+            all.enumerate()
+                .map(|(i, (noun, verb))| {
+                    let part = if i % 5 == 0 { Part::Eval } else { Part::Train };
+                    other(&format!("r{i}"), part, &text(i, noun, verb))
+                })
+                .collect::<Vec<_>>()
+        };
+        let guard = guarded(rows(), Likeness { threshold: 0.99, ngram: 5 }, open(), None);
+        assert!(guard.leak >= COSINE && guard.leak <= COSINE_MOST && guard.by_rows == Some(40), "{guard:?}");
+        assert!(guard.told().contains("by `mini`") && guard.told().contains("40 rows"), "{}", guard.told());
+        // The cosine itself, of no other embedder.
+        let text = "nobody told me that the branch in town is closed";
+        let cosine = open().embed(&[text, &rows()[5].input], &mut |_| true).unwrap().unwrap();
+        let want = f64::from(dot(cosine.row(0), cosine.row(1)));
+        let held = guard.hold(text).unwrap();
+        assert!(held.nearest.is_some_and(|nearest| nearest >= want - 1e-6), "{held:?} {want}");
+        assert!((guard.likeness(text, &[&rows()[5].input]).unwrap() - want).abs() < 1e-5);
+        // A threshold of one's own.
+        let strict = guarded(
+            rows(),
+            Likeness { threshold: 0.99, ngram: 5 },
+            open(),
+            Some(held.nearest.unwrap() - 0.01),
+        );
+        let (check, why) = strict.hold(text).unwrap().refused.unwrap();
+        assert!(check == Check::Leak && why.contains("by `mini` with row"), "{why}");
+        // Somebody stops it while it embeds.
+        let none = Guard::new(rows(), Likeness::default(), open(), None, &mut |_, _| false).unwrap();
+        assert!(none.is_none());
+    }
+
     #[test]
     fn copies_near_copies_and_leaks_are_told_apart_and_what_is_new_passes() {
         let long = "the transfer to my brother in warsaw has been pending for three days and nobody answers";
@@ -143,8 +335,8 @@ mod tests {
             other("r1", Part::Reserve, "how do i change the pin of my card at the machine"),
         ];
         let embedder = retrieve::fit(others.iter().map(|o| o.input.as_str()));
-        let mut guard = Guard::new(others, Likeness::default(), embedder);
-        let of = |guard: &Guard, text: &str| guard.refuses(text);
+        let mut guard = guarded(others, Likeness::default(), embedder.into(), None);
+        let of = |guard: &Guard, text: &str| guard.hold(text).unwrap().refused;
         let (check, why) = of(&guard, "Where is my card? I ordered it two weeks ago!").unwrap();
         assert_eq!((check, why.as_str()), (Check::Duplicate, "the same text as row t1"));
         let (check, why) = of(&guard, "my refund for the shoes has not arrived!!").unwrap();
@@ -174,13 +366,13 @@ mod tests {
                 other("z", Part::Train, "lost the app yesterday help"),
             ];
             let embedder = retrieve::fit(others.iter().map(|o| o.input.as_str()));
-            let guard = Guard::new(others, Likeness { threshold: 0.95, ngram: 5 }, embedder);
-            let cosine = guard.likeness(turned, &[a]);
-            let got = guard.refuses(turned);
+            let guard = guarded(others, Likeness { threshold: 0.95, ngram: 5 }, embedder.into(), None);
+            let cosine = guard.likeness(turned, &[a]).unwrap();
+            let got = guard.hold(turned).unwrap().refused;
             assert!(cosine >= f64::from(COSINE), "{cosine}");
             assert_eq!(got.is_some(), refused, "{cosine} {got:?}");
             // Words that nobody else has make a text another one, whatever the few known ones say.
-            assert_eq!(guard.refuses("card qwxzv vbnmk plokij hygtf"), None);
+            assert_eq!(guard.hold("card qwxzv vbnmk plokij hygtf").unwrap().refused, None);
         }
     }
 }

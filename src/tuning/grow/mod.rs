@@ -26,12 +26,13 @@ use crate::domain::grow::{
     Check, GROWN, GrowSettings, Grown, KEPT, Method, Other, Provenance, RowForm, SYNTHETIC, Tally, UNMADE,
 };
 use crate::domain::outcome::Outcome;
-use crate::domain::report::{Reporter, RunInputs};
+use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
 use crate::domain::steer::{Change, STEERED};
 use crate::domain::words::{brief, counted};
+use crate::embed::Source;
 use crate::retrieve;
 use crate::score::scorer::Scorer;
 use crate::store::lines::{self, Appender};
@@ -101,12 +102,43 @@ fn grow(
         total: slots.len() as u64,
         eta_ms: None,
     })?;
-    let embedder = retrieve::fit(others.iter().map(|other| other.input.as_str()));
+    let source: Source = match &settings.embedder {
+        Some(model) => Source::open(model, access).map_err(anyhow::Error::msg)?,
+        None => retrieve::fit(others.iter().map(|other| other.input.as_str())).into(),
+    };
+    let mut trouble = None;
+    let mut each = |done: usize, total: usize| match embedding(reporter, done, total) {
+        Ok(goes_on) => goes_on,
+        Err(error) => {
+            trouble = Some(error);
+            false
+        }
+    };
+    let guard = Guard::new(others, growing.form.likeness, source, settings.leak, &mut each);
+    let guard = guard.map_err(anyhow::Error::msg)?;
+    if let Some(error) = trouble {
+        return Err(error.into());
+    }
+    // Nothing was asked yet.
+    let Some(guard) = guard else { return Ok(RunResult { stopped: true, ..RunResult::default() }) };
+    let mut said = vec![guard.told()];
+    let mut warned = None;
+    if settings.meaning > 0.0 {
+        match guard.strangers(&inputs.rows).map_err(anyhow::Error::msg)? {
+            Some(below) if below >= settings.meaning => warned = Some(far_apart(&guard, below, settings.meaning)),
+            Some(below) => said.push(format!(
+                "by `{}` 95% of pairs of rows with other golds have a cosine below {below:.2}; meaning asks for {}",
+                guard.by(),
+                settings.meaning
+            )),
+            None => {}
+        }
+    }
     let mut grower = Grower {
         growing,
         run: &inputs.spec.id,
         rows: &inputs.rows,
-        guard: Guard::new(others, growing.form.likeness, embedder),
+        guard,
         resolver: Resolver::new(
             growing.form.input.as_deref(),
             growing.form.gold.as_deref(),
@@ -128,7 +160,10 @@ fn grow(
         let judge = eval.judges.iter().find(named).context("the judge of eval.primary is not frozen")?;
         desk.judged_by(judge, judge::Asker::open(judge, access))?;
     }
-    for message in desk.told() {
+    if let Some(message) = warned {
+        desk.reporter.event(EventBody::Warning { message })?;
+    }
+    for message in desk.told().into_iter().chain(said) {
         desk.reporter.event(EventBody::Log { message })?;
     }
     let message = format!(
@@ -176,6 +211,25 @@ fn grow(
     Ok(RunResult { metrics: grower.figures(&desk), stopped, ..RunResult::default() })
 }
 
+/// Tells how far the vectors are; false where somebody wants no more of it.
+fn embedding(reporter: &mut dyn Reporter, done: usize, total: usize) -> std::io::Result<bool> {
+    reporter.event(EventBody::Progress {
+        phase: "embedding the rows".into(),
+        done: done as u64,
+        total: total as u64,
+        eta_ms: None,
+    })?;
+    Ok(!matches!(reporter.poll_control()?, Control::Cancel | Control::Stop))
+}
+
+/// The threshold of meaning tells nothing apart.
+fn far_apart(guard: &Guard, below: f64, meaning: f64) -> String {
+    format!(
+        "meaning = {meaning} tells little by `{}`: 5% of pairs of rows with other golds have a cosine of {below:.2} or more; ask for more than that",
+        guard.by()
+    )
+}
+
 /// What a run leaves, line by line.
 struct Files {
     grown: Appender,
@@ -197,6 +251,13 @@ impl Files {
         };
         Ok(Self { grown: open(GROWN)?, kept: open(KEPT)? })
     }
+}
+
+/// A text with the fields that it was read into.
+struct Written {
+    row: serde_json::Map<String, serde_json::Value>,
+    input: String,
+    gold: String,
 }
 
 struct Grower<'a> {
@@ -299,19 +360,27 @@ impl Grower<'_> {
             .collect();
         let said = desk.ask(&questions)?;
         let mut grown: Vec<Grown> = Vec::with_capacity(slots.len());
-        let mut rows: Vec<(usize, RunRow)> = Vec::new();
+        let mut written: Vec<(usize, Written)> = Vec::new();
         for (slot, said) in slots.iter().zip(said) {
             let mut one = self.begin(slot);
             match said.text {
                 None => one.falls(Check::Silent, said.error.unwrap_or_default()),
                 Some(text) => {
-                    if let Some(row) = self.made(slot, &text, said.cut, &mut one) {
-                        one.id.clone_from(&row.id);
-                        rows.push((grown.len(), row));
-                    }
+                    let new = self.written(slot, &text, said.cut, &mut one);
+                    written.extend(new.map(|new| (grown.len(), new)));
                 }
             }
             grown.push(one);
+        }
+        let inputs: Vec<&str> = written.iter().map(|(_, new)| new.input.as_str()).collect();
+        self.guard.prepare(&inputs).map_err(anyhow::Error::msg)?;
+        let mut rows: Vec<(usize, RunRow)> = Vec::new();
+        for (at, new) in written {
+            let Some(one) = grown.get_mut(at) else { continue };
+            if let Some(row) = self.made(new, one)? {
+                one.id.clone_from(&row.id);
+                rows.push((at, row));
+            }
         }
         let asked: Vec<RunRow> = rows.iter().map(|(_, row)| row.clone()).collect();
         let outcomes = desk.answer(&asked)?;
@@ -343,8 +412,8 @@ impl Grower<'_> {
         }
     }
 
-    /// The row that a text makes, unless it falls.
-    fn made(&mut self, slot: &Slot, text: &str, cut: bool, one: &mut Grown) -> Option<RunRow> {
+    /// What a text says, unless it is no text.
+    fn written(&self, slot: &Slot, text: &str, cut: bool, one: &mut Grown) -> Option<Written> {
         text.trim().clone_into(&mut one.text);
         let parent = self.parents(slot).next()?.clone();
         let fields = match ask::read(self.growing.form, text) {
@@ -393,9 +462,17 @@ impl Grower<'_> {
             one.falls(Check::Text, "its gold stands in no field that could be written".into());
             return None;
         }
-        if let Some((check, why)) = self.guard.refuses(&input) {
+        Some(Written { row, input, gold })
+    }
+
+    /// The row that it makes, unless others say the same.
+    fn made(&mut self, new: Written, one: &mut Grown) -> Result<Option<RunRow>, Halt> {
+        let Written { mut row, input, gold } = new;
+        let held = self.guard.hold(&input).map_err(anyhow::Error::msg)?;
+        one.nearest = held.nearest;
+        if let Some((check, why)) = held.refused {
             one.falls(check, why);
-            return None;
+            return Ok(None);
         }
         let id = self.id(&one.parents, &input);
         self.guard.add(&id, &input);
@@ -409,16 +486,16 @@ impl Grower<'_> {
         row.insert(SYNTHETIC.into(), serde_json::to_value(&provenance).unwrap_or_default());
         one.row.clone_from(&row);
         let hash = canonical::hash(&row);
-        Some(RunRow {
+        Ok(Some(RunRow {
             id,
             hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
             part: Some(Part::Train),
-            stratum: parent.stratum,
+            stratum: one.stratum.clone(),
             turns: Vec::new(),
             fields: row,
             input,
             gold: Some(gold),
-        })
+        }))
     }
 
     /// The same for the same text of the same rows in the same run.
@@ -445,6 +522,8 @@ impl Grower<'_> {
             })
             .collect();
         let said = desk.ask(&questions)?;
+        let restated: Vec<&str> = said.iter().filter_map(|said| said.text.as_deref()).collect();
+        self.guard.prepare(&restated).map_err(anyhow::Error::msg)?;
         for ((at, _), said) in right.iter().zip(said) {
             let Some(one) = grown.get_mut(*at) else { continue };
             let Some(restated) = said.text.filter(|text| !text.trim().is_empty()) else {
@@ -453,7 +532,7 @@ impl Grower<'_> {
             };
             let parents = self.rows.iter().filter(|row| one.parents.contains(&row.id));
             let inputs: Vec<&str> = parents.map(|row| row.input.as_str()).collect();
-            let nearest = self.guard.likeness(&restated, &inputs);
+            let nearest = self.guard.likeness(&restated, &inputs).map_err(anyhow::Error::msg)?;
             one.likeness = Some(nearest);
             let least = self.growing.settings.meaning;
             if nearest < least {

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use super::clauses::{Block, Clauses, Part};
-use super::climb::Climb;
+use super::climb::{Climb, compared};
 use super::examiner::{Examiner, Halt};
 use super::proposer::Draft;
 use super::{Node, Texts, lists};
@@ -107,6 +107,7 @@ impl Climb<'_> {
     pub fn ablate(&mut self, examiner: &mut dyn Examiner) -> Result<ClauseReport, Halt> {
         let rows = self.ablation_rows();
         examiner.tell(PromptNews::Version { version: self.nodes[0].told() })?;
+        examiner.begin("as it stands".to_owned(), rows.len());
         self.ask(0, &rows, examiner)?;
         self.nodes[0].version.selected = self.score(0, &rows);
         let mut todo = Vec::new();
@@ -122,6 +123,7 @@ impl Climb<'_> {
             let texts = self.with_text(0, &stage, without(&clauses, piece));
             let edit = format!("without: {}", short(&words));
             let node = self.version(0, Draft { texts, parents: vec![0], edit }, "ablation");
+            examiner.begin(format!("clause {} of {total}", i + 1), rows.len());
             self.ask(node, &rows, examiner)?;
             self.nodes[node].version.selected = self.score(node, &rows);
             self.nodes[node].version.fate = Fate::Beaten;
@@ -129,10 +131,12 @@ impl Climb<'_> {
             // With the clause against without it.
             let (fixed, broken) = self.between(0, node, &rows);
             let own = self.score(node, &rows).unwrap_or_default();
+            let (_, ci95, ..) = compared(&self.pairs(node, 0, &rows), self.settings.seed);
             report.clauses.push(ClauseEffect {
                 stage,
                 words,
                 delta: score.mean - own.mean,
+                ci95: Some(ci95),
                 tokens: self.tokens(0, &rows) - self.tokens(node, &rows),
                 fixed,
                 broken,
@@ -149,6 +153,7 @@ impl Climb<'_> {
     pub fn economize(&mut self, examiner: &mut dyn Examiner) -> Result<(), Halt> {
         let rows = self.plan.select.clone();
         examiner.tell(PromptNews::Version { version: self.nodes[0].told() })?;
+        examiner.begin("as it stands".to_owned(), rows.len());
         self.ask(0, &rows, examiner)?;
         self.nodes[0].version.selected = self.score(0, &rows);
         for stage in self.tuned.clone() {
@@ -208,6 +213,7 @@ impl Climb<'_> {
         }
         let texts = self.with_text(best, stage, text);
         let node = self.version(best, Draft { texts, parents: vec![best], edit }, "economy");
+        examiner.begin(format!("economy, {}", self.nodes[node].version.id), rows.len());
         self.ask(node, rows, examiner)?;
         self.nodes[node].version.selected = self.score(node, rows);
         let (fixed, broken) = self.between(node, best, rows);
@@ -217,8 +223,6 @@ impl Climb<'_> {
             self.survivors.push(node);
         }
         examiner.tell(PromptNews::Version { version: self.nodes[node].told() })?;
-        let phase = "economy".to_owned();
-        examiner.say(EventBody::Progress { phase, done: node as u64, total: 0, eta_ms: None })?;
         examiner.keep(&self.history(examiner))
     }
 

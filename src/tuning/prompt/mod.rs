@@ -41,9 +41,11 @@ use crate::domain::settings::EvalSettings;
 use crate::domain::words::counted;
 use crate::score::metric::{Direction, Metric};
 use crate::score::scorer::Scorer;
+use crate::store::files;
 use crate::tuning::evaluate;
 use crate::tuning::scoring::Scoring;
 use climb::Climb;
+pub use climb::compared;
 use examiner::{Examiner as _, Halt, Live, Phase};
 pub use guards::Copies;
 use guards::holds_pin;
@@ -396,6 +398,9 @@ fn tune(
         metrics.insert("gain_rows".to_owned(), gain.n as f64);
         metrics.insert("selected".to_owned(), gain.selected.mean);
         metrics.insert("fresh".to_owned(), gain.fresh.mean);
+    }
+    if let Some(path) = live.history_file.as_ref().filter(|path| path.exists()) {
+        files::sync_file(path)?;
     }
     Ok(Some(Tuned { candidate: tuned, texts, metrics, stopped, done, measured }))
 }

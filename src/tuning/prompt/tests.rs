@@ -481,6 +481,32 @@ fn the_budget_of_calls_is_kept() {
 }
 
 #[test]
+fn whoever_waits_sees_what_is_asked_also_before_the_first_round_and_in_the_last_comparison() {
+    let mut world = World::new(topic_stage(), topics(300), quick()).with_critic();
+    let critic = |_: &Ask| Ok("<prompt>Name the topic of this.\n\n{{ input }}</prompt>".to_owned());
+    world.live(100_000, knows_topics, critic).unwrap();
+    let told: Vec<(String, u64, u64)> = world
+        .notes
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            EventBody::Progress { phase, done, total, .. } => Some((phase.clone(), *done, *total)),
+            _ => None,
+        })
+        .collect();
+    let first = format!("epoch 1/{}", quick().epochs);
+    for phase in ["the start", ", screening", ", race, round 1", ", fresh rows", "the last comparison"] {
+        let phase = if phase.starts_with(',') { format!("{first}{phase}") } else { phase.to_owned() };
+        let of: Vec<_> = told.iter().filter(|(known, ..)| *known == phase).collect();
+        assert!(!of.is_empty(), "{phase}: {told:?}");
+        assert!(of.iter().all(|(_, done, total)| done <= total && *total > 0), "{of:?}");
+        assert_eq!(of.last().unwrap().1, of.last().unwrap().2, "{of:?}");
+    }
+    // The critic is named before it answers.
+    assert!(told.iter().any(|(phase, done, _)| phase.contains("critic is asked") && *done == 0), "{told:?}");
+}
+
+#[test]
 fn a_stopped_run_keeps_its_best_so_far() {
     let mut world = World::new(topic_stage(), topics(300), quick());
     world.notes.stop_after = Some(2);

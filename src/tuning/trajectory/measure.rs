@@ -9,7 +9,7 @@ use crate::domain::row::RunRow;
 use crate::domain::trajectory::Measured;
 use crate::domain::words::counted;
 use crate::retrieve::{Index, NEAR_DUPLICATE, Query};
-use crate::score::stats::mcnemar_exact;
+use crate::score::stats::{mcnemar_exact, paired_difference};
 
 /// The dev rows and what was said of them without examples.
 pub struct Dev<'r> {
@@ -219,6 +219,7 @@ fn measured(name: &str, shots: usize, without: &[Said], with: &[Said], near: usi
         tokens_in: with.iter().map(|said| said.tokens_in as f64).sum::<f64>() / n,
         ms: with.iter().map(|said| said.ms).sum::<f64>() / n,
         p_value: mcnemar_exact(fixed, broken),
+        ci95: (shots > 0).then(|| paired_difference(fixed, broken, with.len())),
         near_duplicates: near,
     }
 }
@@ -235,11 +236,11 @@ pub fn line(m: &Measured, without: &Measured) -> String {
         String::new()
     };
     format!(
-        "k {:2} of {:8} {:.3} ({:+.3}, {} fixed, {} broken), {:.0} tokens ({:+.0}), {:.1} ms a row ({:+.1}){near}",
+        "k {:2} of {:8} {:.3} ({}, {} fixed, {} broken), {:.0} tokens ({:+.0}), {:.1} ms a row ({:+.1}){near}",
         m.shots,
         m.store,
         m.accuracy(),
-        m.accuracy() - without.accuracy(),
+        m.against(without),
         m.fixed,
         m.broken,
         m.tokens_in,

@@ -229,6 +229,8 @@ pub(super) fn read_grow(mut fields: Fields<'_>, models: &BTreeMap<String, ModelE
         meaning: fields
             .number("meaning", "from 0 to 1", |m| (0.0..=1.0).contains(&m))
             .unwrap_or(default.meaning),
+        leak: fields.number("leak", "above 0 and at most 1", |c| c > 0.0 && c <= 1.0),
+        embedder: None,
         budget,
         seed: fields.whole("seed", 0..=MANY).unwrap_or(default.seed),
     };

@@ -85,6 +85,16 @@ fn a_store_is_imported_searched_edited_exported_and_used_as_it_stands() {
     let lines: Vec<Value> =
         fs::read_to_string(&out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(lines.iter().filter(|e| e["enabled"] == false).count(), 1);
+    // A file that is there stays, unless one says so.
+    let precious = bench.root.join("precious.jsonl");
+    fs::write(&precious, "mine").unwrap();
+    let over = ["examples", "--store", "mine", "export", precious.to_str().unwrap()];
+    let refused = bench.run(&over);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"));
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
+    assert!(bench.run(&[&over[..], &["--force"]].concat()).status.success());
+    assert_eq!(fs::read(&precious).unwrap(), fs::read(&out).unwrap());
     let missing = bench.run(&["examples", "--store", "nowhere"]);
     assert_eq!(missing.status.code(), Some(2));
 }

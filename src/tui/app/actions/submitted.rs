@@ -161,6 +161,8 @@ impl App {
             TextPurpose::CountBy => self.count_rows(&text),
             TextPurpose::SaveView => self.save_view(&text),
             TextPurpose::ExportRows => self.export_typed(&text),
+            TextPurpose::ExportExamples { store } => self.export_examples(store, &text),
+            TextPurpose::ImportExamples => self.import_examples(&text),
             TextPurpose::FilterGrown => self.filter_grown(text),
             TextPurpose::FilterExamples => self.trajectories.search(text),
             TextPurpose::Budget { run } => self.raise_budget(run, &text),

@@ -226,7 +226,14 @@ impl App {
 
     pub(crate) fn act_grown(&mut self, action: Action) {
         let size = self.size;
+        let failure =
+            self.shown_notice().filter(|at| self.notices.get(*at).is_some_and(|n| n.mood == Mood::Bad));
         let Some(Layer::Grown(texts)) = self.layers.last_mut() else { return };
+        match (action, failure) {
+            // What stays until it is closed hides what a decision led to.
+            (Action::Back, Some(at)) => return drop(self.notices.remove(at)),
+            _ => {}
+        }
         match action {
             Action::Back if texts.pane == Pane::Text => texts.pane = Pane::List,
             Action::Back => drop(self.layers.pop()),

@@ -2,11 +2,12 @@
 
 use super::App;
 use crate::domain::api::Request;
+use crate::domain::prompt::Fate;
 use crate::domain::steer::Change;
 use crate::domain::versions::{Slice, TRIAL_ROWS_MAX};
 use crate::tui::app::{Mood, Purpose};
-use crate::tui::layers::Layer;
 use crate::tui::layers::form::{Field, Form, FormPurpose, Want, field};
+use crate::tui::layers::{Confirmed, Layer};
 use crate::tui::widgets::input::TextInput;
 
 impl App {
@@ -31,7 +32,10 @@ impl App {
         if record.state.is_final() {
             return self.notice(
                 Mood::Plain,
-                format!("{} is {}; a changed lesson or pin goes into the next run", record.run, record.state),
+                format!(
+                    "{} is {} and takes no change; t starts the next one, from its answer where you say so, with your pins",
+                    record.run, record.state
+                ),
             );
         }
         let values = values.unwrap_or_default();
@@ -112,8 +116,19 @@ impl App {
         let (Some(run), Some(version)) = (run, self.prompts.branch().map(|b| b.version.id.clone())) else {
             return self.notice(Mood::Plain, "there is no race to leave");
         };
-        let changes = vec![Change::Kill(version)];
-        self.ask(Purpose::Steer(run.clone()), Request::Steer { run, changes });
+        let lanes = self.series.get(&run).map(|s| s.climb.lanes.as_slice()).unwrap_or_default();
+        let races = lanes.iter().any(|lane| lane.runs && lane.version == version);
+        let may =
+            self.prompts.branch().is_some_and(|b| matches!(b.version.fate, Fate::Open | Fate::Survived));
+        if !races && !may {
+            let text =
+                format!("{version} has left the race already; K takes out the version that is selected");
+            return self.notice(Mood::Plain, text);
+        }
+        let question = format!("Take {version} out of the race of {run}? It does not come back.");
+        let purpose = Purpose::Steer(run.clone());
+        let again = Box::new(Request::Steer { run, changes: vec![Change::Kill(version)] });
+        self.layers.push(Layer::Confirm { question, then: Confirmed::Launch { purpose, again } });
     }
 
     pub(super) fn slice_form(&mut self) {

@@ -363,7 +363,9 @@ impl App {
             aside: self.run(run).map_or_else(String::new, |r| r.state.to_string()),
             choice: Choice::ShowPrompts(run.clone()),
         };
-        let items: Vec<Item> = tree.runs.iter().map(item).collect();
+        // Those that the tree does not know yet have begun since.
+        let begun = self.prompt_runs().map(|r| r.run.clone()).filter(|run| !tree.runs.contains(run));
+        let items: Vec<Item> = begun.collect::<Vec<_>>().iter().chain(&tree.runs).map(item).collect();
         if items.is_empty() {
             self.notice(Mood::Plain, "no versions were made yet");
         } else {

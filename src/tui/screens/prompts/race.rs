@@ -83,23 +83,37 @@ impl Climb {
 }
 
 /// Lines that the race takes at most, its border included.
-pub fn height(climb: &Climb) -> u16 {
+pub fn height(climb: &Climb, record: Option<&RunRecord>) -> u16 {
     if let Some(report) = &climb.clauses {
         return report.clauses.len() as u16 + 2;
     }
-    climb.lanes.len() as u16 + 2 + lines_below(climb)
+    climb.lanes.len() as u16 + 2 + lines_below(climb, record)
 }
 
-fn lines_below(climb: &Climb) -> u16 {
-    1 + climb.lessons.len().min(LESSONS) as u16
+fn lines_below(climb: &Climb, record: Option<&RunRecord>) -> u16 {
+    1 + u16::from(doing(record).is_some()) + climb.lessons.len().min(LESSONS) as u16
+}
+
+/// What a run that runs is asking now.
+pub fn doing(record: Option<&RunRecord>) -> Option<String> {
+    let record = record.filter(|record| !record.state.is_final())?;
+    Some(record.progress.as_ref()?.line())
 }
 
 /// Lessons shown under a race.
 const LESSONS: usize = 4;
 
-pub fn draw(p: &mut Painter<'_>, area: Rect, climb: &Climb, record: Option<&RunRecord>, title: &str) {
+/// `from`: the first line that is shown, of lists that are longer than the pane.
+pub fn draw(
+    p: &mut Painter<'_>,
+    area: Rect,
+    climb: &Climb,
+    record: Option<&RunRecord>,
+    title: &str,
+    from: usize,
+) {
     if let Some(report) = &climb.clauses {
-        return clauses(p, area, report, title);
+        return clauses(p, area, report, title, from);
     }
     let running = climb.lanes.iter().filter(|lane| lane.runs).count();
     let dot = p.look.signs.dot;
@@ -115,41 +129,63 @@ pub fn draw(p: &mut Painter<'_>, area: Rect, climb: &Climb, record: Option<&RunR
     }
     let inner = p.pane(area, &title, false);
     if climb.lanes.is_empty() {
-        let text = match record.and_then(|r| r.progress.as_ref()) {
-            Some(now) if record.is_some_and(|r| !r.state.is_final()) => {
-                format!("{}: {} of {}", now.phase, now.done, now.total)
-            }
-            _ => "the race begins when the start is scored and the first versions are written".to_owned(),
-        };
+        let text = doing(record).unwrap_or_else(|| {
+            "the race begins when the start is scored and the first versions are written".to_owned()
+        });
         p.paragraph(inner, 0, &text, Role::Dim);
         return;
     }
-    let below = lines_below(climb).min(inner.height.saturating_sub(1));
+    let below = lines_below(climb, record).min(inner.height.saturating_sub(1));
     let room = inner.height - below;
-    for (y, lane) in climb.standing().into_iter().take(usize::from(room)).enumerate() {
+    let standing = climb.standing();
+    let from = from.min(standing.len().saturating_sub(usize::from(room)));
+    for (y, lane) in standing.into_iter().skip(from).take(usize::from(room)).enumerate() {
         self::lane(p, inner, y as u16, climb, lane, climb.round.2);
     }
-    let y = room.min(climb.lanes.len() as u16);
+    let mut y = room.min(climb.lanes.len() as u16);
     spend(p, inner, y, climb);
-    let telling = climb.lessons.iter().rev().take(usize::from(below.saturating_sub(1)));
+    let mut left = below.saturating_sub(1);
+    if let Some(text) = doing(record).filter(|_| left > 0) {
+        (y, left) = (y + 1, left - 1);
+        p.put(inner, 0, y, 6, "now", Role::Dim);
+        p.put(inner, 6, y, inner.width, &text, Role::Text);
+    }
+    let telling = climb.lessons.iter().rev().take(usize::from(left));
     for (i, lesson) in telling.enumerate() {
         let role = if lesson.gain > 0.0 { Role::Good } else { Role::Dim };
         p.put(inner, 0, y + 1 + i as u16, inner.width, &format!("lesson {}: {lesson}", lesson.version), role);
     }
 }
 
-/// `+8 -1 +.175  23 tokens  Name the team only.`
-fn clauses(p: &mut Painter<'_>, area: Rect, report: &ClauseReport, title: &str) {
+/// `+8 -1 +.175 [+.04, +.31]  23 tokens  Name the team only.`
+fn clauses(p: &mut Painter<'_>, area: Rect, report: &ClauseReport, title: &str, from: usize) {
     let dot = p.look.signs.dot;
     let title = format!("{title} {dot} what each clause fixed and broke on {} rows", report.rows);
     let inner = p.pane(area, &title, false);
-    for (y, clause) in report.sorted().into_iter().take(usize::from(inner.height)).enumerate() {
+    let height = usize::from(inner.height);
+    let from = from.min(report.clauses.len().saturating_sub(height));
+    for (y, clause) in report.sorted().into_iter().skip(from).take(height).enumerate() {
         let y = y as u16;
         p.put(inner, 0, y, 5, &format!("+{}", clause.fixed.len()), Role::Good);
         p.put(inner, 5, y, 5, &format!("-{}", clause.broken.len()), Role::Bad);
         p.put(inner, 10, y, 7, &number::signed_share(clause.delta, 3), Role::Text);
-        p.put_right(inner, 29, y, 11, &format!("{:.0} tokens", clause.tokens), Role::Dim);
-        p.put(inner, 31, y, inner.width, &clause.words, Role::Text);
+        if let Some(ci95) = clause.ci95 {
+            let [low, high] = ci95.map(|bound| number::signed_share(bound, 2));
+            p.put(inner, 17, y, 14, &format!("[{low}, {high}]"), Role::Dim);
+        }
+        p.put_right(inner, 43, y, 11, &format!("{:.0} tokens", clause.tokens), Role::Dim);
+        p.put(inner, 45, y, inner.width, &clause.words, Role::Text);
+    }
+    let below = report.clauses.len().saturating_sub(from + height);
+    if below > 0 {
+        p.put_right(
+            inner,
+            inner.width,
+            inner.height.saturating_sub(1),
+            12,
+            &format!(" {below} more "),
+            Role::Dim,
+        );
     }
 }
 

@@ -4,8 +4,9 @@ use ratatui::layout::Rect;
 
 use super::{Pane, race};
 use crate::domain::outcome::FlipKind;
-use crate::domain::prompt::Fate;
+use crate::domain::prompt::{Fate, Score};
 use crate::domain::versions::{Branch, FoundVersion, HAND, TriedRow};
+use crate::score::stats::wilson_of;
 use crate::tui::app::App;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::screens::{WIDE, empty, pane_tabs, runs};
@@ -30,7 +31,8 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
             _ if !app.connected() && app.runs.is_none() => "connecting ...".to_owned(),
             (Some(run), _) => {
                 let record = app.run(run);
-                let said = record.and_then(|r| r.message.clone()).unwrap_or_default();
+                let said = record.and_then(|r| r.message.clone()).or_else(|| race::doing(record));
+                let said = said.unwrap_or_default();
                 let state = record.map_or_else(String::new, |r| r.state.to_string());
                 format!("{run} {state}: no version yet. {said}")
             }
@@ -43,6 +45,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
         };
         return empty(p, inner, &text);
     }
+    let record = run.as_ref().and_then(|run| app.run(run));
     let race_title = run.as_ref().map_or_else(String::new, |run| {
         let record = app.run(run);
         let state = record.map_or_else(String::new, |r| {
@@ -71,7 +74,7 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
     let has_below = run.is_some()
         && (!series.climb.lanes.is_empty() || series.climb.gain.is_some() || series.climb.clauses.is_some());
     let below_height =
-        if has_below { race::height(&series.climb).min(body.height * 2 / 5).max(6) } else { 0 };
+        if has_below { race::height(&series.climb, record).min(body.height * 2 / 5).max(6) } else { 0 };
     let under = said_height(app, body);
     let top = Rect { height: body.height - below_height - under, ..body };
     let left = (body.width * 2 / 5).clamp(40, 70);
@@ -126,7 +129,8 @@ fn said(app: &App, p: &mut Painter<'_>, area: Rect) {
 
 fn below(app: &App, p: &mut Painter<'_>, area: Rect, title: &str, series: &RunSeries) {
     let record = app.prompt_run().and_then(|run| app.run(&run));
-    race::draw(p, area, &series.climb, record, title);
+    let from = if app.prompts.pane == Pane::Race { app.prompts.scroll } else { 0 };
+    race::draw(p, area, &series.climb, record, title, from);
 }
 
 fn fate_sign(p: &Painter<'_>, branch: &Branch) -> (&'static str, Role) {
@@ -249,11 +253,15 @@ fn shown(app: &App, p: &mut Painter<'_>, area: Rect, title: &str) {
 fn about(found: &FoundVersion) -> Vec<String> {
     let version = &found.version;
     let mut line = format!("{} ({})", version.edit, version.proposer);
+    let sure = |score: Score| {
+        let [low, high] = wilson_of(score.mean, score.n).map(|bound| number::share(bound, 2));
+        format!("{} [{low}, {high}] (n={})", number::share(score.mean, 3), score.n)
+    };
     if let Some(selected) = version.selected {
-        line.push_str(&format!("; selected {selected}"));
+        line.push_str(&format!("; selected {}", sure(selected)));
     }
     if let (Some(fresh), Some(start)) = (version.fresh, version.start_fresh) {
-        line.push_str(&format!("; fresh {fresh}, the start's {:.3}", start.mean));
+        line.push_str(&format!("; fresh {}, the start's {}", sure(fresh), number::share(start.mean, 3)));
     }
     vec![line, String::new()]
 }

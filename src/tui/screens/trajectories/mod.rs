@@ -1,6 +1,7 @@
 //! Screen 3: stored examples, how each was found, what they do for an input that is typed, and the run that finds them.
 
 pub mod attempt;
+mod files;
 mod run_view;
 pub mod view;
 
@@ -332,6 +333,8 @@ impl App {
                 }
             }
             Action::ChooseRun => self.choose_store(),
+            Action::ExportExamples => self.ask_export_examples(),
+            Action::ImportExamples => self.ask_import_examples(),
             Action::LaunchTrajectory => {
                 let names = self.candidate_names();
                 self.launch_form(Form::trajectory(names));

@@ -19,6 +19,7 @@ const CURVE: u16 = 44;
 /// What was measured: with so many examples of these stores, and without any.
 struct Curve<'a> {
     measured: &'a [Measured],
+    ablation: &'a [Measured],
     without: Option<&'a Measured>,
     chosen: Option<&'a Measured>,
 }
@@ -49,9 +50,15 @@ pub fn draw(app: &App, p: &mut Painter<'_>, area: Rect, title: &dyn Fn(Pane, Str
         .and_then(|v| v.report.as_ref());
     let curve = match report {
         Some(report) => {
-            Curve { measured: &report.curve, without: Some(&report.without), chosen: report.chosen.as_ref() }
+            let (without, chosen) = (Some(&report.without), report.chosen.as_ref());
+            Curve { measured: &report.curve, ablation: &report.ablation, without, chosen }
         }
-        None => Curve { measured: &series.curve, without: series.without.as_ref(), chosen: None },
+        None => Curve {
+            measured: &series.curve,
+            ablation: &series.ablation,
+            without: series.without.as_ref(),
+            chosen: None,
+        },
     };
     let searching = report.map_or(series.searching, |report| {
         Some(Searching {
@@ -120,11 +127,12 @@ fn figures(
         say(
             p,
             &format!(
-                "chosen on dev: {} of {}: {} from {}, {} fixed, {} broken; {:.0} tokens ({:+.0}), {:.1} ms ({:+.1})",
+                "chosen on dev: {} of {}: {} from {}, {}, {} fixed, {} broken; {:.0} tokens ({:+.0}), {:.1} ms ({:+.1})",
                 chosen.shots,
                 chosen.store,
                 number::share(chosen.accuracy(), 3),
                 number::share(without.accuracy(), 3),
+                chosen.against(without),
                 chosen.fixed,
                 chosen.broken,
                 chosen.tokens_in,
@@ -140,6 +148,18 @@ fn figures(
     if !curve.measured.is_empty() && y < area.height {
         table(p, area, y, curve);
         y += 1 + stores(curve).len() as u16;
+    }
+    // The store without a part of it, or ranked by what it did.
+    for measured in curve.ablation {
+        let Some(without) = curve.without.filter(|_| y < area.height) else { break };
+        let text = format!(
+            "{} of {}: {} ({})",
+            measured.shots,
+            measured.store,
+            number::share(measured.accuracy(), 3),
+            measured.against(without)
+        );
+        y = p.paragraph(area, y, &text, Role::Text);
     }
     if y + 1 < area.height {
         let rest = Rect { y: area.y + y + 1, height: area.height - y - 1, ..area };

@@ -54,6 +54,8 @@ impl Climb<'_> {
     ) -> Result<Vec<usize>, Halt> {
         let claim = self.plan.claim.clone();
         let size = if self.budget.calls.is_some() { COMPARED } else { claim.len().max(1) };
+        let open = self.unknown(0, &claim) + self.unknown(node, &claim);
+        examiner.begin("the last comparison".to_owned(), open);
         for rows in claim.chunks(size) {
             match self.ask(0, rows, examiner).and_then(|()| self.ask(node, rows, examiner)) {
                 Err(Halt::Budget(what)) => {
@@ -86,6 +88,12 @@ impl Climb<'_> {
         let (budget, spend) = (self.budget, examiner.spend());
         examiner.tell(PromptNews::Gain { gain, budget, spend })?;
         examiner.keep(&self.history(examiner))
+    }
+
+    /// Scores of two versions on the rows that both were asked.
+    pub(in crate::tuning::prompt) fn pairs(&self, a: usize, b: usize, rows: &[usize]) -> Vec<(f64, f64)> {
+        let of = |node: usize, row: &usize| self.nodes.get(node)?.marks.get(row).map(|mark| mark.score);
+        rows.iter().filter_map(|row| Some((of(a, row)?, of(b, row)?))).collect()
     }
 
     pub(in crate::tuning::prompt) fn gain(&self, node: usize, rows: &[usize]) -> PromptGain {
@@ -169,7 +177,7 @@ impl Climb<'_> {
 
 /// Difference of the means with interval and p-value, and rows up and down: Tango's interval and McNemar's exact test where all
 /// scores are 0 or 1, else the bootstrap's.
-fn compared(pairs: &[(f64, f64)], seed: u64) -> (f64, [f64; 2], f64, usize, usize) {
+pub fn compared(pairs: &[(f64, f64)], seed: u64) -> (f64, [f64; 2], f64, usize, usize) {
     let fixed = pairs.iter().filter(|(a, b)| b > a).count();
     let regressed = pairs.iter().filter(|(a, b)| b < a).count();
     let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();

@@ -6,6 +6,8 @@
 mod conclusion;
 mod racing;
 
+pub use conclusion::compared;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -17,6 +19,7 @@ use crate::domain::prompt::{
 use crate::domain::rng::SplitMix64;
 use crate::domain::row::RunRow;
 use crate::domain::settings::Budget;
+use crate::domain::words::counted;
 use crate::tuning::prompt::examiner::{Examiner, Halt};
 use crate::tuning::prompt::facts::Facts;
 use crate::tuning::prompt::front;
@@ -123,6 +126,7 @@ impl<'a> Climb<'a> {
     pub fn run(&mut self, examiner: &mut dyn Examiner) -> Result<(), Halt> {
         examiner.tell(PromptNews::Version { version: self.nodes[0].told() })?;
         let select = self.plan.select.clone();
+        examiner.begin("the start".to_owned(), select.len());
         self.ask(0, &select, examiner)?;
         self.nodes[0].version.selected = self.score(0, &select);
         let mut pool = select;
@@ -134,6 +138,8 @@ impl<'a> Climb<'a> {
             self.take_changes(epoch, examiner)?;
             self.rng.shuffle(&mut pool);
             let race: Vec<usize> = pool.iter().copied().take(self.plan.select.len()).collect();
+            let open = self.survivors.iter().map(|&node| self.unknown(node, &race)).sum();
+            examiner.begin(self.phase(epoch, "survivors"), open);
             for node in self.survivors.clone() {
                 self.ask(node, &race, examiner)?;
             }
@@ -222,6 +228,10 @@ impl<'a> Climb<'a> {
                 }
                 // Without a model ideas cost nothing, and some are refused.
                 let asked = if self.proposers[at].needs_critic() { wanted } else { 2 * wanted };
+                if self.proposers[at].needs_critic() {
+                    let what = format!("the critic is asked ({})", self.proposers[at].name());
+                    examiner.begin(self.phase(epoch, &what), asked);
+                }
                 let drafts = self.drafts(at, &parents, asked, examiner)?;
                 let mut taken = 0;
                 for draft in drafts {
@@ -333,6 +343,8 @@ impl<'a> Climb<'a> {
 
     /// Survivors and the start on rows that nothing has seen; their order by what they gain there.
     fn freshly(&mut self, epoch: usize, fresh: &[usize], examiner: &mut dyn Examiner) -> Result<(), Halt> {
+        let asked = self.survivors.iter().chain(&[0]).map(|&node| self.unknown(node, fresh));
+        examiner.begin(self.phase(epoch, "fresh rows"), asked.sum());
         self.ask(0, fresh, examiner)?;
         for node in self.survivors.clone() {
             self.ask(node, fresh, examiner)?;
@@ -369,7 +381,13 @@ impl<'a> Climb<'a> {
         }
         if let Some((why, n)) = self.refused.iter().max_by_key(|(_, n)| **n) {
             let all: usize = self.refused.values().sum();
-            let message = format!("{all} proposals were refused so far, {n} of them because {why}");
+            let were = if all == 1 { "was" } else { "were" };
+            let told = counted(all, "proposal");
+            let message = if all == *n {
+                format!("{told} {were} refused so far: {why}")
+            } else {
+                format!("{told} were refused so far, {n} of them: {why}")
+            };
             examiner.say(EventBody::Log { message })?;
         }
         Ok(())

@@ -41,6 +41,7 @@ impl Climb<'_> {
             }
         }
         let rows: Vec<usize> = race.iter().copied().take(SCREEN).collect();
+        examiner.begin(self.phase(1, "screening"), screened.len() * rows.len());
         for &node in &screened {
             self.ask(node, &rows, examiner)?;
         }
@@ -100,6 +101,9 @@ impl Climb<'_> {
             .collect();
         for (round, block) in drawn.chunks((n / 6).clamp(*ROUND.start(), *ROUND.end())).enumerate() {
             let rows: Vec<usize> = block.iter().map(|d| d.row).collect();
+            let running = runners.iter().filter(|runner| runner.runs);
+            let open = running.map(|runner| self.unknown(runner.node, &rows)).sum();
+            examiner.begin(self.phase(epoch, &format!("race, round {}", round + 1)), open);
             for runner in &mut runners {
                 if !runner.runs {
                     continue;
@@ -173,6 +177,17 @@ impl Climb<'_> {
         Ok(())
     }
 
+    /// What is done in an epoch, for people.
+    fn phase(&self, epoch: usize, what: &str) -> String {
+        format!("epoch {epoch}/{}, {what}", self.plan.fresh.len())
+    }
+
+    /// How many of these rows the version was not asked yet.
+    pub(super) fn unknown(&self, node: usize, rows: &[usize]) -> usize {
+        let known = |row: &&usize| self.nodes.get(node).is_some_and(|n| n.marks.contains_key(*row));
+        rows.len() - rows.iter().filter(known).count()
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one call")]
     fn tell_race(
         &self,
@@ -194,7 +209,7 @@ impl Climb<'_> {
         lanes.extend(runners.iter().map(|r| lane(r.node, r.runs, r.seen)));
         let (budget, spend) = (self.budget, examiner.spend());
         examiner.tell(PromptNews::Race { epoch, round, rows: seen, of, lanes, budget, spend })?;
-        let phase = format!("epoch {epoch}/{}, race", self.plan.fresh.len());
+        let phase = self.phase(epoch, "race");
         examiner.say(EventBody::Progress { phase, done: seen as u64, total: of as u64, eta_ms: None })
     }
 }

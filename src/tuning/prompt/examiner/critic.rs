@@ -106,6 +106,8 @@ impl Live<'_> {
         self.poll()?;
         let n = open.len() as u64;
         self.afford(n)?;
+        // A critic takes its time: that it is asked is told before it answers.
+        self.heard(0)?;
         let asks: Vec<Ask> = open
             .iter()
             .map(|(text, sample, _)| {
@@ -141,8 +143,12 @@ impl Live<'_> {
         let mut halt = None;
         let answers = match self.backend(model, None) {
             Ok(mut backend) => backend.stream(asks, &mut |_, heard| {
-                if halt.is_none() && matches!(heard, Heard::Waiting) {
-                    halt = self.poll().err();
+                if halt.is_none() {
+                    halt = match heard {
+                        Heard::Waiting => self.poll().err(),
+                        Heard::Done(_) => self.heard(1).err(),
+                        Heard::Piece(_) => None,
+                    };
                 }
                 if halt.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             }),

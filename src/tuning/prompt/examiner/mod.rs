@@ -35,6 +35,8 @@ use crate::tuning::prompt::{Mark, Texts};
 const HOPELESS: usize = 20;
 /// Rows at once, at least.
 const BATCH: usize = 16;
+/// How often what is being asked is told, at most. Tests hear all of it.
+const EVERY: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(1) };
 
 /// Why the loop ends before its end.
 #[derive(Debug)]
@@ -77,6 +79,9 @@ pub trait Examiner {
     /// A new epoch begins: a critic that failed is tried again.
     fn epoch(&mut self) {}
 
+    /// What is asked from now on, in words for people, and how many answers it takes.
+    fn begin(&mut self, _phase: String, _answers: usize) {}
+
     /// What a person asked for since the last look.
     fn steer(&mut self) -> Result<Vec<Change>, Halt> {
         Ok(Vec::new())
@@ -109,6 +114,18 @@ pub enum Phase {
     Beyond,
 }
 
+/// What is being asked, so that nobody waits without seeing that something comes.
+struct Doing {
+    phase: String,
+    done: usize,
+    total: usize,
+    began: Instant,
+    /// Answers that were waited for since then; the others were known.
+    heard: usize,
+    /// When it was told last.
+    told: Instant,
+}
+
 /// Models that answer, over the run folder.
 pub struct Live<'a> {
     candidate: &'a Candidate,
@@ -132,6 +149,7 @@ pub struct Live<'a> {
     clock: Clock,
     /// News that an earlier life told already.
     told: usize,
+    doing: Option<Doing>,
     /// Looks for changes so far.
     turns: u64,
     answered: usize,
@@ -185,6 +203,7 @@ impl<'a> Live<'a> {
             access: access.clone(),
             clock: Clock { before: 0.0, since: None, idle: Duration::ZERO },
             told,
+            doing: None,
             turns: 0,
             answered: 0,
             succeeded: 0,
@@ -204,6 +223,26 @@ impl<'a> Live<'a> {
         let shared = Shared::new((self.open)(model, stage)?);
         self.backends.push((key, shared.clone()));
         Ok(shared)
+    }
+
+    /// So many answers more were waited for: `0` tells what is waited for.
+    pub(super) fn heard(&mut self, answers: usize) -> Result<(), Halt> {
+        let Some(doing) = self.doing.as_mut() else { return Ok(()) };
+        doing.done += answers;
+        doing.heard += answers;
+        if answers > 0 && doing.told.elapsed() < EVERY {
+            return Ok(());
+        }
+        doing.told = Instant::now();
+        let rest = doing.total.saturating_sub(doing.done);
+        let each = doing.began.elapsed().as_secs_f64() * 1e3 / doing.heard.max(1) as f64;
+        let body = EventBody::Progress {
+            phase: doing.phase.clone(),
+            done: doing.done.min(doing.total) as u64,
+            total: doing.total as u64,
+            eta_ms: (doing.heard > 0).then_some((each * rest as f64) as u64),
+        };
+        self.say(body)
     }
 
     fn mark(&self, outcome: &Outcome) -> Mark {
@@ -246,6 +285,7 @@ impl<'a> Live<'a> {
                 live.take_all(key, answered)
             })?;
             outcomes.extend(answered);
+            self.heard(batch.len())?;
         }
         Ok(outcomes)
     }
@@ -322,6 +362,7 @@ impl<'a> Live<'a> {
                 live.take_all(key, scored.collect())
             })?;
             outcomes.extend(answered);
+            self.heard(batch.len())?;
         }
         Ok(outcomes)
     }
@@ -363,6 +404,9 @@ impl Examiner for Live<'_> {
                     self.succeeded += 1;
                 }
                 self.answered += 1;
+                if let Some(doing) = &mut self.doing {
+                    doing.done += 1;
+                }
                 marks.insert(at, self.mark(&kept.outcome));
             }
         }
@@ -385,6 +429,11 @@ impl Examiner for Live<'_> {
 
     fn no_proposal(&mut self, why: &str, came: &str) -> Result<(), Halt> {
         self.count_failure(why, came)
+    }
+
+    fn begin(&mut self, phase: String, answers: usize) {
+        let now = Instant::now();
+        self.doing = Some(Doing { phase, done: 0, total: answers, began: now, heard: 0, told: now });
     }
 
     fn epoch(&mut self) {
@@ -437,6 +486,6 @@ impl Examiner for Live<'_> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        Ok(files::write_json(path, history)?)
+        Ok(files::show_json(path, history)?)
     }
 }

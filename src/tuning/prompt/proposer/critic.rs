@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use super::{Draft, Examiner, Halt, Proposer, Scene};
 use crate::domain::rng::SplitMix64;
-use crate::domain::words::counted;
+use crate::domain::words::{counted, steers};
 
 /// Failures shown to the critic; rows shown for induction; versions shown in a history.
 const FAILURES: usize = 5;
@@ -240,7 +240,30 @@ fn proposed(answer: &str) -> Option<String> {
     let text = answer[start..end].trim();
     let inner = text.strip_prefix("```").and_then(|t| t.strip_suffix("```"));
     let text = inner.map_or(text, |t| t.split_once('\n').map_or(t, |(_, rest)| rest)).trim();
+    let text = harmless(text);
+    let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Without what would steer a terminal that shows the prompt's file: control sequences, control characters, marks that turn the
+/// direction of text. Line breaks and tabs stay.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            // A control sequence (ECMA-48) ends with a byte of 0x40..0x7E.
+            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
+                while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
+                chars.next_if(|c| matches!(c, '@'..='~'));
+            }
+            '\n' | '\t' => out.push(c),
+            '\r' if chars.peek() != Some(&'\n') => out.push('\n'),
+            c if steers(c) => {}
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -256,6 +279,13 @@ mod tests {
         assert_eq!(
             proposed("I use <prompt> and then\n<prompt>```jinja\nA {{ input }}\n```</prompt>").unwrap(),
             "A {{ input }}"
+        );
+        assert_eq!(
+            proposed(
+                "<prompt>\u{1b}[31;1mSort\u{1b}[0m\u{7}\u{0} \u{202e}it.\r\n\t{{ input }}\u{1b}</prompt>"
+            )
+            .unwrap(),
+            "Sort it.\n\t{{ input }}"
         );
         for garbage in
             ["", "<prompt>cut off in the mid", "</prompt><prompt>", "<prompt>  </prompt>", "ÿ\u{0}{{{{%%"]

@@ -73,7 +73,7 @@ impl Proposer for Examples {
                 })
                 .collect();
             clauses.set_block(Block::Examples, Some(&lines.join("\n\n")));
-            let edit = format!("shows {} examples", shown.len());
+            let edit = format!("shows {}", crate::domain::words::counted(shown.len(), "example"));
             drafts.extend(scene.draft(parent, stage, clauses.text(), edit));
         }
         Ok(drafts)
