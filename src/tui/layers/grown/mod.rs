@@ -229,10 +229,9 @@ impl App {
         let failure =
             self.shown_notice().filter(|at| self.notices.get(*at).is_some_and(|n| n.mood == Mood::Bad));
         let Some(Layer::Grown(texts)) = self.layers.last_mut() else { return };
-        match (action, failure) {
-            // What stays until it is closed hides what a decision led to.
-            (Action::Back, Some(at)) => return drop(self.notices.remove(at)),
-            _ => {}
+        // What stays until it is closed hides what a decision led to.
+        if let (Action::Back, Some(at)) = (action, failure) {
+            return drop(self.notices.remove(at));
         }
         match action {
             Action::Back if texts.pane == Pane::Text => texts.pane = Pane::List,
