@@ -160,6 +160,17 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
+    /// What is done in an epoch, for people.
+    fn phase(&self, epoch: usize, what: &str) -> String {
+        format!("epoch {epoch}/{}, {what}", self.plan.fresh.len())
+    }
+
+    /// How many of these rows the version was not asked yet.
+    fn unknown(&self, node: usize, rows: &[usize]) -> usize {
+        let known = |row: &&usize| self.nodes.get(node).is_some_and(|n| n.marks.contains_key(*row));
+        rows.len() - rows.iter().filter(known).count()
+    }
+
     pub(in crate::tuning::prompt) fn ask(
         &mut self,
         node: usize,

@@ -177,17 +177,6 @@ impl Climb<'_> {
         Ok(())
     }
 
-    /// What is done in an epoch, for people.
-    pub(in crate::tuning::prompt) fn phase(&self, epoch: usize, what: &str) -> String {
-        format!("epoch {epoch}/{}, {what}", self.plan.fresh.len())
-    }
-
-    /// How many of these rows the version was not asked yet.
-    pub(super) fn unknown(&self, node: usize, rows: &[usize]) -> usize {
-        let known = |row: &&usize| self.nodes.get(node).is_some_and(|n| n.marks.contains_key(*row));
-        rows.len() - rows.iter().filter(known).count()
-    }
-
     #[expect(clippy::too_many_arguments, reason = "one call")]
     fn tell_race(
         &self,
