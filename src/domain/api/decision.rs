@@ -38,7 +38,7 @@ pub enum Decision {
         stratum: String,
         name: Option<String>,
     },
-    /// Something about the strata, by its number among such decisions; none takes it back. Asked for by [`Request::ByHand`].
+    /// Something about the strata, by its number among such decisions; none takes it back. Asked for by [`super::Request::ByHand`].
     Strata {
         number: u64,
         act: Option<Act>,
@@ -63,7 +63,7 @@ pub enum Decision {
         version: String,
         tag: Option<String>,
     },
-    /// How good an answer is, said without knowing whose it is. Asked for by [`Request::JudgeSay`].
+    /// How good an answer is, said without knowing whose it is. Asked for by [`super::Request::JudgeSay`].
     Verdict(PersonVerdict),
     /// What was decided about an example of a store (a run's, or an imported one's).
     Example {
@@ -76,9 +76,9 @@ pub enum Decision {
         name: String,
         view: Option<Box<SavedView>>,
     },
-    /// What an annotator says of a row. Asked for by [`Request::ReviewSay`].
+    /// What an annotator says of a row. Asked for by [`super::Request::ReviewSay`].
     Review(Review),
-    /// Rows that a run made are a source of the data; none takes them out. Asked for by [`Request::AcceptGrown`].
+    /// Rows that a run made are a source of the data; none takes them out. Asked for by [`super::Request::AcceptGrown`].
     Grown {
         run: String,
         accepted: Option<Accepted>,

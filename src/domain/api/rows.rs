@@ -16,7 +16,7 @@ pub struct RowQuery {
     /// Only rows of this group of strata (its id).
     pub group: Option<String>,
     pub part: Option<Part>,
-    /// A filter ([`super::filter`]): words of the text, and tests such as `base:wrong` and `len>40`.
+    /// A filter ([`crate::domain::filter`]): words of the text, and tests such as `base:wrong` and `len>40`.
     pub text: String,
     /// `outliers` or `near-duplicates`, as flagged by the strata run.
     pub flag: Option<String>,
