@@ -22,6 +22,9 @@ pub struct DeskRow {
     pub team: String,
     #[serde(skip)]
     pub rule: Rule,
+    /// Who should have handled it.
+    #[serde(skip)]
+    pub truth: String,
 }
 
 /// All rows, always the same.
@@ -58,16 +61,28 @@ pub fn rows(words: &Lexicon) -> Vec<DeskRow> {
             customer: format!("c{:04}", customer + 1),
             team: team.to_owned(),
             rule: case.rule,
+            truth: case.team.to_owned(),
         });
     }
     rows
 }
 
-/// As it stands in the file.
-pub fn jsonl(rows: &[DeskRow]) -> serde_json::Result<String> {
+/// As it stands in the file; with `truth` also who should have handled each.
+pub fn jsonl(rows: &[DeskRow], truth: bool) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Known<'a> {
+        #[serde(flatten)]
+        row: &'a DeskRow,
+        truth: &'a str,
+    }
     let mut text = String::new();
     for row in rows {
-        text.push_str(&serde_json::to_string(row)?);
+        let line = if truth {
+            serde_json::to_string(&Known { row, truth: &row.truth })
+        } else {
+            serde_json::to_string(row)
+        };
+        text.push_str(&line?);
         text.push('\n');
     }
     Ok(text)

@@ -30,13 +30,14 @@ fn main() -> anyhow::Result<()> {
         [what, to] => (what.as_str(), PathBuf::from(to)),
         [what, to, _] if what == "planner" => (what.as_str(), PathBuf::from(to)),
         _ => bail!(
-            "usage: make_demo data|tokenizer|model|all|planner|show [DIR]   (default: workspaces/demo, of the planner workspaces/planner; \
+            "usage: make_demo data|truth|tokenizer|model|all|planner|show [DIR]   (default: workspaces/demo, of the planner workspaces/planner; \
              planner DIR ROWS makes more of it)"
         ),
     };
     let words = Lexicon::load()?;
     match what {
-        "data" => data(&words, &to),
+        "data" => data(&words, &to, false),
+        "truth" => data(&words, &to, true),
         "tokenizer" => tokenizer(&words, &to),
         "show" => show(&words),
         "planner" => {
@@ -45,18 +46,19 @@ fn main() -> anyhow::Result<()> {
         }
         "model" => model(&words, &to),
         "all" => {
-            data(&words, &to)?;
+            data(&words, &to, false)?;
             tokenizer(&words, &to)?;
             model(&words, &to)
         }
-        _ => bail!("`{what}` is none of: data, tokenizer, model, all, planner, show"),
+        _ => bail!("`{what}` is none of: data, truth, tokenizer, model, all, planner, show"),
     }
 }
 
-fn data(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
-    let file = to.join("data/messages.jsonl");
+/// With `truth` a file of its own, which says who should have handled each message.
+fn data(words: &Lexicon, to: &Path, truth: bool) -> anyhow::Result<()> {
+    let file = to.join(if truth { "data/truth.jsonl" } else { "data/messages.jsonl" });
     let rows = desk::rows(words);
-    write(&file, &desk::jsonl(&rows)?)?;
+    write(&file, &desk::jsonl(&rows, truth)?)?;
     println!("{}: {} rows", file.display(), rows.len());
     Ok(())
 }
@@ -98,7 +100,7 @@ fn model(words: &Lexicon, to: &Path) -> anyhow::Result<()> {
 
 /// A few rows and lessons, to read; learned text stands in brackets.
 fn show(words: &Lexicon) -> anyhow::Result<()> {
-    print!("{}", desk::jsonl(&desk::rows(words)[..20])?);
+    print!("{}", desk::jsonl(&desk::rows(words)[..20], false)?);
     let mut teacher = lessons::Teacher::new(words, 1);
     for way in [0.0, 0.5, 1.0, 1.0, 1.0, 1.0] {
         let lesson = teacher.lesson(way);

@@ -33,7 +33,7 @@ fn demo() -> PathBuf {
 #[test]
 fn the_committed_data_is_what_the_generator_makes() {
     let words = Lexicon::load().unwrap();
-    let made = desk::jsonl(&desk::rows(&words)).unwrap();
+    let made = desk::jsonl(&desk::rows(&words), false).unwrap();
     let committed = std::fs::read_to_string(demo().join("data/messages.jsonl")).unwrap();
     assert!(made == committed, "run `cargo run --release --example make_demo -- data`");
     assert!(committed.len() < 1_500_000);
