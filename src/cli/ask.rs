@@ -62,7 +62,7 @@ pub fn once(root: &Path, request: Request) -> Result<Response, Exit> {
                 () = tokio::time::sleep(if bar.is_none() { SOON } else { AGAIN }) => {
                     let bar = bar.get_or_insert_with(waiting_bar);
                     bar.tick();
-                    if let Ok(Response::Progress { done, total: total @ 1.. }) = client.ask(Request::ProblemsProgress).await {
+                    if let Ok(Response::Progress { done, total: total @ 1.. }) = client.ask(Request::ReadingProgress).await {
                         bar.set_message(format!("reading the rows, once for this state of the data: {}%", 100 * done / total));
                     }
                 }

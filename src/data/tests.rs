@@ -250,7 +250,8 @@ fn a_damaged_index_is_never_trusted_and_rebuilt() {
     let mut versions: Vec<Vec<u8>> = (0..good.len())
         .map(|i| good.iter().enumerate().map(|(j, b)| if i == j { b ^ 1 } else { *b }).collect())
         .collect();
-    versions.extend([Vec::new(), good[..good.len() / 2].to_vec(), b"TBINDEX2".to_vec(), vec![0; 500]]);
+    let other = [b"TBINDEX1", &good[8..]].concat();
+    versions.extend([Vec::new(), good[..good.len() / 2].to_vec(), b"TBINDEX2".to_vec(), other, vec![0; 500]]);
     for bytes in versions {
         std::fs::write(&path, &bytes).unwrap();
         assert!(matches!(Dataset::open(&ws), Err(DataError::Damaged { .. })));

@@ -59,7 +59,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
         Request::Problems { kind, query } => {
             Response::Problems { problems: problems::problems(engine, kind, &query)? }
         }
-        Request::ProblemsProgress => {
+        Request::ReadingProgress => {
             let (done, total) = match problems::progress(engine) {
                 (_, 0) => crate::data::making(),
                 looking => looking,

@@ -16,7 +16,7 @@ use super::state::{Engine, bad_input};
 use super::strata::{RowTable, StrataIndex};
 use super::{feedback, parts, strata};
 use crate::data::{Bits, Dataset, Of, language};
-use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary};
+use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary, STRATUM_GONE};
 use crate::domain::filter::Filter;
 use crate::domain::row::Part;
 use crate::workspace::{FILE, Workspace};
@@ -343,7 +343,7 @@ fn search(engine: &Engine, loaded: &Arc<Loaded>, query: &RowQuery) -> Result<Vec
     }
     if let Some(id) = &query.stratum {
         let wanted = loaded.strata.as_ref().and_then(|s| s.find(id));
-        let Some(wanted) = wanted else { return Err(bad_input(format!("no stratum `{id}`"))) };
+        let Some(wanted) = wanted else { return Err(bad_input(format!("{STRATUM_GONE} `{id}`"))) };
         let of_rows = loaded.strata_of_rows();
         places.retain(|&at| of_rows.get(at as usize) == Some(&wanted));
     }

@@ -104,7 +104,7 @@ pub fn respond(request: &Request) -> Response {
         Request::Map { by, layout } => Response::Map { map: data::map(by, *layout) },
         Request::Views => Response::Views { views: data::views() },
         Request::ExportProgress { .. } => Response::Progress { done: 1000, total: 3396 },
-        Request::ProblemsProgress => Response::Progress { done: 2000, total: 10_188 },
+        Request::ReadingProgress => Response::Progress { done: 2000, total: 10_188 },
         Request::Problems { kind, query } => Response::Problems { problems: data::problems(*kind, query) },
         Request::Preview { row, .. } => {
             Response::Preview { preview: Box::new(data::preview(row.as_deref().unwrap_or("00000"))) }

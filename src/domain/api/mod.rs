@@ -46,6 +46,9 @@ use crate::domain::views::SavedView;
 /// Version of the protocol; client and engine must agree.
 pub const PROTOCOL: u32 = 1;
 
+/// What [`Request::Rows`] begins with where the stratum that was asked for is gone: the client shows all rows again.
+pub const STRATUM_GONE: &str = "no stratum";
+
 /// What [`Request::ExportRows`] says where a file is in the way: the client asks whether it may be replaced.
 pub const FILE_THERE: &str = "is there already";
 
@@ -114,8 +117,8 @@ pub enum Request {
         keep_first: bool,
         on: bool,
     },
-    /// How far the pass over all rows is that [`Self::Problems`] waits for.
-    ProblemsProgress,
+    /// How far the pass over all rows is that an answer waits for: of [`Self::Problems`], or for columns that are missing.
+    ReadingProgress,
     /// How far the file that [`Self::ExportRows`] writes is.
     ExportProgress {
         file: String,

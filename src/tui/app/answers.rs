@@ -1,7 +1,7 @@
 //! The engine's answers, each by what it was asked for.
 
 use super::{App, Link, Mood, Purpose, Screen};
-use crate::domain::api::{Request, Response, RowQuery};
+use crate::domain::api::{Request, Response, RowQuery, STRATUM_GONE};
 use crate::domain::event::EventBody;
 use crate::domain::run::{RunAction, RunKind};
 use crate::domain::scaling::Scaling;
@@ -35,7 +35,7 @@ impl App {
                 Purpose::ExportExamples { store, file } => {
                     return self.export_examples_failed(store, file, &error);
                 }
-                Purpose::ExportProgress(_) | Purpose::ProblemsProgress => return,
+                Purpose::ExportProgress(_) | Purpose::ReadingProgress => return,
                 // None has been drawn yet: the form says what it is.
                 Purpose::Scaling => return,
                 _ => {}
@@ -80,7 +80,7 @@ impl App {
             }
             if let Purpose::Rows(query) = &purpose
                 && (query.stratum.is_some() || query.group.is_some())
-                && error.message.starts_with("no stratum")
+                && error.message.starts_with(STRATUM_GONE)
             {
                 return self.strata.stratum_gone();
             }
@@ -107,7 +107,7 @@ impl App {
             (Purpose::Map(by, layout), Response::Map { map }) => self.map_arrived(&by, layout, Ok(map)),
             (Purpose::Views, Response::Views { views }) => self.views_arrived(views),
             (Purpose::Export { .. }, Response::Done { message }) => self.notice(Mood::Good, message),
-            (Purpose::ProblemsProgress, Response::Progress { done, total }) => {
+            (Purpose::ReadingProgress, Response::Progress { done, total }) => {
                 self.looked = (100 * done).checked_div(total);
             }
             (Purpose::ExportProgress(file), Response::Progress { done, total }) => {

@@ -134,7 +134,7 @@ pub enum Purpose {
         done: Option<(usize, usize)>,
     },
     ExportProgress(String),
-    ProblemsProgress,
+    ReadingProgress,
     Status,
     Launch(RunKind),
     Control(String, RunAction),
@@ -229,7 +229,7 @@ impl Purpose {
             }
             Self::Export { file, .. } => format!("write {file}"),
             Self::ExportProgress(file) => format!("tell how far {file} is"),
-            Self::ProblemsProgress => "tell how far the search is".into(),
+            Self::ReadingProgress => "tell how far the search is".into(),
             Self::Status => "ask how the engine is".into(),
             Self::Launch(kind) => format!("start the {kind} run"),
             Self::Sweep => "start the sweep".into(),
@@ -284,7 +284,7 @@ impl Purpose {
                 | Self::Views
                 | Self::Map(..)
                 | Self::ExportProgress(_)
-                | Self::ProblemsProgress
+                | Self::ReadingProgress
                 | Self::Status
                 | Self::Compare(..)
                 | Self::Timeline(_)

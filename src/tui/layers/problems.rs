@@ -55,8 +55,8 @@ impl App {
         let looking = waits(&|purpose| matches!(purpose, Purpose::Problems(_)));
         if !looking {
             self.looked = None;
-        } else if !waits(&|purpose| matches!(purpose, Purpose::ProblemsProgress)) {
-            self.ask(Purpose::ProblemsProgress, Request::ProblemsProgress);
+        } else if !waits(&|purpose| matches!(purpose, Purpose::ReadingProgress)) {
+            self.ask(Purpose::ReadingProgress, Request::ReadingProgress);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{play, press, shown, type_text};
 use crate::domain::api::{
-    Decision, Failure, FileNews, FromEngine, Push, Request, Response, RowQuery, ToEngine, View,
+    Decision, Failure, FileNews, FromEngine, Push, Request, Response, RowQuery, STRATUM_GONE, ToEngine, View,
 };
 use crate::domain::row::Part;
 use crate::domain::run::{RunAction, RunKind, RunState};
@@ -419,7 +419,7 @@ fn a_stratum_that_is_gone_gives_way_to_all_rows_without_a_complaint() {
     let gone = app.strata.query.stratum.clone().expect("a stratum is shown");
     let query = app.strata.query.clone();
     app.pending.insert(900, Pending { purpose: Purpose::Rows(query), again: None, since_ms: 0 });
-    let error = Failure::new(2, format!("no stratum `{gone}`"));
+    let error = Failure::new(2, format!("{STRATUM_GONE} `{gone}`"));
     news(&mut app, FromEngine::Answer { tag: 900, response: Response::Error { error } });
     assert!(app.notices.is_empty() && app.strata.query.stratum.is_none(), "{:?}", app.notices);
     // The new list without it comes first.
@@ -501,7 +501,7 @@ fn a_long_search_for_what_is_wrong_tells_how_far_it_is() {
     press(&mut app, "1 !");
     let effects = app.update(Message::Tick, NOW_MS + 2000);
     let tag = effects.iter().find_map(|effect| match effect {
-        Effect::Send(ToEngine::Ask { tag, request: Request::ProblemsProgress }) => Some(*tag),
+        Effect::Send(ToEngine::Ask { tag, request: Request::ReadingProgress }) => Some(*tag),
         _ => None,
     });
     let response = Response::Progress { done: 1200, total: 10_188 };

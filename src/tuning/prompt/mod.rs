@@ -41,7 +41,6 @@ use crate::domain::settings::EvalSettings;
 use crate::domain::words::counted;
 use crate::score::metric::{Direction, Metric};
 use crate::score::scorer::Scorer;
-use crate::store::files;
 use crate::tuning::evaluate;
 use crate::tuning::scoring::Scoring;
 use climb::Climb;
@@ -399,9 +398,7 @@ fn tune(
         metrics.insert("selected".to_owned(), gain.selected.mean);
         metrics.insert("fresh".to_owned(), gain.fresh.mean);
     }
-    if let Some(path) = live.history_file.as_ref().filter(|path| path.exists()) {
-        files::sync_file(path)?;
-    }
+    live.settle()?;
     Ok(Some(Tuned { candidate: tuned, texts, metrics, stopped, done, measured }))
 }
 
@@ -442,6 +439,7 @@ fn clauses_of(
             "the budget of {what} does not reach for every clause; give it more, or fewer rows (tuning.prompt.rows)"
         ),
     }
+    live.settle()?;
     let metrics = spent(live, climb.nodes.len());
     let (candidate, texts) = (candidate.clone(), Texts::new());
     Ok(Some(Tuned { candidate, texts, metrics, stopped, done: Vec::new(), measured: None }))

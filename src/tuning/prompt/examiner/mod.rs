@@ -214,6 +214,11 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// The history is durable from here on: so far it was only shown.
+    pub fn settle(&self) -> io::Result<()> {
+        self.history_file.as_ref().filter(|path| path.exists()).map_or(Ok(()), |path| files::sync_file(path))
+    }
+
     fn backend(&mut self, model: &ModelRef, stage: Option<&StageCandidate>) -> Result<Shared, BackendError> {
         let adapter = stage.and_then(|s| s.adapter.as_ref()).map_or("", |a| a.hash.as_str());
         let key = format!("{}\n{adapter}\n{:?}\n{:?}", model.hash, model.source, model.limits);
