@@ -1,6 +1,8 @@
 //! Asking the pipeline with given examples: in batches, within the budget, and never twice the same. Every answer is appended to
 //! `artifacts/answers.jsonl`: a run that is resumed takes the same way again and pays only for what it had not asked yet.
 
+mod said;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
@@ -10,24 +12,25 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Access, Meter};
-use crate::domain::candidate::{Candidate, ModelRef, ModelSource, StageCandidate};
+use crate::domain::candidate::{Candidate, ModelSource, StageCandidate};
 use crate::domain::event::EventBody;
-use crate::domain::example::{Example, Form, Shown};
-use crate::domain::judge::{Effort, Judge};
-use crate::domain::outcome::Outcome;
+use crate::domain::example::{Example, Shown};
+use crate::domain::judge::Judge;
 use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
 use crate::domain::settings::{Budget, EvalSettings};
 use crate::domain::steer::{Change, Limit};
-use crate::domain::trajectory::{Match, TrajectoryNews, TrajectorySettings};
+use crate::domain::trajectory::{TrajectoryNews, TrajectorySettings};
 use crate::domain::words::counted;
 use crate::embed::Source;
+use crate::pipeline::Pipeline;
 use crate::pipeline::rubric::Rubric;
-use crate::pipeline::{Answered, Pipeline};
 use crate::retrieve::Hit;
 use crate::score::scorer::Scorer;
 use crate::store::lines::{self, Appender};
 use crate::tuning::judge;
+pub use said::{Question, Said};
+use said::{Rule, key};
 
 /// A batch should take about so long: requests to pause or stop are looked for between batches.
 const BATCH_MS: f64 = 1_000.0;
@@ -37,42 +40,6 @@ const FEW: usize = 8;
 
 /// Examples by the place of their stage.
 pub type Given = Vec<Vec<Arc<Example>>>;
-
-/// A row, and what is shown at its stages.
-#[derive(Clone, Debug)]
-pub struct Question<'r> {
-    pub row: &'r RunRow,
-    pub given: Given,
-    pub form: Form,
-}
-
-/// What came of a question.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Said {
-    key: String,
-    pub output: String,
-    pub right: bool,
-    /// There is no answer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    failed: bool,
-    /// Outputs of the stages that ran, by name.
-    pub stages: Vec<(String, String)>,
-    pub tokens_in: u64,
-    pub tokens_out: u64,
-    pub ms: f64,
-    /// Answers of models that it took, retries included, and how many more came from the response cache.
-    pub calls: u64,
-    pub cached: u64,
-    /// Of the calls, those that answers of endpoints count.
-    #[serde(skip)]
-    sent: u64,
-    /// Dollars, of what did not come from there.
-    pub usd: f64,
-    /// What the judge took, where one was asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    judging: Option<Effort>,
-}
 
 /// Why no more is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +66,6 @@ struct Person<'a> {
     judge: &'a Judge,
     asker: judge::Asker<'a>,
     rubric: Rubric,
-}
-
-/// What says whether an answer is gold.
-struct Rule {
-    scorer: Scorer,
-    matches: Match,
-    match_at: f64,
-    tolerance: f64,
 }
 
 pub struct Asker<'a> {
@@ -137,6 +96,8 @@ pub struct Asker<'a> {
     /// Milliseconds worked.
     worked_ms: f64,
     phase: (String, Instant, usize),
+    /// Changes that were taken.
+    asked: usize,
 }
 
 impl<'a> Asker<'a> {
@@ -203,6 +164,7 @@ impl<'a> Asker<'a> {
             usd: priced.then_some(0.0),
             worked_ms: 0.0,
             phase: (String::new(), Instant::now(), 0),
+            asked: 0,
         })
     }
 
@@ -216,12 +178,19 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// A limit that an earlier life of the run was given.
+    pub fn raised(&mut self, limit: Limit) {
+        self.asked += 1;
+        self.raise(limit);
+    }
+
     /// What was asked for since the last batch; told, so that a resumed run has it too.
     fn take_changes(&mut self) -> anyhow::Result<()> {
-        for change in self.reporter.changes()? {
+        for change in self.reporter.changes(self.asked)? {
+            self.asked += 1;
             if let Change::Budget(limit) = change {
                 self.raise(limit);
-                self.reporter.event(EventBody::Change { step: self.calls, change })?;
+                self.reporter.event(EventBody::Change { step: self.calls, change, refused: None })?;
             }
         }
         Ok(())
@@ -406,7 +375,9 @@ impl<'a> Asker<'a> {
             let mut told: Vec<Said> = batch
                 .iter()
                 .zip(answers)
-                .map(|(&i, answered)| self.told(keys[i].clone(), questions[i].row, answered, ms))
+                .map(|(&i, answered)| {
+                    self.rule.told(self.candidate, keys[i].clone(), questions[i].row, answered, ms)
+                })
                 .collect();
             self.judge(&rows, &mut told);
             if self.read_meter(before, &mut told) {
@@ -514,120 +485,5 @@ impl<'a> Asker<'a> {
             "the judge gave no verdict on {}, which count as wrong; the first: {why}",
             counted(n, "answer")
         ))
-    }
-
-    fn told(&self, key: String, row: &RunRow, answered: Answered, ms: f64) -> Said {
-        let mut outcome = Outcome {
-            row: row.id.clone(),
-            row_hash: row.hash.clone(),
-            part: row.part,
-            output: answered.output,
-            gold: row.gold.clone(),
-            stages: answered.stages,
-            error: answered.error,
-            ..Outcome::default()
-        };
-        let (mut calls, mut cached, mut sent, mut usd) = (0, 0, 0, 0.0);
-        for ran in outcome.stages.iter().filter(|s| !s.skipped) {
-            let all = 1 + u64::from(ran.retries);
-            let free = u64::from(ran.cached).min(all);
-            calls += all - free;
-            cached += free;
-            if let Some(stage) = self.candidate.stages.iter().find(|s| s.name == ran.stage) {
-                if matches!(stage.model.source, ModelSource::Endpoint { .. }) {
-                    sent += all - free;
-                }
-                let full = price(&stage.model, ran.tokens_in, ran.tokens_out, ran.ms);
-                usd += full * (all - free) as f64 / all as f64;
-            }
-        }
-        self.rule.scorer.fill(&mut outcome, answered.kind, Some(row));
-        let gold = row.gold.as_deref().unwrap_or_default();
-        let alike = match self.rule.matches {
-            Match::Metric | Match::Judge => false,
-            Match::Similarity => {
-                strsim::normalized_levenshtein(outcome.output.trim(), gold.trim()) >= self.rule.match_at
-            }
-            Match::Numeric => numbers_agree(&outcome.output, gold, self.rule.tolerance),
-        };
-        Said {
-            key,
-            right: outcome.error.is_none() && (outcome.correct == Some(true) || alike),
-            tokens_in: outcome.tokens_in(),
-            tokens_out: outcome.tokens_out(),
-            stages: outcome
-                .stages
-                .iter()
-                .filter(|s| !s.skipped)
-                .map(|s| (s.stage.clone(), s.output.clone()))
-                .collect(),
-            failed: outcome.error.is_some(),
-            output: outcome.output,
-            ms,
-            calls,
-            cached,
-            sent,
-            usd,
-            judging: None,
-        }
-    }
-}
-
-/// Dollars of an answer.
-fn price(model: &ModelRef, tokens_in: u64, tokens_out: u64, ms: f64) -> f64 {
-    let tokens = tokens_in as f64 * model.usd_per_million_input.unwrap_or(0.0)
-        + tokens_out as f64 * model.usd_per_million_output.unwrap_or(0.0);
-    tokens / 1e6 + model.usd_per_hour.unwrap_or(0.0) * ms / 3_600_000.0
-}
-
-/// Everything that decides the answer.
-fn key(candidate: &Candidate, question: &Question<'_>) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let mut part = |text: &str| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
-    part(&candidate.id());
-    part(&question.row.id);
-    part(&question.row.hash);
-    for given in &question.given {
-        part(if given.is_empty() { "" } else { question.form.name() });
-        for example in given {
-            part(&example.id);
-        }
-        part("\n");
-    }
-    hasher.finalize().to_hex().as_str()[..24].to_owned()
-}
-
-/// Numbers in a text: digits with a point, a sign, and commas between thousands.
-fn numbers(text: &str) -> Vec<f64> {
-    let inside = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '-');
-    text.split(|c: char| !inside(c))
-        .filter_map(|word| {
-            let plain = word.trim_matches(['.', ',']).replace(',', "");
-            plain.parse::<f64>().ok().filter(|n| n.is_finite())
-        })
-        .collect()
-}
-
-/// Every number of the gold stands in the answer, within a share of it. A gold without numbers agrees with nothing.
-fn numbers_agree(answer: &str, gold: &str, tolerance: f64) -> bool {
-    let (answer, gold) = (numbers(answer), numbers(gold));
-    let near = |want: f64| answer.iter().any(|got| (got - want).abs() <= tolerance * want.abs().max(1e-12));
-    !gold.is_empty() && gold.into_iter().all(near)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_agree_within_the_tolerance_and_nothing_agrees_without_figures() {
-        assert!(numbers_agree("about 1,009 EUR in 3 days.", "1000 in 3", 0.01));
-        assert!(!numbers_agree("1011 in 3", "1000 in 3", 0.01));
-        assert!(!numbers_agree("3", "3 and 4", 0.01));
-        assert!(!numbers_agree("many", "many", 0.5));
-        assert_eq!(numbers("-2.5, 1,000,000. x7"), [-2.5, 1e6, 7.0]);
     }
 }
