@@ -1,6 +1,5 @@
 //! `tunebench bench strata`: a strata run over generated rows, with the time of each phase and the peak of memory.
 
-use std::io;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,8 +8,8 @@ use serde::Serialize;
 
 use crate::domain::event::EventBody;
 use crate::domain::keys::Keys;
-use crate::domain::outcome::Outcome;
-use crate::domain::report::{Control, Reporter, RunInputs};
+use crate::domain::report::RunInputs;
+use crate::domain::report::listener::Listener;
 use crate::domain::rng::SplitMix64;
 use crate::domain::row::RunRow;
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
@@ -99,7 +98,7 @@ fn measure(dir: &Path, settings: &Settings) -> anyhow::Result<Measured> {
     let before_mib = peak_mib();
     let mut clock = Clock { began: Instant::now(), phases: Vec::new() };
     let began = Instant::now();
-    let result = build::run(&strata, &inputs, &mut clock)?;
+    let result = build::run(&strata, &inputs, &mut Listener(|body| clock.see(body)))?;
     let seconds = began.elapsed().as_secs_f64();
     clock.close();
     let floor_mib = (settings.rows * crate::embed::DIMENSIONS * 2) as f64 / f64::from(1 << 20);
@@ -158,15 +157,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn close(&mut self) {
-        if let Some((_, seconds)) = self.phases.last_mut() {
-            *seconds = self.began.elapsed().as_secs_f64();
-        }
-    }
-}
-
-impl Reporter for Clock {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
+    fn see(&mut self, body: EventBody) {
         if let EventBody::Progress { phase, .. } = body
             && self.phases.last().is_none_or(|(last, _)| *last != phase)
         {
@@ -174,25 +165,12 @@ impl Reporter for Clock {
             self.began = Instant::now();
             self.phases.push((phase, 0.0));
         }
-        Ok(())
     }
 
-    fn outcome(&mut self, _: &Outcome) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn checkpoint(
-        &mut self,
-        _: u64,
-        _: bool,
-        _: usize,
-        _: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn poll_control(&mut self) -> io::Result<Control> {
-        Ok(Control::Continue)
+    fn close(&mut self) {
+        if let Some((_, seconds)) = self.phases.last_mut() {
+            *seconds = self.began.elapsed().as_secs_f64();
+        }
     }
 }
 

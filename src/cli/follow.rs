@@ -13,6 +13,7 @@ use super::table::{clean, duration, figures, number};
 use crate::domain::api::{Push, Request, Response, View};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::{Progress, RunRecord, RunState};
+use crate::domain::steer::told;
 use crate::domain::words::noun;
 use crate::engine::client::Client;
 
@@ -179,7 +180,7 @@ impl<'a> Show<'a> {
             EventBody::Preflight(preflight) => self.line(&preflight.line()),
             EventBody::Log { message } => self.line(message),
             EventBody::Warning { message } => self.line(&format!("warning: {message}")),
-            EventBody::Change { step, change } => self.line(&format!("step {step}: {change}")),
+            EventBody::Change { step, change, refused } => self.line(&told(*step, change, refused.as_deref())),
             EventBody::Finding { step, holds: true, finding } => {
                 self.line(&format!(
                     "doctor, step {step}: {}: {}; {}",

@@ -59,7 +59,7 @@ pub fn run(args: Args, out: &Output) -> super::CommandResult {
         }
         let seen =
             data::survey(path, &shown).map_err(|e| Exit { code: e.exit_code(), message: e.to_string() })?;
-        rows += seen.rows;
+        rows += seen.rows.saturating_sub(seen.bad_total as u64);
         if seen.sample.rows.is_empty() {
             empty.push(format!("{shown}: {}", seen.no_row()));
         }

@@ -15,6 +15,7 @@ use crate::domain::keys::Keys;
 use crate::domain::prompt::PromptNews;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
 use crate::domain::steer::Change;
+use crate::domain::steer::told;
 use crate::worker::folder::now_ms;
 
 /// Last events that `show` prints.
@@ -261,7 +262,9 @@ fn summary(body: &EventBody) -> String {
             .join("  "),
         EventBody::Log { message } => message.clone(),
         EventBody::Warning { message } => format!("warning: {message}"),
-        EventBody::Change { step, change } => format!("changed at step {step}: {change}"),
+        EventBody::Change { step, change, refused } => {
+            format!("changed at {}", told(*step, change, refused.as_deref()))
+        }
         EventBody::Finding { step, holds, finding } => {
             let words = if *holds { finding.evidence.as_str() } else { "no longer" };
             format!("doctor at step {step}: {}: {words}", finding.rule)

@@ -95,6 +95,9 @@ pub enum EventBody {
     Change {
         step: u64,
         change: Change,
+        /// Why it is not done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
     },
     /// The doctor's rule began to hold (or what it says changed), or holds no more.
     Finding {

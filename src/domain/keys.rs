@@ -48,15 +48,17 @@ impl KeyNeed {
         judges: &'a [Judge],
         beside: impl IntoIterator<Item = &'a ModelRef>,
     ) -> Vec<Self> {
-        let embedders =
-            candidate.stages.iter().filter_map(|s| s.examples.as_ref()?.embedder.as_ref()?.model());
-        let models = candidate.stages.iter().map(|s| &s.model).chain(embedders);
-        let models = models.chain(judges.iter().map(|j| &j.model)).chain(beside);
-        let mut needs: Vec<Self> = models.filter_map(Self::of).collect();
+        let mut needs: Vec<Self> = models(candidate, judges).chain(beside).filter_map(Self::of).collect();
         needs.sort();
         needs.dedup();
         needs
     }
+}
+
+/// Who answers, who embeds its examples, who judges it.
+pub fn models<'a>(candidate: &'a Candidate, judges: &'a [Judge]) -> impl Iterator<Item = &'a ModelRef> {
+    let embedders = candidate.stages.iter().filter_map(|s| s.examples.as_ref()?.embedder.as_ref()?.model());
+    candidate.stages.iter().map(|s| &s.model).chain(embedders).chain(judges.iter().map(|j| &j.model))
 }
 
 impl fmt::Display for KeyNeed {

@@ -12,8 +12,6 @@ use serde::{Deserialize, Serialize};
 pub const RATE_MAX: f64 = 10.0;
 /// Most texts that are made of a row.
 pub const PER_ROW_MAX: usize = 1000;
-/// What was asked of a run that grows rows, in its folder: a change a line. It holds for its next lives, too.
-pub const STEERED: &str = "steered.jsonl";
 /// Largest weight of a stratum.
 pub const WEIGHT_MAX: f64 = 1000.0;
 
@@ -181,6 +179,14 @@ impl FromStr for Change {
             }),
             None => Err(format!("`{key}` cannot be changed while a run runs; {FORMS}")),
         }
+    }
+}
+
+/// What is said of a change.
+pub fn told(step: u64, change: &Change, refused: Option<&str>) -> String {
+    match refused {
+        None => format!("step {step}: {change}"),
+        Some(why) => format!("step {step}: {change} is not done: {why}"),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{branch, candidates, grow, judges, judging, models, pairs, parts, str
 use crate::data::Dataset;
 use crate::domain::api::Failure;
 use crate::domain::candidate::{Candidate, ModelRef};
-use crate::domain::keys::{KEYS_MAX, KeyNeed, Keys};
+use crate::domain::keys::{self, KEYS_MAX, KeyNeed, Keys};
 use crate::domain::leak::{ALLOW, LEAKS};
 use crate::domain::row::Part;
 use crate::domain::run::{RunKind, RunState};
@@ -353,11 +353,12 @@ pub fn check_keys<'m>(
     others: impl IntoIterator<Item = &'m ModelRef>,
     keys: &Keys,
 ) -> Result<Keys, Failure> {
+    let beside: Vec<&ModelRef> = others.into_iter().chain(eval.intent.model.as_deref()).collect();
+    keys::models(candidate, &eval.judges).chain(beside.iter().copied()).try_for_each(models::present)?;
     if !matches!(kind, RunKind::Eval | RunKind::Prompt | RunKind::Trajectory | RunKind::Train | RunKind::Grow)
     {
         return Ok(Keys::default());
     }
-    let beside = others.into_iter().chain(eval.intent.model.as_deref());
     keys_for(KeyNeed::of_models(candidate, &eval.judges, beside), keys)
 }
 

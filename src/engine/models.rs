@@ -59,6 +59,19 @@ pub fn model_ref(engine: &Engine, ws: &Workspace, name: &str, key: &str) -> Resu
     })
 }
 
+/// Its files are where they are said to be: a workspace may have been made before its model was there.
+pub fn present(model: &ModelRef) -> Result<(), Failure> {
+    let ModelSource::Local { path } = &model.source else { return Ok(()) };
+    let missing =
+        ["config.json", "tokenizer.json"].into_iter().find(|name| !Path::new(path).join(name).is_file());
+    missing.map_or(Ok(()), |name| {
+        Err(bad_input(format!(
+            "model `{}`: {path} has no {name}; put the model's files there (a Hugging Face folder), or name its folder at [models.{}] path in workspace.toml",
+            model.name, model.name
+        )))
+    })
+}
+
 /// The critic that `[tuning.prompt]` names.
 pub fn critic(engine: &Engine, ws: &Workspace) -> Result<Option<ModelRef>, Failure> {
     let Some(name) = &ws.config.tuning.prompt.critic else { return Ok(None) };

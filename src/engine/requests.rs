@@ -111,7 +111,7 @@ fn try_answer(engine: &Arc<Engine>, desk: &Arc<Desk>, request: Request) -> Resul
             Response::Done { message: steer::steer(engine, &find_run(engine, &run)?, action, &keys)? }
         }
         Request::Steer { run, changes } => {
-            Response::Done { message: steer::change(engine, &find_run(engine, &run)?, changes)? }
+            Response::Done { message: steer::change(engine, &find_run(engine, &run)?, &changes)? }
         }
         Request::Runs => {
             let mut runs = engine.read(super::state::State::records);

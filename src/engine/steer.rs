@@ -7,7 +7,7 @@ use crate::domain::api::Failure;
 use crate::domain::keys::{KEYS_MAX, Keys};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::{RunAction, RunKind, RunRecord, RunState};
-use crate::domain::steer::{Change, STEERED};
+use crate::domain::steer::Change;
 use crate::store::lines;
 use crate::worker::control::{self, Ask};
 use crate::worker::folder::RunFolder;
@@ -120,109 +120,89 @@ fn ask_worker(folder: &RunFolder, record: &RunRecord, action: RunAction) -> Resu
     Ok(format!("{run} {said}"))
 }
 
-/// Change a training run from its next step on, or a prompt run from its next round on.
-pub fn change(engine: &Engine, run: &str, changes: Vec<Change>) -> Result<String, Failure> {
-    let (record, folder, active) = engine
-        .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone(), r.active)))
+/// What can be changed of a run of this kind in mid-run.
+struct Steerable {
+    takes: fn(&Change) -> bool,
+    forms: &'static str,
+    /// It takes a change between two of these.
+    round: &'static str,
+    /// What can go on with other settings when it has ended.
+    other: &'static str,
+}
+
+const fn steerable(kind: RunKind) -> Option<Steerable> {
+    Some(match kind {
+        RunKind::Train => Steerable {
+            takes: |change| {
+                matches!(
+                    change,
+                    Change::LearningRate(_) | Change::LearningRateTimes(_) | Change::Weight { .. }
+                )
+            },
+            forms: "learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2",
+            round: "step",
+            other: "a branch",
+        },
+        RunKind::Prompt => Steerable {
+            takes: Change::is_of_prompts,
+            forms: "hint=TEXT, pin=WORDS, kill=v7, budget.calls=8000 or lesson:v7=TEXT",
+            round: "round",
+            other: "a new run",
+        },
+        RunKind::Trajectory => Steerable {
+            takes: |change| matches!(change, Change::Budget(_)),
+            forms: "its budget, such as budget.calls=8000",
+            round: "round",
+            other: "a new run",
+        },
+        RunKind::Grow => Steerable {
+            takes: |change| matches!(change, Change::Budget(_) | Change::PerRow(_)),
+            forms: "its budget and its target, such as budget.calls=8000 or per_row=4",
+            round: "round",
+            other: "a new run",
+        },
+        _ => return None,
+    })
+}
+
+/// Change a run from its next step or round on. It stands in the run's folder before it is acknowledged: a life after this one has it, too.
+pub fn change(engine: &Engine, run: &str, changes: &[Change]) -> Result<String, Failure> {
+    let (record, folder) = engine
+        .read(|s| s.runs.get(run).map(|r| (r.record.clone(), r.folder.clone())))
         .ok_or_else(|| no_run(run))?;
-    if record.kind == RunKind::Grow {
-        return change_growing(&folder, &record, active, &changes);
-    }
-    let of_prompts = match record.kind {
-        RunKind::Prompt | RunKind::Trajectory => true,
-        RunKind::Train => false,
-        kind => {
-            return Err(bad_input(format!(
-                "{run} is a run of kind {kind}; only training, prompt and trajectory runs and those that grow rows can be steered"
-            )));
-        }
+    let RunRecord { kind, state, resumable, .. } = record;
+    let Some(Steerable { takes, forms, round, other }) = steerable(kind) else {
+        return Err(bad_input(format!(
+            "{run} is a run of kind {kind}; only training, prompt and trajectory runs and those that grow rows can be steered"
+        )));
     };
-    let budget = |change: &&Change| matches!(change, Change::Budget(_));
-    if record.kind == RunKind::Trajectory
-        && let Some(other) = changes.iter().find(|change| !budget(change))
-    {
+    if let Some(change) = changes.iter().find(|change| !takes(change)) {
         return Err(bad_input(format!(
-            "`{other}`: of a trajectory run the budget can be changed, such as budget.calls=8000"
-        )));
-    }
-    if let Some(other) = changes.iter().find(|change| matches!(change, Change::PerRow(_))) {
-        return Err(bad_input(format!(
-            "`{other}` is a change of a run that grows rows, and {run} is a {} run",
-            record.kind
-        )));
-    }
-    if let Some(other) = changes.iter().find(|change| change.is_of_prompts() != of_prompts) {
-        let whose = if of_prompts { "a training" } else { "a prompt run" };
-        return Err(bad_input(format!(
-            "`{other}` is a change of {whose}, and {run} is a {} run",
-            record.kind
-        )));
-    }
-    if record.state.is_final() {
-        return Err(bad_input(format!(
-            "{run} is {} already; {} can go on with other settings",
-            record.state,
-            if of_prompts { "a new run" } else { "a branch" }
+            "`{change}` is no change of a {kind} run, and {run} is one; it takes {forms}"
         )));
     }
     if changes.is_empty() {
-        return Err(bad_input(
-            "nothing to change; write learning_rate=1e-4, learning_rate=x0.3 or weight:STRATUM=2 for a training, hint=TEXT, pin=WORDS, kill=v7, budget.calls=8000 or lesson:v7=TEXT for a prompt run",
-        ));
+        return Err(bad_input(format!("nothing to change; {run} takes {forms}")));
     }
-    for change in &changes {
-        if let Change::Weight { stratum, .. } = change {
+    if state.is_final() && !resumable {
+        return Err(bad_input(format!("{run} is {state} already; {other} can go on with other settings")));
+    }
+    for change in changes {
+        // A run that waits for its turn may not have its rows yet; then it says itself what it cannot do.
+        if let Change::Weight { stratum, .. } = change
+            && folder.rows().exists()
+        {
             known_stratum(&folder, run, stratum)?;
         }
     }
-    if !active {
-        return Err(bad_input(format!("{run} is {}: it has no worker yet", record.state)));
-    }
-    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    tell_worker(&folder, run, &Ask::Steer { steer: changes })?;
-    let next = if of_prompts { "round" } else { "step" };
-    Ok(format!("{run} takes {} from its next {next} on", words.join(" and ")))
-}
-
-/// Another budget or target of a run that grows rows. It stands in the run's folder before it is acknowledged: a life after this one has it, too.
-fn change_growing(
-    folder: &RunFolder,
-    record: &RunRecord,
-    active: bool,
-    changes: &[Change],
-) -> Result<String, Failure> {
-    let run = &record.run;
-    const FORMS: &str = "of a run that grows rows the budget and its target can be changed, such as budget.calls=8000 or per_row=4";
-    if let Some(other) = changes.iter().find(|c| !matches!(c, Change::Budget(_) | Change::PerRow(_))) {
-        return Err(bad_input(format!("`{other}`: {FORMS}")));
-    }
-    if changes.is_empty() {
-        return Err(bad_input(format!("nothing to change; {FORMS}")));
-    }
-    if record.state.is_final() && !record.resumable {
-        return Err(bad_input(format!(
-            "{run} is {} already; a new run can go on with other settings",
-            record.state
-        )));
-    }
-    if active && !record.state.is_final() {
-        tell_worker(folder, run, &Ask::Steer { steer: changes.to_vec() })?;
-    }
-    let path = folder.dir().join(STEERED);
-    let keep = || -> std::io::Result<()> {
-        let (mut file, _) = lines::Appender::open(&path)?;
-        for change in changes {
-            file.append(change)?;
-        }
-        file.sync()
-    };
-    keep().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+    folder.steer(changes).map_err(|e| failed(format!("{run} cannot be asked: {e}")))?;
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let words = words.join(" and ");
-    Ok(if record.state.is_final() {
-        format!("{run} takes {words} when it is resumed")
-    } else {
-        format!("{run} takes {words} from its next round on")
+    Ok(match state {
+        _ if state.is_final() => format!("{run} takes {words} when it is resumed"),
+        RunState::Queued => format!("{run} takes {words} from its first {round} on"),
+        RunState::Paused => format!("{run} takes {words} when it goes on"),
+        _ => format!("{run} takes {words} from its next {round} on"),
     })
 }
 

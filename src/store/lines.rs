@@ -70,6 +70,18 @@ impl Appender {
     }
 }
 
+/// Append lines to a file that nobody keeps open, and survive a power cut. Who else does the same waits.
+pub fn append_durably(path: &Path, values: &[impl Serialize]) -> io::Result<()> {
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+    let (mut file, _) = Appender::open(path)?;
+    for value in values {
+        file.append(value)?;
+    }
+    file.sync()?;
+    path.parent().map_or(Ok(()), super::files::sync_dir)
+}
+
 /// Length of the lines that end before `end`: one past the last newline in `0..end`.
 fn whole_lines(file: &File, end: u64) -> io::Result<u64> {
     let mut block = vec![0; 64 << 10];

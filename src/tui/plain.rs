@@ -13,6 +13,7 @@ use crate::domain::api::{FromEngine, Push, ToEngine, View};
 use crate::domain::board::{Board, BoardRow, StrataView};
 use crate::domain::event::{Event, EventBody};
 use crate::domain::run::RunRecord;
+use crate::domain::steer::told;
 use crate::domain::trilemma::Pareto;
 use crate::domain::words::{counted, noun};
 
@@ -142,7 +143,9 @@ impl Plain {
             EventBody::Preflight(preflight) => Some(format!("{run} {}", preflight.line())),
             EventBody::Log { message } => Some(format!("{run}: {message}")),
             EventBody::Warning { message } => Some(format!("{run} warning: {message}")),
-            EventBody::Change { step, change } => Some(format!("{run} step {step}: {change}")),
+            EventBody::Change { step, change, refused } => {
+                Some(format!("{run} {}", told(step, &change, refused.as_deref())))
+            }
             EventBody::Finding { step, holds, finding } => Some(if holds {
                 format!(
                     "{run} doctor at step {step}: {}: {}; {}",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::domain::event::{Event, EventBody};
 use crate::domain::prompt::PromptNews;
 use crate::domain::run::{Progress, RunState};
-use crate::domain::steer::Change;
+use crate::domain::steer::{Change, told};
 use crate::domain::trajectory::{Measured, Searching, TrajectoryNews};
 use crate::tui::screens::prompts::race::Climb;
 
@@ -169,10 +169,13 @@ impl RunSeries {
                 said.push(SamplePoint { step, output, correct });
             }
             EventBody::Preflight(preflight) => self.say(t_ms, Tone::Plain, preflight.line()),
-            EventBody::Change { step, change } => {
+            EventBody::Change { step, change, refused: Some(why) } => {
+                self.say(t_ms, Tone::Warning, told(step, &change, Some(&why)));
+            }
+            EventBody::Change { step, change, refused: None } => {
                 // A resumed run does not tell again of a change that it makes again.
                 if !self.changes.contains(&(step, change.clone())) {
-                    self.say(t_ms, Tone::Plain, format!("step {step}: {change}"));
+                    self.say(t_ms, Tone::Plain, told(step, &change, None));
                     self.changes.push((step, change));
                 }
             }
@@ -329,7 +332,7 @@ mod tests {
         let change = |seq| Event {
             seq,
             t_ms: 0,
-            body: EventBody::Change { step: 3, change: Change::LearningRate(1e-4) },
+            body: EventBody::Change { step: 3, change: Change::LearningRate(1e-4), refused: None },
         };
         let mut s = RunSeries::default();
         s.push(vec![

@@ -1,8 +1,7 @@
 //! Requests to a running worker: its control socket and its signals, gathered in one place that the run polls.
 //!
-//! One JSON line in, one out: `{"ask": "pause"}` is answered by `{"ok": true}`, and so is
-//! `{"steer": ["learning_rate=1e-4", "weight:STRATUM=2"]}`. `{"host": RUN_DIR}` asks the worker to take another run in; where it
-//! cannot, the answer says why.
+//! One JSON line in, one out: `{"ask": "pause"}` is answered by `{"ok": true}`. `{"host": RUN_DIR}` asks the worker to take another
+//! run in; where it cannot, the answer says why. Changes in mid-run come by the run's folder: they outlive a worker.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +18,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::domain::keys::Keys;
 use crate::domain::report::Control;
 use crate::domain::run::RunAction;
-use crate::domain::steer::Change;
 use crate::store::files;
 
 /// One request on the socket.
@@ -31,9 +29,6 @@ pub enum Ask {
         /// Becomes the run's last words, where it ends by this.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
-    },
-    Steer {
-        steer: Vec<Change>,
     },
     Host {
         host: PathBuf,
@@ -67,7 +62,6 @@ struct Wishes {
     stop: bool,
     cancel: bool,
     why: Option<String>,
-    changes: Vec<Change>,
 }
 
 /// What has been asked of the run.
@@ -100,15 +94,6 @@ impl Requests {
 
     pub fn why(&self) -> Option<String> {
         self.wishes().why.clone()
-    }
-
-    pub fn steer(&self, changes: Vec<Change>) {
-        self.wishes().changes.extend(changes);
-    }
-
-    /// Changes that nobody took yet.
-    pub fn take_changes(&self) -> Vec<Change> {
-        std::mem::take(&mut self.wishes().changes)
     }
 
     /// What to do now: `Some` to act, `None` while paused. Stop and cancel stay asked for.
@@ -214,10 +199,6 @@ async fn converse(stream: UnixStream, requests: &Requests, take_in: &TakeIn) -> 
                 requests.put(ask);
                 Ok(())
             }
-            Ok(Ask::Steer { steer }) => {
-                requests.steer(steer);
-                Ok(())
-            }
             Ok(Ask::Host { host, keys }) => take_in(&host, keys).map_err(Some),
             Err(_) => Err(None),
         };
@@ -277,9 +258,6 @@ mod tests {
         assert_eq!(requests.now(), None);
         ask(&path, &RunAction::Resume.into()).unwrap();
         assert_eq!(requests.now(), Some(Control::Continue));
-        let changes: Vec<Change> = ["learning_rate=x0.3", "weight:a b=2"].map(|c| c.parse().unwrap()).into();
-        ask(&path, &Ask::Steer { steer: changes.clone() }).unwrap();
-        assert_eq!((requests.take_changes(), requests.take_changes()), (changes, vec![]));
         let refused =
             ask(&path, &Ask::Host { host: "runs/train-2".into(), keys: Keys::default() }).unwrap_err();
         assert_eq!(refused.to_string(), "no room for runs/train-2");
@@ -288,7 +266,7 @@ mod tests {
         assert_eq!((requests.now(), requests.why()), (Some(Control::Stop), why));
         use std::io::{Read as _, Write as _};
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.write_all(b"{\"ask\": \"explode\"}\n{\"steer\": [\"rank=8\"]}\n").unwrap();
+        stream.write_all(b"{\"ask\": \"explode\"}\n{\"steer\": [\"learning_rate=1e-4\"]}\n").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

@@ -5,6 +5,7 @@
 //! spec.json      frozen: settings, candidate, ordered row ids with content hashes
 //! inputs/        rows.jsonl, set-NAME.jsonl, and manifest.json with the hash of every file beside it; start/, the checkpoint of a branch
 //! events.jsonl   outcomes.jsonl   sets/NAME/outcomes.jsonl   traces/rows.jsonl   state.json   worker.log
+//! steered.jsonl  what was asked of it in mid-run, a change a line, in the order of asking
 //! checkpoints/step-NNNNNN/   artifacts/   control.sock   lock
 //! ```
 
@@ -27,6 +28,7 @@ use crate::domain::report::RunInputs;
 use crate::domain::row::RunRow;
 use crate::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
 use crate::domain::sets::SetInputs;
+use crate::domain::steer::Change;
 use crate::domain::trace::RowTrace;
 use crate::score::compare::{Columns, Piece};
 use crate::store::files::{self, Lock};
@@ -116,6 +118,37 @@ impl RunFolder {
     pub fn result(&self) -> PathBuf {
         self.dir.join("artifacts/result.json")
     }
+    fn steered(&self) -> PathBuf {
+        self.dir.join("steered.jsonl")
+    }
+
+    /// Ask the run for changes: on disk when this returns, and taken by the life that it has or the next one.
+    pub fn steer(&self, changes: &[Change]) -> io::Result<()> {
+        lines::append_durably(&self.steered(), changes)
+    }
+
+    /// What was asked for behind byte `from`, and the byte behind it.
+    pub(super) fn asked(&self, from: u64) -> io::Result<(Vec<Change>, u64)> {
+        let path = self.steered();
+        let mut asked = Vec::new();
+        if fs::metadata(&path).map_or(0, |m| m.len()) == from {
+            return Ok((asked, from));
+        }
+        let mut unknown = None;
+        let to = lines::read_from(&path, from, u64::MAX, |line, _| {
+            match serde_json::from_slice(line) {
+                Ok(change) => asked.push(change),
+                Err(error) => unknown = Some(error),
+            }
+            unknown.is_none()
+        })?;
+        match unknown {
+            // Passed over, it would put what follows under another number.
+            Some(error) => Err(io::Error::other(format!("{}: a line is no change: {error}", path.display()))),
+            None => Ok((asked, to)),
+        }
+    }
+
     /// Where the control socket really is (a short path when the folder's is too long).
     pub fn control(&self) -> io::Result<PathBuf> {
         files::socket_path(&self.dir.join("control.sock"))

@@ -34,6 +34,8 @@ pub struct FolderReporter {
     /// No trace fits any more.
     traces_full: bool,
     requests: Requests,
+    /// What was asked for, and up to which byte of the file it was read.
+    asked: (Vec<Change>, u64),
     /// Where other runs of this process compute too, and the turn that this one has.
     turns: Option<Arc<Turns>>,
     turn: Option<Turn>,
@@ -50,6 +52,7 @@ impl FolderReporter {
             traces: None,
             traces_full: false,
             requests,
+            asked: (Vec::new(), 0),
             turns: None,
             turn: None,
         })
@@ -186,8 +189,11 @@ impl Reporter for FolderReporter {
         self.events.sync()
     }
 
-    fn changes(&mut self) -> io::Result<Vec<Change>> {
-        Ok(self.requests.take_changes())
+    fn changes(&mut self, taken: usize) -> io::Result<Vec<Change>> {
+        let (new, to) = self.folder.asked(self.asked.1)?;
+        self.asked.0.extend(new);
+        self.asked.1 = to;
+        Ok(self.asked.0.get(taken..).unwrap_or_default().to_vec())
     }
 
     fn poll_control(&mut self) -> io::Result<Control> {
@@ -292,6 +298,38 @@ mod tests {
         assert_eq!(folder.list_checkpoints().unwrap().len(), 1);
         reporter.checkpoint(2, false, 2, &mut |dir| fs::write(dir.join("w"), b"x")).unwrap();
         assert_eq!(folder.list_checkpoints().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_there_for_every_life_of_the_run_from_where_it_says_it_stands() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(temp.path());
+        let mut first = reporter(temp.path());
+        assert_eq!(first.changes(0).unwrap(), []);
+        let named = |i: usize| Change::Kill(format!("v{i}"));
+        std::thread::scope(|scope| {
+            for i in 0..16 {
+                let folder = &folder;
+                scope.spawn(move || folder.steer(&[named(2 * i), named(2 * i + 1)]).unwrap());
+            }
+        });
+        let all = first.changes(0).unwrap();
+        let of = |pair: &[Change]| pair.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut pairs: Vec<_> = all.chunks(2).map(of).collect();
+        pairs.sort();
+        let mut want: Vec<_> = (0..16).map(|i| of(&[named(2 * i), named(2 * i + 1)])).collect();
+        want.sort();
+        assert_eq!(pairs, want, "nobody's changes are lost or torn apart");
+        folder.steer(&[named(99)]).unwrap();
+        assert_eq!(first.changes(32).unwrap(), [named(99)]);
+        // Killed after it had written down thirty of them.
+        drop(first);
+        let mut second = reporter(temp.path());
+        assert_eq!(second.changes(30).unwrap(), [&all[30..], &[named(99)]].concat());
+        assert_eq!(second.changes(40).unwrap(), []);
+        fs::write(temp.path().join("steered.jsonl"), "\"rank=8\"\n").unwrap();
+        let error = reporter(temp.path()).changes(0).unwrap_err().to_string();
+        assert!(error.contains("steered.jsonl") && error.contains("rank"), "{error}");
     }
 
     #[test]

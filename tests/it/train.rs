@@ -15,7 +15,6 @@ use tunebench::domain::row::{Part, RowRef, RunRow};
 use tunebench::domain::run::{Job, RUN_FORMAT, RunResult, RunSpec, RunState};
 use tunebench::domain::settings::{EvalSettings, Method, TrainSettings};
 use tunebench::store::lines;
-use tunebench::worker::control::{self, Ask};
 use tunebench::worker::folder::{EventLog, RunFolder};
 
 const TEAMS: [&str; 3] = ["billing", "delivery", "account"];
@@ -181,12 +180,15 @@ fn a_run_that_was_steered_and_killed_is_the_run_that_had_that_change_from_the_be
     let long = TrainSettings { epochs: 60.0, fixed_rows: 0, ..settings() };
     let steered = freeze(temp.path(), "steered", long.clone());
     let mut child = worker(&steered);
-    let steer = Ask::Steer { steer: vec!["learning_rate=x0.21".parse().unwrap()] };
     let changed = || events(&steered).into_iter().find(|e| matches!(e.body, EventBody::Change { .. }));
+    let steps = || events(&steered).into_iter().filter(|e| matches!(e.body, EventBody::Step { .. })).count();
     let mut asked = false;
     while changed().is_none() || events(&steered).len() < 60 {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before it was changed");
-        asked = asked || steered.control().and_then(|socket| control::ask(&socket, &steer)).is_ok();
+        if !asked && steps() > 0 {
+            steered.steer(&["learning_rate=x0.21".parse().unwrap()]).unwrap();
+            asked = true;
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();

@@ -1,35 +1,8 @@
 use super::*;
-use crate::domain::outcome::Outcome;
+use crate::domain::report::notes::{After, Notes};
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
 use serde_json::json;
 use std::collections::HashSet;
-
-struct Quiet {
-    events: Vec<EventBody>,
-    control: Control,
-}
-
-impl Reporter for Quiet {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
-        self.events.push(body);
-        Ok(())
-    }
-    fn outcome(&mut self, _: &Outcome) -> io::Result<()> {
-        Err(io::Error::other("strata have no outcomes"))
-    }
-    fn checkpoint(
-        &mut self,
-        _: u64,
-        _: bool,
-        _: usize,
-        _: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        Err(io::Error::other("strata have no checkpoints"))
-    }
-    fn poll_control(&mut self) -> io::Result<Control> {
-        Ok(self.control)
-    }
-}
 
 const TOPICS: [[&str; 4]; 4] = [
     [
@@ -103,7 +76,7 @@ fn inputs(rows: Vec<RunRow>, settings: &StrataSettings, threads: usize, dir: &Pa
 
 fn build(rows: Vec<RunRow>, settings: &StrataSettings, threads: usize) -> StrataArtifact {
     let dir = tempfile::tempdir().unwrap();
-    let mut reporter = Quiet { events: Vec::new(), control: Control::Continue };
+    let mut reporter = Notes::default();
     let result = run(settings, &inputs(rows, settings, threads, dir.path()), &mut reporter).unwrap();
     let artifact = StrataArtifact::read(dir.path()).unwrap();
     assert_eq!(result.metrics["strata"], artifact.strata.len() as f64);
@@ -173,7 +146,7 @@ fn rows_that_say_nothing_are_one_stratum() {
 #[test]
 fn a_cancelled_build_leaves_nothing_and_bad_input_says_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    let mut reporter = Quiet { events: Vec::new(), control: Control::Cancel };
+    let mut reporter = Notes::asking(After::Polls(0), Control::Cancel);
     let settings = settings(None);
     assert!(run(&settings, &inputs(rows(30), &settings, 1, dir.path()), &mut reporter).unwrap().stopped);
     assert!(StrataArtifact::read(dir.path()).unwrap_err().to_string().contains("strata.json"));

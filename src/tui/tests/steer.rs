@@ -41,7 +41,7 @@ fn ailing(remedy: Remedy) -> RunRecord {
 }
 
 fn change(app: &mut App, step: u64, change: &str) {
-    let body = EventBody::Change { step, change: change.parse().unwrap() };
+    let body = EventBody::Change { step, change: change.parse().unwrap(), refused: None };
     let seq = app.series["lora-12"].last_seq + 1;
     push(app, Push::Events { run: "lora-12".into(), events: vec![Event { seq, t_ms: NOW_MS, body }] });
 }

@@ -3,55 +3,9 @@ use crate::backend::cache::Cached;
 use crate::backend::{Ask, BackendError};
 use crate::domain::candidate::OutputKind;
 use crate::domain::report::Control;
+use crate::domain::report::notes::{After, Notes};
 use crate::domain::settings::CachePlace;
-use crate::domain::trace::RowTrace;
 use crate::pipeline::tests as scripted;
-use std::io;
-use std::path::Path;
-
-/// Keeps everything; asks to `then` after `after` outcomes.
-struct Notes {
-    events: Vec<EventBody>,
-    outcomes: Vec<Outcome>,
-    traces: Vec<RowTrace>,
-    after: usize,
-    then: Control,
-}
-
-impl Notes {
-    fn new(after: usize, then: Control) -> Self {
-        Self { events: Vec::new(), outcomes: Vec::new(), traces: Vec::new(), after, then }
-    }
-}
-
-impl Reporter for Notes {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
-        self.events.push(body);
-        Ok(())
-    }
-    fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
-        let trace = self.traces.get(self.outcomes.len()).map(|t| &t.row);
-        assert_eq!(trace, Some(&outcome.row), "no outcome without its trace");
-        self.outcomes.push(outcome.clone());
-        Ok(())
-    }
-    fn trace(&mut self, trace: RowTrace) -> io::Result<()> {
-        self.traces.push(trace);
-        Ok(())
-    }
-    fn checkpoint(
-        &mut self,
-        _: u64,
-        _: bool,
-        _: usize,
-        _: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        Err(io::Error::other("an evaluation has no checkpoints"))
-    }
-    fn poll_control(&mut self) -> io::Result<Control> {
-        Ok(if self.outcomes.len() >= self.after { self.then } else { Control::Continue })
-    }
-}
 
 fn rows(n: usize) -> Vec<RunRow> {
     (0..n)
@@ -94,10 +48,11 @@ fn echo(ask: &Ask) -> Result<String, BackendError> {
 #[test]
 fn every_row_is_answered_once_and_scored() {
     let all = rows(100);
-    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let mut notes = Notes::default();
     let got = evaluate(&all, &[], &mut notes, true, echo).unwrap();
     let ids: HashSet<&str> = notes.outcomes.iter().map(|o| o.row.as_str()).collect();
     assert_eq!((ids.len(), notes.outcomes.len(), got.stopped), (100, 100, false));
+    assert_eq!(notes.untraced, 0, "no outcome without its trace");
     assert_eq!(notes.outcomes.iter().filter(|o| o.latency_ms.is_some()).count(), 10);
     // r0, r8, ... say odd for even; r5, r6, r7, ... say even for odd.
     let right = all.iter().filter(|r| r.gold.as_ref() == Some(&r.input)).count();
@@ -124,7 +79,7 @@ fn what_the_cache_answers_is_counted_and_has_no_latency() {
     }
     let mut rates = Vec::new();
     for _ in 0..2 {
-        let mut notes = Notes::new(usize::MAX, Control::Continue);
+        let mut notes = Notes::default();
         let mut open = |candidate: &Candidate| {
             let scripted = |_: &_| {
                 let asked = Default::default();
@@ -152,14 +107,14 @@ fn what_the_cache_answers_is_counted_and_has_no_latency() {
 #[test]
 fn a_stopped_evaluation_goes_on_where_it_was() {
     let all = rows(60);
-    let mut first = Notes::new(15, Control::Stop);
+    let mut first = Notes::asking(After::Outcomes(15), Control::Stop);
     let got = evaluate(&all, &[], &mut first, true, echo).unwrap();
     assert!(got.stopped && first.outcomes.len() < 60);
     assert!(got.metrics.contains_key("accuracy"), "what was answered is kept and scored");
-    let mut second = Notes::new(usize::MAX, Control::Continue);
+    let mut second = Notes::default();
     let resumed = evaluate(&all, &first.outcomes, &mut second, true, echo).unwrap();
     assert_eq!(first.outcomes.len() + second.outcomes.len(), 60);
-    let mut whole = Notes::new(usize::MAX, Control::Continue);
+    let mut whole = Notes::default();
     let at_once = evaluate(&all, &[], &mut whole, true, echo).unwrap();
     for name in ["accuracy", "macro_f1", "s.accuracy"] {
         assert_eq!(resumed.metrics[name], at_once.metrics[name], "{name}");
@@ -169,11 +124,11 @@ fn a_stopped_evaluation_goes_on_where_it_was() {
 #[test]
 fn a_stop_from_before_does_not_end_the_final_evaluation_but_a_cancel_does() {
     let all = rows(30);
-    let mut stop = Notes::new(0, Control::Stop);
+    let mut stop = Notes::asking(After::Outcomes(0), Control::Stop);
     assert!(!evaluate(&all, &[], &mut stop, false, echo).unwrap().stopped);
     assert_eq!(stop.outcomes.len(), 30);
     assert!(!stop.events.iter().any(|e| matches!(e, EventBody::Eval { .. })), "no second curve");
-    let mut cancel = Notes::new(0, Control::Cancel);
+    let mut cancel = Notes::asking(After::Outcomes(0), Control::Cancel);
     assert!(evaluate(&all, &[], &mut cancel, false, echo).unwrap().stopped);
     assert!(cancel.outcomes.is_empty());
 }
@@ -181,7 +136,7 @@ fn a_stop_from_before_does_not_end_the_final_evaluation_but_a_cancel_does() {
 #[test]
 fn a_failing_row_is_counted_and_the_run_goes_on() {
     let all = rows(40);
-    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let mut notes = Notes::default();
     let fails = |ask: &Ask| {
         if ask.text() == "odd" { Err(BackendError("too long".into())) } else { Ok(ask.text().to_owned()) }
     };
@@ -200,7 +155,7 @@ fn a_failing_row_is_counted_and_the_run_goes_on() {
 
 #[test]
 fn what_fails_for_every_row_ends_the_run() {
-    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let mut notes = Notes::default();
     let fails = |_: &Ask| Err(BackendError("no such model".into()));
     let said = evaluate(&rows(100), &[], &mut notes, true, fails).err().unwrap().to_string();
     assert!(said.contains("first 20 rows") && said.contains("no such model"), "{said}");
@@ -214,7 +169,7 @@ fn rows_without_gold_are_answered_but_not_judged() {
     for row in &mut all {
         row.gold = None;
     }
-    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let mut notes = Notes::default();
     let got = evaluate(&all, &[], &mut notes, true, echo).unwrap();
     assert!(!got.metrics.contains_key("accuracy"));
     assert!(
@@ -264,7 +219,7 @@ fn every_row_is_asked_as_often_as_wished_each_time_with_another_seed() {
         ..EvalSettings::default()
     };
     let all = rows(12);
-    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let mut notes = Notes::default();
     // The second answer is the other label; the seeds tell the answers apart.
     let seeds = std::rc::Rc::new(std::cell::RefCell::new(HashSet::new()));
     let seen = seeds.clone();
@@ -295,7 +250,7 @@ fn every_row_is_asked_as_often_as_wished_each_time_with_another_seed() {
 
     // What was answered before is not asked again.
     let done: Vec<Outcome> = notes.outcomes.iter().take(20).cloned().collect();
-    let mut rest = Notes::new(usize::MAX, Control::Continue);
+    let mut rest = Notes::default();
     let again = evaluate_thrice(&all, &done, &mut rest, &settings, script);
     assert_eq!((rest.outcomes.len(), &again.metrics["accuracy"]), (16, &got.metrics["accuracy"]));
 }
@@ -318,7 +273,7 @@ fn a_metric_that_cannot_be_worked_out_on_some_rows_is_told_and_the_run_goes_on()
     let mut all = rows(8);
     all[3].fields.insert("rare".into(), 4.into());
     all[4].fields.insert("rare".into(), "text".into());
-    let mut notes = Notes::new(usize::MAX, Control::Continue);
+    let mut notes = Notes::default();
     let got = evaluate_thrice(&all, &[], &mut notes, &settings, echo);
     assert_eq!(got.metrics["brief"], got.metrics["accuracy"], "every answer is brief");
     assert_eq!(got.metrics["odd_field"], 5.0, "of the one row that has a value");

@@ -3,6 +3,7 @@
 //! Every answer stands in `tuning.jsonl` before anything is made of it: a run that is taken up again finds there what was answered before.
 //! What failed is not kept, and asked again.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -85,6 +86,8 @@ pub struct Desk<'a> {
     meter: Meter,
     budget: Budget,
     pub reporter: &'a mut dyn Reporter,
+    /// Changes that were taken.
+    asked: usize,
     spend: Spend,
     /// Texts that were paid for.
     texts: usize,
@@ -169,6 +172,7 @@ impl<'a> Desk<'a> {
             meter: access.meter.clone(),
             budget,
             reporter,
+            asked: 0,
             spend: Spend::default(),
             texts: 0,
             of_maker: 1 + u64::from(restates),
@@ -218,9 +222,11 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Changes that were asked for since the last look.
-    pub fn changes(&mut self) -> Result<Vec<Change>, Halt> {
-        Ok(self.reporter.changes()?)
+    /// Changes that were asked for since the last look; at the first one, those of earlier lives, too.
+    pub fn changes(&mut self) -> io::Result<Vec<Change>> {
+        let changes = self.reporter.changes(self.asked)?;
+        self.asked += changes.len();
+        Ok(changes)
     }
 
     /// Another limit of the budget.

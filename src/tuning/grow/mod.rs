@@ -30,7 +30,7 @@ use crate::domain::report::{Control, Reporter, RunInputs};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
-use crate::domain::steer::{Change, STEERED};
+use crate::domain::steer::Change;
 use crate::domain::words::{brief, counted};
 use crate::embed::Source;
 use crate::retrieve;
@@ -175,7 +175,8 @@ fn grow(
     );
     desk.reporter.event(EventBody::Log { message })?;
     let mut files = Files::open(inputs)?;
-    let (steered, _) = lines::read_all::<Change>(&inputs.dir.join(STEERED))?;
+    // What an earlier life was asked for holds from the beginning.
+    let steered = desk.changes()?;
     if !steered.is_empty() {
         let words: Vec<String> = steered.iter().map(ToString::to_string).collect();
         desk.reporter.event(EventBody::Log { message: format!("as steered: {}", words.join(", ")) })?;
@@ -306,7 +307,7 @@ impl Grower<'_> {
             desk.poll()?;
             for change in desk.changes()? {
                 self.take(desk, &change);
-                desk.reporter.event(EventBody::Change { step: at as u64, change })?;
+                desk.reporter.event(EventBody::Change { step: at as u64, change, refused: None })?;
             }
             if at >= self.slots.len() {
                 return Ok(());

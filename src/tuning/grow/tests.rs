@@ -1,7 +1,6 @@
 //! The whole run over scripted models: what is good is kept, everything else falls where it must; stopped, taken up again, out of budget.
 
 use std::cell::RefCell;
-use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -9,37 +8,8 @@ use super::*;
 use crate::backend::{Ask, BackendError};
 use crate::domain::candidate::{Candidate, ModelSource, OutputKind};
 use crate::domain::report::Control;
+use crate::domain::report::notes::{After, Notes};
 use crate::pipeline::tests as scripted;
-
-#[derive(Default)]
-struct Notes {
-    events: Vec<EventBody>,
-    polls: usize,
-    stop_after: Option<(usize, Control)>,
-}
-
-impl Reporter for Notes {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
-        self.events.push(body);
-        Ok(())
-    }
-    fn outcome(&mut self, _: &Outcome) -> io::Result<()> {
-        Ok(())
-    }
-    fn checkpoint(
-        &mut self,
-        _: u64,
-        _: bool,
-        _: usize,
-        _: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        Ok(())
-    }
-    fn poll_control(&mut self) -> io::Result<Control> {
-        self.polls += 1;
-        Ok(self.stop_after.filter(|(after, _)| self.polls > *after).map_or(Control::Continue, |s| s.1))
-    }
-}
 
 const TEXTS: [&str; 8] = [
     "the card that i lost in town has not been blocked",
@@ -243,7 +213,7 @@ fn a_run_that_is_stopped_keeps_what_it_verified_and_goes_on_without_asking_twice
     assert_eq!((want.len(), asked), (24, (24, 24)), "{want:#?}");
 
     let dir = tempfile::tempdir().unwrap();
-    let mut notes = Notes { stop_after: Some((2, Control::Stop)), ..Notes::default() };
+    let mut notes = Notes::asking(After::Polls(2), Control::Stop);
     let (first, before, result) = grown(dir.path(), &settings, &maker(false), numbered, &mut notes).unwrap();
     assert_eq!((first.len(), result.stopped, before), (16, true, (16, 16)));
     assert_eq!(first, want[..16], "verified");

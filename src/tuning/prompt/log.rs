@@ -63,6 +63,7 @@ pub struct Log {
     rows: HashMap<(String, String), Kept>,
     critic: HashMap<String, (f64, Said)>,
     turns: HashMap<u64, Vec<Change>>,
+    taken: usize,
     last: Option<String>,
     /// Calls of endpoints beside those of the answers that stand here: repeated ones, and those whose answers an earlier life did not
     /// live to see.
@@ -78,6 +79,7 @@ impl Log {
             rows: HashMap::new(),
             critic: HashMap::new(),
             turns: HashMap::new(),
+            taken: 0,
             last: None,
             extra: 0,
         };
@@ -99,7 +101,10 @@ impl Log {
                     log.extra += extra;
                     under_way = 0;
                 }
-                Line::Steer { turn, changes } => drop(log.turns.insert(turn, changes)),
+                Line::Steer { turn, changes } => {
+                    log.taken += changes.len();
+                    log.turns.insert(turn, changes);
+                }
                 Line::Final { candidate } => log.last = Some(candidate),
             }
         }
@@ -137,7 +142,13 @@ impl Log {
         self.turns.get(&turn)
     }
 
+    /// How many changes its looks have found.
+    pub const fn taken(&self) -> usize {
+        self.taken
+    }
+
     pub fn keep_turn(&mut self, turn: u64, changes: Vec<Change>) -> io::Result<()> {
+        self.taken += changes.len();
         self.appender.append(&Line::Steer { turn, changes }).map(drop)
     }
 

@@ -49,11 +49,7 @@ impl Climb<'_> {
                 }
                 Change::PerRow(_) => Err("only a run that grows rows takes it".to_owned()),
             };
-            let body = match done {
-                Ok(()) => EventBody::Change { step: epoch as u64, change },
-                Err(why) => EventBody::Warning { message: format!("{change} is not done: {why}") },
-            };
-            examiner.say(body)?;
+            examiner.say(EventBody::Change { step: epoch as u64, change, refused: done.err() })?;
         }
         Ok(killed)
     }

@@ -9,11 +9,12 @@ use super::*;
 use crate::backend::{Access, Answer, Ask, Backend, BackendError, Listener};
 use crate::domain::candidate::{Limits, ModelSource, OutputKind, StageCandidate};
 use crate::domain::prompt::{Fate, PromptHistory, PromptNews, Spend};
+use crate::domain::report::notes::{After, Notes};
 use crate::domain::report::{Control, RunInputs};
 use crate::domain::run::{Job, RUN_FORMAT, RunSpec};
 use crate::domain::settings::Budget;
 use crate::domain::settings::CacheSettings;
-use crate::domain::steer::Change;
+use crate::domain::steer::{Change, told};
 use crate::pipeline::tests as scripted;
 
 /// A number in 0..1 that a text decides.
@@ -150,43 +151,6 @@ impl Backend for Mortal {
                 Ok(Answer { text, tokens_in: 10, tokens_out: 2, ms: 5.0, ..Answer::default() })
             })
             .collect()
-    }
-}
-
-#[derive(Default)]
-struct Notes {
-    events: Vec<EventBody>,
-    stop_after: Option<usize>,
-    /// What somebody asks for once so much prompt news was told.
-    wishes: Vec<(usize, Change)>,
-}
-
-impl Reporter for Notes {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
-        self.events.push(body);
-        Ok(())
-    }
-    fn outcome(&mut self, _: &Outcome) -> io::Result<()> {
-        Ok(())
-    }
-    fn checkpoint(
-        &mut self,
-        _: u64,
-        _: bool,
-        _: usize,
-        _: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        Err(io::Error::other("no checkpoints"))
-    }
-    fn changes(&mut self) -> io::Result<Vec<Change>> {
-        let told = self.events.iter().filter(|e| matches!(e, EventBody::Prompt(_))).count();
-        let due = self.wishes.extract_if(.., |(at, _)| told >= *at);
-        Ok(due.map(|(_, change)| change).collect())
-    }
-    fn poll_control(&mut self) -> io::Result<Control> {
-        let told =
-            self.events.iter().filter(|e| matches!(e, EventBody::Prompt(PromptNews::Epoch { .. }))).count();
-        Ok(if self.stop_after.is_some_and(|after| told >= after) { Control::Stop } else { Control::Continue })
     }
 }
 
@@ -509,7 +473,7 @@ fn whoever_waits_sees_what_is_asked_also_before_the_first_round_and_in_the_last_
 #[test]
 fn a_stopped_run_keeps_its_best_so_far() {
     let mut world = World::new(topic_stage(), topics(300), quick());
-    world.notes.stop_after = Some(2);
+    world.notes.asks = Some((After::Epochs(2), Control::Stop));
     let tuned = world.live(usize::MAX, knows_topics, no_critic).unwrap();
     assert!(tuned.stopped && tuned.metrics["gain_rows"] == 100.0, "{:?}", tuned.metrics);
 }
@@ -580,8 +544,7 @@ fn what_a_person_changes_in_mid_run_is_done_and_done_again_where_it_was_after_a_
     assert!(last.id == "v0" || last.prompts["s"].contains("topic"), "pinned words stay: {last:?}");
     let said = |world: &World| -> Vec<String> {
         let words = |e: &EventBody| match e {
-            EventBody::Change { change, .. } => Some(change.to_string()),
-            EventBody::Warning { message } if message.contains("is not done") => Some(message.clone()),
+            EventBody::Change { change, refused, .. } => Some(told(0, change, refused.as_deref())),
             _ => None,
         };
         let mut all: Vec<String> = world.notes.events.iter().filter_map(words).collect();

@@ -72,7 +72,9 @@ impl Series {
                     last.2 += 1;
                 }
             }
-            EventBody::Change { change: Change::Weight { .. }, .. } => self.mixture = self.steps.len(),
+            EventBody::Change { change: Change::Weight { .. }, refused: None, .. } => {
+                self.mixture = self.steps.len()
+            }
             _ => {}
         }
     }

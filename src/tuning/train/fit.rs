@@ -154,7 +154,7 @@ pub fn fit(
     }
     // Changes that were made after the checkpoint are made again at their steps.
     for event in &past.history {
-        if let EventBody::Change { step, change } = event {
+        if let EventBody::Change { step, change, refused: None } = event {
             let recorded = Recorded { step: *step, change: change.clone() };
             if !state.changes.contains(&recorded) {
                 state.changes.push(recorded);
@@ -186,6 +186,7 @@ pub fn fit(
         state,
         answer,
         reporter,
+        asked: past.history.iter().filter(|event| matches!(event, EventBody::Change { .. })).count(),
         stop: false,
         checkpoint_asked: false,
         saved_step,
@@ -211,6 +212,8 @@ pub(super) struct Fit<'a> {
     pub(super) state: TrainerState,
     pub(super) answer: &'a mut Answer<'a>,
     pub(super) reporter: &'a mut dyn Reporter,
+    /// Changes that were taken, over all lives of the run.
+    pub(super) asked: usize,
     pub(super) stop: bool,
     pub(super) checkpoint_asked: bool,
     /// Step of the newest checkpoint.

@@ -11,7 +11,6 @@ pub mod examples;
 pub mod export;
 pub mod fit;
 mod fixed_rows;
-mod listener;
 pub mod order;
 mod pace;
 mod preflight;
@@ -28,9 +27,9 @@ mod too_large;
 #[cfg(test)]
 mod tests;
 
+pub use crate::domain::report::listener::Listener;
 pub use artifact::adapter_hash;
 pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
-pub use listener::Listener;
 pub use preview::preview;
 pub use run::run;
 pub use too_large::TooLarge;

@@ -87,7 +87,8 @@ impl Fit<'_> {
                 self.apply(step, &recorded.change);
             }
         }
-        for wanted in self.reporter.changes()? {
+        for wanted in self.reporter.changes(self.asked)? {
+            self.asked += 1;
             let change = match wanted {
                 Change::LearningRateTimes(factor) => {
                     Change::LearningRate((self.rates.peak() * factor).clamp(f64::MIN_POSITIVE, RATE_MAX))
@@ -97,13 +98,13 @@ impl Fit<'_> {
             if let Change::Weight { stratum, weight } = &change
                 && let Err(why) = self.mixture.with(stratum, *weight)
             {
-                self.warn(format!("step {step}: {change} is not done: {why:#}"))?;
+                self.tell(EventBody::Change { step, change, refused: Some(format!("{why:#}")) })?;
                 continue;
             }
             self.apply(step, &change);
             let at = self.state.changes.partition_point(|recorded| recorded.step <= step);
             self.state.changes.insert(at, Recorded { step, change: change.clone() });
-            self.tell(EventBody::Change { step, change })?;
+            self.tell(EventBody::Change { step, change, refused: None })?;
         }
         Ok(())
     }

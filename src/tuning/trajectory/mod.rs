@@ -83,7 +83,7 @@ pub fn run(
             Asker::new(pipeline, &plain, settings, eval, &inputs.rows, &inputs.dir, &metered, reporter)?;
         for body in &inputs.history {
             if let EventBody::Change { change: Change::Budget(limit), .. } = body {
-                asker.raise(*limit);
+                asker.raised(*limit);
             }
         }
         if let Some(judge) = &settings.judge {

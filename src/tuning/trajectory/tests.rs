@@ -2,54 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io;
 use std::rc::Rc;
 
 use super::*;
 use crate::backend::{Access, Ask, BackendError, Prompt as Asked};
 use crate::domain::candidate::OutputKind;
 use crate::domain::event::EventBody;
-use crate::domain::outcome::Outcome;
 use crate::domain::report::Control;
+use crate::domain::report::notes::{After, Notes};
 use crate::domain::settings::Budget;
 use crate::domain::steer::Limit;
 use crate::pipeline::tests as scripted;
-
-/// Keeps events; asks to stop after some polls.
-#[derive(Default)]
-struct Notes {
-    events: Vec<EventBody>,
-    polls: usize,
-    stop_after: Option<(usize, Control)>,
-    /// Asked for once, at the first batch.
-    changes: Vec<Change>,
-}
-
-impl Reporter for Notes {
-    fn event(&mut self, body: EventBody) -> io::Result<()> {
-        self.events.push(body);
-        Ok(())
-    }
-    fn outcome(&mut self, _: &Outcome) -> io::Result<()> {
-        Ok(())
-    }
-    fn checkpoint(
-        &mut self,
-        _: u64,
-        _: bool,
-        _: usize,
-        _: &mut dyn FnMut(&Path) -> io::Result<()>,
-    ) -> io::Result<()> {
-        Ok(())
-    }
-    fn changes(&mut self) -> io::Result<Vec<Change>> {
-        Ok(std::mem::take(&mut self.changes))
-    }
-    fn poll_control(&mut self) -> io::Result<Control> {
-        self.polls += 1;
-        Ok(self.stop_after.filter(|(after, _)| self.polls > *after).map_or(Control::Continue, |s| s.1))
-    }
-}
 
 /// Kinds of message and the team of each; the model knows none of the teams.
 const KINDS: [(&str, &str); 3] =
@@ -276,7 +239,7 @@ fn a_run_that_was_cut_off_goes_on_without_asking_anything_twice() {
     let mut total = 0;
     // A cancel leaves the folder as a kill does: what was answered is there, nothing else.
     for life in 0..3 {
-        let mut notes = Notes { stop_after: Some((3 + 4 * life, Control::Cancel)), ..Notes::default() };
+        let mut notes = Notes::asking(After::Polls(3 + 4 * life), Control::Cancel);
         total += tuned(temp.path(), rows(120), &settings(), &mut notes, copies).1;
     }
     let (got, rest, _) = tuned(temp.path(), rows(120), &settings(), &mut Notes::default(), copies);
@@ -306,7 +269,7 @@ fn a_budget_leaves_enough_for_measuring_and_is_never_overdrawn() {
         assert!(kept.way.is_some(), "{calls}: the examples help, and what was measured says so");
         // A kill in the middle changes none of it.
         let temp = tempfile::tempdir().unwrap();
-        let mut cut = Notes { stop_after: Some((5, Control::Cancel)), ..Notes::default() };
+        let mut cut = Notes::asking(After::Polls(5), Control::Cancel);
         let before = tuned(temp.path(), rows(600), &settings, &mut cut, copies).1;
         let (again, after, _) = tuned(temp.path(), rows(600), &settings, &mut Notes::default(), copies);
         assert_eq!((before + after, again.report.calls), (asked, kept.report.calls));
@@ -339,7 +302,7 @@ fn other_budgets_hold_too_and_what_costs_nothing_does_not_end_a_run() {
 #[test]
 fn a_stop_keeps_what_was_found() {
     let temp = tempfile::tempdir().unwrap();
-    let mut notes = Notes { stop_after: Some((12, Control::Stop)), ..Notes::default() };
+    let mut notes = Notes::asking(After::Polls(12), Control::Stop);
     let (kept, _, _) = tuned(temp.path(), rows(120), &self::settings(), &mut notes, copies);
     assert!(!kept.examples.is_empty() && kept.way.is_none());
 }
@@ -414,7 +377,7 @@ fn a_budget_that_is_raised_on_the_way_holds_and_is_told() {
     let budget = Budget { calls: Some(20), ..Budget::default() };
     let settings = TrajectorySettings { budget, ..settings() };
     let raised = Change::Budget(Limit::Calls(100));
-    let mut notes = Notes { changes: vec![raised.clone()], ..Notes::default() };
+    let mut notes = Notes { wishes: vec![(0, raised.clone())], ..Notes::default() };
     let (kept, asked, _) = tuned(temp.path(), rows(120), &settings, &mut notes, copies);
     assert_eq!((asked, kept.report.calls), (100, 100));
     assert!(notes.events.iter().any(|e| matches!(e, EventBody::Change { change, .. } if *change == raised)));

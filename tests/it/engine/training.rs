@@ -21,8 +21,9 @@ fn rates(bench: &Bench, run: &str) -> Vec<(u64, f64)> {
 }
 
 fn changes(bench: &Bench, run: &str) -> Vec<(u64, Change)> {
-    let change =
-        |e: EventBody| if let EventBody::Change { step, change } = e { Some((step, change)) } else { None };
+    let change = |e: EventBody| {
+        if let EventBody::Change { step, change, .. } = e { Some((step, change)) } else { None }
+    };
     bench.events(run).into_iter().filter_map(|e| change(e.body)).collect()
 }
 
@@ -52,6 +53,18 @@ fn a_steered_run_keeps_its_changes_over_a_kill() {
         assert!((rate - want).abs() < 1e-12, "step {step}: {rate}");
     }
     assert_eq!(changes(&bench, &run), told, "nothing is changed twice");
+
+    // Acknowledged, and its worker dies before it looks.
+    assert!(bench.run(&["runs", "pause", &run]).status.success());
+    bench.wait_state(&run, "paused");
+    assert!(bench.run(&["runs", "steer", &run, "learning_rate=2e-4"]).status.success());
+    bench.kill_worker(&run);
+    bench.wait_state(&run, "interrupted");
+    assert!(bench.run(&["runs", "steer", &run, "learning_rate=x0.5"]).status.success());
+    assert!(bench.run(&["runs", "resume", &run]).status.success());
+    until("the changes", || (changes(&bench, &run).len() == told.len() + 2).then_some(()));
+    let late: Vec<_> = changes(&bench, &run).into_iter().skip(told.len()).map(|c| c.1).collect();
+    assert_eq!(late, [Change::LearningRate(2e-4), Change::LearningRate(1e-4)]);
 
     let code = |args: &[&str]| bench.run(args).status.code();
     assert_eq!(code(&["runs", "steer", &run, "rank=8"]), Some(2));

@@ -453,7 +453,7 @@ impl Examiner for Live<'_> {
         if let Some(changes) = self.log.turn(turn) {
             return Ok(changes.clone());
         }
-        let changes = self.reporter.changes()?;
+        let changes = self.reporter.changes(self.log.taken())?;
         self.log.keep_turn(turn, changes.clone())?;
         Ok(changes)
     }

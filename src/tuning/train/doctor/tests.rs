@@ -243,7 +243,8 @@ fn what_the_loss_was_under_other_weights_is_no_reproach() {
     let mut events = made.events(3);
     assert!(told(&events).iter().any(|(_, rule)| *rule == Rule::LossOscillates), "without the change it is");
     let at = events.iter().position(|e| matches!(e, EventBody::Step { step: 200, .. })).unwrap();
-    events.insert(at, EventBody::Change { step: 200, change: "weight:hard=9".parse().unwrap() });
+    events
+        .insert(at, EventBody::Change { step: 200, change: "weight:hard=9".parse().unwrap(), refused: None });
     assert_eq!(told(&events), []);
 }
 

@@ -134,7 +134,7 @@ impl Reporter for Recorder {
         Ok(())
     }
 
-    fn changes(&mut self) -> io::Result<Vec<Change>> {
+    fn changes(&mut self, _: usize) -> io::Result<Vec<Change>> {
         Ok((self.steer)())
     }
 

@@ -29,7 +29,11 @@ fn changes(events: &[EventBody]) -> Vec<(u64, String)> {
     let mut changes: Vec<(u64, String)> = events
         .iter()
         .filter_map(|e| {
-            if let EventBody::Change { step, change } = e { Some((*step, change.to_string())) } else { None }
+            if let EventBody::Change { step, change, refused: None } = e {
+                Some((*step, change.to_string()))
+            } else {
+                None
+            }
         })
         .collect();
     changes.dedup();
@@ -102,7 +106,7 @@ fn a_change_that_cannot_be_made_is_told_and_not_recorded() {
     recorder.steer = Box::new(move || std::mem::take(&mut wanted));
     let fitted = runs.go(&settings(), &mut recorder, 1).unwrap();
     assert_eq!((fitted.state.changes.len(), changes(&recorder.events).len()), (0, 0));
-    let told = |e: &&EventBody| matches!(e, EventBody::Warning { message } if message.contains("`nobody`") && message.contains("others, threes"));
+    let told = |e: &&EventBody| matches!(e, EventBody::Change { refused: Some(why), .. } if why.contains("`nobody`") && why.contains("others, threes"));
     assert_eq!(recorder.events.iter().filter(told).count(), 1);
 }
 

@@ -1,14 +1,14 @@
-//! A reporter for training without a run folder.
+//! A reporter for work without a run folder.
 
 use std::io;
 use std::path::Path;
 
+use super::{Control, Reporter};
 use crate::domain::event::EventBody;
 use crate::domain::outcome::Outcome;
-use crate::domain::report::{Control, Reporter};
 
-/// Hands every event to a function (`|_| {}` for silence), keeps no checkpoint and asks for nothing: the model is that of the
-/// last step when the loop ends.
+/// Hands every event to a function (`|_| {}` for silence), keeps no checkpoint and asks for nothing: a model is that of the
+/// last step when its training ends.
 #[derive(Debug)]
 pub struct Listener<F>(pub F);
 

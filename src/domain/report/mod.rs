@@ -1,16 +1,20 @@
 //! What a run reports to. `worker` implements it over the run folder; `tuning` and `strata` are handed it.
 
+pub mod listener;
+#[cfg(test)]
+pub mod notes;
+
 use std::io;
 use std::path::Path;
 
-use super::event::EventBody;
-use super::keys::Keys;
-use super::outcome::Outcome;
-use super::row::RunRow;
-use super::run::RunSpec;
-use super::sets::SetInputs;
-use super::steer::Change;
-use super::trace::RowTrace;
+use crate::domain::event::EventBody;
+use crate::domain::keys::Keys;
+use crate::domain::outcome::Outcome;
+use crate::domain::row::RunRow;
+use crate::domain::run::RunSpec;
+use crate::domain::sets::SetInputs;
+use crate::domain::steer::Change;
+use crate::domain::trace::RowTrace;
 
 /// What was asked of the run since the last poll. Pausing happens inside the poll: it returns when the run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +57,9 @@ pub trait Reporter {
     /// Look for requests; blocks while the run is paused. `Cancel` and `Stop` are sticky.
     fn poll_control(&mut self) -> io::Result<Control>;
 
-    /// Changes that were asked for since the last call. Only training runs take them.
-    fn changes(&mut self) -> io::Result<Vec<Change>> {
+    /// Changes that were asked for in the run's whole life, from the `taken`-th on: those before it stand in what the run itself has
+    /// written down, so that none is lost or made twice, whatever killed it and wherever.
+    fn changes(&mut self, _taken: usize) -> io::Result<Vec<Change>> {
         Ok(Vec::new())
     }
 }
