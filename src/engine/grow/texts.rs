@@ -311,7 +311,7 @@ mod tests {
             assert_eq!(fits(filter, fell, accepted), want, "{filter} {fell:?} {accepted}");
         }
         for (filter, why) in [
-            ("golf:x", "did you mean `gold`"),
+            ("golf:x", "the nearest is `gold`"),
             ("gold>3", "`gold` is no number"),
             ("nearest>much", "`much` is none"),
         ] {
