@@ -13,6 +13,7 @@ use crate::domain::api::{Request, Response};
 use crate::domain::board::Board;
 use crate::domain::keys::Keys;
 use crate::domain::run::RunKind;
+use crate::domain::words::duration;
 use crate::engine::client::Client;
 use crate::workspace::Workspace;
 
@@ -63,7 +64,14 @@ pub fn once(root: &Path, request: Request) -> Result<Response, Exit> {
                     let bar = bar.get_or_insert_with(waiting_bar);
                     bar.tick();
                     if let Ok(Response::Progress { done, total: total @ 1.. }) = client.ask(Request::ReadingProgress).await {
-                        bar.set_message(format!("reading the rows, once for this state of the data: {}%", 100 * done / total));
+                        // As fast as so far.
+                        let left = bar.elapsed().as_millis() as u64 * total.saturating_sub(done) as u64;
+                        let left = left.checked_div(done as u64).map(|ms| format!(", {} left", duration(ms)));
+                        bar.set_message(format!(
+                            "reading the rows, once for this state of the data: {}%{}",
+                            100 * done / total,
+                            left.unwrap_or_default()
+                        ));
                     }
                 }
             }

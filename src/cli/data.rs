@@ -356,6 +356,11 @@ fn rows(page: &RowPage) -> String {
 }
 
 fn exclude(filter: String, keep_first: bool, on: bool, root: &Path, out: &Output) -> super::CommandResult {
+    if on && !keep_first && filter.trim().is_empty() {
+        return Err(Exit::usage(
+            "--where is empty, which would leave every row out; `--where 'id:*'` if that is meant",
+        ));
+    }
     let request = Request::Exclude { query: plain(filter, None), keep_first, on };
     let Response::Done { message } = once(root, request)? else { return Err(unexpected()) };
     out.result(&json!({ "done": message }), || message.clone());

@@ -21,7 +21,7 @@ nearest>0.8 (cosine with the nearest row that is scored on), and words of the te
 pub struct Args {
     /// The run
     run: String,
-    /// Only these: `kept`, `disputed stratum:\"card arrival\"`, `parent:r017`
+    /// Only these: `kept`, `disputed stratum:"card arrival"`, `parent:r017`
     #[arg(long = "where", value_name = "FILTER", default_value = "", allow_hyphen_values = true)]
     filter: String,
     /// Take what is kept (of what --where admits) into the data, beside what was taken before, as a source of its own in the train part; what is

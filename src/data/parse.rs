@@ -44,7 +44,8 @@ fn json(bytes: &[u8]) -> Result<Map<String, Value>, String> {
 }
 
 fn explain(text: &str, error: &serde_json::Error) -> String {
-    let said = error.to_string();
+    // A row is one line: which one of the file, the caller says.
+    let said = error.to_string().replace(" at line 1 column ", " at column ");
     let advice = if text.contains("NaN") || text.contains("Infinity") {
         "; NaN and Infinity are no JSON, write null"
     } else if text.contains('\'') && said.starts_with("key must be a string") {

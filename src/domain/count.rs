@@ -71,7 +71,11 @@ pub fn round_width(low: f64, high: f64) -> f64 {
 
 /// Where the bin of a number begins. Floor of the quotient, so that bins below 0 are as wide as the others.
 pub fn bin_of(value: f64, width: f64) -> f64 {
-    (value / width).floor() * width
+    let start = (value / width).floor() * width;
+    // 3 x 0.05 is 0.15000000000000002: six digits more than the width's first one are kept.
+    let scale = 10_f64.powf((6.0 - width.log10().floor()).max(0.0));
+    let rounded = (start * scale).round() / scale;
+    if rounded.is_finite() { rounded + 0.0 } else { start }
 }
 
 #[cfg(test)]
@@ -95,5 +99,13 @@ mod tests {
             assert_eq!(bins(plain), (plain, None));
         }
         assert_eq!([0.0, 19.9, 20.0, -1.0].map(|v| bin_of(v, 20.0)), [0.0, 0.0, 20.0, -20.0]);
+    }
+
+    #[test]
+    fn bins_begin_at_round_numbers() {
+        let told = |value: f64, width: f64| bin_of(value, width).to_string();
+        assert_eq!([0.16, 0.31, 0.37].map(|v| told(v, 0.05)), ["0.15", "0.3", "0.35"]);
+        assert_eq!(told(-0.0, 0.05), "0");
+        assert_eq!(told(1e300, 2.0), 1e300.to_string());
     }
 }

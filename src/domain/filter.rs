@@ -100,6 +100,41 @@ impl Filter {
     }
 }
 
+/// What other languages write and this one reads as words to look for: `or` and `and` between terms with keys, and parentheses around one.
+/// Says where it stands, in characters from 1, and how it is written here.
+pub fn misread(text: &str) -> Option<String> {
+    let terms = Filter::parse(text).terms;
+    let has_key = |at: Option<usize>| {
+        at.and_then(|at| terms.get(at)).is_some_and(|t| matches!(t.test, Test::Key { .. }))
+    };
+    terms.iter().enumerate().find_map(|(i, term)| {
+        let raw = text.get(term.span.clone()).filter(|_| matches!(term.test, Test::Word(_)))?;
+        let between = has_key(i.checked_sub(1)) && has_key(Some(i + 1));
+        let inner = raw.trim_start_matches(['-', '(']);
+        let (what, instead) = match raw.to_lowercase().as_str() {
+            "or" | "||" | "|" if between => (raw, "all terms must hold; one of several values is `gold:a,b`"),
+            "and" | "&&" | "&" if between => (raw, "all terms must hold: leave it out"),
+            "not" if has_key(Some(i + 1)) => (raw, "a dash negates: `-gold:a`"),
+            _ if inner.len() < raw.trim_start_matches('-').len()
+                && matches!(
+                    Filter::parse(inner).terms.first(),
+                    Some(Term { test: Test::Key { .. }, .. })
+                ) =>
+            {
+                (
+                    "(",
+                    "there are no parentheses; all terms must hold, and one of several values is `gold:a,b`",
+                )
+            }
+            _ => return None,
+        };
+        let column = text.get(..term.span.start)?.chars().count() + 1;
+        Some(format!(
+            "column {column}: `{what}` is read as a word: {instead}; to look for it, put it in double quotes"
+        ))
+    })
+}
+
 /// A number as people write it: `40`, `.8`, `1e-4`, `80%`, `10k`, `2.5M`.
 pub fn number(text: &str) -> Option<f64> {
     let text = text.trim();
@@ -193,7 +228,9 @@ impl Reader<'_> {
             let start = self.at;
             let value = self.value(",");
             self.spots.push(Spot { span: start..self.at, of: SpotOf::Value(key.clone(), op) });
-            if !value.is_empty() {
+            // `gold=""` asks for what is empty; `gold=` is not written to its end.
+            let nothing = op == Op::Is && self.text.get(start..self.at) == Some("\"\"");
+            if !value.is_empty() || nothing {
                 values.push(value);
             }
             if !self.skip(",") {
@@ -237,6 +274,18 @@ pub fn quoted(value: &str) -> String {
     if plain { value.to_owned() } else { format!("\"{}\"", value.replace('"', "\"\"")) }
 }
 
+/// Words of other languages, see [`misread`].
+const FOREIGN: [&str; 7] = ["or", "||", "|", "and", "&&", "&", "not"];
+
+/// A word as it is written: in quotes where it would be taken for another language.
+fn word_text(word: &str) -> String {
+    if FOREIGN.contains(&word.to_lowercase().as_str()) || word.starts_with('(') {
+        format!("\"{}\"", word.replace('"', "\"\""))
+    } else {
+        quoted(word)
+    }
+}
+
 /// A key as it is written: in quotes where it would not be read as one otherwise.
 pub fn key_text(key: &str) -> String {
     if key.chars().all(is_key) && !key.starts_with('-') && !key.is_empty() {
@@ -256,7 +305,7 @@ impl fmt::Display for Filter {
         for (i, term) in self.terms.iter().enumerate() {
             let (blank, dash) = (if i > 0 { " " } else { "" }, if term.negated { "-" } else { "" });
             match &term.test {
-                Test::Word(word) => write!(f, "{blank}{dash}{}", quoted(word))?,
+                Test::Word(word) => write!(f, "{blank}{dash}{}", word_text(word))?,
                 Test::Key { key, op, values } => {
                     let values: Vec<String> = values.iter().map(|v| quoted(v)).collect();
                     write!(f, "{blank}{dash}{}{}{}", key_text(key), op.sign(), values.join(","))?;
@@ -326,6 +375,36 @@ mod tests {
         assert_eq!(tests("\"open"), [(false, word("open"))]);
         assert_eq!(tests("(a|b)"), [(false, word("(a|b)"))]);
         assert!(tests("  ").is_empty());
+    }
+
+    #[test]
+    fn what_other_languages_write_is_told_apart_from_words() {
+        for (text, want) in [
+            (
+                "gold:app or gold:cards",
+                "column 10: `or` is read as a word: all terms must hold; one of several",
+            ),
+            ("ä:b OR c:d", "column 5: `OR`"),
+            ("a:b && c>1", "column 5: `&&` is read as a word: all terms must hold: leave it out"),
+            ("not a:b", "column 1: `not` is read as a word: a dash negates"),
+            ("(gold:app x)", "column 1: `(` is read as a word: there are no parentheses"),
+            ("x -(gold:app)", "column 3: `(`"),
+        ] {
+            let told = misread(text).unwrap_or_default();
+            assert!(told.starts_with(want), "{text}: {told}");
+        }
+        for fine in
+            ["this or that", "a:b or", "a:b \"or\" c:d", "(a|b)", "(soon) a:b", "not now", "a:b,c -d:e", ":)"]
+        {
+            assert_eq!(misread(fine), None, "{fine}");
+        }
+    }
+
+    #[test]
+    fn empty_quotes_ask_for_what_is_empty() {
+        assert_eq!(tests("gold=\"\""), [(false, key("gold", Op::Is, &[""]))]);
+        assert_eq!(tests("gold=\""), [(false, key("gold", Op::Is, &[]))]);
+        assert_eq!(tests("gold:\"\""), [(false, key("gold", Op::Fits, &[]))]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::rows::{self, Loaded};
 use super::state::Engine;
 use crate::domain::api::Failure;
 use crate::domain::complete::{Completion, Place, SUGGESTED, Suggestion, What, fitting, place};
-use crate::domain::filter::{Filter, Test};
+use crate::domain::filter::{Filter, Test, misread};
 use crate::domain::words::{counted, steers};
 
 /// Different values that one thread tells apart; beyond, only those it knows already are counted.
@@ -26,6 +26,7 @@ pub fn complete(engine: &Engine, filter: &str, at: usize) -> Result<Completion, 
     let (stamp, loaded) = rows::shown(engine)?;
     let finder = Finder::new(engine, &loaded);
     let error = Filter::parse(filter).terms.iter().find_map(|term| wrong(&finder, &term.test));
+    let error = error.or_else(|| misread(filter));
     let Some(place) = place(filter, at) else { return Ok(Completion { items: Vec::new(), error }) };
     let items = match &place.what {
         What::Key { typed } => fitting(keys(engine, &loaded), typed),

@@ -34,6 +34,7 @@ pub fn count(engine: &Engine, query: &RowQuery, by: &[String], limit: usize) -> 
     let (base, best) = standing::base_and_best(engine, &loaded)?;
     loaded.strata_of_rows();
     let finder = Finder::new(engine, &loaded);
+    let histogram = by.iter().any(|written| written.ends_with(AUTO));
     let by = by
         .iter()
         .map(|written| match written.strip_suffix(AUTO) {
@@ -94,9 +95,37 @@ pub fn count(engine: &Engine, query: &RowQuery, by: &[String], limit: usize) -> 
         let by_rows = b.rows.cmp(&a.rows).then_with(|| a.values.cmp(&b.values));
         if binned { by_bin.then(by_rows) } else { by_rows }
     });
+    if let (true, [written]) = (histogram, by.as_slice())
+        && let (_, Some(width)) = bins(written)
+    {
+        groups = with_gaps(groups, width);
+    }
     groups.truncate(limit.clamp(1, GROUPS_MAX));
     let name = |scored: Option<Arc<Scored>>| scored.map(|s| s.candidate.name.clone());
     Ok(Counts { by, rows: places.len(), distinct, groups, base: name(base), best: name(best) })
+}
+
+/// Bins in their order with the empty ones between them, which belong to the picture of a distribution; as they are where these are too many.
+fn with_gaps(groups: Vec<Group>, width: f64) -> Vec<Group> {
+    let start = |g: &Group| g.values.first().cloned().flatten().and_then(|v| v.parse::<f64>().ok());
+    let starts: Vec<f64> = groups.iter().filter_map(start).collect();
+    let (Some(low), Some(high)) = (starts.first(), starts.last()) else { return groups };
+    let bins = ((high - low) / width).round();
+    if !(bins < GROUPS_MAX as f64) {
+        return groups;
+    }
+    let mut all: Vec<Group> = Vec::with_capacity(bins as usize + 1);
+    for group in groups {
+        if let (Some(here), Some(last)) = (start(&group), all.last().and_then(start)) {
+            let missing = ((here - last) / width).round() as usize;
+            all.extend((1..missing).map(|i| Group {
+                values: vec![Some(bin_of((i as f64 + 0.5).mul_add(width, last), width).to_string())],
+                ..Group::default()
+            }));
+        }
+        all.push(group);
+    }
+    all
 }
 
 /// A key in bins of a round width over the numbers of these rows.
@@ -150,4 +179,26 @@ fn combinations(keys: &[(Key, Option<f64>)], loaded: &Loaded, at: usize) -> Vec<
             .collect();
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_has_its_empty_bins() {
+        let group = |value: Option<&str>, rows| Group {
+            values: vec![value.map(str::to_owned)],
+            rows,
+            ..Group::default()
+        };
+        let told = |groups: Vec<Group>| -> Vec<(String, usize)> {
+            groups.into_iter().map(|g| (g.values[0].clone().unwrap_or_default(), g.rows)).collect()
+        };
+        let found = vec![group(Some("-0.05"), 2), group(Some("0.1"), 1), group(None, 4)];
+        let want = [("-0.05", 2), ("0", 0), ("0.05", 0), ("0.1", 1), ("", 4)];
+        assert_eq!(told(with_gaps(found, 0.05)), want.map(|(v, n)| (v.to_owned(), n)));
+        let far = vec![group(Some("0"), 1), group(Some("1000000"), 1)];
+        assert_eq!(told(with_gaps(far, 1.0)).len(), 2, "one that is far away makes no million of lines");
+    }
 }

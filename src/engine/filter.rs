@@ -298,6 +298,9 @@ impl<'a> Finder<'a> {
         for term in &filter.terms {
             let mut bits = match &term.test {
                 Test::Word(word) => {
+                    // What has to be made is made in one pass.
+                    let both = self.loaded.dataset.columns(&[Of::Input, Of::Gold]);
+                    both.map_err(|e| parts::data_error(&e))?;
                     let mut bits = self.key("id")?.fits(self.loaded, Op::Fits, word)?;
                     bits.join(&self.column(Of::Input)?.containing(word));
                     bits.join(&self.key("gold")?.fits(self.loaded, Op::Fits, word)?);
@@ -330,6 +333,11 @@ impl Key {
     /// The rows where one of the values fits.
     fn fits(&self, loaded: &Loaded, op: Op, wanted: &str) -> Result<Bits, Failure> {
         let len = loaded.dataset.len();
+        if op == Op::Is && wanted.is_empty() {
+            let mut bits = self.fits(loaded, Op::Fits, ANY)?;
+            bits.invert();
+            return Ok(bits);
+        }
         // Numbers by size; anything else, such as dates, by its characters.
         let limit = number(wanted);
         let lower = wanted.to_lowercase();
@@ -506,6 +514,19 @@ mod tests {
         assert_eq!(ask(&engine, "-size:1").unwrap(), ["b"]);
         assert_eq!(ask(&engine, "size:of").unwrap(), ["c"]);
         assert_eq!(ask(&engine, "size:*").unwrap(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn empty_quotes_find_what_is_empty_and_other_languages_are_refused() {
+        let (dir, engine) = desk();
+        let rows = "{\"id\":\"a\",\"message\":\"m\",\"team\":\"t\",\"size\":1}\n{\"id\":\"b\",\"message\":\"m\",\"team\":\"\"}\n";
+        fs::write(dir.path().join("data/tickets.jsonl"), rows).unwrap();
+        assert_eq!(ask(&engine, "gold=\"\"").unwrap(), ["b"]);
+        assert_eq!(ask(&engine, "-gold=\"\"").unwrap(), ["a"]);
+        assert_eq!(ask(&engine, "size=\"\"").unwrap(), ["b"]);
+        let why = ask(&engine, "gold:t or gold:u").unwrap_err();
+        assert!(why.contains("column 8: `or` is read as a word"), "{why}");
+        assert_eq!(ask(&engine, "m \"or\" gold:t").unwrap(), Vec::<String>::new());
     }
 
     #[test]

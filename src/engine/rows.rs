@@ -17,7 +17,7 @@ use super::strata::{RowTable, StrataIndex};
 use super::{feedback, parts, strata};
 use crate::data::{Bits, Dataset, Of, language};
 use crate::domain::api::{Failure, RowDetail, RowPage, RowQuery, RowSummary, STRATUM_GONE};
-use crate::domain::filter::Filter;
+use crate::domain::filter::{Filter, misread};
 use crate::domain::row::Part;
 use crate::workspace::{FILE, Workspace};
 
@@ -366,6 +366,9 @@ fn search(engine: &Engine, loaded: &Arc<Loaded>, query: &RowQuery) -> Result<Vec
             }
         };
         places.retain(|&at| is(table, dataset.id(at as usize)));
+    }
+    if let Some(why) = misread(&query.text) {
+        return Err(bad_input(why));
     }
     let filter = Filter::parse(&query.text);
     if !filter.is_empty() {

@@ -176,13 +176,32 @@ fn push(d: [f32; 2]) -> [f32; 2] {
     d.map(|d| (size * d).clamp(-CLIP, CLIP))
 }
 
-/// Spread over -1..1 on both axes.
+/// Of the points, on each end of an axis: those that may stand far off.
+const TAIL: f32 = 0.02;
+/// Of the axis, on each end: the room of the tails.
+const TAIL_ROOM: f32 = 0.1;
+
+/// Spread over -1..1 on both axes. Where the tails would take more than half of an axis they are drawn closer, in their order: a few that stand
+/// far off leave the others room.
 fn filled(at: &[[f32; 2]]) -> Vec<Point> {
     let span = |axis: usize| {
-        let values = || at.iter().map(|p| p[axis]).filter(|v| v.is_finite());
-        let (lo, hi) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
+        let mut values: Vec<f32> = at.iter().map(|p| p[axis]).filter(|v| v.is_finite()).collect();
+        values.sort_by(f32::total_cmp);
+        let of = |share: f32| {
+            let place = (values.len().saturating_sub(1) as f32 * share).round() as usize;
+            values.get(place).copied().unwrap_or(0.0)
+        };
+        let (lo, low, high, hi) = (of(0.0), of(TAIL), of(1.0 - TAIL), of(1.0));
+        let tails = high > low && high - low < 0.5 * (hi - lo);
         move |v: f32| {
-            if hi > lo && v.is_finite() { ((v - lo) / (hi - lo)).mul_add(2.0, -1.0) } else { 0.0 }
+            let part = |from: f32, to: f32| (v - from) / (to - from);
+            match v {
+                _ if !(hi > lo && v.is_finite()) => 0.0,
+                _ if !tails => part(lo, hi).mul_add(2.0, -1.0),
+                _ if v < low => part(lo, low).mul_add(TAIL_ROOM, -1.0),
+                _ if v > high => part(high, hi).mul_add(TAIL_ROOM, 1.0 - TAIL_ROOM),
+                _ => part(low, high).mul_add(2.0 - 2.0 * TAIL_ROOM, TAIL_ROOM - 1.0),
+            }
         }
     };
     let (x, y) = (span(0), span(1));
@@ -275,6 +294,20 @@ mod tests {
         let laid = neighbours(&vectors, &start, 7);
         assert_eq!(laid, one.install(|| neighbours(&vectors, &start, 7)));
         assert_ne!(laid, neighbours(&vectors, &start, 8));
+    }
+
+    #[test]
+    fn a_few_points_far_off_leave_the_others_room() {
+        let mut at: Vec<[f32; 2]> = (0..200).map(|i| [i as f32 / 199.0, (i % 20) as f32]).collect();
+        let alone = filled(&at);
+        assert!((alone[0].0 + 1.0).abs() < 1e-6 && (alone[199].0 - 1.0).abs() < 1e-6);
+        at.extend([[100.0, 0.0], [-50.0, 0.0], [60.0, 19.0]]);
+        let points = filled(&at);
+        assert!(points[190].0 - points[10].0 > 1.5, "{:?} {:?}", points[10], points[190]);
+        assert!((points[201].0 + 1.0).abs() < 1e-6 && (points[200].0 - 1.0).abs() < 1e-6);
+        let mut order: Vec<usize> = (0..at.len()).collect();
+        order.sort_by(|a, b| at[*a][0].total_cmp(&at[*b][0]));
+        assert!(order.windows(2).all(|w| points[w[0]].0 <= points[w[1]].0), "in their order");
     }
 
     #[test]

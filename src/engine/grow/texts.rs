@@ -52,9 +52,9 @@ impl Wanted {
             let Test::Key { key, op, values } = &term.test else { continue };
             if !KEYS.contains(&key.as_str()) {
                 let near =
-                    nearest(key, KEYS).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                    nearest(key, KEYS).map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
                 return Err(bad_input(format!(
-                    "a made text has no `{key}`{near} A filter here is made of {KEPT}, {REFUSED}, {ACCEPTED}, {}, {}: and words of the text",
+                    "a made text has no `{key}`{near}; a filter here is made of {KEPT}, {REFUSED}, {ACCEPTED}, {}, {}: and words of the text",
                     Check::ALL.map(Check::name).join(", "),
                     KEYS.join(":, ")
                 )));
@@ -311,7 +311,7 @@ mod tests {
             assert_eq!(fits(filter, fell, accepted), want, "{filter} {fell:?} {accepted}");
         }
         for (filter, why) in [
-            ("golf:x", "did you mean `gold`"),
+            ("golf:x", "the nearest is `gold`"),
             ("gold>3", "`gold` is no number"),
             ("nearest>much", "`much` is none"),
         ] {

@@ -74,8 +74,9 @@ impl Desk<'_> {
         }
         let known = index.clusters.iter().flat_map(|c| [&c.id, &c.name]);
         let known = known.chain(strata.iter().flat_map(|s| [&s.id, &s.name])).map(String::as_str);
-        let like = nearest(wanted, known).map(|like| format!("; did you mean `{like}`?")).unwrap_or_default();
-        Err(bad_input(format!("no stratum `{wanted}`{like} `tunebench strata list` shows them all")))
+        let like =
+            nearest(wanted, known).map(|like| format!(", the nearest is `{like}`")).unwrap_or_default();
+        Err(bad_input(format!("no stratum `{wanted}`{like}; `tunebench strata list` shows them all")))
     }
 
     /// Its cluster, as a place in `clusters`.

@@ -272,6 +272,20 @@ impl Purpose {
         }
     }
 
+    /// What may have to read all rows first.
+    pub const fn reads_all(&self) -> bool {
+        matches!(
+            self,
+            Self::Rows(_)
+                | Self::Complete(_)
+                | Self::Sample
+                | Self::Count { .. }
+                | Self::Map(..)
+                | Self::Problems(_)
+                | Self::ReviewQueue
+        )
+    }
+
     /// Whether asking again after a lost connection could do something twice.
     const fn changes_things(&self) -> bool {
         !matches!(
@@ -456,6 +470,16 @@ impl App {
             Some(60_000)
         } else {
             None
+        }
+    }
+
+    /// Asks how far the reading is that is waited for.
+    pub(super) fn follow_reading(&mut self) {
+        let waits = |of: fn(&Purpose) -> bool| self.pending.values().any(|p| of(&p.purpose));
+        if !waits(Purpose::reads_all) {
+            self.looked = None;
+        } else if !waits(|purpose| matches!(purpose, Purpose::ReadingProgress)) {
+            self.ask(Purpose::ReadingProgress, Request::ReadingProgress);
         }
     }
 

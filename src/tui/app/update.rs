@@ -1,6 +1,6 @@
 //! A message comes in: keys to actions, engine's news to state.
 
-use super::{App, Effect, Link, Message, Mood, Purpose, Screen};
+use super::{App, Effect, Link, Message, Mood, Notice, Purpose, Screen};
 use crate::domain::api::{FromEngine, Push, Response};
 use crate::domain::run::{RunKind, RunRecord, RunState};
 use crate::tui::config::Settings;
@@ -26,7 +26,7 @@ impl App {
             Message::Edited(Err(why)) => self.notice(Mood::Bad, why),
             Message::Tick => {
                 self.follow_export();
-                self.follow_problems();
+                self.follow_reading();
             }
         }
         self.fetch_rows();
@@ -167,10 +167,13 @@ impl App {
                     // What was wrong with an earlier version of the file is not wrong any more.
                     let (file, problem) = (news.file.clone(), news.problem);
                     let of_file = format!("{file}:");
-                    self.notices.retain(|n| !n.text.starts_with(&of_file));
+                    let unreadable = |n: &Notice| n.failed > 0 && n.text.contains(&file);
+                    self.notices.retain(|n| !n.text.starts_with(&of_file) && (problem || !unreadable(n)));
                     self.notice(if news.problem { Mood::Bad } else { Mood::Plain }, news.text);
-                    self.strata.rows_stale = true;
-                    if !problem {
+                    if problem {
+                        self.strata.rows_stale = true;
+                    } else {
+                        self.strata.changed();
                         self.prompt_saved(&file);
                     }
                 }

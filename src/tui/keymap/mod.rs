@@ -24,6 +24,8 @@ pub enum Context {
     Flips,
     Play,
     Runs,
+    /// On every layer in which nothing is typed and nothing is asked.
+    Layer,
     /// Reading one thing over the whole screen.
     Detail,
     /// Judging answers.
@@ -65,6 +67,7 @@ impl Context {
             Self::Flips => "5 board: comparison",
             Self::Play => "6 playground",
             Self::Runs => "7 runs",
+            Self::Layer => "on every layer",
             Self::Detail => "reading a detail",
             Self::Judging => "judging answers",
             Self::Reviewing => "reviewing rows",

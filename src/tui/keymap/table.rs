@@ -237,6 +237,9 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Runs, A::LaunchTrain, "run.train", "t", "train", "Train a LoRA adapter"),
     b(C::Runs, A::LaunchEval, "run.eval", "e", "eval", "Evaluate a candidate"),
 
+    b(C::Layer, A::Help, "help", "? f1", "help", "All keys of this screen"),
+    b(C::Layer, A::NextTheme, "theme.next", "ctrl-t", "", "Next theme"),
+
     b(C::Detail, A::Back, "back", "esc enter q", "close", "Close the top layer, or go one pane back"),
     b(C::Detail, A::Remedies, "row.remedies", "R", "", "What could be done about this wrong row: a prompt edit, a stored example, training rows; what each fixes and takes"),
     b(C::Detail, A::Trace, "row.trace", "T", "", "The row through the stages: prompts, answers, tools, tokens, time"),
@@ -289,7 +292,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Reviewing, A::SkipItem, "judge.skip", "s", "skip", "Leave this answer for later"),
     b(C::Reviewing, A::Note, "row.note", "n", "note", "Write a note on the row"),
     b(C::Reviewing, A::MarkNamed, "row.mark-named", "t", "tag", "Mark the row, or all picked ones, with a word of your own"),
-    b(C::Reviewing, A::Exclude, "row.exclude", "x", "exclude", "Leave the row, or all picked ones, out of learning and scoring (the mark `excluded`), or take them in again"),
+    b(C::Reviewing, A::Exclude, "row.exclude", "x", "out", "Leave the row, or all picked ones, out of learning and scoring (the mark `excluded`), or take them in again"),
     b(C::Reviewing, A::Undo, "undo", "u", "undo", "Take the last decision back (mark, gold, note, name, import, what was said of an answer)"),
     b(C::Reviewing, A::Back, "back", "esc q", "close", "Close the top layer, or go one pane back"),
     b(C::Text, A::Accept, "accept", "enter", "accept", "Accept what was typed"),
@@ -300,7 +303,7 @@ pub const BINDINGS: &[Binding] = &[
     b(C::Compose, A::Accept, "accept", "enter", "done", "Accept what was typed"),
     b(C::Compose, A::Newline, "newline", "ctrl-j alt-enter", "new line", "Begin a new line"),
     b(C::Compose, A::Back, "back", "esc", "give up", "Close the top layer, or go one pane back"),
-    b(C::Form, A::Accept, "accept", "enter", "launch", "Accept what was typed"),
+    b(C::Form, A::Accept, "accept", "enter", "go", "Accept what was typed"),
     b(C::Form, A::FieldNext, "field.next", "down tab", "next field", "Next field"),
     b(C::Form, A::FieldPrevious, "field.previous", "up shift-tab", "", "Previous field"),
     b(C::Form, A::Back, "back", "esc", "give up", "Close the top layer, or go one pane back"),

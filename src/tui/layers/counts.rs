@@ -274,8 +274,11 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, table: &Table) {
     let bar = [if inner.width >= 76 { 12 } else { 6 }, 6, 0].into_iter().find(|bar| all <= room(*bar));
     let bar = bar.unwrap_or(0);
     let widths = shared_out(&wanted, room(bar));
+    // As the engine orders them.
+    let binned = table.by.first().is_some_and(|key| bins(key).1.is_some());
+    let first = if binned { Column::Value(0) } else { Column::Rows };
     let head = |column: Column, name: &str| {
-        let by = table.sorted.map_or(column == Column::Rows, |by| by == column);
+        let by = table.sorted.map_or(column == first, |by| by == column);
         let down = table.turned == matches!(column, Column::Value(_));
         let sign = match (by, down) {
             (false, _) => "",

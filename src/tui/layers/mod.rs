@@ -225,15 +225,15 @@ impl Layer {
             | Self::Trace(_)
             | Self::Preview(_)
             | Self::Detail(_) => {
-                vec![Context::Detail, Context::Nav, Context::Always]
+                vec![Context::Detail, Context::Nav, Context::Layer, Context::Always]
             }
-            Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Always],
-            Self::Reviewing(_) => vec![Context::Reviewing, Context::Nav, Context::Always],
-            Self::Mending(_) => vec![Context::Mending, Context::Always],
-            Self::Problems(_) => vec![Context::Problems, Context::Nav, Context::Always],
-            Self::Grown(_) => vec![Context::Grown, Context::Nav, Context::Always],
-            Self::Map(_) => vec![Context::Map, Context::Nav, Context::Always],
-            Self::Counts(_) => vec![Context::Counts, Context::Nav, Context::Always],
+            Self::Judging(_) => vec![Context::Judging, Context::Nav, Context::Layer, Context::Always],
+            Self::Reviewing(_) => vec![Context::Reviewing, Context::Nav, Context::Layer, Context::Always],
+            Self::Mending(_) => vec![Context::Mending, Context::Layer, Context::Always],
+            Self::Problems(_) => vec![Context::Problems, Context::Nav, Context::Layer, Context::Always],
+            Self::Grown(_) => vec![Context::Grown, Context::Nav, Context::Layer, Context::Always],
+            Self::Map(_) => vec![Context::Map, Context::Nav, Context::Layer, Context::Always],
+            Self::Counts(_) => vec![Context::Counts, Context::Nav, Context::Layer, Context::Always],
             Self::Picker(_) => vec![Context::Picker, Context::Always],
             Self::Text { .. } => vec![Context::Text, Context::Always],
             Self::Compose(_) => vec![Context::Compose, Context::Always],

@@ -73,8 +73,10 @@ impl Picker {
             !matches!(
                 c,
                 Context::Nav
+                    | Context::Layer
                     | Context::Detail
                     | Context::Judging
+                    | Context::Reviewing
                     | Context::Mending
                     | Context::Problems
                     | Context::Grown

@@ -47,6 +47,11 @@ impl App {
     }
 }
 
+/// Bars keep the blanks that they are set with.
+fn wrapped(line: &str, width: usize) -> Vec<String> {
+    if text::width(line) <= width { vec![line.to_owned()] } else { text::wrap(line, width, 4) }
+}
+
 pub fn draw(p: &mut Painter<'_>, body: Rect, view: &Previewed) {
     let row = text::one_line(&view.row, " ");
     let rendered = view.found.as_ref().and_then(|found| found.as_ref().ok()?.rendered.as_ref());
@@ -83,9 +88,12 @@ pub fn draw(p: &mut Painter<'_>, body: Rect, view: &Previewed) {
         lines.push(Vec::new());
     }
     for (i, line) in found.lines(width).into_iter().enumerate() {
-        lines.push(vec![(line, if i == 0 { Role::Title } else { Role::Text })]);
+        let role = if i == 0 { Role::Title } else { Role::Text };
+        lines.extend(wrapped(&line, width).into_iter().map(|line| vec![(line, role)]));
     }
-    let height = usize::from(inner.height);
+    // The last line says that there is more.
+    let all = usize::from(inner.height);
+    let height = if lines.len() > all { all.saturating_sub(1) } else { all };
     let from = view.scroll.min(lines.len().saturating_sub(height));
     for (y, line) in lines.iter().skip(from).take(height).enumerate() {
         p.pieces(inner, 0, y as u16, line);

@@ -49,17 +49,6 @@ fn list_height(height: usize) -> usize {
 }
 
 impl App {
-    /// Asks how far the search is that is waited for.
-    pub(crate) fn follow_problems(&mut self) {
-        let waits = |of: &dyn Fn(&Purpose) -> bool| self.pending.values().any(|p| of(&p.purpose));
-        let looking = waits(&|purpose| matches!(purpose, Purpose::Problems(_)));
-        if !looking {
-            self.looked = None;
-        } else if !waits(&|purpose| matches!(purpose, Purpose::ReadingProgress)) {
-            self.ask(Purpose::ReadingProgress, Request::ReadingProgress);
-        }
-    }
-
     pub(crate) fn open_problems(&mut self) {
         self.layers.push(Layer::Problems(Wrong::default()));
         self.ask_problems(0);
@@ -87,6 +76,11 @@ impl App {
         if let Some(offset) = self.wrong().map(|wrong| wrong.rows.offset) {
             self.ask_problems(offset);
         }
+    }
+
+    /// Whether rows are listed rather than kinds.
+    pub(crate) fn lists_problem_rows(&self) -> bool {
+        matches!(self.layers.last(), Some(Layer::Problems(wrong)) if wrong.kind.is_some())
     }
 
     pub(crate) fn problems_arrived(

@@ -88,21 +88,19 @@ pub fn draw(app: &App, p: &mut Painter<'_>, body: Rect) {
 
 const fn hint(purpose: &TextPurpose) -> &'static str {
     match purpose {
-        TextPurpose::SearchRows => {
-            "words, or base:wrong len>40 mark:star gold=x stratum:\"card arrival\" any field:value, - negates; empty: all"
-        }
+        TextPurpose::SearchRows => "words, base:wrong len>40 stratum:\"card arrival\" -mark:star; empty: all",
         TextPurpose::Budget { .. } => "calls=8000, tokens=2000000, usd=5 or seconds=1800: so much in all",
         TextPurpose::FilterGrown => {
-            "kept refused accepted disputed leak gold:x parent:ID nearest>0.8 or words, - negates; empty: all"
+            "kept disputed leak gold:x parent:ID nearest>.8 -accepted words; empty: all"
         }
         TextPurpose::FilterExamples => {
-            "words in input or answer; is:off, is:edited, stage:NAME, stratum:NAME; empty: all"
+            "words in input or answer; is:off is:edited stage:X stratum:X; empty: all"
         }
         TextPurpose::FilterRuns { .. } => {
             "kind:train -state:failed lr>1e-4 accuracy>.8 or words; empty: all runs"
         }
         TextPurpose::FilterBoard { .. } => {
-            "words in name or rung; rung:lora is:front is:dominated accuracy>.8 -base; empty: all candidates"
+            "words in name or rung; rung:lora is:front accuracy>.8 -base; empty: all"
         }
         TextPurpose::Volume => "what each costs, when training has paid: 300000, 300k, 2.5M; empty: none",
         TextPurpose::Histogram => "any key that holds numbers; empty: len",
@@ -288,5 +286,32 @@ fn form(p: &mut Painter<'_>, body: Rect, form: &Form, notes: &[String]) {
     }
     for (i, note) in notes.iter().enumerate() {
         p.put(inner, 0, y + 2 + i as u16, inner.width, note, Role::Text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_line_is_for_is_said_to_its_end_at_80_columns() {
+        let of = String::new;
+        for purpose in [
+            TextPurpose::SearchRows,
+            TextPurpose::FilterExamples,
+            TextPurpose::FilterGrown,
+            TextPurpose::Budget { run: of() },
+            TextPurpose::FilterRuns { before: of() },
+            TextPurpose::FilterBoard { before: of() },
+            TextPurpose::Volume,
+            TextPurpose::CountBy,
+            TextPurpose::Histogram,
+            TextPurpose::MapBy,
+            TextPurpose::ImportExamples,
+            TextPurpose::SplitStratum { stratum: of() },
+            TextPurpose::Player { side: 0 },
+        ] {
+            assert!(text::width(hint(&purpose)) <= 74, "{}", hint(&purpose));
+        }
     }
 }

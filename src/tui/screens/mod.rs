@@ -19,7 +19,7 @@ pub mod trajectories;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::app::{App, Link, Mood, Purpose, Screen};
+use super::app::{App, Link, Mood, Screen};
 use super::layers;
 use super::theme::Role;
 use super::widgets::{Painter, number, text};
@@ -43,6 +43,7 @@ pub fn short_key(key: &str) -> &str {
 pub fn draw(app: &App, buf: &mut Buffer) {
     let area = buf.area;
     let mut p = Painter { buf, look: &app.look };
+    p.clear(area);
     if area.width < LEAST.0 || area.height < LEAST.1 {
         let text = format!(
             "tunebench needs {}x{} cells, and this terminal has {}x{}. Make it larger, or leave with q and use the commands (tunebench --help).",
@@ -101,9 +102,15 @@ fn notice(app: &App) -> Option<(Mood, String)> {
             Some((n.mood, format!("{}{failed}  [esc closes{more}]", n.text)))
         }
         (_, Some((ms, pending))) if ms >= 1000 => {
-            let far = app.looked.filter(|_| matches!(pending.purpose, Purpose::Problems(_)));
-            let far = far.map(|percent| format!(": {percent}%")).unwrap_or_default();
-            let (what, ago) = (pending.purpose.words(), number::duration(ms));
+            let far = app.looked.filter(|_| pending.purpose.reads_all());
+            let far = far.map(|percent| {
+                // As fast as so far.
+                let left = (ms * (100 - percent.min(100)) as u64).checked_div(percent as u64);
+                let left = left.map(|ms| format!(", {} left", number::duration(ms))).unwrap_or_default();
+                format!(": {percent}%{left}")
+            });
+            let (far, what) = (far.unwrap_or_default(), pending.purpose.words());
+            let ago = number::duration(ms);
             Some((Mood::Plain, format!("waiting for the engine to {what}{far} ({ago})")))
         }
         (Some(n), _) => Some((n.mood, n.text.clone())),
@@ -159,9 +166,9 @@ fn header(app: &App, p: &mut Painter<'_>, area: Rect) {
 
 fn footer(app: &App, p: &mut Painter<'_>, area: Rect) {
     let mut keys = app.keymap.footer(&app.contexts(), &|b| app.offers(b));
-    // Help and leaving stand at the end and are never cut off; where there is room, the palette too.
+    // Help, closing and leaving stand at the end and are never cut off; where there is room, the palette too.
     let room = area.width >= WIDE;
-    let last = |label: &str| matches!(label, "help" | "leave") || (room && label == "palette");
+    let last = |label: &str| matches!(label, "help" | "leave" | "close") || (room && label == "palette");
     let fixed: Vec<(String, &str)> = keys.iter().filter(|(_, label)| last(label)).cloned().collect();
     keys.retain(|k| !fixed.contains(k));
     let width = |k: &(String, &str)| (text::width(&k.0) + text::width(k.1) + 3) as u16;

@@ -1,12 +1,13 @@
 //! Snapshots of every screen with the sample workspace.
 
 use ratatui::buffer::Buffer;
-use ratatui::style::Style;
+use ratatui::style::{Color, Style};
 
 use super::{drawn, play, press, shown, text_of, type_text};
 use crate::tui::app::{App, Message};
 use crate::tui::sample::{self, NOW_MS};
 use crate::tui::signs::Signs;
+use crate::tui::theme::Role;
 
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
 
@@ -66,6 +67,27 @@ fn every_screen_in_dark_and_mono() {
         }
         let (dark, mono) = (at((80, 24), "dark", keys), at((80, 24), "mono", keys));
         assert_eq!(shown(&dark), shown(&mono), "{name}: colour carries no meaning of its own");
+    }
+}
+
+#[test]
+fn a_theme_with_a_background_fills_every_cell_with_it() {
+    for keys in ["1 down", "1 z", "1 !", "1 ?", "1 h", "4", "5", "7"] {
+        let buf = drawn(&at((120, 40), "high-contrast", keys));
+        let bare = buf.content.iter().filter(|cell| cell.bg == Color::Reset).count();
+        assert_eq!(bare, 0, "{keys}");
+    }
+}
+
+#[test]
+fn titles_of_other_panes_can_be_told_from_their_borders() {
+    for theme in ["dark", "light"] {
+        let app = at((120, 40), theme, "1 down");
+        let border = app.look.theme.style(Role::Border).fg;
+        let buf = drawn(&app);
+        let lines: Vec<String> = text_of(&buf).lines().map(str::to_owned).collect();
+        let y = lines.iter().position(|line| line.starts_with("┌ map ")).expect("there is a map");
+        assert_ne!(buf[(2, y as u16)].style().fg, border, "{theme}");
     }
 }
 

@@ -452,6 +452,97 @@ fn questions_that_fail_for_one_cause_are_one_notice_which_one_esc_closes() {
 }
 
 #[test]
+fn rows_that_could_not_be_read_are_read_again_once_the_file_is_back() {
+    let rows = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Send(ToEngine::Ask { tag, request: Request::Rows { .. } }) => Some(*tag),
+            _ => None,
+        })
+    };
+    let mut app = app();
+    play(&mut app, "1");
+    let tag = rows(&press(&mut app, "down")).expect("other rows are asked for");
+    let error = Failure::new(1, "cannot read /w/data/rows.jsonl: No such file or directory");
+    let effects = news(&mut app, FromEngine::Answer { tag, response: Response::Error { error } });
+    assert_eq!(rows(&effects), None, "not over and over");
+    assert!(shown(&app).contains("could not read the rows"), "{}", shown(&app));
+    let file = |problem, text: &str| FromEngine::Push {
+        push: Push::Files {
+            news: vec![FileNews {
+                file: "data/rows.jsonl".into(),
+                problem,
+                text: format!("data/rows.jsonl: {text}"),
+            }],
+        },
+    };
+    assert_eq!(rows(&news(&mut app, file(true, "cannot be indexed"))), None, "it is not back");
+    let effects = news(&mut app, file(false, "changed on disk and indexed again, 3396 rows"));
+    assert!(rows(&effects).is_some(), "{effects:?}");
+    assert!(app.notices.iter().all(|n| n.mood != Mood::Bad), "{:?}", app.notices);
+}
+
+#[test]
+fn a_row_is_not_asked_for_again_before_the_rows_that_may_not_have_it_any_more() {
+    let mut app = app();
+    play(&mut app, "1 right down");
+    app.strata.changed();
+    let effects = app.update(Message::Tick, NOW_MS);
+    assert!(matches!(asked(&effects)[..], [Request::Rows { .. }]), "{effects:?}");
+    sample::settle(&mut app, effects);
+    assert_eq!(app.strata.detail.as_ref().map(|d| &d.id), app.strata.window.current().map(|r| &r.id));
+}
+
+#[test]
+fn every_layer_tells_its_keys_and_takes_another_theme() {
+    for (keys, says) in [
+        ("1 z", "First corner of a box"),
+        ("1 !", "Of each group of duplicates"),
+        ("1 F", "The other end of the table"),
+        ("1 right V", "Close the top layer"),
+    ] {
+        let mut app = app();
+        play(&mut app, keys);
+        if matches!(app.layers.last(), Some(Layer::Text { .. })) {
+            type_text(&mut app, "stratum");
+            play(&mut app, "enter");
+        }
+        let layers = app.layers.len();
+        play(&mut app, "?");
+        assert!(shown(&app).contains(says), "{keys}: {}", shown(&app));
+        play(&mut app, "? ctrl-t");
+        assert_eq!((app.layers.len(), app.look.theme.name.as_str()), (layers, "light"), "{keys}");
+    }
+}
+
+#[test]
+fn the_palette_offers_nothing_that_only_a_layer_can_do() {
+    let mut app = app();
+    play(&mut app, "1 :");
+    type_text(&mut app, "the gold stands");
+    assert!(!shown(&app).contains("The gold stands"), "{}", shown(&app));
+}
+
+#[test]
+fn what_is_wrong_offers_to_leave_rows_out_where_rows_are_listed() {
+    let mut app = app();
+    play(&mut app, "1 !");
+    assert!(!shown(&app).contains("x leave out"), "{}", shown(&app));
+    play(&mut app, "enter");
+    assert!(shown(&app).contains("x leave out"), "{}", shown(&app));
+}
+
+#[test]
+fn a_long_filter_leaves_the_count_in_the_title() {
+    let mut app = app();
+    app.update(Message::Resize(80, 24), NOW_MS);
+    play(&mut app, "1 right /");
+    type_text(&mut app, &format!("-{}", "no such words ".repeat(8)));
+    play(&mut app, "enter");
+    let title = shown(&app).lines().nth(1).map(str::to_owned).unwrap_or_default();
+    assert!(title.contains("(") && title.contains("), with "), "{title}");
+}
+
+#[test]
 fn a_lost_connection_is_shown_and_mended() {
     let mut app = app_on_train();
     let effects = press(&mut app, "p");
@@ -507,7 +598,34 @@ fn a_long_search_for_what_is_wrong_tells_how_far_it_is() {
     let response = Response::Progress { done: 1200, total: 10_188 };
     news(&mut app, FromEngine::Answer { tag: tag.unwrap(), response });
     app.update(Message::Tick, NOW_MS + 3000);
-    assert!(shown(&app).contains("look for what is wrong with the rows: 11% (3s)"), "{}", shown(&app));
+    assert!(
+        shown(&app).contains("look for what is wrong with the rows: 11%, 24s left (3s)"),
+        "{}",
+        shown(&app)
+    );
+}
+
+#[test]
+fn a_first_filter_over_many_rows_tells_how_far_it_is_and_how_long_it_takes() {
+    let mut app = app();
+    play(&mut app, "1 right");
+    press(&mut app, "/");
+    type_text(&mut app, "parcel");
+    press(&mut app, "enter");
+    let effects = app.update(Message::Tick, NOW_MS + 1000);
+    let tag = effects.iter().find_map(|effect| match effect {
+        Effect::Send(ToEngine::Ask { tag, request: Request::ReadingProgress }) => Some(*tag),
+        _ => None,
+    });
+    news(
+        &mut app,
+        FromEngine::Answer {
+            tag: tag.unwrap(),
+            response: Response::Progress { done: 250_000, total: 1_000_000 },
+        },
+    );
+    app.update(Message::Tick, NOW_MS + 4000);
+    assert!(shown(&app).contains("read the rows: 25%, 12s left (4s)"), "{}", shown(&app));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{play, press, shown, type_text};
 use crate::domain::api::{Request, ToEngine};
-use crate::domain::board::StrataGroup;
+use crate::domain::board::{StrataGroup, Stratum};
 use crate::domain::strata::{ActState, ActTold, ByHand};
 use crate::tui::app::{App, Effect};
 use crate::tui::sample;
@@ -71,6 +71,39 @@ fn a_decision_that_found_nothing_is_told_on_the_list() {
     };
     app.strata.view.as_mut().unwrap().by_hand = vec![told];
     assert!(shown(&app).contains("1 by hand not found"), "{}", shown(&app));
+}
+
+#[test]
+fn the_selection_stays_with_the_parts_of_what_was_split() {
+    let mut app = app();
+    play(&mut app, "down down");
+    let whole = app.strata.view.clone().unwrap();
+    let chosen = app.strata.selected_stratum().unwrap().clone();
+    let mut split = whole.clone();
+    split.strata.retain(|s| s.id != chosen.id);
+    for part in ["1", "2"] {
+        let (id, cluster) = (format!("{}.{part}", chosen.id), format!("{}.{part}", chosen.cluster));
+        split.strata.push(Stratum { id, cluster, rows: chosen.rows / 2, ..chosen.clone() });
+    }
+    app.strata.fill(split);
+    let part = app.strata.selected_stratum().map(|s| s.id.clone()).unwrap();
+    assert!(part.starts_with(&format!("{}.", chosen.id)), "{part}");
+    assert_eq!(app.strata.query.stratum, Some(part), "its rows are shown");
+    // Taken back.
+    app.strata.fill(whole);
+    assert_eq!(app.strata.selected_stratum().map(|s| &s.id), Some(&chosen.id));
+}
+
+#[test]
+fn by_hand_speaks_of_the_whole_cluster() {
+    let mut app = app();
+    let view = app.strata.view.as_mut().unwrap();
+    for (stratum, channel) in view.strata.iter_mut().zip(["chat", "mail"]) {
+        stratum.cluster = "c1".into();
+        stratum.name = format!("cards · channel={channel}");
+    }
+    press(&mut app, "S");
+    assert!(shown(&app).contains("split \"cards\" (all its 2 strata) into"), "{}", shown(&app));
 }
 
 fn grouped() -> App {

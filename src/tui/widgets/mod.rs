@@ -99,6 +99,9 @@ impl Painter<'_> {
         }
         if !title.is_empty() && area.width > 6 {
             let role = if focused { Role::Title } else { Role::Text };
+            // A text without a colour of its own would take the border's.
+            let room = (text::width(&text::clean(title)) as u16).min(area.width - 5);
+            self.clear(Rect { x: area.x + 1, width: room + 2, height: 1, ..area });
             let used = self.put(area, 2, 0, area.width - 5, title, role);
             self.put(area, 1, 0, 1, " ", Role::Border);
             self.put(area, 2 + used, 0, 1, " ", Role::Border);
@@ -106,12 +109,14 @@ impl Painter<'_> {
         Rect::new(area.x + 1, area.y + 1, area.width - 2, area.height - 2)
     }
 
-    /// Empties an area.
+    /// Empties an area: blanks on the theme's background, where it has one.
     pub fn clear(&mut self, area: Rect) {
         let area = area.intersection(self.buf.area);
+        let style = self.style(Role::Text);
         for y in area.y..area.bottom() {
             for x in area.x..area.right() {
                 self.buf[(x, y)].reset();
+                self.buf[(x, y)].set_style(style);
             }
         }
     }

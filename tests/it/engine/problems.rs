@@ -20,6 +20,12 @@ fn rows_that_are_left_out_are_scored_and_compared_no_more_until_they_are_taken_i
     let page = bench.json(&["data", "rows", "--where", "part:eval", "-n", "1"]);
     let row = page["rows"][0]["id"].as_str().unwrap();
     let filter = format!("id={row}");
+    let all = bench.run(&["data", "exclude", "--where", ""]);
+    assert_eq!(
+        all.status.code(),
+        Some(2),
+        "a variable of a script that is not set leaves out nothing: {all:?}"
+    );
     let said = bench.json(&["data", "exclude", "--where", &filter]);
     assert!(said["done"].as_str().unwrap().starts_with("1 row left out"), "{said}");
     let after = bench.json(&["board"]);

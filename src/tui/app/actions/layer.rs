@@ -11,6 +11,14 @@ use crate::tui::screens::play::why;
 
 impl App {
     pub(super) fn act_layer(&mut self, action: Action) {
+        match (action, self.layers.last()) {
+            (Action::Help, Some(Layer::Help { .. })) => return drop(self.layers.pop()),
+            (Action::Help | Action::NextTheme, _) => {
+                self.act_global(action);
+                return;
+            }
+            _ => {}
+        }
         let height = usize::from(self.size.1.saturating_sub(6).max(1));
         let flips = self.board.flips().len();
         if let Some(Layer::Why { side, token, scroll }) = self.layers.last().cloned() {

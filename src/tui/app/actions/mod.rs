@@ -180,6 +180,10 @@ impl App {
             Context::Train => self.shown_run(),
             Context::Runs => self.selected_run(),
             Context::Grown => self.grown_run(),
+            Context::Problems => {
+                return self.lists_problem_rows()
+                    || !matches!(binding.action, Action::Exclude | Action::Mark);
+            }
             Context::Text => {
                 return self.completes().is_some()
                     || !matches!(binding.action, Action::Complete | Action::Up | Action::Down);

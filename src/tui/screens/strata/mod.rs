@@ -128,13 +128,20 @@ impl StrataState {
 
     pub fn fill(&mut self, view: StrataView) {
         let before = self.view.as_ref().map(|v| v.rows);
-        // The selection stays on the stratum that was selected.
+        // The selection stays on the stratum that was selected, on a part of it that was split off, or on what it became a part of again;
+        // where none of these is there, at its place in the list.
         let id = self.selected_id().map(str::to_owned);
+        let cluster = self.selected_stratum().map(|s| s.cluster.clone());
         self.view = Some(view);
-        if let Some(id) = id {
-            let at = self.entries().iter().position(|e| e.id() == Some(id.as_str()));
-            self.selected = at.unwrap_or(0);
-        }
+        let entries = self.entries();
+        let same = entries.iter().position(|e| e.id().is_some() && e.id() == id.as_deref());
+        let kin = |of: &str| {
+            let part = |whole: &str, part: &str| part.strip_prefix(whole).is_some_and(|r| r.starts_with('.'));
+            let kin = |s: &Stratum| part(of, &s.cluster) || part(&s.cluster, of);
+            entries.iter().position(|e| matches!(e, Entry::Stratum(_, s) if kin(s)))
+        };
+        let at = same.or_else(|| kin(cluster.as_deref().filter(|c| !c.is_empty())?));
+        self.selected = at.unwrap_or(self.selected);
         self.selected = self.selected.min(self.entries().len().saturating_sub(1));
         let gone = self.view.as_ref().is_some_and(|view| {
             let no_stratum = |id: &String| view.strata.iter().all(|s| s.id != *id);
@@ -145,8 +152,14 @@ impl StrataState {
         if gone || before.is_none() && self.scope.is_empty() {
             self.show_selected();
         } else {
-            self.rows_stale = true;
+            self.changed();
         }
+    }
+
+    /// The rows may be others now: they are read again, those too that could not be read.
+    pub fn changed(&mut self) {
+        self.rows_stale = true;
+        (self.rows_failed, self.detail_failed) = (false, None);
     }
 
     /// The lines of the list, in their order.
@@ -222,6 +235,18 @@ impl StrataState {
         match self.entries().get(self.selected) {
             Some(Entry::Stratum(_, s)) => Some(s),
             _ => None,
+        }
+    }
+
+    /// The cluster of a stratum: hands split and merge clusters, whatever dimensions cross them.
+    fn cluster_words(&self, stratum: &Stratum) -> String {
+        let of = self.view.iter().flat_map(|v| &v.strata).filter(|s| s.cluster == stratum.cluster).count();
+        let suffix: String =
+            stratum.dimensions.iter().map(|(name, value)| format!(" · {name}={value}")).collect();
+        let name = stratum.name.strip_suffix(&suffix).unwrap_or(&stratum.name);
+        match of {
+            0 | 1 => format!("\"{}\"", stratum.name),
+            _ => format!("\"{name}\" (all its {of} strata)"),
         }
     }
 
@@ -302,6 +327,10 @@ impl StrataState {
     pub fn wants_row(&self) -> Option<String> {
         let id = &self.window.current()?.id;
         let here = self.detail.as_ref().is_some_and(|d| d.id == *id);
+        // It may be among the rows no more.
+        if here && (self.rows_stale || self.rows_tag.is_some()) {
+            return None;
+        }
         ((!here || self.detail_stale) && self.detail_tag.is_none() && self.detail_failed.as_ref() != Some(id))
             .then(|| id.clone())
     }
@@ -531,10 +560,10 @@ impl App {
                 None => self.notice(Mood::Plain, "select a stratum first"),
             },
             Action::SplitStratum => {
-                match state.selected_stratum().map(|s| (s.cluster.clone(), s.name.clone())) {
+                match state.selected_stratum().map(|s| (s.cluster.clone(), state.cluster_words(s))) {
                     Some((stratum, name)) => {
                         self.type_line(
-                            format!("split \"{name}\" into"),
+                            format!("split {name} into"),
                             "2",
                             TextPurpose::SplitStratum { stratum },
                         );
@@ -569,8 +598,9 @@ impl App {
             }
             Some(first) => {
                 let question = format!(
-                    "Put \"{}\" and \"{}\" together, now and whenever strata are built? u takes it back.",
-                    first.name, here.name
+                    "Put {} and {} together, now and whenever strata are built? u takes it back.",
+                    state.cluster_words(&first),
+                    state.cluster_words(&here)
                 );
                 state.merging = Some(first.id);
                 let then = Confirmed::Merge { a: first.cluster, b: here.cluster };

@@ -277,9 +277,6 @@ fn marks(p: &Painter<'_>, row: &RowSummary) -> String {
 fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     let state = &app.strata;
     let mut title = state.scope.clone();
-    if !state.query.text.is_empty() {
-        title.push_str(&format!(" with \"{}\"", state.query.text));
-    }
     if let Some(part) = state.query.part {
         title.push_str(&format!(", {}", part.name()));
     }
@@ -291,6 +288,10 @@ fn rows(app: &App, p: &mut Painter<'_>, area: Rect, tabs: Option<String>) {
     }
     if !state.picked.is_empty() {
         title.push_str(&format!(", {} picked", number::count(state.picked.len())));
+    }
+    // Last, since it may be long and is cut off first.
+    if !state.query.text.is_empty() {
+        title.push_str(&format!(", with {}", state.query.text));
     }
     let inner = p.pane(area, &titled(tabs, title), state.pane == Pane::Rows);
     if inner.width < 30 || inner.height < 2 {
