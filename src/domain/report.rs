@@ -53,6 +53,11 @@ pub trait Reporter {
     /// Look for requests; blocks while the run is paused. `Cancel` and `Stop` are sticky.
     fn poll_control(&mut self) -> io::Result<Control>;
 
+    /// Whether the run is to end: `Cancel`, `Stop`, else `Continue`. Never blocks, for who waits for somebody else.
+    fn peek_control(&self) -> Control {
+        Control::Continue
+    }
+
     /// Changes that were asked for since the last call. Only training runs take them.
     fn changes(&mut self) -> io::Result<Vec<Change>> {
         Ok(Vec::new())
