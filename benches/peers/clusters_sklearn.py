@@ -6,7 +6,8 @@ usage: clusters_sklearn.py --tunebench BIN --data FILE... --dir WORK [--input te
 Purity (share of rows whose label is the commonest of their cluster) and normalized mutual information (arithmetic mean, as
 sklearn.metrics has it) against the labels, which neither side sees. The peers embed by TF-IDF of words and pairs of words, and by
 TF-IDF of words and characters together, reduced by truncated SVD to --components and brought to length 1, and cluster by
-KMeans(n_init=3). With --model a sentence-transformers folder embeds, too (needs: pip install sentence-transformers).
+KMeans(n_init=3). With --model a sentence-transformers folder embeds on both sides, too (needs: pip install sentence-transformers), and
+the peer clusters with each of --starts as n_init; seconds of those lines are without the peer's embedding.
 Both sides take the same number of clusters; 0 stands for the number that tunebench chooses itself.
 
 Prints a Markdown table. Needs: pip install scikit-learn
@@ -37,7 +38,9 @@ p.add_argument("--gold", default="category")
 p.add_argument("--k", type=int, nargs="+", default=[0, 77])
 p.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
 p.add_argument("--components", type=int, default=64)
-p.add_argument("--model", help="a sentence-transformers folder")
+p.add_argument("--model", type=pathlib.Path, help="a sentence-transformers folder")
+p.add_argument("--starts", type=int, nargs="+", default=[1, 10])
+p.add_argument("--no-words", action="store_true", help="without built-in embedder and TF-IDF")
 a = p.parse_args()
 
 
@@ -51,11 +54,13 @@ def tunebench(*args):
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def ours(k, seed):
+def ours(k, seed, model=None):
     sources = ", ".join(json.dumps(str(path.resolve())) for path in a.data)
+    path = json.dumps(str(model.resolve())) if model else '"."'
     (a.dir / "workspace.toml").write_text(
         f'[data]\nsource = [{sources}]\ninput = "{{{{ {a.input} }}}}"\ngold = "{a.gold}"\n'
-        f'[strata]\nseed = {seed}\n[models.none]\npath = "."\n[[stage]]\nname = "answer"\n'
+        + ('embedder = "peer"\n' if model else "")
+        + f'[strata]\nseed = {seed}\n[models.peer]\npath = {path}\n[[stage]]\nname = "answer"\n'
     )
     began = time.perf_counter()
     built = json.loads(tunebench("strata", "build", "--json", *(["--k", str(k)] if k else [])).splitlines()[-1])
@@ -90,28 +95,43 @@ def show(k, name, found):
     print(f"| {k} | {name} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.1f} |", flush=True)
 
 
-for wanted in a.k:
+if a.model:
+    from sentence_transformers import SentenceTransformer
+
+    began = time.perf_counter()
+    sentences = SentenceTransformer(str(a.model), device="cpu").encode(texts, normalize_embeddings=True)
+    embedding = time.perf_counter() - began
+
+
+def built(wanted, model=None):
     found, k = [], wanted
     for seed in a.seeds:
-        gold, clusters, k, seconds = ours(wanted, seed)
+        # The number that the first seed chooses is every seed's.
+        gold, clusters, k, seconds = ours(k, seed, model)
         found.append((*scores(gold, clusters), seconds))
-    show(k, "tunebench, built-in", found)
-    for name, vectorizer in vectorizers.items():
-        found = []
-        for seed in a.seeds:
-            began = time.perf_counter()
-            x = vectorizer.fit_transform(texts)
-            x = normalize(TruncatedSVD(a.components, random_state=seed).fit_transform(x))
-            clusters = KMeans(k, n_init=3, random_state=seed).fit_predict(x)
-            found.append((*scores(labels, clusters), time.perf_counter() - began))
-        show(k, f"scikit-learn, {name} + SVD {a.components}", found)
-    if a.model:
-        from sentence_transformers import SentenceTransformer
+    show(k, f"tunebench, {model.name if model else 'built-in'}", found)
+    return k
 
-        x = SentenceTransformer(a.model).encode(texts, normalize_embeddings=True)
-        found = []
-        for seed in a.seeds:
-            began = time.perf_counter()
-            clusters = KMeans(k, n_init=3, random_state=seed).fit_predict(x)
-            found.append((*scores(labels, clusters), time.perf_counter() - began))
-        show(k, "scikit-learn, sentence-transformers", found)
+
+def peer(k, name, starts, vectors):
+    found = []
+    for seed in a.seeds:
+        began = time.perf_counter()
+        clusters = KMeans(k, n_init=starts, random_state=seed).fit_predict(vectors(seed))
+        found.append((*scores(labels, clusters), time.perf_counter() - began))
+    show(k, name, found)
+
+
+for wanted in a.k:
+    if not a.no_words:
+        k = built(wanted)
+        for name, vectorizer in vectorizers.items():
+            svd = lambda seed: TruncatedSVD(a.components, random_state=seed)
+            reduced = lambda seed: normalize(svd(seed).fit_transform(vectorizer.fit_transform(texts)))
+            peer(k, f"scikit-learn, {name} + SVD {a.components}", 3, reduced)
+    if a.model:
+        k = built(wanted, a.model)
+        for starts in a.starts:
+            peer(k, f"scikit-learn, sentence-transformers, n_init={starts}", starts, lambda _: sentences)
+if a.model:
+    print(f"\nsentence-transformers embedded the texts once, in {embedding:.1f} s")

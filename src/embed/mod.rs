@@ -19,7 +19,7 @@ use rayon::prelude::*;
 pub use features::words;
 pub use flat::{Flat, FlatWriter};
 pub use linear::{dot, principal_axes};
-pub use source::Source;
+pub use source::{Source, Step};
 
 use crate::domain::rng::SplitMix64;
 use features::Group;

@@ -76,6 +76,25 @@ impl Kept {
     }
 }
 
+/// How far an embedding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many texts are done.
+    Done(usize),
+    /// Nothing has come for a moment: a server is waited for.
+    Waiting,
+}
+
+impl Step {
+    /// With so many done before.
+    pub const fn behind(self, before: usize) -> Self {
+        match self {
+            Self::Done(n) => Self::Done(before + n),
+            Self::Waiting => Self::Waiting,
+        }
+    }
+}
+
 /// Who embeds.
 pub struct Source {
     name: String,
@@ -166,7 +185,7 @@ impl Source {
         Ok((vectors, vec![1.0; texts.len()]))
     }
 
-    /// One vector of length 1 for each text, in their order. `each` hears how many are done; it returns false to end early, which gives none.
+    /// One vector of length 1 for each text, in their order. `each` hears how far it is; it returns false to end early, which gives none.
     ///
     /// A model's vectors are as f16 keeps them: one that is new and one that was kept are the same.
     ///
@@ -175,11 +194,11 @@ impl Source {
     pub fn embed(
         &self,
         texts: &[&str],
-        each: &mut dyn FnMut(usize) -> bool,
+        each: &mut dyn FnMut(Step) -> bool,
     ) -> Result<Option<Vectors>, String> {
         if let Model::Builtin(embedder) = &self.model {
             let vectors = embedder.embed(texts);
-            return Ok(each(texts.len()).then_some(vectors));
+            return Ok(each(Step::Done(texts.len())).then_some(vectors));
         }
         let keys: Vec<Key> = texts.iter().map(|text| key(text)).collect();
         let mut found: HashMap<Key, Vec<f32>> = HashMap::new();
@@ -203,22 +222,29 @@ impl Source {
             .collect();
         let mut done = texts.len() - open.len();
         for some in open.chunks(BATCH) {
-            if !each(done) {
+            if !each(Step::Done(done)) {
                 return Ok(None);
             }
             let batch: Vec<&str> = some.iter().map(|(_, text)| *text).collect();
             let rounded = |vector: Vec<f32>| vector.iter().map(|x| f16::from_f32(*x).to_f32()).collect();
-            let vectors = self.work(&batch)?.into_iter().map(rounded);
+            let Some(vectors) = self.work(&batch, &mut || each(Step::Waiting))? else { return Ok(None) };
+            if vectors.iter().flatten().any(|x| !x.is_finite()) {
+                return Err(format!(
+                    "the embedder `{}` gave a vector that is no list of finite numbers: are its weights whole?",
+                    self.name
+                ));
+            }
+            let vectors = vectors.into_iter().map(rounded);
             let new: Vec<(Key, Vec<f32>)> = some.iter().map(|(key, _)| *key).zip(vectors).collect();
             self.kept().put(&new).map_err(failed)?;
             found.extend(new);
             done += some.len();
         }
-        each(done);
+        each(Step::Done(done));
         let dimensions = found.values().next().map_or(1, Vec::len);
         if found.values().any(|vector| vector.len() != dimensions) {
             return Err(format!(
-                "the embedder `{}` gave vectors of different lengths: is it still the same model?",
+                "the embedder `{}` gave vectors of different lengths: is it still the same model? If not, remove those of the other one from .tunebench/vectors",
                 self.name
             ));
         }
@@ -226,27 +252,28 @@ impl Source {
         Ok(Some(Vectors { dimensions, data }))
     }
 
-    fn work(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, String> {
+    /// None where nobody waits for them any more.
+    fn work(&self, texts: &[&str], waits: &mut dyn FnMut() -> bool) -> Result<Option<Vec<Vec<f32>>>, String> {
         let failed = |why: String| format!("the embedder `{}`: {why}", self.name);
         match &self.model {
-            Model::Builtin(embedder) => Ok(embedder.embed(texts).rows().map(<[f32]>::to_vec).collect()),
+            Model::Builtin(embedder) => Ok(Some(embedder.embed(texts).rows().map(<[f32]>::to_vec).collect())),
             Model::Encoder(encoder) => {
                 let embed = |texts: &[&str]| {
                     let all = encoder.embed(texts, Par::threads(1)).map_err(|e| failed(e.to_string()))?;
                     Ok(all.chunks(encoder.dimensions()).map(<[f32]>::to_vec).collect::<Vec<_>>())
                 };
-                self.side_by_side(texts, &embed)
+                self.side_by_side(texts, &embed).map(Some)
             }
             Model::MeanState(model) => {
                 let embed = |texts: &[&str]| {
                     let all = model.embed(texts, Par::threads(1)).map_err(|e| failed(e.to_string()))?;
                     Ok(all.chunks(model.dimensions()).map(<[f32]>::to_vec).collect::<Vec<_>>())
                 };
-                self.side_by_side(texts, &embed)
+                self.side_by_side(texts, &embed).map(Some)
             }
             Model::Endpoint(endpoint) => {
-                let mut found = endpoint.embeddings(texts).map_err(|e| failed(e.to_string()))?;
-                for vector in &mut found {
+                let mut found = endpoint.embeddings(texts, waits).map_err(|e| failed(e.to_string()))?;
+                for vector in found.iter_mut().flatten() {
                     to_length_one(vector);
                 }
                 Ok(found)
@@ -298,11 +325,8 @@ mod tests {
     use crate::domain::candidate::Limits;
     use crate::domain::settings::CachePlace;
 
-    #[test]
-    fn an_encoder_embeds_what_changed_and_finds_the_rest() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/encoders/bert");
-        let model = ModelRef {
+    fn encoder(path: &Path) -> ModelRef {
+        ModelRef {
             name: "mini".into(),
             source: ModelSource::Local { path: path.display().to_string() },
             hash: "0123456789abcdef0123456789abcdef00".into(),
@@ -311,7 +335,34 @@ mod tests {
             usd_per_hour: None,
             limits: Limits::default(),
             device: Default::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_an_error_and_no_vectors() {
+        let temp = tempfile::tempdir().unwrap();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/encoders/bert");
+        for name in ["config.json", "tokenizer.json"] {
+            std::fs::copy(from.join(name), temp.path().join(name)).unwrap();
+        }
+        let mut bytes = std::fs::read(from.join("model.safetensors")).unwrap();
+        let head = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..head]).unwrap();
+        let name =
+            tensors.as_object().unwrap().keys().find(|name| name.ends_with("embeddings.LayerNorm.bias"));
+        let at = head + tensors[name.unwrap()]["data_offsets"][0].as_u64().unwrap() as usize;
+        bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        std::fs::write(temp.path().join("model.safetensors"), bytes).unwrap();
+        let source = Source::open(&encoder(temp.path()), &Access::threads(1)).unwrap();
+        let why = source.embed(&["where is my card"], &mut |_| true).unwrap_err();
+        assert!(why.contains("`mini`") && why.contains("finite numbers"), "{why}");
+    }
+
+    #[test]
+    fn an_encoder_embeds_what_changed_and_finds_the_rest() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/encoders/bert");
+        let model = encoder(&path);
         let access = Access {
             cache: Some(CachePlace { dir: CachePlace::folder(temp.path()), limit: 1 << 20 }),
             ..Access::threads(2)
@@ -324,7 +375,7 @@ mod tests {
         });
         let first = first.unwrap().unwrap();
         assert_eq!((first.len(), first.row(1)), (3, first.row(2)));
-        assert_eq!(told, [1, 3], "the same text is embedded once");
+        assert_eq!(told, [Step::Done(1), Step::Done(3)], "the same text is embedded once");
         assert!(first.rows().all(|row| (super::super::dot(row, row) - 1.0).abs() < 1e-3));
         drop(source);
 
@@ -335,7 +386,7 @@ mod tests {
             true
         });
         let again = again.unwrap().unwrap();
-        assert_eq!(told, [2, 3]);
+        assert_eq!(told, [Step::Done(2), Step::Done(3)]);
         for (a, b) in again.row(0).iter().zip(first.row(1)).chain(again.row(2).iter().zip(first.row(0))) {
             assert!((a - b).abs() < 1e-3, "{a} {b}");
         }

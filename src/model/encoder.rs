@@ -13,7 +13,7 @@ use super::sentence::{Pooling, Sentence, to_length_one};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
 use super::{ModelError, files};
-use crate::ops::{Mat, MatMut, Par, Write, add_bias, matmul};
+use crate::ops::{self, Mat, MatMut, Par, Write, add_bias, matmul};
 
 const CONFIG: &str = "config.json";
 /// Sizes beyond which a configuration is a slip, or meant to take the memory.
@@ -202,7 +202,7 @@ impl Encoder {
                 let cols = head * width..(head + 1) * width;
                 let to = MatMut::new(&mut scores, n, n);
                 matmul(to, Write::Set, scale, q.cols(cols.clone()), k.cols(cols.clone()).t(), par);
-                scores.chunks_exact_mut(n.max(1)).for_each(softmax);
+                ops::softmax(&mut scores, n);
                 let to = MatMut::new(out, n, hidden).cols(cols.clone());
                 matmul(to, Write::Set, 1.0, Mat::new(&scores, n, n), v.cols(cols), par);
             }
@@ -212,18 +212,6 @@ impl Encoder {
 
 fn row_of(table: &[f32], at: usize, width: usize) -> Option<&[f32]> {
     table.get(at * width..(at + 1) * width)
-}
-
-fn softmax(row: &mut [f32]) {
-    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for x in row.iter_mut() {
-        *x = (*x - most).exp();
-        sum += *x;
-    }
-    for x in row {
-        *x /= sum;
-    }
 }
 
 impl Linear {
@@ -239,39 +227,18 @@ impl Linear {
 
 impl Norm {
     fn apply(&self, x: &mut [f32], eps: f32) {
-        let width = self.gain.len();
-        for row in x.chunks_exact_mut(width.max(1)) {
-            let mean = row.iter().sum::<f32>() / width as f32;
-            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / width as f32;
-            let scale = 1.0 / (variance + eps).sqrt();
-            for ((x, gain), bias) in row.iter_mut().zip(&self.gain).zip(&self.bias) {
-                *x = (*x - mean) * scale * gain + bias;
-            }
-        }
+        ops::layer_norm(x, &self.gain, &self.bias, eps);
     }
 }
 
 impl Activation {
     fn apply(self, all: &mut [f32]) {
-        for x in all {
-            *x = match self {
-                Self::Gelu => 0.5 * *x * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2)),
-                Self::GeluTanh => {
-                    let inner = (2.0 / std::f32::consts::PI).sqrt() * (*x + 0.044_715 * x.powi(3));
-                    0.5 * *x * (1.0 + inner.tanh())
-                }
-                Self::Relu => x.max(0.0),
-            };
+        match self {
+            Self::Gelu => ops::gelu(all),
+            Self::GeluTanh => ops::gelu_tanh(all),
+            Self::Relu => all.iter_mut().for_each(|x| *x = x.max(0.0)),
         }
     }
-}
-
-/// Within 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).
-fn erf(x: f32) -> f32 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
-    let poly =
-        t * (0.254_829_6 + t * (-0.284_496_73 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
-    (1.0 - poly * (-x * x).exp()).copysign(x)
 }
 
 impl Config {

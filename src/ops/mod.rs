@@ -15,6 +15,7 @@ mod dora;
 pub mod dots;
 mod dropout;
 mod embedding;
+mod encode;
 mod grad_norm;
 mod kv_pages;
 mod lora;
@@ -43,6 +44,7 @@ pub use cross_entropy::{
 pub use dora::{dora_backward, dora_forward, dora_gains, dora_norms};
 pub use dropout::{Dropout, dropout, dropout_backward, mix};
 pub use embedding::{embedding, embedding_backward};
+pub use encode::{gelu, gelu_tanh, layer_norm, softmax};
 pub use grad_norm::squared_norm;
 pub use kv_pages::KvPages;
 pub use lora::{LoraGroup, LoraPart, lora_backward_weights, lora_backward_x, lora_down, lora_forward};

@@ -49,4 +49,11 @@ impl Reporter for Scoring<'_> {
             control => Ok(control),
         }
     }
+
+    fn peek_control(&self) -> Control {
+        match self.reporter.peek_control() {
+            Control::Stop if self.stop_is_answered => Control::Continue,
+            control => control,
+        }
+    }
 }

@@ -203,6 +203,16 @@ impl Reporter for FolderReporter {
         self.take_turn();
         control
     }
+
+    fn peek_control(&self) -> Control {
+        if self.requests.cancelled() {
+            Control::Cancel
+        } else if self.requests.stopped() {
+            Control::Stop
+        } else {
+            Control::Continue
+        }
+    }
 }
 
 impl FolderReporter {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::call::{Trouble, chain};
 use super::limit::{PATIENCE, TRIES, backoff, retry_after};
 use super::reply::error_text;
-use super::{BackendError, Endpoint, runtime};
+use super::{BEAT, BackendError, Endpoint, runtime};
 
 /// Texts of a request.
 const TEXTS: usize = 64;
@@ -30,11 +30,16 @@ struct Item {
 }
 
 impl Endpoint {
-    /// One vector for each text, in their order; all of one length.
+    /// One vector for each text, in their order; all of one length. `waits` is asked, while nothing comes, whether somebody still waits for
+    /// them; none where nobody does.
     ///
     /// # Errors
     /// The first request that failed, in words; a server that answers with something else.
-    pub fn embeddings(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, BackendError> {
+    pub fn embeddings(
+        &self,
+        texts: &[&str],
+        waits: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Vec<Vec<f32>>>, BackendError> {
         let fault = |words: &str| BackendError(format!("the model `{}`: {words}", self.name));
         if self.limits.mask_pii {
             return Err(fault(
@@ -46,13 +51,18 @@ impl Endpoint {
             let work = stream::iter(texts.chunks(TEXTS)).map(|texts| self.embed(texts)).buffered(width);
             let mut work = std::pin::pin!(work);
             let mut all: Vec<Vec<f32>> = Vec::with_capacity(texts.len());
-            while let Some(found) = work.next().await {
-                all.extend(found?);
+            loop {
+                let found = match timeout(BEAT, work.next()).await {
+                    Ok(Some(found)) => found?,
+                    Ok(None) => return Ok(Some(all)),
+                    Err(_) if waits() => continue,
+                    Err(_) => return Ok(None),
+                };
+                all.extend(found);
                 if all.first().is_some_and(|first| all.last().is_some_and(|last| first.len() != last.len())) {
                     return Err(fault("its vectors have different lengths"));
                 }
             }
-            Ok(all)
         })
     }
 
@@ -92,8 +102,8 @@ impl Endpoint {
         if let Some(header) = &self.header {
             post = post.header(AUTHORIZATION, header.clone());
         }
-        let late =
-            || Trouble::Passing(format!("no answer came within {} s", self.times.total.as_secs()), None);
+        // A slow server is not given more to do.
+        let late = || Trouble::Row(format!("no answer came within {} s", self.times.first.as_secs()));
         let line = |words: &str| self.secret.line(words);
         let exchange = async {
             let unreachable = |e: reqwest::Error| {
@@ -128,7 +138,7 @@ impl Endpoint {
                 _ => Trouble::Lasting(words),
             })
         };
-        let body = timeout(self.times.total, exchange).await.map_err(|_| late())??;
+        let body = timeout(self.times.first, exchange).await.map_err(|_| late())??;
         vectors(&body, texts.len()).map_err(|words| Trouble::Lasting(line(&words)))
     }
 }

@@ -57,6 +57,11 @@ pub trait Reporter {
     /// Look for requests; blocks while the run is paused. `Cancel` and `Stop` are sticky.
     fn poll_control(&mut self) -> io::Result<Control>;
 
+    /// Whether the run is to end: `Cancel`, `Stop`, else `Continue`. Never blocks, for who waits for somebody else.
+    fn peek_control(&self) -> Control {
+        Control::Continue
+    }
+
     /// Changes that were asked for in the run's whole life, from the `taken`-th on: those before it stand in what the run itself has
     /// written down, so that none is lost or made twice, whatever killed it and wherever.
     fn changes(&mut self, _taken: usize) -> io::Result<Vec<Change>> {

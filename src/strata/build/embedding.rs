@@ -6,9 +6,9 @@ use anyhow::{Context as _, ensure};
 
 use crate::domain::candidate::ModelRef;
 use crate::domain::event::EventBody;
-use crate::domain::report::Reporter;
+use crate::domain::report::{Control, Reporter};
 use crate::domain::row::RunRow;
-use crate::embed::{Embedder, FIT_TEXTS, Flat, FlatWriter, Source};
+use crate::embed::{Embedder, FIT_TEXTS, Flat, FlatWriter, Source, Step};
 use crate::strata::artifact::VECTORS;
 use crate::strata::rows::{AT_ONCE, Rows};
 use serde_json::Value;
@@ -125,7 +125,8 @@ impl Build<'_> {
             let texts = take(rows);
             let known = texts.iter().filter(|text| source.knows(text)).count();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let found = source.embed(&texts, &mut |done| {
+            let found = source.embed(&texts, &mut |step| {
+                let Step::Done(done) = step else { return reporter.peek_control() == Control::Continue };
                 let told = reporter
                     .event(pace.told(from + done, embedded + done.saturating_sub(known)))
                     .and_then(|()| goes_on(reporter));

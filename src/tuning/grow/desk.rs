@@ -4,11 +4,12 @@
 //! What failed is not kept, and asked again.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::backend::{Access, Answer, Ask, Backend, BackendError, Finish, Meter, Shared};
+use crate::backend::{Access, Answer, Ask, Backend, BackendError, Finish, Heard, Meter, Shared};
 use crate::domain::candidate::{Candidate, Decoding, ModelRef, ModelSource, StageCandidate};
 use crate::domain::judge::Judge;
 use crate::domain::outcome::Outcome;
@@ -25,6 +26,8 @@ use crate::tuning::{evaluate, judge};
 
 /// So many failures with nothing before them that went well end the run: what is wrong is wrong for all.
 const HOPELESS: usize = 20;
+/// After a stop, answers that are on their way may take so long.
+const LAST: Duration = Duration::from_secs(10);
 /// Texts at a time while nothing is known of what one costs.
 const FEW: usize = 4;
 
@@ -274,28 +277,29 @@ impl<'a> Desk<'a> {
     }
 
     /// Asks, and counts what goes out beside a call for each answer (repeated requests); no more goes out than the budget has left. `expected`
-    /// are calls, of which `local` go to no endpoint. `work` returns the calls of endpoints that its answers count.
+    /// are calls, of which `local` go to no endpoint. `work` adds up the calls of endpoints that its answers count.
     fn metered<T>(
         &mut self,
         expected: u64,
         local: u64,
-        work: impl FnOnce(&mut Self) -> Result<(T, u64), Halt>,
+        work: impl FnOnce(&mut Self, &mut u64) -> Result<T, Halt>,
     ) -> Result<T, Halt> {
+        let mut counted = 0;
         if expected == local {
-            return work(self).map(|(done, _)| done);
+            return work(self, &mut counted);
         }
         self.log.keep_asking(expected - local)?;
         let before = self.meter.sent();
         let left = self.budget.calls.map(|limit| limit.saturating_sub(self.spend().calls));
         self.meter.allow(left.map(|left| left.saturating_sub(local)));
-        let done = work(self);
+        let done = work(self, &mut counted);
         let sent = i64::try_from(self.meter.sent() - before).unwrap_or(i64::MAX);
-        let counted = done.as_ref().map_or(0, |(_, counted)| i64::try_from(*counted).unwrap_or(0));
+        let counted = i64::try_from(counted).unwrap_or(0);
         let held_back = self.meter.held_back();
         self.meter.allow(None);
         self.extra += sent - counted;
         self.log.keep_asked(sent - counted)?;
-        let (done, _) = done?;
+        let done = done?;
         if held_back { Err(Halt::Budget("calls")) } else { Ok(done) }
     }
 
@@ -357,26 +361,20 @@ impl<'a> Desk<'a> {
                 .collect();
             let n = asks.len() as u64;
             let local = if is_endpoint(self.model) { 0 } else { n };
-            let said = self.metered(n, local, |desk| {
-                let answers = desk.maker.answer(&asks);
+            let said = self.metered(n, local, |desk, calls| {
+                let key = |at: usize| open.get(at).and_then(|i| keys.get(*i));
+                let answers = desk.hear(&asks, &key, calls)?;
                 let held_back = desk.meter.held_back();
-                let (mut all, mut calls) = (Vec::with_capacity(answers.len()), 0);
-                for (i, answer) in open.iter().zip(answers) {
-                    let said = desk.heard(answer);
-                    if said.error.is_none() {
-                        desk.pay(&said);
-                        calls += u64::from(!said.cached);
-                        let at = desk.clock.now();
-                        desk.log.keep_critic(&keys[*i], at, said.clone())?;
-                    }
+                let mut all = Vec::with_capacity(answers.len());
+                for answer in answers {
+                    let said = desk.said(answer);
                     // What was held back is no failure of the maker.
-                    if !held_back {
-                        let why = said.error.clone().unwrap_or_default();
-                        desk.watch(Who::Maker, said.error.is_none(), &why)?;
+                    if let Some(why) = said.error.as_ref().filter(|_| !held_back) {
+                        desk.watch(Who::Maker, false, why)?;
                     }
                     all.push(said);
                 }
-                Ok((all, calls))
+                Ok(all)
             })?;
             for (i, said) in open.into_iter().zip(said) {
                 found[i] = Some(said);
@@ -385,7 +383,56 @@ impl<'a> Desk<'a> {
         Ok(found.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    fn heard(&self, answer: Result<Answer, BackendError>) -> Said {
+    /// The maker's answers. Each is kept as it comes, by its question's key; a maker that is silent keeps nobody from ending the run.
+    fn hear<'k>(
+        &mut self,
+        asks: &[Ask],
+        key: &dyn Fn(usize) -> Option<&'k String>,
+        calls: &mut u64,
+    ) -> Result<Vec<Result<Answer, BackendError>>, Halt> {
+        let mut maker = self.maker.clone();
+        let (mut halt, mut stopped): (Option<Halt>, Option<Instant>) = (None, None);
+        let answers = maker.stream(asks, &mut |at, heard| {
+            let ends = match heard {
+                Heard::Done(answer) => key(at).and_then(|key| self.keep(key, answer, calls).err()),
+                Heard::Waiting => self.ends(&mut stopped),
+                Heard::Piece(_) => None,
+            };
+            if let Some(ends) = ends {
+                // Those that were not asked yet are not asked any more.
+                self.meter.allow(Some(0));
+                let _ = halt.get_or_insert(ends);
+            }
+            if halt.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        halt.map_or(Ok(answers), Err)
+    }
+
+    /// Whether what is on its way is given up: a cancelled run's at once, a stopped one's in a while.
+    fn ends(&self, stopped: &mut Option<Instant>) -> Option<Halt> {
+        match self.reporter.peek_control() {
+            Control::Cancel => Some(Halt::Cancelled),
+            Control::Stop => {
+                let since = stopped.get_or_insert_with(Instant::now);
+                (since.elapsed() >= LAST).then_some(Halt::Stopped)
+            }
+            Control::Continue | Control::Checkpoint => None,
+        }
+    }
+
+    fn keep(&mut self, key: &str, answer: &Answer, calls: &mut u64) -> Result<(), Halt> {
+        if answer.finish == Finish::Broken {
+            return Ok(());
+        }
+        let said = self.said(Ok(answer.clone()));
+        self.pay(&said);
+        *calls += u64::from(!said.cached);
+        let at = self.clock.now();
+        self.log.keep_critic(key, at, said)?;
+        self.watch(Who::Maker, true, "")
+    }
+
+    fn said(&self, answer: Result<Answer, BackendError>) -> Said {
         match answer {
             Ok(answer) => Said {
                 cut: answer.finish == Finish::Length,
@@ -422,7 +469,7 @@ impl<'a> Desk<'a> {
             let n = asked.len() as u64;
             let (all, out) = self.of_check;
             let (expected, local) = (n * all, n * (all - out));
-            let outcomes = self.metered(expected, local, |desk| {
+            let outcomes = self.metered(expected, local, |desk, calls| {
                 let answered = desk.pipeline.answer(&asked);
                 let mut outcomes: Vec<Outcome> = asked
                     .iter()
@@ -431,7 +478,6 @@ impl<'a> Desk<'a> {
                     .collect();
                 desk.judge(&asked, &mut outcomes);
                 let held_back = desk.meter.held_back();
-                let mut calls = 0;
                 for outcome in &outcomes {
                     let well = answers(outcome);
                     if well {
@@ -440,13 +486,13 @@ impl<'a> Desk<'a> {
                         desk.pay_row(outcome, usd);
                         desk.log.keep_row(&outcome.row_hash, at, usd, outcome.clone())?;
                     }
-                    calls += desk.sent(outcome);
+                    *calls += desk.sent(outcome);
                     if !held_back {
                         let why = trouble(outcome).unwrap_or_default();
                         desk.watch(Who::Checker, well, &why)?;
                     }
                 }
-                Ok((outcomes, calls))
+                Ok(outcomes)
             })?;
             for (i, outcome) in open.into_iter().zip(outcomes) {
                 found[i] = Some(outcome);

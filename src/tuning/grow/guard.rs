@@ -6,7 +6,7 @@ use crate::domain::grow::{Check, Other};
 use crate::domain::row::{Part, RunRow};
 use crate::domain::settings::Likeness;
 use crate::domain::words::counted;
-use crate::embed::{Source, Vectors, dot};
+use crate::embed::{Source, Step, Vectors, dot};
 use crate::strata::duplicates::Near;
 use crate::strata::leaks::{Rule, Scored};
 
@@ -56,7 +56,7 @@ struct Text {
 }
 
 impl Guard {
-    /// `leak` is the cosine from which on a text is one; none: by the embedder. `each` hears how many texts of how many a model has embedded;
+    /// `leak` is the cosine from which on a text is one; none: by the embedder. `each` hears how far a model is, of how many texts;
     /// it returns false to end early, which gives none.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Guard {
         likeness: Likeness,
         source: Source,
         leak: Option<f64>,
-        each: &mut dyn FnMut(usize, usize) -> bool,
+        each: &mut dyn FnMut(Step, usize) -> bool,
     ) -> Result<Option<Self>, String> {
         let scored: Vec<usize> =
             others.iter().enumerate().filter(|(_, other)| other.is_scored()).map(|(at, _)| at).collect();
@@ -86,10 +86,10 @@ impl Guard {
         let sample: Vec<&str> =
             (0..learned.len()).step_by(step).take(most).filter_map(|i| of(&learned, i)).collect();
         let (total, first) = (wanted.len() + sample.len(), wanted.len());
-        let Some(vectors) = embedded(&source, &wanted, &mut |done| each(done, total))? else {
+        let Some(vectors) = embedded(&source, &wanted, &mut |step| each(step, total))? else {
             return Ok(None);
         };
-        let Some(written) = embedded(&source, &sample, &mut |done| each(first + done, total))? else {
+        let Some(written) = embedded(&source, &sample, &mut |step| each(step.behind(first), total))? else {
             return Ok(None);
         };
         let mut found: Vec<f32> = (0..written.0.len())
@@ -246,7 +246,7 @@ impl Guard {
 fn embedded(
     source: &Source,
     texts: &[&str],
-    each: &mut dyn FnMut(usize) -> bool,
+    each: &mut dyn FnMut(Step) -> bool,
 ) -> Result<Option<(Vectors, Vec<f32>)>, String> {
     if source.builtin().is_some() || texts.is_empty() {
         return source.embed_with_fit(texts).map(Some);

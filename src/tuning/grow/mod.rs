@@ -32,7 +32,7 @@ use crate::domain::run::RunResult;
 use crate::domain::settings::EvalSettings;
 use crate::domain::steer::Change;
 use crate::domain::words::{brief, counted};
-use crate::embed::Source;
+use crate::embed::{Source, Step};
 use crate::retrieve;
 use crate::score::scorer::Scorer;
 use crate::store::lines::{self, Appender};
@@ -107,7 +107,7 @@ fn grow(
         None => retrieve::fit(others.iter().map(|other| other.input.as_str())).into(),
     };
     let mut trouble = None;
-    let mut each = |done: usize, total: usize| match embedding(reporter, done, total) {
+    let mut each = |step: Step, total: usize| match embedding(reporter, step, total) {
         Ok(goes_on) => goes_on,
         Err(error) => {
             trouble = Some(error);
@@ -213,7 +213,8 @@ fn grow(
 }
 
 /// Tells how far the vectors are; false where somebody wants no more of it.
-fn embedding(reporter: &mut dyn Reporter, done: usize, total: usize) -> std::io::Result<bool> {
+fn embedding(reporter: &mut dyn Reporter, step: Step, total: usize) -> std::io::Result<bool> {
+    let Step::Done(done) = step else { return Ok(reporter.peek_control() == Control::Continue) };
     reporter.event(EventBody::Progress {
         phase: "embedding the rows".into(),
         done: done as u64,

@@ -91,6 +91,8 @@ impl Log {
                     log.rows.insert((key, outcome.row.clone()), Kept { at, usd, outcome });
                 }
                 Line::Critic { key, at, said } => {
+                    // It is one of those under way.
+                    under_way = (under_way - i64::from(!said.cached)).max(0);
                     log.critic.insert(key, (at, said));
                 }
                 Line::Asking { calls } => {
@@ -160,5 +162,30 @@ impl Log {
     pub fn keep_final(&mut self, candidate: &str) -> io::Result<()> {
         self.appender.append(&Line::Final { candidate: candidate.to_owned() })?;
         self.appender.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_a_dead_life_made_are_counted_once_with_the_answers_that_it_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |cached| Said { text: Some("yes".into()), cached, ..Said::default() };
+        let mut log = Log::open(dir.path()).unwrap();
+        log.keep_asking(5).unwrap();
+        log.keep_critic("a", 1.0, said(false)).unwrap();
+        log.keep_critic("b", 1.0, said(false)).unwrap();
+        log.keep_critic("c", 1.0, said(true)).unwrap();
+        drop(log);
+        // Killed: of five calls two have their answers.
+        let mut log = Log::open(dir.path()).unwrap();
+        assert_eq!((log.extra, log.critic("a").is_some()), (3, true));
+        log.keep_asking(3).unwrap();
+        log.keep_critic("d", 2.0, said(false)).unwrap();
+        log.keep_asked(1).unwrap();
+        drop(log);
+        assert_eq!(Log::open(dir.path()).unwrap().extra, 4, "and one that was repeated");
     }
 }

@@ -477,7 +477,7 @@ fn texts_are_embedded_together_and_a_busy_server_is_asked_again() {
     let vectors =
         json!({ "data": [{ "index": 1, "embedding": [0.0, 2.0] }, { "index": 0, "embedding": [1.0, 0.0] }] });
     let server = Server::start(vec![Reply::refuse(429, "slow down"), Reply::json(200, &vectors)]);
-    let got = open(&server).embeddings(&["where is my card", "refund"]).unwrap();
+    let got = open(&server).embeddings(&["where is my card", "refund"], &mut || true).unwrap().unwrap();
     assert_eq!(got, [[1.0, 0.0], [0.0, 2.0]]);
     let asked = server.asked();
     assert_eq!(asked.len(), 2);
@@ -490,8 +490,10 @@ fn texts_are_embedded_together_and_a_busy_server_is_asked_again() {
 
 #[test]
 fn a_server_that_embeds_nothing_or_nonsense_is_told_in_words() {
-    let refused =
-        |reply: Reply| open(&Server::start(vec![reply])).embeddings(&["a", "b"]).unwrap_err().to_string();
+    let refused = |reply: Reply| {
+        let server = Server::start(vec![reply]);
+        open(&server).embeddings(&["a", "b"], &mut || true).unwrap_err().to_string()
+    };
     assert!(refused(Reply::refuse(404, "no such route")).contains("has it embeddings by `big`?"));
     let one = json!({ "data": [{ "embedding": [1.0] }] });
     assert!(refused(Reply::json(200, &one)).contains("2 vectors were expected, and 1 came"));
@@ -500,6 +502,23 @@ fn a_server_that_embeds_nothing_or_nonsense_is_told_in_words() {
     let server = Server::start(vec![Reply::json(200, &one)]);
     let mut masked = model(&server.endpoint());
     masked.limits.mask_pii = true;
-    let why = open_with(&masked, &Keys::default(), times()).embeddings(&["a"]).unwrap_err().to_string();
+    let why = open_with(&masked, &Keys::default(), times()).embeddings(&["a"], &mut || true);
+    let why = why.unwrap_err().to_string();
     assert!(why.contains("mask_pii") && server.asked().is_empty(), "{why}");
+}
+
+#[test]
+fn a_server_that_embeds_nothing_in_its_time_is_not_asked_again_and_nobody_need_wait_for_it() {
+    let server = Server::start(vec![Reply::Stall(vec![])]);
+    let short = Times { first: Duration::from_millis(50), ..times() };
+    let endpoint = open_with(&model(&server.endpoint()), &Keys::default(), short);
+    let why = endpoint.embeddings(&["a"], &mut || true).unwrap_err().to_string();
+    assert!(why.contains("no answer came within"), "{why}");
+    assert_eq!(server.asked().len(), 1);
+    let mut asked = 0;
+    let none = open(&Server::start(vec![Reply::Stall(vec![])])).embeddings(&["a"], &mut || {
+        asked += 1;
+        asked < 3
+    });
+    assert_eq!((none.unwrap(), asked), (None, 3));
 }

@@ -22,7 +22,7 @@ use crate::domain::settings::{Budget, EvalSettings};
 use crate::domain::steer::{Change, Limit};
 use crate::domain::trajectory::{TrajectoryNews, TrajectorySettings};
 use crate::domain::words::counted;
-use crate::embed::Source;
+use crate::embed::{Source, Step};
 use crate::pipeline::Pipeline;
 use crate::pipeline::rubric::Rubric;
 use crate::retrieve::Hit;
@@ -246,7 +246,15 @@ impl<'a> Asker<'a> {
         let mut broken = None;
         let reporter = &mut *self.reporter;
         let mut ended = None;
-        let told = embedder.embed(texts, &mut |done| {
+        let told = embedder.embed(texts, &mut |step| {
+            let Step::Done(done) = step else {
+                match reporter.peek_control() {
+                    Control::Cancel => ended = Some(Ended::Cancelled),
+                    Control::Stop => ended = Some(Ended::Stopped),
+                    Control::Continue | Control::Checkpoint => {}
+                }
+                return ended.is_none();
+            };
             let phase = format!("embedding by {}", embedder.name());
             let (done, total) = (done as u64, texts.len() as u64);
             let control = reporter
