@@ -83,6 +83,7 @@ pub fn load(id: &str, folder: RunFolder, stored: Option<StoredRun>) -> anyhow::R
         active: false,
         needs,
         needs_keys: Vec::new(),
+        cancelled: None,
     };
     loop {
         let before = run.offset;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -42,6 +43,8 @@ pub struct Run {
     pub needs: Option<String>,
     /// What its models need; known once it is frozen.
     pub needs_keys: Vec<KeyNeed>,
+    /// When its worker was asked to cancel it.
+    pub cancelled: Option<Instant>,
 }
 
 /// Behind the engine's lock; held for moments only.

@@ -64,7 +64,17 @@ pub fn steer(engine: &Engine, run: &str, action: RunAction, keys: &Keys) -> Resu
             Err(bad_input(format!("{run} cannot be paused; it can be stopped")))
         }
         _ if !active => Err(bad_input(format!("{run} is {state}: it has no worker yet"))),
-        _ => ask_worker(&folder, &record, action),
+        _ => {
+            let said = ask_worker(&folder, &record, action)?;
+            if matches!(action, RunAction::Cancel) {
+                engine.update(|s| {
+                    if let Some(run) = s.runs.get_mut(run) {
+                        let _ = run.cancelled.get_or_insert_with(Instant::now);
+                    }
+                });
+            }
+            Ok(said)
+        }
     }
 }
 

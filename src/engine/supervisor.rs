@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Looks at a run that nobody holds, before it is given up.
 const LOST: u32 = 20;
 
+/// A worker that was asked to cancel its run, and waits for somebody who does not answer, is ended after so long: it has nothing to write.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// A run that is followed.
 struct Followed {
     run: String,
@@ -43,12 +46,21 @@ struct Followed {
     lived: bool,
     /// Looks in which it was not held any more, with the run not ended and its process there.
     lost: u32,
+    /// It was to be cancelled, did not end by itself, and was ended.
+    ended: bool,
 }
 
 impl Followed {
     /// It has one of these.
     fn is_on(&self, devices: &[Device]) -> bool {
         self.devices.iter().any(|device| devices.contains(device))
+    }
+
+    /// End its process, where it is the only run there.
+    fn end(&mut self) {
+        if let Some(child) = self.child.as_ref().filter(|child| Arc::strong_count(child) == 1) {
+            self.ended = child.lock().unwrap_or_else(PoisonError::into_inner).kill().is_ok();
+        }
     }
 }
 
@@ -111,7 +123,7 @@ fn take_stock(engine: &Engine, devices: &mut Looked) -> Vec<Followed> {
             tracing::info!("adopts the worker of {run}");
             mark_active(engine, &run, true);
             let devices = devices.of(&run, &folder);
-            followed.push(Followed { run, folder, devices, child: None, lived: true, lost: 0 });
+            followed.push(Followed { run, folder, devices, child: None, lived: true, lost: 0, ended: false });
         } else if !queued {
             bury(engine, &run, &folder, None);
         }
@@ -146,8 +158,17 @@ fn look(engine: &Arc<Engine>, worker: &mut Followed) -> bool {
             status = Some(None);
         }
     }
-    let Some(status) = status else { return false };
-    if !ended {
+    let Some(status) = status else {
+        if !ended && !worker.ended && is_overdue(engine, &worker.run) {
+            worker.end();
+        }
+        return false;
+    };
+    if !ended && worker.ended {
+        if let Err(error) = engine.set_run_state(&worker.run, RunState::Cancelled, None) {
+            tracing::error!("{}", error.message);
+        }
+    } else if !ended {
         bury(engine, &worker.run, &worker.folder, status);
     }
     let built = engine.record(&worker.run).is_ok_and(|r| r.kind == RunKind::Strata && r.state.has_result());
@@ -183,11 +204,18 @@ fn note_what_was_fixed(engine: &Arc<Engine>, run: &str) {
     }
 }
 
+/// Its worker was asked to cancel it, and has had time to.
+fn is_overdue(engine: &Engine, run: &str) -> bool {
+    let asked = engine.read(|state| state.runs.get(run).and_then(|run| run.cancelled));
+    asked.is_some_and(|at| at.elapsed() >= GRACE)
+}
+
 fn mark_active(engine: &Engine, run: &str, active: bool) {
     engine.update(|state| {
         let version = state.version;
         if let Some(run) = state.runs.get_mut(run) {
             run.active = active;
+            run.cancelled = None;
             run.version = version;
         }
     });
@@ -328,7 +356,7 @@ fn start_next(
             Ok(Some(child)) => {
                 mark_active(engine, &run, true);
                 let (child, devices) = (Some(Arc::new(Mutex::new(child))), devices.of(&run, &folder));
-                return Some(Followed { run, folder, devices, child, lived: false, lost: 0 });
+                return Some(Followed { run, folder, devices, child, lived: false, lost: 0, ended: false });
             }
             Err(failure) => {
                 let set = engine.set_run_state(&run, RunState::Failed, Some(failure.message));
@@ -394,7 +422,7 @@ fn join_next(
     if asked.is_ok() || folder.is_locked() {
         mark_active(engine, &run, true);
         let (devices, child) = (vec![Device::Cpu], host.child.clone());
-        return Some(Followed { run, folder, devices, child, lived: true, lost: 0 });
+        return Some(Followed { run, folder, devices, child, lived: true, lost: 0, ended: false });
     }
     let error = asked.err()?;
     // Else it has no socket yet, or no more.

@@ -231,13 +231,27 @@ fn a_run_that_is_stopped_or_killed_goes_on_and_pays_for_nothing_twice() {
 }
 
 #[test]
-fn a_silent_maker_or_embedder_keeps_nobody_from_cancelling() {
-    let (bench, _sorter, maker) = bench(Server::start_until(20, Reply::Say(makes)));
+fn nobody_who_is_silent_keeps_a_run_from_being_cancelled() {
+    let (bench, sorter, maker) = bench(Server::start_until(20, Reply::Say(makes)));
+    let ready = Server::start(vec![Reply::Say(makes)]);
     let run = bench.launch("grow", &[]);
     until("the maker to be asked", || (maker.asked().len() >= 20).then_some(()));
     assert!(bench.run(&["runs", "cancel", &run]).status.success());
     bench.wait_state(&run, "cancelled");
     assert!(maker.asked().len() <= 24, "nothing more was asked: {}", maker.asked().len());
+
+    // Nor one who checks: its worker waits for it, and is ended.
+    let silent = Server::start(vec![Reply::Stall(vec![])]);
+    let text = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
+    fs::write(
+        bench.root.join("workspace.toml"),
+        text.replace(&sorter.endpoint(), &silent.endpoint()).replace(&maker.endpoint(), &ready.endpoint()),
+    )
+    .unwrap();
+    let run = bench.launch("grow", &[]);
+    until("who checks to be asked", || (!silent.asked().is_empty()).then_some(()));
+    assert!(bench.run(&["runs", "cancel", &run]).status.success());
+    bench.wait_state(&run, "cancelled");
 
     let embedder = Server::start(vec![Reply::Stall(vec![])]);
     let toml = fs::read_to_string(bench.root.join("workspace.toml")).unwrap();
