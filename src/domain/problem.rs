@@ -141,6 +141,9 @@ pub struct RowProblem {
     /// The first row's text, where this is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub like: Option<String>,
+    /// The first row's gold, where this is another one that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub like_gold: Option<String>,
 }
 
 /// What is wrong with the rows of a query; those of one kind, where one was asked for.

@@ -1,6 +1,7 @@
 //! What people decide about strata: cut one up, put some together, name one. A decision holds on to rows, not to a cluster's number, so that it
 //! is found again after the strata were built anew (the rule: `crate::strata::hand`).
 
+use super::words::listed;
 use serde::{Deserialize, Serialize};
 
 /// Rows that stand for a larger set of rows, at most this many.
@@ -76,7 +77,7 @@ impl Act {
     pub fn words(&self) -> String {
         let names = |kin: &[Kin]| {
             let quoted: Vec<String> = kin.iter().map(|k| format!("\"{}\"", k.name)).collect();
-            quoted.join(" and ")
+            listed(&quoted)
         };
         match self {
             Self::Split { parts } => format!("split into {}", names(parts)),

@@ -9,6 +9,14 @@ pub fn counted(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {}", plural(one)) }
 }
 
+/// `a`, `a and b`, `a, b and c`.
+pub fn listed(words: &[String]) -> String {
+    match words {
+        [all @ .., before, last] if !all.is_empty() => format!("{}, {before} and {last}", all.join(", ")),
+        _ => words.join(" and "),
+    }
+}
+
 /// The noun alone, for a number that is written in its own way.
 pub fn noun(n: usize, one: &str) -> String {
     if n == 1 { one.to_owned() } else { plural(one) }
@@ -203,6 +211,12 @@ pub fn brief(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_listed_with_one_and() {
+        let of = |n: usize| listed(&["a", "b", "c", "d"].map(str::to_owned)[..n]);
+        assert_eq!([of(0), of(1), of(2), of(3), of(4)], ["", "a", "a and b", "a, b and c", "a, b, c and d"]);
+    }
 
     #[test]
     fn escape_sequences_go_whole_and_leave_the_words_on_both_sides() {

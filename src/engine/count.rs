@@ -111,7 +111,7 @@ fn with_gaps(groups: Vec<Group>, width: f64) -> Vec<Group> {
     let starts: Vec<f64> = groups.iter().filter_map(start).collect();
     let (Some(low), Some(high)) = (starts.first(), starts.last()) else { return groups };
     let bins = ((high - low) / width).round();
-    if !(bins < GROUPS_MAX as f64) {
+    if bins.is_nan() || bins >= GROUPS_MAX as f64 {
         return groups;
     }
     let mut all: Vec<Group> = Vec::with_capacity(bins as usize + 1);

@@ -66,6 +66,9 @@ pub fn write(engine: &Engine, query: &RowQuery, file: &str, force: bool) -> Resu
     if path.exists() && !force {
         return Err(bad_input(format!("{file} {FILE_THERE}; choose another name, or --force to replace it")));
     }
+    if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
+        return Err(bad_input(format!("{file}: there is no folder {}; make it first", folder.display())));
+    }
     let (loaded, places) = rows::places(engine, query)?;
     let finder = Finder::new(engine, &loaded);
     let keys = ["gold", "part", "stratum", "mark", "note"].map(|key| finder.key(key));

@@ -327,10 +327,15 @@ fn order(found: &Found, kind: ProblemKind, places: &mut [u32]) {
 
 /// `room`: characters of its texts.
 fn row(loaded: &Loaded, found: &Found, at: usize, kind: ProblemKind, room: usize) -> RowProblem {
-    let (text, in_file) = loaded.text(at);
-    let gold = found.decided.get(&at).cloned().or(in_file);
+    let read = |at: usize| {
+        let (text, in_file) = loaded.text(at);
+        (text, found.decided.get(&at).cloned().or(in_file))
+    };
+    let short = |gold: String| cut(&gold, 100).into_owned();
+    let (text, gold) = read(at);
     let first = found.first(at, kind);
-    let other = first.filter(|first| *first as usize != at).map(|first| loaded.text(first as usize).0);
+    let other = first.filter(|first| *first as usize != at).map(|first| read(first as usize));
+    let (other, like_gold) = other.map_or((None, None), |(text, gold)| (Some(text), gold));
     let score = match kind {
         ProblemKind::WrongGold => found.golds.doubt(at).map(|doubt| doubt.sure),
         ProblemKind::NearDuplicate => other.as_ref().map(|other| found.likeness.of(&text, other)),
@@ -342,7 +347,7 @@ fn row(loaded: &Loaded, found: &Found, at: usize, kind: ProblemKind, room: usize
         reason: reason(loaded, found, at, kind, (&text, gold.as_deref()), score),
         score,
         text: cut(&text, room).into_owned(),
-        gold: gold.map(|gold| cut(&gold, 100).into_owned()),
+        gold: gold.map(short),
         part: loaded.parts.get(at).copied().flatten(),
         excluded: loaded.excluded.has(at),
         group: first
@@ -351,6 +356,7 @@ fn row(loaded: &Loaded, found: &Found, at: usize, kind: ProblemKind, room: usize
         like: other
             .or_else(|| leak.map(|leak| leak.from_text.clone()))
             .map(|other| cut(&other, room).into_owned()),
+        like_gold: like_gold.map(short),
     }
 }
 

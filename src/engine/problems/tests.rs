@@ -139,6 +139,8 @@ fn every_kind_of_damage_is_found_and_nothing_else() {
     assert!(reason(K::Template, "no-field").contains("`message`"));
     let near = desk.problems(Some(K::NearDuplicate), "").found;
     assert_eq!((near[1].group.as_deref(), near[1].like.as_deref()), (Some("near-1"), Some(LONG)));
+    assert_eq!((near[0].like_gold.as_deref(), near[1].like_gold.as_deref()), (None, near[0].gold.as_deref()));
+    assert!(near[0].gold.is_some());
     // The filter language knows them, everywhere.
     assert_eq!(desk.ids("problem:near-duplicate"), ["near-1", "near-2"]);
     assert_eq!(desk.ids("problem:pii -mail -iban"), ["card"]);

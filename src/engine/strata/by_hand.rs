@@ -7,7 +7,7 @@ use super::super::state::{Engine, bad_input, failed};
 use super::StrataIndex;
 use crate::domain::api::{Decision, Failure};
 use crate::domain::strata::{Act, ByHand, Kin, Level};
-use crate::domain::words::{counted, nearest};
+use crate::domain::words::{counted, listed, nearest};
 use crate::strata::artifact::StrataArtifact;
 use crate::strata::hand::witnesses;
 use crate::strata::{kmeans, naming};
@@ -243,7 +243,7 @@ impl Desk<'_> {
             })
             .collect();
         let names: Vec<String> = kin.iter().map(|k| format!("\"{}\"", k.name)).collect();
-        let said = format!("\"{}\" is split into {}", cluster.name, names.join(" and "));
+        let said = format!("\"{}\" is split into {}", cluster.name, listed(&names));
         Ok((Decision::Strata { number: self.next(), act: Some(Act::Split { parts: kin }) }, said))
     }
 

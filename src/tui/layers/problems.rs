@@ -343,7 +343,8 @@ fn detail(p: &mut Painter<'_>, area: Rect, row: &RowProblem) {
     for y in 0..area.height {
         p.put(area, half, y, 1, bar, Role::Border);
     }
-    p.put(left, 0, 0, half, first, Role::Title);
+    let title = row.like_gold.as_ref().map_or_else(|| first.clone(), |gold| format!("{first}  gold {gold}"));
+    p.put(left, 0, 0, half, &title, Role::Title);
     p.paragraph(left, 1, like, Role::Text);
     p.put(right, 0, 0, half, &format!("{}  {}", row.id, gold(row)), Role::Title);
     let lines: Vec<Vec<Piece>> = diff::wrapped(diff::words(like, &row.text), usize::from(half));

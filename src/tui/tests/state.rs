@@ -539,7 +539,7 @@ fn a_long_filter_leaves_the_count_in_the_title() {
     type_text(&mut app, &format!("-{}", "no such words ".repeat(8)));
     play(&mut app, "enter");
     let title = shown(&app).lines().nth(1).map(str::to_owned).unwrap_or_default();
-    assert!(title.contains("(") && title.contains("), with "), "{title}");
+    assert!(title.contains('(') && title.contains("), with "), "{title}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Series {
                 }
             }
             EventBody::Change { change: Change::Weight { .. }, refused: None, .. } => {
-                self.mixture = self.steps.len()
+                self.mixture = self.steps.len();
             }
             _ => {}
         }
