@@ -60,7 +60,10 @@ fn data_can_be_looked_at_without_a_model_and_a_run_says_what_is_missing() {
     let (code, built, said) = json(dir.path(), &["-C", "ws", "strata", "build"]);
     assert_eq!(code, 0, "{built} {said}");
     let (code, _, said) = json(dir.path(), &["-C", "ws", "run", "eval"]);
-    assert!(code == 1 && said.contains("model/config.json: is missing"), "{code} {said}");
+    assert!(
+        code == 2 && said.contains("model has no config.json; put the model's files there"),
+        "{code} {said}"
+    );
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn a_workspace_is_made_checked_and_imported() {
     assert_eq!(code, 0);
     assert_eq!(
         (&made["rows"], &made["task"], &made["gold"]),
-        (&121.into(), &"classification".into(), &"label".into())
+        (&120.into(), &"classification".into(), &"label".into())
     );
     assert_eq!(
         (&made["input"], &made["dimensions"]),
