@@ -82,7 +82,7 @@ impl App {
                 && (query.stratum.is_some() || query.group.is_some())
                 && error.message.starts_with(STRATUM_GONE)
             {
-                return self.strata.stratum_gone();
+                return self.strata.stratum_gone(query);
             }
             self.could_not(&purpose, &error.message);
             return;

@@ -4,6 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use tunebench::domain::run::RunState;
+use tunebench::worker::folder::RunFolder;
+
 use super::bench::{Bench, until};
 
 #[test]
@@ -103,13 +106,15 @@ fn a_store_is_imported_searched_edited_exported_and_used_as_it_stands() {
 fn a_trajectory_run_that_is_killed_goes_on_and_pays_for_no_answer_twice() {
     let bench = Bench::new();
     let run = bench.launch("trajectory", &["shots=2", "rows=200"]);
-    let log = bench.state().join("runs").join(&run).join("artifacts/answers.jsonl");
+    let folder = RunFolder::new(bench.state().join("runs").join(&run));
+    let log = folder.artifacts().join("answers.jsonl");
     let answers = || fs::read_to_string(&log).unwrap_or_default().lines().count();
     let mut kills = 0;
     for _ in 0..3 {
         let before = answers();
         let ended = until("more answers", || {
-            let ended = bench.run_state(&run) == "done";
+            // From its files, without a command that takes longer than the run.
+            let ended = folder.read_state().is_some_and(|s| s.state == RunState::Done);
             (ended || answers() > before).then_some(ended)
         });
         if ended {

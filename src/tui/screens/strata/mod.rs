@@ -143,17 +143,20 @@ impl StrataState {
         let at = same.or_else(|| kin(cluster.as_deref().filter(|c| !c.is_empty())?));
         self.selected = at.unwrap_or(self.selected);
         self.selected = self.selected.min(self.entries().len().saturating_sub(1));
-        let gone = self.view.as_ref().is_some_and(|view| {
-            let no_stratum = |id: &String| view.strata.iter().all(|s| s.id != *id);
-            let no_group = |id: &String| view.groups.iter().all(|g| g.id != *id);
-            self.query.stratum.as_ref().is_some_and(no_stratum)
-                || self.query.group.as_ref().is_some_and(no_group)
-        });
-        if gone || before.is_none() && self.scope.is_empty() {
+        if self.is_gone(&self.query) || before.is_none() && self.scope.is_empty() {
             self.show_selected();
         } else {
             self.changed();
         }
+    }
+
+    /// The query asks for a stratum or a group that the list has not.
+    fn is_gone(&self, query: &RowQuery) -> bool {
+        self.view.as_ref().is_some_and(|view| {
+            let no_stratum = |id: &String| view.strata.iter().all(|s| s.id != *id);
+            let no_group = |id: &String| view.groups.iter().all(|g| g.id != *id);
+            query.stratum.as_ref().is_some_and(no_stratum) || query.group.as_ref().is_some_and(no_group)
+        })
     }
 
     /// The rows may be others now: they are read again, those too that could not be read.
@@ -374,10 +377,13 @@ impl StrataState {
         }
     }
 
-    /// The stratum that was asked about has been merged, split or renamed away: all rows, until the new list comes.
-    pub fn stratum_gone(&mut self) {
-        self.selected = 0;
-        self.show_selected();
+    /// The stratum that was asked about has been merged, split or renamed away. Where the list still has it, a new one is on its way and says
+    /// what it became; else all rows.
+    pub fn stratum_gone(&mut self, query: &RowQuery) {
+        if self.is_gone(query) {
+            self.selected = 0;
+            self.show_selected();
+        }
     }
 
     /// The connection is gone or new: nothing is under way any more.
