@@ -14,8 +14,7 @@ use crate::domain::event::{Event, EventBody};
 use crate::domain::keys::Keys;
 use crate::domain::prompt::PromptNews;
 use crate::domain::run::{RunAction, RunKind, RunRecord};
-use crate::domain::steer::Change;
-use crate::domain::steer::told;
+use crate::domain::steer::{Change, told};
 use crate::worker::folder::now_ms;
 
 /// Last events that `show` prints.

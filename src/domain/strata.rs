@@ -1,8 +1,9 @@
 //! What people decide about strata: cut one up, put some together, name one. A decision holds on to rows, not to a cluster's number, so that it
 //! is found again after the strata were built anew (the rule: `crate::strata::hand`).
 
-use super::words::listed;
 use serde::{Deserialize, Serialize};
+
+use super::words::listed;
 
 /// Rows that stand for a larger set of rows, at most this many.
 pub const WITNESSES: usize = 48;

@@ -27,7 +27,6 @@ mod too_large;
 #[cfg(test)]
 mod tests;
 
-pub use crate::domain::report::listener::Listener;
 pub use artifact::adapter_hash;
 pub use fit::{Data, End, Example, Fitted, Past, fit, no_samples};
 pub use preview::preview;
